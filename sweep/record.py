@@ -1,0 +1,159 @@
+"""Everything known of one variant: one atomic JSON, and its raw samples beside it.
+
+Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration)::
+
+    results/<sweep>/records/<key>.json
+    results/<sweep>/samples/<key>.npz
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.errors import RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sweep.axes import JsonDict
+
+SCHEMA = 1
+STATUSES = ("ok", "unsupported", "failed", "oom", "timeout", "crashed", "invalid")
+
+_MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}  # from schema n to n + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One variant's outcome. ``ips`` is samples per second; absent knowledge is None, never zero.
+
+    Attributes:
+        schema: version of this layout.
+        key: ``axes.variant_key`` of the variant; the file's name.
+        sweep: name of the sweep; the folder's name.
+        status: how it ended, one of ``STATUSES``.
+        started_at: UTC, ISO 8601.
+        wall_s: seconds from start to end of the work on this variant.
+        variant: every axis (``axes.flat``).
+        facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
+        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}.
+        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
+        peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
+        points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
+            interval, issue_lag_ms, verdict, reason}.
+        slo: {percentile, limit_ms, capacity_ips, confidence, next_ips}; None without an SLO.
+        accuracy: {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
+        telemetry: GPU state over the measurement; None without a GPU.
+        error: {stage, kind, message, stderr_tail}; None when the status is ok.
+    """
+
+    schema: int = SCHEMA
+    key: str
+    sweep: str
+    status: str
+    started_at: str
+    wall_s: float | None = None
+    variant: JsonDict
+    facts: JsonDict = field(default_factory=dict)
+    engine: JsonDict | None = None
+    realised: JsonDict | None = None
+    peak: JsonDict | None = None
+    points: list[JsonDict] = field(default_factory=list)
+    slo: JsonDict | None = None
+    accuracy: JsonDict | None = None
+    telemetry: JsonDict | None = None
+    error: JsonDict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder of one sweep.
+
+    Attributes:
+        root: ``results/<sweep>``.
+    """
+
+    root: Path
+
+    def record_path(self, key: str) -> Path:
+        """Where the record of ``key`` lies."""
+        return self.root / "records" / f"{key}.json"
+
+    def samples_path(self, key: str) -> Path:
+        """Where the raw samples of ``key`` lie."""
+        return self.root / "samples" / f"{key}.npz"
+
+    def write(self, record: Record) -> None:
+        """Put the record on disk: whole or not at all, and there to stay once this returns."""
+        text = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n"
+        write_atomic(self.record_path(record.key), text.encode())
+
+    def read(self, key: str) -> Record:
+        """The record of ``key``.
+
+        Raises:
+            RecordError: there is none, it is damaged, or a newer version wrote it.
+        """
+        return read(self.record_path(key))
+
+    def keys(self) -> list[str]:
+        """Keys of the records on disk, sorted; their content is not looked at."""
+        return sorted(path.stem for path in (self.root / "records").glob("*.json"))
+
+    def readable(self) -> Iterator[Record]:
+        """Every record that can be read, by key; a damaged one is passed over."""
+        for key in self.keys():
+            try:
+                yield self.read(key)
+            except RecordError:
+                continue
+
+
+def read(path: Path) -> Record:
+    """One record from its file, migrated to today's schema.
+
+    Raises:
+        RecordError: it is not there, damaged, or written by a newer version.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"record {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(f"record {path} is damaged ({error}); delete it to measure that variant again") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema"), int):
+        raise RecordError(f"record {path} is damaged (no schema); delete it to measure that variant again")
+    if raw["schema"] > SCHEMA:
+        raise RecordError(f"record {path} has schema {raw['schema']}, this version reads up to {SCHEMA}: update sweep")
+    while raw["schema"] < SCHEMA:
+        raw = _MIGRATIONS[raw["schema"]](raw)
+    try:
+        return Record(**raw)
+    except TypeError as error:
+        raise RecordError(f"record {path} is damaged ({error}); delete it to measure that variant again") from error
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader or a power cut sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,108 @@
+"""Raw samples of one variant: what the clock said, request by request, warm-up included and marked.
+
+Everything that is printed is a pure function of these (``sweep.stats``), so a figure can be recomputed
+from disk for as long as the file lasts.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweep.errors import RecordError
+from sweep.record import write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+NEVER = -1  # done_ns of a request that was never completed
+
+_ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointSamples:
+    """One load point of one pass. All arrays have one entry per request, in schedule order.
+
+    Attributes:
+        kind: ``closed``, ``poisson`` or ``constant``.
+        index: place on the ladder, lowest rate first; -1 for the closed loop.
+        repeat: pass that measured it, from 0.
+        batch: samples per request.
+        offered_rps: offered rate, requests/s; None for the closed loop.
+        overloaded: the backlog bound was passed and the point stopped early.
+        complete: minimum duration and minimum count were both reached.
+        scheduled_ns: arrival by the schedule, monotonic clock; for the closed loop the issue time.
+        issued_ns: when the request was handed to the session.
+        done_ns: completion as the host saw it; ``NEVER`` where it was not reached.
+        slot_free: a stream was waiting for this request when it was due.
+        warmup: before the measured window.
+        stream: stream that served it.
+    """
+
+    kind: str
+    index: int
+    repeat: int
+    batch: int
+    offered_rps: float | None
+    overloaded: bool
+    complete: bool
+    scheduled_ns: Ints
+    issued_ns: Ints
+    done_ns: Ints
+    slot_free: Bools
+    warmup: Bools
+    stream: NDArray[np.int16]
+
+    @property
+    def measured(self) -> Bools:
+        """Requests that count: completed and after the warm-up."""
+        return np.logical_and(~self.warmup, self.done_ns != NEVER)
+
+    @property
+    def latency_ms(self) -> NDArray[np.float64]:
+        """Latency of each measured request, from the scheduled arrival, in arrival order."""
+        keep = self.measured
+        return np.asarray((self.done_ns[keep] - self.scheduled_ns[keep]) / 1e6)
+
+
+def save(path: Path, points: list[PointSamples]) -> None:
+    """Write the points to one compressed npz, atomically."""
+    arrays: dict[str, Any] = {}
+    heads = []
+    for number, point in enumerate(points):
+        heads.append({name: getattr(point, name) for name in _head_fields()})
+        for name in _ARRAYS:
+            arrays[f"{number}/{name}"] = getattr(point, name)
+    arrays["points"] = np.frombuffer(json.dumps(heads).encode(), dtype=np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def load(path: Path) -> list[PointSamples]:
+    """The points of one npz, in the order they were saved.
+
+    Raises:
+        RecordError: the file is not there or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            heads = json.loads(file["points"].tobytes())
+            return [
+                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS})
+                for number, head in enumerate(heads)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
+
+
+def _head_fields() -> tuple[str, ...]:
+    return tuple(name for name in PointSamples.__slots__ if name not in _ARRAYS)

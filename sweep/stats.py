@@ -1,0 +1,119 @@
+"""Percentiles, intervals and confidence: pure functions of latencies. docs/method.md says what they mean.
+
+One percentile everywhere: nearest rank, ``sorted[ceil(p * n) - 1]``, over pooled raw samples, and printed
+only where the count can carry it at 99% confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as scipy_stats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.axes import JsonDict
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
+INTERVAL = 0.95  # of every interval in a record
+_RESAMPLES = 200
+
+Floats = NDArray[np.float64]
+
+
+def percentile(ordered: Floats, p: float) -> float:
+    """Nearest-rank percentile of ascending values, ``ordered[ceil(p * n) - 1]``."""
+    return float(ordered[math.ceil(p * len(ordered)) - 1])
+
+
+@cache
+def min_count(p: float, over: int = 1) -> int:
+    """Fewest samples that carry percentile ``p`` at 99% confidence with ``over`` of them above the mark.
+
+    The binomial early-stopping bound of MLPerf LoadGen (early_stopping.cc): the smallest n with
+    P(Binomial(n, 1 - p) <= over) <= 1%. For one over the mark: p90 64, p99 662, p99.9 6636.
+    """
+    low, high = over + 1, 2
+    while scipy_stats.binom.cdf(over, high, 1 - p) > 1 - CONFIDENCE:
+        low, high = high, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if scipy_stats.binom.cdf(over, middle, 1 - p) > 1 - CONFIDENCE:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def latency_summary(latency_ms: Floats) -> JsonDict:
+    """{mean, p50, p90, p95, p99, p999, max} in ms; a percentile that the count cannot carry is None."""
+    if not len(latency_ms):
+        return dict.fromkeys(("mean", *PERCENTILES, "max"))
+    ordered = np.sort(latency_ms)
+    named = {name: percentile(ordered, p) if len(ordered) >= min_count(p) else None for name, p in PERCENTILES.items()}
+    return {"mean": float(ordered.mean()), **named, "max": float(ordered[-1])}
+
+
+def percentile_intervals(latency_ms: Floats, names: Sequence[str] = ("p50", "p99")) -> JsonDict:
+    """95% interval per percentile: [low, high] in ms, or None where the count cannot carry it.
+
+    The wider of two: binomial order statistics (right when samples are independent) and the
+    moving-block bootstrap (Kuensch 1989; blocks of sqrt(n)), since latencies under load are correlated.
+    """
+    count = len(latency_ms)
+    carried = [name for name in names if count >= min_count(PERCENTILES[name])]
+    out: JsonDict = dict.fromkeys(names)
+    if not carried:
+        return out
+    ordered = np.sort(latency_ms)
+    resampled = _block_resamples(latency_ms, [PERCENTILES[name] for name in carried])
+    tail = (1 - INTERVAL) / 2
+    for column, name in enumerate(carried):
+        low, high = order_statistics(ordered, PERCENTILES[name])
+        boot_low, boot_high = np.quantile(resampled[:, column], [tail, 1 - tail])
+        out[name] = [min(low, float(boot_low)), max(high, float(boot_high))]
+    return out
+
+
+def order_statistics(ordered: Floats, p: float, interval: float = INTERVAL) -> tuple[float, float]:
+    count = len(ordered)
+    tail = (1 - interval) / 2
+    low = int(scipy_stats.binom.ppf(tail, count, p))
+    high = int(scipy_stats.binom.ppf(1 - tail, count, p)) + 1
+    return float(ordered[max(low - 1, 0)]), float(ordered[min(high - 1, count - 1)])
+
+
+def _block_resamples(values: Floats, ps: Sequence[float]) -> Floats:
+    """Percentiles of each bootstrap resample: array of shape (resamples, len(ps))."""
+    count = len(values)
+    length = max(1, math.isqrt(count))
+    blocks = math.ceil(count / length)
+    ranks = [math.ceil(p * count) - 1 for p in ps]
+    rng = np.random.default_rng(0)
+    out = np.empty((_RESAMPLES, len(ps)))
+    offsets = np.arange(length)
+    for row in range(_RESAMPLES):
+        starts = rng.integers(0, count - length + 1, blocks)
+        resample = values[(starts[:, None] + offsets).ravel()[:count]]
+        out[row] = np.partition(resample, ranks)[ranks]
+    return out
+
+
+def mean_interval(values: Floats) -> list[float] | None:
+    """95% Student interval of the mean of batch means, [low, high]; None below two values."""
+    if len(values) <= 1:
+        return None
+    half = scipy_stats.t.ppf((1 + INTERVAL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return [float(values.mean() - half), float(values.mean() + half)]
+
+
+def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
+    """Confidence that at least a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
+    over = int(np.count_nonzero(latency_ms > limit_ms))
+    return float(1 - scipy_stats.binom.cdf(over, len(latency_ms), 1 - p))

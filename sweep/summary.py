@@ -1,0 +1,204 @@
+"""Raw samples -> what the record says of the peak, each point and the SLO, with a verdict and its reason.
+
+Pure: the same samples give the same summary for as long as they are on disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep import stats
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.axes import JsonDict
+    from sweep.samples import PointSamples
+
+WINDOWS = 3
+STABLE_WITHIN = 0.05
+LAG_SHARE = 0.25  # of the p99 latency that may be the generator's own issue lag
+LAG_FLOOR_MS = 0.1
+_PEAK_WINDOWS = 10
+
+
+def window_ips(samples: PointSamples) -> float | None:
+    """Samples/s completed inside the measured window; None where nothing was measured."""
+    start, end = _window(samples)
+    if end <= start:
+        return None
+    inside = (samples.done_ns > start) & (samples.done_ns <= end)
+    return float(np.count_nonzero(inside) * samples.batch / ((end - start) / 1e9))
+
+
+def _window(samples: PointSamples) -> tuple[int, int]:
+    """Start and end of the measured window in ns: first to last measured arrival (closed: to last completion)."""
+    keep = samples.measured
+    if not keep.any():
+        return 0, 0
+    last = samples.done_ns if samples.kind == "closed" else samples.scheduled_ns
+    return int(samples.scheduled_ns[keep].min()), int(last[keep].max())
+
+
+def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
+    """The record's ``peak`` from the closed-loop samples of every pass, pooled.
+
+    Returns:
+        {ips, interval, requests, latency_ms, gpu_ms, verdict, reason}; interval is the 95% interval of the
+        throughput from batch means over ten stretches of each pass.
+    """
+    rates = np.concatenate([_stretch_rates(samples, _PEAK_WINDOWS) for samples in passes])
+    latency = np.concatenate([samples.latency_ms for samples in passes])
+    verdict, reason = closed_verdict(passes)
+    return {
+        "ips": _mean([window_ips(samples) for samples in passes]),
+        "interval": stats.mean_interval(rates),
+        "requests": len(latency),
+        "latency_ms": stats.latency_summary(latency),
+        "gpu_ms": None,
+        "verdict": verdict,
+        "reason": reason,
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _stretch_rates(samples: PointSamples, stretches: int) -> stats.Floats:
+    """Samples/s completed in each of ``stretches`` equal stretches of the measured window."""
+    start, end = _window(samples)
+    if end <= start:
+        return np.empty(0)
+    counts, edges = np.histogram(samples.done_ns[samples.measured] - start, bins=stretches, range=(0, end - start))
+    return counts * samples.batch / (np.diff(edges) / 1e9)
+
+
+def closed_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
+    """``ok``, or ``unstable`` / ``short`` with the reason."""
+    if not all(samples.complete for samples in passes):
+        return "short", "stopped at load.max_s before load.min_requests were done"
+    for samples in passes:
+        rates = _stretch_rates(samples, WINDOWS)
+        low, high = float(rates.min()), float(rates.max())
+        if high > low * (1 + STABLE_WITHIN):
+            return "unstable", f"throughput moved {high / low - 1:.0%} between thirds of the window"
+    return _tail_verdict(passes)
+
+
+def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
+    """One of the record's ``points`` from the samples of every pass at that rate, pooled.
+
+    Returns:
+        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, verdict, reason}
+    """
+    first = passes[0]
+    latency = np.concatenate([samples.latency_ms for samples in passes])
+    verdict, reason = open_verdict(passes)
+    return {
+        "offered_ips": (first.offered_rps or 0.0) * first.batch,
+        "achieved_ips": _mean([window_ips(samples) for samples in passes]),
+        "requests": len(latency),
+        "latency_ms": stats.latency_summary(latency),
+        "interval": stats.percentile_intervals(latency),
+        "issue_lag_ms": issue_lag_ms(passes),
+        "verdict": verdict,
+        "reason": reason,
+    }
+
+
+def issue_lag_ms(passes: Sequence[PointSamples]) -> float | None:
+    """p99 of issued - scheduled over measured requests that found a free slot: the generator's own delay."""
+    lags = [
+        samples.issued_ns[samples.measured & samples.slot_free]
+        - samples.scheduled_ns[samples.measured & samples.slot_free]
+        for samples in passes
+    ]
+    pooled = np.sort(np.concatenate(lags)) / 1e6
+    return stats.percentile(pooled, 0.99) if len(pooled) else None
+
+
+def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
+    """``ok``, or ``overloaded`` / ``invalid`` / ``short`` / ``unstable`` with the reason."""
+    if any(samples.overloaded for samples in passes):
+        return "overloaded", "a request waited longer than load.max_wait_s for a free stream"
+    behind = max(_behind(samples) for samples in passes)
+    if behind > STABLE_WITHIN:
+        return "overloaded", f"completions fell {behind:.0%} behind the arrivals inside the window"
+    lag = issue_lag_ms(passes)
+    ordered = np.sort(np.concatenate([samples.latency_ms for samples in passes]))
+    if lag is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * stats.percentile(ordered, 0.99)):
+        return "invalid", f"the load generator was the bottleneck: it issued {lag:.3f} ms late at p99"
+    if not all(samples.complete for samples in passes):
+        return "short", "stopped at load.max_s before load.min_requests were done"
+    return _tail_verdict(passes)
+
+
+def _behind(samples: PointSamples) -> float:
+    """Share of the window's arrivals that the completions fell behind by, beyond what is in flight at its edges."""
+    start, end = _window(samples)
+    arrived = np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end))
+    inside = np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end))
+    in_flight = int(samples.stream.max(initial=0)) + 1
+    return float(max(0, arrived - inside - in_flight) / max(arrived, 1))
+
+
+def _tail_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
+    """``unstable`` where the tail of two thirds of a window differs by more than 5% and more than chance.
+
+    A plain 5% limit on the tail of a few hundred requests flags noise (docs/decisions/0004), so the 99%
+    binomial intervals of the two thirds must also be apart.
+    """
+    for samples in passes:
+        thirds = [np.sort(part) for part in np.array_split(samples.latency_ms, WINDOWS)]
+        name = _carried_tail(min(len(part) for part in thirds))
+        if name is None:
+            continue
+        p = stats.PERCENTILES[name]
+        tails = [stats.percentile(part, p) for part in thirds]
+        low, high = thirds[int(np.argmin(tails))], thirds[int(np.argmax(tails))]
+        apart = (
+            stats.order_statistics(low, p, stats.CONFIDENCE)[1] < stats.order_statistics(high, p, stats.CONFIDENCE)[0]
+        )
+        if apart and max(tails) > min(tails) * (1 + STABLE_WITHIN):
+            return "unstable", f"{name} moved {max(tails) / min(tails) - 1:.0%} between thirds of the window"
+    return "ok", None
+
+
+def _carried_tail(count: int) -> str | None:
+    """Name of the highest percentile, up to p99, that ``count`` samples carry; None for none."""
+    return next(
+        (name for name in ("p99", "p95", "p90", "p50") if count >= stats.min_count(stats.PERCENTILES[name])), None
+    )
+
+
+def slo_summary(points: Sequence[Sequence[PointSamples]], p: float, limit_ms: float) -> JsonDict:
+    """The record's ``slo``: the highest rung of the ladder that holds the SLO at 99% confidence.
+
+    ``points`` holds the passes of each rung, lowest rate first. ``next_ips`` is the lowest rung that
+    did not hold, so the capacity lies between the two; None means that no rung failed.
+    """
+    capacity = confidence = following = None
+    monotonic = True
+    for passes in points:
+        rate = (passes[0].offered_rps or 0.0) * passes[0].batch
+        latency = np.concatenate([samples.latency_ms for samples in passes])
+        verdict, _ = open_verdict(passes)
+        sure = stats.slo_confidence(latency, p, limit_ms) if len(latency) else 0.0
+        if verdict in {"overloaded", "invalid"} or sure < stats.CONFIDENCE:
+            following = rate if following is None else following
+        elif following is None:
+            capacity, confidence = rate, sure
+        else:
+            monotonic = False
+    return {
+        "percentile": p * 100,
+        "limit_ms": limit_ms,
+        "capacity_ips": capacity,
+        "confidence": confidence,
+        "next_ips": following,
+        "monotonic": monotonic,
+    }
