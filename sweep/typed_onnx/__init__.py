@@ -1,0 +1,11 @@
+"""ONNX and a precision in, ONNX whose types *are* the precision out.
+
+TensorRT 11 is strongly typed: there is no precision flag left, the graph says it all. So a label is
+only as good as the graph under it, and ``check_label`` holds the two together. onnx and onnxruntime
+are imported when a function runs, never with this package.
+"""
+
+from sweep.typed_onnx.dispatch import Converted, convert, passes_through
+from sweep.typed_onnx.evidence import check_label, dtypes
+
+__all__ = ["Converted", "check_label", "convert", "dtypes", "passes_through"]

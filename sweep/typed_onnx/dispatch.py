@@ -1,0 +1,145 @@
+"""One conversion: refuse what cannot be labelled, convert, write, and verify what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep.errors import ConversionError, UnsupportedError
+from sweep.typed_onnx import evidence, rules
+from sweep.typed_onnx import graph as graphs
+from sweep.typed_onnx.fp16 import to_fp16
+from sweep.typed_onnx.int8 import to_int8
+from sweep.typed_onnx.tools import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from onnx import ModelProto
+
+    from sweep.axes import Precision
+
+_UNCHANGED = ("fp32", "tf32")
+_CONVERTED = ("fp16", "int8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """What came out of a conversion.
+
+    Attributes:
+        path: the typed ONNX; weights too large for it lie beside it in ``<name>.data``.
+        dtypes: count of compute nodes by the type that they are asked to compute in, see ``dtypes``.
+        notes: what a reader of the label should know, such as ``1 node kept in fp32: fc``.
+    """
+
+    path: Path
+    dtypes: dict[str, int]
+    notes: tuple[str, ...]
+
+
+def passes_through(precision: Precision) -> bool:
+    """Whether this precision takes the fp32 graph as it is: fp32 and tf32."""
+    return precision.dtype in _UNCHANGED
+
+
+def convert(
+    source: Path, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], target: Path
+) -> Converted:
+    """Writes ``target``: the graph in ``source``, with ``precision`` in its types.
+
+    The same source, precision and calibration give the same bytes. ``target`` appears as it is
+    written and is removed again on failure: atomicity is the caller's. The two files of a large
+    model keep their names when they are moved.
+
+    Args:
+        source: the fp32 ONNX.
+        precision: the recipe; not one that ``passes_through``.
+        calibration: for int8, batches of every input by name; others ignore it.
+        target: file to write, in an existing folder.
+
+    Raises:
+        UnsupportedError: this version has no converter for the dtype.
+        ConversionError: ``source`` is not fp32, or the result is not what the label claims.
+    """
+    _check_request(precision)
+    doing = f"{source.name} as {precision.name}"
+    found = evidence.dtypes(source)
+    if _carries(found, precision):
+        return _copied(source, precision, found, target)
+    _check_source(doing, found)
+    try:
+        with translated(
+            doing, "check the file with onnx.checker and that each input is fed, or leave this precision out"
+        ):
+            model, notes = _run(graphs.load(source), precision, calibration)
+            graphs.save(model, target)
+        return Converted(path=target, dtypes=_verified(target, precision, doing), notes=notes)
+    except BaseException:
+        graphs.remove(target)
+        raise
+
+
+def _check_request(precision: Precision) -> None:
+    if passes_through(precision):
+        raise ConversionError(
+            f"precision {precision.name} is the fp32 graph itself: use that file, nothing is converted"
+        )
+    if precision.dtype not in _CONVERTED:
+        raise UnsupportedError(
+            f"precision {precision.name} ({precision.dtype}) is not converted by this version: "
+            f"take {', '.join((*_UNCHANGED, *_CONVERTED))}"
+        )
+
+
+def _carries(found: Mapping[str, int], precision: Precision) -> bool:
+    """Whether a user's own file has the precision already; an int8 file may keep layers in float."""
+    return bool(found[precision.dtype]) and (precision.dtype == "int8" or not found["fp32"])
+
+
+def _check_source(doing: str, found: Mapping[str, int]) -> None:
+    others = {name: count for name, count in found.items() if count and name not in {"fp32", "unknown"}}
+    if others:
+        raise ConversionError(
+            f"{doing}: the file already computes in {evidence.spelled(found)}: give the float32 export of the model"
+        )
+
+
+def _run(
+    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[ModelProto, tuple[str, ...]]:
+    if precision.dtype == "int8":
+        return to_int8(model, precision, calibration)
+    return to_fp16(model, keep_io=precision.keep_io)
+
+
+def _verified(target: Path, precision: Precision, doing: str) -> dict[str, int]:
+    """The types of what was written, once nothing speaks against it."""
+    problem = graphs.problem(target)
+    model = graphs.load(target)
+    if problem:
+        raise ConversionError(f"{doing}: the converted graph{_constructs(model)} is not valid: {problem}; {_TODO}")
+    faults = rules.broken(model, per_channel=precision.per_channel) if precision.dtype == "int8" else []
+    if faults:
+        raise ConversionError(f"{doing}: {faults[0]} ({len(faults)} such faults); {_TODO}")
+    found = evidence.counted(model)
+    evidence.refuse_mismatch(found, precision, f"the graph converted for {doing}")
+    return found
+
+
+_TODO = "simplify the export (no control flow, static ranks), or leave this precision out"
+
+
+def _constructs(model: ModelProto) -> str:
+    """The control flow in ``model``, which converters know least: `` (with If, Loop)``."""
+    found = sorted({node.op_type for node, _ in graphs.typed_nodes(model.graph) if any(graphs.subgraphs(node))})
+    return f" (with {', '.join(found)})" if found else ""
+
+
+def _copied(source: Path, precision: Precision, found: dict[str, int], target: Path) -> Converted:
+    """A user's file that already carries the precision goes through as it is."""
+    evidence.refuse_mismatch(found, precision, source.name)
+    graphs.save(graphs.load(source), target)
+    return Converted(path=target, dtypes=found, notes=(f"{source.name} was {precision.dtype} already: not converted",))
