@@ -1,0 +1,1 @@
+"""Inference libraries behind one face (`base`), found by name (`registry`)."""

@@ -1,0 +1,139 @@
+"""What a backend is: builds an engine from typed ONNX, loads it into a session, and says what it cannot do.
+
+The load generator sees only ``Session`` and ``Stream``; it knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Protocol
+
+from sweep.axes import EngineAxes, SessionAxes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from sweep.axes import JsonDict, Variant
+
+
+class Clock(Protocol):
+    """Monotonic nanoseconds, real or virtual."""
+
+    def now_ns(self) -> int:
+        """The time now."""
+        ...
+
+    def sleep_until_ns(self, due_ns: int) -> int:
+        """Return at ``due_ns`` or as soon after it as can be, and the time then."""
+        ...
+
+
+class Stream(Protocol):
+    """One execution context: inferences on it run in the order they were enqueued.
+
+    Attributes:
+        clock: the clock its completions are read from.
+        max_depth: inferences it can hold in flight; 1 where ``enqueue`` runs to completion.
+    """
+
+    clock: Clock
+    max_depth: int
+
+    def enqueue(self) -> None:
+        """Start one inference."""
+        ...
+
+    def wait(self) -> None:
+        """Return when the oldest inference in flight is complete."""
+        ...
+
+
+class Session(Protocol):
+    """A loaded engine.
+
+    Attributes:
+        streams: its execution contexts.
+        virtual: each stream carries its own virtual clock; nothing takes real time.
+        realised: what was loaded, against what was asked (the record's ``realised``).
+    """
+
+    streams: Sequence[Stream]
+    virtual: bool
+    realised: JsonDict
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on the first stream."""
+        ...
+
+    def close(self) -> None:
+        """Give back what the session holds."""
+        ...
+
+
+class Backend(Protocol):
+    """One inference library.
+
+    Attributes:
+        name: as in ``backend=``.
+        honours: engine and session axes that it acts on. Any other, set, makes a variant ``unsupported``.
+        runs_models: it computes real outputs, so accuracy can be checked.
+    """
+
+    name: str
+    honours: frozenset[str]
+    runs_models: bool
+
+    def unsupported(self, variant: Variant) -> str | None:
+        """Why this backend cannot run ``variant`` here, in one line; None if it can."""
+        ...
+
+    def facts(self) -> JsonDict:
+        """Versions that a comparison must agree on."""
+        ...
+
+    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+        """Build an engine into the empty folder ``target``.
+
+        Args:
+            onnx: the typed ONNX.
+            variant: its engine axes decide what is built.
+            shapes: concrete shape of each input at the variant's batch.
+            target: folder to fill.
+
+        Returns:
+            What is known of the engine and wanted again at load (plain values).
+
+        Raises:
+            BuildError: with the library's own last message.
+        """
+        ...
+
+    def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> Session:
+        """Load the engine of ``build`` with its streams, inputs bound to ``feeds``.
+
+        Raises:
+            SessionError: the engine cannot be loaded or run once.
+        """
+        ...
+
+    def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
+        """How what ran differs from what was asked (the variant is then ``invalid``); None if it does not."""
+        ...
+
+
+def unhonoured(backend: Backend, variant: Variant) -> str | None:
+    """The first axis that is set and that ``backend`` does not act on, as a reason; None for none."""
+    for axes, defaults in ((variant.engine, EngineAxes()), (variant.session, SessionAxes())):
+        for item in fields(axes):
+            value = getattr(axes, item.name)
+            if value != getattr(defaults, item.name) and item.name not in backend.honours:
+                return f"{backend.name} does not have {item.name} (asked: {item.name}={value})"
+    return None
+
+
+def why_unsupported(backend: Backend, variant: Variant) -> str | None:
+    """Every reason known before running: an axis that the backend lacks, or its own word."""
+    return unhonoured(backend, variant) or backend.unsupported(variant)

@@ -1,0 +1,245 @@
+"""The embedded default: onnxruntime on the CPU, real inference on any machine.
+
+An engine is the optimised graph that onnxruntime saves, built once per typed ONNX and batch. Streams are
+N sessions, each run from its own thread with a fixed number of intra-op threads, its inputs and outputs bound
+to buffers made before the clock starts. CPU speed of a precision says nothing about TensorRT.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from sweep.clock import RealClock
+from sweep.errors import BuildError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from sweep.axes import JsonDict, Variant
+
+_FILE = "optimised.onnx"
+_WEIGHTS = "weights.bin"
+_PROVIDERS = ["CPUExecutionProvider"]
+_PRECISIONS = frozenset({"fp32", "fp16", "int8"})
+_EXTERNAL_ABOVE_BYTES = 1 << 30  # a protobuf ends at 2 GiB; weights of larger files go beside it
+_COMPUTE = ("Conv", "MatMul", "Gemm", "Attention")  # op types of the layers that carry the arithmetic
+_INTEGER = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
+_QUIET = 3  # log errors only
+_EMULATED = {
+    "fp16": "fp16 is emulated: onnxruntime's CPU provider holds fp16 weights and computes in fp32; "
+    "its speed and its accuracy say nothing about TensorRT",
+    "int8": "int8 is emulated: onnxruntime's CPU provider rounds to int8 at each Q/DQ pair and computes in fp32; "
+    "its speed says nothing about TensorRT",
+}
+
+
+class OnnxRuntimeStream:
+    """One session with its bound buffers. ``enqueue`` runs to completion, without the GIL."""
+
+    max_depth = 1
+
+    def __init__(self, session: Any, feeds: Mapping[str, np.ndarray]) -> None:
+        import onnxruntime as ort
+
+        self.clock = RealClock()
+        self._binding = session.io_binding()
+        self._run = session.run_with_iobinding
+        names = [output.name for output in session.get_outputs()]
+        first = session.run(names, dict(feeds))
+        for name, value in feeds.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        self._outputs = {}
+        for name, value in zip(names, first, strict=True):
+            self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
+            self._binding.bind_ortvalue_output(name, self._outputs[name])
+        self._run(self._binding)
+
+    def enqueue(self) -> None:
+        """Run one inference on the bound buffers."""
+        self._run(self._binding)
+
+    def wait(self) -> None:
+        """Nothing is in flight once ``enqueue`` has returned."""
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Copies of the bound outputs."""
+        return {name: value.numpy().copy() for name, value in self._outputs.items()}
+
+
+class OnnxRuntimeSession:
+    """N onnxruntime sessions of one optimised graph."""
+
+    virtual = False
+
+    def __init__(self, streams: Sequence[OnnxRuntimeStream], realised: JsonDict) -> None:
+        self.streams = streams
+        self.realised = realised
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on the first stream."""
+        return self.streams[0].outputs()
+
+    def close(self) -> None:
+        """Let go of the sessions and their buffers."""
+        self.streams = []
+
+
+class OnnxRuntime:
+    """The ``onnxruntime`` backend."""
+
+    name = "onnxruntime"
+    honours = frozenset({"batch", "streams", "intra_op_threads"})
+    runs_models = True
+
+    def unsupported(self, variant: Variant) -> str | None:
+        """A precision that its CPU kernels do not have."""
+        dtype = variant.onnx.precision.dtype
+        if dtype in _PRECISIONS:
+            return None
+        return (
+            f"onnxruntime's CPU provider does not run precision={variant.onnx.precision.name}; it runs fp32, fp16, int8"
+        )
+
+    def facts(self) -> JsonDict:
+        """Version of onnxruntime and the provider that runs."""
+        return {"onnxruntime": importlib.metadata.version("onnxruntime"), "provider": _PROVIDERS[0]}
+
+    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+        """Optimise the graph for this CPU at the variant's static shapes and save it.
+
+        Raises:
+            BuildError: onnxruntime refused the graph; its own message is kept.
+        """
+        import onnxruntime as ort
+
+        del variant
+        options = _options(ort, intra_op_threads=1, spinning=False)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.optimized_model_filepath = str(target / _FILE)
+        if _size(onnx) > _EXTERNAL_ABOVE_BYTES:
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+        for name, size in _static_dims(onnx, shapes).items():
+            options.add_free_dimension_override_by_name(name, size)
+        try:
+            ort.InferenceSession(str(onnx), options, providers=_PROVIDERS)
+        except Exception as error:
+            raise BuildError(f"onnxruntime refused the graph: {_line(error)}") from error
+        return _evidence(target / _FILE)
+
+    def load(
+        self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]
+    ) -> OnnxRuntimeSession:
+        """One session a stream; each has run twice before this returns.
+
+        Raises:
+            SessionError: onnxruntime could not load or run the graph; its own message is kept.
+        """
+        import onnxruntime as ort
+
+        threads = variant.session.intra_op_threads or 1
+        spinning = threads * variant.session.streams <= (os.cpu_count() or 1)
+        options = _options(ort, intra_op_threads=threads, spinning=spinning)
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
+        try:
+            streams = [
+                OnnxRuntimeStream(ort.InferenceSession(str(engine / _FILE), options, providers=_PROVIDERS), feeds)
+                for _ in range(variant.session.streams)
+            ]
+        except Exception as error:
+            raise SessionError(f"onnxruntime could not run the graph: {_line(error)}") from error
+        asked = variant.onnx.precision.dtype
+        emulated = asked in _EMULATED and set(info["precision"]) != {asked}
+        realised = {
+            "precision": info["precision"],
+            "cuda_graph": False,
+            "contexts": len(streams),
+            "sm_count": None,
+            "clocks_mhz": None,
+            "intra_op_threads": threads,
+            "quantised_tensors": info["quantised_tensors"],
+            "notes": [_EMULATED[asked]] if emulated else [],
+        }
+        return OnnxRuntimeSession(streams, realised)
+
+    def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
+        """Contexts, and the types that the optimised graph computes in, or rounds to where a type is emulated."""
+        if realised["contexts"] != variant.session.streams:
+            return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
+        asked, ran = variant.onnx.precision.dtype, realised["precision"]
+        if asked == "int8" and not ran.get("int8") and not realised["quantised_tensors"]:
+            return f"asked for int8, but the optimised graph neither computes in int8 nor rounds to it: {ran}"
+        if asked == "fp32" and set(ran) - {"fp32"}:
+            return f"asked for fp32, but the optimised graph computes in {ran}"
+        return None
+
+
+def _options(ort: Any, *, intra_op_threads: int, spinning: bool) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _QUIET
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options
+
+
+def _size(onnx: Path) -> int:
+    return sum(path.stat().st_size for path in onnx.parent.glob(f"{onnx.name}*"))
+
+
+def _line(error: Exception) -> str:
+    """The library's message on one line."""
+    return " ".join(str(error).split())
+
+
+def _static_dims(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Symbolic dimension -> size, from the concrete input shapes."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return {
+        dim.dim_param: size
+        for value in graph.input
+        if value.name in shapes
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True)
+        if dim.dim_param
+    }
+
+
+def _evidence(path: Path) -> JsonDict:
+    """What the optimised graph computes in.
+
+    Returns:
+        {precision: {type: compute layers}, quantised_tensors: tensors that are dequantised}; compute layers are
+        convolutions and matrix products.
+    """
+    import onnx
+
+    names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.DOUBLE: "fp64"}
+    graph = onnx.load(path, load_external_data=False).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    counts: Counter[str] = Counter()
+    for node in _nodes(graph):
+        to = next((item.i for item in node.attribute if item.name == "to"), None)
+        floats = [types[name] for name in node.input if types.get(name) in names]
+        types |= dict.fromkeys(node.output, to if to is not None else next(iter(floats), onnx.TensorProto.FLOAT))
+        if any(word in node.op_type for word in _COMPUTE):
+            integer = node.op_type.startswith(_INTEGER) or node.op_type.endswith("Integer")
+            counts["int8" if integer else names[next(iter(floats), onnx.TensorProto.FLOAT)]] += 1
+    quantised = sum(node.op_type == "DequantizeLinear" for node in _nodes(graph))
+    return {"precision": dict(counts), "quantised_tensors": quantised}
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Nodes of the graph and, before each, those of its branches and loop bodies."""
+    for node in graph.node:
+        for item in node.attribute:
+            if item.HasField("g"):
+                yield from _nodes(item.g)
+        yield node
