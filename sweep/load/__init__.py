@@ -1,0 +1,1 @@
+"""The load generator: session + load axes -> samples. It knows nothing of models."""

@@ -1,0 +1,164 @@
+"""One load point: a closed loop or an open loop at one rate -> its samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.load import servers
+from sweep.load.arrivals import schedule
+from sweep.samples import PointSamples
+from sweep.summary import STABLE_WITHIN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.axes import LoadAxes
+    from sweep.backends.base import Session
+
+_START_NS = 2_000_000  # between drawing the origin and the first arrival
+_STRETCHES = 3  # warm-up stretches that must agree
+_WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
+_STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a point stands.
+
+    Attributes:
+        index: rung of the ladder; -1 for the closed loop.
+        repeat: pass, from 0.
+        batch: samples per request.
+    """
+
+    index: int
+    repeat: int
+    batch: int
+
+
+def now_ns(session: Session) -> int:
+    """The latest time on the session's clocks."""
+    return max(stream.clock.now_ns() for stream in session.streams)
+
+
+def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
+    """Closed loop at ``load.depth``: warm-up until the throughput is stable, then the measured window."""
+    warm = _warm_up(session, load)
+    start = _align(session)
+    least = math.ceil(load.min_requests / len(session.streams))
+    until = servers.Until(start, _ns(load.min_s), _ns(load.max_s), least)
+    measured = _run_closed(session, load.depth, until)
+    complete = sum(len(server.done) for server in measured) >= load.min_requests
+    return _closed_samples(warm, measured, place, complete=complete)
+
+
+def _warm_up(session: Session, load: LoadAxes) -> list[list[servers.ClosedServer]]:
+    """Stretches of closed loop until the last three agree on throughput within 5%, or the limit is reached."""
+    stretches: list[list[servers.ClosedServer]] = []
+    rates: list[float] = []
+    first = _align(session)
+    while True:
+        start = _align(session)
+        until = servers.Until(start, _ns(load.warmup_s / _STRETCHES), _ns(load.max_s), _STRETCH_COUNT)
+        ran = _run_closed(session, load.depth, until)
+        stretches.append(ran)
+        end = now_ns(session)
+        rates.append(sum(len(server.done) for server in ran) / max(end - start, 1))
+        last = rates[-_STRETCHES:]
+        stable = len(last) == _STRETCHES and max(last) <= min(last) * (1 + STABLE_WITHIN)
+        spent = end - first
+        if (stable and spent >= _ns(load.warmup_s)) or spent >= _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s)):
+            return stretches
+
+
+def _run_closed(session: Session, depth: int, until: servers.Until) -> list[servers.ClosedServer]:
+    ran = [servers.ClosedServer(stream, depth, until) for stream in session.streams]
+    servers.run(ran, virtual=session.virtual)
+    return ran
+
+
+def _closed_samples(
+    warm: list[list[servers.ClosedServer]], measured: list[servers.ClosedServer], place: Place, *, complete: bool
+) -> PointSamples:
+    rows = [
+        (issued, done, number, is_warm)
+        for stretch, is_warm in [*((item, True) for item in warm), (measured, False)]
+        for number, server in enumerate(stretch)
+        for issued, done in zip(server.issued, server.done, strict=True)
+    ]
+    rows.sort()
+    issued, done, number, is_warm = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    origin = issued[0]
+    return PointSamples(
+        kind="closed",
+        index=place.index,
+        repeat=place.repeat,
+        batch=place.batch,
+        offered_rps=None,
+        overloaded=False,
+        complete=complete,
+        scheduled_ns=issued - origin,
+        issued_ns=issued - origin,
+        done_ns=done - origin,
+        slot_free=np.ones(len(issued), dtype=np.bool_),
+        warmup=is_warm.astype(np.bool_),
+        stream=number.astype(np.int16),
+    )
+
+
+def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) -> PointSamples:
+    """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
+    warm, count = request_counts(load, rate_rps)
+    kind = load.arrivals if load.kind == "curve" else load.kind
+    due = schedule(kind, rate_rps, warm + count, (load.seed, place.index + 1, place.repeat))
+    origin = _align(session) + (0 if session.virtual else _START_NS)
+    queue = servers.Queue((due + origin).tolist(), _ns(load.max_wait_s))
+    servers.run(
+        [servers.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)],
+        virtual=session.virtual,
+    )
+    issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
+    return PointSamples(
+        kind=kind,
+        index=place.index,
+        repeat=place.repeat,
+        batch=place.batch,
+        offered_rps=rate_rps,
+        overloaded=queue.overloaded,
+        complete=count >= load.min_requests and not queue.overloaded,
+        scheduled_ns=due,
+        issued_ns=np.where(issued < 0, issued, issued - origin),
+        done_ns=np.where(done < 0, done, done - origin),
+        slot_free=np.array(queue.slot_free, dtype=np.bool_),
+        warmup=np.arange(len(due)) < warm,
+        stream=np.array(queue.served_by, dtype=np.int16),
+    )
+
+
+def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:
+    """Warm-up and measured requests of an open-loop point at ``rate_rps``."""
+    wanted = max(load.min_requests, math.ceil(rate_rps * load.min_s))
+    affordable = max(1, math.floor(rate_rps * load.max_s))
+    return math.ceil(rate_rps * load.warmup_s), min(wanted, affordable)
+
+
+def _align(session: Session) -> int:
+    """Bring virtual clocks to the same time; the time."""
+    now = now_ns(session)
+    if session.virtual:
+        for stream in session.streams:
+            stream.clock.sleep_until_ns(now)
+    return now
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def total_rates(fractions: Sequence[float], peak_ips: float) -> tuple[float, ...]:
+    """Offered rates in samples/s, lowest first."""
+    return tuple(sorted(fraction * peak_ips for fraction in fractions))

@@ -1,0 +1,158 @@
+"""The generator against queueing theory, on the virtual clock."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
+from sweep.backends.simulated import SimulatedSession
+from sweep.errors import LoadError
+from sweep.load import curve
+from sweep.load.arrivals import schedule
+from sweep.load.points import Place, closed_point, open_point
+from sweep.summary import closed_summary, open_summary, window_ips
+
+SERVICE_US = 1000.0
+
+
+def session(streams=1, distribution="constant", seed=0):
+    script = Script(service_us=SERVICE_US, sample_us=0.0, distribution=distribution)
+    variant = Variant(
+        backend="simulated",
+        onnx=OnnxAxes(
+            model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name="fp32", dtype="fp32")
+        ),
+        engine=EngineAxes(batch=1),
+        session=SessionAxes(streams=streams, script=script),
+        load=LoadAxes(seed=seed),
+    )
+    return SimulatedSession(script, variant)
+
+
+def waits_ms(streams, distribution, rho, seed=1):
+    load = LoadAxes(warmup_s=20.0, min_s=1.0, min_requests=200_000, max_s=1e6, max_wait_s=1e6, seed=seed)
+    rate = rho * streams * 1e6 / SERVICE_US
+    point = open_point(session(streams, distribution, seed), load, rate, Place(index=0, repeat=0, batch=1))
+    keep = point.measured
+    return (point.issued_ns[keep] - point.scheduled_ns[keep]) / 1e6
+
+
+@pytest.mark.parametrize("rho", [0.2, 0.4, 0.6, 0.8, 0.9])
+def test_md1_mean_wait(rho):
+    """Pollaczek-Khinchine: W = rho s / (2 (1 - rho)) for constant service time s."""
+    expected = rho * 1.0 / (2 * (1 - rho))
+    assert waits_ms(1, "constant", rho).mean() == pytest.approx(expected, rel=0.06)
+
+
+@pytest.mark.parametrize("rho", [0.2, 0.4, 0.6, 0.8, 0.9])
+def test_mm1_mean_wait(rho):
+    """W = rho s / (1 - rho) for exponential service times of mean s."""
+    assert waits_ms(1, "exponential", rho).mean() == pytest.approx(rho / (1 - rho), rel=0.1)
+
+
+@pytest.mark.parametrize("rho", [0.4, 0.7, 0.9])
+def test_mmc_mean_wait(rho):
+    """Erlang C with four servers."""
+    servers, offered = 4, 4 * rho
+    tail = offered**servers / (math.factorial(servers) * (1 - rho))
+    erlang_c = tail / (sum(offered**k / math.factorial(k) for k in range(servers)) + tail)
+    expected = erlang_c / (servers * (1 - rho))
+    assert waits_ms(servers, "exponential", rho).mean() == pytest.approx(expected, rel=0.12)
+
+
+@given(
+    st.sampled_from(["poisson", "constant"]), st.floats(1.0, 1e5), st.integers(1, 500), st.integers(0, 2**32)
+)
+def test_a_schedule_is_ascending_seeded_and_complete(kind, rate, count, seed):
+    drawn = schedule(kind, rate, count, (seed,))
+    assert len(drawn) == count
+    assert np.all(np.diff(drawn) >= 0)
+    assert np.array_equal(drawn, schedule(kind, rate, count, (seed,)))
+
+
+def test_poisson_gaps_have_the_asked_mean_and_spread():
+    gaps = np.diff(schedule("poisson", 100.0, 50_000, (3,))) / 1e9
+    assert gaps.mean() == pytest.approx(0.01, rel=0.02)
+    assert gaps.std() == pytest.approx(0.01, rel=0.03)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(LoadError, match="poisson, constant"):
+        schedule("bursty", 1.0, 1, (0,))
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_closed_loop_finds_the_capacity(streams):
+    load = LoadAxes(warmup_s=0.3, min_s=2.0, min_requests=662)
+    point = closed_point(session(streams), load, Place(index=-1, repeat=0, batch=2))
+    assert window_ips(point) == pytest.approx(streams * 2 * 1e6 / SERVICE_US, rel=0.01)
+    assert closed_summary([point])["verdict"] == "ok"
+    assert point.warmup.any()
+    assert np.all(np.diff(point.issued_ns) >= 0)
+
+
+def test_no_request_is_lost_served_twice_or_out_of_order():
+    load = LoadAxes(warmup_s=0.0, min_s=1.0, min_requests=2000)
+    point = open_point(session(3, "exponential"), load, 2500.0, Place(index=1, repeat=0, batch=1))
+    assert np.all(point.done_ns >= 0)
+    assert np.all(np.diff(point.issued_ns) >= 0)
+    for stream in range(3):
+        mine = point.stream == stream
+        assert np.all(point.issued_ns[mine][1:] >= point.done_ns[mine][:-1])
+
+
+def test_overload_stops_early_and_keeps_what_was_done():
+    load = LoadAxes(warmup_s=0.1, min_s=5.0, min_requests=10_000, max_s=60.0, max_wait_s=0.2)
+    point = open_point(session(), load, 2000.0, Place(index=0, repeat=0, batch=1))
+    assert point.overloaded
+    assert 0 < np.count_nonzero(point.measured) < 10_000
+    assert open_summary([point])["verdict"] == "overloaded"
+
+
+def test_a_server_that_stalls_shows_its_true_tail():
+    """One second in ten the server stands still: the schedule goes on, and those who wait are counted."""
+
+    stalled = session()
+    stream = stalled.streams[0]
+    served = stream.enqueue
+
+    def enqueue():
+        now = stream.clock.now_ns()
+        if now % 10_000_000_000 < 1_000_000_000:
+            stream._free_ns = max(stream._free_ns, now - now % 10_000_000_000 + 1_000_000_000)
+        served()
+
+    stream.enqueue = enqueue
+    load = LoadAxes(warmup_s=0.0, min_s=100.0, min_requests=1, max_s=200.0, max_wait_s=5.0)
+    point = open_point(stalled, load, 100.0, Place(index=0, repeat=0, batch=1))
+    from_schedule = np.sort(point.latency_ms)
+    from_send = np.sort((point.done_ns - point.issued_ns)[point.measured] / 1e6)
+    share = np.mean(from_schedule > 500)
+    assert 0.03 < share < 0.08  # half of the tenth that arrived in the stall waited over 500 ms
+    assert np.mean(from_send > 500) < 0.01  # a timer that starts at the send hides them
+
+
+def test_the_ladder_ends_after_the_first_overloaded_rung():
+    load = LoadAxes(fractions=(0.5, 1.5, 2.0), warmup_s=0.1, min_s=0.5, max_wait_s=0.05)
+    points = curve.measure(session(), load, batch=1)
+    assert [point.index for point in points] == [-1, 0, 1]
+    assert [point.kind for point in points] == ["closed", "poisson", "poisson"]
+
+
+def test_a_later_pass_offers_the_same_rates_with_other_arrivals():
+    load = LoadAxes(fractions=(0.5,), warmup_s=0.1, min_s=0.5)
+    first = curve.measure(session(), load, batch=1)
+    second = curve.measure(session(), load, batch=1, repeat=1, rates_ips=[first[1].offered_rps])
+    assert second[1].offered_rps == first[1].offered_rps
+    assert not np.array_equal(second[1].scheduled_ns[:50], first[1].scheduled_ns[:50])
+
+
+def test_a_slow_model_ends_at_the_longest_time_and_says_short():
+    load = LoadAxes(min_s=1.0, max_s=2.0, min_requests=662, warmup_s=0.1)
+    point = open_point(session(), load, 100.0, Place(index=0, repeat=0, batch=1))
+    found = open_summary([point])
+    assert found["requests"] == 200
+    assert found["verdict"] == "short"
+    assert found["latency_ms"]["p99"] is None
