@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +66,7 @@ class PointSamples:
     @property
     def measured(self) -> Bools:
         """Requests that count: completed and after the warm-up."""
-        return np.logical_and(~self.warmup, self.done_ns != NEVER)
+        return np.asarray(~self.warmup & (self.done_ns != NEVER), dtype=np.bool_)
 
     @property
     def latency_ms(self) -> NDArray[np.float64]:
@@ -100,7 +102,7 @@ def load(path: Path) -> list[PointSamples]:
                 PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS})
                 for number, head in enumerate(heads)
             ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
 
 

@@ -82,6 +82,7 @@ def percentile_intervals(latency_ms: Floats, names: Sequence[str] = ("p50", "p99
 
 
 def order_statistics(ordered: Floats, p: float, interval: float = INTERVAL) -> tuple[float, float]:
+    """Binomial interval of percentile ``p`` of ascending values: two of them, by rank."""
     count = len(ordered)
     tail = (1 - interval) / 2
     low = int(scipy_stats.binom.ppf(tail, count, p))

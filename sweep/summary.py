@@ -5,6 +5,7 @@ Pure: the same samples give the same summary for as long as they are on disk.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ STABLE_WITHIN = 0.05
 LAG_SHARE = 0.25  # of the p99 latency that may be the generator's own issue lag
 LAG_FLOOR_MS = 0.1
 _PEAK_WINDOWS = 10
+_CHANCE = 3.0  # standard deviations of a Poisson count
 
 
 def window_ips(samples: PointSamples) -> float | None:
@@ -34,12 +36,15 @@ def window_ips(samples: PointSamples) -> float | None:
 
 
 def _window(samples: PointSamples) -> tuple[int, int]:
-    """Start and end of the measured window in ns: first to last measured arrival (closed: to last completion)."""
+    """Start and end of the measured window in ns: first to last measured arrival (closed: until a stream ends)."""
     keep = samples.measured
     if not keep.any():
         return 0, 0
-    last = samples.done_ns if samples.kind == "closed" else samples.scheduled_ns
-    return int(samples.scheduled_ns[keep].min()), int(last[keep].max())
+    start = int(samples.scheduled_ns[keep].min())
+    if samples.kind != "closed":
+        return start, int(samples.scheduled_ns[keep].max())
+    streams = np.unique(samples.stream[keep])
+    return start, min(int(samples.done_ns[keep & (samples.stream == stream)].max()) for stream in streams)
 
 
 def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
@@ -126,7 +131,7 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
     if any(samples.overloaded for samples in passes):
         return "overloaded", "a request waited longer than load.max_wait_s for a free stream"
     behind = max(_behind(samples) for samples in passes)
-    if behind > STABLE_WITHIN:
+    if behind > 0:
         return "overloaded", f"completions fell {behind:.0%} behind the arrivals inside the window"
     lag = issue_lag_ms(passes)
     ordered = np.sort(np.concatenate([samples.latency_ms for samples in passes]))
@@ -138,12 +143,15 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
 
 
 def _behind(samples: PointSamples) -> float:
-    """Share of the window's arrivals that the completions fell behind by, beyond what is in flight at its edges."""
+    """Share of the window's arrivals that the completions fell behind by; 0 where that is within 5% or chance."""
     start, end = _window(samples)
-    arrived = np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end))
-    inside = np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end))
+    arrived = int(np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end)))
+    inside = int(np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end)))
     in_flight = int(samples.stream.max(initial=0)) + 1
-    return float(max(0, arrived - inside - in_flight) / max(arrived, 1))
+    behind = arrived - inside - in_flight
+    if behind <= max(STABLE_WITHIN * arrived, _CHANCE * math.sqrt(arrived)):
+        return 0.0
+    return behind / arrived
 
 
 def _tail_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:

@@ -1,0 +1,69 @@
+"""Accuracy of the session that was timed, against the fp32 graph on onnxruntime with the same inputs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sweep.axes import JsonDict
+
+_CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
+
+
+def compare(reference_onnx: Path, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> JsonDict:
+    """The record's ``accuracy``, over all float outputs.
+
+    Args:
+        reference_onnx: the fp32 graph.
+        feeds: the inputs that were timed.
+        outputs: what the timed session gave for them.
+
+    Returns:
+        {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}. ``sqnr_db`` is
+        10 log10(|r|^2 / |r - y|^2), None when the two are equal; ``top1_agreement`` is the share of samples with
+        the same arg max, None where no output has the shape (batch, classes).
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(reference_onnx), options, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_outputs()]
+    expected = dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    return {"reference": "onnxruntime fp32, same inputs", **errors(expected, outputs)}
+
+
+def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> JsonDict:
+    """Error figures of ``found`` against ``expected``, float outputs pooled; see ``compare``."""
+    names = [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in found]
+    if not names:
+        return dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
+    reference = np.concatenate([expected[name].astype(np.float64).ravel() for name in names])
+    value = np.concatenate([found[name].astype(np.float64).ravel() for name in names])
+    nonfinite = int(np.count_nonzero(~np.isfinite(value)))
+    if nonfinite:
+        return {"sqnr_db": None, "max_abs": None, "cosine": None, "top1_agreement": None, "nonfinite": nonfinite}
+    noise, signal = float(np.sum((reference - value) ** 2)), float(np.sum(reference**2))
+    norms = float(np.linalg.norm(reference) * np.linalg.norm(value))
+    return {
+        "sqnr_db": 10 * math.log10(signal / noise) if noise and signal else None,
+        "max_abs": float(np.max(np.abs(reference - value))),
+        "cosine": float(reference @ value) / norms if norms else None,
+        "top1_agreement": _top1([(expected[name], found[name]) for name in names]),
+        "nonfinite": 0,
+    }
+
+
+def _top1(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    agree = [
+        np.mean(reference.argmax(axis=1) == value.argmax(axis=1))
+        for reference, value in pairs
+        if reference.ndim == 2 and reference.shape[1] >= _CLASSES_FROM  # noqa: PLR2004 - (batch, classes)
+    ]
+    return float(np.mean(agree)) if agree else None

@@ -1,0 +1,164 @@
+"""The schema of the command line and of every YAML: what may be asked, each key with its line of help.
+
+Plain dataclasses that Hydra checks each file and override against; ``variant`` turns one composed config into
+a ``Variant`` and checks the values that types cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _key(default: Any, text: str) -> Any:
+    """A field with its line of help."""
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
+    if isinstance(default, type):
+        return field(default_factory=default, metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class InputConfig:
+    """What a user says of one input of their own ONNX."""
+
+    shape: list[Any] | None = _key(None, "one entry per dimension: a size, or the word batch")
+    low: float | None = _key(None, "smallest value drawn")
+    high: float | None = _key(None, "largest value drawn (inclusive for integers)")
+
+
+@dataclass
+class ModelConfig:
+    """The network."""
+
+    name: str = _key("tiny_cnn", "network built here, or the label of a file; model=NAME sets it")
+    path: str | None = _key(None, "your own .onnx, with or without external data; wins over the name")
+    inputs: dict[str, InputConfig] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
+    batch_dim: str | None = _key(None, "name of the ONNX dimension that is the batch; null finds it")
+
+
+@dataclass
+class PrecisionConfig:
+    """The types that the ONNX graph will carry."""
+
+    name: str = _key("fp32", "label of the recipe; precision=NAME sets it")
+    dtype: str = _key("fp32", "fp32, tf32, fp16, bf16, int8 or fp8")
+    keep_io: bool = _key(default=True, text="inputs and outputs stay float32 whatever is inside")
+    quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
+    per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")
+    calibration_batches: int | None = _key(None, "seeded random batches that set activation ranges (int8, fp8)")
+
+
+@dataclass
+class ScriptConfig:
+    """Scripted service times of the simulated backend."""
+
+    service_us: float = _key(100.0, "simulated: fixed cost of an inference, us")
+    sample_us: float = _key(10.0, "simulated: added cost of each sample, us")
+    distribution: str = _key("constant", "simulated: constant or exponential service times")
+    raise_at: str | None = _key(None, "simulated: raise an error in build, load or measure")
+
+
+@dataclass
+class BackendConfig:
+    """The inference library."""
+
+    name: str = _key("auto", "auto, onnxruntime or simulated; auto says what it took and why")
+    intra_op_threads: int | None = _key(None, "onnxruntime: CPU threads inside one inference (null: 1)")
+    script: ScriptConfig | None = _key(None, "simulated: the script")
+
+
+@dataclass
+class LoadConfig:
+    """How the session is driven."""
+
+    kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson or constant")
+    arrivals: str = _key("poisson", "arrivals on the curve's ladder: poisson or constant")
+    depth: int = _key(2, "inferences in flight per stream in the closed loop")
+    fractions: list[float] = _key([0.2, 0.4, 0.6, 0.75, 0.85, 0.95, 1.1], "the ladder, as fractions of the peak")
+    rates_ips: list[float] = _key([], "offered samples/s of load.kind=poisson and constant")
+    warmup_s: float = _key(0.3, "shortest warm-up; it goes on until the throughput is stable")
+    min_s: float = _key(1.0, "shortest measured window of a point")
+    min_requests: int = _key(662, "fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9")
+    max_s: float = _key(10.0, "longest measured window of a point; percentiles beyond its count stay empty")
+    max_wait_s: float = _key(1.0, "backlog bound: a request that waited longer marks the point overloaded")
+
+
+@dataclass
+class TrackingConfig:
+    """Where the records are published."""
+
+    enabled: bool = _key(default=True, text="publish to MLflow; false leaves it to `make publish`")
+    uri: str | None = _key(None, "MLflow server; null takes MLFLOW_TRACKING_URI, else sqlite in results/")
+    experiment: str = _key("sweep", "MLflow experiment")
+
+
+@dataclass
+class SloConfig:
+    """The limit that a variant has to hold; set one."""
+
+    p50_ms: float | None = _key(None, "median latency to hold, ms")
+    p90_ms: float | None = _key(None, "p90 latency to hold, ms")
+    p95_ms: float | None = _key(None, "p95 latency to hold, ms")
+    p99_ms: float | None = _key(None, "p99 latency to hold, ms: the answer is the most samples/s that keep it")
+    p999_ms: float | None = _key(None, "p99.9 latency to hold, ms")
+
+
+@dataclass
+class Config:
+    """Everything that can be asked."""
+
+    model: ModelConfig = _key(ModelConfig, "")
+    precision: PrecisionConfig = _key(PrecisionConfig, "")
+    backend: BackendConfig = _key(BackendConfig, "")
+    load: LoadConfig = _key(LoadConfig, "")
+    tracking: TrackingConfig = _key(TrackingConfig, "")
+    slo: SloConfig = _key(SloConfig, "")
+    batch: int = _key(1, "samples per inference; the engine is built for it")
+    streams: int = _key(1, "execution contexts side by side in one process")
+    clients: int = _key(1, "processes that share the GPU")
+    mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")
+    cuda_graph: bool = _key(default=False, text="replay each inference as a captured CUDA graph")
+    repeats: int = _key(1, "passes over the whole load, interleaved with the other variants' passes")
+    seed: int = _key(0, "of inputs, arrivals and the order of passes")
+    name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
+    results: str = _key("results", "root of records, samples, cache and the default MLflow store")
+    plan: bool = _key(default=False, text="print what would run and run nothing")
+    force: bool = _key(default=False, text="measure again what has a record already")
+    timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
+
+
+GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
+UNMEASURED = ("plan", "force", "name", "results", "tracking", "slo", "timeout_s", "hydra")  # name no sweep
+
+
+def help_lines() -> list[str]:
+    """One line per key: ``batch  samples per inference ... [1]``."""
+    rows = list(_rows(Config, ""))
+    width = max(len(name) for name, _ in rows)
+    return [f"  {name:<{width}}  {text}" for name, text in rows]
+
+
+def _rows(kind: type, prefix: str) -> list[tuple[str, str]]:
+    rows = []
+    hints = {item.name: item for item in dataclasses.fields(kind)}
+    for name, item in sorted(hints.items(), key=lambda pair: bool(_is_section(pair[1]))):
+        nested = _is_section(item)
+        if nested:
+            rows.extend(_rows(nested, f"{prefix}{name}."))
+        else:
+            default = item.default_factory() if callable(item.default_factory) else item.default
+            shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+            rows.append((f"{prefix}{name}", f"{item.metadata['help']} [{shown}]"))
+            if name == "inputs":
+                rows.extend(_rows(InputConfig, f"{prefix}{name}.NAME."))
+            if name == "script":
+                rows.extend(_rows(ScriptConfig, f"{prefix}{name}."))
+    return rows
+
+
+def _is_section(item: dataclasses.Field[Any]) -> Any:
+    factory = item.default_factory
+    return factory if dataclasses.is_dataclass(factory) else False

@@ -1,0 +1,104 @@
+"""``python -m sweep.doctor``: what this machine can do, and the exact command for what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sweep import facts
+from sweep.tracking import default_uri, reachable
+
+_INSTALL = "pip install --extra-index-url https://pypi.nvidia.com"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the doctor.
+
+    Attributes:
+        what: the thing looked for.
+        found: what was found; None when it is missing.
+        remedy: the command that mends it, or why nothing needs to be done.
+    """
+
+    what: str
+    found: str | None
+    remedy: str = ""
+
+
+def findings(results: Path) -> list[Finding]:
+    """Everything that was looked for, in the order of the pipeline."""
+    return [
+        Finding("Python", sys.version.split()[0]),
+        _package("onnxruntime", "pip install onnxruntime"),
+        _package("onnx", "pip install onnx"),
+        _gpu(),
+        _device_nodes(),
+        _package("tensorrt", f"{_INSTALL} 'sweep[tensorrt]'   (NVIDIA's own index; needs a GPU to run)"),
+        _package("tensorrt-rtx", "pip install 'sweep[rtx]'"),
+        _package("cuda-python", "pip install 'cuda-python>=12.6'"),
+        _package("nvidia-ml-py", "pip install nvidia-ml-py"),
+        _binary("nvidia-cuda-mps-control", "MPS control binary", "comes with the NVIDIA driver's compute utilities"),
+        _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
+        _tracking(results),
+        _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
+    ]
+
+
+def _package(name: str, remedy: str) -> Finding:
+    try:
+        return Finding(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, None, remedy)
+
+
+def _binary(name: str, what: str, remedy: str) -> Finding:
+    found = shutil.which(name)
+    return Finding(what, found, "" if found else remedy)
+
+
+def _gpu() -> Finding:
+    machine = facts.machine()
+    if machine["gpu"] is None:
+        return Finding("GPU", None, "none seen by nvidia-smi: sweeps run on onnxruntime, on the CPU")
+    return Finding("GPU", f"{machine['gpu']}, driver {machine['driver']}")
+
+
+def _device_nodes() -> Finding:
+    nodes = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    remedy = "" if nodes else "in a container: docker run --gpus all ...; on the host: install the NVIDIA driver"
+    return Finding("GPU device nodes", ", ".join(nodes) or None, remedy)
+
+
+def _tracking(results: Path) -> Finding:
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(results.resolve())
+    problem = reachable(uri)
+    if problem is None:
+        return Finding("MLflow", uri)
+    return Finding("MLflow", None, f"{problem}; unset MLFLOW_TRACKING_URI to use sqlite in results/")
+
+
+def main() -> None:
+    """Print the findings; exit code 1 if this machine cannot run the embedded default."""
+    found = findings(Path("results"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "what", "found", "to mend it"):
+        table.add_column(name, overflow="fold")
+    for item in found:
+        mark = "[green]yes[/green]" if item.found else "[yellow]no[/yellow]"
+        table.add_row(mark, item.what, escape(item.found or "-"), escape(item.remedy))
+    Console().print(table)
+    sys.exit(0 if all(item.found for item in found if item.what in {"onnxruntime", "onnx"}) else 1)
+
+
+if __name__ == "__main__":
+    main()

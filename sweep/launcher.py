@@ -1,0 +1,235 @@
+"""argv + conf/ -> composed configs. The one module that knows Hydra.
+
+Hydra composes once per choice of groups, which costs 0.1 s; swept plain values are set on the composed config
+through the same typed nodes, so that a thousand variants plan in seconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import itertools
+import os
+import re
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from sweep.config import UNMEASURED, Config, help_lines
+from sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hydra.core.override_parser.types import Override
+    from hydra.types import HydraContext, TaskFunction
+
+_PLUGIN = "hydra_plugins.sweep_sweeper"  # Hydra instantiates plugins below this name only
+_HELP_HEADER = """Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.
+
+  python -m sweep -m precision=fp16,int8 batch=1,8,32        commas sweep
+  python -m sweep +experiment=quickstart                     a sweep from conf/experiment/
+  python -m sweep +experiment=quickstart plan=true           what it would run, and how long
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A sweep as it was asked for.
+
+    Attributes:
+        configs: one per combination, in the order asked, duplicates included.
+        words: the overrides that decide what is measured, as typed or as an experiment has them.
+    """
+
+    configs: tuple[Config, ...]
+    words: tuple[str, ...]
+
+
+@dataclass
+class _SweeperConfig:
+    _target_: str = f"{_PLUGIN}.AllAtOnce"
+    params: dict[str, str] | None = field(default_factory=dict)
+
+
+class AllAtOnce(Sweeper):
+    """A Hydra sweeper that hands over every combination at once."""
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self._params = dict(params or {})
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before ``sweep``."""
+        self._loader = hydra_context.config_loader
+        self._task = task_function
+        self._config = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Expand the overrides, compose, and call the task function with an ``Asked``."""
+        words = [f"{key}={value}" for key, value in self._params.items()] + list(arguments)
+        overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
+        latest = {override.get_key_element(): override for override in overrides}
+        composed, values = _split(list(latest.values()), self._is_group)
+        configs = tuple(
+            _typed(self._compose(groups), chosen)
+            for groups in itertools.product(*composed)
+            for chosen in itertools.product(*values)
+        )
+        experiments = [word for word in self._config.hydra.overrides.task if word.startswith("+experiment=")]
+        typed = {override.get_key_element(): override.input_line or "" for override in overrides}
+        measured = [word for key, word in typed.items() if key.partition(".")[0] not in UNMEASURED]
+        self._task(Asked(configs=configs, words=tuple(dict.fromkeys([*experiments, *measured]))))
+
+    def _is_group(self, key: str) -> bool:
+        return "/" in key or bool(self._loader.get_group_options(key))
+
+    def _compose(self, overrides: tuple[str, ...]) -> DictConfig:
+        config = _composed(self._loader, self._config, overrides)
+        with read_write(config), open_dict(config):
+            del config["hydra"]
+        return config
+
+
+def _composed(loader: Any, master: DictConfig, overrides: tuple[str, ...]) -> DictConfig:
+    config: DictConfig = loader.load_sweep_config(master, list(overrides))
+    return config
+
+
+Choice = tuple[str, Any, str]  # key, value, as written
+
+
+def _split(
+    overrides: Sequence[Override], is_group: Callable[[str], bool]
+) -> tuple[list[list[str]], list[list[Choice]]]:
+    """What Hydra has to compose (groups, fixed and added values), and the swept values that can be set after."""
+    composed: list[list[str]] = []
+    values: list[list[Choice]] = []
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            composed.append([override.input_line or ""])
+        elif not override.is_discrete_sweep():
+            raise ConfigError(f"{override.input_line}: give the values one by one, as in {key}=1,2,4")
+        elif is_group(key) or not key.isidentifier():
+            composed.append([f"{key}={text}" for text in override.sweep_string_iterator()])
+        else:
+            pairs = zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True)
+            values.append([(key, value, f"{key}={text}") for value, text in pairs])
+    return composed, values
+
+
+def _typed(composed: DictConfig, chosen: tuple[Choice, ...]) -> Config:
+    config = copy.deepcopy(composed)
+    for key, value, text in chosen:
+        try:
+            OmegaConf.update(config, key, value)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{text}: {one_line(error)}") from error
+    made = OmegaConf.to_object(config)
+    _no_extra_keys(made)
+    return made  # type: ignore[return-value]  # the schema at the root of conf/config.yaml
+
+
+def _no_extra_keys(config: Any, prefix: str = "") -> None:
+    """``+batchh=3`` slips past Hydra's own check."""
+    known = {item.name for item in dataclasses.fields(config)}
+    for name, value in vars(config).items():
+        if name not in known:
+            raise ConfigError(_unknown_key(f"{prefix}{name}"))
+        if dataclasses.is_dataclass(value):
+            _no_extra_keys(value, f"{prefix}{name}.")
+
+
+def main(task: Callable[[Asked], None], argv: Sequence[str]) -> None:
+    """Let Hydra read ``argv`` and call ``task`` with what was asked.
+
+    Raises:
+        ConfigError: with one line for whatever Hydra or OmegaConf had to say.
+    """
+    _register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
+    sys.argv = [sys.argv[0], *argv]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+    except MissingConfigException as error:
+        raise ConfigError(_missing_choice(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explained(error)) from error
+
+
+def conf_folder() -> Path:
+    """conf/ beside the package in a checkout, or the copy inside an installed wheel."""
+    package = Path(__file__).resolve().parent
+    beside = package.parent / "conf"
+    return beside if (beside / "config.yaml").exists() else package / "_conf"
+
+
+def _register() -> None:
+    """Schema, help text and sweeper under the names that conf/config.yaml uses."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    store.store(group="hydra/sweeper", name="all_at_once", node=_SweeperConfig)
+    store.store(group="hydra/help", name="keys", node=_help())
+    plugins = Plugins.instance()
+    AllAtOnce.__module__ = _PLUGIN
+    module = types.ModuleType(_PLUGIN)
+    module.AllAtOnce = AllAtOnce  # type: ignore[attr-defined]
+    sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
+    sys.modules[_PLUGIN] = module
+    plugins.register(AllAtOnce)
+
+
+def _help() -> dict[str, str]:
+    keys = "\n".join(help_lines()).replace("$", "$$")
+    text = f"{_HELP_HEADER}\nGroups (KEY=CHOICE; files in conf/KEY/):\n$APP_CONFIG_GROUPS\nKeys [default]:\n{keys}\n"
+    return {"app_name": "sweep", "header": "", "footer": "", "template": text}
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of a message that carries more."""
+    return str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+
+
+def _explained(error: Exception) -> str:
+    cause = error.__cause__ or error
+    text = f"{error}\n{cause}"
+    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' not in|Key '([^']+)' is not in struct", text)
+    if unknown:
+        full = re.search(r"full_key: (\S+)", text)
+        return _unknown_key(full.group(1) if full else next(name for name in unknown.groups() if name))
+    asked = re.search(r"Error merging override (\S+)", str(error))
+    return f"{asked.group(1)}: {one_line(cause)}" if asked else " ".join(str(cause).split())
+
+
+def _unknown_key(key: str) -> str:
+    known = [line.split()[0] for line in help_lines()]
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else "`python -m sweep --help` lists the keys"
+    return f"{key}: no such key; {hint}"
+
+
+def _missing_choice(error: MissingConfigException) -> str:
+    missing = error.missing_cfg_file or ""
+    group, _, choice = missing.rpartition("/")
+    options = ", ".join(error.options or ())
+    if not group:
+        return one_line(error)
+    return f"{group}={choice}: no such {group}; there are: {options}"
+
+
+def fail(message: str) -> NoReturn:
+    """End with exit code 2 and one line."""
+    sys.stderr.write(f"sweep: {message}\n")
+    sys.exit(2)

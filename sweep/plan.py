@@ -1,0 +1,106 @@
+"""Variants + facts -> ordered work: keys, duplicates, what cannot run here and why, predicted time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep import axes
+from sweep.backends import registry
+from sweep.backends.base import why_unsupported
+from sweep.load.curve import point_count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sweep.axes import LoadAxes, Variant
+
+_ENGINE_S = (0.5, 10.0)  # start of a worker, conversion and build of one engine, at least and at most
+_VARIANT_S = (0.1, 2.0)  # load, accuracy and record of one variant
+_CALM_POINTS = 3  # rungs that may need load.max_s to reach load.min_requests, on a slow model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One variant to be measured.
+
+    Attributes:
+        variant: what.
+        key: of its record.
+        engine_key: of the engine it shares with its group.
+        unsupported: why it cannot run here; None if it can.
+    """
+
+    variant: Variant
+    key: str
+    engine_key: str
+    unsupported: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole sweep, before anything runs.
+
+    Attributes:
+        works: distinct variants, those that share an engine side by side, in the order they were asked.
+        duplicates: label of each variant that was asked more than once, once per extra time.
+    """
+
+    works: tuple[Work, ...]
+    duplicates: tuple[str, ...]
+
+    @property
+    def runnable(self) -> tuple[Work, ...]:
+        """The work that can run here."""
+        return tuple(work for work in self.works if work.unsupported is None)
+
+    @property
+    def engines(self) -> dict[str, list[Work]]:
+        """Runnable work by the engine it shares."""
+        groups: dict[str, list[Work]] = {}
+        for work in self.runnable:
+            groups.setdefault(work.engine_key, []).append(work)
+        return groups
+
+
+def make(variants: Iterable[Variant]) -> Plan:
+    """Drop duplicates, group by engine, and find what cannot run here."""
+    found: dict[str, Work] = {}
+    duplicates = []
+    for variant in variants:
+        key = axes.variant_key(variant)
+        if key in found:
+            duplicates.append(variant.label)
+            continue
+        reason = why_unsupported(registry.get(variant.backend), variant)
+        found[key] = Work(variant=variant, key=key, engine_key=axes.engine_key(variant), unsupported=reason)
+    order = list(dict.fromkeys(work.engine_key for work in found.values()))
+    rank = {engine: number for number, engine in enumerate(order)}
+    works = sorted(found.values(), key=lambda work: rank[work.engine_key])  # stable: asked order within a group
+    return Plan(works=tuple(works), duplicates=tuple(duplicates))
+
+
+def predicted_s(works: Sequence[Work]) -> tuple[float, float]:
+    """Shortest and longest time that the work takes, in seconds, from its load axes alone.
+
+    The shortest has every point reach its minimum count within ``load.min_s``; the longest has the slow
+    rungs run to ``load.max_s``. Simulated work takes no real time beyond its fixed costs.
+    """
+    engines = len({work.engine_key for work in works})
+    low, high = engines * _ENGINE_S[0], engines * _ENGINE_S[1]
+    for work in works:
+        low += _VARIANT_S[0]
+        high += _VARIANT_S[1]
+        if work.variant.backend != "simulated":
+            shortest, longest = _load_s(work.variant.load)
+            low += shortest
+            high += longest
+    return low, high
+
+
+def _load_s(load: LoadAxes) -> tuple[float, float]:
+    points = point_count(load)
+    each = load.warmup_s + load.min_s
+    slow = min(points, _CALM_POINTS)
+    longest = points * each + slow * max(load.max_s - load.min_s, 0)
+    return load.repeats * points * each, load.repeats * longest

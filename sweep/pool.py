@@ -1,0 +1,168 @@
+"""The parent's end of a worker: start it, give it a job, watch it, survive it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sweep.axes import JsonDict
+
+_TAIL_LINES = 12
+_GRACE_S = 2.0
+_PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        status: a record status.
+        result: what the worker found out; None unless it finished.
+        error: the record's ``error``; None when it finished.
+    """
+
+    status: str
+    result: JsonDict | None = None
+    error: JsonDict | None = None
+
+
+class Worker:
+    """One child process, in a session of its own so that Ctrl-C reaches the parent alone.
+
+    Args:
+        stderr: file that keeps what the child and its libraries print.
+        environment: variables added to the parent's (an MPS share binds when the context is made).
+    """
+
+    def __init__(self, stderr: Path, environment: dict[str, str] | None = None) -> None:
+        stderr.parent.mkdir(parents=True, exist_ok=True)
+        self._stderr = stderr
+        self._stage = "start"
+        path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
+        with stderr.open("ab") as log:
+            self._from = log.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sweep.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for; tells mypy
+        self._buffer = b""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._process.pid
+
+    def run(self, job: JsonDict, on_event: Callable[[JsonDict], None], timeout_s: float) -> Outcome:
+        """Give the child one job and wait for its end.
+
+        Args:
+            job: the message that ``sweep.worker`` takes.
+            on_event: called with each ``stage`` and ``note`` event.
+            timeout_s: longest silence; past it the child and its children are killed.
+        """
+        self._stage = "start"
+        try:
+            assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for; tells mypy
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            return self._died()
+        while True:
+            event = self._next_event(timeout_s)
+            if event is None:
+                return self._died()
+            if event["event"] == "timeout":
+                self.kill()
+                message = f"nothing was heard from the worker for {timeout_s:g} s (timeout_s)"
+                return Outcome(status="timeout", error=self._error("Timeout", message))
+            if event["event"] == "result":
+                return Outcome(status="ok", result=event)
+            if event["event"] == "error":
+                return self._raised(event)
+            self._stage = event.get("stage", self._stage)
+            on_event(event)
+
+    def _next_event(self, timeout_s: float) -> JsonDict | None:
+        """The next event, ``{"event": "timeout"}``, or None when the child is gone."""
+        while b"\n" not in self._buffer:
+            ready = self._selector.select(timeout_s)
+            if not ready:
+                return {"event": "timeout"}
+            chunk = os.read(ready[0][0].fd, 1 << 16)
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        event: JsonDict = json.loads(line)
+        return event
+
+    def _raised(self, event: JsonDict) -> Outcome:
+        memory = event["kind"] == "MemoryError" or "allocate memory" in event["message"]
+        status = {"UnsupportedError": "unsupported"}.get(event["kind"], "oom" if memory else "failed")
+        error = {**self._error(event["kind"], event["message"]), "stage": event["stage"]}
+        return Outcome(status=status, error=error)
+
+    def _died(self) -> Outcome:
+        code = self._process.wait()
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = " (the kernel does that when memory runs out: see dmesg)" if name == "SIGKILL" else ""
+            return Outcome(status="crashed", error=self._error(name, f"the worker was killed by {name}{hint}"))
+        return Outcome(status="crashed", error=self._error("Exit", f"the worker exited with code {code}"))
+
+    def _error(self, kind: str, message: str) -> JsonDict:
+        return {"stage": self._stage, "kind": kind, "message": message, "stderr_tail": self._tail()}
+
+    def _tail(self) -> list[str]:
+        with self._stderr.open("rb") as log:
+            log.seek(self._from)
+            return log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+
+    def close(self) -> None:
+        """Let the child end by itself, and see to it that it does."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._release()
+
+    def kill(self) -> None:
+        """End the child and every process it started: SIGTERM, then SIGKILL."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self._process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self._process.wait(_GRACE_S)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self._release()
+
+    def _release(self) -> None:
+        self._selector.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()

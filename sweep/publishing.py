@@ -1,0 +1,72 @@
+"""A running sweep's end of the tracking: sends records as they come, and never lets a dead server hold it up."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sweep.errors import TrackingError
+from sweep.tracking import Publisher, reachable, resolve_uri
+from sweep.tracking.uri import is_http, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.config import TrackingConfig
+    from sweep.folder import Settings
+    from sweep.record import Record
+
+_EVERY_S = 10.0  # between two sendings, so that a thousand short variants cost a few
+
+
+class Publishing:
+    """Publishes between variants, when nothing is being measured.
+
+    The first failure ends it for this sweep: the records are on disk, and ``make publish`` sends them later.
+
+    Args:
+        tracking: where to, and whether at all.
+        settings: of the sweep.
+    """
+
+    def __init__(self, tracking: TrackingConfig, settings: Settings) -> None:
+        self._enabled = tracking.enabled
+        self._store = settings.store
+        self._uri = resolve_uri(tracking.uri, settings.results)
+        artifacts = settings.results / "mlartifacts"
+        self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
+        self._waiting: list[Record] = []
+        self._last_s = 0.0
+        self._problem: str | None = None
+
+    def finished(self, record: Record) -> None:
+        """Take a record that is on disk; send it now or with the next ones."""
+        if not self._enabled or self._problem:
+            return
+        self._waiting.append(record)
+        if time.monotonic() - self._last_s >= _EVERY_S:
+            self._send(self._waiting)
+            self._waiting = []
+
+    def conclude(self, records: Sequence[Record]) -> str:
+        """Send whatever is not there yet; the line to print: the link, or what to do."""
+        if not self._enabled:
+            return "MLflow   not asked for; `make publish` sends the records"
+        url = None if self._problem else self._send(records)
+        if self._problem:
+            return f"MLflow   {self._problem}; nothing is lost, `make publish` sends the records"
+        served = "" if is_http(self._uri) else "  (once `make ui` runs)"
+        return f"MLflow   {url}{served}"
+
+    def _send(self, records: Sequence[Record]) -> str | None:
+        problem = reachable(self._uri)
+        if problem is not None:
+            self._problem = f"{without_password(self._uri)} cannot be written: {problem}"
+            return None
+        try:
+            return self._publisher.publish(records, self._store).url
+        except TrackingError as error:
+            self._problem = str(error)
+            return None
+        finally:
+            self._last_s = time.monotonic()

@@ -1,0 +1,51 @@
+"""What is left to do: which records stand, and which are measured again."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from sweep import facts, samples
+from sweep.backends import registry
+from sweep.errors import RecordError
+
+if TYPE_CHECKING:
+    from sweep.folder import Settings
+    from sweep.plan import Plan, Work
+
+RETRIED = ("failed", "oom", "timeout", "crashed")  # measured again on the next start
+
+
+def left(plan: Plan, settings: Settings) -> tuple[list[Work], list[str]]:
+    """The runnable work without a record that stands, and notes on records that were looked at."""
+    todo, notes = [], []
+    for work in plan.runnable:
+        found, note = _standing(work, settings)
+        if note:
+            notes.append(note)
+        if not found:
+            todo.append(work)
+    return todo, notes
+
+
+def _standing(work: Work, settings: Settings) -> tuple[bool, str | None]:
+    """Whether the variant's record stands, and what the user should know about it."""
+    if settings.force or not settings.store.record_path(work.key).exists():
+        return False, None
+    try:
+        found = settings.store.read(work.key)
+        if found.status in RETRIED or found.status == "unsupported":
+            return False, None
+        samples.load(settings.store.samples_path(work.key))
+    except RecordError as error:
+        return False, f"{work.variant.label} is measured again: {error}"
+    changed = facts.differing(found.facts, facts.of(registry.get(work.variant.backend)))
+    if changed:
+        names = ", ".join(f"{name} was {found.facts[name]}" for name in changed)
+        return True, f"{work.variant.label} is kept from an earlier run where {names} (force=true measures again)"
+    return True, None
+
+
+def forget_parts(settings: Settings) -> None:
+    """Throw away the passes of variants that an earlier start left unfinished."""
+    shutil.rmtree(settings.store.root / "parts", ignore_errors=True)

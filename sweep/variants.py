@@ -1,0 +1,216 @@
+"""Composed configs -> variants and settings, every value checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep import models, stats
+from sweep.axes import (
+    EngineAxes,
+    InputFix,
+    LoadAxes,
+    ModelRef,
+    OnnxAxes,
+    Precision,
+    Script,
+    SessionAxes,
+    Variant,
+)
+from sweep.backends import registry
+from sweep.errors import ConfigError
+from sweep.folder import Settings
+from sweep.load import arrivals, curve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.config import BackendConfig, Config, LoadConfig, ModelConfig, PrecisionConfig, SloConfig
+
+_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+_RESERVED = ("cache", "reference", "mlartifacts")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
+_SLUG_LENGTH = 60
+_FULL = 100  # per cent
+
+
+def from_config(config: Config) -> Variant:
+    """One variant.
+
+    Raises:
+        ConfigError: a value is out of its range; one line.
+        ModelError: the model cannot be used as asked; one line.
+    """
+    _at_least(1, batch=config.batch, streams=config.streams, clients=config.clients, repeats=config.repeats)
+    _at_least(0, seed=config.seed)
+    if config.mps is not None and not 1 <= config.mps <= _FULL:
+        raise ConfigError(f"mps={config.mps}: a percentage from 1 to 100, or null to run without MPS")
+    backend, _ = registry.resolve(config.backend.name)
+    model = _model(config.model)
+    _check_batch(model, config.batch)
+    return Variant(
+        backend=backend,
+        onnx=OnnxAxes(model=model, precision=_precision(config.precision)),
+        engine=EngineAxes(batch=config.batch),
+        session=SessionAxes(
+            streams=config.streams,
+            clients=config.clients,
+            mps=config.mps,
+            cuda_graph=config.cuda_graph,
+            intra_op_threads=_threads(config.backend),
+            script=_script(config.backend),
+        ),
+        load=_load(config.load, config.seed, config.repeats),
+    )
+
+
+def settings(config: Config, words: Sequence[str]) -> Settings:
+    """Where and how the sweep runs; its name is made from ``words`` when none is given."""
+    if config.timeout_s <= 0:
+        raise ConfigError(f"timeout_s={config.timeout_s:g}: must be above 0")
+    name = config.name if config.name is not None else slug(words)
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
+    return Settings(
+        name=name,
+        results=Path(config.results).resolve(),
+        force=config.force,
+        slo=slo(config.slo),
+        seed=config.seed,
+        timeout_s=config.timeout_s,
+    )
+
+
+def slug(words: Sequence[str]) -> str:
+    """A folder name that the same request always gets: readable, then 6 digits that tell it from others."""
+    tail = hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:6]
+    readable = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", word.lstrip("+")).strip("-") for word in words)
+    return f"{readable[:_SLUG_LENGTH].strip('-_.') or 'defaults'}-{tail}"
+
+
+def slo(config: SloConfig) -> tuple[str, float] | None:
+    """The percentile and its limit in ms; None when none is set."""
+    limits = {name: getattr(config, f"{name}_ms") for name in stats.PERCENTILES}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(given) > 1:
+        raise ConfigError(f"slo: {' and '.join(f'{name}_ms' for name in given)} are set; set one")
+    for name, limit in given.items():
+        if not limit > 0:
+            raise ConfigError(f"slo.{name}_ms={limit:g}: must be above 0")
+        return name, limit
+    return None
+
+
+@cache
+def _resolved(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None) -> ModelRef:
+    """The model with its revision or digest; read once a sweep, however many variants share it."""
+    if path is None:
+        return ModelRef(name=name, revision=models.zoo.entry(name).revision, inputs=inputs, batch_dim=batch_dim)
+    file = Path(path).expanduser().resolve()
+    ref = ModelRef(name=file.stem, path=str(file), inputs=inputs, batch_dim=batch_dim)
+    models.signature(ref)
+    return dataclasses.replace(ref, digest=models.file_digest(file))
+
+
+@cache
+def _check_batch(model: ModelRef, batch: int) -> None:
+    models.check_batch(models.signature(model), batch, model.name)
+
+
+def _model(config: ModelConfig) -> ModelRef:
+    inputs = tuple(
+        InputFix(name=name, shape=tuple(fix.shape) if fix.shape is not None else None, low=fix.low, high=fix.high)
+        for name, fix in sorted(config.inputs.items())
+    )
+    if inputs and config.path is None:
+        raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
+    for item in inputs:
+        for size in item.shape or ():
+            if size != "batch" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise ConfigError(f"model.inputs.{item.name}.shape: {size!r} is neither a size nor the word batch")
+    return _resolved(config.name, config.path, inputs, config.batch_dim)
+
+
+def _precision(config: PrecisionConfig) -> Precision:
+    if config.dtype not in _DTYPES:
+        raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
+    if config.dtype in {"int8", "fp8"}:
+        _at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
+    return Precision(
+        name=config.name,
+        dtype=config.dtype,
+        keep_io=config.keep_io,
+        quantize_ops=tuple(config.quantize_ops),
+        per_channel=config.per_channel,
+        calibration_batches=config.calibration_batches,
+    )
+
+
+def _threads(config: BackendConfig) -> int | None:
+    if config.intra_op_threads is not None:
+        _at_least(1, **{"backend.intra_op_threads": config.intra_op_threads})
+    return config.intra_op_threads
+
+
+def _script(config: BackendConfig) -> Script | None:
+    if config.script is None:
+        return None
+    script = config.script
+    _above_zero(**{"backend.script.service_us": script.service_us})
+    _at_least(0, **{"backend.script.sample_us": script.sample_us})
+    if script.distribution not in {"constant", "exponential"}:
+        raise ConfigError(f"backend.script.distribution={script.distribution}: constant or exponential")
+    return Script(
+        service_us=script.service_us,
+        sample_us=script.sample_us,
+        distribution=script.distribution,
+        raise_at=script.raise_at,
+    )
+
+
+def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
+    if config.kind not in curve.KINDS:
+        raise ConfigError(f"load.kind={config.kind}: no such kind; there are: {', '.join(curve.KINDS)}")
+    if config.arrivals not in arrivals.KINDS:
+        raise ConfigError(f"load.arrivals={config.arrivals}: no such kind; there are: {', '.join(arrivals.KINDS)}")
+    _at_least(1, **{"load.depth": config.depth, "load.min_requests": config.min_requests})
+    _at_least(0, **{"load.warmup_s": config.warmup_s})
+    _above_zero(**{"load.min_s": config.min_s, "load.max_wait_s": config.max_wait_s})
+    if config.max_s < config.min_s:
+        raise ConfigError(f"load.max_s={config.max_s:g} is shorter than load.min_s={config.min_s:g}")
+    if config.kind in {"poisson", "constant"} and not config.rates_ips:
+        raise ConfigError(f"load.kind={config.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
+    if config.kind == "curve" and not config.fractions:
+        raise ConfigError("load.fractions is empty; load.kind=closed measures the peak alone")
+    for key, values in (("fractions", config.fractions), ("rates_ips", config.rates_ips)):
+        _above_zero(**{f"load.{key}": min(values, default=1.0)})
+    return LoadAxes(
+        kind=config.kind,
+        arrivals=config.arrivals,
+        depth=config.depth,
+        fractions=tuple(sorted(config.fractions)) if config.kind == "curve" else (),
+        rates_ips=tuple(sorted(config.rates_ips)) if config.kind in {"poisson", "constant"} else (),
+        warmup_s=config.warmup_s,
+        min_s=config.min_s,
+        min_requests=config.min_requests,
+        max_s=config.max_s,
+        max_wait_s=config.max_wait_s,
+        seed=seed,
+        repeats=repeats,
+    )
+
+
+def _at_least(least: int, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= least:
+            raise ConfigError(f"{name}={value}: must be {least} or more")
+
+
+def _above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{name}={value:g}: must be above 0")

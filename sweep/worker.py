@@ -1,0 +1,75 @@
+"""The child process that builds, loads and measures: ``python -m sweep.worker``.
+
+Jobs come in as JSON lines on stdin, events go out as JSON lines on what was stdout; whatever a library prints
+goes to stderr, which the parent keeps. One worker lives for a group of variants that share an engine, and dies
+with its parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep import plain
+from sweep.axes import Variant
+from sweep.errors import SweepError
+from sweep.measure import Job, measure
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve jobs until stdin ends."""
+    _die_with_parent()
+    with os.fdopen(os.dup(1), "w", buffering=1) as events:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            _serve(json.loads(line), events)
+
+
+def _serve(message: dict[str, Any], events: TextIO) -> None:
+    def send(event: str, **values: object) -> None:
+        events.write(json.dumps({"event": event, **values}) + "\n")
+
+    stage = "start"
+
+    def report(name: str, detail: str = "", done: float = 0.0) -> None:
+        nonlocal stage
+        stage = name
+        send("stage", stage=name, detail=detail, done=done)
+
+    try:
+        job = Job(
+            variant=plain.from_plain(Variant, message["variant"]),
+            repeat=message["repeat"],
+            rates_ips=message["rates_ips"],
+            cache=Path(message["cache"]),
+            samples=Path(message["samples"]),
+        )
+        result = measure(job, report, lambda text: send("note", text=text))
+    except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        own = error.stage if isinstance(error, SweepError) and error.stage != "sweep" else stage
+        send("error", stage=own, kind=type(error).__name__, message=" ".join(str(error).split()))
+    else:
+        send("result", **result)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGKILL when the parent dies, and go at once if it already has."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent or parent == 1:
+        sys.exit("the parent process is gone")
+
+
+if __name__ == "__main__":
+    main()
