@@ -1,0 +1,69 @@
+# Everything runs in .venv, which the first target that needs it makes from requirements.lock.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+RESULTS ?= results
+PORT ?= 5000
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo sweep plan ui publish doctor test lint types layers check lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed ## make .venv with everything that is needed, at the locked versions
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "sweep needs Python 3.11 or later, $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=/path/to/python3.11 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "no venv module: on Debian and Ubuntu, apt-get install python3-venv"; exit 2; }
+	@$(BIN)/python -m pip install -q "uv==$(UV_VERSION)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: install ## from nothing to curves: fp16 and int8, batch 1, 8, 32, on this machine
+	$(BIN)/python -m sweep -m precision=fp16,int8 batch=1,8,32
+	@echo "MLflow   run 'make ui', then open the link above"
+
+sweep: install ## run a sweep: make sweep ARGS="-m precision=fp16,int8 batch=1,8"
+	$(BIN)/python -m sweep $(ARGS)
+
+plan: install ## what a sweep would run, and how long: make plan ARGS="-m batch=1,8"
+	$(BIN)/python -m sweep $(ARGS) plan=true
+
+ui: install ## MLflow's pages over the records published to results/, at http://127.0.0.1:$(PORT)
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
+	  --backend-store-uri sqlite:///$(abspath $(RESULTS))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+
+publish: install ## send every record in results/ to MLflow; twice changes nothing
+	$(BIN)/python -m sweep.tracking $(RESULTS) $(ARGS)
+
+doctor: install ## what this machine can do, and the command for what is missing
+	$(BIN)/python -m sweep.doctor
+
+test: install ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install ## ruff, all rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## mypy, strict
+	$(BIN)/mypy
+
+layers: install ## the direction of imports
+	$(BIN)/lint-imports --no-cache
+
+check: lint types layers test ## what CI runs
+
+lock: install ## resolve requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile -q --universal -p 3.11 --generate-hashes --group dev --no-emit-index-url \
+	  --custom-compile-command "make lock" --upgrade pyproject.toml -o requirements.lock
+
+clean: ## remove .venv and caches; results stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

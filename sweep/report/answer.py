@@ -1,0 +1,111 @@
+"""Which variant to take: ranked by capacity under the SLO, else by peak, and only where intervals separate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.record import Record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the sweep says.
+
+    Attributes:
+        best: the variant with the highest figure; None when no variant has one.
+        tied: other variants whose interval overlaps the best one's.
+        text: the answer in a sentence or two.
+    """
+
+    best: Record | None
+    tied: tuple[Record, ...]
+    text: str
+
+
+def answer(records: Sequence[Record], slo: tuple[str, float] | None) -> Answer:
+    """The variant to take.
+
+    Args:
+        records: those of the sweep; only ``ok`` ones are ranked.
+        slo: (percentile name, limit in ms); None ranks by the closed loop's peak.
+    """
+    ok = [record for record in records if record.status == "ok"]
+    ranked = sorted((item for item in map(capacity if slo else peak, ok) if item), key=lambda item: -item.value)
+    if not ranked:
+        asked = f"no variant held {slo[0]} <= {slo[1]:g} ms at 99% confidence" if slo else "no variant was measured"
+        return Answer(best=None, tied=(), text=f"No answer: {asked}.")
+    best = ranked[0]
+    tied = tuple(item.record for item in ranked[1:] if item.high >= best.low)
+    text = _capacity_text(best, slo) if slo else _peak_text(best)
+    if tied:
+        names = ", ".join(record.variant["label"] for record in tied)
+        text += f" Not told apart from it by this measurement: {names}."
+    return Answer(best=best.record, tied=tied, text=text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A record's figure with its interval, samples/s."""
+
+    record: Record
+    value: float
+    low: float
+    high: float
+
+
+def peak(record: Record) -> Ranked | None:
+    """Peak samples/s of the closed loop with its 95% interval."""
+    if record.peak is None or record.peak["ips"] is None:
+        return None
+    low, high = record.peak["interval"] or (record.peak["ips"], record.peak["ips"])
+    return Ranked(record=record, value=record.peak["ips"], low=low, high=high)
+
+
+def capacity(record: Record) -> Ranked | None:
+    """Capacity under the SLO: between the highest rung that held and the lowest that did not."""
+    if record.slo is None or record.slo["capacity_ips"] is None:
+        return None
+    low = record.slo["capacity_ips"]
+    high = record.slo["next_ips"] or float("inf")
+    return Ranked(record=record, value=low, low=low, high=high)
+
+
+def light(record: Record) -> dict[str, Any] | None:
+    """The lowest rung that has a p99 and counts."""
+    return next((point for point in record.points if _counts(point)), None)
+
+
+def near(record: Record, fraction: float) -> dict[str, Any] | None:
+    """The rung nearest to ``fraction`` of the peak that has a p99 and counts."""
+    if record.peak is None or not record.peak["ips"]:
+        return None
+    target = fraction * record.peak["ips"]
+    return min(
+        (point for point in record.points if _counts(point)),
+        key=lambda point: abs(point["offered_ips"] - target),
+        default=None,
+    )
+
+
+def _counts(point: dict[str, Any]) -> bool:
+    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p99"] is not None
+
+
+def _peak_text(best: Ranked) -> str:
+    text = f"Most samples/s: {best.record.variant['label']} at {best.value:,.0f}"
+    calm = near(best.record, 0.8)
+    if calm is not None:
+        text += f" (p99 {calm['latency_ms']['p99']:.3g} ms at {calm['achieved_ips']:,.0f})"
+    return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; nothing is measured again."
+
+
+def _capacity_text(best: Ranked, slo: tuple[str, float]) -> str:
+    found = best.record.slo or {}
+    held = f"{best.value:,.0f} samples/s keep {slo[0]} <= {slo[1]:g} ms ({found['confidence']:.1%} confidence)"
+    above = f"the next rung, {found['next_ips']:,.0f}, did not" if found["next_ips"] else "no rung failed: ask for more"
+    uneven = "" if found["monotonic"] else " A rung above it held again: the curve is not monotonic."
+    return f"Take {best.record.variant['label']}: {held}; {above}.{uneven}"

@@ -1,0 +1,132 @@
+"""The sweep as one self-contained page: latency at throughput, one curve a variant. Opens offline."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+from sweep.record import write_atomic
+from sweep.report.answer import answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from sweep.record import Record
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")  # Okabe-Ito
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_SYMBOLS = {"ok": "circle", "unstable": "circle-open", "short": "diamond-open", "invalid": "x-thin-open"}
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }}
+ .answer {{ background: #eef4fb; border-left: 4px solid #0072b2; padding: .7rem 1rem; }}
+ table {{ border-collapse: collapse; margin: 1rem 0; }} td, th {{ padding: .25rem .8rem; text-align: right; }}
+ th {{ border-bottom: 1px solid #999; }} td:first-child, th:first-child {{ text-align: left; }}
+ .note {{ color: #555; }}
+</style></head><body>
+<h1>{title}</h1>
+<p class="answer">{answer}</p>
+{figures}
+{table}
+<p class="note">Latency runs from the scheduled arrival to the completion that the host saw. Filled points count in
+full; circles are unstable, diamonds ended short of the asked count, crosses were held up by the load generator.
+Overloaded points lie past the knee and are left out of the curves. Bars are 95% intervals.</p>
+<p class="note">{facts}</p>
+</body></html>
+"""
+
+
+def write(path: Path, title: str, records: Sequence[Record], slo: tuple[str, float] | None) -> Path:
+    """Write the page to ``path``, atomically; the path."""
+    figures = [figure(records, "p99", log=True, slo=slo), figure(records, "p50", log=False, slo=slo)]
+    drawn = [
+        item.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"curve{number}")
+        for number, item in enumerate(figures)
+    ]
+    text = _PAGE.format(
+        title=html.escape(f"sweep: {title}"),
+        answer=html.escape(answer(records, slo).text),
+        figures="\n".join(drawn),
+        table=_table(records),
+        facts=html.escape(_facts(records)),
+    )
+    write_atomic(path, text.encode())
+    return path
+
+
+def figure(records: Sequence[Record], percentile: str, *, log: bool, slo: tuple[str, float] | None) -> Any:
+    """Latency percentile over achieved throughput, one line a variant; a plotly figure."""
+    import plotly.graph_objects as go
+
+    drawn = go.Figure()
+    for number, record in enumerate(record for record in records if record.points):
+        drawn.add_trace(_curve(go, record, percentile, number))
+    if slo and slo[0] == percentile:
+        drawn.add_hline(y=slo[1], line_dash="dot", line_color="#b00", annotation_text=f"SLO {slo[1]:g} ms")
+    drawn.update_layout(
+        title=f"{percentile} latency at throughput",
+        xaxis_title="achieved samples/s",
+        yaxis_title=f"{percentile} latency, ms",
+        yaxis_type="log" if log else "linear",
+        xaxis_rangemode="tozero",
+        template="plotly_white",
+        height=480,
+        hovermode="closest",
+    )
+    return drawn
+
+
+def curve(record: Record, percentile: str) -> list[dict[str, Any]]:
+    """The points of a record that belong on a curve: not overloaded, and the count carries the percentile."""
+    return [
+        point
+        for point in record.points
+        if point["verdict"] != "overloaded"
+        and point["latency_ms"][percentile] is not None
+        and point["achieved_ips"] is not None
+    ]
+
+
+def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
+    points = curve(record, percentile)
+    values = [point["latency_ms"][percentile] for point in points]
+    bars = [point["interval"].get(percentile) or [value] * 2 for point, value in zip(points, values, strict=True)]
+    colour = _COLOURS[number % len(_COLOURS)]
+    return go.Scatter(
+        x=[point["achieved_ips"] for point in points],
+        y=values,
+        name=record.variant["label"],
+        mode="lines+markers",
+        line={"color": colour, "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)]},
+        marker={"symbol": [_SYMBOLS[point["verdict"]] for point in points], "size": 8},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [high - value for (_, high), value in zip(bars, values, strict=True)],
+            "arrayminus": [value - low for (low, _), value in zip(bars, values, strict=True)],
+            "thickness": 1,
+        },
+        customdata=[[point["offered_ips"], point["requests"], point["verdict"]] for point in points],
+        hovertemplate="%{y:.4g} ms at %{x:,.0f} samples/s<br>offered %{customdata[0]:,.0f}, "
+        "%{customdata[1]:,} requests, %{customdata[2]}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _table(records: Sequence[Record]) -> str:
+    rows = ["<tr><th>variant</th><th>status</th><th>peak samples/s</th><th>SQNR dB</th><th>why</th></tr>"]
+    for record in records:
+        peak = f"{record.peak['ips']:,.0f}" if record.peak and record.peak["ips"] else "-"
+        sqnr = record.accuracy["sqnr_db"] if record.accuracy else None
+        why = record.error["message"] if record.error else "; ".join((record.realised or {}).get("notes") or [])
+        cells = (record.variant["label"], record.status, peak, "-" if sqnr is None else f"{sqnr:.1f}", why)
+        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _facts(records: Sequence[Record]) -> str:
+    if not records:
+        return ""
+    shown = {name: value for name, value in records[0].facts.items() if value is not None}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())

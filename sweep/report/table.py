@@ -1,0 +1,137 @@
+"""The tables of the terminal: the plan before a sweep, the outcome after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from sweep.report.answer import Answer, light, near
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from sweep.plan import Plan, Work
+    from sweep.record import Record
+
+_SHOWN_AT_MOST = 60  # rows of a plan
+_AXES = (
+    "model",
+    "precision",
+    "batch",
+    "streams",
+    "clients",
+    "mps",
+    "cuda_graph",
+    "intra_op_threads",
+    "seed",
+    "repeats",
+)
+_MINUTE_S = 60
+
+
+def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: tuple[str, float] | None) -> None:
+    """One row a variant, the one to take marked, then the answer in words."""
+    varying = [axis for axis in _AXES if len({str(record.variant.get(axis)) for record in records}) > 1]
+    shown = varying or ["model", "precision", "batch"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    for axis in shown:
+        table.add_column(axis, no_wrap=True)
+    for name in ("status", "peak\nsamples/s", "p50 ms\nlight", "p99 ms\nlight", "p99 ms\nat 80%"):
+        table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    if slo:
+        table.add_column(f"samples/s at\n{slo[0]} <= {slo[1]:g} ms", justify="right")
+    table.add_column("SQNR dB", justify="right")
+    notes: list[str] = []
+    for record in records:
+        mark = ">" if found.best is record else "=" if record in found.tied else ""
+        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, slo))
+    console.print(table)
+    for number, note in enumerate(notes, 1):
+        console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
+    _print_verdicts(console, records)
+    console.print(f"\n[bold]{escape(found.text)}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[str]:
+    cells = []
+    for axis in axes:
+        text = str(record.variant.get(axis))
+        if axis == "precision" and record.realised:
+            for note in record.realised.get("notes") or []:
+                if note not in notes:
+                    notes.append(note)
+                text += "*" * (notes.index(note) + 1)
+        cells.append(text)
+    return cells
+
+
+def _cells(record: Record, slo: tuple[str, float] | None) -> list[str]:
+    calm, busy = light(record), near(record, 0.8)
+    cells = [
+        record.status,
+        _number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
+        _number(calm["latency_ms"]["p50"] if calm else None, "{:.3g}"),
+        _number(calm["latency_ms"]["p99"] if calm else None, "{:.3g}"),
+        _number(busy["latency_ms"]["p99"] if busy else None, "{:.3g}"),
+    ]
+    if slo:
+        cells.append(_number(record.slo["capacity_ips"] if record.slo else None, "{:,.0f}"))
+    cells.append(_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
+    return cells
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
+    """A line for every variant that did not end ok, and one for points that do not count in full."""
+    for record in records:
+        if record.error is not None:
+            error = record.error
+            line = f"{record.variant['label']}: {record.status} at {error['stage']}: {error['message']}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+    odd: dict[str, int] = {}
+    parts: list[dict[str, Any]] = [point for record in records for point in record.points]
+    for part in parts + [record.peak for record in records if record.peak]:
+        if part["verdict"] not in {"ok", "overloaded"}:
+            odd[part["verdict"]] = odd.get(part["verdict"], 0) + 1
+    if odd:
+        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(odd.items()))
+        total = len(parts) + sum(1 for record in records if record.peak)
+        console.print(f"Of {total} points: {counts} (each with its reason in its record).", highlight=False)
+
+
+def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: tuple[float, float]) -> None:
+    """Variants by shared engine, duplicates, what cannot run and why, predicted time."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("engine", "variant", "record", "state"):
+        table.add_column(name)
+    waiting = {work.key for work in todo}
+    for work in plan.works[:_SHOWN_AT_MOST]:
+        state = "to measure" if work.key in waiting else "measured already"
+        state = f"unsupported: {work.unsupported}" if work.unsupported else state
+        table.add_row(work.engine_key[:8], escape(work.variant.label), work.key, escape(state))
+    console.print(table)
+    if len(plan.works) > _SHOWN_AT_MOST:
+        console.print(f"... and {len(plan.works) - _SHOWN_AT_MOST} more")
+    unsupported = len(plan.works) - len(plan.runnable)
+    console.print(
+        f"{len(plan.works)} variants, {len(plan.engines)} engines, {len(todo)} to measure, "
+        f"{len(plan.duplicates)} duplicates dropped, {unsupported} unsupported here.",
+        highlight=False,
+    )
+    for label in dict.fromkeys(plan.duplicates):
+        console.print(f"duplicate dropped: {escape(label)} (asked {plan.duplicates.count(label) + 1} times)")
+    low, high = predicted_s
+    console.print(f"Predicted time: {_duration(low)} to {_duration(high)}.", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 2 * _MINUTE_S else f"{seconds / _MINUTE_S:.0f} min"
