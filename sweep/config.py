@@ -22,7 +22,7 @@ def _key(default: Any, text: str) -> Any:
 
 @dataclass
 class InputConfig:
-    """What a user says of one input of their own ONNX."""
+    """What a user says of one input of their own ONNX; ``variants`` holds ``model.inputs`` to it."""
 
     shape: list[Any] | None = _key(None, "one entry per dimension: a size, or the word batch")
     low: float | None = _key(None, "smallest value drawn")
@@ -35,7 +35,7 @@ class ModelConfig:
 
     name: str = _key("tiny_cnn", "network built here, or the label of a file; model=NAME sets it")
     path: str | None = _key(None, "your own .onnx, with or without external data; wins over the name")
-    inputs: dict[str, InputConfig] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
+    inputs: dict[str, Any] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
     batch_dim: str | None = _key(None, "name of the ONNX dimension that is the batch; null finds it")
 
 
@@ -77,7 +77,7 @@ class LoadConfig:
     kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson or constant")
     arrivals: str = _key("poisson", "arrivals on the curve's ladder: poisson or constant")
     depth: int = _key(2, "inferences in flight per stream in the closed loop")
-    fractions: list[float] = _key([0.2, 0.4, 0.6, 0.75, 0.85, 0.95, 1.1], "the ladder, as fractions of the peak")
+    fractions: list[float] = _key([0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.1], "the ladder, as fractions of the peak")
     rates_ips: list[float] = _key([], "offered samples/s of load.kind=poisson and constant")
     warmup_s: float = _key(0.3, "shortest warm-up; it goes on until the throughput is stable")
     min_s: float = _key(1.0, "shortest measured window of a point")

@@ -160,7 +160,7 @@ class Run:
 
     def _unsupported(self, work: Work) -> Record:
         """The record of a variant that cannot run here; the one on disk if it says the same."""
-        error = {"stage": "plan", "kind": "Unsupported", "message": work.unsupported, "stderr_tail": []}
+        error: JsonDict = {"stage": "plan", "kind": "Unsupported", "message": work.unsupported, "stderr_tail": []}
         try:
             found = self._settings.store.read(work.key)
         except RecordError:

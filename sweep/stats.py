@@ -71,14 +71,17 @@ def percentile_intervals(latency_ms: Floats, names: Sequence[str] = ("p50", "p99
     out: JsonDict = dict.fromkeys(names)
     if not carried:
         return out
-    ordered = np.sort(latency_ms)
-    resampled = _block_resamples(latency_ms, [PERCENTILES[name] for name in carried])
-    tail = (1 - INTERVAL) / 2
-    for column, name in enumerate(carried):
-        low, high = order_statistics(ordered, PERCENTILES[name])
-        boot_low, boot_high = np.quantile(resampled[:, column], [tail, 1 - tail])
-        out[name] = [min(low, float(boot_low)), max(high, float(boot_high))]
+    for name in carried:
+        out[name] = list(wide_interval(latency_ms, PERCENTILES[name], INTERVAL))
     return out
+
+
+def wide_interval(values: Floats, p: float, interval: float) -> tuple[float, float]:
+    """The wider of the binomial and the moving-block bootstrap interval of percentile ``p`` of a series."""
+    tail = (1 - interval) / 2
+    low, high = order_statistics(np.sort(values), p, interval)
+    boot_low, boot_high = np.quantile(_block_resamples(values, p), [tail, 1 - tail])
+    return min(low, float(boot_low)), max(high, float(boot_high))
 
 
 def order_statistics(ordered: Floats, p: float, interval: float = INTERVAL) -> tuple[float, float]:
@@ -90,19 +93,19 @@ def order_statistics(ordered: Floats, p: float, interval: float = INTERVAL) -> t
     return float(ordered[max(low - 1, 0)]), float(ordered[min(high - 1, count - 1)])
 
 
-def _block_resamples(values: Floats, ps: Sequence[float]) -> Floats:
-    """Percentiles of each bootstrap resample: array of shape (resamples, len(ps))."""
+def _block_resamples(values: Floats, p: float) -> Floats:
+    """Percentile ``p`` of each moving-block bootstrap resample, blocks of sqrt(n)."""
     count = len(values)
     length = max(1, math.isqrt(count))
     blocks = math.ceil(count / length)
-    ranks = [math.ceil(p * count) - 1 for p in ps]
+    rank = math.ceil(p * count) - 1
     rng = np.random.default_rng(0)
-    out = np.empty((_RESAMPLES, len(ps)))
+    out = np.empty(_RESAMPLES)
     offsets = np.arange(length)
     for row in range(_RESAMPLES):
         starts = rng.integers(0, count - length + 1, blocks)
         resample = values[(starts[:, None] + offsets).ravel()[:count]]
-        out[row] = np.partition(resample, ranks)[ranks]
+        out[row] = np.partition(resample, rank)[rank]
     return out
 
 

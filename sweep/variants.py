@@ -22,6 +22,7 @@ from sweep.axes import (
     Variant,
 )
 from sweep.backends import registry
+from sweep.config import InputConfig
 from sweep.errors import ConfigError
 from sweep.folder import Settings
 from sweep.load import arrivals, curve
@@ -122,17 +123,28 @@ def _check_batch(model: ModelRef, batch: int) -> None:
 
 
 def _model(config: ModelConfig) -> ModelRef:
-    inputs = tuple(
-        InputFix(name=name, shape=tuple(fix.shape) if fix.shape is not None else None, low=fix.low, high=fix.high)
-        for name, fix in sorted(config.inputs.items())
-    )
+    inputs = tuple(_input(name, given) for name, given in sorted(config.inputs.items()))
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
-    for item in inputs:
-        for size in item.shape or ():
-            if size != "batch" and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-                raise ConfigError(f"model.inputs.{item.name}.shape: {size!r} is neither a size nor the word batch")
     return _resolved(config.name, config.path, inputs, config.batch_dim)
+
+
+def _input(name: str, given: object) -> InputFix:
+    """``model.inputs.NAME``, which Hydra cannot check: its names are the model's."""
+    known = {item.name for item in dataclasses.fields(InputConfig)}
+    if not isinstance(given, dict) or not set(given) <= known:
+        keys = ", ".join(sorted(set(given) - known)) if isinstance(given, dict) else given
+        raise ConfigError(f"model.inputs.{name}: {keys} is not known; there are: {', '.join(sorted(known))}")
+    shape, low, high = given.get("shape"), given.get("low"), given.get("high")
+    for key, value in (("low", low), ("high", high)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"model.inputs.{name}.{key}={value}: must be a number")
+    if shape is not None and not isinstance(shape, list):
+        raise ConfigError(f"model.inputs.{name}.shape={shape}: must be a list, as in [batch,512]")
+    for size in shape or ():
+        if size != "batch" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise ConfigError(f"model.inputs.{name}.shape: {size!r} is neither a size nor the word batch")
+    return InputFix(name=name, shape=None if shape is None else tuple(shape), low=low, high=high)
 
 
 def _precision(config: PrecisionConfig) -> Precision:

@@ -27,7 +27,7 @@ _FILE = "optimised.onnx"
 _WEIGHTS = "weights.bin"
 _PROVIDERS = ["CPUExecutionProvider"]
 _PRECISIONS = frozenset({"fp32", "fp16", "int8"})
-_EXTERNAL_ABOVE_BYTES = 1 << 30  # a protobuf ends at 2 GiB; weights of larger files go beside it
+_EXTERNAL_ABOVE_BYTES = 1 << 30  # a protobuf ends at 2 GiB; larger weights go beside it, as external ones do
 _COMPUTE = ("Conv", "MatMul", "Gemm", "Attention")  # op types of the layers that carry the arithmetic
 _INTEGER = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
 _QUIET = 3  # log errors only
@@ -122,11 +122,12 @@ class OnnxRuntime:
         options = _options(ort, intra_op_threads=1, spinning=False)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(target / _FILE)
-        if _size(onnx) > _EXTERNAL_ABOVE_BYTES:
-            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
-        for name, size in _static_dims(onnx, shapes).items():
-            options.add_free_dimension_override_by_name(name, size)
         try:
+            dims, external = _header(onnx, shapes)
+            if external or onnx.stat().st_size > _EXTERNAL_ABOVE_BYTES:
+                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+            for name, size in dims.items():
+                options.add_free_dimension_override_by_name(name, size)
             ort.InferenceSession(str(onnx), options, providers=_PROVIDERS)
         except Exception as error:
             raise BuildError(f"onnxruntime refused the graph: {_line(error)}") from error
@@ -188,27 +189,24 @@ def _options(ort: Any, *, intra_op_threads: int, spinning: bool) -> Any:
     return options
 
 
-def _size(onnx: Path) -> int:
-    return sum(path.stat().st_size for path in onnx.parent.glob(f"{onnx.name}*"))
-
-
 def _line(error: Exception) -> str:
     """The library's message on one line."""
     return " ".join(str(error).split())
 
 
-def _static_dims(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Symbolic dimension -> size, from the concrete input shapes."""
+def _header(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, int], bool]:
+    """Symbolic dimension -> size, from the concrete input shapes; and whether weights lie in other files."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
-    return {
+    dims = {
         dim.dim_param: size
         for value in graph.input
         if value.name in shapes
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True)
         if dim.dim_param
     }
+    return dims, any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
 
 
 def _evidence(path: Path) -> JsonDict:
@@ -220,7 +218,11 @@ def _evidence(path: Path) -> JsonDict:
     """
     import onnx
 
-    names = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16", onnx.TensorProto.DOUBLE: "fp64"}
+    names: dict[int, str] = {
+        onnx.TensorProto.FLOAT: "fp32",
+        onnx.TensorProto.FLOAT16: "fp16",
+        onnx.TensorProto.DOUBLE: "fp64",
+    }
     graph = onnx.load(path, load_external_data=False).graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
     types |= {tensor.name: tensor.data_type for tensor in graph.initializer}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sweep.record import Record
 
 _SHOWN_AT_MOST = 60  # rows of a plan
+_DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
@@ -127,8 +129,13 @@ def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: 
         f"{len(plan.duplicates)} duplicates dropped, {unsupported} unsupported here.",
         highlight=False,
     )
-    for label in dict.fromkeys(plan.duplicates):
-        console.print(f"duplicate dropped: {escape(label)} (asked {plan.duplicates.count(label) + 1} times)")
+    repeated = Counter(plan.duplicates)
+    for label, count in list(repeated.items())[:_DUPLICATES_SHOWN]:
+        console.print(f"duplicate dropped: {escape(label)} (asked {count + 1} times)", highlight=False)
+    if len(repeated) > _DUPLICATES_SHOWN:
+        console.print(
+            f"... and {len(repeated) - _DUPLICATES_SHOWN} more that were asked more than once", highlight=False
+        )
     low, high = predicted_s
     console.print(f"Predicted time: {_duration(low)} to {_duration(high)}.", highlight=False)
 

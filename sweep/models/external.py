@@ -1,0 +1,112 @@
+"""External data: weights that an ONNX file keeps in other files of its folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from sweep.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    import onnx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalFile:
+    """A file with weights.
+
+    Attributes:
+        location: its path, relative to the model's folder.
+        least_bytes: how long it is at the least, for all weights to be in it.
+    """
+
+    location: str
+    least_bytes: int
+
+
+def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every stored tensor: initializers and attributes, of the graph, its subgraphs and the functions."""
+    yield from _graph_tensors(model.graph)
+    for function in model.functions:
+        yield from _node_tensors(function.node)
+
+
+def files(path: Path, stored: Iterable[onnx.TensorProto]) -> tuple[ExternalFile, ...]:
+    """The external files of those tensors, by location.
+
+    Raises:
+        ModelError: a location is missing, or leads out of the model's folder.
+    """
+    from onnx import TensorProto
+
+    least: dict[str, int] = {}
+    for tensor in stored:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            entries = {item.key: item.value for item in tensor.external_data}
+            location = _safe_location(path, tensor.name, entries.get("location", ""))
+            end = _number(entries.get("offset")) + _number(entries.get("length"))
+            least[location] = max(least.get(location, 0), end)
+    return tuple(ExternalFile(location=location, least_bytes=least[location]) for location in sorted(least))
+
+
+def check(path: Path, expected: Iterable[ExternalFile]) -> None:
+    """Make sure that the files are there, whole, and inside the model's folder.
+
+    Raises:
+        ModelError: one is not.
+    """
+    folder = path.parent.resolve()
+    for item in expected:
+        data = path.parent / item.location
+        if not data.is_file():
+            raise ModelError(f"{path} keeps weights in {item.location!r}, which is not in {folder}; put it there")
+        if not data.resolve().is_relative_to(folder):
+            raise ModelError(
+                f"{path} keeps weights in {item.location!r}, a link out of its folder to {data.resolve()}; "
+                "put a copy of the file there"
+            )
+        size = data.stat().st_size
+        if size < item.least_bytes:
+            raise ModelError(
+                f"{path} needs {item.least_bytes} bytes of {item.location!r}, which has {size}; download it again"
+            )
+
+
+def _safe_location(path: Path, tensor: str, location: str) -> str:
+    """The location, refused unless it is a relative path that stays below the model's folder."""
+    if not location:
+        raise ModelError(f"{path}: weight {tensor!r} is external but names no file; export the model again")
+    parts = PurePosixPath(location.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts:
+        raise ModelError(
+            f"{path}: weight {tensor!r} is in {location!r}, outside the model's folder; "
+            "save the model again with its data beside it"
+        )
+    return location
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            if attribute.HasField("g"):
+                yield from _graph_tensors(attribute.g)
+            for graph in attribute.graphs:
+                yield from _graph_tensors(graph)

@@ -1,0 +1,149 @@
+"""What one record says in MLflow's words: params, tags and metrics. Pure; None is left out, never zero."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sweep.axes import JsonDict
+    from sweep.record import Record
+
+MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
+NEAR_80PCT = (0.7, 0.9)  # shares of the peak that may still stand for 0.8
+PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "p999")
+FINISHED = ("ok", "unsupported")  # the rest are FAILED runs
+
+
+class Value(NamedTuple):
+    """One metric value.
+
+    Attributes:
+        key: the metric's name.
+        value: the number.
+        step: load index under ``curve/``, samples/s under ``latency/``, else 0.
+    """
+
+    key: str
+    value: float
+    step: int
+
+
+def started_ms(record: Record) -> int:
+    """Start of the record, Unix milliseconds: the timestamp of all its metrics, so that a replay adds none."""
+    start = datetime.fromisoformat(record.started_at)
+    return round((start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def ended_ms(record: Record) -> int:
+    """End of the record, Unix milliseconds."""
+    return started_ms(record) + round((record.wall_s or 0.0) * 1000)
+
+
+def params(record: Record) -> dict[str, str]:
+    """Every axis by its dotted name; an axis that is not set reads ``none``."""
+    axes = {name: value for name, value in record.variant.items() if name != "label"}
+    return {name: "none" if value is None else _text(value) for name, value in _leaves(axes)}
+
+
+def tags(record: Record) -> dict[str, str]:
+    """How it ended and where it ran: status, backend, error, and each fact under ``facts.``."""
+    facts = {name: _text(value) for name, value in _leaves({"facts": record.facts}) if value is not None}
+    error = record.error or {}
+    told = {"sweep.error": _text(f"{error.get('stage')}: {error.get('message')}")} if error else {}
+    return {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend")), **told, **facts}
+
+
+def metrics(record: Record) -> list[Value]:
+    """Scalars, then the curve twice: by load index (``curve/``) and by samples/s (``latency/``).
+
+    Latencies of a record or point that is ``invalid`` (what ran is not what was asked, or the load
+    generator was the bottleneck) are no measurement and stay out; the record itself is attached.
+    """
+    if record.status == "invalid":
+        return _numbers(_costs(record))
+    values = _numbers(_costs(record) | _summary(record))
+    for index, point in enumerate(record.points):
+        values += _point(index, point)
+    return values
+
+
+def _costs(record: Record) -> JsonDict:
+    engine = record.engine or {}
+    return {
+        "wall_s": record.wall_s,
+        "build_s": engine.get("build_s"),
+        "engine_bytes": engine.get("bytes"),
+        "device_memory_bytes": engine.get("device_memory_bytes"),
+    }
+
+
+def _summary(record: Record) -> JsonDict:
+    peak = (record.peak or {}).get("ips")
+    light = _latency(record.points[0]) if record.points else {}
+    loaded = _at_80pct(record.points, peak)
+    return {
+        "throughput_max_ips": peak,
+        "p50_ms_light": light.get("p50"),
+        "p99_ms_light": light.get("p99"),
+        "p50_ms_at_80pct": loaded.get("p50"),
+        "p99_ms_at_80pct": loaded.get("p99"),
+        "capacity_ips": (record.slo or {}).get("capacity_ips"),
+        "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
+        **{f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()},
+    }
+
+
+def _at_80pct(points: list[JsonDict], peak: float | None) -> JsonDict:
+    """Latencies of the point offered nearest to 0.8 of the peak, the lower of two; none where it is far off."""
+    offered = [point for point in points if point.get("offered_ips") is not None]
+    if not offered or not peak:
+        return {}
+    share, nearest = min(
+        ((round(point["offered_ips"] / peak, 3), point) for point in offered),  # 0.75 and 0.85 are a tie
+        key=lambda choice: (round(abs(choice[0] - 0.8), 3), choice[0]),
+    )
+    return _latency(nearest) if NEAR_80PCT[0] <= share <= NEAR_80PCT[1] else {}
+
+
+def _latency(point: JsonDict) -> JsonDict:
+    return (point.get("latency_ms") or {}) if point.get("verdict") == "ok" else {}
+
+
+def _point(index: int, point: JsonDict) -> list[Value]:
+    if point.get("verdict") == "invalid":
+        return []
+    latency, achieved = point.get("latency_ms") or {}, point.get("achieved_ips")
+    lag = point.get("issue_lag_ms")
+    timed = {f"{name}_ms": latency.get(name) for name in PERCENTILES}
+    curve = {
+        "throughput_ips": achieved,
+        "offered_ips": point.get("offered_ips"),
+        **timed,
+        "issue_lag_p99_ms": lag.get("p99") if isinstance(lag, dict) else lag,
+        "ok": float(point.get("verdict") == "ok"),  # MLflow has no other way to tell an overloaded point
+    }
+    values = _numbers({f"curve/{name}": value for name, value in curve.items()}, index)
+    if achieved is not None:
+        values += _numbers({f"latency/{name}": value for name, value in timed.items()}, round(achieved))
+    return values
+
+
+def _numbers(named: JsonDict, step: int = 0) -> list[Value]:
+    return [Value(key, float(value), step) for key, value in named.items() if isinstance(value, (int, float))]
+
+
+def _leaves(tree: JsonDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

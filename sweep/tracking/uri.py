@@ -1,0 +1,100 @@
+"""Which tracking store, whether it answers, and the link to it. Needs no mlflow."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves a sqlite store
+SERVER_ERROR = 500
+NOT_FOUND = 404
+
+
+def default_uri(results: Path) -> str:
+    """The store that needs no set-up: a sqlite file in the results folder."""
+    return f"sqlite:///{results.resolve()}/mlflow.db"
+
+
+def resolve_uri(explicit: str | None, results: Path) -> str:
+    """The store to use: as asked, else ``MLFLOW_TRACKING_URI``, else ``default_uri``."""
+    return explicit or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(results)
+
+
+def is_http(uri: str) -> bool:
+    """Whether a server is asked for, not a database."""
+    return urlsplit(uri).scheme in ("http", "https")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of a sqlite store, absolute; None for every other store."""
+    scheme, found, path = uri.partition(":///")
+    return Path(path.partition("?")[0]).resolve() if found and scheme.startswith("sqlite") else None
+
+
+def without_password(uri: str) -> str:
+    """The same URI, fit to be printed."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.username else uri
+
+
+def ui_url(uri: str) -> str:
+    """Where the MLflow UI of that store is, or will be once ``make ui`` runs."""
+    return without_password(uri).rstrip("/") if is_http(uri) else LOCAL_UI
+
+
+def reachable(uri: str, timeout_s: float = 3.0) -> str | None:
+    """None when the store can be written to, else the reason it cannot; a server is asked for its ``/health``.
+
+    The time limit holds for everything, name resolution included. Databases other than sqlite are
+    not probed: None says nothing of them.
+
+    Args:
+        uri: the tracking URI.
+        timeout_s: seconds after which a server that has not answered counts as dead.
+    """
+    if is_http(uri):
+        return _within(uri, timeout_s)
+    path = sqlite_path(uri)
+    if path is not None:
+        return _unwritable(path)
+    if urlsplit(uri).scheme in ("", "file"):
+        return "MLflow 3.17 cannot use a folder as its store: set tracking.uri to sqlite:////absolute/path/mlflow.db"
+    return None
+
+
+def _within(uri: str, timeout_s: float) -> str | None:
+    answer: list[str | None] = []
+    probe = threading.Thread(target=lambda: answer.append(_health(uri, timeout_s)), daemon=True)
+    probe.start()
+    probe.join(timeout_s)  # the socket's own limit knows neither DNS nor a server that answers byte by byte
+    return answer[0] if answer else f"no answer within {timeout_s:g} s"
+
+
+def _health(uri: str, timeout_s: float) -> str | None:
+    try:
+        request = urllib.request.Request(f"{without_password(uri).rstrip('/')}/health")  # noqa: S310 - scheme checked by is_http
+        urllib.request.urlopen(request, timeout=timeout_s).close()  # noqa: S310 - same
+    except urllib.error.HTTPError as error:
+        if error.code == NOT_FOUND:
+            return "that server is not MLflow (it has no /health)"
+        return f"the server answers HTTP {error.code}" if error.code >= SERVER_ERROR else None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            return None  # alive; mlflow knows of a lab's own certificates (REQUESTS_CA_BUNDLE), urllib does not
+        return str(getattr(error.reason, "strerror", None) or error.reason)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return str(error) or type(error).__name__
+    return None
+
+
+def _unwritable(path: Path) -> str | None:
+    target = path if path.exists() else path.parent
+    while not target.exists():
+        target = target.parent
+    return None if os.access(target, os.W_OK) else f"{target} cannot be written"

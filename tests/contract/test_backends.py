@@ -1,0 +1,155 @@
+"""What every backend in the registry must do. A new backend is held to this by being registered."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from sweep import axes, measure, models, samples
+from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.backends import registry
+from sweep.backends.base import unhonoured, why_unsupported
+from sweep.cache import Cache
+from sweep.errors import BuildError, ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sweep.backends.base import Backend, Session
+
+QUICK = LoadAxes(fractions=(0.5,), warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
+PRECISIONS = {
+    "fp32": Precision(name="fp32", dtype="fp32"),
+    "fp16": Precision(name="fp16", dtype="fp16"),
+    "int8": Precision(name="int8", dtype="int8", quantize_ops=("Conv", "MatMul", "Gemm"), calibration_batches=1),
+}
+
+
+@pytest.fixture(params=registry.names())
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return registry.get(request.param)
+
+
+def variant(backend: Backend, precision: str = "fp32", **changes: object) -> Variant:
+    revision = models.zoo.entry("tiny_cnn").revision
+    made = Variant(
+        backend=backend.name,
+        onnx=OnnxAxes(model=ModelRef(name="tiny_cnn", revision=revision), precision=PRECISIONS[precision]),
+        engine=EngineAxes(batch=2),
+        load=QUICK,
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def loaded(backend: Backend, asked: Variant, folder: Path) -> Session:
+    cache = Cache(folder)
+    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
+    engine = measure.build_engine(asked, backend, typed, cache)
+    feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, asked.load.seed)
+    return backend.load(engine.path, engine.info, asked, feeds)
+
+
+def test_it_declares_axes_that_exist(backend: Backend) -> None:
+    names = {item.name for kind in (EngineAxes, SessionAxes) for item in dataclasses.fields(kind)}
+    assert backend.honours <= names
+    assert backend.name in registry.names()
+
+
+def test_every_axis_it_does_not_declare_is_unsupported_with_its_name(backend: Backend) -> None:
+    others = {"clients": 2, "mps": 50, "cuda_graph": True, "streams": 2, "intra_op_threads": 2}
+    for name, value in others.items():
+        asked = variant(backend, session=dataclasses.replace(SessionAxes(), **{name: value}))
+        reason = unhonoured(backend, asked)
+        assert (reason is None) == (name in backend.honours)
+        assert reason is None or name in reason
+
+
+def test_its_facts_are_plain_and_known(backend: Backend) -> None:
+    facts = backend.facts()
+    assert facts
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.parametrize("precision", sorted(PRECISIONS))
+@pytest.mark.parametrize("streams", [1, 2])
+def test_one_pass_gives_samples_and_what_was_realised(
+    backend: Backend, precision: str, streams: int, tmp_path: Path
+) -> None:
+    asked = variant(backend, precision, session=SessionAxes(streams=streams))
+    assert why_unsupported(backend, asked) is None
+    stages: list[str] = []
+    job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
+    found = measure.measure(job, lambda stage, *_, **__: stages.append(stage), lambda _: None)
+    assert found["mismatch"] is None
+    assert found["realised"]["contexts"] == streams
+    assert found["engine"]["bytes"] > 0
+    assert json.loads(json.dumps(found)) == found
+    assert list(dict.fromkeys(stages)) == ["model", "onnx", "build", "load", "measure", "accuracy"]
+    closed, rung = samples.load(tmp_path / "s.npz")
+    assert (closed.kind, rung.kind) == ("closed", "poisson")
+    assert set(closed.stream[~closed.warmup]) == set(range(streams))
+    for point in (closed, rung):
+        assert point.measured.sum() >= QUICK.min_requests
+        assert np.all(point.done_ns >= point.issued_ns)
+        assert np.all(point.issued_ns >= point.scheduled_ns)
+    if backend.runs_models:
+        assert found["accuracy"]["nonfinite"] == 0
+        assert found["accuracy"]["sqnr_db"] is None or found["accuracy"]["sqnr_db"] > 15
+
+
+def test_streams_and_load_never_rebuild(backend: Backend, tmp_path: Path) -> None:
+    for streams in (1, 2):
+        for load in (QUICK, dataclasses.replace(QUICK, seed=5)):
+            loaded(backend, variant(backend, session=SessionAxes(streams=streams), load=load), tmp_path).close()
+    engines = [path for path in (tmp_path / "engines").iterdir() if path.is_dir()]
+    assert len(engines) == 1
+    loaded(backend, variant(backend, engine=EngineAxes(batch=3)), tmp_path).close()
+    assert len([path for path in (tmp_path / "engines").iterdir() if path.is_dir()]) == 2
+
+
+def test_streams_are_independent_and_give_the_same_outputs(backend: Backend, tmp_path: Path) -> None:
+    session = loaded(backend, variant(backend, session=SessionAxes(streams=2)), tmp_path)
+    for stream in session.streams:
+        stream.enqueue()
+    for stream in reversed(session.streams):
+        stream.wait()
+    first = session.outputs()
+    assert bool(first) == backend.runs_models
+    session.streams[0].enqueue()
+    session.streams[0].wait()
+    for name, value in session.outputs().items():
+        assert np.array_equal(value, first[name])
+        assert len(value) == 2
+    session.close()
+    session.close()
+
+
+def test_a_graph_it_cannot_read_is_a_build_error(backend: Backend, tmp_path: Path) -> None:
+    if not backend.runs_models:
+        pytest.skip("the simulated backend reads no graph")
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    (tmp_path / "target").mkdir()
+    with pytest.raises(BuildError) as caught:
+        backend.build(tmp_path / "model.onnx", variant(backend), {"x": (2, 3, 32, 32)}, tmp_path / "target")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_engine_key_knows_backend_precision_and_batch(backend: Backend) -> None:
+    keys = {
+        axes.engine_key(variant(backend, precision, engine=EngineAxes(batch=batch)))
+        for precision in PRECISIONS
+        for batch in (1, 2)
+    }
+    assert len(keys) == 6
+    assert axes.engine_key(variant(backend)) not in {
+        axes.engine_key(variant(registry.get(name))) for name in registry.names() if name != backend.name
+    }
+
+
+def test_an_unknown_backend_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="onnxruntime, simulated"):
+        registry.get("tensorflow")

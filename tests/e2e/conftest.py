@@ -1,0 +1,89 @@
+"""Whole commands against a results folder of their own, and one real MLflow server for the session."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from mlflow_ui import mlflow_server
+
+from sweep.record import Record, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+QUICK = (
+    "load=quick",
+    "load.warmup_s=0.05",
+    "load.min_s=0.1",
+    "load.min_requests=64",
+    "load.max_s=1",
+    "load.fractions=[0.3,0.6]",
+)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`python -m sweep` with results in a folder of its own.
+
+    Attributes:
+        results: that folder.
+    """
+
+    results: Path
+
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "sweep", *words, f"results={self.results}"]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+
+    def run(self, *words: str, timeout: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run to the end; nothing is published unless the words say so."""
+        if not any(word.startswith("tracking") for word in words):
+            words = (*words, "tracking=none")
+        return subprocess.run(
+            self.command(*words),
+            env=self.environment() | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=self.results.parent,
+            check=False,
+        )
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start in a session of its own, as a shell would."""
+        return subprocess.Popen(
+            self.command(*words, "tracking=none"),
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=self.results.parent,
+            start_new_session=True,
+        )
+
+    def stores(self) -> list[Store]:
+        return [Store(path.parent) for path in sorted(self.results.glob("*/records"))]
+
+    def records(self) -> list[Record]:
+        """Every record of every sweep; all must be readable."""
+        return [store.read(key) for store in self.stores() for key in store.keys()]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path / "results")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+        yield url

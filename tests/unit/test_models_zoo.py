@@ -1,0 +1,148 @@
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from sweep.axes import InputFix, ModelRef
+from sweep.errors import ConfigError, ModelError
+from sweep.models import draw, file_digest, inspect, parameters, resolve, signature, zoo
+
+# A changed network has other bytes: raise its revision in the zoo and pin the new pair here.
+GOLDEN = {
+    "tiny_cnn": (1, "534a450a62e0db3495638ef76ab0dda8712dc68c9a32fbb203ae013f5e70a42f"),
+    "mlp": (1, "67f066af42a1646a7e31b4d9e2bff870b271b527d783827bbf6e7ee4ebe75af3"),
+    "unet": (1, "1d024c505e0cda924db81393fc8fa84bab3ff32cb5422ed28400057bf751e5e7"),
+    "resnet50": (1, "d28e12fb7c02917a565145ea68d525ec0262df36cd5d8b4c09c3667302d98218"),
+    "vit_b16": (1, "dae1aef99a203f8175b11b2606565a21288ec652c2ef51bbdf2f564b7c302878"),
+    "bert_base": (1, "3bd2bff33154d646d673b83a6ad45139bef2f809d2b26359ebb8c87f49930bed"),
+}
+LITERATURE = {"resnet50": 25.6e6, "vit_b16": 86.6e6, "bert_base": 110e6}
+
+
+@pytest.fixture(scope="module", params=zoo.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def path(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = resolve(ModelRef(name=name), tmp_path_factory.mktemp("zoo") / "new" / f"{name}.onnx")
+    yield path
+    path.unlink()  # BERT is 438 MB
+
+
+@pytest.fixture(scope="module")
+def outputs(name: str, path: Path) -> dict[int, list[np.ndarray]]:
+    """Outputs at batch 1 and 2, by batch."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return {batch: session.run(None, draw(signature(ModelRef(name=name)), batch, seed=0)) for batch in (1, 2)}
+
+
+def test_bytes_are_those_of_the_revision(name: str, path: Path) -> None:
+    found = (zoo.entry(name).revision, file_digest(path))
+    assert found == GOLDEN[name], f"{name}: bytes and revision go together: raise the revision, pin {found}"
+
+
+def test_second_build_has_the_same_bytes(name: str, path: Path) -> None:
+    assert hashlib.sha256(zoo.build(name).SerializeToString()).hexdigest() == file_digest(path)
+
+
+def test_checker_accepts_it(path: Path) -> None:
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path)
+    assert model.opset_import[0].version == 20
+    assert model.ir_version == 10
+
+
+def test_parameters(name: str, path: Path) -> None:
+    assert parameters(path) == zoo.entry(name).parameters
+    assert zoo.entry(name).parameters == pytest.approx(LITERATURE.get(name, zoo.entry(name).parameters), rel=0.01)
+
+
+def test_entry_tells_what_the_file_says(name: str, path: Path) -> None:
+    entry = zoo.entry(name)
+    ranges = tuple(InputFix(name=spec.name, low=spec.low, high=spec.high) for spec in entry.inputs)
+    assert inspect(path, ModelRef(name=name, inputs=ranges)) == signature(ModelRef(name=name))
+    assert entry.source
+
+
+def test_outputs_are_float32_of_the_declared_names(name: str, path: Path, outputs: dict[int, list[np.ndarray]]) -> None:
+    declared = onnx.load(path).graph.output
+    assert tuple(value.name for value in declared) == zoo.entry(name).outputs
+    for value, one, two in zip(declared, outputs[1], outputs[2], strict=True):
+        fixed = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
+        assert one.dtype == two.dtype == np.float32
+        assert (one.shape, two.shape) == ((1, *fixed), (2, *fixed))
+
+
+def test_a_sample_does_not_depend_on_its_batch(outputs: dict[int, list[np.ndarray]]) -> None:
+    for one, two in zip(outputs[1], outputs[2], strict=True):
+        np.testing.assert_allclose(two[:1], one, rtol=1e-3, atol=1e-3 * one.std())
+
+
+def test_samples_are_told_apart_and_scaled(outputs: dict[int, list[np.ndarray]]) -> None:
+    for values in outputs[2]:
+        assert np.isfinite(values).all()
+        assert 0.1 < values.std() < 10
+        assert (values[0] - values[1]).std() > 0.1 * values.std()
+
+
+def test_bert_heeds_its_mask_and_types(tmp_path: Path) -> None:
+    session = ort.InferenceSession(resolve(ModelRef(name="bert_base"), tmp_path / "b.onnx"))
+    feed = draw(signature(ModelRef(name="bert_base")), 1, seed=0)
+    (whole,) = session.run(["pooler_output"], feed)
+    padded = feed | {"attention_mask": feed["attention_mask"] * (np.arange(128) < 64)}
+    (half,) = session.run(["pooler_output"], padded)
+    assert not np.allclose(half, whole, atol=1e-3)
+    other = padded | {"input_ids": np.where(np.arange(128) < 64, feed["input_ids"], 7)}
+    np.testing.assert_allclose(session.run(["pooler_output"], other)[0], half, atol=1e-5)
+    typed = feed | {"token_type_ids": 1 - feed["token_type_ids"]}
+    assert not np.allclose(session.run(["pooler_output"], typed)[0], whole, atol=1e-3)
+
+
+def test_every_network_is_pinned() -> None:
+    assert set(GOLDEN) == set(zoo.names())
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as error:
+        zoo.entry("resnet51")
+    assert str(error.value) == (
+        "model 'resnet51' is unknown; take one of tiny_cnn, mlp, unet, resnet50, vit_b16, bert_base, "
+        "or your own file with model.path=FILE.onnx"
+    )
+    with pytest.raises(ConfigError, match="resnet51"):
+        signature(ModelRef(name="resnet51"))
+    with pytest.raises(ConfigError, match="resnet51"):
+        resolve(ModelRef(name="resnet51"), Path("unused"))
+
+
+def test_other_revision_is_refused(tmp_path: Path) -> None:
+    revision = zoo.entry("mlp").revision
+    signature(ModelRef(name="mlp", revision=revision))
+    with pytest.raises(ModelError, match=f"revision 99, but this version of sweep builds revision {revision}"):
+        resolve(ModelRef(name="mlp", revision=99), tmp_path / "mlp.onnx")
+
+
+def test_zoo_inputs_can_be_fixed() -> None:
+    fixes = (InputFix(name="input_ids", shape=(1, 128), high=99),)
+    inputs = signature(ModelRef(name="bert_base", inputs=fixes)).inputs
+    assert [spec.shape for spec in inputs] == [(1, 128)] * 3
+    assert inputs[0].bounds == (0, 99)
+    with pytest.raises(ModelError, match="wants 256 at axis 1"):
+        signature(ModelRef(name="bert_base", inputs=(InputFix(name="input_ids", shape=("batch", 256)),)))
+
+
+def test_signatures_need_no_onnx() -> None:
+    code = (
+        "import sys, sweep.models as m; from sweep.axes import ModelRef\n"
+        "for name in m.zoo.names(): m.draw(m.signature(ModelRef(name=name)), 2, 0)\n"
+        "assert not {'onnx', 'onnxruntime', 'google.protobuf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
