@@ -16,7 +16,7 @@ import sys
 import types
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -260,9 +260,3 @@ def _missing_choice(error: MissingConfigException) -> str:
     if not group:
         return one_line(error)
     return f"{group}={choice}: no such {group}; there are: {options}"
-
-
-def fail(message: str) -> NoReturn:
-    """End with exit code 2 and one line."""
-    sys.stderr.write(f"sweep: {message}\n")
-    sys.exit(2)

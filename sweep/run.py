@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sweep import axes, facts, judge, plain, samples
+from sweep import axes, facts, interrupts, judge, plain, samples
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.pool import Outcome, Worker
@@ -62,6 +62,7 @@ class Run:
 
     def _pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; False if the variant is over because of it."""
+        interrupts.raise_if_arrived()
         self._display.variant(work.variant.label)
         start = time.perf_counter()
         if repeat == 0:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as scipy_stats
+from scipy import special  # scipy.stats takes a second to import
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,12 +39,12 @@ def min_count(p: float, over: int = 1) -> int:
     The binomial early-stopping bound of MLPerf LoadGen (early_stopping.cc): the smallest n with
     P(Binomial(n, 1 - p) <= over) <= 1%. For one over the mark: p90 64, p99 662, p99.9 6636.
     """
-    low, high = over + 1, 2
-    while scipy_stats.binom.cdf(over, high, 1 - p) > 1 - CONFIDENCE:
+    low, high = over + 1, 2 * (over + 1)
+    while special.bdtr(over, high, 1 - p) > 1 - CONFIDENCE:
         low, high = high, high * 2
     while low < high:
         middle = (low + high) // 2
-        if scipy_stats.binom.cdf(over, middle, 1 - p) > 1 - CONFIDENCE:
+        if special.bdtr(over, middle, 1 - p) > 1 - CONFIDENCE:
             low = middle + 1
         else:
             high = middle
@@ -76,6 +76,12 @@ def percentile_intervals(latency_ms: Floats, names: Sequence[str] = ("p50", "p99
     return out
 
 
+def _binomial_quantile(q: float, count: int, p: float) -> int:
+    """Smallest k with P(Binomial(count, p) <= k) >= q."""
+    rank = max(math.ceil(special.bdtrik(q, count, p)), 0)
+    return rank - 1 if rank > 0 and special.bdtr(rank - 1, count, p) >= q else rank
+
+
 def wide_interval(values: Floats, p: float, interval: float) -> tuple[float, float]:
     """The wider of the binomial and the moving-block bootstrap interval of percentile ``p`` of a series."""
     tail = (1 - interval) / 2
@@ -88,8 +94,8 @@ def order_statistics(ordered: Floats, p: float, interval: float = INTERVAL) -> t
     """Binomial interval of percentile ``p`` of ascending values: two of them, by rank."""
     count = len(ordered)
     tail = (1 - interval) / 2
-    low = int(scipy_stats.binom.ppf(tail, count, p))
-    high = int(scipy_stats.binom.ppf(1 - tail, count, p)) + 1
+    low = _binomial_quantile(tail, count, p)
+    high = _binomial_quantile(1 - tail, count, p) + 1
     return float(ordered[max(low - 1, 0)]), float(ordered[min(high - 1, count - 1)])
 
 
@@ -113,11 +119,11 @@ def mean_interval(values: Floats) -> list[float] | None:
     """95% Student interval of the mean of batch means, [low, high]; None below two values."""
     if len(values) <= 1:
         return None
-    half = scipy_stats.t.ppf((1 + INTERVAL) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    half = special.stdtrit(len(values) - 1, (1 + INTERVAL) / 2) * values.std(ddof=1) / math.sqrt(len(values))
     return [float(values.mean() - half), float(values.mean() + half)]
 
 
 def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
     """Confidence that at least a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
     over = int(np.count_nonzero(latency_ms > limit_ms))
-    return float(1 - scipy_stats.binom.cdf(over, len(latency_ms), 1 - p))
+    return float(1 - special.bdtr(over, len(latency_ms), 1 - p))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats
 from sweep import stats
 
 
@@ -65,3 +66,10 @@ def test_mean_interval_needs_two_values():
     low, high = stats.mean_interval(np.array([1.0, 2.0, 3.0]))
     assert low == pytest.approx(-0.484, abs=1e-3)
     assert high == pytest.approx(4.484, abs=1e-3)
+
+
+@given(st.integers(1, 5000), st.floats(0.01, 0.99), st.floats(0.001, 0.999))
+def test_binomial_quantile_is_the_smallest_that_covers(count, p, q):
+    found = stats._binomial_quantile(q, count, p)
+    assert scipy_stats.binom.cdf(found, count, p) >= q - 1e-9
+    assert scipy_stats.binom.cdf(found - 1, count, p) < q + 1e-9
