@@ -11,7 +11,10 @@ from sweep.errors import RecordError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sweep.axes import JsonDict
     from sweep.record import Record, Store
+
+_NEAR = 0.1  # of the peak, that a rung may be off and still stand for a fraction
 
 
 def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float] | None) -> Record:
@@ -44,3 +47,26 @@ def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | 
     if judged != found:
         store.write(judged)
     return judged
+
+
+def light(record: Record) -> JsonDict | None:
+    """The lowest rung that has a p99 and was not spoilt by the generator or by overload."""
+    return next((point for point in record.points if _shown(point)), None)
+
+
+def near(record: Record, fraction: float) -> JsonDict | None:
+    """The rung offered nearest to ``fraction`` of the peak, within a tenth of it, under the same condition."""
+    if record.peak is None or not record.peak["ips"]:
+        return None
+    peak = record.peak["ips"]
+    offset = {
+        round(abs(point["offered_ips"] / peak - fraction), 6): point
+        for point in reversed(record.points)
+        if _shown(point)
+    }
+    nearest = min(offset, default=None)
+    return offset[nearest] if nearest is not None and nearest <= _NEAR else None
+
+
+def _shown(point: JsonDict) -> bool:
+    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p99"] is not None

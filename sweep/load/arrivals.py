@@ -9,27 +9,39 @@ import numpy as np
 from sweep.errors import LoadError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sweep.samples import Ints
 
 KINDS = ("poisson", "constant")
 
 
-def schedule(kind: str, rate_rps: float, count: int, seed: tuple[int, ...]) -> Ints:
-    """Arrival times of ``count`` requests, in ns after the start, ascending.
+def schedule(kind: str, rate_rps: float, counts: tuple[int, ...], seed: tuple[int, ...]) -> Ints:
+    """Arrival times in ns after the start, ascending, in stretches that last exactly ``count / rate_rps`` each.
+
+    Poisson gaps are exponential, then scaled so that each stretch holds its count in its time: a Poisson process
+    given its count. Else a window of 662 arrivals would offer a rate that is off by 4% (one standard deviation).
 
     Args:
-        kind: ``poisson`` (exponential gaps) or ``constant`` (equal gaps).
+        kind: ``poisson`` or ``constant`` (equal gaps).
         rate_rps: offered rate, requests/s.
-        count: how many requests.
+        counts: requests in each stretch, as in (warm-up, measured).
         seed: entropy of the draw; the same seed gives the same schedule.
 
     Raises:
         LoadError: unknown kind.
     """
-    if kind == "constant":
-        gaps = np.full(count, 1 / rate_rps)
-    elif kind == "poisson":
-        gaps = np.random.default_rng(seed).exponential(1 / rate_rps, count)
-    else:
+    if kind not in KINDS:
         raise LoadError(f"arrivals={kind}: no such kind; there are: {', '.join(KINDS)}")
-    return np.asarray(np.cumsum(gaps) * 1e9, dtype=np.int64)
+    rng = np.random.default_rng(seed)
+    gaps = [
+        np.full(count, 1 / rate_rps) if kind == "constant" else _poisson_gaps(rng, rate_rps, count)
+        for count in counts
+        if count
+    ]
+    return np.asarray(np.cumsum(np.concatenate(gaps)) * 1e9, dtype=np.int64)
+
+
+def _poisson_gaps(rng: np.random.Generator, rate_rps: float, count: int) -> NDArray[np.float64]:
+    gaps = rng.exponential(1.0, count)
+    return np.asarray(gaps * (count / rate_rps / gaps.sum()))

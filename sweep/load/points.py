@@ -114,7 +114,7 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
     """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
     warm, count = request_counts(load, rate_rps)
     kind = load.arrivals if load.kind == "curve" else load.kind
-    due = schedule(kind, rate_rps, warm + count, (load.seed, place.index + 1, place.repeat))
+    due = schedule(kind, rate_rps, (warm, count), (load.seed, place.index + 1, place.repeat))
     origin = _align(session) + (0 if session.virtual else _START_NS)
     queue = servers.Queue((due + origin).tolist(), _ns(load.max_wait_s))
     servers.run(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sweep.judge import near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,27 +74,6 @@ def capacity(record: Record) -> Ranked | None:
     low = record.slo["capacity_ips"]
     high = record.slo["next_ips"] or float("inf")
     return Ranked(record=record, value=low, low=low, high=high)
-
-
-def light(record: Record) -> dict[str, Any] | None:
-    """The lowest rung that has a p99 and counts."""
-    return next((point for point in record.points if _counts(point)), None)
-
-
-def near(record: Record, fraction: float) -> dict[str, Any] | None:
-    """The rung nearest to ``fraction`` of the peak that has a p99 and counts."""
-    if record.peak is None or not record.peak["ips"]:
-        return None
-    target = fraction * record.peak["ips"]
-    return min(
-        (point for point in record.points if _counts(point)),
-        key=lambda point: abs(point["offered_ips"] - target),
-        default=None,
-    )
-
-
-def _counts(point: dict[str, Any]) -> bool:
-    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p99"] is not None
 
 
 def _peak_text(best: Ranked) -> str:

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.report.answer import Answer, light, near
+from sweep.judge import light, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sweep.plan import Plan, Work
     from sweep.record import Record
+    from sweep.report.answer import Answer
 
 _SHOWN_AT_MOST = 60  # rows of a plan
 _DUPLICATES_SHOWN = 10
@@ -78,14 +79,21 @@ def _cells(record: Record, slo: tuple[str, float] | None) -> list[str]:
     cells = [
         record.status,
         _number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
-        _number(calm["latency_ms"]["p50"] if calm else None, "{:.3g}"),
-        _number(calm["latency_ms"]["p99"] if calm else None, "{:.3g}"),
-        _number(busy["latency_ms"]["p99"] if busy else None, "{:.3g}"),
+        _latency(calm, "p50"),
+        _latency(calm, "p99"),
+        _latency(busy, "p99"),
     ]
     if slo:
         cells.append(_number(record.slo["capacity_ips"] if record.slo else None, "{:,.0f}"))
     cells.append(_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
     return cells
+
+
+def _latency(point: dict[str, Any] | None, percentile: str) -> str:
+    """In ms; ``~`` before it where the point is not ok."""
+    if point is None:
+        return "-"
+    return f"{'' if point['verdict'] == 'ok' else '~'}{point['latency_ms'][percentile]:.3g}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -107,7 +115,9 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
     if odd:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(odd.items()))
         total = len(parts) + sum(1 for record in records if record.peak)
-        console.print(f"Of {total} points: {counts} (each with its reason in its record).", highlight=False)
+        console.print(
+            f"Of {total} points: {counts} (~ in the table; each has its reason in its record).", highlight=False
+        )
 
 
 def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: tuple[float, float]) -> None:

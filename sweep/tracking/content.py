@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sweep import judge
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from sweep.record import Record
 
 MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
-NEAR_80PCT = (0.7, 0.9)  # shares of the peak that may still stand for 0.8
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "p999")
 FINISHED = ("ok", "unsupported")  # the rest are FAILED runs
 
@@ -83,8 +84,8 @@ def _costs(record: Record) -> JsonDict:
 
 def _summary(record: Record) -> JsonDict:
     peak = (record.peak or {}).get("ips")
-    light = _latency(record.points[0]) if record.points else {}
-    loaded = _at_80pct(record.points, peak)
+    light = (judge.light(record) or {}).get("latency_ms", {})
+    loaded = (judge.near(record, 0.8) or {}).get("latency_ms", {})
     return {
         "throughput_max_ips": peak,
         "p50_ms_light": light.get("p50"),
@@ -95,22 +96,6 @@ def _summary(record: Record) -> JsonDict:
         "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
         **{f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()},
     }
-
-
-def _at_80pct(points: list[JsonDict], peak: float | None) -> JsonDict:
-    """Latencies of the point offered nearest to 0.8 of the peak, the lower of two; none where it is far off."""
-    offered = [point for point in points if point.get("offered_ips") is not None]
-    if not offered or not peak:
-        return {}
-    share, nearest = min(
-        ((round(point["offered_ips"] / peak, 3), point) for point in offered),  # 0.75 and 0.85 are a tie
-        key=lambda choice: (round(abs(choice[0] - 0.8), 3), choice[0]),
-    )
-    return _latency(nearest) if NEAR_80PCT[0] <= share <= NEAR_80PCT[1] else {}
-
-
-def _latency(point: JsonDict) -> JsonDict:
-    return (point.get("latency_ms") or {}) if point.get("verdict") == "ok" else {}
 
 
 def _point(index: int, point: JsonDict) -> list[Value]:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from conftest import QUICK, Cli
 from mlflow_ui import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
 
 pytestmark = pytest.mark.e2e

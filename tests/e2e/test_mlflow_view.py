@@ -11,7 +11,7 @@ from mlflow_ui import curves_shown
 
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant, flat, variant_key
 from sweep.record import Record, Store
-from sweep.tracking import Publisher, reachable
+from sweep.tracking import Publisher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SWEEP = "resnet18-h100"
 FRACTIONS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 1.02)
 PEAKS = {("fp32", 1): 2100.0, ("fp32", 8): 6100.0, ("fp16", 1): 3400.0, ("fp16", 8): 14800.0, ("int8", 8): 19300.0}
+
 
 def _record(precision: str, batch: int, peak: float) -> Record:
     """A queue's curve: service time over idle capacity, a tail that grows faster than the median."""

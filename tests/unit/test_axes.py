@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+
 from sweep import axes, plain
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 
@@ -22,7 +23,7 @@ def variant(**changes):
     return dataclasses.replace(made, **changes)
 
 
-def test_golden_keys():
+def test_golden_keys() -> None:
     assert axes.onnx_key(variant()) == "686cc6da235e4f0e"
     assert axes.engine_key(variant()) == "c9f66cc4923f83f5"
     assert axes.variant_key(variant()) == "8bc91e94259c7739"
@@ -37,18 +38,18 @@ def test_golden_keys():
         {"load": LoadAxes(kind="closed")},
     ],
 )
-def test_session_and_load_axes_never_rebuild(change):
+def test_session_and_load_axes_never_rebuild(change) -> None:
     assert axes.engine_key(variant(**change)) == axes.engine_key(variant())
     assert axes.variant_key(variant(**change)) != axes.variant_key(variant())
 
 
-def test_each_class_invalidates_its_stage():
+def test_each_class_invalidates_its_stage() -> None:
     bigger = variant(engine=EngineAxes(batch=16))
     assert axes.onnx_key(bigger) == axes.onnx_key(variant())
     assert axes.engine_key(bigger) != axes.engine_key(variant())
 
 
-def test_unset_knobs_and_paths_stay_out_of_the_key():
+def test_unset_knobs_and_paths_stay_out_of_the_key() -> None:
     model = variant().onnx.model
     moved = dataclasses.replace(model, path="/elsewhere/model.onnx")
     onnx = dataclasses.replace(variant().onnx, model=moved)
@@ -56,25 +57,21 @@ def test_unset_knobs_and_paths_stay_out_of_the_key():
     assert "mps" not in axes.projection(variant().session)
 
 
-def test_label_names_only_what_is_set():
+def test_label_names_only_what_is_set() -> None:
     assert variant().label == "tiny_cnn int8 b8 s2"
     full = variant(session=SessionAxes(streams=1, clients=2, mps=50, cuda_graph=True))
     assert full.label == "tiny_cnn int8 b8 s1 c2 mps50 graph"
 
 
-def test_flat_holds_every_axis():
+def test_flat_holds_every_axis() -> None:
     flat = axes.flat(variant())
-    names = {
-        item.name
-        for kind in (EngineAxes, SessionAxes)
-        for item in dataclasses.fields(kind)
-    }
+    names = {item.name for kind in (EngineAxes, SessionAxes) for item in dataclasses.fields(kind)}
     assert names <= set(flat)
     assert flat["seed"] == 0
     assert flat["repeats"] == 1
     assert {item.name for item in dataclasses.fields(LoadAxes)} == {*flat["load"], "seed", "repeats"}
 
 
-def test_a_variant_survives_the_trip_through_json():
+def test_a_variant_survives_the_trip_through_json() -> None:
     there = variant(session=SessionAxes(script=Script(raise_at="build")))
     assert plain.from_plain(Variant, json.loads(json.dumps(plain.to_plain(there)))) == there

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Never
 
 import numpy as np
 import pytest
+
 from sweep import record, samples
 from sweep.cache import MANIFEST, Cache
 from sweep.errors import BuildError, RecordError
@@ -21,7 +23,7 @@ def a_record(key="abc", **changes):
     return dataclasses.replace(made, **changes)
 
 
-def test_a_record_comes_back_as_it_was(tmp_path):
+def test_a_record_comes_back_as_it_was(tmp_path) -> None:
     store = Store(tmp_path / "s")
     store.write(a_record(points=[{"offered_ips": 1.5}]))
     assert store.read("abc") == a_record(points=[{"offered_ips": 1.5}])
@@ -29,7 +31,7 @@ def test_a_record_comes_back_as_it_was(tmp_path):
     assert [path.name for path in (tmp_path / "s" / "records").iterdir()] == ["abc.json"]
 
 
-def test_the_interface_others_rely_on(tmp_path):
+def test_the_interface_others_rely_on(tmp_path) -> None:
     Store(tmp_path).write(a_record())
     fields = list(json.loads((tmp_path / "records" / "abc.json").read_text()))
     assert fields == [
@@ -48,7 +50,7 @@ def test_the_interface_others_rely_on(tmp_path):
         ('{"schema": 99}', "update sweep"),
     ],
 )
-def test_a_damaged_or_newer_record_is_one_clear_line(tmp_path, content, word):
+def test_a_damaged_or_newer_record_is_one_clear_line(tmp_path, content, word) -> None:
     store = Store(tmp_path)
     store.write(a_record())
     store.record_path("abc").write_text(content)
@@ -58,18 +60,18 @@ def test_a_damaged_or_newer_record_is_one_clear_line(tmp_path, content, word):
     assert list(store.readable()) == []
 
 
-def test_a_number_that_json_cannot_hold_never_reaches_the_disk(tmp_path):
+def test_a_number_that_json_cannot_hold_never_reaches_the_disk(tmp_path) -> None:
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         store.write(a_record(wall_s=float("nan")))
     assert store.keys() == []
 
 
-def test_a_failed_write_leaves_the_old_content_and_no_scraps(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_content_and_no_scraps(tmp_path, monkeypatch) -> None:
     path = tmp_path / "x.json"
     record.write_atomic(path, b"old")
 
-    def full(_descriptor):
+    def full(_descriptor) -> Never:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(record.os, "fsync", full)
@@ -98,7 +100,7 @@ def some_samples():
     )
 
 
-def test_samples_come_back_as_they_were(tmp_path):
+def test_samples_come_back_as_they_were(tmp_path) -> None:
     samples.save(tmp_path / "a.npz", [some_samples(), some_samples()])
     back = samples.load(tmp_path / "a.npz")
     assert len(back) == 2
@@ -106,7 +108,7 @@ def test_samples_come_back_as_they_were(tmp_path):
         assert np.array_equal(getattr(back[1], name), getattr(some_samples(), name))
 
 
-def test_truncated_samples_are_one_clear_line(tmp_path):
+def test_truncated_samples_are_one_clear_line(tmp_path) -> None:
     path = tmp_path / "a.npz"
     samples.save(path, [some_samples()])
     path.write_bytes(path.read_bytes()[:200])
@@ -123,7 +125,7 @@ def builder(text, calls):
     return build
 
 
-def test_an_entry_is_built_once(tmp_path):
+def test_an_entry_is_built_once(tmp_path) -> None:
     calls = []
     cache = Cache(tmp_path)
     first = cache.get("engines", "k", builder("one", calls))
@@ -136,7 +138,7 @@ def test_an_entry_is_built_once(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["file", MANIFEST])
-def test_a_flipped_bit_is_found_and_the_entry_built_again(tmp_path, name):
+def test_a_flipped_bit_is_found_and_the_entry_built_again(tmp_path, name) -> None:
     calls = []
     cache = Cache(tmp_path)
     path = cache.get("engines", "k", builder("one", calls)).path / name
@@ -149,8 +151,8 @@ def test_a_flipped_bit_is_found_and_the_entry_built_again(tmp_path, name):
     assert cache.get("engines", "k", builder("one", calls)).note is None
 
 
-def test_a_build_that_fails_leaves_nothing(tmp_path):
-    def fail(folder):
+def test_a_build_that_fails_leaves_nothing(tmp_path) -> None:
+    def fail(folder) -> Never:
         (folder / "half").write_text("x")
         raise BuildError("no")
 
@@ -160,7 +162,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
     assert [path.name for path in (tmp_path / "engines").iterdir()] == ["k.lock"]
 
 
-def slow_build(root, counter):
+def slow_build(root, counter) -> None:
     def build(folder):
         with Path(counter).open("a") as file:
             file.write("x")
@@ -170,7 +172,7 @@ def slow_build(root, counter):
     Cache(Path(root)).get("engines", "k", build)
 
 
-def test_two_processes_build_it_once(tmp_path):
+def test_two_processes_build_it_once(tmp_path) -> None:
     context = multiprocessing.get_context("spawn")
     counter = tmp_path / "count"
     both = [context.Process(target=slow_build, args=(str(tmp_path), str(counter))) for _ in range(2)]

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+
 from sweep import summary
 from sweep.samples import NEVER, PointSamples
 
@@ -29,7 +30,7 @@ def point(latency_ms, gap_ms=1.0, *, kind="poisson", batch=4, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def test_throughput_is_completions_over_the_window_in_samples():
+def test_throughput_is_completions_over_the_window_in_samples() -> None:
     steady = point([0.5] * 1001)
     found = summary.open_summary([steady])
     assert found["offered_ips"] == 4000
@@ -38,7 +39,7 @@ def test_throughput_is_completions_over_the_window_in_samples():
     assert found["verdict"] == "ok"
 
 
-def test_warmup_and_unfinished_requests_do_not_count():
+def test_warmup_and_unfinished_requests_do_not_count() -> None:
     warm = np.arange(1000) < 100
     slow_start = np.where(warm, 50.0, 0.5)
     samples = point(slow_start, warmup=warm)
@@ -48,13 +49,13 @@ def test_warmup_and_unfinished_requests_do_not_count():
     assert found["latency_ms"]["max"] == 0.5
 
 
-def test_a_queue_that_grows_is_overloaded():
+def test_a_queue_that_grows_is_overloaded() -> None:
     found = summary.open_summary([point(np.linspace(1, 400, 1000))])
     assert found["verdict"] == "overloaded"
     assert "behind" in found["reason"]
 
 
-def test_a_late_generator_makes_the_point_invalid_not_slow():
+def test_a_late_generator_makes_the_point_invalid_not_slow() -> None:
     samples = point([2.0] * 1000)
     samples.issued_ns[:] = samples.scheduled_ns + int(1.5 * MS)
     found = summary.open_summary([samples])
@@ -65,7 +66,7 @@ def test_a_late_generator_makes_the_point_invalid_not_slow():
     assert summary.open_summary([queued])["issue_lag_ms"] is None
 
 
-def test_a_tail_that_moves_is_unstable_and_noise_is_not():
+def test_a_tail_that_moves_is_unstable_and_noise_is_not() -> None:
     rng = np.random.default_rng(0)
     noise = 1 + rng.exponential(0.2, 3000)
     assert summary.open_summary([point(noise)])["verdict"] == "ok"
@@ -73,20 +74,18 @@ def test_a_tail_that_moves_is_unstable_and_noise_is_not():
     assert summary.open_summary([point(drift)])["verdict"] == "unstable"
 
 
-def test_false_alarms_of_the_tail_rule_are_rare():
+def test_false_alarms_of_the_tail_rule_are_rare() -> None:
     """A plain 5% limit would flag nearly every one of these stationary points."""
     rng = np.random.default_rng(3)
-    flagged = sum(
-        summary.open_summary([point(1 + rng.exponential(0.2, 700))])["verdict"] != "ok" for _ in range(200)
-    )
+    flagged = sum(summary.open_summary([point(1 + rng.exponential(0.2, 700))])["verdict"] != "ok" for _ in range(200))
     assert flagged <= 10
 
 
-def test_a_point_cut_short_says_so():
+def test_a_point_cut_short_says_so() -> None:
     assert summary.open_summary([point([0.5] * 50, complete=False)])["verdict"] == "short"
 
 
-def test_closed_loop_counts_what_all_streams_did_together():
+def test_closed_loop_counts_what_all_streams_did_together() -> None:
     samples = point([1.0] * 2000, gap_ms=0.5, kind="closed", stream=(np.arange(2000) % 2).astype(np.int16))
     found = summary.closed_summary([samples])
     assert abs(found["ips"] - 8000) < 20
@@ -94,7 +93,7 @@ def test_closed_loop_counts_what_all_streams_did_together():
     assert found["interval"][0] <= found["ips"] <= found["interval"][1]
 
 
-def test_a_closed_loop_that_slows_down_is_unstable():
+def test_a_closed_loop_that_slows_down_is_unstable() -> None:
     due = (np.cumsum(np.linspace(1, 1.5, 2000)) * MS).astype(np.int64)
     samples = point([1.0] * 2000, kind="closed", scheduled_ns=due, issued_ns=due, done_ns=due + MS)
     assert summary.closed_summary([samples])["verdict"] == "unstable"
@@ -106,7 +105,7 @@ def rung(rate_rps, over, count=2000):
     return [point(np.random.default_rng(over).permutation(latency), gap_ms=1000 / rate_rps, batch=1)]
 
 
-def test_capacity_is_the_highest_rung_that_holds_at_99_percent():
+def test_capacity_is_the_highest_rung_that_holds_at_99_percent() -> None:
     found = summary.slo_summary([rung(100, 0), rung(200, 5), rung(300, 40)], 0.99, 10.0)
     assert found["capacity_ips"] == 200
     assert found["next_ips"] == 300
@@ -114,13 +113,13 @@ def test_capacity_is_the_highest_rung_that_holds_at_99_percent():
     assert found["monotonic"]
 
 
-def test_a_rung_that_holds_above_one_that_does_not_is_said_and_not_taken():
+def test_a_rung_that_holds_above_one_that_does_not_is_said_and_not_taken() -> None:
     found = summary.slo_summary([rung(100, 0), rung(200, 40), rung(300, 0)], 0.99, 10.0)
     assert found["capacity_ips"] == 100
     assert not found["monotonic"]
 
 
-def test_no_rung_holds_gives_null():
+def test_no_rung_holds_gives_null() -> None:
     found = summary.slo_summary([rung(100, 500)], 0.99, 10.0)
     assert found["capacity_ips"] is None
     assert found["confidence"] is None

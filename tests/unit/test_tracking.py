@@ -231,7 +231,7 @@ def test_what_ran_otherwise_than_asked_shows_no_numbers(store: Store) -> None:
     metrics = {run.data.tags["sweep.status"]: run.data.metrics for run in variants(store)}
     assert set(metrics["invalid"]) == {"wall_s", "build_s", "engine_bytes"}
     assert metrics["ok"]["curve/throughput_ips"] == 29.7
-    assert "p99_ms_light" not in metrics["ok"]
+    assert metrics["ok"]["p99_ms_light"] == 2.0  # of the lowest rung that counts
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,8 @@ def test_what_ran_otherwise_than_asked_shows_no_numbers(store: Store) -> None:
     [
         ([point(75.0, 7.5), point(85.0, 8.5)], 7.5),  # the lower of two that are as near
         ([point(79.0, None), point(60.0, 6.0)], None),
-        ([point(80.0, 8.0, "unstable"), point(75.0, 7.5)], None),
+        ([point(80.0, 8.0, "invalid"), point(75.0, 7.5)], 7.5),
+        ([point(80.0, 8.0, "unstable"), point(75.0, 7.5)], 8.0),  # kept and shown as such
         ([point(50.0, 5.0), point(95.0, 9.5)], None),  # neither is anywhere near
     ],
 )
