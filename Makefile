@@ -7,6 +7,7 @@ ARGS ?=
 RESULTS ?= results
 PORT ?= 5000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo sweep plan ui publish doctor test lint types layers check lock clean

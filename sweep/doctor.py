@@ -17,7 +17,7 @@ from rich.table import Table
 from sweep import facts
 from sweep.tracking import default_uri, reachable
 
-_INSTALL = "pip install --extra-index-url https://pypi.nvidia.com"
+_NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,26 @@ def findings(results: Path) -> list[Finding]:
     """Everything that was looked for, in the order of the pipeline."""
     return [
         Finding("Python", sys.version.split()[0]),
-        _package("onnxruntime", "pip install onnxruntime"),
-        _package("onnx", "pip install onnx"),
+        _package("onnxruntime", _install("onnxruntime")),
+        _package("onnx", _install("onnx")),
         _gpu(),
         _device_nodes(),
-        _package("tensorrt", f"{_INSTALL} 'sweep[tensorrt]'   (NVIDIA's own index; needs a GPU to run)"),
-        _package("tensorrt-rtx", "pip install 'sweep[rtx]'"),
-        _package("cuda-python", "pip install 'cuda-python>=12.6'"),
-        _package("nvidia-ml-py", "pip install nvidia-ml-py"),
+        _package("tensorrt", _install(f"{_NVIDIA_INDEX} 'tensorrt>=10.3'")),
+        _package("tensorrt-rtx", _install("'tensorrt-rtx>=1.4'")),
+        _package("cuda-python", _install("'cuda-python>=12.6'")),
+        _package("nvidia-ml-py", _install("nvidia-ml-py")),
         _binary("nvidia-cuda-mps-control", "MPS control binary", "comes with the NVIDIA driver's compute utilities"),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
     ]
+
+
+def _install(what: str) -> str:
+    """The command that installs into the environment that is running."""
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{shown} -m pip install {what}"
 
 
 def _package(name: str, remedy: str) -> Finding:

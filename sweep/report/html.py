@@ -28,7 +28,8 @@ _PAGE = """<!doctype html>
  body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }}
  .answer {{ background: #eef4fb; border-left: 4px solid #0072b2; padding: .7rem 1rem; }}
  table {{ border-collapse: collapse; margin: 1rem 0; }} td, th {{ padding: .25rem .8rem; text-align: right; }}
- th {{ border-bottom: 1px solid #999; }} td:first-child, th:first-child, td:last-child, th:last-child {{ text-align: left; }}
+ th {{ border-bottom: 1px solid #999; }}
+ td:first-child, th:first-child, td:last-child, th:last-child {{ text-align: left; }}
  td:first-child {{ white-space: nowrap; }}
  .note {{ color: #555; }}
 </style></head><body>
