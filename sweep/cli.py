@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -42,6 +43,9 @@ def run(arguments: Sequence[str]) -> int:
     except SweepError as error:
         sys.stderr.write(f"sweep: {error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"sweep: {error}; what was measured is kept, the same command measures the rest\n")
+        return 1
     return codes[0] if codes else 0
 
 
@@ -103,6 +107,12 @@ def _conclude(console: Console, made: Plan, settings: Settings, publishing: Publ
 
 
 def _keep_request(settings: Settings, asked: Asked) -> None:
-    """config.json: the words of the request, so that the sweep can be asked for again."""
-    text = json.dumps({"name": settings.name, "overrides": list(asked.words)}, indent=1) + "\n"
+    """config.json: the words of the request and the first composed config, to ask for the sweep again."""
+    request = {
+        "name": settings.name,
+        "overrides": list(asked.words),
+        "combinations": len(asked.configs),
+        "first": dataclasses.asdict(asked.configs[0]),
+    }
+    text = json.dumps(request, indent=1) + "\n"
     write_atomic(settings.store.root / "config.json", text.encode())

@@ -22,31 +22,52 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
     if not points:
         return made
     closed = [point for point in points if point.kind == "closed"]
+    found = replace(
+        made,
+        peak=summary.closed_summary(closed) if closed else None,
+        points=[summary.open_summary(rung) for rung in _ladder(points)],
+    )
+    return _with_slo(found, points, slo) if slo else found
+
+
+def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
+    """The record of ``key`` judged by ``slo``; rewritten if that changes it. None if it cannot be read.
+
+    Without an SLO the record stays as it is, an earlier judgement included.
+    """
+    try:
+        found = store.read(key)
+    except RecordError:
+        return None
+    if slo is None or not found.points or _judged_by(found, slo):
+        return found
+    try:
+        points = samples.load(store.samples_path(key))
+    except RecordError:
+        return found
+    judged = _with_slo(found, points, slo)
+    store.write(judged)
+    return judged
+
+
+def _judged_by(found: Record, slo: tuple[str, float]) -> bool:
+    known = found.slo or {}
+    return (known.get("percentile"), known.get("limit_ms")) == (stats.PERCENTILES[slo[0]] * 100, slo[1])
+
+
+def _with_slo(found: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float]) -> Record:
+    verdicts = [point["verdict"] for point in found.points]
+    judged = summary.slo_summary(_ladder(points), verdicts, stats.PERCENTILES[slo[0]], slo[1])
+    return replace(found, slo=judged if verdicts else None)
+
+
+def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSamples]]:
+    """Open-loop samples by rung, lowest rate first; each with one entry a pass."""
     rungs: dict[int, list[samples.PointSamples]] = {}
     for point in points:
         if point.kind != "closed":
             rungs.setdefault(point.index, []).append(point)
-    ladder = [rungs[index] for index in sorted(rungs)]
-    return replace(
-        made,
-        peak=summary.closed_summary(closed) if closed else None,
-        points=[summary.open_summary(rung) for rung in ladder],
-        slo=summary.slo_summary(ladder, stats.PERCENTILES[slo[0]], slo[1]) if slo and ladder else None,
-    )
-
-
-def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
-    """The record of ``key`` judged by ``slo``; rewritten if that changes it. None if it cannot be read."""
-    try:
-        found = store.read(key)
-        if found.status not in {"ok", "invalid"}:
-            return found
-        judged = summarised(found, samples.load(store.samples_path(key)), slo)
-    except RecordError:
-        return None
-    if judged != found:
-        store.write(judged)
-    return judged
+    return [rungs[index] for index in sorted(rungs)]
 
 
 def light(record: Record) -> JsonDict | None:
