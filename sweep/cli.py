@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from sweep.plan import Plan
 
 
+_LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run a sweep; its exit code. Leaves by SystemExit where Hydra has answered by itself (--help)."""
     if list(arguments) == ["--version"]:
@@ -51,7 +54,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _task(asked: Asked) -> int:
     """Plan what was asked and run it, unless the plan is all that was asked; the exit code."""
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
     made = plan.make(variants.from_config(config) for config in asked.configs)
     first = asked.configs[0]
     settings = variants.settings(first, asked.words)

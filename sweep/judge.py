@@ -9,7 +9,7 @@ from sweep import samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sweep.axes import JsonDict
     from sweep.record import Record, Store
@@ -71,7 +71,7 @@ def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSa
 
 
 def light(record: Record) -> JsonDict | None:
-    """The lowest rung that has a p99 and was not spoilt by the generator or by overload."""
+    """The lowest rung that has a median and was not spoilt by the generator or by overload."""
     return next((point for point in record.points if _shown(point)), None)
 
 
@@ -90,4 +90,10 @@ def near(record: Record, fraction: float) -> JsonDict | None:
 
 
 def _shown(point: JsonDict) -> bool:
-    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p99"] is not None
+    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p50"] is not None
+
+
+def carried_tail(points: Iterable[JsonDict]) -> str | None:
+    """The highest percentile, up to p99, that any of the points carries; None for none."""
+    known = [point["latency_ms"] for point in points]
+    return next((name for name in ("p99", "p95", "p90", "p50") if any(item[name] is not None for item in known)), None)
