@@ -36,20 +36,19 @@ _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a sweep; its exit code. Leaves by SystemExit where Hydra has answered by itself (--help)."""
+    """Run a sweep; its exit code."""
     if list(arguments) == ["--version"]:
         sys.stdout.write(f"sweep {__version__}\n")
         return 0
-    codes: list[int] = []
     try:
-        launcher.main(lambda asked: codes.append(_task(asked)), arguments)
+        asked = launcher.read(arguments)
+        return 0 if asked is None else _task(asked)
     except SweepError as error:
         sys.stderr.write(f"sweep: {error}\n")
         return 2
     except OSError as error:
         sys.stderr.write(f"sweep: {error}; what was measured is kept, the same command measures the rest\n")
         return 1
-    return codes[0] if codes else 0
 
 
 def _task(asked: Asked) -> int:

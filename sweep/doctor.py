@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import facts
-from sweep.tracking import default_uri, reachable
+from sweep.tracking import reachable, resolve_uri
+from sweep.tracking.uri import without_password
 
 _NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
@@ -87,23 +87,29 @@ def _device_nodes() -> Finding:
 
 
 def _tracking(results: Path) -> Finding:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(results.resolve())
+    uri = resolve_uri(None, results.resolve())
     problem = reachable(uri)
+    shown = without_password(uri)
     if problem is None:
-        return Finding("MLflow", uri)
-    return Finding("MLflow", None, f"{problem}; unset MLFLOW_TRACKING_URI to use sqlite in results/")
+        return Finding("MLflow", shown)
+    return Finding("MLflow", None, f"{shown}: {problem}; unset MLFLOW_TRACKING_URI to use sqlite in results/")
 
 
 def main() -> None:
     """Print the findings; exit code 1 if this machine cannot run the embedded default."""
     found = findings(Path("results"))
+    console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "what", "found", "to mend it"):
+    for name in ("", "what", "found"):
         table.add_column(name, overflow="fold")
     for item in found:
         mark = "[green]yes[/green]" if item.found else "[yellow]no[/yellow]"
-        table.add_row(mark, item.what, escape(item.found or "-"), escape(item.remedy))
-    Console().print(table)
+        table.add_row(mark, item.what, escape(item.found or "-"))
+    console.print(table)
+    console.print("What would mend what is missing:")
+    for item in found:
+        if item.remedy:
+            console.print(f"  {item.what}: {escape(item.remedy)}", highlight=False, soft_wrap=True)
     sys.exit(0 if all(item.found for item in found if item.what in {"onnxruntime", "onnx"}) else 1)
 
 

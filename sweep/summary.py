@@ -90,7 +90,7 @@ def closed_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
         rates = _stretch_rates(samples, WINDOWS)
         low, high = float(rates.min()), float(rates.max())
         if high > low * (1 + STABLE_WITHIN):
-            return "unstable", f"throughput moved {high / low - 1:.0%} between thirds of the window"
+            return "unstable", f"throughput moved between {low:,.0f} and {high:,.0f} samples/s in thirds of the window"
     return _tail_verdict(passes)
 
 

@@ -71,7 +71,7 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
                 if note not in notes:
                     notes.append(note)
                 text += "*" * (notes.index(note) + 1)
-        cells.append(text)
+        cells.append(escape(text))
     return cells
 
 
