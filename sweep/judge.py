@@ -95,5 +95,5 @@ def _shown(point: JsonDict) -> bool:
 
 def carried_tail(points: Iterable[JsonDict]) -> str | None:
     """The highest percentile, up to p99, that any of the points carries; None for none."""
-    known = [point["latency_ms"] for point in points]
+    known = [point["latency_ms"] for point in points if _shown(point)]
     return next((name for name in ("p99", "p95", "p90", "p50") if any(item[name] is not None for item in known)), None)

@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _TAIL_LINES = 12
 _GRACE_S = 2.0
+_LOOK_S = 1.0  # how often a silent child is looked after
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -104,10 +106,15 @@ class Worker:
 
     def _next_event(self, timeout_s: float) -> JsonDict | None:
         """The next event, ``{"event": "timeout"}``, or None when the child is gone."""
+        deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
-            ready = self._selector.select(timeout_s)
-            if not ready:
+            ready = self._selector.select(min(_LOOK_S, max(deadline - time.monotonic(), 0)))
+            if not ready and self._process.poll() is not None:
+                return None  # something that it started may still hold the pipe
+            if not ready and time.monotonic() >= deadline:
                 return {"event": "timeout"}
+            if not ready:
+                continue
             chunk = os.read(ready[0][0].fd, 1 << 16)
             if not chunk:
                 return None

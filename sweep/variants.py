@@ -88,7 +88,8 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
 
 def slug(words: Sequence[str]) -> str:
     """A folder name that the same request always gets: readable, then 6 digits that tell it from others."""
-    tail = hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:6]
+    words = sorted(words)
+    tail = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
     readable = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", word.lstrip("+")).strip("-") for word in words)
     return f"{readable[:_SLUG_LENGTH].strip('-_.') or 'defaults'}-{tail}"
 
@@ -228,11 +229,11 @@ def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
 
 def _at_least(least: int, **values: float) -> None:
     for name, value in values.items():
-        if not (math.isfinite(value) and value >= least):
+        if not least <= value < math.inf:
             raise ConfigError(f"{name}={value}: must be {least} or more")
 
 
 def _above_zero(**values: float) -> None:
     for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
+        if not 0 < value < math.inf:
             raise ConfigError(f"{name}={value:g}: must be above 0")

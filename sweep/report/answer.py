@@ -44,7 +44,7 @@ def answer(records: Sequence[Record], slo: tuple[str, float] | None) -> Answer:
         asked = f"no variant held {slo[0]} <= {slo[1]:g} ms at 99% confidence" if slo else "no variant was measured"
         return Answer(best=None, tied=(), text=f"No answer: {asked}.")
     best = ranked[0]
-    tied = tuple(item.record for item in ranked[1:] if item.high >= best.low)
+    tied = tuple(item.record for item in ranked[1:] if item.high > best.low or item.value == best.value)
     text = _capacity_text(best, slo) if slo else _peak_text(best)
     if tied:
         names = ", ".join(record.variant["label"] for record in tied)
