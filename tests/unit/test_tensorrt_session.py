@@ -1,9 +1,12 @@
 """A session's every path on a pretended GPU; tests/gpu runs the same on a real one."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from fake_gpu import COMPUTE_MS, COPY_MS, INVALIDATED, NO_MEMORY, FakeEngine, FakeRuntime, library_of
 
+from sweep import samples
 from sweep.axes import LoadAxes, SessionAxes
 from sweep.backends.base import TimesGpu
 from sweep.backends.tensorrt import cuda
@@ -197,3 +200,16 @@ def test_plain_tensorrt_has_no_runtime_strategies_to_set(runtime) -> None:
     made = session(runtime, rtx=False)
     assert "cuda_graph_strategy" not in made.realised
     made.close()
+
+
+def test_gpu_times_survive_the_disk_and_files_without_them_are_read(runtime, tmp_path) -> None:
+    made = session(runtime)
+    load = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.1, min_requests=64, max_s=1.0)
+    (timed,) = curve.measure(made, load, batch=2)
+    made.close()
+    plain = dataclasses.replace(timed, gpu_h2d_ms=None, gpu_compute_ms=None, gpu_d2h_ms=None)
+    samples.save(tmp_path / "s.npz", [timed, plain])
+    first, second = samples.load(tmp_path / "s.npz")
+    assert np.array_equal(first.gpu_compute_ms, timed.gpu_compute_ms)
+    assert second.gpu_compute_ms is None
+    assert closed_summary([second])["gpu_ms"] is None

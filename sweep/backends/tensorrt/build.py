@@ -94,7 +94,8 @@ def _set_knobs(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAx
         level = _knob(library, "tiling", "TilingOptimizationLevel", axes.tiling.upper())
         _assign(library, config, "tiling_optimization_level", level, axis="tiling")
     if axes.sparsity is not None:
-        config.set_flag(_knob(library, "sparsity", "BuilderFlag", "SPARSE_WEIGHTS"))
+        flag = _knob(library, "sparsity", "BuilderFlag", "SPARSE_WEIGHTS")
+        config.set_flag(flag)
     if axes.workspace_mib is not None:
         pool = _knob(library, "workspace_mib", "MemoryPoolType", "WORKSPACE")
         config.set_memory_pool_limit(pool, axes.workspace_mib * _MIB)
