@@ -77,7 +77,7 @@ def once(session, number: int = 0) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("model", ["tiny_cnn", "mlp", "unet"])
 @pytest.mark.parametrize("dtype", sorted(LEAST_SQNR_DB))
 @pytest.mark.parametrize("graph", [False, True])
-def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: str, graph: bool) -> None:
+def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: str, graph) -> None:
     asked = variant(backend, model, dtype, cuda_graph=graph)
     try:
         session = loaded(backend, asked, cache)
@@ -118,7 +118,7 @@ def test_graph_and_eager_agree_bit_for_bit(backend, cache) -> None:
 
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("transfers", [True, False])
-def test_streams_overwrite_their_own_outputs_and_no_others(backend, cache, graph: bool, transfers: bool) -> None:
+def test_streams_overwrite_their_own_outputs_and_no_others(backend, cache, graph, transfers) -> None:
     session = loaded(backend, variant(backend, streams=4, cuda_graph=graph, transfers=transfers), cache)
     expected = once(session)
     session.poison()
@@ -149,7 +149,7 @@ def test_memory_is_given_back(backend, cache) -> None:
 
 @pytest.mark.parametrize("wait", ["spin", "block", "yield"])
 @pytest.mark.parametrize("graph", [False, True])
-def test_several_streams_under_load_closed_and_open(backend, cache, wait: str, graph: bool) -> None:
+def test_several_streams_under_load_closed_and_open(backend, cache, wait: str, graph) -> None:
     session = loaded(backend, variant(backend, "unet", streams=4, cuda_graph=graph, wait=wait), cache)
     load = LoadAxes(fractions=(0.3, 0.7), warmup_s=0.1, min_s=0.3, min_requests=200, max_s=5.0)
     points = curve.measure(session, load, batch=2)

@@ -36,7 +36,7 @@ def session(runtime, engine=None, *, rtx=True, **axes) -> TensorRTSession:
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("transfers", [None, True, False])
 @pytest.mark.parametrize("wait", [None, "block", "spin", "yield"])
-def test_a_request_is_timed_part_by_part(runtime, graph: bool, transfers: bool | None, wait: str | None) -> None:
+def test_a_request_is_timed_part_by_part(runtime, graph, transfers, wait) -> None:
     made = session(runtime, cuda_graph=graph, transfers=transfers, wait=wait)
     (stream,) = made.streams
     made.poison()

@@ -113,7 +113,7 @@ def test_fp16_that_would_be_invalid_names_its_control_flow(tmp_path: Path) -> No
         ("int8", "fp16", False),
     ],
 )
-def test_a_label_fits_the_types_or_is_refused(carried: str, label: str, fits: bool, tmp_path: Path) -> None:
+def test_a_label_fits_the_types_or_is_refused(carried: str, label: str, fits: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a column of the table
     path = save("cnn", tmp_path)
     if carried != "fp32":
         path = convert(path, recipe(carried, *OPS), feeds(), tmp_path / "typed.onnx").path
