@@ -8,6 +8,7 @@ ARGS ?=
 RESULTS ?= results
 PORT ?= 5000
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-rtx install-trt-names demo sweep plan ui publish doctor test test-gpu lint types layers check lock clean

@@ -40,15 +40,19 @@ def compare(reference_onnx: Path, feeds: Mapping[str, np.ndarray], outputs: Mapp
 
 
 def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> JsonDict:
-    """Error figures of ``found`` against ``expected``, float outputs pooled; see ``compare``."""
+    """Error figures of ``found`` against ``expected``, float outputs pooled; see ``compare``.
+
+    None where shapes differ (a detector may keep another number of boxes) or the reference is not finite.
+    """
+    unknown: JsonDict = dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
     names = [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in found]
-    if not names:
-        return dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
+    if not names or any(expected[name].shape != found[name].shape for name in names):
+        return unknown
     reference = np.concatenate([expected[name].astype(np.float64).ravel() for name in names])
     value = np.concatenate([found[name].astype(np.float64).ravel() for name in names])
     nonfinite = int(np.count_nonzero(~np.isfinite(value)))
-    if nonfinite:
-        return {"sqnr_db": None, "max_abs": None, "cosine": None, "top1_agreement": None, "nonfinite": nonfinite}
+    if nonfinite or not reference.size or not np.all(np.isfinite(reference)):
+        return {**unknown, "nonfinite": nonfinite}
     noise, signal = float(np.sum((reference - value) ** 2)), float(np.sum(reference**2))
     norms = float(np.linalg.norm(reference) * np.linalg.norm(value))
     return {
@@ -64,6 +68,6 @@ def _top1(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
     agree = [
         np.mean(reference.argmax(axis=1) == value.argmax(axis=1))
         for reference, value in pairs
-        if reference.ndim == 2 and reference.shape[1] >= _CLASSES_FROM  # noqa: PLR2004 - (batch, classes)
+        if reference.size and reference.ndim == 2 and reference.shape[1] >= _CLASSES_FROM  # noqa: PLR2004 - (batch, classes)
     ]
     return float(np.mean(agree)) if agree else None

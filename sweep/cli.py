@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -31,23 +32,30 @@ if TYPE_CHECKING:
     from sweep.plan import Plan
 
 
+_LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
+
+
 def run(arguments: Sequence[str]) -> int:
-    """Run a sweep; its exit code. Leaves by SystemExit where Hydra has answered by itself (--help)."""
+    """Run a sweep; its exit code."""
     if list(arguments) == ["--version"]:
         sys.stdout.write(f"sweep {__version__}\n")
         return 0
-    codes: list[int] = []
     try:
-        launcher.main(lambda asked: codes.append(_task(asked)), arguments)
+        asked = launcher.read(arguments)
+        return 0 if asked is None else _task(asked)
     except SweepError as error:
         sys.stderr.write(f"sweep: {error}\n")
         return 2
-    return codes[0] if codes else 0
+    except OSError as error:
+        sys.stderr.write(f"sweep: {error}; what was measured is kept, the same command measures the rest\n")
+        return 1
 
 
 def _task(asked: Asked) -> int:
     """Plan what was asked and run it, unless the plan is all that was asked; the exit code."""
-    console = Console(soft_wrap=False)
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
     made = plan.make(variants.from_config(config) for config in asked.configs)
     first = asked.configs[0]
     settings = variants.settings(first, asked.words)
@@ -103,6 +111,12 @@ def _conclude(console: Console, made: Plan, settings: Settings, publishing: Publ
 
 
 def _keep_request(settings: Settings, asked: Asked) -> None:
-    """config.json: the words of the request, so that the sweep can be asked for again."""
-    text = json.dumps({"name": settings.name, "overrides": list(asked.words)}, indent=1) + "\n"
+    """config.json: the words of the request and the first composed config, to ask for the sweep again."""
+    request = {
+        "name": settings.name,
+        "overrides": list(asked.words),
+        "combinations": len(asked.configs),
+        "first": dataclasses.asdict(asked.configs[0]),
+    }
+    text = json.dumps(request, indent=1) + "\n"
     write_atomic(settings.store.root / "config.json", text.encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import facts
-from sweep.tracking import default_uri, reachable
+from sweep.tracking import reachable, resolve_uri
+from sweep.tracking.uri import without_password
 
-_INSTALL = "pip install --extra-index-url https://pypi.nvidia.com"
+_NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,26 @@ def findings(results: Path) -> list[Finding]:
     """Everything that was looked for, in the order of the pipeline."""
     return [
         Finding("Python", sys.version.split()[0]),
-        _package("onnxruntime", "pip install onnxruntime"),
-        _package("onnx", "pip install onnx"),
+        _package("onnxruntime", _install("onnxruntime")),
+        _package("onnx", _install("onnx")),
         _gpu(),
         _device_nodes(),
-        _package("tensorrt", f"{_INSTALL} 'sweep[tensorrt]'   (NVIDIA's own index; needs a GPU to run)"),
-        _package("tensorrt-rtx", "pip install 'sweep[rtx]'"),
-        _package("cuda-python", "pip install 'cuda-python>=12.6'"),
-        _package("nvidia-ml-py", "pip install nvidia-ml-py"),
+        _package("tensorrt", _install(f"{_NVIDIA_INDEX} 'tensorrt>=10.3'")),
+        _package("tensorrt-rtx", _install("'tensorrt-rtx>=1.4'")),
+        _package("cuda-python", _install("'cuda-python>=12.6'")),
+        _package("nvidia-ml-py", _install("nvidia-ml-py")),
         _binary("nvidia-cuda-mps-control", "MPS control binary", "comes with the NVIDIA driver's compute utilities"),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
     ]
+
+
+def _install(what: str) -> str:
+    """The command that installs into the environment that is running."""
+    python = Path(sys.executable)
+    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{shown} -m pip install {what}"
 
 
 def _package(name: str, remedy: str) -> Finding:
@@ -80,23 +87,29 @@ def _device_nodes() -> Finding:
 
 
 def _tracking(results: Path) -> Finding:
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or default_uri(results.resolve())
+    uri = resolve_uri(None, results.resolve())
     problem = reachable(uri)
+    shown = without_password(uri)
     if problem is None:
-        return Finding("MLflow", uri)
-    return Finding("MLflow", None, f"{problem}; unset MLFLOW_TRACKING_URI to use sqlite in results/")
+        return Finding("MLflow", shown)
+    return Finding("MLflow", None, f"{shown}: {problem}; unset MLFLOW_TRACKING_URI to use sqlite in results/")
 
 
 def main() -> None:
     """Print the findings; exit code 1 if this machine cannot run the embedded default."""
     found = findings(Path("results"))
+    console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "what", "found", "to mend it"):
+    for name in ("", "what", "found"):
         table.add_column(name, overflow="fold")
     for item in found:
         mark = "[green]yes[/green]" if item.found else "[yellow]no[/yellow]"
-        table.add_row(mark, item.what, escape(item.found or "-"), escape(item.remedy))
-    Console().print(table)
+        table.add_row(mark, item.what, escape(item.found or "-"))
+    console.print(table)
+    console.print("What would mend what is missing:")
+    for item in found:
+        if item.remedy:
+            console.print(f"  {item.what}: {escape(item.remedy)}", highlight=False, soft_wrap=True)
     sys.exit(0 if all(item.found for item in found if item.what in {"onnxruntime", "onnx"}) else 1)
 
 

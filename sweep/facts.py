@@ -35,8 +35,8 @@ def machine() -> JsonDict:
         "host": platform.node(),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "numpy": importlib.metadata.version("numpy"),
-        "onnx": importlib.metadata.version("onnx"),
+        "numpy": _version("numpy"),
+        "onnx": _version("onnx"),
         "sweep": __version__,
         "git": _git(),
     }
@@ -54,6 +54,13 @@ def differing(before: JsonDict, now: JsonDict) -> list[str]:
         for name in COMPARED
         if before.get(name) is not None and now.get(name) is not None and before[name] != now[name]
     ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu() -> str | None:

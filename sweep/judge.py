@@ -9,7 +9,7 @@ from sweep import samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sweep.axes import JsonDict
     from sweep.record import Record, Store
@@ -22,35 +22,56 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
     if not points:
         return made
     closed = [point for point in points if point.kind == "closed"]
+    found = replace(
+        made,
+        peak=summary.closed_summary(closed) if closed else None,
+        points=[summary.open_summary(rung) for rung in _ladder(points)],
+    )
+    return _with_slo(found, points, slo) if slo else found
+
+
+def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
+    """The record of ``key`` judged by ``slo``; rewritten if that changes it. None if it cannot be read.
+
+    Without an SLO the record stays as it is, an earlier judgement included.
+    """
+    try:
+        found = store.read(key)
+    except RecordError:
+        return None
+    if slo is None or not found.points or _judged_by(found, slo):
+        return found
+    try:
+        points = samples.load(store.samples_path(key))
+    except RecordError:
+        return found
+    judged = _with_slo(found, points, slo)
+    store.write(judged)
+    return judged
+
+
+def _judged_by(found: Record, slo: tuple[str, float]) -> bool:
+    known = found.slo or {}
+    return (known.get("percentile"), known.get("limit_ms")) == (stats.PERCENTILES[slo[0]] * 100, slo[1])
+
+
+def _with_slo(found: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float]) -> Record:
+    verdicts = [point["verdict"] for point in found.points]
+    judged = summary.slo_summary(_ladder(points), verdicts, stats.PERCENTILES[slo[0]], slo[1])
+    return replace(found, slo=judged if verdicts else None)
+
+
+def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSamples]]:
+    """Open-loop samples by rung, lowest rate first; each with one entry a pass."""
     rungs: dict[int, list[samples.PointSamples]] = {}
     for point in points:
         if point.kind != "closed":
             rungs.setdefault(point.index, []).append(point)
-    ladder = [rungs[index] for index in sorted(rungs)]
-    return replace(
-        made,
-        peak=summary.closed_summary(closed) if closed else None,
-        points=[summary.open_summary(rung) for rung in ladder],
-        slo=summary.slo_summary(ladder, stats.PERCENTILES[slo[0]], slo[1]) if slo and ladder else None,
-    )
-
-
-def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
-    """The record of ``key`` judged by ``slo``; rewritten if that changes it. None if it cannot be read."""
-    try:
-        found = store.read(key)
-        if found.status not in {"ok", "invalid"}:
-            return found
-        judged = summarised(found, samples.load(store.samples_path(key)), slo)
-    except RecordError:
-        return None
-    if judged != found:
-        store.write(judged)
-    return judged
+    return [rungs[index] for index in sorted(rungs)]
 
 
 def light(record: Record) -> JsonDict | None:
-    """The lowest rung that has a p99 and was not spoilt by the generator or by overload."""
+    """The lowest rung that has a median and was not spoilt by the generator or by overload."""
     return next((point for point in record.points if _shown(point)), None)
 
 
@@ -69,4 +90,10 @@ def near(record: Record, fraction: float) -> JsonDict | None:
 
 
 def _shown(point: JsonDict) -> bool:
-    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p99"] is not None
+    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p50"] is not None
+
+
+def carried_tail(points: Iterable[JsonDict]) -> str | None:
+    """The highest percentile, up to p99, that any of the points carries; None for none."""
+    known = [point["latency_ms"] for point in points]
+    return next((name for name in ("p99", "p95", "p90", "p50") if any(item[name] is not None for item in known)), None)

@@ -27,7 +27,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import UNMEASURED, Config, help_lines
+from sweep.config import GROUPS, UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,15 +79,20 @@ class AllAtOnce(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Expand the overrides, compose, and call the task function with an ``Asked``."""
         words = [f"{key}={value}" for key, value in self._params.items()] + list(arguments)
-        overrides = OverridesParser.create(config_loader=self._loader).parse_overrides(words)
-        latest = {override.get_key_element(): override for override in overrides}
-        composed, values = _split(list(latest.values()), self._is_group)
+        parser = OverridesParser.create(config_loader=self._loader)
+        overrides = parser.parse_overrides(words)
+        latest = {_target(override): override for override in overrides}
+        for target, override in latest.items():
+            _refuse_misplaced(target, override)
+        composed, values = _split(list(latest.values()), self._is_group, parser)
         configs = tuple(
             config for groups in itertools.product(*composed) for config in _configs(self._compose(groups), values)
         )
+        if not configs:
+            raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
         experiments = [word for word in self._config.hydra.overrides.task if word.startswith("+experiment=")]
-        typed = {override.get_key_element(): override.input_line or "" for override in overrides}
-        measured = [word for key, word in typed.items() if key.partition(".")[0] not in UNMEASURED]
+        typed = {target: override.input_line or "" for target, override in latest.items()}
+        measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]
         self._task(Asked(configs=configs, words=tuple(dict.fromkeys([*experiments, *measured]))))
 
     def _is_group(self, key: str) -> bool:
@@ -108,8 +113,20 @@ def _composed(loader: Any, master: DictConfig, overrides: tuple[str, ...]) -> Di
 Choice = tuple[str, Any, str]  # key, value, as written
 
 
+def _target(override: Override) -> str:
+    """What an override sets, whether it is written ``key=``, ``+key=`` or ``++key=``."""
+    return f"{override.key_or_group}@{override.package}" if override.package else str(override.key_or_group)
+
+
+def _refuse_misplaced(target: str, override: Override) -> None:
+    """What belongs to the whole sweep cannot be swept."""
+    head = target.partition("@")[0].partition(".")[0].partition("/")[0]
+    if override.is_sweep_override() and head in {*UNMEASURED, "experiment"}:
+        raise ConfigError(f"{override.input_line}: {head} belongs to the whole sweep; give it one value")
+
+
 def _split(
-    overrides: Sequence[Override], is_group: Callable[[str], bool]
+    overrides: Sequence[Override], is_group: Callable[[str], bool], parser: OverridesParser
 ) -> tuple[list[list[str]], list[list[Choice]]]:
     """What Hydra has to compose (groups, fixed and added values), and the swept values that can be set after."""
     composed: list[list[str]] = []
@@ -123,8 +140,8 @@ def _split(
         elif is_group(key) or not is_plain_value(key):
             composed.append([f"{key}={text}" for text in override.sweep_string_iterator()])
         else:
-            pairs = zip(override.sweep_iterator(), override.sweep_string_iterator(), strict=True)
-            values.append([(key, value, f"{key}={text}") for value, text in pairs])
+            texts = [f"{key}={text}" for text in override.sweep_string_iterator()]
+            values.append([(key, parser.parse_override(text).value(), text) for text in texts])
     return composed, values
 
 
@@ -141,14 +158,15 @@ def _configs(composed: DictConfig, values: list[list[Choice]]) -> list[Config]:
     """
     made: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]  # the schema is its root
     _no_extra_keys(made)
-    if "${" in OmegaConf.to_yaml(composed):
+    written = [str(choice[1]) for choices in values for choice in choices]
+    if any("${" in text for text in (OmegaConf.to_yaml(composed), *written)):
         return [_resolved(copy.deepcopy(composed), chosen) for chosen in itertools.product(*values)]
     checked = [[(choice[0], _through(composed, choice)) for choice in choices] for choices in values]
     return [_replaced(made, dict(chosen)) for chosen in itertools.product(*checked)]
 
 
 def _resolved(config: DictConfig, chosen: tuple[Choice, ...]) -> Config:
-    for choice in chosen:
+    for choice in sorted(chosen, key=lambda item: "${" in str(item[1])):  # what they refer to comes first
         _through(config, choice)
     return OmegaConf.to_object(config)  # type: ignore[return-value]  # the schema is its root
 
@@ -183,21 +201,28 @@ def _no_extra_keys(config: Any, prefix: str = "") -> None:
             _no_extra_keys(value, f"{prefix}{name}.")
 
 
-def main(task: Callable[[Asked], None], argv: Sequence[str]) -> None:
-    """Let Hydra read ``argv`` and call ``task`` with what was asked.
+def read(argv: Sequence[str]) -> Asked | None:
+    """What was asked; None where Hydra has answered by itself (--help, --cfg).
 
     Raises:
         ConfigError: with one line for whatever Hydra or OmegaConf had to say.
     """
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
-    sys.argv = [sys.argv[0], *argv]
+    words = [word for word in argv if word not in {"-m", "--multirun"}]  # a sweep of one is a sweep too
+    for word in words:
+        if word.lstrip("+~").startswith(("hydra.", "hydra/")):
+            raise ConfigError(f"{word}: how Hydra runs is fixed here; commas sweep by themselves")
+    flags = any(word.startswith("-") for word in words)  # --help, --cfg and their kind go alone
+    sys.argv = [sys.argv[0], *([] if flags else ["--multirun"]), *words]
+    asked: list[Asked] = []
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(asked.append)()
     except MissingConfigException as error:
         raise ConfigError(_missing_choice(error)) from error
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explained(error)) from error
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError, AttributeError) as error:
+        raise ConfigError(_explained(error, argv)) from error  # Hydra asserts where it could say
+    return asked[0] if asked else None
 
 
 def conf_folder() -> Path:
@@ -233,21 +258,25 @@ def one_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, argv: Sequence[str]) -> str:
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({one_line(error)})"
+        return f"{error.override}: cannot be read ({' '.join(str(error).splitlines()[1:2])})"
     cause = error.__cause__ or error
     text = f"{error}\n{cause}"
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' not in|Key '([^']+)' is not in struct", text)
     if unknown:
         full = re.search(r"full_key: (\S+)", text)
         return _unknown_key(full.group(1) if full else next(name for name in unknown.groups() if name))
-    asked = re.search(r"Error merging override (\S+)", str(error))
-    return f"{asked.group(1)}: {one_line(cause)}" if asked else " ".join(str(cause).split())
+    asked = re.search(r"Error merging override ([^=\s]+)", str(error))
+    key = asked.group(1).lstrip("+") if asked else None
+    word = next((item for item in argv if key and item.lstrip("+").startswith(f"{key}=")), asked and asked.group(1))
+    return f"{word}: {one_line(cause)}" if word else f"{' '.join(argv)}: {one_line(cause)}"
 
 
 def _unknown_key(key: str) -> str:
-    known = [line.split()[0] for line in help_lines()]
+    if key == "experiment":
+        return "experiment: put a + before it, as in +experiment=quickstart"
+    known = [*GROUPS, *(line.split()[0] for line in help_lines())]
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]}?" if near else "`python -m sweep --help` lists the keys"
     return f"{key}: no such key; {hint}"

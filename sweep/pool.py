@@ -99,8 +99,9 @@ class Worker:
                 return Outcome(status="ok", result=event)
             if event["event"] == "error":
                 return self._raised(event)
-            self._stage = event.get("stage", self._stage)
-            on_event(event)
+            if event["event"] != "stray":
+                self._stage = event.get("stage", self._stage)
+                on_event(event)
 
     def _next_event(self, timeout_s: float) -> JsonDict | None:
         """The next event, ``{"event": "timeout"}``, or None when the child is gone."""
@@ -113,8 +114,15 @@ class Worker:
                 return None
             self._buffer += chunk
         line, _, self._buffer = self._buffer.partition(b"\n")
-        event: JsonDict = json.loads(line)
-        return event
+        try:
+            event: JsonDict = json.loads(line)
+            event["event"]
+        except (ValueError, TypeError, KeyError):  # printed before the worker took its stdout over, by a site's set-up
+            with self._stderr.open("ab") as log:
+                log.write(line + b"\n")
+            return {"event": "stray"}
+        else:
+            return event
 
     def _raised(self, event: JsonDict) -> Outcome:
         memory = event["kind"] == "MemoryError" or any(words in event["message"].lower() for words in _OUT_OF_MEMORY)
@@ -150,18 +158,18 @@ class Worker:
         self._release()
 
     def kill(self) -> None:
-        """End the child and every process it started: SIGTERM, then SIGKILL."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(self._process.pid, number)
-            except ProcessLookupError:
-                break
-            try:
-                self._process.wait(_GRACE_S)
-                break
-            except subprocess.TimeoutExpired:
-                continue
+        """End the child and every process it started: SIGTERM, and SIGKILL for what is left."""
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
         self._release()
+
+    def _signal(self, number: int) -> None:
+        """To the child's whole process group, which may outlive the child."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
 
     def _release(self) -> None:
         self._selector.close()

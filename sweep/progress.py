@@ -74,11 +74,13 @@ class Display:
         """A variant has its record."""
         style = _STYLES.get(record.status, "red")
         what = f"[{self._done}/{self._passes}] {escape(record.variant['label'])}"
-        self._console.print(f"{what}  [{style}]{record.status}[/{style}]  {escape(_gist(record))}", highlight=False)
+        self._console.print(
+            f"{what}  [{style}]{record.status}[/{style}]  {escape(_gist(record))}", highlight=False, soft_wrap=True
+        )
 
     def note(self, text: str) -> None:
         """One line that the user should know."""
-        self._console.print(f"note: {escape(text)}", highlight=False)
+        self._console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
 
 
 def _gist(record: Record) -> str:

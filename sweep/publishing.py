@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import TrackingError
@@ -32,6 +33,7 @@ class Publishing:
     def __init__(self, tracking: TrackingConfig, settings: Settings) -> None:
         self._enabled = tracking.enabled
         self._store = settings.store
+        self._results = settings.results
         self._uri = resolve_uri(tracking.uri, settings.results)
         artifacts = settings.results / "mlartifacts"
         self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
@@ -55,7 +57,8 @@ class Publishing:
         url = None if self._problem else self._send(records)
         if self._problem:
             return f"MLflow   {self._problem}; nothing is lost, `make publish` sends the records"
-        served = "" if is_http(self._uri) else "  (once `make ui` runs)"
+        elsewhere = "" if self._results == Path("results").resolve() else f" RESULTS={self._results}"
+        served = "" if is_http(self._uri) else f"  (once `make ui{elsewhere}` runs)"
         return f"MLflow   {url}{served}"
 
     def _send(self, records: Sequence[Record]) -> str | None:

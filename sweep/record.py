@@ -102,13 +102,13 @@ class Store:
         """
         return read(self.record_path(key))
 
-    def keys(self) -> list[str]:
+    def record_keys(self) -> list[str]:
         """Keys of the records on disk, sorted; their content is not looked at."""
         return sorted(path.stem for path in (self.root / "records").glob("*.json"))
 
     def readable(self) -> Iterator[Record]:
         """Every record that can be read, by key; a damaged one is passed over."""
-        for key in self.keys():
+        for key in self.record_keys():
             try:
                 yield self.read(key)
             except RecordError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from typing import TYPE_CHECKING
 
-from sweep import facts, samples
+from sweep import facts
 from sweep.backends import registry
 from sweep.errors import RecordError
 
@@ -36,9 +37,10 @@ def _standing(work: Work, settings: Settings) -> tuple[bool, str | None]:
         found = settings.store.read(work.key)
         if found.status in RETRIED or found.status == "unsupported":
             return False, None
-        samples.load(settings.store.samples_path(work.key))
     except RecordError as error:
         return False, f"{work.variant.label} is measured again: {error}"
+    if not zipfile.is_zipfile(settings.store.samples_path(work.key)):  # looks at its end only
+        return False, f"{work.variant.label} is measured again: its samples are gone or damaged"
     changed = facts.differing(found.facts, facts.of(registry.get(work.variant.backend)))
     if changed:
         names = ", ".join(f"{name} was {found.facts[name]}" for name in changed)

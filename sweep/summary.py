@@ -106,7 +106,7 @@ def closed_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
         rates = _stretch_rates(samples, WINDOWS)
         low, high = float(rates.min()), float(rates.max())
         if high > low * (1 + STABLE_WITHIN):
-            return "unstable", f"throughput moved {high / low - 1:.0%} between thirds of the window"
+            return "unstable", f"throughput moved between {low:,.0f} and {high:,.0f} samples/s in thirds of the window"
     return _tail_verdict(passes)
 
 
@@ -199,18 +199,20 @@ def _carried_tail(count: int) -> str | None:
     )
 
 
-def slo_summary(points: Sequence[Sequence[PointSamples]], p: float, limit_ms: float) -> JsonDict:
+def slo_summary(
+    points: Sequence[Sequence[PointSamples]], verdicts: Sequence[str], p: float, limit_ms: float
+) -> JsonDict:
     """The record's ``slo``: the highest rung of the ladder that holds the SLO at 99% confidence.
 
-    ``points`` holds the passes of each rung, lowest rate first. ``next_ips`` is the lowest rung that
-    did not hold, so the capacity lies between the two; None means that no rung failed.
+    ``points`` holds the passes of each rung, lowest rate first, ``verdicts`` what ``open_verdict`` said of it.
+    ``next_ips`` is the lowest rung that did not hold, so the capacity lies between the two; None means that no
+    rung failed.
     """
     capacity = confidence = following = None
     monotonic = True
-    for passes in points:
+    for passes, verdict in zip(points, verdicts, strict=True):
         rate = (passes[0].offered_rps or 0.0) * passes[0].batch
         latency = np.concatenate([samples.latency_ms for samples in passes])
-        verdict, _ = open_verdict(passes)
         sure = stats.slo_confidence(latency, p, limit_ms) if len(latency) else 0.0
         if verdict in {"overloaded", "invalid"} or sure < stats.CONFIDENCE:
             following = rate if following is None else following

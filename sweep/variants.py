@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -77,8 +78,7 @@ def from_config(config: Config) -> Variant:
 
 def settings(config: Config, words: Sequence[str]) -> Settings:
     """Where and how the sweep runs; its name is made from ``words`` when none is given."""
-    if config.timeout_s <= 0:
-        raise ConfigError(f"timeout_s={config.timeout_s:g}: must be above 0")
+    _above_zero(timeout_s=config.timeout_s)
     name = config.name if config.name is not None else slug(words)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
@@ -106,8 +106,7 @@ def slo(config: SloConfig) -> tuple[str, float] | None:
     if len(given) > 1:
         raise ConfigError(f"slo: {' and '.join(f'{name}_ms' for name in given)} are set; set one")
     for name, limit in given.items():
-        if not limit > 0:
-            raise ConfigError(f"slo.{name}_ms={limit:g}: must be above 0")
+        _above_zero(**{f"slo.{name}_ms": limit})
         return name, limit
     return None
 
@@ -150,7 +149,12 @@ def _input(name: str, given: object) -> InputFix:
     for size in shape or ():
         if size != "batch" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise ConfigError(f"model.inputs.{name}.shape: {size!r} is neither a size nor the word batch")
-    return InputFix(name=name, shape=None if shape is None else tuple(shape), low=low, high=high)
+    return InputFix(
+        name=name,
+        shape=None if shape is None else tuple(shape),
+        low=None if low is None else float(low),
+        high=None if high is None else float(high),
+    )
 
 
 def _precision(config: PrecisionConfig) -> Precision:
@@ -158,6 +162,8 @@ def _precision(config: PrecisionConfig) -> Precision:
         raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
     if config.dtype in {"int8", "fp8"}:
         _at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
+    if config.name in _DTYPES and config.name != config.dtype:
+        raise ConfigError(f"precision.name={config.name} on dtype {config.dtype} is a wrong label; use another name")
     return Precision(
         name=config.name,
         dtype=config.dtype,
@@ -205,6 +211,8 @@ def _script(config: BackendConfig) -> Script | None:
     _at_least(0, **{"backend.script.sample_us": script.sample_us})
     if script.distribution not in {"constant", "exponential"}:
         raise ConfigError(f"backend.script.distribution={script.distribution}: constant or exponential")
+    if script.raise_at not in {None, "build", "load", "measure"}:
+        raise ConfigError(f"backend.script.raise_at={script.raise_at}: build, load or measure")
     return Script(
         service_us=script.service_us,
         sample_us=script.sample_us,
@@ -221,6 +229,7 @@ def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
     _at_least(1, **{"load.depth": config.depth, "load.min_requests": config.min_requests})
     _at_least(0, **{"load.warmup_s": config.warmup_s})
     _above_zero(**{"load.min_s": config.min_s, "load.max_wait_s": config.max_wait_s})
+    _above_zero(**{"load.max_s": config.max_s})
     if config.max_s < config.min_s:
         raise ConfigError(f"load.max_s={config.max_s:g} is shorter than load.min_s={config.min_s:g}")
     if config.kind in {"poisson", "constant"} and not config.rates_ips:
@@ -228,7 +237,8 @@ def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
     if config.kind == "curve" and not config.fractions:
         raise ConfigError("load.fractions is empty; load.kind=closed measures the peak alone")
     for key, values in (("fractions", config.fractions), ("rates_ips", config.rates_ips)):
-        _above_zero(**{f"load.{key}": min(values, default=1.0)})
+        for value in values:
+            _above_zero(**{f"load.{key}": value})
     return LoadAxes(
         kind=config.kind,
         arrivals=config.arrivals,
@@ -247,11 +257,11 @@ def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
 
 def _at_least(least: int, **values: float) -> None:
     for name, value in values.items():
-        if not value >= least:
+        if not (math.isfinite(value) and value >= least):
             raise ConfigError(f"{name}={value}: must be {least} or more")
 
 
 def _above_zero(**values: float) -> None:
     for name, value in values.items():
-        if not value > 0:
+        if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{name}={value:g}: must be above 0")

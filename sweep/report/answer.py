@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.judge import near
+from sweep.judge import carried_tail, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.record import Record
+
+
+_CERTAIN = 0.999
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,15 +81,17 @@ def capacity(record: Record) -> Ranked | None:
 
 def _peak_text(best: Ranked) -> str:
     text = f"Most samples/s: {best.record.variant['label']} at {best.value:,.0f}"
-    calm = near(best.record, 0.8)
-    if calm is not None:
-        text += f" (p99 {calm['latency_ms']['p99']:.3g} ms at {calm['achieved_ips']:,.0f})"
+    busy = near(best.record, 0.8)
+    tail = carried_tail([busy] if busy else [])
+    if busy is not None and tail is not None:
+        text += f" ({tail} {busy['latency_ms'][tail]:.3g} ms at {busy['achieved_ips']:,.0f})"
     return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; nothing is measured again."
 
 
 def _capacity_text(best: Ranked, slo: tuple[str, float]) -> str:
     found = best.record.slo or {}
-    held = f"{best.value:,.0f} samples/s keep {slo[0]} <= {slo[1]:g} ms ({found['confidence']:.1%} confidence)"
+    sure = "over 99.9%" if found["confidence"] > _CERTAIN else f"{found['confidence']:.1%}"
+    held = f"{best.value:,.0f} samples/s keep {slo[0]} <= {slo[1]:g} ms ({sure} confidence)"
     above = f"the next rung, {found['next_ips']:,.0f}, did not" if found["next_ips"] else "no rung failed: ask for more"
     uneven = "" if found["monotonic"] else " A rung above it held again: the curve is not monotonic."
     return f"Take {best.record.variant['label']}: {held}; {above}.{uneven}"

@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")  # Okabe-Ito
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_SYMBOLS = {"ok": "circle", "unstable": "circle-open", "short": "diamond-open", "invalid": "x-thin-open"}
+_SYMBOLS = {
+    "ok": "circle",
+    "unstable": "circle-open",
+    "short": "diamond-open",
+    "overloaded": "triangle-up-open",
+}
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
  body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }}
  .answer {{ background: #eef4fb; border-left: 4px solid #0072b2; padding: .7rem 1rem; }}
  table {{ border-collapse: collapse; margin: 1rem 0; }} td, th {{ padding: .25rem .8rem; text-align: right; }}
- th {{ border-bottom: 1px solid #999; }} td:first-child, th:first-child {{ text-align: left; }}
+ th {{ border-bottom: 1px solid #999; }}
+ td:first-child, th:first-child, td:last-child, th:last-child {{ text-align: left; }}
+ td:first-child {{ white-space: nowrap; }}
  .note {{ color: #555; }}
 </style></head><body>
 <h1>{title}</h1>
@@ -31,8 +38,9 @@ _PAGE = """<!doctype html>
 {figures}
 {table}
 <p class="note">Latency runs from the scheduled arrival to the completion that the host saw. Filled points count in
-full; circles are unstable, diamonds ended short of the asked count, crosses were held up by the load generator.
-Overloaded points lie past the knee and are left out of the curves. Bars are 95% intervals.</p>
+full; circles are unstable, diamonds ended short of the asked count, triangles are overloaded: past the knee, where the
+latency grows for as long as the load lasts. Points that the load generator held up are left out. Bars are 95%
+intervals.</p>
 <p class="note">{facts}</p>
 </body></html>
 """
@@ -40,7 +48,7 @@ Overloaded points lie past the knee and are left out of the curves. Bars are 95%
 
 def write(path: Path, title: str, records: Sequence[Record], slo: tuple[str, float] | None) -> Path:
     """Write the page to ``path``, atomically; the path."""
-    figures = [figure(records, "p99", log=True, slo=slo), figure(records, "p50", log=False, slo=slo)]
+    figures = [figure(records, "p99", slo), figure(records, "p50", slo)]
     drawn = [
         item.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"curve{number}")
         for number, item in enumerate(figures)
@@ -56,7 +64,7 @@ def write(path: Path, title: str, records: Sequence[Record], slo: tuple[str, flo
     return path
 
 
-def figure(records: Sequence[Record], percentile: str, *, log: bool, slo: tuple[str, float] | None) -> Any:
+def figure(records: Sequence[Record], percentile: str, slo: tuple[str, float] | None) -> Any:
     """Latency percentile over achieved throughput, one line a variant; a plotly figure."""
     import plotly.graph_objects as go
 
@@ -68,8 +76,8 @@ def figure(records: Sequence[Record], percentile: str, *, log: bool, slo: tuple[
     drawn.update_layout(
         title=f"{percentile} latency at throughput",
         xaxis_title="achieved samples/s",
-        yaxis_title=f"{percentile} latency, ms",
-        yaxis_type="log" if log else "linear",
+        yaxis_title=f"{percentile} latency, ms (log)",
+        yaxis_type="log",
         xaxis_rangemode="tozero",
         template="plotly_white",
         height=480,
@@ -79,11 +87,11 @@ def figure(records: Sequence[Record], percentile: str, *, log: bool, slo: tuple[
 
 
 def curve(record: Record, percentile: str) -> list[dict[str, Any]]:
-    """The points of a record that belong on a curve: not overloaded, and the count carries the percentile."""
+    """The points of a record that belong on a curve: not invalid, and the count carries the percentile."""
     return [
         point
         for point in record.points
-        if point["verdict"] != "overloaded"
+        if point["verdict"] != "invalid"
         and point["latency_ms"][percentile] is not None
         and point["achieved_ips"] is not None
     ]

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.judge import light, near
+from sweep.judge import carried_tail, light, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +48,12 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     """One row a variant, the one to take marked, then the answer in words."""
     varying = [axis for axis in _AXES if len({str(record.variant.get(axis)) for record in records}) > 1]
     shown = varying or ["model", "precision", "batch"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    tail = carried_tail(point for record in records for point in record.points) or "p99"
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("")
     for axis in shown:
         table.add_column(axis, no_wrap=True)
-    for name in ("status", "peak\nsamples/s", "p50 ms\nlight", "p99 ms\nlight", "p99 ms\nat 80%"):
+    for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     if slo:
         table.add_column(f"samples/s at\n{slo[0]} <= {slo[1]:g} ms", justify="right")
@@ -60,7 +61,7 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     notes: list[str] = []
     for record in records:
         mark = ">" if found.best is record else "=" if record in found.tied else ""
-        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, slo))
+        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo))
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
@@ -77,18 +78,18 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
                 if note not in notes:
                     notes.append(note)
                 text += "*" * (notes.index(note) + 1)
-        cells.append(text)
+        cells.append(escape(text))
     return cells
 
 
-def _cells(record: Record, slo: tuple[str, float] | None) -> list[str]:
+def _cells(record: Record, tail: str, slo: tuple[str, float] | None) -> list[str]:
     calm, busy = light(record), near(record, 0.8)
     cells = [
         record.status,
         _number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
         _latency(calm, "p50"),
-        _latency(calm, "p99"),
-        _latency(busy, "p99"),
+        _latency(calm, tail),
+        _latency(busy, tail),
     ]
     if slo:
         cells.append(_number(record.slo["capacity_ips"] if record.slo else None, "{:,.0f}"))
@@ -98,7 +99,7 @@ def _cells(record: Record, slo: tuple[str, float] | None) -> list[str]:
 
 def _latency(point: dict[str, Any] | None, percentile: str) -> str:
     """In ms; ``~`` before it where the point is not ok."""
-    if point is None:
+    if point is None or point["latency_ms"][percentile] is None:
         return "-"
     return f"{'' if point['verdict'] == 'ok' else '~'}{point['latency_ms'][percentile]:.3g}"
 

@@ -45,7 +45,7 @@ def sweep_folders(results: Path) -> dict[str, Path]:
 def _publish(store: Store, publisher: Publisher) -> None:
     records = list(store.readable())
     done = publisher.publish(records, store)
-    damaged = len(store.keys()) - len(records)
+    damaged = len(store.record_keys()) - len(records)
     unread = f", {damaged} cannot be read" if damaged else ""
     print(f"{store.root.name}: {done.sent} sent, {done.unchanged} unchanged{unread} ({done.seconds:.1f} s)")  # noqa: T201 - a command's answer
     if done.url:

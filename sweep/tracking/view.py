@@ -123,7 +123,7 @@ def _charts(axes: list[str]) -> list[JsonDict]:
     peak, tail = ({"key": name, "type": "METRIC"} for name in RESULTS)
     return [
         _line("p99", "p99 latency (ms, log) at throughput (samples/s)", "log"),
-        _line("p50", "p50 latency (ms) at throughput (samples/s)", "linear"),
+        _line("p50", "p50 latency (ms, log) at throughput (samples/s)", "log"),
         _chart("SCATTER", "p99 at 80% load against peak throughput", xaxis=peak, yaxis=tail),
         _chart("BAR", "peak throughput (samples/s)", uuid="peak", metricKey=RESULTS[0]),
         _chart("PARALLEL", "axes to results", selectedParams=axes, selectedMetrics=list(RESULTS), showAllRuns=True),

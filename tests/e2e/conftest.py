@@ -75,7 +75,7 @@ class Cli:
 
     def records(self) -> list[Record]:
         """Every record of every sweep; all must be readable."""
-        return [store.read(key) for store in self.stores() for key in store]
+        return [store.read(key) for store in self.stores() for key in store.record_keys()]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_a_record_comes_back_as_it_was(tmp_path) -> None:
     store = Store(tmp_path / "s")
     store.write(a_record(points=[{"offered_ips": 1.5}]))
     assert store.read("abc") == a_record(points=[{"offered_ips": 1.5}])
-    assert store.keys() == ["abc"]
+    assert store.record_keys() == ["abc"]
     assert [path.name for path in (tmp_path / "s" / "records").iterdir()] == ["abc.json"]
 
 
@@ -64,7 +64,7 @@ def test_a_number_that_json_cannot_hold_never_reaches_the_disk(tmp_path) -> None
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         store.write(a_record(wall_s=float("nan")))
-    assert store.keys() == []
+    assert store.record_keys() == []
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_scraps(tmp_path, monkeypatch) -> None:

@@ -1,0 +1,116 @@
+"""Known errors give known figures."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.accuracy import errors
+
+NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
+RNG = np.random.default_rng(1)
+
+
+def floats(*shape):
+    return RNG.standard_normal(shape)
+
+
+@given(st.floats(-20, 120), st.integers(0, 999), st.floats(1e-3, 1e3))
+def test_noise_of_a_known_power_gives_its_sqnr(asked_db, seed, scale) -> None:
+    rng = np.random.default_rng(seed)
+    reference, noise = rng.standard_normal((2, 3, 7)) * scale
+    noise *= np.linalg.norm(reference) / np.linalg.norm(noise) / 10 ** (asked_db / 20)
+    found = errors({"y": reference}, {"y": reference + noise})
+    assert found["sqnr_db"] == pytest.approx(asked_db, abs=1e-3)
+    assert found["max_abs"] == pytest.approx(np.abs(noise).max(), rel=1e-3)
+    assert found["nonfinite"] == 0
+
+
+def test_equal_outputs_have_no_sqnr_and_full_agreement() -> None:
+    reference = floats(4, 10)
+    found = errors({"y": reference}, {"y": reference.copy()})
+    assert found == {"sqnr_db": None, "max_abs": 0.0, "cosine": pytest.approx(1), "top1_agreement": 1.0, "nonfinite": 0}
+
+
+def test_outputs_are_pooled() -> None:
+    expected = {"a": np.array([3.0, 0.0]), "b": np.array([[0.0, 4.0]])}
+    found = errors(expected, {"a": np.array([3.0, 0.5]), "b": np.array([[0.0, 4.0]])})
+    assert found["sqnr_db"] == pytest.approx(10 * math.log10(25 / 0.25))
+    assert found["max_abs"] == 0.5
+    assert errors(expected, {"a": -expected["a"], "b": -expected["b"]})["cosine"] == pytest.approx(-1)
+
+
+def test_half_precision_is_compared_in_double() -> None:
+    reference = np.full((2, 4), 6e4, dtype=np.float32)
+    found = errors({"y": reference}, {"y": (reference / 2).astype(np.float16)})
+    assert found["max_abs"] == pytest.approx(3e4, rel=1e-3)
+    assert found["sqnr_db"] == pytest.approx(10 * math.log10(4), abs=1e-2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_values_are_counted_and_nothing_else_is_said(bad) -> None:
+    value = floats(2, 5)
+    value[0, 1] = value[1, 4] = bad
+    assert errors({"y": floats(2, 5)}, {"y": value}) == {**NOTHING, "nonfinite": 2}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_reference_that_is_not_finite_still_makes_a_record(bad) -> None:
+    """A masked logit is -inf in fp32 and may be the lowest float16 in another library."""
+    reference = floats(2, 5)
+    reference[0, 0] = bad
+    json.dumps(errors({"y": reference}, {"y": floats(2, 5)}), allow_nan=False)
+
+
+def test_a_silent_reference_has_no_ratio() -> None:
+    found = errors({"y": np.zeros((1, 3))}, {"y": np.full((1, 3), 0.1)})
+    assert (found["sqnr_db"], found["cosine"]) == (None, None)
+    assert found["max_abs"] == pytest.approx(0.1)
+
+
+def test_top1_is_the_share_of_samples() -> None:
+    reference = np.eye(4)
+    value = reference.copy()
+    value[2] = [9, 0, 0, 0]
+    assert errors({"y": reference}, {"y": value})["top1_agreement"] == 0.75
+
+
+def test_top1_averages_over_outputs_that_are_scores() -> None:
+    same, other = np.eye(2), np.eye(2)[::-1]
+    expected = {"a": same, "b": same, "map": floats(2, 3, 3)}
+    assert errors(expected, {**expected, "b": other})["top1_agreement"] == 0.5
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1), (2, 4, 4), ()])
+def test_other_shapes_have_no_top1(shape) -> None:
+    reference = np.ones(shape)
+    assert errors({"y": reference}, {"y": reference * 1.1})["top1_agreement"] is None
+
+
+def test_integers_and_missing_outputs_are_left_out() -> None:
+    reference = floats(3, 4)
+    expected = {"ids": np.arange(3), "scores": reference, "gone": floats(2)}
+    alone = errors({"scores": reference}, {"scores": reference * 1.01})
+    assert errors(expected, {"ids": np.arange(3) + 9, "scores": reference * 1.01}) == alone
+    assert errors({"ids": np.arange(3)}, {"ids": np.arange(3)}) == NOTHING
+    assert errors({"y": reference}, {}) == NOTHING
+
+
+def test_an_empty_output_is_no_error() -> None:
+    """Detectors that find nothing give (0, 6)."""
+    found = errors({"boxes": np.zeros((0, 6))}, {"boxes": np.zeros((0, 6))})
+    assert found["sqnr_db"] is None
+    reference = floats(3, 4)
+    both = errors({"boxes": np.zeros((0, 6)), "y": reference}, {"boxes": np.zeros((0, 6)), "y": reference})
+    assert both["max_abs"] == 0.0
+    assert both["top1_agreement"] == 1.0
+
+
+def test_outputs_of_another_shape_do_not_throw_the_measurement_away() -> None:
+    """A detector may keep another number of boxes in another precision."""
+    found = errors({"boxes": floats(5, 6)}, {"boxes": floats(4, 6)})
+    assert found["sqnr_db"] is None
+    assert found["top1_agreement"] is None

@@ -1,0 +1,315 @@
+"""Values that types cannot check, names of sweeps, and what a user says of their own model's inputs."""
+
+import sys
+
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from sweep import launcher, variants
+from sweep.axes import InputFix, engine_key, variant_key
+from sweep.config import BackendConfig, Config, ScriptConfig
+from sweep.errors import ConfigError, ModelError
+
+INF, NAN = float("inf"), float("nan")
+
+
+def config(**values):
+    """A config with values at dotted keys, ``load__min_s`` for ``load.min_s``."""
+    made = Config(backend=BackendConfig(name="simulated", script=ScriptConfig()))
+    for key, value in values.items():
+        *path, last = key.split("__")
+        target = made
+        for part in path:
+            target = getattr(target, part)
+        setattr(target, last, value)
+    return made
+
+
+def test_a_config_becomes_the_axes_it_asks_for() -> None:
+    made = variants.from_config(
+        config(
+            batch=8,
+            streams=2,
+            clients=3,
+            mps=50,
+            cuda_graph=True,
+            seed=4,
+            repeats=5,
+            backend__intra_op_threads=6,
+            load__fractions=[0.9, 0.2],
+        )
+    )
+    assert made.engine.batch == 8
+    assert (made.session.streams, made.session.clients, made.session.mps, made.session.cuda_graph) == (2, 3, 50, True)
+    assert made.session.intra_op_threads == 6
+    assert made.session.script
+    assert (made.load.seed, made.load.repeats, made.load.fractions) == (4, 5, (0.2, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"batch": 0}, "batch=0: must be 1 or more"),
+        ({"streams": 0}, "streams=0: "),
+        ({"clients": -1}, "clients=-1: "),
+        ({"repeats": 0}, "repeats=0: "),
+        ({"seed": -1}, "seed=-1: must be 0 or more"),
+        ({"mps": 0}, "mps=0: a percentage from 1 to 100"),
+        ({"mps": 101}, "mps=101: "),
+        ({"backend__name": "abacus"}, "backend=abacus: no such backend; there are: auto, "),
+        ({"backend__intra_op_threads": 0}, "backend.intra_op_threads=0: "),
+        ({"backend__script__service_us": 0.0}, "backend.script.service_us=0: must be above 0"),
+        ({"backend__script__sample_us": -1.0}, "backend.script.sample_us=-1.0: "),
+        ({"backend__script__distribution": "zipf"}, "backend.script.distribution=zipf: constant or exponential"),
+        ({"backend__script__raise_at": "lunch"}, "backend.script.raise_at=lunch: "),
+        ({"precision__dtype": "fp12"}, "precision.dtype=fp12: no such type; there are: fp32, "),
+        ({"precision__dtype": "int8"}, "precision.calibration_batches=0: "),
+        ({"precision__dtype": "fp8", "precision__calibration_batches": 0}, "precision.calibration_batches=0: "),
+        ({"load__kind": "bursts"}, "load.kind=bursts: no such kind; there are: curve, closed, poisson, constant"),
+        ({"load__arrivals": "bursts"}, "load.arrivals=bursts: no such kind; "),
+        ({"load__depth": 0}, "load.depth=0: "),
+        ({"load__min_requests": 0}, "load.min_requests=0: "),
+        ({"load__warmup_s": -0.1}, "load.warmup_s=-0.1: "),
+        ({"load__min_s": 0.0}, "load.min_s=0: must be above 0"),
+        ({"load__max_wait_s": 0.0}, "load.max_wait_s=0: "),
+        ({"load__min_s": 3.0, "load__max_s": 2.0}, "load.max_s=2 is shorter than load.min_s=3"),
+        ({"load__kind": "poisson"}, "load.kind=poisson needs load.rates_ips"),
+        ({"load__kind": "constant"}, "load.kind=constant needs load.rates_ips"),
+        ({"load__fractions": []}, "load.fractions is empty"),
+        ({"load__fractions": [0.5, 0.0]}, "load.fractions=0: must be above 0"),
+        ({"load__kind": "poisson", "load__rates_ips": [100.0, -5.0]}, "load.rates_ips=-5: "),
+        ({"model__name": "resnet51"}, "resnet51"),
+        ({"model__inputs": {"x": {"low": 0}}}, "model.inputs: tiny_cnn is built here"),
+    ],
+)
+def test_a_value_out_of_range_is_one_line_with_key_and_value(values, line) -> None:
+    with pytest.raises((ConfigError, ModelError)) as caught:
+        variants.from_config(config(**values))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *(
+            {key: bad}
+            for key in ("load__warmup_s", "load__min_s", "load__max_wait_s", "load__max_s")
+            for bad in (INF, NAN)
+        ),
+        {"load__min_s": INF, "load__max_s": INF},
+        {"load__fractions": [1.0, NAN]},
+        {"load__fractions": [INF]},
+        {"load__kind": "poisson", "load__rates_ips": [5.0, NAN]},
+        {"load__kind": "poisson", "load__rates_ips": [INF]},
+        {"backend__script__service_us": INF},
+        {"backend__script__sample_us": NAN},
+    ],
+)
+def test_a_load_that_is_no_number_is_refused_before_it_is_measured(values) -> None:
+    """A record cannot hold it, so the sweep would end in a traceback once the first variant was measured."""
+    with pytest.raises(ConfigError, match=r"load\.|backend\.script\."):
+        variants.from_config(config(**values))
+
+
+@pytest.mark.parametrize("values", [{"timeout_s": INF}, {"timeout_s": NAN}, {"slo__p99_ms": INF}])
+def test_a_setting_that_is_no_number_is_refused(values) -> None:
+    with pytest.raises(ConfigError, match=r"timeout_s|slo\.p99_ms"):
+        variants.settings(config(**values), [])
+
+
+@pytest.mark.parametrize(
+    "values", [{"load__kind": "closed", "load__fractions": []}, {"mps": 1}, {"mps": 100}, {"seed": 0}]
+)
+def test_the_ends_of_the_ranges_are_in(values) -> None:
+    variants.from_config(config(**values))
+
+
+def test_what_a_kind_of_load_does_not_use_is_not_in_its_key() -> None:
+    closed = [config(load__kind="closed", load__fractions=rungs) for rungs in ([0.5], [0.7, 0.9])]
+    assert len({variant_key(variants.from_config(item)) for item in closed}) == 1
+    curves = [config(load__fractions=rungs) for rungs in ([0.5, 0.7], [0.7, 0.5], [0.5])]
+    assert len({variant_key(variants.from_config(item)) for item in curves}) == 2
+
+
+words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=8)
+
+
+@given(words)
+def test_a_slug_is_a_name_that_settings_take(asked) -> None:
+    name = variants.slug(asked)
+    assert variants.settings(config(), asked).name == name
+    assert len(name) <= 70
+    assert name == variants.slug(list(asked))
+
+
+@given(words, st.randoms())
+def test_the_tail_of_a_slug_knows_what_was_asked_and_not_its_order(asked, rng) -> None:
+    shuffled = rng.sample(asked, len(asked))
+    tail = variants.slug(asked).rpartition("-")[2]
+    assert variants.slug(shuffled).rpartition("-")[2] == tail
+    assert variants.slug([*asked, "batch=77"]).rpartition("-")[2] != tail
+
+
+def test_slugs_are_readable_and_stable() -> None:
+    assert variants.slug(["precision=fp16,int8", "batch=1,8,32"]) == "precision-fp16-int8_batch-1-8-32-4fe3ed"
+    assert variants.slug([]).startswith("defaults-")
+    assert variants.slug(["+experiment=quickstart"]).startswith("experiment-quickstart-")
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", ".hidden", "a b", "cache", "reference", "mlartifacts", "x" * 101, "a\n"]
+)
+def test_a_name_that_is_no_plain_folder_is_refused(name) -> None:
+    with pytest.raises(ConfigError, match="letters, digits"):
+        variants.settings(config(name=name), [])
+
+
+def test_settings_hold_what_was_given(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = variants.settings(config(name="my.run-1", results="out", force=True, seed=3, slo__p99_ms=5.0), ["batch=1"])
+    assert (made.name, made.force, made.seed, made.slo) == ("my.run-1", True, 3, ("p99", 5.0))
+    assert made.results == tmp_path / "out"
+    assert made.store.root == tmp_path / "out" / "my.run-1"
+
+
+@pytest.mark.parametrize("values", [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}])
+def test_settings_out_of_range_are_refused(values) -> None:
+    with pytest.raises(ConfigError, match="must be above 0"):
+        variants.settings(config(**values), [])
+
+
+def test_one_slo_at_a_time() -> None:
+    with pytest.raises(ConfigError, match=r"p50_ms and p999_ms are set; set one"):
+        variants.slo(config(slo__p50_ms=1.0, slo__p999_ms=2.0).slo)
+    assert variants.slo(config().slo) is None
+
+
+def saved(path, name):
+    """A file with one float input of that name, (batch, features), both free."""
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["N", "F"]) for end in (name, "y")]
+    graph = helper.make_graph([helper.make_node("Relu", [name], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture
+def hydra(monkeypatch, tmp_path):
+    """What the launcher changes in this process is put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sweep"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+
+@pytest.fixture
+def file(tmp_path, hydra):
+    """A file with one input called ``x``."""
+    del hydra
+    return saved(tmp_path / "net.onnx", "x")
+
+
+def typed(*argv):
+    """The variants of a command line."""
+    asked = launcher.read(["backend=simulated", *argv])
+    assert asked is not None
+    return [variants.from_config(item) for item in asked.configs]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["+model.inputs={x:{shape:[batch,16],low:-1,high:2}}"],
+        ["+model.inputs.x.shape=[batch,16]", "+model.inputs.x.low=-1", "+model.inputs.x.high=2"],
+    ],
+)
+def test_both_ways_to_say_an_input_mean_the_same(file, words) -> None:
+    (made,) = typed(f"model.path={file}", *words)
+    assert made.onnx.model.inputs == (InputFix(name="x", shape=("batch", 16), low=-1, high=2),)
+    assert made.onnx.model.name == "net"
+    assert made.onnx.model.digest
+
+
+@pytest.mark.parametrize(("name", "typed_as"), [("x:0", r"x\:0"), ("input.1", "input.1"), ("a/b", "a/b")])
+def test_names_that_exporters_give_go_in_braces(tmp_path, hydra, name, typed_as) -> None:
+    del hydra
+    path = saved(tmp_path / "net.onnx", name)
+    (made,) = typed(f"model.path={path}", f"+model.inputs={{{typed_as}:{{shape:[batch,16]}}}}")
+    assert made.onnx.model.inputs == (InputFix(name=name, shape=("batch", 16)),)
+
+
+def test_an_input_can_be_swept(file) -> None:
+    made = typed(f"model.path={file}", "+model.inputs.x.shape=[batch,16],[batch,32]")
+    assert [item.onnx.model.inputs[0].shape for item in made] == [("batch", 16), ("batch", 32)]
+    assert len({engine_key(item) for item in made}) == 2
+
+
+@pytest.mark.parametrize(
+    ("given_", "line"),
+    [
+        ({"shpe": [1]}, "model.inputs.x: shpe is not known; there are: high, low, shape"),
+        ([1, 2], "model.inputs.x: [1, 2] is not known"),
+        ({"shape": 16}, "model.inputs.x.shape=16: must be a list"),
+        ({"shape": ["batch", 0]}, "model.inputs.x.shape: 0 is neither a size nor the word batch"),
+        ({"shape": ["batch", 16.0]}, "model.inputs.x.shape: 16.0 is neither"),
+        ({"shape": ["batch", True]}, "model.inputs.x.shape: True is neither"),
+        ({"shape": ["batch", "seq"]}, "model.inputs.x.shape: 'seq' is neither"),
+        ({"shape": ["batch"]}, "x"),
+        ({"shape": ["batch", 16], "low": "a"}, "model.inputs.x.low=a: must be a number"),
+        ({"shape": ["batch", 16], "high": True}, "model.inputs.x.high=True: must be a number"),
+        ({"shape": ["batch", 16], "low": INF}, "x"),
+        ({"shape": ["batch", 16], "low": NAN}, "x"),
+        ({"shape": ["batch", 16], "low": 2, "high": 1}, "x"),
+    ],
+)
+def test_a_wrong_input_is_one_line(file, given_, line) -> None:
+    with pytest.raises((ConfigError, ModelError)) as caught:
+        variants.from_config(config(model__path=str(file), model__inputs={"x": given_}))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_inputs_are_one_set_however_they_are_ordered(file) -> None:
+    one = {"x": {"shape": ["batch", 16], "low": 0, "high": 1}}
+    other = {"x": {"high": 1, "low": 0, "shape": ["batch", 16]}}
+    keys = {
+        variant_key(variants.from_config(config(model__path=str(file), model__inputs=item))) for item in (one, other)
+    }
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("load.min_s=1", "load.min_s=1.0"),
+        ("load.fractions=[1]", "load.fractions=[1.0]"),
+        ("load.fractions=[1],[2]", "load.fractions=[1.0],[2.0]"),
+        ("load.min_s=1,2", "load.min_s=1.0,2.0"),
+        ("backend.script.service_us=7", "backend.script.service_us=7.0"),
+        ("+model.inputs.x.low=1", "+model.inputs.x.low=1.0"),
+    ],
+)
+def test_an_integer_and_the_same_float_are_one_request(file, one, other) -> None:
+    common = [f"model.path={file}", "++model.inputs.x.shape=[batch,16]"]
+    first = typed(*common, "++model.inputs.x.high=9", one)
+    variants._resolved.cache_clear()  # as in another process, later
+    second = typed(*common, "++model.inputs.x.high=9", other)
+    assert [variant_key(item) for item in first] == [variant_key(item) for item in second]
+    assert [engine_key(item) for item in first] == [engine_key(item) for item in second]
+
+
+@pytest.mark.parametrize(
+    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*)", 6), ("model=glob(*)", 6)]
+)
+def test_every_shipped_group_makes_a_variant(hydra, word, count) -> None:
+    del hydra
+    assert len({variant_key(item) for item in typed(word)}) == count
+
+
+def test_a_label_is_not_the_name_of_another_type() -> None:
+    """precision.name=fp16 for precision=fp16 would be an fp32 measurement that every table calls fp16."""
+    with pytest.raises(ConfigError, match=r"precision\.name=fp16"):
+        variants.from_config(config(precision__name="fp16"))
+    assert variants.from_config(config(precision__name="mine")).onnx.precision.name == "mine"
