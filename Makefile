@@ -1,6 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes from requirements.lock.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
+RTX_VERSION ?= 1.7.1.116
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
@@ -10,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo sweep plan ui publish doctor test lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish doctor test test-gpu lint types layers check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -25,6 +26,13 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
+
+install-rtx: install ## TensorRT-RTX from PyPI, RTX_VERSION=...: builds engines anywhere, runs them on an NVIDIA GPU
+	@$(BIN)/uv pip install -q --python $(BIN)/python "tensorrt-rtx==$(RTX_VERSION)" "cuda-python==13.*" "nvidia-ml-py>=12.560"
+
+install-trt-names: install ## the APIs of TensorRT 10 and 11, without their engines: names are tested against them
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps tensorrt-stubs==10.13.0.35.1 \
+	  tensorrt-lean-cu13-bindings==11.4.0.106 tensorrt-lean-cu13-libs==11.4.0.106
 
 demo: install ## from nothing to curves: fp16 and int8, batch 1, 8, 32, on this machine
 	$(BIN)/python -m sweep -m precision=fp16,int8 batch=1,8,32
@@ -46,8 +54,11 @@ publish: install ## send every record in results/ to MLflow; twice changes nothi
 doctor: install ## what this machine can do, and the command for what is missing
 	$(BIN)/python -m sweep.doctor
 
-test: install ## the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: install ## the tests; none needs a GPU
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+test-gpu: install ## the tests that need an NVIDIA GPU and TensorRT or TensorRT-RTX; -s shows the figures
+	SWEEP_REQUIRE=gpu $(BIN)/python -m pytest -m "" tests/gpu tests/contract $(ARGS)
 
 lint: install ## ruff, all rules
 	$(BIN)/ruff check .

@@ -92,9 +92,19 @@ class EngineAxes:
 
     Attributes:
         batch: samples per inference; the engine's shapes are static at it.
+        builder_optimization_level: 0 to 5, how hard TensorRT's builder searches.
+        max_aux_streams: streams that one inference may fork into.
+        tiling: none, fast, moderate or full: how hard the builder searches for tilings.
+        sparsity: ``enable`` lets the builder use weights that are sparse 2:4.
+        workspace_mib: most scratch memory of a layer, MiB.
     """
 
     batch: int = 1
+    builder_optimization_level: int | None = None
+    max_aux_streams: int | None = None
+    tiling: str | None = None
+    sparsity: str | None = None
+    workspace_mib: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +116,8 @@ class SessionAxes:
         clients: processes that share the device.
         mps: active thread percentage of each client under CUDA MPS; None runs without MPS.
         cuda_graph: replay each inference as a captured CUDA graph.
+        transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
+        wait: how a thread waits for the GPU: block, spin or yield.
         intra_op_threads: CPU threads inside one inference (onnxruntime only).
         script: scripted behaviour of the simulated backend; None for every other.
     """
@@ -114,6 +126,8 @@ class SessionAxes:
     clients: int = 1
     mps: int | None = None
     cuda_graph: bool = False
+    transfers: bool | None = None
+    wait: str | None = None
     intra_op_threads: int | None = None
     script: Script | None = None
 
@@ -188,7 +202,21 @@ class Variant:
             parts.append(f"mps{self.session.mps}")
         if self.session.cuda_graph:
             parts.append("graph")
-        return " ".join(parts)
+        return " ".join([*parts, *_knobs(self.engine, self.session)])
+
+
+def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
+    """A word for each axis that is set and that most sweeps leave alone."""
+    named = {
+        "opt": engine.builder_optimization_level,
+        "aux": engine.max_aux_streams,
+        "tiling-": engine.tiling,
+        "sparsity-": engine.sparsity,
+        "workspace": engine.workspace_mib,
+        "wait-": session.wait,
+        "transfers-": None if session.transfers is None else "on" if session.transfers else "off",
+    }
+    return [f"{word}{value}" for word, value in named.items() if value is not None]
 
 
 def projection(axes: Any) -> JsonDict:

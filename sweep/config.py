@@ -65,8 +65,14 @@ class ScriptConfig:
 class BackendConfig:
     """The inference library."""
 
-    name: str = _key("auto", "auto, onnxruntime or simulated; auto says what it took and why")
+    name: str = _key("auto", "auto, tensorrt, tensorrt_rtx, onnxruntime or simulated; auto says what it took and why")
     intra_op_threads: int | None = _key(None, "onnxruntime: CPU threads inside one inference (null: 1)")
+    builder_optimization_level: int | None = _key(None, "TensorRT: 0 to 5, how hard its builder searches")
+    max_aux_streams: int | None = _key(None, "TensorRT: streams that one inference may fork into")
+    tiling: str | None = _key(None, "TensorRT: none, fast, moderate or full search for tilings")
+    sparsity: str | None = _key(None, "TensorRT: enable lets the builder use weights that are sparse 2:4")
+    workspace_mib: int | None = _key(None, "TensorRT: most scratch memory of a layer, MiB")
+    wait: str | None = _key(None, "TensorRT: wait for the GPU by block, spin or yield (null: spin)")
     script: ScriptConfig | None = _key(None, "simulated: the script")
 
 
@@ -121,6 +127,7 @@ class Config:
     clients: int = _key(1, "processes that share the GPU")
     mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")
     cuda_graph: bool = _key(default=False, text="replay each inference as a captured CUDA graph")
+    transfers: bool | None = _key(None, "copies to and from the GPU are part of a request; false times compute alone")
     repeats: int = _key(1, "passes over the whole load, interleaved with the other variants' passes")
     seed: int = _key(0, "of inputs, arrivals and the order of passes")
     name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -24,12 +25,8 @@ COMPARED = ("gpu", "driver", "cuda", "tensorrt", "onnxruntime", "simulated", "cp
 @functools.cache
 def machine() -> JsonDict:
     """Facts of this machine; those that cannot be known are None."""
-    gpu, driver = _gpu()
     return {
-        "gpu": gpu,
-        "compute_capability": None,
-        "driver": driver,
-        "cuda": None,
+        **(_nvml() or _nvidia_smi() or dict.fromkeys(("gpu", "compute_capability", "driver", "cuda"))),
         "tensorrt": None,
         "onnxruntime": None,
         "cpu": _cpu(),
@@ -82,12 +79,51 @@ def _git() -> str | None:
     return described or None
 
 
-def _gpu() -> tuple[str | None, str | None]:
+def _nvml() -> JsonDict | None:
+    """{gpu, compute_capability, driver, cuda} from the driver's management library; ``cuda`` is the newest it runs."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - not installed, no driver or no GPU: all mean that it cannot tell
+        return None
+    try:
+        device = _visible(pynvml)
+        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        return {
+            "gpu": _text(pynvml.nvmlDeviceGetName(device)),
+            "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(device))),
+            "driver": _text(pynvml.nvmlSystemGetDriverVersion()),
+            "cuda": f"{version // 1000}.{version % 1000 // 10}",
+        }
+    except pynvml.NVMLError:
+        return None
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _visible(pynvml: Any) -> Any:
+    """The device that CUDA would take: the first of CUDA_VISIBLE_DEVICES, by number or UUID."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return pynvml.nvmlDeviceGetHandleByUUID(first)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdecimal() else -1)
+
+
+def _text(found: str | bytes) -> str:
+    return found.decode() if isinstance(found, bytes) else found
+
+
+def _nvidia_smi() -> JsonDict | None:
+    """The same from the command line tool, which does not tell the CUDA version as plainly."""
     if shutil.which("nvidia-smi") is None:
-        return None, None
-    line = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]).splitlines()
-    name, _, driver = line[0].partition(",") if line else ("", "", "")
-    return name.strip() or None, driver.strip() or None
+        return None
+    asked = "--query-gpu=name,compute_cap,driver_version"
+    line = next(iter(_output(["nvidia-smi", asked, "--format=csv,noheader"]).splitlines()), "")
+    values = [value.strip() for value in line.split(",")]
+    if len(values) != 3 or not all(values):  # noqa: PLR2004 - as many as were asked for
+        return None
+    return {**dict(zip(("gpu", "compute_capability", "driver"), values, strict=True)), "cuda": None}
 
 
 def _output(command: list[str]) -> str:

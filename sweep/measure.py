@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 _CALIBRATION_SAMPLES = 8  # in each calibration batch
+_OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
     finally:
         session.close()
     return {
-        "engine": {**_engine_facts(variant, engine), "load_s": load_s},
+        "engine": {**_engine_facts(variant, engine), "load_s": load_s, **session.engine_facts},
         "realised": session.realised,
         "mismatch": backend.mismatch(variant, session.realised),
         "accuracy": found,
@@ -142,7 +143,9 @@ def engine_cache_key(variant: Variant, backend: Backend) -> str:
     from sweep import facts
 
     machine: dict[str, Any] = facts.machine()
-    return axes.digest(axes.engine_key(variant), backend.facts(), machine["cpu"], machine["gpu"])
+    built_by = {name: value for name, value in backend.facts().items() if name not in _OUTLIVED}
+    hardware = [machine[name] for name in ("cpu", "gpu", "compute_capability")]
+    return axes.digest(axes.engine_key(variant), built_by, *hardware)
 
 
 def _engine_facts(variant: Variant, engine: Entry) -> JsonDict:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TAIL_LINES = 12
 _GRACE_S = 2.0
 _LOOK_S = 1.0  # how often a silent child is looked after
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "outofmemory")  # as onnxruntime, CUDA and TensorRT put it
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -131,7 +132,7 @@ class Worker:
             return event
 
     def _raised(self, event: JsonDict) -> Outcome:
-        memory = event["kind"] == "MemoryError" or "allocate memory" in event["message"]
+        memory = event["kind"] == "MemoryError" or any(words in event["message"].lower() for words in _OUT_OF_MEMORY)
         status = {"UnsupportedError": "unsupported"}.get(event["kind"], "oom" if memory else "failed")
         error = {**self._error(event["kind"], event["message"]), "stage": event["stage"]}
         return Outcome(status=status, error=error)

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+GpuMs = NDArray[np.float32]
 NEVER = -1  # done_ns of a request that was never completed
 
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
+GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +49,9 @@ class PointSamples:
         slot_free: a stream was waiting for this request when it was due.
         warmup: before the measured window.
         stream: stream that served it.
+        gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
+        gpu_compute_ms: GPU time of the inference alone.
+        gpu_d2h_ms: GPU time of the copies back.
     """
 
     kind: str
@@ -62,6 +67,9 @@ class PointSamples:
     slot_free: Bools
     warmup: Bools
     stream: NDArray[np.int16]
+    gpu_h2d_ms: GpuMs | None = None
+    gpu_compute_ms: GpuMs | None = None
+    gpu_d2h_ms: GpuMs | None = None
 
     @property
     def measured(self) -> Bools:
@@ -81,8 +89,9 @@ def save(path: Path, points: list[PointSamples]) -> None:
     heads = []
     for number, point in enumerate(points):
         heads.append({name: getattr(point, name) for name in _head_fields()})
-        for name in _ARRAYS:
-            arrays[f"{number}/{name}"] = getattr(point, name)
+        for name in (*_ARRAYS, *GPU_ARRAYS):
+            if getattr(point, name) is not None:
+                arrays[f"{number}/{name}"] = getattr(point, name)
     arrays["points"] = np.frombuffer(json.dumps(heads).encode(), dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -99,7 +108,7 @@ def load(path: Path) -> list[PointSamples]:
         with np.load(path, allow_pickle=False) as file:
             heads = json.loads(file["points"].tobytes())
             return [
-                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS})
+                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_gpu(file, number))
                 for number, head in enumerate(heads)
             ]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -107,4 +116,8 @@ def load(path: Path) -> list[PointSamples]:
 
 
 def _head_fields() -> tuple[str, ...]:
-    return tuple(name for name in PointSamples.__slots__ if name not in _ARRAYS)
+    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *GPU_ARRAYS})
+
+
+def _gpu(file: Any, number: int) -> dict[str, Any]:
+    return {name: file[f"{number}/{name}"] for name in GPU_ARRAYS if f"{number}/{name}" in file}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep import stats
+from sweep.samples import GPU_ARRAYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
 
     Returns:
         {ips, interval, requests, latency_ms, gpu_ms, verdict, reason}; interval is the 95% interval of the
-        throughput from batch means over ten stretches of each pass.
+        throughput from batch means over ten stretches of each pass; gpu_ms is None where no device timed itself.
     """
     rates = np.concatenate([_stretch_rates(samples, _PEAK_WINDOWS) for samples in passes])
     latency = np.concatenate([samples.latency_ms for samples in passes])
@@ -62,10 +63,25 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "interval": stats.mean_interval(rates),
         "requests": len(latency),
         "latency_ms": stats.latency_summary(latency),
-        "gpu_ms": None,
+        "gpu_ms": _gpu_ms(passes),
         "verdict": verdict,
         "reason": reason,
     }
+
+
+def _gpu_ms(passes: Sequence[PointSamples]) -> JsonDict | None:
+    """{h2d, compute, d2h}, each {mean, p50, p99} in ms over the measured requests of every pass, or None."""
+    found: JsonDict = {}
+    for name in GPU_ARRAYS:
+        timed = [(getattr(samples, name), samples.measured) for samples in passes if getattr(samples, name) is not None]
+        if not timed:
+            return None
+        pooled = np.concatenate([values[keep] for values, keep in timed]).astype(np.float64)
+        pooled = pooled[~np.isnan(pooled)]
+        said = stats.latency_summary(pooled)
+        part = name.removeprefix("gpu_").removesuffix("_ms")
+        found[part] = {key: said[key] for key in ("mean", "p50", "p99")} if len(pooled) else None
+    return found
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -38,6 +38,10 @@ _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
 _FULL = 100  # per cent
+_MOST_OPTIMIZED = 5
+_TILINGS = ("none", "fast", "moderate", "full")
+_SPARSITIES = ("enable",)
+_WAITS = ("block", "spin", "yield")
 
 
 def from_config(config: Config) -> Variant:
@@ -57,12 +61,14 @@ def from_config(config: Config) -> Variant:
     return Variant(
         backend=backend,
         onnx=OnnxAxes(model=model, precision=_precision(config.precision)),
-        engine=EngineAxes(batch=config.batch),
+        engine=_engine(config),
         session=SessionAxes(
             streams=config.streams,
             clients=config.clients,
             mps=config.mps,
             cuda_graph=config.cuda_graph,
+            transfers=config.transfers,
+            wait=_one_of("backend.wait", config.backend.wait, _WAITS),
             intra_op_threads=_threads(config.backend),
             script=_script(config.backend),
         ),
@@ -167,6 +173,29 @@ def _precision(config: PrecisionConfig) -> Precision:
         per_channel=config.per_channel,
         calibration_batches=config.calibration_batches,
     )
+
+
+def _engine(config: Config) -> EngineAxes:
+    knobs = config.backend
+    level, aux, workspace = knobs.builder_optimization_level, knobs.max_aux_streams, knobs.workspace_mib
+    if level is not None and not 0 <= level <= _MOST_OPTIMIZED:
+        raise ConfigError(f"backend.builder_optimization_level={level}: 0 to {_MOST_OPTIMIZED}")
+    _at_least(0, **{} if aux is None else {"backend.max_aux_streams": aux})
+    _at_least(1, **{} if workspace is None else {"backend.workspace_mib": workspace})
+    return EngineAxes(
+        batch=config.batch,
+        builder_optimization_level=level,
+        max_aux_streams=aux,
+        tiling=_one_of("backend.tiling", knobs.tiling, _TILINGS),
+        sparsity=_one_of("backend.sparsity", knobs.sparsity, _SPARSITIES),
+        workspace_mib=workspace,
+    )
+
+
+def _one_of(key: str, value: str | None, known: Sequence[str]) -> str | None:
+    if value is not None and value not in known:
+        raise ConfigError(f"{key}={value}: no such choice; there are: {', '.join(known)}")
+    return value
 
 
 def _threads(config: BackendConfig) -> int | None:

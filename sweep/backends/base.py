@@ -6,7 +6,7 @@ The load generator sees only ``Session`` and ``Stream``; it knows nothing of mod
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sweep.axes import EngineAxes, SessionAxes
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
+    from numpy.typing import NDArray
 
     from sweep.axes import JsonDict, Variant
 
@@ -51,6 +52,19 @@ class Stream(Protocol):
         ...
 
 
+@runtime_checkable
+class TimesGpu(Protocol):
+    """What a ``Stream`` has besides if the device itself times each inference."""
+
+    def take_gpu_ms(self) -> NDArray[np.float32]:
+        """GPU time of each inference waited for since the last call, oldest first, and forget it.
+
+        Returns:
+            One row an inference: host to device, compute, device to host, in ms. NaN where nothing was timed.
+        """
+        ...
+
+
 class Session(Protocol):
     """A loaded engine.
 
@@ -58,11 +72,13 @@ class Session(Protocol):
         streams: its execution contexts.
         virtual: each stream carries its own virtual clock; nothing takes real time.
         realised: what was loaded, against what was asked (the record's ``realised``).
+        engine_facts: what loading showed of the engine, such as device memory (joins the record's ``engine``).
     """
 
     streams: Sequence[Stream]
     virtual: bool
     realised: JsonDict
+    engine_facts: JsonDict
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""

@@ -80,6 +80,7 @@ class OnnxRuntimeSession:
     def __init__(self, streams: Sequence[OnnxRuntimeStream], realised: JsonDict) -> None:
         self.streams = streams
         self.realised = realised
+        self.engine_facts: JsonDict = {}
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""

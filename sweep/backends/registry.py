@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep import facts
 from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
 _BACKENDS = {
     "onnxruntime": "sweep.backends.onnxruntime:OnnxRuntime",
     "simulated": "sweep.backends.simulated:Simulated",
+    "tensorrt": "sweep.backends.tensorrt.backend:TensorRT",
+    "tensorrt_rtx": "sweep.backends.tensorrt.backend:TensorRTRTX",
 }
 
 
@@ -41,9 +42,13 @@ def resolve(name: str) -> tuple[str, str | None]:
     if name != "auto":
         get(name)
         return name, None
-    gpu = Path("/dev/nvidiactl").exists()
-    libraries = [lib for lib in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(lib)]
-    if gpu and libraries:
-        return "onnxruntime", f"a GPU and {libraries[0]} are here, but this version of sweep cannot drive them yet"
-    missing = "no GPU" if not gpu else "a GPU but neither tensorrt nor tensorrt_rtx"
-    return "onnxruntime", f"{missing} on this machine"
+    gpu = facts.machine()["gpu"]
+    if gpu is None:
+        return "onnxruntime", "no GPU on this machine"
+    from sweep.backends.tensorrt.backend import TensorRT, TensorRTRTX
+
+    found = (TensorRT(), TensorRTRTX())
+    for backend in found:
+        if backend.missing() is None:
+            return backend.name, f"{gpu} and {backend.facts()['tensorrt']} are here"
+    return "onnxruntime", f"{gpu} is here, but {'; '.join(str(backend.missing()) for backend in found)}"

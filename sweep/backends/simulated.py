@@ -71,6 +71,7 @@ class SimulatedSession:
             SimulatedStream(script, variant.engine.batch, variant.load.seed + number)
             for number in range(variant.session.streams)
         ]
+        self.engine_facts: JsonDict = {}
         self.realised: JsonDict = {
             "precision": None,
             "cuda_graph": variant.session.cuda_graph,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweep.backends.base import TimesGpu
 from sweep.load import servers
 from sweep.load.arrivals import schedule
-from sweep.samples import PointSamples
+from sweep.samples import GPU_ARRAYS, NEVER, PointSamples
 from sweep.summary import STABLE_WITHIN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from sweep.axes import LoadAxes
-    from sweep.backends.base import Session
+    from sweep.backends.base import Session, Stream
 
 _START_NS = 2_000_000  # between drawing the origin and the first arrival
 _STRETCHES = 3  # warm-up stretches that must agree
@@ -77,8 +80,24 @@ def _warm_up(session: Session, load: LoadAxes) -> list[list[servers.ClosedServer
 
 def _run_closed(session: Session, depth: int, until: servers.Until) -> list[servers.ClosedServer]:
     ran = [servers.ClosedServer(stream, depth, until) for stream in session.streams]
+    _take_gpu_ms(session)
     servers.run(ran, virtual=session.virtual)
+    for server, gpu_ms in zip(ran, _take_gpu_ms(session), strict=True):
+        server.gpu_ms = gpu_ms
     return ran
+
+
+def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
+    """What each stream's device timed since the last call; None where it does not."""
+
+    def take(stream: Stream) -> NDArray[np.float32] | None:
+        return stream.take_gpu_ms() if isinstance(stream, TimesGpu) else None
+
+    return [take(stream) for stream in session.streams]
+
+
+def _gpu_columns(gpu_ms: NDArray[np.float32] | None) -> dict[str, Any]:
+    return {} if gpu_ms is None else dict(zip(GPU_ARRAYS, np.ascontiguousarray(gpu_ms.T), strict=True))
 
 
 def _closed_samples(
@@ -90,9 +109,10 @@ def _closed_samples(
         for number, server in enumerate(stretch)
         for issued, done in zip(server.issued, server.done, strict=True)
     ]
-    rows.sort()
-    issued, done, number, is_warm = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    issued, done, number, is_warm = (np.array(column, dtype=np.int64)[order] for column in zip(*rows, strict=True))
     origin = issued[0]
+    timed = [server.gpu_ms for stretch in (*warm, measured) for server in stretch if server.gpu_ms is not None]
     return PointSamples(
         kind="closed",
         index=place.index,
@@ -107,6 +127,7 @@ def _closed_samples(
         slot_free=np.ones(len(issued), dtype=np.bool_),
         warmup=is_warm.astype(np.bool_),
         stream=number.astype(np.int16),
+        **_gpu_columns(np.concatenate(timed)[order] if timed else None),
     )
 
 
@@ -117,10 +138,12 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
     due = schedule(kind, rate_rps, (warm, count), (load.seed, place.index + 1, place.repeat))
     origin = _align(session) + (0 if session.virtual else _START_NS)
     queue = servers.Queue((due + origin).tolist(), _ns(load.max_wait_s))
+    _take_gpu_ms(session)
     servers.run(
         [servers.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)],
         virtual=session.virtual,
     )
+    gpu_ms = _by_request(queue, _take_gpu_ms(session))
     issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
     return PointSamples(
         kind=kind,
@@ -136,7 +159,19 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
         slot_free=np.array(queue.slot_free, dtype=np.bool_),
         warmup=np.arange(len(due)) < warm,
         stream=np.array(queue.served_by, dtype=np.int16),
+        **_gpu_columns(gpu_ms),
     )
+
+
+def _by_request(queue: servers.Queue, taken: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
+    """The streams' GPU times in the order of the requests: a stream serves its requests in that order."""
+    if any(times is None for times in taken):
+        return None
+    served_by, done = np.array(queue.served_by), np.array(queue.done)
+    out = np.full((len(done), len(GPU_ARRAYS)), np.nan, dtype=np.float32)
+    for number, times in enumerate(taken):
+        out[(served_by == number) & (done != NEVER)] = times
+    return out
 
 
 def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:

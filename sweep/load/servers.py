@@ -22,6 +22,9 @@ from sweep.samples import NEVER
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from sweep.backends.base import Stream
 
 _PR_SET_TIMERSLACK = 29
@@ -103,7 +106,10 @@ class ClosedServer:
     Attributes:
         issued: when each inference was enqueued, ns.
         done: when its completion was seen, ns.
+        gpu_ms: what the device timed of each, once the loop is over (``base.TimesGpu``); None if it times nothing.
     """
+
+    gpu_ms: NDArray[np.float32] | None = None
 
     def __init__(self, stream: Stream, depth: int, until: Until) -> None:
         self.stream = stream

@@ -110,7 +110,7 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
         (["precision=fp33"], "precision=fp33: no such precision; there are: bf16, fp16, "),
         (["-m", "precision=fp16,fp33"], "precision=fp33: no such precision; there are: "),
         (["model=resnet51"], "model=resnet51: no such model; there are: "),
-        (["backend=tensorrt"], "backend=tensorrt: no such backend; there are: "),
+        (["backend=tensorflow"], "backend=tensorflow: no such backend; there are: "),
         (["+experiment=nope"], "experiment=nope: no such experiment; there are: batch_scaling, "),
         (["model.path=/nowhere/model.onnx"], "/nowhere/model.onnx"),
         (["model.path=broken.onnx"], "broken.onnx"),

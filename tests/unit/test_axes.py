@@ -63,6 +63,18 @@ def test_label_names_only_what_is_set() -> None:
     assert full.label == "tiny_cnn int8 b8 s1 c2 mps50 graph"
 
 
+def test_knobs_left_alone_are_in_no_key_and_no_label() -> None:
+    knobs = EngineAxes(batch=8, builder_optimization_level=2, tiling="fast", sparsity="enable", workspace_mib=64)
+    set_ = variant(engine=knobs, session=SessionAxes(streams=2, transfers=False, wait="block"))
+    assert set_.label == "tiny_cnn int8 b8 s2 opt2 tiling-fast sparsity-enable workspace64 wait-block transfers-off"
+    assert axes.engine_key(set_) != axes.engine_key(variant())
+    assert axes.engine_key(variant(session=set_.session)) == axes.engine_key(variant())
+    assert not {"tiling", "transfers", "wait"} & {
+        *axes.projection(variant().engine),
+        *axes.projection(variant().session),
+    }
+
+
 def test_flat_holds_every_axis() -> None:
     flat = axes.flat(variant())
     names = {item.name for kind in (EngineAxes, SessionAxes) for item in dataclasses.fields(kind)}

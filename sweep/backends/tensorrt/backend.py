@@ -1,0 +1,111 @@
+"""The ``tensorrt`` and ``tensorrt_rtx`` backends: one implementation, run with either library."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from typing import TYPE_CHECKING, ClassVar
+
+from sweep import facts
+from sweep.backends.tensorrt import build, cuda, inspector, library
+from sweep.backends.tensorrt.engine import Engine
+from sweep.backends.tensorrt.session import TensorRTSession
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from sweep.axes import JsonDict, Variant
+    from sweep.backends.tensorrt.library import Library
+
+PLAN = "engine.plan"
+_KNOBS = ("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib")
+_SESSION = ("streams", "cuda_graph", "transfers", "wait")
+
+
+class TensorRT:
+    """The ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
+
+    name: str = "tensorrt"
+    honours = frozenset({"batch", *_KNOBS, *_SESSION})
+    runs_models = True
+    times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
+
+    def missing(self) -> str | None:
+        """What this machine lacks to run it, in one line; None if nothing. Imports neither CUDA nor TensorRT."""
+        if not library.installed(self.name):
+            return f"{self.name} is not installed; {library.INSTALL[self.name]}"
+        if not cuda.installed():
+            return "cuda-python is not installed; pip install 'cuda-python>=12.6'"
+        if facts.machine()["gpu"] is None:
+            return f"{self.name} runs on an NVIDIA GPU and none is seen here"
+        return None
+
+    def unsupported(self, variant: Variant) -> str | None:
+        """What this machine lacks; a knob that the library lacks shows when it builds."""
+        del variant
+        return self.missing()
+
+    def facts(self) -> JsonDict:
+        """Library, GPU and driver, as their packages and the driver's own management library tell them."""
+        found = library.version(self.name)
+        machine = facts.machine()
+        return {
+            "tensorrt": None if found is None else f"{self.name} {found}",
+            **{name: machine[name] for name in ("gpu", "compute_capability", "driver", "cuda")},
+            "cuda_bindings": importlib.metadata.version("cuda-bindings") if cuda.installed() else None,
+        }
+
+    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+        """Build an engine, and keep what it computes in beside it. Needs a GPU with ``tensorrt`` alone.
+
+        Raises:
+            UnsupportedError: the library is not here, or lacks a knob that is asked for.
+            BuildError: the library refused; its own last messages.
+        """
+        used = library.load(self.name)
+        tf32 = variant.onnx.precision.dtype == "tf32"
+        timing = self._timing_cache(used, target) if self.times_tactics else None
+        plan, built = build.serialised(used, onnx, variant.engine, shapes, tf32=tf32, timing=timing)
+        information = self._evidence(used, plan)
+        (target / PLAN).write_bytes(plan)
+        (target / inspector.FILE).write_text(json.dumps(information, indent=1))
+        return {**built, "precision": inspector.precision(information), "evidence": information["source"]}
+
+    def _evidence(self, used: Library, plan: bytes) -> JsonDict:
+        listing = used.log.listing
+        found = [] if listing is None else [inspector.of_listing(listing)]
+        if self.missing() is None:
+            found.insert(0, inspector.of_engine(used, Engine(used, plan).engine))
+        return inspector.best(found)
+
+    def _timing_cache(self, used: Library, target: Path) -> Path:
+        """Beside the engines, one per library version and GPU."""
+        machine = facts.machine()
+        parts = (used.label, machine["gpu"], machine["compute_capability"])
+        return target.parent / f"timing-{'-'.join(str(part).replace(' ', '_') for part in parts)}.bin"
+
+    def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> TensorRTSession:
+        """One execution context a stream; each has run before this returns.
+
+        Raises:
+            SessionError: the engine could not be loaded or run.
+            UnsupportedError: it cannot be captured as a CUDA graph.
+        """
+        used = library.load(self.name)
+        session = TensorRTSession(used, (engine / PLAN).read_bytes(), variant.session, feeds, str(engine))
+        session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
+        return session
+
+    def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
+        """Contexts, CUDA graph, and the types that the engine computes in."""
+        return inspector.mismatch(variant, realised)
+
+
+class TensorRTRTX(TensorRT):
+    """The ``tensorrt_rtx`` backend: builds anywhere, compiles for the GPU when a context is made."""
+
+    name = "tensorrt_rtx"
+    times_tactics = False

@@ -1,0 +1,155 @@
+"""Device and page-locked host memory of one execution context, bound to its tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.backends.tensorrt import cuda as cuda_module
+from sweep.errors import SessionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import tensorrt
+
+    from sweep.backends.tensorrt.cuda import Cuda, Handle, Held
+    from sweep.backends.tensorrt.library import Library
+    from sweep.backends.tensorrt.stream import Copies
+
+_POISON = 0xFF  # an all-ones float is a NaN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Buffer:
+    """One tensor of one context.
+
+    Attributes:
+        name: as in the graph.
+        device: address in device memory.
+        host: address in page-locked host memory.
+        array: that host memory, shaped and typed.
+    """
+
+    name: str
+    device: int
+    host: int
+    array: np.ndarray
+
+
+class Buffers:
+    """The tensors of one context. The inputs are on the device once this is made.
+
+    Args:
+        library: the library of ``context``.
+        cuda: allocates and copies.
+        held: gives the memory back.
+        context: gets the shapes of ``feeds`` and the addresses of all tensors.
+        feeds: value of each input.
+        stream: on which the copies run.
+
+    Raises:
+        SessionError: an input does not fit the engine, or CUDA has no memory left.
+        UnsupportedError: an output whose shape depends on the data, or of a type that numpy does not have.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        cuda: Cuda,
+        held: Held,
+        context: tensorrt.IExecutionContext,
+        feeds: Mapping[str, np.ndarray],
+        stream: Handle,
+    ) -> None:
+        self._cuda, self._held, self._stream = cuda, held, stream
+        engine = context.engine
+        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        kind = library.trt.TensorIOMode.INPUT
+        inputs = [name for name in names if engine.get_tensor_mode(name) == kind]
+        if set(inputs) != set(feeds):
+            raise SessionError(f"the engine's inputs are {', '.join(inputs)}; values were given for {', '.join(feeds)}")
+        types = {name: _numpy_type(library, name, engine.get_tensor_dtype(name)) for name in names}
+        for name in inputs:
+            _bind_shape(context, name, feeds[name], types[name])
+        self.inputs = [self._buffer(context, name, feeds[name].shape, types[name]) for name in inputs]
+        self.outputs = [
+            self._buffer(context, name, _output_shape(context, name), types[name])
+            for name in names
+            if name not in feeds
+        ]
+        for buffer in self.inputs:
+            np.copyto(buffer.array, feeds[buffer.name])
+            self._copy(buffer, upload=True)
+        self.synchronise()
+
+    def _buffer(
+        self, context: tensorrt.IExecutionContext, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Buffer:
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        device = self._held.take(self._cuda.malloc(size), "cudaFree")
+        host = self._held.take(self._cuda.pinned(size), "cudaFreeHost")
+        if not context.set_tensor_address(name, device):
+            raise SessionError(f"tensor {name} could not be bound to device memory")
+        return Buffer(name=name, device=device, host=host, array=cuda_module.view(host, shape, dtype))
+
+    def _copy(self, buffer: Buffer, *, upload: bool) -> None:
+        ends = (buffer.device, buffer.host) if upload else (buffer.host, buffer.device)
+        kind = "HostToDevice" if upload else "DeviceToHost"
+        self._cuda.copy(*ends, buffer.array.nbytes, kind, self._stream)
+
+    def copies(self) -> Copies:
+        """The calls that copy the inputs to the device and the outputs back, for a stream to bind."""
+        copy = self._cuda.rt.cudaMemcpyAsync
+        up, down = self._cuda.kind("HostToDevice"), self._cuda.kind("DeviceToHost")
+        return (
+            [partial(copy, item.device, item.host, item.array.nbytes, up, self._stream) for item in self.inputs],
+            [partial(copy, item.host, item.device, item.array.nbytes, down, self._stream) for item in self.outputs],
+        )
+
+    def fetch(self) -> dict[str, np.ndarray]:
+        """The outputs as the device holds them now, in arrays of their own."""
+        for buffer in self.outputs:
+            self._copy(buffer, upload=False)
+        self.synchronise()
+        return {buffer.name: buffer.array.copy() for buffer in self.outputs}
+
+    def poison(self) -> None:
+        """Overwrite the outputs, on the device and on the host, with 0xFF: what is not computed anew shows."""
+        for buffer in self.outputs:
+            self._cuda.call("cudaMemset", buffer.device, _POISON, buffer.array.nbytes)
+            cuda_module.fill(buffer.host, _POISON, buffer.array.nbytes)
+
+    def synchronise(self) -> None:
+        """Return when all that was enqueued on the stream is done."""
+        self._cuda.call("cudaStreamSynchronize", self._stream)
+
+    def close(self) -> None:
+        """Drop the views of memory that is about to go."""
+        self.inputs = []
+        self.outputs = []
+
+
+def _numpy_type(library: Library, name: str, found: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(library.trt.nptype(found))
+    except TypeError as error:
+        raise UnsupportedError(f"tensor {name} is {found.name}, which numpy does not have; keep_io=true") from error
+    return dtype
+
+
+def _bind_shape(context: tensorrt.IExecutionContext, name: str, value: np.ndarray, dtype: np.dtype[Any]) -> None:
+    if value.dtype != dtype:
+        raise SessionError(f"input {name} is {dtype} in the engine, {value.dtype} was given")
+    if not context.set_input_shape(name, value.shape):
+        raise SessionError(f"the engine does not take {name} of shape {value.shape}")
+
+
+def _output_shape(context: tensorrt.IExecutionContext, name: str) -> tuple[int, ...]:
+    shape = tuple(context.get_tensor_shape(name))
+    if any(size < 0 for size in shape):
+        raise UnsupportedError(f"the shape of output {name} depends on the data ({shape})")
+    return shape

@@ -1,0 +1,176 @@
+"""CUDA's runtime API with every error code looked at. The one place that imports ``cuda.bindings``."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.errors import SessionError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Handle = Any  # a stream, event or graph of cuda.bindings
+
+
+def installed() -> bool:
+    """Whether ``cuda.bindings`` (cuda-python 12.6 and later) is here, without importing it."""
+    try:
+        return importlib.util.find_spec("cuda.bindings.runtime") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+class Cuda:
+    """The calls that a session makes. Sizes in bytes; device memory is an address.
+
+    Attributes:
+        rt: ``cuda.bindings.runtime``; the hot path binds its functions.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from cuda.bindings import runtime
+        except ImportError as error:
+            raise UnsupportedError(f"cuda-python is missing ({error}); pip install 'cuda-python>=12.6'") from error
+        self.rt: Any = runtime
+        self._ok = runtime.cudaError_t.cudaSuccess
+        self.not_ready = runtime.cudaError_t.cudaErrorNotReady
+
+    def call(self, name: str, *args: Any) -> Any:
+        """Call the runtime's function ``name``; its result, or a tuple of several, or None.
+
+        Raises:
+            SessionError: it failed; CUDA's own name and text of the error.
+        """
+        error, *values = getattr(self.rt, name)(*args)
+        if error != self._ok:
+            self.fail(name, error)
+        return values[0] if len(values) == 1 else tuple(values) or None
+
+    def fail(self, name: str, error: Any) -> None:
+        """Raise what CUDA says of ``error``.
+
+        Raises:
+            SessionError: always.
+        """
+        word, text = (getattr(self.rt, f"cudaGetError{part}")(error)[1].decode() for part in ("Name", "String"))
+        raise SessionError(f"{name}: {word} ({text})")
+
+    def stream(self) -> Handle:
+        """A stream that does not wait for the default stream."""
+        return self.call("cudaStreamCreateWithFlags", self.rt.cudaStreamNonBlocking)
+
+    def event(self, *, blocking: bool) -> Handle:
+        """An event that takes times; ``blocking`` puts a waiting thread to sleep."""
+        flag = self.rt.cudaEventBlockingSync if blocking else self.rt.cudaEventDefault
+        return self.call("cudaEventCreateWithFlags", flag)
+
+    def malloc(self, size: int) -> int:
+        """Device memory; the address."""
+        return int(self.call("cudaMalloc", max(size, 1)))
+
+    def pinned(self, size: int) -> int:
+        """Page-locked host memory; the address."""
+        return int(self.call("cudaHostAlloc", max(size, 1), self.rt.cudaHostAllocDefault))
+
+    def copy(self, target: int, source: int, size: int, kind: str, stream: Handle) -> None:
+        """Enqueue a copy; ``kind`` is ``HostToDevice`` or ``DeviceToHost``."""
+        self.call("cudaMemcpyAsync", target, source, size, self.kind(kind), stream)
+
+    def kind(self, name: str) -> Any:
+        """The runtime's constant of a direction of copy."""
+        return getattr(self.rt.cudaMemcpyKind, f"cudaMemcpy{name}")
+
+    def begin_capture(self, stream: Handle) -> None:
+        """Record what this thread enqueues on ``stream``; other threads stay free to work (thread-local mode)."""
+        self.call("cudaStreamBeginCapture", stream, self.rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+
+    def instantiate(self, graph: Handle) -> Handle:
+        """An executable graph; ``graph`` is destroyed, whatever happens.
+
+        Raises:
+            SessionError: nothing was captured, or CUDA refused it.
+        """
+        try:
+            if self.call("cudaGraphGetNodes", graph, 0)[1] == 0:
+                raise SessionError("the captured graph is empty")
+            return self.call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self.rt.cudaGraphDestroy(graph)
+
+    def free_memory(self) -> int:
+        """Free device memory in bytes, as all processes see it."""
+        return int(self.call("cudaMemGetInfo")[0])
+
+    def device(self) -> dict[str, Any]:
+        """{gpu, compute_capability, sm_count, cuda_runtime} of the current device."""
+        number = self.call("cudaGetDevice")
+        properties = self.call("cudaGetDeviceProperties", number)
+        name = properties.name
+        return {
+            "gpu": (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\x00"),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "sm_count": int(properties.multiProcessorCount),
+            "cuda_runtime": int(self.call("cudaRuntimeGetVersion")),
+        }
+
+
+@functools.cache
+def get() -> Cuda:
+    """The one ``Cuda`` of this process.
+
+    Raises:
+        UnsupportedError: cuda-python is not installed.
+    """
+    return Cuda()
+
+
+class Held:
+    """What must be given back, in the reverse order of taking it. ``close`` may be called again."""
+
+    def __init__(self, cuda: Cuda) -> None:
+        self._cuda = cuda
+        self._taken: list[tuple[str, Any]] = []
+
+    def take(self, value: Any, release: str) -> Any:
+        """Hold ``value``; ``release`` is the runtime's function that gives it back."""
+        self._taken.append((release, value))
+        return value
+
+    def close(self) -> None:
+        """Give everything back; a failure is raised once all of it was tried.
+
+        Raises:
+            SessionError: CUDA could not give something back.
+        """
+        failures: list[SessionError] = []
+        for release, value in self._drain():
+            try:
+                self._cuda.call(release, value)
+            except SessionError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _drain(self) -> Iterator[tuple[str, Any]]:
+        while self._taken:
+            yield self._taken.pop()
+
+
+def view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Host memory at ``address`` as an array; the memory must outlive it."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if size == 0:
+        return np.empty(shape, dtype)
+    memory: Any = (ctypes.c_byte * size).from_address(address)
+    return np.asarray(np.frombuffer(memory, dtype=dtype).reshape(shape))
+
+
+def fill(address: int, byte: int, size: int) -> None:
+    """Set ``size`` bytes of host memory at ``address``."""
+    ctypes.memset(address, byte, size)

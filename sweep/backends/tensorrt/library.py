@@ -1,0 +1,145 @@
+"""One face over NVIDIA's libraries: ``tensorrt`` (10.x, 11.x) and ``tensorrt_rtx``.
+
+They share one API, less what a version dropped or an edition lacks. What is there is found by looking, never by
+a table of versions. Nothing is imported before ``load``; the rest answers in a process that must stay clean of CUDA.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAMES = ("tensorrt", "tensorrt_rtx")
+INSTALL = {
+    "tensorrt": "pip install --extra-index-url https://pypi.nvidia.com 'sweep[tensorrt]'",
+    "tensorrt_rtx": "make install-rtx",
+}
+_SUFFIXES = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings", "-bindings")  # of the packages that carry it
+_LISTING = "Layers:\nName: "  # starts the message in which a builder lists the layers of a detailed engine
+_KEPT = 12
+_SHOWN = 3
+
+
+class Log:
+    """The library's own messages: the last that matter are kept, nothing is printed.
+
+    A process has one per library, since the library keeps the first logger that it is given.
+    """
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[str, str]] = deque(maxlen=_KEPT)
+        self.listing: str | None = None
+
+    def clear(self) -> None:
+        """Forget what was said so far."""
+        self._last.clear()
+        self.listing = None
+
+    def add(self, severity: str, message: str) -> None:
+        """Keep warnings and errors, and the builder's listing of the layers."""
+        if severity not in {"VERBOSE", "INFO"}:
+            self._last.append((severity, " ".join(message.split())))
+        elif message.startswith(_LISTING):
+            self.listing = message
+
+    def tail(self) -> str:
+        """The last messages on one line: errors if there are any, else warnings."""
+        errors = [text for severity, text in self._last if severity.endswith("ERROR")]
+        shown = errors or [text for _, text in self._last]
+        return "; ".join(dict.fromkeys(shown[-_SHOWN:])) or "it gave no reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """An imported library.
+
+    Attributes:
+        name: ``tensorrt`` or ``tensorrt_rtx``.
+        trt: its module.
+        log: what it said.
+        logger: the ``ILogger`` that writes to ``log``.
+    """
+
+    name: str
+    trt: Any
+    log: Log
+    logger: Any
+
+    @property
+    def label(self) -> str:
+        """Name and version, as in ``tensorrt_rtx 1.6.1.120``."""
+        return f"{self.name} {self.trt.__version__}"
+
+    def member(self, enum: str, name: str) -> Any:
+        """Member ``name`` of the library's enumeration ``enum``.
+
+        Raises:
+            UnsupportedError: this version has no such enumeration or member.
+        """
+        found = getattr(getattr(self.trt, enum, None), name, None)
+        if found is None:
+            raise UnsupportedError(f"{self.label} has no {enum}.{name}")
+        return found
+
+    def has(self, enum: str, name: str) -> bool:
+        """Whether this version has member ``name`` of ``enum``."""
+        return getattr(getattr(self.trt, enum, None), name, None) is not None
+
+
+@functools.cache
+def load(name: str) -> Library:
+    """Import ``name``, once a process.
+
+    Raises:
+        UnsupportedError: it is not installed, or cannot be imported.
+    """
+    if not installed(name):
+        raise UnsupportedError(f"{name} is not installed; {INSTALL[name]}")
+    try:
+        trt = importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise UnsupportedError(f"{name} cannot be imported: {' '.join(str(error).split())}") from error
+    log = Log()
+    return Library(name, trt, log, _logger(trt, log))
+
+
+def _logger(trt: Any, log: Log) -> Any:
+    """An ``ILogger`` of that library; the class can only be made once its base is imported."""
+
+    class Recorder(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]  # the base is known when it runs
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            log.add(severity.name, msg)
+
+    return Recorder()
+
+
+def installed(name: str) -> bool:
+    """Whether ``name`` can be imported, without importing it; type stubs alone do not count."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def version(name: str) -> str | None:
+    """The installed version, from the package's metadata; None where it is not there or has none."""
+    return next(_versions(name), None) if installed(name) else None
+
+
+def _versions(name: str) -> Iterator[str]:
+    for suffix in _SUFFIXES:
+        try:
+            yield importlib.metadata.version(name.replace("_", "-") + suffix)
+        except importlib.metadata.PackageNotFoundError:
+            continue

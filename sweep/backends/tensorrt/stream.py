@@ -1,0 +1,156 @@
+"""One execution context on its own CUDA stream: what is enqueued, how it is waited for, what the GPU timed.
+
+The hot path makes no objects beyond CUDA's own answers: each place of the ring has its calls bound beforehand.
+GPU times are read one inference late, while the GPU works on the next, so that no read delays a completion.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from array import array
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.clock import RealClock
+from sweep.errors import SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from sweep.backends.tensorrt.cuda import Cuda, Handle, Held
+
+    Step = Callable[[], tuple[Any, ...]]  # a prepared call that answers as CUDA's runtime does
+    Copies = tuple[Sequence[Step], Sequence[Step]]
+
+WAITS = ("spin", "block", "yield")
+DEPTH = 8  # inferences that a stream holds in flight
+_RING = DEPTH + 1  # an inference is read after its successor was enqueued, so one place more than may be in flight
+_NOT_TIMED = float("nan")
+
+
+class TensorRTStream:
+    """A ring of prepared inferences on one CUDA stream.
+
+    Args:
+        cuda: makes the calls.
+        stream: the CUDA stream.
+        launch: enqueues the inference itself and answers as CUDA's runtime does.
+        copies: calls that copy the inputs to the device, and those that copy the outputs back; None leaves
+            the copies out of the request.
+        wait: ``spin`` (CUDA polls, off the GIL: quickest), ``block`` (the thread sleeps until the driver wakes it)
+            or ``yield`` (polls, offering the core and the GIL to other threads in between).
+        held: gives the events back.
+    """
+
+    max_depth = DEPTH
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        stream: Handle,
+        launch: Step,
+        copies: Copies | None,
+        wait: str,
+        held: Held,
+    ) -> None:
+        self.clock = RealClock()
+        self._cuda = cuda
+        self._ok = cuda.rt.cudaError_t.cudaSuccess
+        self._elapsed = cuda.rt.cudaEventElapsedTime
+        self._await = cuda.rt.cudaEventSynchronize if wait != "yield" else partial(_poll, cuda)
+        self._steps: list[list[Step]] = []
+        self._events: list[list[Handle]] = []
+        self._times = array("f")
+        self._parts = 1 if copies is None else 3
+        self._issued = self._waited = self._read = 0
+        for _ in range(_RING):
+            events = [
+                held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)
+            ]
+            self._events.append(events)
+            self._steps.append(_steps(cuda, stream, events, launch, copies))
+
+    def enqueue(self) -> None:
+        """Start one inference.
+
+        Raises:
+            SessionError: CUDA or TensorRT refused it, or ``DEPTH`` are in flight.
+        """
+        number, ok = self._issued, self._ok
+        if number - self._waited >= DEPTH:
+            raise SessionError(f"{DEPTH} inferences are in flight on one stream already")
+        for step in self._steps[number % _RING]:
+            error = step()[0]
+            if error != ok:
+                self._cuda.fail("enqueue", error)
+        self._issued = number + 1
+        if self._read < self._waited:
+            self._read_one()
+
+    def wait(self) -> None:
+        """Return when the oldest inference in flight is complete.
+
+        Raises:
+            SessionError: it failed on the GPU, or none is in flight.
+        """
+        if self._waited == self._issued:
+            raise SessionError("no inference is in flight on this stream")
+        error = self._await(self._events[self._waited % _RING][-1])[0]
+        if error != self._ok:
+            self._cuda.fail("wait", error)
+        self._waited += 1
+
+    def take_gpu_ms(self) -> NDArray[np.float32]:
+        """GPU time of each inference waited for since the last call: h2d, compute, d2h in ms, a row each."""
+        while self._read < self._waited:
+            self._read_one()
+        found = np.array(self._times, dtype=np.float32).reshape(-1, 3)
+        del self._times[:]
+        return found
+
+    def _read_one(self) -> None:
+        events = self._events[self._read % _RING]
+        if self._parts == 1:
+            error, took = self._elapsed(events[0], events[1])
+            self._times.extend((_NOT_TIMED, took, _NOT_TIMED))
+        else:
+            for before, after in itertools.pairwise(events):
+                error, took = self._elapsed(before, after)
+                self._times.append(took)
+        if error != self._ok:
+            self._cuda.fail("cudaEventElapsedTime", error)
+        self._read += 1
+
+    def close(self) -> None:
+        """Let go of what the calls are bound to."""
+        self._steps = []
+        self._events = []
+
+
+def _steps(
+    cuda: Cuda,
+    stream: Handle,
+    events: Sequence[Handle],
+    launch: Step,
+    copies: Copies | None,
+) -> list[Step]:
+    """The calls of one inference, in order, with an event before, between and after its parts."""
+    marks = [partial(cuda.rt.cudaEventRecord, event, stream) for event in events]
+    if copies is None:
+        return [marks[0], launch, marks[1]]
+    uploads, downloads = copies
+    return [marks[0], *uploads, marks[1], launch, marks[2], *downloads, marks[3]]
+
+
+def _poll(cuda: Cuda, event: Handle) -> tuple[Any, ...]:
+    query, not_ready = cuda.rt.cudaEventQuery, cuda.not_ready
+    while True:
+        answer: tuple[Any, ...] = query(event)
+        if answer[0] != not_ready:
+            return answer
+        time.sleep(0)

@@ -1,0 +1,233 @@
+"""A pretended GPU on host memory, to try a session's every path where there is none: never to measure.
+
+Work is done when it is enqueued; each stream has a clock in ms that copies and inferences move on. Errors can be
+scripted. A leak shows in ``held``.
+"""
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+
+from sweep.backends.tensorrt.library import Library, Log
+
+COPY_MS, COMPUTE_MS = 0.25, 2.0
+GIVES = ("cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate", "cudaStreamEndCapture")
+OK, NOT_READY, NO_MEMORY, INVALIDATED = 0, 600, 2, 901
+
+
+class FakeRuntime:
+    """What ``cuda.bindings.runtime`` offers to a session."""
+
+    cudaError_t = SimpleNamespace(cudaSuccess=OK, cudaErrorNotReady=NOT_READY)
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaStreamNonBlocking = cudaEventBlockingSync = 1
+    cudaEventDefault = cudaHostAllocDefault = 0
+
+    def __init__(self) -> None:
+        self.held: dict[object, object] = {}
+        self.clocks: dict[int, float] = {}
+        self.calls: list[str] = []
+        self.fails: dict[str, int] = {}
+        self.busy_polls = 0
+        self.captured: list[object] | None = None
+        self._next = 100
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if not name.startswith("cuda") or not callable(found):
+            return found
+
+        def call(*args):
+            self.calls.append(name)
+            error = self.fails.get(name, OK)
+            if error:
+                return (error, None) if name in GIVES else (error,)
+            return found(*args)
+
+        return call
+
+    def _new(self, value=None):
+        self._next += 1
+        self.held[self._next] = value
+        return OK, self._next
+
+    def _drop(self, handle):
+        del self.held[int(handle)]
+        return (OK,)
+
+    cudaEventDestroy = cudaGraphDestroy = cudaGraphExecDestroy = cudaStreamDestroy = cudaFreeHost = _drop
+
+    def cudaFree(self, address):
+        return (OK,) if address == 0 else self._drop(address)
+
+    def cudaMalloc(self, size):
+        memory = ctypes.create_string_buffer(size)
+        address = ctypes.addressof(memory)
+        self.held[address] = memory
+        return OK, address
+
+    def cudaHostAlloc(self, size, _flags):
+        return self.cudaMalloc(size)[-2:]
+
+    def cudaStreamCreateWithFlags(self, _flags):
+        error, handle = self._new()
+        self.clocks[handle] = 0.0
+        return error, handle
+
+    def cudaEventCreateWithFlags(self, _flags):
+        return self._new(0.0)
+
+    def cudaEventRecord(self, event, stream):
+        self.held[event] = self.clocks[stream]
+        return (OK,)
+
+    def cudaEventElapsedTime(self, start, end):
+        return OK, self.held[end] - self.held[start]
+
+    def cudaEventSynchronize(self, _event):
+        return (OK,)
+
+    def cudaEventQuery(self, _event):
+        self.busy_polls += 1
+        return (NOT_READY if self.busy_polls % 3 else OK,)
+
+    def cudaStreamSynchronize(self, _stream):
+        return (OK,)
+
+    def cudaMemcpyAsync(self, target, source, size, _kind, stream):
+        ctypes.memmove(target, source, size)
+        self.clocks[stream] += COPY_MS
+        return (OK,)
+
+    def cudaMemset(self, address, byte, size):
+        ctypes.memset(address, byte, size)
+        return (OK,)
+
+    def cudaMemGetInfo(self):
+        return OK, (1 << 30) - sum(len(item) for item in self.held.values() if hasattr(item, "raw")), 1 << 30
+
+    def cudaStreamBeginCapture(self, _stream, _mode):
+        self.captured = []
+        return (OK,)
+
+    def cudaStreamEndCapture(self, _stream):
+        nodes, self.captured = self.captured, None
+        return self._new(nodes)
+
+    def cudaGraphGetNodes(self, graph, _count):
+        return OK, None, len(self.held[graph])
+
+    def cudaGraphInstantiate(self, graph, _flags):
+        return self._new(self.held[graph])
+
+    def cudaGraphLaunch(self, graph, stream):
+        for node in self.held[graph]:
+            node(stream)
+        return (OK,)
+
+    def cudaGetDevice(self):
+        return OK, 0
+
+    def cudaGetDeviceProperties(self, _device):
+        return OK, SimpleNamespace(name=b"Pretended", major=9, minor=0, multiProcessorCount=132)
+
+    def cudaRuntimeGetVersion(self):
+        return OK, 13000
+
+    def cudaGetErrorName(self, error):
+        return OK, {NO_MEMORY: b"cudaErrorMemoryAllocation", INVALIDATED: b"cudaErrorStreamCaptureInvalidated"}[error]
+
+    def cudaGetErrorString(self, error):
+        return OK, {NO_MEMORY: b"out of memory", INVALIDATED: b"operation failed due to a previous error"}[error]
+
+
+class FakeContext:
+    """Computes y = 2 x."""
+
+    def __init__(self, engine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.shape: tuple[int, ...] = ()
+
+    def set_input_shape(self, name, shape):
+        self.shape = tuple(shape)
+        return self.engine.takes_shape
+
+    def get_tensor_shape(self, name):
+        return self.engine.output_shape or self.shape
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
+
+    def is_stream_capturable(self, _stream):
+        return self.engine.capturable
+
+    def execute_async_v3(self, stream):
+        def work(on):
+            size = int(np.prod(self.shape))
+            x, y = ((ctypes.c_float * size).from_address(self.addresses[name]) for name in "xy")
+            y[:] = [2 * value for value in x]
+            self.engine.runtime.clocks[on] += COMPUTE_MS
+
+        if not self.engine.enqueues:
+            return False
+        if self.engine.runtime.captured is None:
+            work(stream)
+        elif not self.engine.captures_nothing:
+            self.engine.runtime.captured.append(work)
+        return True
+
+
+class FakeEngine:
+    """One input x, one output y, both float32."""
+
+    num_io_tensors = 2
+    device_memory_size_v2 = 4096
+
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self.runtime = runtime
+        self.enqueues = self.takes_shape = self.capturable = True
+        self.captures_nothing = False
+        self.output_shape: tuple[int, ...] | None = None
+        self.contexts = 0
+
+    def get_tensor_name(self, number):
+        return "xy"[number]
+
+    def get_tensor_mode(self, name):
+        return "INPUT" if name == "x" else "OUTPUT"
+
+    def get_tensor_dtype(self, name):
+        return SimpleNamespace(name="FLOAT")
+
+    def create_runtime_config(self):
+        cache = SimpleNamespace(deserialize=lambda known: True, serialize=lambda: b"compiled")
+        return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: True)
+
+    def create_execution_context(self, _config=None):
+        self.contexts += 1
+        return FakeContext(self)
+
+
+def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
+    """A library whose every plan is ``engine``."""
+
+    class Runtime:
+        def __init__(self, _logger) -> None:
+            pass
+
+        def deserialize_cuda_engine(self, _plan):
+            return engine
+
+    strategies = {"CudaGraphStrategy": SimpleNamespace(DISABLED=SimpleNamespace(name="DISABLED"))} if rtx else {}
+    trt = SimpleNamespace(
+        __version__="0.0",
+        TensorIOMode=SimpleNamespace(INPUT="INPUT"),
+        nptype=lambda _: np.float32,
+        Runtime=Runtime,
+        **strategies,
+    )
+    return Library("tensorrt_rtx" if rtx else "tensorrt", trt, Log(), None)

@@ -1,0 +1,204 @@
+"""Real builds with TensorRT-RTX, which needs no GPU for them: what is built, what it computes in, how it refuses."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import require
+from onnx import TensorProto, helper
+
+from sweep import measure, models
+from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.backends.tensorrt import build, inspector, library
+from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
+from sweep.cache import Cache
+from sweep.errors import BuildError, UnsupportedError
+
+COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
+SHAPES = {"x": (2, 3, 32, 32)}
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    require.library_for("tensorrt_rtx")
+    return library.load("tensorrt_rtx")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+def variant(model: str = "tiny_cnn", dtype: str = "fp32", **engine) -> Variant:
+    quantised = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1} if dtype == "int8" else {}
+    return Variant(
+        backend="tensorrt_rtx",
+        onnx=OnnxAxes(
+            model=ModelRef(name=model, revision=models.zoo.entry(model).revision),
+            precision=Precision(name=dtype, dtype=dtype, **quantised),
+        ),
+        engine=EngineAxes(batch=2, **engine),
+    )
+
+
+def typed(asked: Variant, cache: Cache):
+    return measure.typed_file(asked, measure.model_file(asked, cache), cache)
+
+
+def refuse(rtx, cache, path=None, shapes=None, **engine) -> str:
+    asked = variant(**engine)
+    with pytest.raises((BuildError, UnsupportedError)) as caught:
+        build.serialised(rtx, path or typed(asked, cache), asked.engine, shapes or SHAPES, tf32=False)
+    assert "\n" not in str(caught.value)
+    assert caught.type is UnsupportedError or rtx.label in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("model", sorted(COMPUTE_LAYERS))
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "fp16", "int8"])
+def test_every_layer_that_computes_does_so_in_the_asked_type(rtx, cache, model: str, dtype: str) -> None:
+    asked = variant(model, dtype)
+    if dtype == "int8" and rtx.trt.__version__ < "1.7":
+        pytest.skip("TensorRT-RTX before 1.7 builds no int8 convolution")
+    entry = measure.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    shown = "fp32" if dtype == "tf32" else dtype
+    assert entry.info["precision"] == {shown: COMPUTE_LAYERS[model]}
+    assert entry.info["tf32"] == (dtype == "tf32")
+    assert (entry.path / PLAN).stat().st_size > 10_000
+    kept = json.loads((entry.path / inspector.FILE).read_text())
+    assert inspector.precision(kept) == entry.info["precision"]
+    assert kept["source"] == entry.info["evidence"]
+
+
+def test_the_knobs_that_it_has_are_set(rtx, cache) -> None:
+    asked = variant(
+        builder_optimization_level=1, max_aux_streams=2, tiling="fast", sparsity="enable", workspace_mib=256
+    )
+    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, SHAPES, tf32=False)
+    assert len(plan) > 10_000
+    assert facts["tf32"] is False
+
+
+def test_a_knob_that_it_clamps_is_unsupported_by_name(rtx, cache) -> None:
+    said = refuse(rtx, cache, builder_optimization_level=9)
+    assert "builder_optimization_level=9" in said
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "enum"),
+    [
+        ("tiling", "fast", "TilingOptimizationLevel"),
+        ("sparsity", "enable", "BuilderFlag"),
+        ("workspace_mib", 64, "MemoryPoolType"),
+        ("max_aux_streams", 2, None),
+        ("builder_optimization_level", 2, None),
+    ],
+)
+def test_a_knob_that_it_lacks_is_unsupported_by_name(rtx, axis: str, value: object, enum: str | None) -> None:
+    class Config:
+        def clear_flag(self, flag) -> None:
+            pass
+
+    class Older:
+        __version__ = "1.0"
+        ProfilingVerbosity = rtx.trt.ProfilingVerbosity
+
+    older = library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger)
+    with pytest.raises(UnsupportedError, match=rf"tensorrt_rtx 1\.0 does not have {axis}") as caught:
+        build._set_knobs(older, Config(), EngineAxes(**{axis: value}), tf32=False)
+    assert enum is None or enum in str(caught.value)
+
+
+def test_tf32_without_its_flag_is_unsupported(rtx) -> None:
+    class Older:
+        __version__ = "1.0"
+
+    with pytest.raises(UnsupportedError, match="TF32"):
+        build._set_tf32(library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger), object(), on=True)
+
+
+def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache) -> None:
+    assert "workspace" in refuse(rtx, cache, workspace_mib=1)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({"x": (2, 4, 32, 32)}, "Dimension mismatch for tensor x"),
+        ({"x": (2, 3, 32)}, "has 4 dimensions but profile 0 has 3"),
+        ({"other": (2, 3, 32, 32)}, "inputs are x"),
+    ],
+)
+def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words: str) -> None:
+    asked = variant()
+    with pytest.raises(BuildError, match=words):
+        build.serialised(rtx, typed(asked, cache), asked.engine, shapes, tf32=False)
+
+
+def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")], "g", *[[e] for e in ends]
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "m.onnx")
+    said = refuse(rtx, cache, tmp_path / "m.onnx", {"x": (2, 4)})
+    assert "odd (NoSuchOp)" in said
+    assert "Plugin not found" in said
+
+
+def test_a_file_that_is_no_graph_or_is_not_there(rtx, cache, tmp_path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    assert "Failed to parse the ONNX model" in refuse(rtx, cache, tmp_path / "bad.onnx")
+    assert "cannot be found" in refuse(rtx, cache, tmp_path / "absent.onnx")
+
+
+def test_external_weights_are_found_beside_the_graph(rtx, tmp_path) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((4, 300), np.float32), "w")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 4), ("y", 300))]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")], "g", *[[e] for e in ends], [weight]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), {"x": (1, 4)}, tf32=False)
+    assert len(plan) > 4 * 300 * 4
+
+
+def test_a_timing_cache_is_written_for_the_next_build(rtx, tmp_path) -> None:
+    kept = []
+
+    class Learnt:
+        def serialize(self) -> bytes:
+            return b"learnt"
+
+    class Config:
+        def create_timing_cache(self, known: bytes) -> bytes:
+            kept.append(known)
+            return known
+
+        def set_timing_cache(self, _cache, ignore_mismatch) -> bool:
+            return True
+
+        def get_timing_cache(self) -> Learnt:
+            return Learnt()
+
+    for _ in range(2):
+        with build._timing_cache(Config(), tmp_path / "timing.bin"):
+            pass
+    assert kept == [b"", b"learnt"]
+
+
+def test_what_the_library_said_is_short_and_on_one_line() -> None:
+    log = library.Log()
+    assert log.tail() == "it gave no reason"
+    for severity, text in (("VERBOSE", "chatter"), ("WARNING", "mind\nthis"), ("INFO", "more")):
+        log.add(severity, text)
+    assert log.tail() == "mind this"
+    for number in range(20):
+        log.add("ERROR", f"wrong {number}")
+    log.add("INTERNAL_ERROR", "broken")
+    assert log.tail() == "wrong 18; wrong 19; broken"
+    log.clear()
+    assert log.tail() == "it gave no reason"

@@ -1,0 +1,215 @@
+"""A session's every path on a pretended GPU; tests/gpu runs the same on a real one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fake_gpu import COMPUTE_MS, COPY_MS, INVALIDATED, NO_MEMORY, FakeEngine, FakeRuntime, library_of
+
+from sweep import samples
+from sweep.axes import LoadAxes, SessionAxes
+from sweep.backends.base import TimesGpu
+from sweep.backends.tensorrt import cuda
+from sweep.backends.tensorrt.session import TensorRTSession
+from sweep.backends.tensorrt.stream import DEPTH
+from sweep.errors import SessionError, UnsupportedError
+from sweep.load import curve
+from sweep.summary import closed_summary
+
+FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    made = FakeRuntime()
+    wrapped = object.__new__(cuda.Cuda)
+    wrapped.rt, wrapped._ok, wrapped.not_ready = made, 0, 600
+    monkeypatch.setattr(cuda, "get", lambda: wrapped)
+    return made
+
+
+def session(runtime, engine=None, *, rtx=True, **axes) -> TensorRTSession:
+    made = engine or FakeEngine(runtime)
+    return TensorRTSession(library_of(made, rtx=rtx), b"plan", SessionAxes(**axes), FEEDS, "an engine")
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("transfers", [None, True, False])
+@pytest.mark.parametrize("wait", [None, "block", "spin", "yield"])
+def test_a_request_is_timed_part_by_part(runtime, graph, transfers, wait) -> None:
+    made = session(runtime, cuda_graph=graph, transfers=transfers, wait=wait)
+    (stream,) = made.streams
+    made.poison()
+    stream.enqueue()
+    stream.enqueue()
+    stream.wait()
+    stream.wait()
+    nan = float("nan")
+    row = [nan, COMPUTE_MS, nan] if transfers is False else [COPY_MS, COMPUTE_MS, COPY_MS]
+    assert np.array_equal(stream.take_gpu_ms(), np.array([row, row], np.float32), equal_nan=True)
+    assert stream.take_gpu_ms().shape == (0, 3)
+    assert np.array_equal(made.outputs()["y"], FEEDS["x"] * 2)
+    assert ("cudaGraphLaunch" in runtime.calls) == graph
+    assert made.realised["cuda_graph"] == graph
+    assert made.realised["cuda_graph_strategy"] == "DISABLED"
+    assert made.realised["wait"] == (wait or "spin")
+    made.close()
+
+
+def test_streams_have_their_own_everything(runtime) -> None:
+    engine = FakeEngine(runtime)
+    made = session(runtime, engine, streams=3, cuda_graph=True)
+    assert engine.contexts == 3
+    assert made.realised["contexts"] == 3
+    assert made.realised["sm_count"] == 132
+    made.poison()
+    made.streams[1].enqueue()
+    made.streams[1].wait()
+    assert np.array_equal(made.outputs_of(1)["y"], FEEDS["x"] * 2)
+    assert np.isnan(made.outputs_of(0)["y"]).all()
+    assert np.isnan(made.outputs_of(2)["y"]).all()
+    made.close()
+
+
+def test_closing_gives_everything_back_and_twice_is_once(runtime) -> None:
+    made = session(runtime, streams=2, cuda_graph=True)
+    assert made.engine_facts["device_memory_bytes"] > 0
+    assert made.engine_facts["context_memory_bytes"] == 4096
+    assert made.engine_facts["first_inference_s"] > 0
+    made.close()
+    made.close()
+    assert runtime.held == {}
+
+
+def test_the_depth_is_held_to_and_the_ring_goes_round(runtime) -> None:
+    made = session(runtime)
+    (stream,) = made.streams
+    assert isinstance(stream, TimesGpu)
+    assert stream.max_depth == DEPTH >= 2
+    for _ in range(3):
+        for _ in range(DEPTH):
+            stream.enqueue()
+        with pytest.raises(SessionError, match="in flight"):
+            stream.enqueue()
+        for _ in range(DEPTH):
+            stream.wait()
+    with pytest.raises(SessionError, match="no inference"):
+        stream.wait()
+    assert np.array_equal(stream.take_gpu_ms(), np.full((3 * DEPTH, 3), [COPY_MS, COMPUTE_MS, COPY_MS], np.float32))
+    made.close()
+
+
+def test_the_load_generator_carries_gpu_times_into_the_samples(runtime) -> None:
+    made = session(runtime, streams=2)
+    load = LoadAxes(fractions=(0.2, 0.5), warmup_s=0.02, min_s=0.05, min_requests=70, max_s=1.0)
+    points = curve.measure(made, load, batch=2)
+    for point in points:
+        for values, took in ((point.gpu_h2d_ms, COPY_MS), (point.gpu_compute_ms, COMPUTE_MS)):
+            assert values is not None
+            assert len(values) == len(point.done_ns)
+            assert np.all(values[point.measured] == np.float32(took))
+    gpu = closed_summary(points[:1])["gpu_ms"]
+    assert gpu["h2d"]["mean"] == gpu["d2h"]["p50"] == COPY_MS
+    assert gpu["compute"]["p50"] == COMPUTE_MS
+    made.close()
+
+
+def test_a_part_that_was_not_timed_is_null(runtime) -> None:
+    made = session(runtime, transfers=False)
+    load = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.1, min_requests=64, max_s=1.0)
+    gpu = closed_summary(curve.measure(made, load, batch=2))["gpu_ms"]
+    assert gpu["h2d"] is None
+    assert gpu["d2h"] is None
+    assert gpu["compute"]["mean"] == COMPUTE_MS
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda engine, runtime: setattr(engine, "capturable", False), "says that this engine cannot be captured"),
+        (lambda engine, runtime: setattr(engine, "captures_nothing", True), "the captured graph is empty"),
+        (lambda engine, runtime: runtime.fails.update(cudaStreamEndCapture=INVALIDATED), "CaptureInvalidated"),
+        (lambda engine, runtime: runtime.fails.update(cudaGraphInstantiate=NO_MEMORY), "out of memory"),
+    ],
+)
+def test_a_failed_capture_is_unsupported_and_leaks_nothing(runtime, spoil, words: str) -> None:
+    engine = FakeEngine(runtime)
+    spoil(engine, runtime)
+    with pytest.raises(UnsupportedError, match="cuda_graph=true") as caught:
+        session(runtime, engine, cuda_graph=True)
+    assert words in str(caught.value)
+    runtime.fails.clear()
+    assert runtime.held == {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "words"),
+    [
+        (lambda engine, runtime: setattr(engine, "takes_shape", False), SessionError, "does not take x of shape"),
+        (lambda engine, runtime: setattr(engine, "output_shape", (-1, 3)), UnsupportedError, "depends on the data"),
+        (lambda engine, runtime: setattr(engine, "enqueues", False), SessionError, "did not enqueue"),
+        (
+            lambda engine, runtime: runtime.fails.update(cudaMalloc=NO_MEMORY),
+            SessionError,
+            "cudaMalloc: cudaErrorMemoryAllocation (out of memory)",
+        ),
+    ],
+)
+def test_a_session_that_cannot_be_made_says_why_and_leaks_nothing(runtime, spoil, kind, words: str) -> None:
+    engine = FakeEngine(runtime)
+    spoil(engine, runtime)
+    with pytest.raises(kind) as caught:
+        session(runtime, engine)
+    assert words in str(caught.value)
+    assert runtime.held == {}
+
+
+def test_an_engine_that_the_library_refuses_is_an_error_with_its_words(runtime) -> None:
+    library = library_of(None)
+
+    class Runtime:
+        def __init__(self, _logger) -> None:
+            pass
+
+        def deserialize_cuda_engine(self, _plan) -> None:
+            library.log.add("ERROR", "built for\nanother GPU")
+
+    library.trt.Runtime = Runtime
+    with pytest.raises(SessionError, match=r"cannot load the engine: built for another GPU"):
+        TensorRTSession(library, b"plan", SessionAxes(), FEEDS, "an engine")
+
+
+def test_inputs_must_be_the_engines_own(runtime) -> None:
+    for feeds, words in (({"z": FEEDS["x"]}, "inputs are x"), ({"x": FEEDS["x"].astype(np.float64)}, "float32")):
+        with pytest.raises(SessionError, match=words):
+            TensorRTSession(library_of(FakeEngine(runtime)), b"plan", SessionAxes(), feeds, "an engine")
+
+
+def test_a_gpu_error_while_waiting_is_raised_with_cudas_words(runtime) -> None:
+    made = session(runtime, wait="block")
+    made.streams[0].enqueue()
+    runtime.fails["cudaEventSynchronize"] = NO_MEMORY
+    with pytest.raises(SessionError, match=r"wait: cudaErrorMemoryAllocation \(out of memory\)"):
+        made.streams[0].wait()
+    runtime.fails.clear()
+    made.close()
+
+
+def test_plain_tensorrt_has_no_runtime_strategies_to_set(runtime) -> None:
+    made = session(runtime, rtx=False)
+    assert "cuda_graph_strategy" not in made.realised
+    made.close()
+
+
+def test_gpu_times_survive_the_disk_and_files_without_them_are_read(runtime, tmp_path) -> None:
+    made = session(runtime)
+    load = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.1, min_requests=64, max_s=1.0)
+    (timed,) = curve.measure(made, load, batch=2)
+    made.close()
+    plain = dataclasses.replace(timed, gpu_h2d_ms=None, gpu_compute_ms=None, gpu_d2h_ms=None)
+    samples.save(tmp_path / "s.npz", [timed, plain])
+    first, second = samples.load(tmp_path / "s.npz")
+    assert np.array_equal(first.gpu_compute_ms, timed.gpu_compute_ms)
+    assert second.gpu_compute_ms is None
+    assert closed_summary([second])["gpu_ms"] is None
