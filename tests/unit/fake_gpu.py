@@ -101,7 +101,7 @@ class FakeRuntime:
         self.clocks[stream] += COPY_MS
         return (OK,)
 
-    def cudaMemset(self, address, byte, size):
+    def cudaMemsetAsync(self, address, byte, size, _stream):
         ctypes.memset(address, byte, size)
         return (OK,)
 

@@ -120,8 +120,9 @@ class Buffers:
     def poison(self) -> None:
         """Overwrite the outputs, on the device and on the host, with 0xFF: what is not computed anew shows."""
         for buffer in self.outputs:
-            self._cuda.call("cudaMemset", buffer.device, _POISON, buffer.array.nbytes)
+            self._cuda.call("cudaMemsetAsync", buffer.device, _POISON, buffer.array.nbytes, self._stream)
             cuda_module.fill(buffer.host, _POISON, buffer.array.nbytes)
+        self.synchronise()
 
     def synchronise(self) -> None:
         """Return when all that was enqueued on the stream is done."""
