@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sweep.axes import JsonDict
 
+_TRUE_FP32_DB = 80.0
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 
 
@@ -62,6 +63,24 @@ def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) 
         "top1_agreement": _top1([(expected[name], found[name]) for name in names]),
         "nonfinite": 0,
     }
+
+
+def contradicts(dtype: str, found: JsonDict | None) -> str | None:
+    """Why the outputs of the timed session cannot be those of what was asked; None if they can.
+
+    TF32 keeps 10 bits of mantissa where fp32 keeps 23: random networks come out at 40 to 70 dB with the one and above
+    100 with the other, so 80 dB tells them apart.
+    """
+    if found is None:
+        return None
+    if found["nonfinite"]:
+        return f"{found['nonfinite']} outputs are not finite; those of the fp32 reference are"
+    if dtype == "fp32" and found["sqnr_db"] is not None and found["sqnr_db"] < _TRUE_FP32_DB:
+        return (
+            f"asked for fp32, but the outputs are only {found['sqnr_db']:.0f} dB from the fp32 reference, as TF32's are; "
+            "precision=tf32 is the label for that"
+        )
+    return None
 
 
 def _top1(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:

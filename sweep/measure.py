@@ -88,7 +88,8 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
     return {
         "engine": {**_engine_facts(variant, engine), "load_s": load_s, **session.engine_facts},
         "realised": session.realised,
-        "mismatch": backend.mismatch(variant, session.realised),
+        "mismatch": backend.mismatch(variant, session.realised)
+        or accuracy.contradicts(variant.onnx.precision.dtype, found),
         "accuracy": found,
     }
 

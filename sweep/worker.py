@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 _PR_SET_PDEATHSIG = 1
+_ANYWHERE = ("sweep", "plan")  # stages of errors that any stage may raise
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
         result = measure(job, report, lambda text: send("note", text=text))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        own = error.stage if isinstance(error, SweepError) and error.stage != "sweep" else stage
+        own = error.stage if isinstance(error, SweepError) and error.stage not in _ANYWHERE else stage
         send("error", stage=own, kind=type(error).__name__, message=" ".join(str(error).split()))
     else:
         send("result", **result)

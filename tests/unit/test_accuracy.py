@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.accuracy import errors
+from sweep.accuracy import contradicts, errors
 
 NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
 RNG = np.random.default_rng(1)
@@ -114,3 +114,21 @@ def test_outputs_of_another_shape_do_not_throw_the_measurement_away() -> None:
     found = errors({"boxes": floats(5, 6)}, {"boxes": floats(4, 6)})
     assert found["sqnr_db"] is None
     assert found["top1_agreement"] is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "noise", "said"),
+    [("fp32", 1e-3, "TF32"), ("fp32", 1e-7, None), ("tf32", 1e-3, None), ("fp16", 1e-3, None)],
+)
+def test_fp32_that_is_as_far_off_as_tf32_is_contradicted(dtype, noise, said) -> None:
+    reference = np.random.default_rng(0).standard_normal((4, 100))
+    found = errors({"y": reference}, {"y": reference + noise * np.random.default_rng(1).standard_normal((4, 100))})
+    reason = contradicts(dtype, found)
+    assert (reason is None) == (said is None)
+    assert said is None or said in reason
+
+
+def test_outputs_that_are_not_finite_are_contradicted() -> None:
+    found = errors({"y": np.ones((1, 3))}, {"y": np.array([[1.0, np.inf, np.nan]])})
+    assert "2 outputs are not finite" in contradicts("fp16", found)
+    assert contradicts("fp16", None) is None
