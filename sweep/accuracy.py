@@ -77,7 +77,7 @@ def contradicts(dtype: str, found: JsonDict | None) -> str | None:
         return f"{found['nonfinite']} outputs are not finite; those of the fp32 reference are"
     if dtype == "fp32" and found["sqnr_db"] is not None and found["sqnr_db"] < _TRUE_FP32_DB:
         return (
-            f"asked for fp32, but the outputs are only {found['sqnr_db']:.0f} dB from the fp32 reference, as TF32's are; "
+            f"asked for fp32, but the outputs are only {found['sqnr_db']:.0f} dB from the reference, as TF32's are; "
             "precision=tf32 is the label for that"
         )
     return None
