@@ -98,7 +98,8 @@ class Run:
         """The group's worker, started if this work belongs to another group than the last."""
         if self._worker is None or self._engine != work.engine_key:
             self._leave_group(at_once=False)
-            self._worker = Worker(self._settings.store.root / "logs" / f"{work.engine_key}.log")
+            log = self._settings.store.root / "logs" / f"{work.engine_key}.log"
+            self._worker = Worker(log, registry.get(work.variant.backend).environment(work.variant))
             self._engine = work.engine_key
         return self._worker
 

@@ -106,6 +106,10 @@ class Backend(Protocol):
         """Why this backend cannot run ``variant`` here, in one line; None if it can."""
         ...
 
+    def environment(self, variant: Variant) -> dict[str, str]:
+        """Variables that the worker needs before any library is loaded; the same for all that share an engine."""
+        ...
+
     def facts(self) -> JsonDict:
         """Versions that a comparison must agree on."""
         ...

@@ -107,6 +107,11 @@ class OnnxRuntime:
             f"onnxruntime's CPU provider does not run precision={variant.onnx.precision.name}; it runs fp32, fp16, int8"
         )
 
+    def environment(self, variant: Variant) -> dict[str, str]:
+        """It needs none."""
+        del variant
+        return {}
+
     def facts(self) -> JsonDict:
         """Version of onnxruntime and the provider that runs."""
         return {"onnxruntime": importlib.metadata.version("onnxruntime"), "provider": _PROVIDERS[0]}

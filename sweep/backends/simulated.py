@@ -101,6 +101,11 @@ class Simulated:
         del variant
         return None
 
+    def environment(self, variant: Variant) -> dict[str, str]:
+        """It needs none."""
+        del variant
+        return {}
+
     def facts(self) -> JsonDict:
         """Its own version: there is no library behind it."""
         return {"simulated": __version__}

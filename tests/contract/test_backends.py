@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,7 +118,11 @@ def test_one_pass_gives_samples_and_what_was_realised(
     job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
     with tolerating_int8(backend, precision):
         found = measure.measure(job, lambda stage, *_, **__: stages.append(stage), lambda _: None)
-    assert found["mismatch"] is None
+    needed = backend.environment(asked)
+    if needed.items() <= os.environ.items():
+        assert found["mismatch"] is None
+    else:  # this process was not started as a worker is: what ran may not be what was asked, and then it is said
+        assert found["mismatch"] is None or "precision=tf32 is the label for that" in found["mismatch"]
     assert found["realised"]["contexts"] == streams
     assert found["engine"]["bytes"] > 0
     assert json.loads(json.dumps(found)) == found

@@ -162,9 +162,6 @@ class FakeContext:
         self.addresses[name] = address
         return True
 
-    def is_stream_capturable(self, _stream):
-        return self.engine.capturable
-
     def execute_async_v3(self, stream):
         def work(on):
             size = int(np.prod(self.shape))
@@ -189,7 +186,7 @@ class FakeEngine:
 
     def __init__(self, runtime: FakeRuntime) -> None:
         self.runtime = runtime
-        self.enqueues = self.takes_shape = self.capturable = True
+        self.enqueues = self.takes_shape = True
         self.captures_nothing = False
         self.output_shape: tuple[int, ...] | None = None
         self.contexts = 0

@@ -49,7 +49,6 @@ RTX = {
     "IRuntimeConfig": ["cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "set_runtime_cache"],
     "IRuntimeCache": ["serialize", "deserialize"],
     "CudaGraphStrategy": ["DISABLED"],
-    "IExecutionContext": ["is_stream_capturable"],
 }
 
 

@@ -127,7 +127,6 @@ def test_a_part_that_was_not_timed_is_null(runtime) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda engine, runtime: setattr(engine, "capturable", False), "says that this engine cannot be captured"),
         (lambda engine, runtime: setattr(engine, "captures_nothing", True), "the captured graph is empty"),
         (lambda engine, runtime: runtime.fails.update(cudaStreamEndCapture=INVALIDATED), "CaptureInvalidated"),
         (lambda engine, runtime: runtime.fails.update(cudaGraphInstantiate=NO_MEMORY), "out of memory"),
