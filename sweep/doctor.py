@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 import sys
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ def findings(results: Path) -> list[Finding]:
         _gpu(),
         _device_nodes(),
         _package("tensorrt", _install(f"{_NVIDIA_INDEX} 'tensorrt>=10.3'")),
-        _package("tensorrt-rtx", _install("'tensorrt-rtx>=1.4'")),
+        _package("tensorrt-rtx", "make install-rtx"),
         _package("cuda-python", _install("'cuda-python>=12.6'")),
         _package("nvidia-ml-py", _install("nvidia-ml-py")),
         _binary("nvidia-cuda-mps-control", "MPS control binary", "comes with the NVIDIA driver's compute utilities"),
@@ -62,10 +61,8 @@ def _install(what: str) -> str:
 
 
 def _package(name: str, remedy: str) -> Finding:
-    try:
-        return Finding(name, importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        return Finding(name, None, remedy)
+    found = facts.version(name)
+    return Finding(name, found, "" if found else remedy)
 
 
 def _binary(name: str, what: str, remedy: str) -> Finding:

@@ -35,8 +35,8 @@ def machine() -> JsonDict:
         "host": platform.node(),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "numpy": _version("numpy"),
-        "onnx": _version("onnx"),
+        "numpy": version("numpy"),
+        "onnx": version("onnx"),
         "sweep": __version__,
         "git": _git(),
     }
@@ -56,7 +56,8 @@ def differing(before: JsonDict, now: JsonDict) -> list[str]:
     ]
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

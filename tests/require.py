@@ -1,12 +1,17 @@
 """What a test needs and this machine may lack: a reason to skip, or to fail where it must not be missing."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
 from sweep.backends import registry
 from sweep.backends.tensorrt import library
+from sweep.errors import BuildError
+
+NO_INT8_CONVOLUTION = "CHECK(dtype == myelinType"  # TensorRT-RTX 1.5 and 1.6 of a quantised convolution
 
 
 def missing(what: str, reason: str) -> NoReturn:
@@ -33,3 +38,14 @@ def gpu_for(name: str) -> None:
     reason = registry.get(name).missing()  # type: ignore[attr-defined]
     if reason is not None:
         missing("gpu", reason)
+
+
+@contextlib.contextmanager
+def int8_convolutions(name: str, dtype: str) -> Iterator[None]:
+    """Skip where TensorRT-RTX says in its own words that it has no int8 convolution; any other refusal fails."""
+    try:
+        yield
+    except BuildError as error:
+        if name == "tensorrt_rtx" and dtype == "int8" and NO_INT8_CONVOLUTION in str(error):
+            pytest.skip(f"this version builds no int8 convolution: {error}")
+        raise

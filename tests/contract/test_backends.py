@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -20,12 +19,10 @@ from sweep.cache import Cache
 from sweep.errors import BuildError, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from sweep.backends.base import Backend, Session
 
-RTX = "tensorrt_rtx"
 QUICK = LoadAxes(fractions=(0.5,), warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
 PRECISIONS = {
     "fp32": Precision(name="fp32", dtype="fp32"),
@@ -88,22 +85,11 @@ def test_it_builds_and_says_what_it_built(backend: Backend, precision: str, tmp_
     require.library_for(backend.name)
     cache, asked = Cache(tmp_path), variant(backend, precision)
     typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
-    with tolerating_int8(backend, precision):
+    with require.int8_convolutions(backend.name, precision):
         engine = measure.build_engine(asked, backend, typed, cache)
     assert engine.bytes > 0
     assert json.loads(json.dumps(engine.info)) == engine.info
     assert measure.build_engine(asked, backend, typed, cache).cached
-
-
-@contextlib.contextmanager
-def tolerating_int8(backend: Backend, precision: str) -> Iterator[None]:
-    """TensorRT-RTX before 1.7 builds no int8 convolution: a record with a reason, not what is tested here."""
-    try:
-        yield
-    except BuildError as error:
-        if backend.name == "tensorrt_rtx" and precision == "int8" and str(backend.facts()["tensorrt"]) < f"{RTX} 1.7":
-            pytest.skip(str(error))
-        raise
 
 
 @pytest.mark.parametrize("precision", sorted(PRECISIONS))
@@ -116,7 +102,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
     assert why_unsupported(backend, asked) is None
     stages: list[str] = []
     job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
-    with tolerating_int8(backend, precision):
+    with require.int8_convolutions(backend.name, precision):
         found = measure.measure(job, lambda stage, *_, **__: stages.append(stage), lambda _: None)
     needed = backend.environment(asked)
     if needed.items() <= os.environ.items():
@@ -166,9 +152,10 @@ def test_streams_are_independent_and_give_the_same_outputs(backend: Backend, tmp
     session.close()
 
 
+@pytest.mark.parametrize(
+    "backend", [name for name in registry.names() if registry.get(name).runs_models], indirect=True
+)
 def test_a_graph_it_cannot_read_is_a_build_error(backend: Backend, tmp_path: Path) -> None:
-    if not backend.runs_models:
-        pytest.skip("the simulated backend reads no graph")
     require.library_for(backend.name)
     (tmp_path / "model.onnx").write_bytes(b"no graph")
     (tmp_path / "target").mkdir()

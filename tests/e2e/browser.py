@@ -1,14 +1,13 @@
-"""A headless Chromium for tests, and the rule for what is not installed: skip with the reason, or fail if required."""
+"""A headless Chromium for tests; without one they skip with the reason, or fail where it is required."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
-import pytest
+from require import missing
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -30,18 +29,11 @@ FLAGS = (
 )
 
 
-def lacking(what: str, reason: str) -> None:
-    """Skips the test with the reason; fails it where ``SWEEP_REQUIRE`` (a comma list) names ``what``."""
-    if what in os.environ.get("SWEEP_REQUIRE", "").split(","):
-        pytest.fail(f"{what} is required (SWEEP_REQUIRE) but {reason}")
-    pytest.skip(f"{what}: {reason}")
-
-
 def require(what: str) -> None:
     """Goes on only where ``what`` is installed; the one known so far is ``chromium`` with its driver."""
-    missing = {"chromium": _chromium_lacks}[what]()
-    if missing:
-        lacking(what, missing)
+    reason = {"chromium": _chromium_lacks}[what]()
+    if reason:
+        missing(what, reason)
 
 
 @contextlib.contextmanager

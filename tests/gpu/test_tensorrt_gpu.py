@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import require
 
-from sweep import accuracy, measure, models, samples
+from sweep import accuracy, measure, models, plain, samples
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends import registry
 from sweep.backends.tensorrt import cuda, inspector, library
 from sweep.backends.tensorrt.backend import PLAN
 from sweep.cache import Cache
-from sweep.errors import BuildError, UnsupportedError
+from sweep.errors import UnsupportedError
 from sweep.load import curve
+from sweep.pool import Worker
 from sweep.summary import closed_summary
 
 pytestmark = pytest.mark.gpu
@@ -80,12 +81,8 @@ def once(session, number: int = 0) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("graph", [False, True])
 def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: str, graph) -> None:
     asked = variant(backend, model, dtype, cuda_graph=graph)
-    try:
+    with require.int8_convolutions(backend.name, dtype):
         session = loaded(backend, asked, cache)
-    except BuildError as error:
-        if dtype == "int8" and backend.name == "tensorrt_rtx":
-            pytest.skip(f"this version builds no int8 convolution: {error}")
-        raise
     session.poison()
     once(session)
     found = accuracy.compare(measure.model_file(asked, cache), feeds_of(asked), session.outputs())
@@ -94,6 +91,24 @@ def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: 
     assert found["nonfinite"] == 0
     assert found["sqnr_db"] is None or found["sqnr_db"] > LEAST_SQNR_DB[dtype] - UNET_LOSES_DB * (model == "unet")
     session.close()
+
+
+@pytest.mark.parametrize("model", ["tiny_cnn", "mlp", "unet"])
+def test_fp32_in_a_worker_is_true_fp32(backend, model: str, tmp_path) -> None:
+    """A worker starts with what its backend needs; this process may have loaded the libraries without it."""
+    asked = dataclasses.replace(variant(backend, model, "fp32"), load=CLOSED)
+    worker = Worker(tmp_path / "worker.log", backend.environment(asked))
+    job = {"variant": plain.to_plain(asked), "repeat": 0, "rates_ips": None}
+    job |= {"cache": str(tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
+    try:
+        outcome = worker.run(job, lambda _event: None, 120.0)
+    finally:
+        worker.close()
+    assert outcome.status == "ok", outcome.error
+    assert outcome.result["mismatch"] is None
+    assert outcome.result["realised"]["tf32_override"] == "0"
+    print(f"{backend.name} {model} fp32 in a worker: {outcome.result['accuracy']}")  # noqa: T201 - the figures are worth a look
+    assert outcome.result["accuracy"]["sqnr_db"] > 75
 
 
 def test_the_inspector_answers_here_and_is_kept(backend, cache) -> None:

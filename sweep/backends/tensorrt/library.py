@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = ("tensorrt", "tensorrt_rtx")
 INSTALL = {
-    "tensorrt": "pip install --extra-index-url https://pypi.nvidia.com 'sweep[tensorrt]'",
+    "tensorrt": "pip install --extra-index-url https://pypi.nvidia.com 'tensorrt>=10.3' 'cuda-python>=12.6'",
     "tensorrt_rtx": "make install-rtx",
 }
 _SUFFIXES = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings", "-bindings")  # of the packages that carry it
