@@ -87,24 +87,72 @@ class OnnxAxes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Batch sizes that one engine takes: an optimisation profile over a range.
+
+    Attributes:
+        least: smallest batch.
+        best: batch that the builder tunes for.
+        most: largest batch.
+    """
+
+    least: int
+    best: int
+    most: int
+
+    def __str__(self) -> str:
+        """``1..8..32``, as tables show it."""
+        return f"{self.least}..{self.best}..{self.most}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A shared library of TensorRT plugins.
+
+    Attributes:
+        path: absolute path. Not in the key: ``digest`` is.
+        digest: sha256 of the file.
+    """
+
+    path: str = field(metadata=NOT_IN_KEY)
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAxes:
     """Change one of these and the engine is built again.
 
     Attributes:
-        batch: samples per inference; the engine's shapes are static at it.
+        batch: samples per inference; the engine's shapes are static at it unless ``profile`` is set.
+        profile: the range of batch sizes that the engine takes; all batches in it share one engine.
         builder_optimization_level: 0 to 5, how hard TensorRT's builder searches.
         max_aux_streams: streams that one inference may fork into.
         tiling: none, fast, moderate or full: how hard the builder searches for tilings.
         sparsity: ``enable`` lets the builder use weights that are sparse 2:4.
         workspace_mib: most scratch memory of a layer, MiB.
+        timing_cache: False builds without the tactic timings that builds on one machine share.
+        profiling_verbosity: detailed, layer_names_only or none: what the engine tells of its layers.
+        version_compatible: the engine runs with later versions of the library too.
+        hardware_compatibility: none, ampere_plus or same_compute_capability: other GPUs that the engine runs on.
+        refit: the engine's weights can be replaced after the build.
+        weight_streaming: the engine can leave weights on the host (``SessionAxes.weight_streaming_budget_mib``).
+        plugins: shared libraries with the layers that the library lacks.
     """
 
     batch: int = 1
+    profile: Profile | None = None
     builder_optimization_level: int | None = None
     max_aux_streams: int | None = None
     tiling: str | None = None
     sparsity: str | None = None
     workspace_mib: int | None = None
+    timing_cache: bool | None = None
+    profiling_verbosity: str | None = None
+    version_compatible: bool | None = None
+    hardware_compatibility: str | None = None
+    refit: bool | None = None
+    weight_streaming: bool | None = None
+    plugins: tuple[Plugin, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +166,7 @@ class SessionAxes:
         cuda_graph: replay each inference as a captured CUDA graph.
         transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
         wait: how a thread waits for the GPU: block, spin or yield.
+        weight_streaming_budget_mib: most weights on the GPU, MiB; the rest is streamed from the host at each inference.
         intra_op_threads: CPU threads inside one inference (onnxruntime only).
         script: scripted behaviour of the simulated backend; None for every other.
     """
@@ -128,6 +177,7 @@ class SessionAxes:
     cuda_graph: bool = False
     transfers: bool | None = None
     wait: str | None = None
+    weight_streaming_budget_mib: int | None = None
     intra_op_threads: int | None = None
     script: Script | None = None
 
@@ -207,16 +257,30 @@ class Variant:
 
 def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
     """A word for each axis that is set and that most sweeps leave alone."""
-    named = {
+    named: dict[str, Any] = {
+        "profile": engine.profile,
         "opt": engine.builder_optimization_level,
         "aux": engine.max_aux_streams,
         "tiling-": engine.tiling,
         "sparsity-": engine.sparsity,
         "workspace": engine.workspace_mib,
+        "timing-cache-": engine.timing_cache,
+        "verbosity-": engine.profiling_verbosity,
+        "version-compatible-": engine.version_compatible,
+        "hardware-": engine.hardware_compatibility,
+        "refit-": engine.refit,
+        "weight-streaming-": engine.weight_streaming,
+        "plugins": None if engine.plugins is None else len(engine.plugins),
         "wait-": session.wait,
-        "transfers-": None if session.transfers is None else "on" if session.transfers else "off",
+        "transfers-": session.transfers,
+        "weight-budget": session.weight_streaming_budget_mib,
     }
-    return [f"{word}{value}" for word, value in named.items() if value is not None]
+    switch = {True: "on", False: "off"}
+    return [
+        f"{word}{switch[value] if isinstance(value, bool) else value}"
+        for word, value in named.items()
+        if value is not None
+    ]
 
 
 def projection(axes: Any) -> JsonDict:
@@ -249,8 +313,14 @@ def onnx_key(variant: Variant) -> str:
 
 
 def engine_key(variant: Variant) -> str:
-    """Key of what is built: backend, typed ONNX and engine axes. Backends add library and device to it."""
-    return digest("engine", variant.backend, onnx_key(variant), variant.engine)
+    """Key of what is built: backend, typed ONNX and engine axes. Backends add library and device to it.
+
+    An engine with a range profile is the same for every batch in the range.
+    """
+    built = projection(variant.engine)
+    if variant.engine.profile is not None:
+        del built["batch"]
+    return digest("engine", variant.backend, onnx_key(variant), built)
 
 
 def variant_key(variant: Variant) -> str:

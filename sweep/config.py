@@ -72,6 +72,14 @@ class BackendConfig:
     tiling: str | None = _key(None, "TensorRT: none, fast, moderate or full search for tilings")
     sparsity: str | None = _key(None, "TensorRT: enable lets the builder use weights that are sparse 2:4")
     workspace_mib: int | None = _key(None, "TensorRT: most scratch memory of a layer, MiB")
+    timing_cache: bool | None = _key(None, "TensorRT: false builds without the tactic timings that builds share")
+    profiling_verbosity: str | None = _key(None, "TensorRT: detailed, layer_names_only or none (null: detailed)")
+    version_compatible: bool | None = _key(None, "TensorRT: the engine runs with later versions of the library too")
+    hardware_compatibility: str | None = _key(None, "TensorRT: none, ampere_plus or same_compute_capability")
+    refit: bool | None = _key(None, "TensorRT: the engine's weights can be replaced after the build")
+    weight_streaming: bool | None = _key(None, "TensorRT: the engine can leave weights on the host")
+    weight_streaming_budget_mib: int | None = _key(None, "TensorRT: most weights on the GPU, MiB; no rebuild")
+    plugins: list[str] = _key([], "TensorRT: shared libraries of plugins to load")
     wait: str | None = _key(None, "TensorRT: wait for the GPU by block, spin or yield (null: spin)")
     script: ScriptConfig | None = _key(None, "simulated: the script")
 
@@ -90,6 +98,15 @@ class LoadConfig:
     min_requests: int = _key(662, "fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9")
     max_s: float = _key(10.0, "longest measured window of a point; percentiles beyond its count stay empty")
     max_wait_s: float = _key(1.0, "backlog bound: a request that waited longer marks the point overloaded")
+
+
+@dataclass
+class RangeConfig:
+    """The batch sizes of profile=range."""
+
+    least: int = _key(1, "profile=range: smallest batch that the engine takes")
+    best: int | None = _key(None, "profile=range: batch that the builder tunes for (null: the batch)")
+    most: int | None = _key(None, "profile=range: largest batch that the engine takes (null: the batch)")
 
 
 @dataclass
@@ -122,7 +139,9 @@ class Config:
     load: LoadConfig = _key(LoadConfig, "")
     tracking: TrackingConfig = _key(TrackingConfig, "")
     slo: SloConfig = _key(SloConfig, "")
+    range: RangeConfig = _key(RangeConfig, "")
     batch: int = _key(1, "samples per inference; the engine is built for it")
+    profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")
     streams: int = _key(1, "execution contexts side by side in one process")
     clients: int = _key(1, "processes that share the GPU")
     mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")

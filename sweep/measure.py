@@ -133,7 +133,10 @@ def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
     """The engine from the cache, built if it is not there; library versions are part of its key."""
     signature = models.signature(variant.onnx.model)
-    shapes = {spec.name: spec.concrete(variant.engine.batch) for spec in signature.inputs}
+
+    def shapes(batch: int) -> dict[str, tuple[int, ...]]:
+        return {spec.name: spec.concrete(batch) for spec in signature.inputs}
+
     return cache.get(
         "engines", engine_cache_key(variant, backend), lambda folder: backend.build(typed, variant, shapes, folder)
     )
@@ -157,4 +160,5 @@ def _engine_facts(variant: Variant, engine: Entry) -> JsonDict:
         "cached": engine.cached,
         "bytes": engine.bytes,
         "device_memory_bytes": None,
+        "artifacts": [f"artifacts/{engine.path.name}/{name}" for name in engine.info.get("artifacts", ())],
     }

@@ -42,7 +42,7 @@ class Record:
         wall_s: seconds from start to end of the work on this variant.
         variant: every axis (``axes.flat``).
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
-        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}.
+        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes, artifacts: paths in the sweep's folder}.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
         peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,

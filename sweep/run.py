@@ -13,7 +13,7 @@ from sweep import axes, facts, interrupts, judge, plain, samples
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.pool import Outcome, Worker
-from sweep.record import Record
+from sweep.record import Record, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,6 +140,7 @@ class Run:
 
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
         result = outcome.result or {}
+        self._keep_artifacts(result.get("engine"))
         began, wall_s = self._started[work.key]
         mismatch = result.get("mismatch")
         error: JsonDict | None = outcome.error
@@ -159,6 +160,14 @@ class Run:
             error=error,
         )
         return judge.summarised(made, points, self._settings.slo)
+
+    def _keep_artifacts(self, engine: JsonDict | None) -> None:
+        """Copies of what the engine's cache entry has for people to look at; the entry itself may be evicted."""
+        for name in (engine or {}).get("artifacts", ()):
+            target = self._settings.store.root / name
+            source = self._settings.cache / "engines" / target.parent.name / target.name
+            if not target.exists() and source.exists():
+                write_atomic(target, source.read_bytes())
 
     def _unsupported(self, work: Work) -> Record:
         """The record of a variant that cannot run here; the one on disk if it says the same."""

@@ -29,6 +29,7 @@ NEVER = -1  # done_ns of a request that was never completed
 
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
+PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,6 +53,7 @@ class PointSamples:
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
+        enqueue_ms: host time that the enqueue of the inference took, copies left out.
     """
 
     kind: str
@@ -70,6 +72,7 @@ class PointSamples:
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
+    enqueue_ms: GpuMs | None = None
 
     @property
     def measured(self) -> Bools:
@@ -89,7 +92,7 @@ def save(path: Path, points: list[PointSamples]) -> None:
     heads = []
     for number, point in enumerate(points):
         heads.append({name: getattr(point, name) for name in _head_fields()})
-        for name in (*_ARRAYS, *GPU_ARRAYS):
+        for name in (*_ARRAYS, *PARTS):
             if getattr(point, name) is not None:
                 arrays[f"{number}/{name}"] = getattr(point, name)
     arrays["points"] = np.frombuffer(json.dumps(heads).encode(), dtype=np.uint8)
@@ -116,8 +119,8 @@ def load(path: Path) -> list[PointSamples]:
 
 
 def _head_fields() -> tuple[str, ...]:
-    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *GPU_ARRAYS})
+    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *PARTS})
 
 
 def _gpu(file: Any, number: int) -> dict[str, Any]:
-    return {name: file[f"{number}/{name}"] for name in GPU_ARRAYS if f"{number}/{name}" in file}
+    return {name: file[f"{number}/{name}"] for name in PARTS if f"{number}/{name}" in file}

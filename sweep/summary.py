@@ -52,8 +52,9 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """The record's ``peak`` from the closed-loop samples of every pass, pooled.
 
     Returns:
-        {ips, interval, requests, latency_ms, gpu_ms, verdict, reason}; interval is the 95% interval of the
-        throughput from batch means over ten stretches of each pass; gpu_ms is None where no device timed itself.
+        {ips, interval, requests, latency_ms, gpu_ms, enqueue_ms, verdict, reason}; interval is the 95% interval of
+        the throughput from batch means over ten stretches of each pass; gpu_ms and enqueue_ms are None where the
+        backend does not time them.
     """
     rates = np.concatenate([_stretch_rates(samples, _PEAK_WINDOWS) for samples in passes])
     latency = np.concatenate([samples.latency_ms for samples in passes])
@@ -64,6 +65,7 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "requests": len(latency),
         "latency_ms": stats.latency_summary(latency),
         "gpu_ms": _gpu_ms(passes),
+        "enqueue_ms": _part_ms(passes, "enqueue_ms"),
         "verdict": verdict,
         "reason": reason,
     }
@@ -71,17 +73,20 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
 
 def _gpu_ms(passes: Sequence[PointSamples]) -> JsonDict | None:
     """{h2d, compute, d2h}, each {mean, p50, p99} in ms over the measured requests of every pass, or None."""
-    found: JsonDict = {}
-    for name in GPU_ARRAYS:
-        timed = [(getattr(samples, name), samples.measured) for samples in passes if getattr(samples, name) is not None]
-        if not timed:
-            return None
-        pooled = np.concatenate([values[keep] for values, keep in timed]).astype(np.float64)
-        pooled = pooled[~np.isnan(pooled)]
-        said = stats.latency_summary(pooled)
-        part = name.removeprefix("gpu_").removesuffix("_ms")
-        found[part] = {key: said[key] for key in ("mean", "p50", "p99")} if len(pooled) else None
-    return found
+    if any(getattr(samples, name) is None for samples in passes for name in GPU_ARRAYS):
+        return None
+    return {name.removeprefix("gpu_").removesuffix("_ms"): _part_ms(passes, name) for name in GPU_ARRAYS}
+
+
+def _part_ms(passes: Sequence[PointSamples], name: str) -> JsonDict | None:
+    """{mean, p50, p99} in ms of one timed part over the measured requests of every pass; None where none was timed."""
+    timed = [(getattr(samples, name), samples.measured) for samples in passes]
+    if any(values is None for values, _ in timed):
+        return None
+    pooled = np.concatenate([values[keep] for values, keep in timed]).astype(np.float64)
+    pooled = pooled[~np.isnan(pooled)]
+    said = stats.latency_summary(pooled)
+    return {key: said[key] for key in ("mean", "p50", "p99")} if len(pooled) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -17,7 +17,9 @@ from sweep.axes import (
     LoadAxes,
     ModelRef,
     OnnxAxes,
+    Plugin,
     Precision,
+    Profile,
     Script,
     SessionAxes,
     Variant,
@@ -42,6 +44,9 @@ _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")
 _SPARSITIES = ("enable",)
 _WAITS = ("block", "spin", "yield")
+_VERBOSITIES = ("detailed", "layer_names_only", "none")
+_COMPATIBILITIES = ("none", "ampere_plus", "same_compute_capability")
+_PROFILES = ("static", "range")
 
 
 def from_config(config: Config) -> Variant:
@@ -58,6 +63,8 @@ def from_config(config: Config) -> Variant:
     backend, _ = registry.resolve(config.backend.name)
     model = _model(config.model)
     _check_batch(model, config.batch)
+    if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(model).inputs):
+        raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
     return Variant(
         backend=backend,
         onnx=OnnxAxes(model=model, precision=_precision(config.precision)),
@@ -69,6 +76,7 @@ def from_config(config: Config) -> Variant:
             cuda_graph=config.cuda_graph,
             transfers=config.transfers,
             wait=_one_of("backend.wait", config.backend.wait, _WAITS),
+            weight_streaming_budget_mib=_weight_budget(config.backend),
             intra_op_threads=_threads(config.backend),
             script=_script(config.backend),
         ),
@@ -184,12 +192,57 @@ def _engine(config: Config) -> EngineAxes:
     _at_least(1, **{} if workspace is None else {"backend.workspace_mib": workspace})
     return EngineAxes(
         batch=config.batch,
+        profile=_profile(config),
         builder_optimization_level=level,
         max_aux_streams=aux,
         tiling=_one_of("backend.tiling", knobs.tiling, _TILINGS),
         sparsity=_one_of("backend.sparsity", knobs.sparsity, _SPARSITIES),
         workspace_mib=workspace,
+        timing_cache=knobs.timing_cache,
+        profiling_verbosity=_one_of("backend.profiling_verbosity", knobs.profiling_verbosity, _VERBOSITIES),
+        version_compatible=knobs.version_compatible,
+        hardware_compatibility=_one_of(
+            "backend.hardware_compatibility", knobs.hardware_compatibility, _COMPATIBILITIES
+        ),
+        refit=knobs.refit,
+        weight_streaming=knobs.weight_streaming,
+        plugins=tuple(_plugin(path) for path in knobs.plugins) or None,
     )
+
+
+def _profile(config: Config) -> Profile | None:
+    """The range of batch sizes; None where the engine is static at the batch."""
+    if _one_of("profile", config.profile, _PROFILES) == "static":
+        return None
+    asked, batch = config.range, config.batch
+    most = batch if asked.most is None else asked.most
+    profile = Profile(least=asked.least, best=batch if asked.best is None else asked.best, most=most)
+    if not 1 <= profile.least <= profile.best <= most:
+        raise ConfigError(f"range={profile}: range.least, range.best and range.most must ascend from 1 or more")
+    if not profile.least <= batch <= most:
+        raise ConfigError(f"batch={batch} is outside range={profile}; widen range.least and range.most")
+    return profile
+
+
+def _weight_budget(config: BackendConfig) -> int | None:
+    budget = config.weight_streaming_budget_mib
+    if budget is None:
+        return None
+    _at_least(0, **{"backend.weight_streaming_budget_mib": budget})
+    if not config.weight_streaming:
+        raise ConfigError(f"backend.weight_streaming_budget_mib={budget} needs backend.weight_streaming=true")
+    return budget
+
+
+@cache
+def _plugin(path: str) -> Plugin:
+    """A plugin library with its digest, read once a sweep."""
+    file = Path(path).expanduser().resolve()
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"backend.plugins: {file} cannot be read: {error.strerror}") from error
+    return Plugin(path=str(file), digest=hashlib.sha256(content).hexdigest())
 
 
 def _one_of(key: str, value: str | None, known: Sequence[str]) -> str | None:

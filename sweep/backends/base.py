@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from sweep.axes import EngineAxes, SessionAxes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from sweep.axes import JsonDict, Variant
+
+    ShapesAt = Callable[[int], Mapping[str, tuple[int, ...]]]
 
 
 class Clock(Protocol):
@@ -53,14 +55,15 @@ class Stream(Protocol):
 
 
 @runtime_checkable
-class TimesGpu(Protocol):
-    """What a ``Stream`` has besides if the device itself times each inference."""
+class TimesParts(Protocol):
+    """What a ``Stream`` has besides if the parts of an inference are timed, by the device itself and on the host."""
 
-    def take_gpu_ms(self) -> NDArray[np.float32]:
-        """GPU time of each inference waited for since the last call, oldest first, and forget it.
+    def take_parts_ms(self) -> NDArray[np.float32]:
+        """Times of each inference waited for since the last call, oldest first, and forget them.
 
         Returns:
-            One row an inference: host to device, compute, device to host, in ms. NaN where nothing was timed.
+            One row an inference, in ms: host to device, compute, device to host by the device's own clock, then the
+            host's time in the enqueue alone. NaN where nothing was timed.
         """
         ...
 
@@ -114,17 +117,18 @@ class Backend(Protocol):
         """Versions that a comparison must agree on."""
         ...
 
-    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+    def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Build an engine into the empty folder ``target``.
 
         Args:
             onnx: the typed ONNX.
             variant: its engine axes decide what is built.
-            shapes: concrete shape of each input at the variant's batch.
+            shapes: gives the concrete shape of each input at a batch.
             target: folder to fill.
 
         Returns:
-            What is known of the engine and wanted again at load (plain values).
+            What is known of the engine and wanted again at load (plain values). ``artifacts`` among it names the
+            files in ``target`` that people may want to look at; they are kept with the sweep.
 
         Raises:
             BuildError: with the library's own last message.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.axes import JsonDict, Variant
+    from sweep.backends.base import ShapesAt
 
 _FILE = "optimised.onnx"
 _WEIGHTS = "weights.bin"
@@ -116,7 +117,7 @@ class OnnxRuntime:
         """Version of onnxruntime and the provider that runs."""
         return {"onnxruntime": importlib.metadata.version("onnxruntime"), "provider": _PROVIDERS[0]}
 
-    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+    def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Optimise the graph for this CPU at the variant's static shapes and save it.
 
         Raises:
@@ -124,12 +125,11 @@ class OnnxRuntime:
         """
         import onnxruntime as ort
 
-        del variant
         options = _options(ort, intra_op_threads=1, spinning=False)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(target / _FILE)
         try:
-            dims, external = _header(onnx, shapes)
+            dims, external = _header(onnx, shapes(variant.engine.batch))
             if external or onnx.stat().st_size > _EXTERNAL_ABOVE_BYTES:
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
             for name, size in dims.items():

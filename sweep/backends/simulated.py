@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.axes import JsonDict, Variant
+    from sweep.backends.base import ShapesAt
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWN_AT_ONCE = 4096
@@ -110,12 +111,12 @@ class Simulated:
         """Its own version: there is no library behind it."""
         return {"simulated": __version__}
 
-    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+    def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Write down what would have been built."""
         script = variant.session.script or Script()
         if script.raise_at == "build":
             raise BuildError("scripted error in build")
-        (target / "engine.json").write_text(json.dumps({"onnx": onnx.name, "shapes": shapes}))
+        (target / "engine.json").write_text(json.dumps({"onnx": onnx.name, "shapes": shapes(variant.engine.batch)}))
         return {}
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> SimulatedSession:

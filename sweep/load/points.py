@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.backends.base import TimesGpu
+from sweep.backends.base import TimesParts
 from sweep.load import servers
 from sweep.load.arrivals import schedule
-from sweep.samples import GPU_ARRAYS, NEVER, PointSamples
+from sweep.samples import NEVER, PARTS, PointSamples
 from sweep.summary import STABLE_WITHIN
 
 if TYPE_CHECKING:
@@ -91,13 +91,13 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
     """What each stream's device timed since the last call; None where it does not."""
 
     def take(stream: Stream) -> NDArray[np.float32] | None:
-        return stream.take_gpu_ms() if isinstance(stream, TimesGpu) else None
+        return stream.take_parts_ms() if isinstance(stream, TimesParts) else None
 
     return [take(stream) for stream in session.streams]
 
 
 def _gpu_columns(gpu_ms: NDArray[np.float32] | None) -> dict[str, Any]:
-    return {} if gpu_ms is None else dict(zip(GPU_ARRAYS, np.ascontiguousarray(gpu_ms.T), strict=True))
+    return {} if gpu_ms is None else dict(zip(PARTS, np.ascontiguousarray(gpu_ms.T), strict=True))
 
 
 def _closed_samples(
@@ -168,7 +168,7 @@ def _by_request(queue: servers.Queue, taken: list[NDArray[np.float32] | None]) -
     if any(times is None for times in taken):
         return None
     served_by, done = np.array(queue.served_by), np.array(queue.done)
-    out = np.full((len(done), len(GPU_ARRAYS)), np.nan, dtype=np.float32)
+    out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
     for number, times in enumerate(taken):
         out[(served_by == number) & (done != NEVER)] = times
     return out

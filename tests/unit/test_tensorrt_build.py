@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from sweep import measure, models
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
-from sweep.backends.tensorrt import build, inspector, library
+from sweep.backends.tensorrt import build, inspector, knobs, library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.cache import Cache
 from sweep.errors import BuildError, UnsupportedError
@@ -49,7 +49,7 @@ def typed(asked: Variant, cache: Cache):
 def refuse(rtx, cache, path=None, shapes=None, **engine) -> str:
     asked = variant(**engine)
     with pytest.raises((BuildError, UnsupportedError)) as caught:
-        build.serialised(rtx, path or typed(asked, cache), asked.engine, shapes or SHAPES, tf32=False)
+        build.serialised(rtx, path or typed(asked, cache), asked.engine, build.static(shapes or SHAPES), tf32=False)
     assert "\n" not in str(caught.value)
     assert caught.type is UnsupportedError or rtx.label in str(caught.value)
     return str(caught.value)
@@ -75,7 +75,7 @@ def test_the_knobs_that_it_has_are_set(rtx, cache) -> None:
     asked = variant(
         builder_optimization_level=1, max_aux_streams=2, tiling="fast", sparsity="enable", workspace_mib=256
     )
-    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, SHAPES, tf32=False)
+    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
     assert len(plan) > 10_000
     assert facts["tf32"] is False
 
@@ -106,7 +106,7 @@ def test_a_knob_that_it_lacks_is_unsupported_by_name(rtx, axis: str, value: obje
 
     older = library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger)
     with pytest.raises(UnsupportedError, match=rf"tensorrt_rtx 1\.0 does not have {axis}") as caught:
-        build._set_knobs(older, Config(), EngineAxes(**{axis: value}), tf32=False)
+        knobs.apply(older, Config(), EngineAxes(**{axis: value}), tf32=False)
     assert enum is None or enum in str(caught.value)
 
 
@@ -115,7 +115,7 @@ def test_tf32_without_its_flag_is_unsupported(rtx) -> None:
         __version__ = "1.0"
 
     with pytest.raises(UnsupportedError, match="TF32"):
-        build._set_tf32(library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger), object(), on=True)
+        knobs._set_tf32(library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger), object(), on=True)
 
 
 def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache) -> None:
@@ -133,7 +133,7 @@ def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache)
 def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words: str) -> None:
     asked = variant()
     with pytest.raises(BuildError, match=words):
-        build.serialised(rtx, typed(asked, cache), asked.engine, shapes, tf32=False)
+        build.serialised(rtx, typed(asked, cache), asked.engine, build.static(shapes), tf32=False)
 
 
 def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
@@ -162,7 +162,7 @@ def test_external_weights_are_found_beside_the_graph(rtx, tmp_path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), {"x": (1, 4)}, tf32=False)
+    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), build.static({"x": (1, 4)}), tf32=False)
     assert len(plan) > 4 * 300 * 4
 
 

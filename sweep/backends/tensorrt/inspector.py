@@ -62,6 +62,19 @@ def of_listing(listing: str) -> JsonDict:
     return {"source": "builder", "Layers": layers}
 
 
+def of_network(network: Any) -> JsonDict:
+    """The layers of a parsed network in the inspector's form: what a strongly typed engine has to compute in.
+
+    It is the evidence where ``profiling_verbosity`` leaves an engine nothing to tell.
+    """
+    layers = []
+    for layer in (network.get_layer(number) for number in range(network.num_layers)):
+        inputs = [layer.get_input(number) for number in range(layer.num_inputs)]
+        types = [{"Datatype": item.dtype.name} for item in inputs if item is not None]
+        layers.append({"Name": layer.name, "LayerType": layer.type.name, "Inputs": types})
+    return {"source": "network", "Layers": layers}
+
+
 def precision(information: JsonDict) -> dict[str, int]:
     """{type: layers} over the layers that carry the arithmetic; over all layers where none of them does.
 

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
     Step = Callable[[], tuple[Any, ...]]  # a prepared call that answers as CUDA's runtime does
     Copies = tuple[Sequence[Step], Sequence[Step]]
+    Ring = tuple[Sequence[Step], Step, Sequence[Step]]  # before the inference, itself, after it
 
 WAITS = ("spin", "block", "yield")
 DEPTH = 8  # inferences that a stream holds in flight
 _RING = DEPTH + 1  # an inference is read after its successor was enqueued, so one place more than may be in flight
 _NOT_TIMED = float("nan")
+_now = time.perf_counter_ns
 
 
 class TensorRTStream:
@@ -60,23 +62,30 @@ class TensorRTStream:
     ) -> None:
         self.clock = RealClock()
         self._cuda = cuda
+        self._stream = stream
         self._ok = cuda.rt.cudaError_t.cudaSuccess
         self._elapsed = cuda.rt.cudaEventElapsedTime
         self._await = cuda.rt.cudaEventSynchronize if wait != "yield" else partial(_poll, cuda)
-        self._steps: list[list[Step]] = []
-        self._events: list[list[Handle]] = []
         self._times = array("f")
+        self._enqueued_ns = array("q")
         self._parts = 1 if copies is None else 3
         self._issued = self._waited = self._read = 0
-        for _ in range(_RING):
-            events = [
-                held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)
-            ]
-            self._events.append(events)
-            self._steps.append(_steps(cuda, stream, events, launch, copies))
+        self._events = [
+            [held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)]
+            for _ in range(_RING)
+        ]
+        self._sized: dict[int | None, list[Ring]] = {}
+        self.add(None, launch, copies)
 
-    def enqueue(self) -> None:
+    def add(self, samples: int | None, launch: Step, copies: Copies | None) -> None:
+        """Make ``enqueue(samples)`` run ``launch`` between ``copies``; None stands for a whole batch."""
+        self._sized[samples] = [_ring(self._cuda, self._stream, events, launch, copies) for events in self._events]
+
+    def enqueue(self, samples: int | None = None) -> None:
         """Start one inference.
+
+        Args:
+            samples: how many of the batch it computes, one of the sizes prepared; None for all.
 
         Raises:
             SessionError: CUDA or TensorRT refused it, or ``DEPTH`` are in flight.
@@ -84,7 +93,17 @@ class TensorRTStream:
         number, ok = self._issued, self._ok
         if number - self._waited >= DEPTH:
             raise SessionError(f"{DEPTH} inferences are in flight on one stream already")
-        for step in self._steps[number % _RING]:
+        before, launch, after = self._sized[samples][number % _RING]
+        for step in before:
+            error = step()[0]
+            if error != ok:
+                self._cuda.fail("enqueue", error)
+        start = _now()
+        error = launch()[0]
+        self._enqueued_ns.append(_now() - start)
+        if error != ok:
+            self._cuda.fail("enqueue", error)
+        for step in after:
             error = step()[0]
             if error != ok:
                 self._cuda.fail("enqueue", error)
@@ -105,13 +124,18 @@ class TensorRTStream:
             self._cuda.fail("wait", error)
         self._waited += 1
 
-    def take_gpu_ms(self) -> NDArray[np.float32]:
-        """GPU time of each inference waited for since the last call: h2d, compute, d2h in ms, a row each."""
+    def take_parts_ms(self) -> NDArray[np.float32]:
+        """Times of each inference waited for since the last call, a row each, in ms.
+
+        Host to device, compute and device to host by the GPU's clock, then what the host spent in the enqueue alone.
+        """
         while self._read < self._waited:
             self._read_one()
-        found = np.array(self._times, dtype=np.float32).reshape(-1, 3)
+        gpu = np.array(self._times, dtype=np.float32).reshape(-1, 3)
+        host = np.array(self._enqueued_ns[: len(gpu)], dtype=np.float32).reshape(-1, 1) / 1e6
         del self._times[:]
-        return found
+        del self._enqueued_ns[: len(gpu)]
+        return np.hstack([gpu, host.astype(np.float32)])
 
     def _read_one(self) -> None:
         events = self._events[self._read % _RING]
@@ -128,23 +152,23 @@ class TensorRTStream:
 
     def close(self) -> None:
         """Let go of what the calls are bound to."""
-        self._steps = []
+        self._sized = {}
         self._events = []
 
 
-def _steps(
+def _ring(
     cuda: Cuda,
     stream: Handle,
     events: Sequence[Handle],
     launch: Step,
     copies: Copies | None,
-) -> list[Step]:
+) -> Ring:
     """The calls of one inference, in order, with an event before, between and after its parts."""
     marks = [partial(cuda.rt.cudaEventRecord, event, stream) for event in events]
     if copies is None:
-        return [marks[0], launch, marks[1]]
+        return [marks[0]], launch, [marks[1]]
     uploads, downloads = copies
-    return [marks[0], *uploads, marks[1], launch, marks[2], *downloads, marks[3]]
+    return [marks[0], *uploads, marks[1]], launch, [marks[2], *downloads, marks[3]]
 
 
 def _poll(cuda: Cuda, event: Handle) -> tuple[Any, ...]:
