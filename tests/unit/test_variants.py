@@ -1,5 +1,6 @@
 """Values that types cannot check, names of sweeps, and what a user says of their own model's inputs."""
 
+import json
 import sys
 
 import onnx
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from sweep import launcher, variants
-from sweep.axes import InputFix, engine_key, variant_key
+from sweep import launcher, plain, variants
+from sweep.axes import InputFix, Profile, Variant, engine_key, variant_key
 from sweep.config import BackendConfig, Config, ScriptConfig
 from sweep.errors import ConfigError, ModelError
 
@@ -82,6 +83,15 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
         ({"load__fractions": [0.5, 0.0]}, "load.fractions=0: must be above 0"),
         ({"load__kind": "poisson", "load__rates_ips": [100.0, -5.0]}, "load.rates_ips=-5: "),
         ({"model__name": "resnet51"}, "resnet51"),
+        ({"profile": "dynamic"}, "profile=dynamic: no such choice; there are: static, range"),
+        ({"profile": "range", "range__least": 0}, "range=0..1..1: range.least, range.best and range.most must ascend"),
+        ({"profile": "range", "range__best": 8, "range__most": 4}, "range=1..8..4: "),
+        ({"profile": "range", "batch": 16, "range__best": 4, "range__most": 8}, "batch=16 is outside range=1..4..8"),
+        ({"backend__hardware_compatibility": "all"}, "backend.hardware_compatibility=all: no such choice; there are:"),
+        ({"backend__profiling_verbosity": "loud"}, "backend.profiling_verbosity=loud: no such choice"),
+        ({"backend__weight_streaming_budget_mib": 5}, "needs backend.weight_streaming=true"),
+        ({"backend__weight_streaming": True, "backend__weight_streaming_budget_mib": -1}, "budget_mib=-1: must be 0"),
+        ({"backend__plugins": ["/nowhere/lib.so"]}, "backend.plugins: /nowhere/lib.so cannot be read: No such file"),
         ({"model__inputs": {"x": {"low": 0}}}, "model.inputs: tiny_cnn is built here"),
     ],
 )
@@ -126,6 +136,30 @@ def test_a_setting_that_is_no_number_is_refused(values) -> None:
 )
 def test_the_ends_of_the_ranges_are_in(values) -> None:
     variants.from_config(config(**values))
+
+
+def test_a_range_profile_is_one_engine_for_every_batch_in_it() -> None:
+    asked = {"profile": "range", "range__best": 8, "range__most": 32}
+    made = [variants.from_config(config(batch=batch, **asked)) for batch in (1, 8, 32)]
+    assert {variant.engine.profile for variant in made} == {Profile(least=1, best=8, most=32)}
+    assert len({engine_key(variant) for variant in made}) == 1
+    assert len({variant_key(variant) for variant in made}) == 3
+    assert "profile1..8..32" in made[0].label
+    other = variants.from_config(config(batch=8, **(asked | {"range__most": 64})))
+    assert engine_key(other) != engine_key(made[0])
+    (alone,) = {variants.from_config(config(batch=8, profile="range")).engine.profile}
+    assert alone == Profile(least=1, best=8, most=8)
+
+
+def test_a_plugin_is_known_by_its_content(tmp_path) -> None:
+    keys = set()
+    for folder, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "lib.so").write_bytes(content)
+        made = variants.from_config(config(backend__plugins=[str(tmp_path / folder / "lib.so")]))
+        keys.add(engine_key(made))
+        assert plain.from_plain(Variant, json.loads(json.dumps(plain.to_plain(made)))) == made
+    assert len(keys) == 2
 
 
 def test_what_a_kind_of_load_does_not_use_is_not_in_its_key() -> None:

@@ -109,10 +109,12 @@ def load_plugins(library: Library, paths: tuple[str, ...]) -> None:
     Raises:
         BuildError: the library could not load one; its own last messages.
     """
+    complaining = library.trt.Builder(library.logger)  # before the first of these the library has no logger
     for path in paths:
         library.log.clear()
         if library.trt.get_plugin_registry().load_library(path) is None:
             raise BuildError(f"{library.label} cannot load the plugins of {path}: {library.log.tail()}")
+    del complaining
 
 
 def realised(engine: Any) -> JsonDict:
