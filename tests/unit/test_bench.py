@@ -73,7 +73,7 @@ def streams_of(rig, count: int, **axes):
 
 
 def check_order(run, depth: int) -> None:
-    assert sum(len(done) for _, done, _ in run.streams) > depth  # a crowded machine may start a thread too late
+    assert sum(len(done) for _, done, _ in run.streams) >= depth  # a crowded machine may start a thread too late
     for issued, done, gpu_ms in run.streams:
         assert len(issued) == len(done) == len(gpu_ms)
         if not len(done):
@@ -93,7 +93,7 @@ def test_the_c_loop_does_per_inference_what_the_python_loop_does(loop, driver, r
     threads, poll = "threads" in how, "polling" in how
     streams = streams_of(rig, count)
     driver.reset()
-    run = loop.closed(streams, depth, 0.06, threads=threads, poll=poll)
+    run = loop.closed(streams, depth, 0.1, threads=threads, poll=poll)
     check_order(run, depth)
     inferences, counts = sum(len(done) for _, done, _ in run.streams), driver.counts()
     assert (counts["launch"], counts["record"], counts["elapsed"]) == (inferences, 2 * inferences, inferences)
@@ -108,7 +108,7 @@ def test_the_c_loop_does_per_inference_what_the_python_loop_does(loop, driver, r
 def test_both_python_loops_do_the_same(driver, rig, drive, count, depth) -> None:
     streams = streams_of(rig, count)
     driver.reset()
-    run = drive(streams, depth, 0.06)
+    run = drive(streams, depth, 0.12)
     check_order(run, depth)
     inferences, counts = sum(len(done) for _, done, _ in run.streams), driver.counts()
     assert (counts["launch"], counts["record"], counts["elapsed"]) == (inferences, 2 * inferences, inferences)
