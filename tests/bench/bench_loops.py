@@ -133,7 +133,7 @@ def constant_due(gap_us: float, seconds: float) -> np.ndarray:
 def _ready(streams):
     """No GPU times from before, and little left for the collection of garbage with which ``servers.run`` begins."""
     for stream in streams:
-        stream.take_gpu_ms()
+        stream.take_parts_ms()
     gc.collect()
     gc.freeze()
     try:
@@ -150,7 +150,7 @@ def _until(seconds: float) -> servers.Until:
 def _run(served) -> Run:
     return Run(
         [
-            (np.array(issued, dtype=np.int64), np.array(done, dtype=np.int64), stream.take_gpu_ms()[:, 1])
+            (np.array(issued, dtype=np.int64), np.array(done, dtype=np.int64), stream.take_parts_ms()[:, 1])
             for stream, issued, done in served
         ]
     )

@@ -165,13 +165,13 @@ def timers(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]:
 
 def _one_by_one(stream, count: int) -> tuple[list[float], list[float]]:
     host_us = []
-    stream.take_gpu_ms()
+    stream.take_parts_ms()
     for _ in range(count + _WARM):
         start = time.perf_counter_ns()
         stream.enqueue()
         stream.wait()
         host_us.append((time.perf_counter_ns() - start) / 1e3)
-    return host_us[_WARM:], (stream.take_gpu_ms()[_WARM:, 1] * 1e3).tolist()
+    return host_us[_WARM:], (stream.take_parts_ms()[_WARM:, 1] * 1e3).tolist()
 
 
 def _between_events(stream, count: int, *, settled: bool) -> tuple[float, float]:
@@ -181,7 +181,7 @@ def _between_events(stream, count: int, *, settled: bool) -> tuple[float, float]
     delay and the clocks alone are compared. Else the host's time starts before the first call, as a request's does.
     """
     cuda = cuda_module.get()
-    before, launch, _ = stream._steps[0]
+    (before,), launch, _ = stream._sized[None][0]
     on = before.args[1]
     first, last = (cuda.event(blocking=False) for _ in range(2))
     try:

@@ -123,9 +123,10 @@ def handles(stream) -> tuple[int, int, list[int], list[int]]:
 
     They are taken from the calls that the stream itself makes, so that both loops launch the same.
     """
-    if any(len(steps) != 3 for steps in stream._steps):
+    rings = stream._sized[None]
+    if any(len(before) != 1 or len(after) != 1 for before, _, after in rings):
         raise BenchError("the C loop does event, graph, event: the session must have transfers=false")
-    before, launch, _ = stream._steps[0]
+    (before,), launch, _ = rings[0]
     if len(getattr(launch, "args", ())) != 2:
         raise BenchError("the C loop launches a CUDA graph: the session must have cuda_graph=true")
     graph, on = launch.args

@@ -113,6 +113,7 @@ class DriverEngine(FakeEngine):
 
     def __init__(self, runtime: DriverRuntime) -> None:
         super().__init__(runtime)
+        self.batches = (1, 1)
         _, self.work = runtime._make("g", runtime.service_ns)
 
     def create_execution_context(self, _config=None):

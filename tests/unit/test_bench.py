@@ -59,7 +59,7 @@ class FakeRig:
     def session(self, spec, *, streams: int, graph: bool = True, wait: str | None = None):
         axes = SessionAxes(streams=streams, cuda_graph=graph, transfers=False, wait=wait)
         library = library_of(DriverEngine(self.runtime))
-        self.opened.append(TensorRTSession(library, b"plan", axes, FEEDS, spec.name))
+        self.opened.append(TensorRTSession(library, b"plan", axes, FEEDS, None))
         return self.opened[-1]
 
 
@@ -138,7 +138,7 @@ def test_a_session_that_the_c_loop_cannot_drive_is_refused(loop, rig, runtime) -
     with pytest.raises(c_loop.BenchError, match="cuda_graph=true"):
         loop.closed(streams_of(rig, 1, graph=False), 2, 0.01)
     axes = SessionAxes(cuda_graph=True)
-    copying = TensorRTSession(library_of(DriverEngine(runtime)), b"plan", axes, FEEDS, "an engine")
+    copying = TensorRTSession(library_of(DriverEngine(runtime)), b"plan", axes, FEEDS, None)
     with pytest.raises(c_loop.BenchError, match="transfers=false"):
         loop.closed(copying.streams, 2, 0.01)
 
