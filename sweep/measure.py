@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.axes import JsonDict, Variant
+    from sweep.axes import JsonDict, ModelRef, Variant
     from sweep.backends.base import Backend
 
 MODEL_FILE = "model.onnx"
@@ -104,7 +104,12 @@ def model_file(variant: Variant, cache: Cache) -> Path:
         models.resolve(model, folder / MODEL_FILE)
         return {"model": model.name, "revision": model.revision}
 
-    return cache.get("models", axes.digest("model", model.name, model.revision), build).path / MODEL_FILE
+    return cache.get("models", model_key(model), build).path / MODEL_FILE
+
+
+def model_key(model: ModelRef) -> str:
+    """Key of the zoo's network in the cache."""
+    return axes.digest("model", model.name, model.revision)
 
 
 def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
