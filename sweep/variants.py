@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sweep.config import BackendConfig, Config, LoadConfig, ModelConfig, PrecisionConfig, SloConfig
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+_QUANTISED = ("int8", "fp8")
+_RESTS = ("fp16", "bf16")
+_MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTISED for rest in _RESTS)
 _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
@@ -169,14 +172,18 @@ def _input(name: str, given: object) -> InputFix:
 def _precision(config: PrecisionConfig) -> Precision:
     if config.dtype not in _DTYPES:
         raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
-    if config.dtype in {"int8", "fp8"}:
+    if config.dtype in _QUANTISED:
         _at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
-    if config.name in _DTYPES and config.name != config.dtype:
-        raise ConfigError(f"precision.name={config.name} on dtype {config.dtype} is a wrong label; use another name")
+    elif config.rest is not None:
+        raise ConfigError(f"precision.rest={config.rest}: dtype {config.dtype} leaves no rest; int8 and fp8 do")
+    types = "_".join(filter(None, (config.dtype, _one_of("precision.rest", config.rest, _RESTS))))
+    if config.name in (*_DTYPES, *_MIXES) and config.name != types:
+        raise ConfigError(f"precision.name={config.name} on dtype {types} is a wrong label; use another name")
     return Precision(
         name=config.name,
         dtype=config.dtype,
         keep_io=config.keep_io,
+        rest=config.rest,
         quantize_ops=tuple(config.quantize_ops),
         per_channel=config.per_channel,
         calibration_batches=config.calibration_batches,

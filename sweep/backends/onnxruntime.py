@@ -101,8 +101,8 @@ class OnnxRuntime:
 
     def unsupported(self, variant: Variant) -> str | None:
         """A precision that its CPU kernels do not have."""
-        dtype = variant.onnx.precision.dtype
-        if dtype in _PRECISIONS:
+        precision = variant.onnx.precision
+        if {precision.dtype, precision.rest or "fp32"} <= _PRECISIONS:
             return None
         return (
             f"onnxruntime's CPU provider does not run precision={variant.onnx.precision.name}; it runs fp32, fp16, int8"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError, UnsupportedError
-from sweep.typed_onnx import evidence, rules
+from sweep.typed_onnx import evidence, lower, rules
 from sweep.typed_onnx import graph as graphs
-from sweep.typed_onnx.fp16 import to_fp16
-from sweep.typed_onnx.int8 import to_int8
+from sweep.typed_onnx.quantise import quantised
 from sweep.typed_onnx.tools import translated
+from sweep.typed_onnx.weights import OPSET, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweep.axes import Precision
 
 _UNCHANGED = ("fp32", "tf32")
-_CONVERTED = ("fp16", "int8")
+_CONVERTED = ("fp16", "bf16", "int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +57,7 @@ def convert(
     Args:
         source: the fp32 ONNX.
         precision: the recipe; not one that ``passes_through``.
-        calibration: for int8, batches of every input by name; others ignore it.
+        calibration: for int8 and fp8, batches of every input by name; others ignore it.
         target: file to write, in an existing folder.
 
     Raises:
@@ -95,8 +95,8 @@ def _check_request(precision: Precision) -> None:
 
 
 def _carries(found: Mapping[str, int], precision: Precision) -> bool:
-    """Whether a user's own file has the precision already; an int8 file may keep layers in float."""
-    return bool(found[precision.dtype]) and (precision.dtype == "int8" or not found["fp32"])
+    """Whether a user's own file has the precision already; a quantised file may keep layers in float."""
+    return bool(found[precision.dtype]) and (precision.dtype in evidence.QUANTISED or not found["fp32"])
 
 
 def _check_source(doing: str, found: Mapping[str, int]) -> None:
@@ -110,9 +110,21 @@ def _check_source(doing: str, found: Mapping[str, int]) -> None:
 def _run(
     model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[ModelProto, tuple[str, ...]]:
-    if precision.dtype == "int8":
-        return to_int8(model, precision, calibration)
-    return to_fp16(model, keep_io=precision.keep_io)
+    """First the Q/DQ pairs, while everything is float32, then what is left in 16 bits."""
+    rest = precision.rest if precision.dtype in evidence.QUANTISED else precision.dtype
+    model = prepared(model, precision.quantize_ops, _opset(precision.dtype, rest))
+    notes: tuple[str, ...] = ()
+    if precision.dtype in evidence.QUANTISED:
+        model, notes = quantised(model, precision, calibration)
+    if rest is None:
+        return model, notes
+    model, more = lower.lowered(model, rest, keep_io=precision.keep_io)
+    return model, (*notes, *more)
+
+
+def _opset(dtype: str, rest: str | None) -> int:
+    """The least opset in which everything has its type; float8 came with 19."""
+    return max(lower.OPSET.get(rest or "", OPSET), lower.OPSET["fp16"] if dtype == "fp8" else OPSET)
 
 
 def _verified(target: Path, precision: Precision, doing: str) -> dict[str, int]:
@@ -121,11 +133,14 @@ def _verified(target: Path, precision: Precision, doing: str) -> dict[str, int]:
     model = graphs.load(target)
     if problem:
         raise ConversionError(f"{doing}: the converted graph{_constructs(model)} is not valid: {problem}; {_TODO}")
-    faults = rules.broken(model, per_channel=precision.per_channel) if precision.dtype == "int8" else []
-    if faults:
-        raise ConversionError(f"{doing}: {faults[0]} ({len(faults)} such faults); {_TODO}")
+    if precision.dtype in evidence.QUANTISED:
+        faults = rules.broken(model, precision.dtype, per_channel=precision.per_channel)
+        if faults:
+            raise ConversionError(f"{doing}: {faults[0]} ({len(faults)} such faults); {_TODO}")
+    model = graphs.inferred(model)
     found = evidence.counted(model)
     evidence.refuse_mismatch(found, precision, f"the graph converted for {doing}")
+    evidence.refuse_rest(model, precision, f"the graph converted for {doing}")
     return found
 
 
@@ -140,6 +155,6 @@ def _constructs(model: ModelProto) -> str:
 
 def _copied(source: Path, precision: Precision, found: dict[str, int], target: Path) -> Converted:
     """A user's file that already carries the precision goes through as it is."""
-    evidence.refuse_mismatch(found, precision, source.name)
+    evidence.check_label(source, precision)
     graphs.save(graphs.load(source), target)
     return Converted(path=target, dtypes=found, notes=(f"{source.name} was {precision.dtype} already: not converted",))

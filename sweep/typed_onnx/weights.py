@@ -15,10 +15,11 @@ OPSET = 13
 """The first opset whose QuantizeLinear and DequantizeLinear know a channel axis."""
 
 _MATRIX = 2
+_IR_VERSION = 10  # knows every type that a converter writes
 
 
-def prepared(model: ModelProto, ops: Sequence[str]) -> ModelProto:
-    """The same function, with opset >= 13, a name for every node, and weights that are initialisers of their own.
+def prepared(model: ModelProto, ops: Sequence[str], opset: int = OPSET) -> ModelProto:
+    """The same function, in opset ``opset`` or later, every node named, weights that are initialisers of their own.
 
     Constants become initialisers; Identity and Transpose of an initialiser are folded; a weight that
     several nodes read in different ways (a tied embedding) gets one copy per way. onnxruntime's
@@ -27,11 +28,13 @@ def prepared(model: ModelProto, ops: Sequence[str]) -> ModelProto:
     Args:
         model: an fp32 graph with its weights loaded; used up.
         ops: op types that will be quantised.
+        opset: the least opset that the result may have.
     """
     from onnx import version_converter
 
-    if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < OPSET:
-        model = version_converter.convert_version(model, OPSET)
+    if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < opset:
+        model = version_converter.convert_version(model, opset)
+        model.ir_version = max(model.ir_version, _IR_VERSION)
     _fold(model.graph)
     taken = {node.name for node in model.graph.node}
     for index, node in enumerate(model.graph.node):
@@ -101,10 +104,10 @@ def _split(graph: GraphProto, ops: Sequence[str]) -> None:
                     graph.initializer.append(_copy(stored[name]))
                     graph.initializer[-1].name = names[way]
             node.input[index] = names[way]
-    _drop_unread(graph)
+    drop_unread(graph)
 
 
-def _drop_unread(graph: GraphProto) -> None:
+def drop_unread(graph: GraphProto) -> None:
     """Leaves out initialisers that nothing reads since they were folded or copied."""
     read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]

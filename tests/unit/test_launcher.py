@@ -77,7 +77,7 @@ def test_every_way_to_write_a_sweep(ask, word, values) -> None:
         ("mps=null,50", "mps", [None, 50]),
         ("cuda_graph=true,false", "cuda_graph", [True, False]),
         ("load.fractions=[0.1,0.2],[0.3]", "load.fractions", [[0.1, 0.2], [0.3]]),
-        ("precision=glob(fp*)", "precision.name", ["fp16", "fp32", "fp8"]),
+        ("precision=glob(fp*)", "precision.name", ["fp16", "fp32", "fp8", "fp8_bf16", "fp8_fp16"]),
     ],
 )
 def test_texts_lists_nulls_and_globs_sweep(ask, word, key, values) -> None:

@@ -120,12 +120,19 @@ def mismatch(variant: Variant, realised: JsonDict) -> str | None:
         return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
     if realised["cuda_graph"] != variant.session.cuda_graph:
         return f"asked for cuda_graph={variant.session.cuda_graph}, but the session ran with {realised['cuda_graph']}"
-    return _precision_mismatch(variant.onnx.precision.dtype, realised["precision"])
+    return _precision_mismatch(variant.onnx.precision.dtype, variant.onnx.precision.rest, realised["precision"])
 
 
-def _precision_mismatch(asked: str, ran: dict[str, int]) -> str | None:
+def _precision_mismatch(asked: str, rest: str | None, ran: dict[str, int]) -> str | None:
     if not ran:
         return f"asked for {asked}, but nothing tells which types the engine computes in"
     if asked in {"fp32", "tf32"}:
         return f"asked for {asked}, but the engine computes in {ran}" if set(ran) - {"fp32"} else None
-    return None if ran.get(asked) else f"asked for {asked}, but no layer of the engine computes in it: {ran}"
+    if not ran.get(asked):
+        return f"asked for {asked}, but no layer of the engine computes in it: {ran}"
+    others = set(ran) - {
+        asked,
+        rest,
+        "fp32",
+    }  # fp32: what the recipe kept, and what the library has no other kernel for
+    return f"asked for {asked} beside {rest or 'fp32'}, but the engine computes in {ran}" if others else None

@@ -1,4 +1,8 @@
-"""fp32 graph -> int8 Q/DQ graph by TensorRT's rules, with onnxruntime's static quantiser."""
+"""fp32 graph -> int8 or fp8 Q/DQ graph by TensorRT's rules.
+
+onnxruntime's static quantiser finds the ranges and places the pairs, for int8; what it leaves to do for fp8, and
+for a rest in 16 bits, is done on its result: weights are stored in the type, scales made to fit.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConversionError
-from sweep.typed_onnx import evidence
+from sweep.typed_onnx import evidence, folding
 from sweep.typed_onnx import graph as graphs
 from sweep.typed_onnx.tools import quiet
-from sweep.typed_onnx.weights import channel_axis, prepared
+from sweep.typed_onnx.weights import channel_axis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,17 +27,17 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-def to_int8(
+def quantised(
     model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
 ) -> tuple[ModelProto, tuple[str, ...]]:
-    """Puts symmetric int8 Q/DQ pairs on the inputs of the ops that ``precision`` names.
+    """Puts symmetric Q/DQ pairs on the inputs of the ops that ``precision`` names.
 
-    Activation ranges are the largest |x| seen over ``calibration``; weights are int8 initialisers
+    Activation ranges are the largest |x| seen over ``calibration``; weights are int8 or fp8 initialisers
     behind a DequantizeLinear, scaled per output channel; biases and everything else stay float32.
 
     Args:
-        model: an fp32 graph with its weights loaded; used up.
-        precision: its ``quantize_ops`` and ``per_channel`` count here.
+        model: an fp32 graph as ``prepared`` gives it; used up.
+        precision: its ``dtype``, ``rest``, ``quantize_ops`` and ``per_channel`` count here.
         calibration: batches, each a dict of every graph input by name.
 
     Returns:
@@ -42,11 +46,11 @@ def to_int8(
     Raises:
         ConversionError: no ops, ops that hold no matrix product, or nothing to calibrate with.
     """
-    _check_request(precision, calibration)
-    model = prepared(model, precision.quantize_ops)
+    check_calibration(precision, calibration)
+    _check_ops(precision)
     options = _options(model, precision)
-    with tempfile.TemporaryDirectory(prefix="sweep-int8-") as folder:
-        source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
+    with tempfile.TemporaryDirectory(prefix="sweep-quantise-") as folder:
+        source, target = Path(folder, "fp32.onnx"), Path(folder, "quantised.onnx")
         graphs.save(model, source)
         with quiet():
             from onnxruntime.quantization import quantize_static
@@ -54,19 +58,28 @@ def to_int8(
             quantize_static(source, target, _reader(calibration), **options)
         result, notes = graphs.load(target), _notes(target)
     _unshare(result.graph, precision.quantize_ops)
+    folding.fold(result.graph, precision)
     graphs.order(result.graph)
     return result, notes
 
 
-def _check_request(precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
-    import numpy as np
-
+def _check_ops(precision: Precision) -> None:
     odd = [op for op in precision.quantize_ops if op not in evidence.COMPUTE]
     if odd or not precision.quantize_ops:
         asked = ", ".join(odd) or "nothing"
         raise ConversionError(
             f"precision {precision.name} quantises {asked}: set quantize_ops to some of {', '.join(evidence.COMPUTE)}"
         )
+
+
+def check_calibration(precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Refuses to draw ranges from nothing, or from values that are not finite.
+
+    Raises:
+        ConversionError: which batch and which input.
+    """
+    import numpy as np
+
     if not calibration:
         raise ConversionError(
             f"precision {precision.name} got no calibration batches: set calibration_batches to 1 or more"
@@ -96,7 +109,7 @@ def _options(model: ModelProto, precision: Precision) -> dict[str, Any]:
             "ActivationSymmetric": True,
             "WeightSymmetric": True,
             "CalibTensorRangeSymmetric": True,
-            "AddQDQPairToWeight": False,  # int8 initialiser + DQ: a quarter of the file, the same engine
+            "AddQDQPairToWeight": True,  # the weights come back as they were: they are stored in their type here
             "DedicatedQDQPair": True,
             "QuantizeBias": False,  # TensorRT refuses an int32 DequantizeLinear
             "OpTypesToExcludeOutputQuantization": ops,  # a pair behind a Conv would part it from its Relu
