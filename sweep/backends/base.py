@@ -55,6 +55,21 @@ class Stream(Protocol):
 
 
 @runtime_checkable
+class Polled(Protocol):
+    """What a ``Stream`` has besides if it can be asked, without waiting, what is complete.
+
+    Attributes:
+        spins: whoever waits for it is to spend the time asking, so that one thread can serve several streams.
+    """
+
+    spins: bool
+
+    def poll(self) -> bool:
+        """Whether the oldest inference in flight is complete; if so it counts as waited for."""
+        ...
+
+
+@runtime_checkable
 class TimesParts(Protocol):
     """What a ``Stream`` has besides if the parts of an inference are timed, by the device itself and on the host."""
 

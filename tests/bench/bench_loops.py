@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -61,44 +60,8 @@ class Figures:
     least_share: float
 
 
-class OneThread:
-    """A server that drives several streams from one thread: each is waited for in turn and filled again at once."""
-
-    def __init__(self, streams, depth: int, until: servers.Until) -> None:
-        self.stream = streams[0]
-        self._until = until
-        self.lanes = [(stream, deque(), [], []) for stream in streams]
-        self._now = streams[0].clock.now_ns
-        self._depth = depth
-        self._primed = False
-
-    def step(self) -> bool:
-        """One round over the streams."""
-        if not self._primed:
-            self._prime()
-        now, over = self._now, self._until.over
-        for stream, in_flight, issued, done in self.lanes:
-            if not in_flight:
-                continue
-            stream.wait()
-            issued.append(in_flight.popleft())
-            seen = now()
-            done.append(seen)
-            if not over(seen, len(done)):
-                in_flight.append(now())
-                stream.enqueue()
-        return any(in_flight for _, in_flight, _, _ in self.lanes)
-
-    def _prime(self) -> None:
-        self._primed = True
-        for _ in range(self._depth):
-            for stream, in_flight, _, _ in self.lanes:
-                in_flight.append(self._now())
-                stream.enqueue()
-
-
 def closed(streams, depth: int, seconds: float) -> Run:
-    """The product's closed loop: ``servers.run`` of one ``ClosedServer`` a stream, a thread each."""
+    """The product's closed loop: ``servers.run`` of one ``ClosedServer`` a stream."""
     with _ready(streams):
         until = _until(seconds)
         ran = [servers.ClosedServer(stream, depth, until) for stream in streams]
@@ -106,12 +69,13 @@ def closed(streams, depth: int, seconds: float) -> Run:
     return _run([(server.stream, server.issued, server.done) for server in ran])
 
 
-def closed_by_one_thread(streams, depth: int, seconds: float) -> Run:
-    """The same load from one Python thread."""
-    with _ready(streams):
-        server = OneThread(streams, depth, _until(seconds))
-        servers.run([server], virtual=False)
-    return _run([(stream, issued, done) for stream, _, issued, done in server.lanes])
+def closed_by_threads(streams, depth: int, seconds: float) -> Run:
+    """The same servers, a thread each, as the product drives streams that cannot be polled."""
+    with _ready(streams), servers._quiet_interpreter():
+        until = _until(seconds)
+        ran = [servers.ClosedServer(stream, depth, until) for stream in streams]
+        servers._run_threads(ran)
+    return _run([(server.stream, server.issued, server.done) for server in ran])
 
 
 def open_loop(stream, due_ns: np.ndarray) -> Run:

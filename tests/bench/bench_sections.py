@@ -129,7 +129,7 @@ def four_streams(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[
 
 def _of_four(engine: str, found: dict[str, list[Figures]]) -> list[Row]:
     """Every way over C's threads; then one thread over a thread a stream, like for like."""
-    least = {_THREADS: bench_report.LEAST_RATIO_STREAMS}
+    least = {_ONE: bench_report.LEAST_RATIO_STREAMS}
     rows = [bench_report.ratio(engine, name, runs, found[_C_THREADS], least.get(name)) for name, runs in found.items()]
     for tail in ("", ", eager"):
         what = f"one Python thread over a thread a stream{tail}"
@@ -138,11 +138,11 @@ def _of_four(engine: str, found: dict[str, list[Figures]]) -> list[Row]:
 
 
 def _by_threads(streams) -> Callable[[float], Figures]:
-    return lambda seconds: bench_loops.closed(streams, _DEPTH, seconds).figures()
+    return lambda seconds: bench_loops.closed_by_threads(streams, _DEPTH, seconds).figures()
 
 
 def _by_one(streams) -> Callable[[float], Figures]:
-    return lambda seconds: bench_loops.closed_by_one_thread(streams, _DEPTH, seconds).figures()
+    return lambda seconds: bench_loops.closed(streams, _DEPTH, seconds).figures()
 
 
 def timers(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]:
@@ -181,7 +181,7 @@ def _between_events(stream, count: int, *, settled: bool) -> tuple[float, float]
     delay and the clocks alone are compared. Else the host's time starts before the first call, as a request's does.
     """
     cuda = cuda_module.get()
-    (before,), launch, _ = stream._sized[None][0]
+    before, launch, _ = stream._sized[None][0]
     on = before.args[1]
     first, last = (cuda.event(blocking=False) for _ in range(2))
     try:

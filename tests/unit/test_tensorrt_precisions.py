@@ -44,7 +44,7 @@ def test_every_product_is_computed_in_the_asked_type(cache: Cache, model: str, n
     if precision.dtype == "fp8" and model in NO_FP8_STEM:
         expected = {"fp8": PRODUCTS[model] - 1, precision.rest or "fp32": 1}
     assert entry.info["precision"] == expected
-    realised = {"contexts": 1, "cuda_graph": False, "precision": entry.info["precision"]}
+    realised = {"contexts": 1, "cuda_graph": False, "precision": entry.info["precision"], "knobs": {}}
     assert backend.mismatch(asked, realised) is None
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Step = Callable[[], tuple[Any, ...]]  # a prepared call that answers as CUDA's runtime does
     Copies = tuple[Sequence[Step], Sequence[Step]]
-    Ring = tuple[Sequence[Step], Step, Sequence[Step]]  # before the inference, itself, after it
+    Ring = tuple[Step, Step, Step]  # before the inference, itself, after it
 
 WAITS = ("spin", "block", "yield")
 DEPTH = 8  # inferences that a stream holds in flight
@@ -65,6 +65,8 @@ class TensorRTStream:
         self._stream = stream
         self._ok = cuda.rt.cudaError_t.cudaSuccess
         self._elapsed = cuda.rt.cudaEventElapsedTime
+        self.spins = wait == "spin"
+        self._query, self._not_ready = cuda.rt.cudaEventQuery, cuda.not_ready
         self._await = cuda.rt.cudaEventSynchronize if wait != "yield" else partial(_poll, cuda)
         self._times = array("f")
         self._enqueued_ns = array("q")
@@ -93,20 +95,19 @@ class TensorRTStream:
         number, ok = self._issued, self._ok
         if number - self._waited >= DEPTH:
             raise SessionError(f"{DEPTH} inferences are in flight on one stream already")
-        before, launch, after = self._sized[samples][number % _RING]
-        for step in before:
-            error = step()[0]
-            if error != ok:
-                self._cuda.fail("enqueue", error)
-        start = _now()
-        error = launch()[0]
-        self._enqueued_ns.append(_now() - start)
+        begin, launch, end = self._sized[samples][number % _RING]
+        error = begin()[0]
         if error != ok:
             self._cuda.fail("enqueue", error)
-        for step in after:
-            error = step()[0]
-            if error != ok:
-                self._cuda.fail("enqueue", error)
+        start = _now()
+        error = launch()[0]
+        took = _now() - start
+        if error != ok:
+            self._cuda.fail("enqueue", error)
+        error = end()[0]
+        if error != ok:
+            self._cuda.fail("enqueue", error)
+        self._enqueued_ns.append(took)
         self._issued = number + 1
         if self._read < self._waited:
             self._read_one()
@@ -123,6 +124,20 @@ class TensorRTStream:
         if error != self._ok:
             self._cuda.fail("wait", error)
         self._waited += 1
+
+    def poll(self) -> bool:
+        """Whether the oldest inference in flight is complete; if so it counts as waited for.
+
+        Raises:
+            SessionError: it failed on the GPU.
+        """
+        error = self._query(self._events[self._waited % _RING][-1])[0]
+        if error == self._not_ready:
+            return False
+        if error != self._ok:
+            self._cuda.fail("wait", error)
+        self._waited += 1
+        return True
 
     def take_parts_ms(self) -> NDArray[np.float32]:
         """Times of each inference waited for since the last call, a row each, in ms.
@@ -166,9 +181,24 @@ def _ring(
     """The calls of one inference, in order, with an event before, between and after its parts."""
     marks = [partial(cuda.rt.cudaEventRecord, event, stream) for event in events]
     if copies is None:
-        return [marks[0]], launch, [marks[1]]
+        return marks[0], launch, marks[1]
     uploads, downloads = copies
-    return [marks[0], *uploads, marks[1]], launch, [marks[2], *downloads, marks[3]]
+    return _in_order(cuda, [marks[0], *uploads, marks[1]]), launch, _in_order(cuda, [marks[2], *downloads, marks[3]])
+
+
+def _in_order(cuda: Cuda, steps: Sequence[Step]) -> Step:
+    """The calls as one, which answers with the first that failed."""
+    fine = (cuda.rt.cudaError_t.cudaSuccess,)
+    ok = fine[0]
+
+    def run() -> tuple[Any, ...]:
+        for step in steps:
+            answer = step()
+            if answer[0] != ok:
+                return answer
+        return fine
+
+    return run
 
 
 def _poll(cuda: Cuda, event: Handle) -> tuple[Any, ...]:
