@@ -7,6 +7,7 @@ serves any number of entries.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import weakref
@@ -48,7 +49,8 @@ class Claim:
         """That entry may be evicted again."""
         if (kind, key) in self._held:
             self._held.remove((kind, key))
-            self._write("-", kind, key)
+            with contextlib.suppress(CacheError):  # on a full disk it stays claimed until ``close``, and no more
+                self._write("-", kind, key)
 
     def close(self) -> None:
         """Let go of everything."""

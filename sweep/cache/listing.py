@@ -129,7 +129,8 @@ def runtime_files(root: Path, key: str) -> list[Path]:
 def keep_limit(root: Path, limit_bytes: int) -> None:
     """Remember the limit for whoever looks at this cache next."""
     if kept_limit(root) != limit_bytes:
-        (root / _LIMIT).write_text(f"{limit_bytes}\n")
+        with contextlib.suppress(OSError):  # the limit holds all the same; the table then shows another
+            (root / _LIMIT).write_text(f"{limit_bytes}\n")
 
 
 def kept_limit(root: Path) -> int | None:
