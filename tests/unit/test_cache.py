@@ -233,10 +233,11 @@ def test_processes_that_evict_each_others_entries_never_lose_one_in_hand(tmp_pat
 
 def count_up(pipe, lock: str, number: str) -> None:
     pipe.send("ready")
+    pipe.recv()
     for _ in range(200):
         with locks.locked(Path(lock)):
             value = int(Path(number).read_text())
-            time.sleep(0)
+            time.sleep(0.0005)
             Path(number).write_text(str(value + 1))
             Path(lock).unlink()  # as a prune does
 
@@ -245,7 +246,10 @@ def test_a_lock_whose_file_is_removed_still_lets_one_in_at_a_time(tmp_path) -> N
     number = tmp_path / "number"
     number.write_text("0")
     with contextlib.ExitStack() as stack:
-        for other, _ in [stack.enter_context(process(count_up, str(tmp_path / "l"), str(number))) for _ in range(3)]:
+        running = [stack.enter_context(process(count_up, str(tmp_path / "l"), str(number))) for _ in range(3)]
+        for _, pipe in running:
+            pipe.send("go")
+        for other, _ in running:
             other.join(60)
             assert other.exitcode == 0
     assert number.read_text() == "600"
