@@ -154,6 +154,13 @@ def test_what_is_being_built_stays_and_what_a_killed_build_left_goes(tmp_path) -
     assert nothing_but(tmp_path / "engines")
 
 
+def test_what_is_being_looked_up_stays(tmp_path) -> None:
+    put(tmp_path, "a")
+    with locks.locked(listing.lock_of(tmp_path, "engines", "a")):
+        assert [user for _, user in prune.to_bytes(tmp_path, 0).kept] == [prune._BEING_BUILT]
+    assert there(tmp_path) == {"a"}
+
+
 def test_a_failed_build_leaves_a_lock_that_the_next_prune_clears(tmp_path) -> None:
     def fail(folder):
         raise BuildError("no")
