@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish doctor test test-gpu bench-gpu lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-gpu bench-gpu lint types layers check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ ui: install ## MLflow's pages over the records published to results/, at http://
 
 publish: install ## send every record in results/ to MLflow; twice changes nothing
 	$(BIN)/python -m sweep.tracking $(RESULTS) $(ARGS)
+
+cache: install ## models, ONNX and engines on disk: make cache ARGS="prune --to-gib 5" makes room
+	$(BIN)/python -m sweep.cache $(RESULTS) $(ARGS)
 
 doctor: install ## what this machine can do, and the command for what is missing
 	$(BIN)/python -m sweep.doctor

@@ -152,13 +152,14 @@ class Config:
     seed: int = _key(0, "of inputs, arrivals and the order of passes")
     name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
     results: str = _key("results", "root of records, samples, cache and the default MLflow store")
+    cache_gib: float | None = _key(None, "most that results/cache may hold, GiB; least recently used goes (null: 50)")
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
     timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
-UNMEASURED = ("plan", "force", "name", "results", "tracking", "slo", "timeout_s", "hydra")  # name no sweep
+UNMEASURED = ("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "hydra")  # name no sweep
 
 
 def help_lines() -> list[str]:

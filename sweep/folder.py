@@ -27,6 +27,7 @@ class Settings:
         slo: {percentile name: limit in ms}, at most one entry.
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
+        cache_limit_bytes: what the cache may hold; None lets it grow.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Settings:
     slo: tuple[str, float] | None = None
     seed: int = 0
     timeout_s: float = 600.0
+    cache_limit_bytes: int | None = None
 
     @property
     def store(self) -> Store:

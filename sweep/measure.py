@@ -35,6 +35,7 @@ class Job:
         rates_ips: ladder of an earlier pass, samples/s; None places one.
         cache: root of the shared cache.
         samples: where the raw samples go (npz).
+        cache_limit_bytes: what the cache may hold; None lets it grow.
     """
 
     variant: Variant
@@ -42,6 +43,7 @@ class Job:
     rates_ips: list[float] | None
     cache: Path
     samples: Path
+    cache_limit_bytes: int | None = None
 
 
 def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) -> JsonDict:
@@ -55,8 +57,13 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
     Returns:
         {engine, realised, accuracy, mismatch, facts} as the record holds them.
     """
+    with Cache(job.cache, job.cache_limit_bytes, note) as cache:
+        return _measured(job, cache, report)
+
+
+def _measured(job: Job, cache: Cache, report: Callable[..., None]) -> JsonDict:
+    """The pass; what it takes from the cache stays in use until it is over."""
     variant, backend = job.variant, registry.get(job.variant.backend)
-    cache = Cache(job.cache)
     signature = models.signature(variant.onnx.model)
     report("model")
     source = model_file(variant, cache)
@@ -64,8 +71,6 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
     typed = typed_file(variant, source, cache)
     report("build")
     engine = build_engine(variant, backend, typed, cache)
-    if engine.note:
-        note(engine.note)
     report("load")
     feeds = models.draw(signature, variant.engine.batch, variant.load.seed)
     start = time.perf_counter()
@@ -104,7 +109,7 @@ def model_file(variant: Variant, cache: Cache) -> Path:
         models.resolve(model, folder / MODEL_FILE)
         return {"model": model.name, "revision": model.revision}
 
-    return cache.get("models", model_key(model), build).path / MODEL_FILE
+    return cache.get("models", model_key(model), build, {"model": model.name}).path / MODEL_FILE
 
 
 def model_key(model: ModelRef) -> str:
@@ -123,7 +128,8 @@ def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
         converted = typed_onnx.convert(source, precision, calibration(variant), folder / MODEL_FILE)
         return {"dtypes": converted.dtypes, "notes": list(converted.notes)}
 
-    return cache.get("onnx", axes.onnx_key(variant), build).path / MODEL_FILE
+    about = {"model": variant.onnx.model.name, "precision": precision.name}
+    return cache.get("onnx", axes.onnx_key(variant), build, about).path / MODEL_FILE
 
 
 def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
@@ -143,8 +149,23 @@ def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) 
         return {spec.name: spec.concrete(batch) for spec in signature.inputs}
 
     return cache.get(
-        "engines", engine_cache_key(variant, backend), lambda folder: backend.build(typed, variant, shapes, folder)
+        "engines",
+        engine_cache_key(variant, backend),
+        lambda folder: backend.build(typed, variant, shapes, folder),
+        _about_engine(variant, backend),
     )
+
+
+def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
+    """What a person looking at the cache wants to know of an engine; it decides nothing."""
+    facts, knobs = backend.facts(), axes.projection(variant.engine)
+    return {
+        "model": variant.onnx.model.name,
+        "precision": variant.onnx.precision.name,
+        "batch": knobs.pop("batch", None),
+        "knobs": knobs,
+        "library": facts.get("tensorrt") or f"{backend.name} {facts.get(backend.name, '')}".rstrip(),
+    }
 
 
 def engine_cache_key(variant: Variant, backend: Backend) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sweep import axes, facts, interrupts, judge, plain, samples
+from sweep import axes, facts, interrupts, judge, measure, plain, samples
 from sweep.backends import registry
-from sweep.errors import RecordError
+from sweep.cache import Claim
+from sweep.errors import CacheError, RecordError
 from sweep.pool import Outcome, Worker
 from sweep.record import Record, write_atomic
 
@@ -46,6 +49,7 @@ class Run:
         self._worker: Worker | None = None
         self._engine: str | None = None
         self._started: dict[str, tuple[str, float]] = {}
+        self._claim = Claim(settings.cache)
 
     def execute(self, todo: Sequence[Work]) -> None:
         """Measure ``todo``; a variant that ends badly does not stop the others."""
@@ -53,12 +57,18 @@ class Run:
             if work.unsupported is not None:
                 self._write(self._unsupported(work))
         dropped: set[str] = set()
+        ordered = passes(todo, self._settings.seed)
+        left = Counter(work.engine_key for work, _ in ordered)
         try:
-            for work, repeat in passes(todo, self._settings.seed):
+            for work, repeat in ordered:
                 if work.key not in dropped and not self._pass(work, repeat):
                     dropped.add(work.key)
+                left[work.engine_key] -= 1
+                if not left[work.engine_key]:
+                    self._claim.release(*_engine_entry(work))
         finally:
             self._leave_group(at_once=True)
+            self._claim.close()
 
     def _pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; False if the variant is over because of it."""
@@ -84,12 +94,16 @@ class Run:
         return True
 
     def _ask(self, work: Work, repeat: int) -> Outcome:
+        with contextlib.suppress(CacheError):  # the worker meets it too, and its word goes into the record
+            # Held from the first pass to the last: rebuilt in between, an engine may have other kernels.
+            self._claim.hold(*_engine_entry(work))
         worker = self._worker_for(work)
         job = {
             "variant": plain.to_plain(work.variant),
             "repeat": repeat,
             "rates_ips": self._ladder(work) if repeat else None,
             "cache": str(self._settings.cache),
+            "cache_limit_bytes": self._settings.cache_limit_bytes,
             "samples": str(self._part(work, repeat)),
         }
         return worker.run(job, self._on_event, self._settings.timeout_s)
@@ -212,6 +226,11 @@ def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
             rng.shuffle(group)
             ordered.extend((work, repeat) for work in group)
     return ordered
+
+
+def _engine_entry(work: Work) -> tuple[str, str]:
+    """Kind and key of its engine in the cache."""
+    return "engines", measure.engine_cache_key(work.variant, registry.get(work.variant.backend))
 
 
 def _utc_now() -> str:

@@ -25,6 +25,7 @@ from sweep.axes import (
     Variant,
 )
 from sweep.backends import registry
+from sweep.cache import DEFAULT_GIB, GIB
 from sweep.config import InputConfig
 from sweep.errors import ConfigError
 from sweep.folder import Settings
@@ -100,7 +101,13 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         slo=slo(config.slo),
         seed=config.seed,
         timeout_s=config.timeout_s,
+        cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
     )
+
+
+def _cache_limit_bytes(gib: float | None) -> int:
+    _above_zero(**{} if gib is None else {"cache_gib": gib})
+    return int((DEFAULT_GIB if gib is None else gib) * GIB)
 
 
 def slug(words: Sequence[str]) -> str:

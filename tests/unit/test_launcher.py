@@ -176,7 +176,7 @@ def test_plain_values_are_those_of_the_schema(name) -> None:
 
 def test_only_what_is_measured_names_the_sweep(ask) -> None:
     words = ("plan=true", "name=x", "results=/r", "slo.p99_ms=3", "tracking=none", "force=true", "timeout_s=9")
-    assert ask(*words, "batch=2").words == ("batch=2",)
+    assert ask(*words, "cache_gib=5", "batch=2").words == ("batch=2",)
 
 
 @pytest.mark.parametrize(

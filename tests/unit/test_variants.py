@@ -210,7 +210,13 @@ def test_settings_hold_what_was_given(tmp_path, monkeypatch) -> None:
     assert made.store.root == tmp_path / "out" / "my.run-1"
 
 
-@pytest.mark.parametrize("values", [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}])
+def test_the_cache_limit_is_a_setting_and_in_no_key() -> None:
+    assert variants.settings(config(), []).cache_limit_bytes == 50 << 30
+    assert variants.settings(config(cache_gib=0.5), []).cache_limit_bytes == 1 << 29
+    assert variants.from_config(config(cache_gib=0.5)) == variants.from_config(config())
+
+
+@pytest.mark.parametrize("values", [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}, {"cache_gib": 0.0}])
 def test_settings_out_of_range_are_refused(values) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         variants.settings(config(**values), [])
