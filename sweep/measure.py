@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep import accuracy, axes, models, samples, typed_onnx
 from sweep.backends import registry
-from sweep.cache import Cache, Entry
+from sweep.cache import MANIFEST, Cache, Entry
 from sweep.load import curve
 
 if TYPE_CHECKING:
@@ -46,22 +48,28 @@ class Job:
     cache_limit_bytes: int | None = None
 
 
-def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) -> JsonDict:
+def measure(
+    job: Job,
+    report: Callable[..., None],
+    note: Callable[[str], None],
+    taken: Callable[[str], None] = lambda _key: None,
+) -> JsonDict:
     """Do the job; its raw samples are on disk when this returns.
 
     Args:
         job: what to do.
         report: called as report(stage, detail, done) when a stage starts, done from 0 to 1.
         note: called with one line on what a user should know.
+        taken: called with the key of the engine in the cache while this pass still claims it.
 
     Returns:
         {engine, realised, accuracy, mismatch, facts} as the record holds them.
     """
     with Cache(job.cache, job.cache_limit_bytes, note) as cache:
-        return _measured(job, cache, report)
+        return _measured(job, cache, report, taken)
 
 
-def _measured(job: Job, cache: Cache, report: Callable[..., None]) -> JsonDict:
+def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callable[[str], None]) -> JsonDict:
     """The pass; what it takes from the cache stays in use until it is over."""
     variant, backend = job.variant, registry.get(job.variant.backend)
     signature = models.signature(variant.onnx.model)
@@ -71,6 +79,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None]) -> JsonDict:
     typed = typed_file(variant, source, cache)
     report("build")
     engine = build_engine(variant, backend, typed, cache)
+    taken(engine.path.name)
     report("load")
     feeds = models.draw(signature, variant.engine.batch, variant.load.seed)
     start = time.perf_counter()
@@ -91,7 +100,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None]) -> JsonDict:
     finally:
         session.close()
     return {
-        "engine": {**_engine_facts(variant, engine), "load_s": load_s, **session.engine_facts},
+        "engine": {**_engine_facts(variant, typed, engine), "load_s": load_s, **session.engine_facts},
         "realised": session.realised,
         "mismatch": backend.mismatch(variant, session.realised)
         or accuracy.contradicts(variant.onnx.precision.dtype, found),
@@ -129,7 +138,13 @@ def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
         return {"dtypes": converted.dtypes, "notes": list(converted.notes)}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
-    return cache.get("onnx", axes.onnx_key(variant), build, about).path / MODEL_FILE
+    return cache.get("onnx", onnx_cache_key(variant), build, about).path / MODEL_FILE
+
+
+def onnx_cache_key(variant: Variant) -> str:
+    """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
+    tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
+    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools)
 
 
 def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
@@ -150,7 +165,7 @@ def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) 
 
     return cache.get(
         "engines",
-        engine_cache_key(variant, backend),
+        engine_cache_key(variant, backend, typed),
         lambda folder: backend.build(typed, variant, shapes, folder),
         _about_engine(variant, backend),
     )
@@ -168,20 +183,33 @@ def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
     }
 
 
-def engine_cache_key(variant: Variant, backend: Backend) -> str:
-    """Key of the built engine: what was asked, and the library and processor that built it."""
+def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
+    """Key of the built engine: what was asked, of which graph and weights, by which library and processor.
+
+    Args:
+        variant: its engine axes.
+        backend: builds it.
+        typed: the typed ONNX, whose content counts and whose place does not.
+    """
     from sweep import facts
 
     machine: dict[str, Any] = facts.machine()
     built_by = {name: value for name, value in backend.facts().items() if name not in _OUTLIVED}
     hardware = [machine[name] for name in ("cpu", "gpu", "compute_capability")]
-    return axes.digest(axes.engine_key(variant), built_by, *hardware)
+    return axes.digest(axes.engine_key(variant), built_by, *hardware, _content(typed))
 
 
-def _engine_facts(variant: Variant, engine: Entry) -> JsonDict:
+def _content(onnx: Path) -> Any:
+    """What tells this graph and its weights from any other; of a file in the cache its manifest says it."""
+    manifest = onnx.parent / MANIFEST
+    return json.loads(manifest.read_bytes())["files"] if manifest.is_file() else models.file_digest(onnx)
+
+
+def _engine_facts(variant: Variant, typed: Path, engine: Entry) -> JsonDict:
+    converted = not typed_onnx.passes_through(variant.onnx.precision)
     return {
         "key": engine.path.name,
-        "onnx_key": axes.onnx_key(variant),
+        "onnx_key": typed.parent.name if converted else axes.onnx_key(variant),
         "build_s": engine.seconds,
         "cached": engine.cached,
         "bytes": engine.bytes,

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sweep import axes, facts, interrupts, judge, measure, plain, samples
+from sweep import axes, facts, interrupts, judge, plain, samples
 from sweep.backends import registry
 from sweep.cache import Claim
 from sweep.errors import CacheError, RecordError
@@ -50,6 +50,7 @@ class Run:
         self._engine: str | None = None
         self._started: dict[str, tuple[str, float]] = {}
         self._claim = Claim(settings.cache)
+        self._entries: dict[str, str] = {}  # keys of engines in the cache, by the engine key of the plan
 
     def execute(self, todo: Sequence[Work]) -> None:
         """Measure ``todo``; a variant that ends badly does not stop the others."""
@@ -64,8 +65,8 @@ class Run:
                 if work.key not in dropped and not self._pass(work, repeat):
                     dropped.add(work.key)
                 left[work.engine_key] -= 1
-                if not left[work.engine_key]:
-                    self._claim.release(*_engine_entry(work))
+                if not left[work.engine_key] and work.engine_key in self._entries:
+                    self._claim.release("engines", self._entries.pop(work.engine_key))
         finally:
             self._leave_group(at_once=True)
             self._claim.close()
@@ -94,9 +95,6 @@ class Run:
         return True
 
     def _ask(self, work: Work, repeat: int) -> Outcome:
-        with contextlib.suppress(CacheError):  # the worker meets it too, and its word goes into the record
-            # Held from the first pass to the last: rebuilt in between, an engine may have other kernels.
-            self._claim.hold(*_engine_entry(work))
         worker = self._worker_for(work)
         job = {
             "variant": plain.to_plain(work.variant),
@@ -129,6 +127,11 @@ class Run:
     def _on_event(self, event: JsonDict) -> None:
         if event["event"] == "note":
             self._display.note(event["text"])
+        elif event["event"] == "engine":
+            with contextlib.suppress(CacheError):  # the worker meets it too, and its word goes into the record
+                # Held from the first pass to the last: rebuilt in between, an engine may have other kernels.
+                self._claim.hold("engines", event["key"])
+                self._entries[str(self._engine)] = event["key"]
         else:
             self._display.stage(event["stage"], event["detail"], event["done"])
 
@@ -226,11 +229,6 @@ def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
             rng.shuffle(group)
             ordered.extend((work, repeat) for work in group)
     return ordered
-
-
-def _engine_entry(work: Work) -> tuple[str, str]:
-    """Kind and key of its engine in the cache."""
-    return "engines", measure.engine_cache_key(work.variant, registry.get(work.variant.backend))
 
 
 def _utc_now() -> str:

@@ -56,7 +56,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             samples=Path(message["samples"]),
             cache_limit_bytes=message.get("cache_limit_bytes"),
         )
-        result = measure(job, report, lambda text: send("note", text=text))
+        result = measure(job, report, lambda text: send("note", text=text), lambda key: send("engine", key=key))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         own = error.stage if isinstance(error, SweepError) and error.stage not in _ANYWHERE else stage

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
 import require
 
-from sweep import axes, measure, models
+from sweep import axes, measure, models, typed_onnx
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from sweep.cache import Entry
 
+FP16 = Precision(name="fp16", dtype="fp16")
 SESSIONS = {
     "streams": SessionAxes(streams=4),
     "cuda_graph": SessionAxes(cuda_graph=True),
@@ -27,6 +29,7 @@ SESSIONS = {
     "clients": SessionAxes(clients=2),
     "transfers": SessionAxes(transfers=False),
     "wait": SessionAxes(wait="block"),
+    "weight_streaming_budget_mib": SessionAxes(weight_streaming_budget_mib=1),
 }
 LOADS = {
     "load": LoadAxes(kind="poisson", rates_ips=(10.0,)),
@@ -57,6 +60,10 @@ class Bench:
         with Cache(self.root) as cache:
             typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
             return measure.build_engine(asked, self.backend, typed, cache)
+
+    def typed(self, asked: Variant) -> Path:
+        with Cache(self.root) as cache:
+            return measure.typed_file(asked, measure.model_file(asked, cache), cache)
 
     def builds(self, asked: Variant) -> int:
         before = self.backend.builds
@@ -124,13 +131,33 @@ def test_another_version_of_the_library_builds_again(bench: Bench, monkeypatch: 
     assert bench.builds(variant()) == 0
 
 
+def test_an_engine_is_known_by_the_content_of_its_graph(bench: Bench, tmp_path: Path) -> None:
+    typed = bench.typed(variant())
+    here = measure.engine_cache_key(variant(), bench.backend, typed)
+    (tmp_path / "model.onnx").write_bytes(typed.read_bytes())
+    moved = measure.engine_cache_key(variant(), bench.backend, tmp_path / "model.onnx")
+    graph = onnx.load(typed)
+    graph.doc_string = "another"
+    onnx.save(graph, tmp_path / "model.onnx")
+    assert measure.engine_cache_key(variant(), bench.backend, tmp_path / "model.onnx") not in {here, moved}
+
+
+def test_another_converter_converts_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    half = dataclasses.replace(variant(), onnx=dataclasses.replace(variant().onnx, precision=FP16))
+    first = bench.typed(half)
+    assert bench.typed(half) == first
+    monkeypatch.setattr(typed_onnx, "REVISION", typed_onnx.REVISION + 1)
+    assert bench.typed(half) != first
+
+
 def test_another_gpu_builds_again_and_another_driver_does_not(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = tensorrt.facts.machine()
     monkeypatch.setattr(tensorrt.facts, "machine", lambda: {**machine, "driver": "999.1", "cuda": "19.0"})
     assert bench.builds(variant()) == 0
-    here = measure.engine_cache_key(variant(), bench.backend)
+    typed = bench.typed(variant())
+    here = measure.engine_cache_key(variant(), bench.backend, typed)
     monkeypatch.setattr(tensorrt.facts, "machine", lambda: {**machine, "gpu": "another"})
-    assert measure.engine_cache_key(variant(), bench.backend) != here
+    assert measure.engine_cache_key(variant(), bench.backend, typed) != here
     monkeypatch.setattr(tensorrt.facts, "machine", lambda: {**machine, "compute_capability": "99.0"})
     assert bench.builds(variant()) == 1
 
