@@ -94,6 +94,7 @@ class TensorRTSession:
             "device": self._device,
             "transfers": axes.transfers is not False,
             "wait": axes.wait or WAITS[0],
+            "driven_by": "one thread" if (axes.wait or WAITS[0]) == "spin" else "a thread a stream",
             **settings,
             "notes": [],
         }
