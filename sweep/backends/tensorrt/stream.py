@@ -76,6 +76,7 @@ class TensorRTStream:
             [held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)]
             for _ in range(_RING)
         ]
+        self._last = [events[-1] for events in self._events]
         self._sized: dict[int | None, list[Ring]] = {}
         self.add(None, launch, copies)
 
@@ -120,7 +121,7 @@ class TensorRTStream:
         """
         if self._waited == self._issued:
             raise SessionError("no inference is in flight on this stream")
-        error = self._await(self._events[self._waited % _RING][-1])[0]
+        error = self._await(self._last[self._waited % _RING])[0]
         if error != self._ok:
             self._cuda.fail("wait", error)
         self._waited += 1
@@ -131,7 +132,7 @@ class TensorRTStream:
         Raises:
             SessionError: it failed on the GPU.
         """
-        error = self._query(self._events[self._waited % _RING][-1])[0]
+        error = self._query(self._last[self._waited % _RING])[0]
         if error == self._not_ready:
             return False
         if error != self._ok:
@@ -146,7 +147,8 @@ class TensorRTStream:
         """
         while self._read < self._waited:
             self._read_one()
-        gpu = np.array(self._times, dtype=np.float32).reshape(-1, 3)
+        timed = np.array(self._times, dtype=np.float32).reshape(-1, self._parts)
+        gpu = timed if self._parts > 1 else np.insert(timed, (0, 1), _NOT_TIMED, axis=1)
         host = np.array(self._enqueued_ns[: len(gpu)], dtype=np.float32).reshape(-1, 1) / 1e6
         del self._times[:]
         del self._enqueued_ns[: len(gpu)]
@@ -156,7 +158,7 @@ class TensorRTStream:
         events = self._events[self._read % _RING]
         if self._parts == 1:
             error, took = self._elapsed(events[0], events[1])
-            self._times.extend((_NOT_TIMED, took, _NOT_TIMED))
+            self._times.append(took)
         else:
             for before, after in itertools.pairwise(events):
                 error, took = self._elapsed(before, after)
@@ -168,7 +170,7 @@ class TensorRTStream:
     def close(self) -> None:
         """Let go of what the calls are bound to."""
         self._sized = {}
-        self._events = []
+        self._events = self._last = []
 
 
 def _ring(
