@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import json
 import random
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sweep.axes import JsonDict
+    from sweep.axes import JsonDict, Script
     from sweep.folder import Settings
     from sweep.plan import Plan, Work
     from sweep.progress import Display
 
+_FOR_GOOD = ("BuildError", "UnsupportedError")  # a library that refuses a graph does so again
 Finished = Callable[[Record], None]
 
 
@@ -50,6 +52,9 @@ class Run:
         self._engine: str | None = None
         self._started: dict[str, tuple[str, float]] = {}
         self._claim = Claim(settings.cache)
+        self._refused: dict[
+            tuple[str, Script | None], Outcome
+        ] = {}  # engines that do not build, so that each is tried once
         self._entries: dict[str, str] = {}  # keys of engines in the cache, by the engine key of the plan
 
     def execute(self, todo: Sequence[Work]) -> None:
@@ -95,6 +100,9 @@ class Run:
         return True
 
     def _ask(self, work: Work, repeat: int) -> Outcome:
+        engine = (work.engine_key, work.variant.session.script)  # a script may well be what fails
+        if engine in self._refused:
+            return self._refused[engine]
         worker = self._worker_for(work)
         job = {
             "variant": plain.to_plain(work.variant),
@@ -104,7 +112,10 @@ class Run:
             "cache_limit_bytes": self._settings.cache_limit_bytes,
             "samples": str(self._part(work, repeat)),
         }
-        return worker.run(job, self._on_event, self._settings.timeout_s)
+        outcome = worker.run(job, self._on_event, self._settings.timeout_s)
+        if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error["kind"] in _FOR_GOOD:
+            self._refused[engine] = _refused(outcome)
+        return outcome
 
     def _worker_for(self, work: Work) -> Worker:
         """The group's worker, started if this work belongs to another group than the last."""
@@ -229,6 +240,13 @@ def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
             rng.shuffle(group)
             ordered.extend((work, repeat) for work in group)
     return ordered
+
+
+def _refused(outcome: Outcome) -> Outcome:
+    """The same word for every other variant of that engine."""
+    error = outcome.error or {}
+    message = f"{error['message']} (said of this engine once; not built again for each variant that shares it)"
+    return dataclasses.replace(outcome, error={**error, "message": message})
 
 
 def _utc_now() -> str:

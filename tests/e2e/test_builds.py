@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -71,6 +73,20 @@ def test_batch_and_precision_build_once_each_and_a_second_sweep_builds_nothing(c
         f"onnxruntime tiny_cnn {precision} b{batch}" for precision in ("fp16", "fp32") for batch in (1, 2)
     ]
     assert counted.run(*asked, "force=true") == []
+
+
+def test_an_engine_that_does_not_build_is_tried_once_and_every_variant_of_it_says_why(cli: Cli, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    node = helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "odd.onnx")
+    done = cli.run("-m", "backend=onnxruntime", f"model.path={tmp_path / 'odd.onnx'}", "streams=1,2,3", *SHORT)
+    assert done.returncode == 1
+    errors = [record.error or {} for record in cli.records()]
+    assert [(error["stage"], error["kind"]) for error in errors] == [("build", "BuildError")] * 3
+    assert all("onnxruntime refused the graph" in error["message"] for error in errors)
+    assert sum("said of this engine once" in error["message"] for error in errors) == 2
 
 
 def test_repeated_passes_keep_their_engines_in_a_cache_too_small_for_them(counted: Counted) -> None:
