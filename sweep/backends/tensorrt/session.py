@@ -42,6 +42,7 @@ class TensorRTSession:
     """
 
     virtual = False
+    partial_batches = False  # the engine's shapes are static: a batch that is not full runs padded
 
     def __init__(
         self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], name: str

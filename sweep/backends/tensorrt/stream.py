@@ -75,12 +75,16 @@ class TensorRTStream:
             self._events.append(events)
             self._steps.append(_steps(cuda, stream, events, launch, copies))
 
-    def enqueue(self) -> None:
+    def enqueue(self, samples: int | None = None) -> None:
         """Start one inference.
+
+        Args:
+            samples: None; the engine runs its batch.
 
         Raises:
             SessionError: CUDA or TensorRT refused it, or ``DEPTH`` are in flight.
         """
+        del samples
         number, ok = self._issued, self._ok
         if number - self._waited >= DEPTH:
             raise SessionError(f"{DEPTH} inferences are in flight on one stream already")
