@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 NOT_IN_KEY = {"key": False}
@@ -206,7 +207,8 @@ class LoadAxes:
     """How the session is driven. Times in seconds, rates in samples/s.
 
     Attributes:
-        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``poisson`` or ``constant``.
+        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``poisson``, ``constant`` or ``trace``
+            (closed, then the arrivals of a file).
         arrivals: distribution of the arrivals on the curve's ladder, ``poisson`` or ``constant``.
         depth: inferences kept in flight per stream by the closed loop.
         fractions: the curve's ladder, as fractions of the closed loop's peak.
@@ -218,6 +220,12 @@ class LoadAxes:
         max_wait_s: backlog bound; a request that waited longer marks the point ``overloaded``.
         seed: of the arrival schedules and the input values.
         repeats: passes over the whole load, interleaved with the other variants' passes.
+        batch_wait_ms: server batching: requests are single samples, gathered up to the engine's batch or until the
+            oldest has waited this long, ms; None leaves batching to the client.
+        trace: absolute path of the file of arrivals. Not in the key: ``trace_digest`` is.
+        trace_digest: sha256 of that file.
+        trace_scale: how many times faster the trace is replayed; None means as it is.
+        trace_s: from its first to its last arrival as replayed, seconds. Not in the key: it follows from the others.
     """
 
     kind: str = "curve"
@@ -232,6 +240,11 @@ class LoadAxes:
     max_wait_s: float = 1.0
     seed: int = 0
     repeats: int = 1
+    batch_wait_ms: float | None = None
+    trace: str | None = field(default=None, metadata=NOT_IN_KEY)
+    trace_digest: str | None = None
+    trace_scale: float | None = None
+    trace_s: float | None = field(default=None, metadata=NOT_IN_KEY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +267,7 @@ class Variant:
             parts.append(f"mps{self.session.mps}")
         if self.session.cuda_graph:
             parts.append("graph")
-        return " ".join([*parts, *_knobs(self.engine, self.session)])
+        return " ".join([*parts, *_knobs(self.engine, self.session), *_loaded(self.load)])
 
 
 def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
@@ -283,6 +296,14 @@ def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
         for word, value in named.items()
         if value is not None
     ]
+
+
+def _loaded(load: LoadAxes) -> list[str]:
+    """A word for each load axis that changes what a request is, or whose arrivals are a file's."""
+    words = [] if load.batch_wait_ms is None else [f"w{load.batch_wait_ms:g}ms"]
+    if load.trace is not None:
+        words.append(f"trace-{PurePath(load.trace).stem}")
+    return words if load.trace_scale is None else [*words, f"x{load.trace_scale:g}"]
 
 
 def projection(axes: Any) -> JsonDict:

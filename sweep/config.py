@@ -89,7 +89,7 @@ class BackendConfig:
 class LoadConfig:
     """How the session is driven."""
 
-    kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson or constant")
+    kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson, constant or trace")
     arrivals: str = _key("poisson", "arrivals on the curve's ladder: poisson or constant")
     depth: int = _key(2, "inferences in flight per stream in the closed loop")
     fractions: list[float] = _key([0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.1], "the ladder, as fractions of the peak")
@@ -99,6 +99,17 @@ class LoadConfig:
     min_requests: int = _key(662, "fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9")
     max_s: float = _key(10.0, "longest measured window of a point; percentiles beyond its count stay empty")
     max_wait_s: float = _key(1.0, "backlog bound: a request that waited longer marks the point overloaded")
+    trace: str | None = _key(None, "load.kind=trace: file of arrival times in seconds, one a line or column arrival_s")
+    trace_scale: float | None = _key(None, "load.kind=trace: replay it this many times faster (null: as it is)")
+
+
+@dataclass
+class BatchingConfig:
+    """Server batching: the server gathers single samples into batches."""
+
+    max_wait_ms: float | None = _key(
+        None, "requests are single samples, run once batch are there or the oldest waited this long; null: no gathering"
+    )
 
 
 @dataclass
@@ -138,6 +149,7 @@ class Config:
     precision: PrecisionConfig = _key(PrecisionConfig, "")
     backend: BackendConfig = _key(BackendConfig, "")
     load: LoadConfig = _key(LoadConfig, "")
+    batching: BatchingConfig = _key(BatchingConfig, "")
     tracking: TrackingConfig = _key(TrackingConfig, "")
     slo: SloConfig = _key(SloConfig, "")
     range: RangeConfig = _key(RangeConfig, "")

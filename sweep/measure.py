@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.axes import JsonDict, ModelRef, Variant
-    from sweep.backends.base import Backend
+    from sweep.axes import JsonDict, LoadAxes, ModelRef, Variant
+    from sweep.backends.base import Backend, Session
 
 MODEL_FILE = "model.onnx"
 _CALIBRATION_SAMPLES = 8  # in each calibration batch
@@ -101,11 +101,18 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
         session.close()
     return {
         "engine": {**_engine_facts(variant, typed, engine), "load_s": load_s, **session.engine_facts},
-        "realised": session.realised,
+        "realised": session.realised | _batching(variant.load, session),
         "mismatch": backend.mismatch(variant, session.realised)
         or accuracy.contradicts(variant.onnx.precision.dtype, found),
         "accuracy": found,
     }
+
+
+def _batching(load: LoadAxes, session: Session) -> JsonDict:
+    """How a gathered batch that is not full was run, where batches are gathered."""
+    if load.batch_wait_ms is None:
+        return {}
+    return {"partial_batches": "true size" if session.partial_batches else "padded"}
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:

@@ -99,6 +99,9 @@ def predicted_s(works: Sequence[Work]) -> tuple[float, float]:
 
 
 def _load_s(load: LoadAxes) -> tuple[float, float]:
+    if load.kind == "trace":  # a closed loop, then the trace, whole
+        shortest = load.warmup_s + load.min_s + (load.trace_s or 0.0)
+        return load.repeats * shortest, load.repeats * (shortest + load.max_s - load.min_s)
     points = point_count(load)
     each = load.warmup_s + load.min_s
     slow = min(points, _CALM_POINTS)

@@ -28,8 +28,10 @@ GpuMs = NDArray[np.float32]
 NEVER = -1  # done_ns of a request that was never completed
 
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
+_GATHERED = ("ran_with", "ready_ns")  # None without server batching
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
+_OPTIONAL = (*_GATHERED, *PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,7 +39,7 @@ class PointSamples:
     """One load point of one pass. All arrays have one entry per request, in schedule order.
 
     Attributes:
-        kind: ``closed``, ``poisson`` or ``constant``.
+        kind: ``closed``, ``poisson``, ``constant`` or ``trace``.
         index: place on the ladder, lowest rate first; -1 for the closed loop.
         repeat: pass that measured it, from 0.
         batch: samples per request.
@@ -50,6 +52,9 @@ class PointSamples:
         slot_free: a stream was waiting for this request when it was due.
         warmup: before the measured window.
         stream: stream that served it.
+        gathers: most requests that the server gathers into one inference; None where each runs by itself.
+        ran_with: requests in the inference that served it, itself included; 0 where none did. With ``gathers``.
+        ready_ns: when that inference was to start by the rule: full, or its oldest had waited. With ``gathers``.
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
@@ -69,6 +74,9 @@ class PointSamples:
     slot_free: Bools
     warmup: Bools
     stream: NDArray[np.int16]
+    gathers: int | None = None
+    ran_with: NDArray[np.int32] | None = None
+    ready_ns: Ints | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
@@ -92,7 +100,7 @@ def save(path: Path, points: list[PointSamples]) -> None:
     heads = []
     for number, point in enumerate(points):
         heads.append({name: getattr(point, name) for name in _head_fields()})
-        for name in (*_ARRAYS, *PARTS):
+        for name in (*_ARRAYS, *_OPTIONAL):
             if getattr(point, name) is not None:
                 arrays[f"{number}/{name}"] = getattr(point, name)
     arrays["points"] = np.frombuffer(json.dumps(heads).encode(), dtype=np.uint8)
@@ -111,7 +119,7 @@ def load(path: Path) -> list[PointSamples]:
         with np.load(path, allow_pickle=False) as file:
             heads = json.loads(file["points"].tobytes())
             return [
-                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_gpu(file, number))
+                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_optional(file, number))
                 for number, head in enumerate(heads)
             ]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -119,8 +127,8 @@ def load(path: Path) -> list[PointSamples]:
 
 
 def _head_fields() -> tuple[str, ...]:
-    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *PARTS})
+    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *_OPTIONAL})
 
 
-def _gpu(file: Any, number: int) -> dict[str, Any]:
-    return {name: file[f"{number}/{name}"] for name in PARTS if f"{number}/{name}" in file}
+def _optional(file: Any, number: int) -> dict[str, Any]:
+    return {name: file[f"{number}/{name}"] for name in _OPTIONAL if f"{number}/{name}" in file}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.axes import JsonDict
-    from sweep.samples import PointSamples
+    from sweep.samples import Ints, PointSamples
 
 WINDOWS = 3
 STABLE_WITHIN = 0.05
@@ -119,7 +119,8 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """One of the record's ``points`` from the samples of every pass at that rate, pooled.
 
     Returns:
-        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, verdict, reason}
+        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, batching, verdict, reason};
+        batching is {mean_batch, fill} where the server gathered requests, else None.
     """
     first = passes[0]
     latency = np.concatenate([samples.latency_ms for samples in passes])
@@ -131,27 +132,49 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "latency_ms": stats.latency_summary(latency),
         "interval": stats.percentile_intervals(latency),
         "issue_lag_ms": issue_lag_ms(passes),
+        "batching": batch_fill(passes),
         "verdict": verdict,
         "reason": reason,
     }
 
 
 def issue_lag_ms(passes: Sequence[PointSamples]) -> float | None:
-    """p99 of issued - scheduled over measured requests that found a free slot: the generator's own delay."""
-    lags = [
-        samples.issued_ns[samples.measured & samples.slot_free]
-        - samples.scheduled_ns[samples.measured & samples.slot_free]
-        for samples in passes
-    ]
+    """p99 of issued - due over measured requests that found a free slot: the generator's own delay.
+
+    Due is the scheduled arrival or, where the server gathers, when the batch was to leave.
+    """
+    lags = [_lag_ns(samples) for samples in passes]
     pooled = np.sort(np.concatenate(lags)) / 1e6
     return stats.percentile(pooled, 0.99) if len(pooled) else None
+
+
+def _lag_ns(samples: PointSamples) -> Ints:
+    keep = samples.measured & samples.slot_free
+    due = samples.scheduled_ns if samples.ready_ns is None else samples.ready_ns
+    return np.asarray(samples.issued_ns[keep] - due[keep])
+
+
+def batch_fill(passes: Sequence[PointSamples]) -> JsonDict | None:
+    """How full the gathered batches of the measured requests were; None where the server gathers none.
+
+    Returns:
+        {mean_batch, fill}: mean requests per inference (each inference counted once), and that over the batch.
+    """
+    ran = [samples.ran_with[samples.measured] for samples in passes if samples.ran_with is not None]
+    most = passes[0].gathers
+    inferences = float(sum((1 / part).sum() for part in ran))
+    if most is None or not inferences:
+        return None
+    mean = sum(len(part) for part in ran) / inferences
+    return {"mean_batch": mean, "fill": mean / most}
 
 
 def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
     """``ok``, or ``overloaded`` / ``invalid`` / ``short`` / ``unstable`` with the reason."""
     if any(samples.overloaded for samples in passes):
         return "overloaded", "a request waited longer than load.max_wait_s for a free stream"
-    behind = max(_behind(samples) for samples in passes)
+    traced = passes[0].kind == "trace"  # one replay of arrivals that need not be steady, nor end with the queue empty
+    behind = 0.0 if traced else max(_behind(samples) for samples in passes)
     if behind > 0:
         return "overloaded", f"completions fell {behind:.0%} behind the arrivals inside the window"
     lag = issue_lag_ms(passes)
@@ -159,8 +182,9 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
     if lag is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * stats.percentile(ordered, 0.99)):
         return "invalid", f"the load generator was the bottleneck: it issued {lag:.3f} ms late at p99"
     if not all(samples.complete for samples in passes):
-        return "short", "stopped at load.max_s before load.min_requests were done"
-    return _tail_verdict(passes)
+        why = "the trace ended" if traced else "stopped at load.max_s"
+        return "short", f"{why} before load.min_requests were done"
+    return ("ok", None) if traced else _tail_verdict(passes)
 
 
 def _behind(samples: PointSamples) -> float:
@@ -168,7 +192,8 @@ def _behind(samples: PointSamples) -> float:
     start, end = _window(samples)
     arrived = int(np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end)))
     inside = int(np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end)))
-    in_flight = int(samples.stream.max(initial=0)) + 1
+    together = 1 if samples.ran_with is None else int(samples.ran_with.max(initial=1))
+    in_flight = (int(samples.stream.max(initial=0)) + 1) * together
     behind = arrived - inside - in_flight
     if behind <= max(STABLE_WITHIN * arrived, _CHANCE * math.sqrt(arrived)):
         return 0.0

@@ -8,7 +8,7 @@ import math
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep import models, stats
 from sweep.axes import (
@@ -29,7 +29,7 @@ from sweep.cache import DEFAULT_GIB, GIB
 from sweep.config import InputConfig
 from sweep.errors import ConfigError
 from sweep.folder import Settings
-from sweep.load import arrivals, curve
+from sweep.load import arrivals, curve, trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,7 @@ def from_config(config: Config) -> Variant:
             intra_op_threads=_threads(config.backend),
             script=_script(config.backend),
         ),
-        load=_load(config.load, config.seed, config.repeats),
+        load=_load(config),
     )
 
 
@@ -289,7 +289,8 @@ def _script(config: BackendConfig) -> Script | None:
     )
 
 
-def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
+def _load(asked: Config) -> LoadAxes:
+    config = asked.load
     if config.kind not in curve.KINDS:
         raise ConfigError(f"load.kind={config.kind}: no such kind; there are: {', '.join(curve.KINDS)}")
     if config.arrivals not in arrivals.KINDS:
@@ -318,9 +319,28 @@ def _load(config: LoadConfig, seed: int, repeats: int) -> LoadAxes:
         min_requests=config.min_requests,
         max_s=config.max_s,
         max_wait_s=config.max_wait_s,
-        seed=seed,
-        repeats=repeats,
+        seed=asked.seed,
+        repeats=asked.repeats,
+        batch_wait_ms=_batch_wait_ms(asked),
+        **_trace(config, asked.timeout_s),
     )
+
+
+def _batch_wait_ms(asked: Config) -> float | None:
+    """None also where there is nothing to gather: one sample is a full batch, and a closed loop has no arrivals."""
+    wait_ms = asked.batching.max_wait_ms
+    if wait_ms is not None:
+        _at_least(0, **{"batching.max_wait_ms": wait_ms})
+    return None if asked.batch == 1 or asked.load.kind == "closed" else wait_ms
+
+
+def _trace(config: LoadConfig, timeout_s: float) -> dict[str, Any]:
+    """The axes of a trace; none where another kind of load is asked for."""
+    if config.kind != trace.KIND:
+        return {}
+    if config.trace_scale is not None:
+        _above_zero(**{"load.trace_scale": config.trace_scale})
+    return trace.axes(config.trace, config.trace_scale or 1.0, timeout_s)
 
 
 def _at_least(least: int, **values: float) -> None:

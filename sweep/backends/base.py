@@ -45,8 +45,13 @@ class Stream(Protocol):
     clock: Clock
     max_depth: int
 
-    def enqueue(self) -> None:
-        """Start one inference."""
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one inference.
+
+        Args:
+            samples: None runs the batch that the session was loaded at. A smaller number, the first ones of it, is
+                allowed only where ``Session.partial_batches``.
+        """
         ...
 
     def wait(self) -> None:
@@ -89,14 +94,24 @@ class Session(Protocol):
     Attributes:
         streams: its execution contexts.
         virtual: each stream carries its own virtual clock; nothing takes real time.
+        partial_batches: ``enqueue`` takes fewer samples than the batch; else a batch that is not full runs padded.
         realised: what was loaded, against what was asked (the record's ``realised``).
         engine_facts: what loading showed of the engine, such as device memory (joins the record's ``engine``).
     """
 
     streams: Sequence[Stream]
     virtual: bool
+    partial_batches: bool
     realised: JsonDict
     engine_facts: JsonDict
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Make every stream take batches of these sizes, where ``partial_batches``; nothing is timed meanwhile.
+
+        Raises:
+            SessionError: a size cannot be run.
+        """
+        ...
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""

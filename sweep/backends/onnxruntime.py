@@ -2,7 +2,8 @@
 
 An engine is the optimised graph that onnxruntime saves, built once per typed ONNX and batch. Streams are
 N sessions, each run from its own thread with a fixed number of intra-op threads, its inputs and outputs bound
-to buffers made before the clock starts. CPU speed of a precision says nothing about TensorRT.
+to buffers made before the clock starts. A symbolic batch stays symbolic in the saved graph (it costs no speed), so that
+a batch gathered by the server runs at its true size. CPU speed of a precision says nothing about TensorRT.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sweep.backends import partial
 from sweep.clock import RealClock
 from sweep.errors import BuildError, SessionError
 
@@ -41,11 +43,19 @@ _EMULATED = {
 
 
 class OnnxRuntimeStream:
-    """One session with its bound buffers. ``enqueue`` runs to completion, without the GIL."""
+    """One session with its bound buffers. ``enqueue`` runs to completion, without the GIL.
+
+    Args:
+        session: onnxruntime's.
+        feeds: value of each input at the full batch.
+        parts: the same at each smaller batch, from 1 sample up; none where only the full batch runs.
+    """
 
     max_depth = 1
 
-    def __init__(self, session: Any, feeds: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, session: Any, feeds: Mapping[str, np.ndarray], parts: Sequence[Mapping[str, np.ndarray]] = ()
+    ) -> None:
         import onnxruntime as ort
 
         self.clock = RealClock()
@@ -60,10 +70,31 @@ class OnnxRuntimeStream:
             self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
             self._binding.bind_ortvalue_output(name, self._outputs[name])
         self._run(self._binding)
+        self._fed = (feeds, parts)  # the bindings point into these arrays
+        self._parts = [self._binding, *(self._part(session, part) for part in parts)]
 
-    def enqueue(self) -> None:
-        """Run one inference on the bound buffers."""
-        self._run(self._binding)
+    def _part(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Any:
+        """A smaller batch, bound to the front of the full batch's output buffers; it has run once."""
+        import onnxruntime as ort
+
+        binding = session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        found = session.run(list(self._outputs), dict(feeds))
+        for (name, whole), value in zip(self._outputs.items(), found, strict=True):
+            if value.dtype != whole.numpy().dtype or value.nbytes > whole.numpy().nbytes:
+                raise SessionError(f"output {name} of a smaller batch does not fit that of the full one")
+            binding.bind_output(name, "cpu", 0, value.dtype, list(value.shape), whole.data_ptr())
+        session.run_with_iobinding(binding)
+        return binding
+
+    def enqueue(self, samples: int | None = None) -> None:
+        """Run one inference on the bound buffers.
+
+        Args:
+            samples: how many of them; None for the batch.
+        """
+        self._run(self._parts[samples or 0])
 
     def wait(self) -> None:
         """Nothing is in flight once ``enqueue`` has returned."""
@@ -78,10 +109,14 @@ class OnnxRuntimeSession:
 
     virtual = False
 
-    def __init__(self, streams: Sequence[OnnxRuntimeStream], realised: JsonDict) -> None:
+    def __init__(self, streams: Sequence[OnnxRuntimeStream], realised: JsonDict, *, partial_batches: bool) -> None:
         self.streams = streams
+        self.partial_batches = partial_batches
         self.realised = realised
         self.engine_facts: JsonDict = {}
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Every size up to the batch is ready as it is."""
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""
@@ -118,7 +153,7 @@ class OnnxRuntime:
         return {"onnxruntime": importlib.metadata.version("onnxruntime"), "provider": _PROVIDERS[0]}
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
-        """Optimise the graph for this CPU at the variant's static shapes and save it.
+        """Optimise the graph for this CPU and save it, its shapes fixed but for a symbolic batch.
 
         Raises:
             BuildError: onnxruntime refused the graph; its own message is kept.
@@ -129,7 +164,7 @@ class OnnxRuntime:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(target / _FILE)
         try:
-            dims, external = _header(onnx, shapes(variant.engine.batch))
+            dims, external = _header(onnx, shapes(variant.engine.batch), variant.engine.batch)
             if external or onnx.stat().st_size > _EXTERNAL_ABOVE_BYTES:
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
             for name, size in dims.items():
@@ -142,7 +177,7 @@ class OnnxRuntime:
     def load(
         self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]
     ) -> OnnxRuntimeSession:
-        """One session a stream; each has run twice before this returns.
+        """One session a stream; each has run twice before this returns, at every batch that it will be given.
 
         Raises:
             SessionError: onnxruntime could not load or run the graph; its own message is kept.
@@ -154,10 +189,14 @@ class OnnxRuntime:
         options = _options(ort, intra_op_threads=threads, spinning=spinning)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
         try:
-            streams = [
-                OnnxRuntimeStream(ort.InferenceSession(str(engine / _FILE), options, providers=_PROVIDERS), feeds)
+            sessions = [
+                ort.InferenceSession(str(engine / _FILE), options, providers=_PROVIDERS)
                 for _ in range(variant.session.streams)
             ]
+            parts = (
+                [] if variant.load.batch_wait_ms is None else partial.feeds(sessions[0], feeds, variant.engine.batch)
+            )
+            streams = [OnnxRuntimeStream(session, feeds, parts) for session in sessions]
         except Exception as error:
             raise SessionError(f"onnxruntime could not run the graph: {_line(error)}") from error
         asked = variant.onnx.precision.dtype
@@ -172,7 +211,7 @@ class OnnxRuntime:
             "quantised_tensors": info["quantised_tensors"],
             "notes": [_EMULATED[asked]] if emulated else [],
         }
-        return OnnxRuntimeSession(streams, realised)
+        return OnnxRuntimeSession(streams, realised, partial_batches=bool(parts))
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
         """Contexts, and the types that the optimised graph computes in, or rounds to where a type is emulated."""
@@ -200,8 +239,11 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _header(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, int], bool]:
-    """Symbolic dimension -> size, from the concrete input shapes; and whether weights lie in other files."""
+def _header(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> tuple[dict[str, int], bool]:
+    """Symbolic dimension -> size, from the concrete input shapes; and whether weights lie in other files.
+
+    A symbol that stands first in an input and has the batch's size is the batch: it is left symbolic.
+    """
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -212,6 +254,10 @@ def _header(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str
         for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True)
         if dim.dim_param
     }
+    for value in graph.input:
+        first = next((dim.dim_param for dim in value.type.tensor_type.shape.dim), "")
+        if dims.get(first) == batch:
+            del dims[first]
     return dims, any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
 
 

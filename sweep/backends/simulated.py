@@ -34,38 +34,45 @@ class SimulatedStream:
 
     def __init__(self, script: Script, batch: int, seed: int) -> None:
         self.clock = VirtualClock()
-        self._mean_ns = (script.service_us + script.sample_us * batch) * 1000
+        self._script = script
+        self._batch = batch
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
         self._rng = np.random.default_rng([seed, 7])
-        self._drawn: deque[int] = deque()
+        self._drawn: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
 
-    def enqueue(self) -> None:
-        """Start one inference: it ends one service time after it, or after the one before it."""
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one inference: it ends one service time after it, or after the one before it.
+
+        Args:
+            samples: how many; None for the batch.
+        """
         if self._raises:
             raise LoadError("scripted error in measure")
         start = max(self.clock.now_ns(), self._free_ns)
-        self._free_ns = start + self._service_ns()
+        self._free_ns = start + self._service_ns(self._batch if samples is None else samples)
         self._in_flight.append(self._free_ns)
 
     def wait(self) -> None:
         """Move the clock to the completion of the oldest inference."""
         self.clock.sleep_until_ns(self._in_flight.popleft())
 
-    def _service_ns(self) -> int:
+    def _service_ns(self, samples: int) -> int:
+        mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000
         if not self._exponential:
-            return round(self._mean_ns)
+            return round(mean_ns)
         if not self._drawn:
-            self._drawn.extend(self._rng.exponential(self._mean_ns, _DRAWN_AT_ONCE).astype(np.int64).tolist())
-        return self._drawn.popleft()
+            self._drawn.extend(self._rng.exponential(1.0, _DRAWN_AT_ONCE).tolist())
+        return int(self._drawn.popleft() * mean_ns)
 
 
 class SimulatedSession:
     """Streams of scripted service times."""
 
     virtual = True
+    partial_batches = True
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
@@ -81,6 +88,9 @@ class SimulatedSession:
             "clocks_mhz": None,
             "notes": ["simulated: no model ran"],
         }
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Every size up to the batch is ready as it is."""
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Nothing is computed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -41,12 +42,13 @@ _AXES = (
     "seed",
     "repeats",
 )
+_LOAD_AXES = ("kind", "batch_wait_ms", "trace", "trace_scale")  # those of record.variant["load"] that a sweep compares
 _MINUTE_S = 60
 
 
 def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: tuple[str, float] | None) -> None:
     """One row a variant, the one to take marked, then the answer in words."""
-    varying = [axis for axis in _AXES if len({str(record.variant.get(axis)) for record in records}) > 1]
+    varying = [axis for axis in (*_AXES, *_LOAD_AXES) if len({_axis(record, axis) for record in records}) > 1]
     shown = varying or ["model", "precision", "batch"]
     tail = carried_tail(point for record in records for point in record.points) or "p99"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -69,10 +71,16 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     console.print(f"\n[bold]{escape(found.text)}[/bold]", highlight=False, soft_wrap=True)
 
 
+def _axis(record: Record, axis: str) -> str:
+    inner = record.variant.get("load") or {}
+    value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
+    return PurePath(value).name if axis == "trace" and value else str(value)
+
+
 def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[str]:
     cells = []
     for axis in axes:
-        text = str(record.variant.get(axis))
+        text = _axis(record, axis)
         if axis == "precision" and record.realised:
             for note in record.realised.get("notes") or []:
                 if note not in notes:

@@ -71,7 +71,7 @@ def closed(streams, depth: int, seconds: float) -> Run:
 
 def closed_by_threads(streams, depth: int, seconds: float) -> Run:
     """The same servers, a thread each, as the product drives streams that cannot be polled."""
-    with _ready(streams), servers._quiet_interpreter():
+    with _ready(streams), servers.quiet_interpreter():
         until = _until(seconds)
         ran = [servers.ClosedServer(stream, depth, until) for stream in streams]
         servers._run_threads(ran)

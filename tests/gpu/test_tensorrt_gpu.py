@@ -180,11 +180,38 @@ def test_a_range_profile_runs_every_batch_in_it_captured_anew(backend, cache, tr
             assert np.array_equal(value, found[False, turn][name])
 
 
-def test_a_batch_outside_the_range_is_refused(backend, cache) -> None:
-    asked = dataclasses.replace(variant(backend), engine=EngineAxes(batch=4, profile=Profile(least=2, best=4, most=4)))
+def test_a_size_below_the_range_runs_padded_and_one_above_the_batch_is_refused(backend, cache) -> None:
+    asked = dataclasses.replace(variant(backend), engine=EngineAxes(batch=4, profile=Profile(least=2, best=4, most=8)))
     session = loaded(backend, asked, cache)
-    with pytest.raises(SessionError, match="does not take"):
-        session.prepare([1])
+    session.prepare([1])
+    session.poison()
+    (stream,) = session.streams
+    stream.enqueue(1)
+    stream.wait()
+    for value in session.outputs().values():
+        assert np.isfinite(value[:2]).all()
+        assert np.isnan(value[2:]).all()
+    with pytest.raises(SessionError, match="holds 4 samples; 5 were asked for"):
+        session.prepare([5])
+    session.close()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("wait", ["spin", "yield"])
+def test_arrivals_are_gathered_and_run_at_their_true_size(backend, cache, graph, wait) -> None:
+    asked = variant(backend, "unet", batch=8, streams=2, cuda_graph=graph, wait=wait)
+    asked = dataclasses.replace(asked, engine=EngineAxes(batch=8, profile=Profile(least=1, best=8, most=8)))
+    session = loaded(backend, asked, cache)
+    load = LoadAxes(
+        kind="poisson", rates_ips=(4000.0,), warmup_s=0.1, min_s=0.5, min_requests=662, max_s=5.0, batch_wait_ms=1.0
+    )
+    (point,) = curve.measure(session, load, batch=8)
+    assert point.measured.all() or not point.overloaded
+    sizes = set(point.ran_with.tolist())
+    print(graph, wait, sorted(sizes), np.median(point.latency_ms))  # noqa: T201
+    assert len(sizes & set(range(1, 8))) > 1
+    assert max(sizes) <= 8
+    assert np.median(point.latency_ms) < 5.0
     session.close()
 
 

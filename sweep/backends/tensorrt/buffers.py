@@ -94,6 +94,11 @@ class Buffers:
         """Whether the engine takes fewer samples than the inputs hold."""
         return any(least < self._full[name][0] for name, (least, _) in self._batched.items())
 
+    @property
+    def fewest(self) -> int:
+        """Fewest samples that the engine takes."""
+        return max((least for least, _ in self._batched.values()), default=1)
+
     def resize(self, samples: int | None) -> None:
         """Give the context the shapes of the first ``samples`` samples of its inputs; None for all of them.
 
@@ -102,6 +107,8 @@ class Buffers:
         """
         for buffer in self.inputs:
             full = self._full[buffer.name]
+            if samples is not None and (buffer.name in self._batched) and not 0 < samples <= full[0]:
+                raise SessionError(f"input {buffer.name} holds {full[0]} samples; {samples} were asked for")
             shape = full if samples is None or buffer.name not in self._batched else (samples, *full[1:])
             if not self._context.set_input_shape(buffer.name, shape):
                 raise SessionError(f"the engine does not take {buffer.name} of shape {shape}")

@@ -55,15 +55,20 @@ class Lane:
     def prepare(self, sizes: Sequence[int]) -> None:
         """Make the stream take batches of these sizes too: run each once and capture it anew where graphs are asked.
 
+        A size below the least that the engine's profile takes runs at that least, padded.
+
         Raises:
             SessionError: the engine's profile does not take one, or it cannot be run.
             UnsupportedError: one cannot be captured.
         """
+        if not self.buffers.takes_fewer:
+            raise SessionError(f"the engine takes whole batches only; {', '.join(map(str, sizes))} were asked for")
         for samples in sizes:
             if samples not in self._prepared:
-                self.buffers.resize(samples)
+                ran = max(samples, self.buffers.fewest)
+                self.buffers.resize(ran)
                 copies = None if self._axes.transfers is False else self.buffers.copies()
-                self.stream.add(samples, self._launch(samples), copies)
+                self.stream.add(samples, self._launch(ran), copies)
                 self._prepared.add(samples)
         self.buffers.resize(None)
 

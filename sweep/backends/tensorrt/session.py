@@ -46,6 +46,7 @@ class TensorRTSession:
     """
 
     virtual = False
+    partial_batches = False
 
     def __init__(
         self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], entry: Path | None
