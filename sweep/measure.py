@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweep import accuracy, axes, models, samples, typed_onnx
 from sweep.backends import registry
 from sweep.cache import Cache, Entry
-from sweep.load import curve
+from sweep.load import curve, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.axes import JsonDict, Variant
-    from sweep.backends.base import Backend
+    from sweep.backends.base import Backend, Session
 
 MODEL_FILE = "model.onnx"
 _CALIBRATION_SAMPLES = 8  # in each calibration batch
@@ -35,6 +35,8 @@ class Job:
         rates_ips: ladder of an earlier pass, samples/s; None places one.
         cache: root of the shared cache.
         samples: where the raw samples go (npz).
+        search: the SLO whose capacity is searched, instead of a pass over the load; None for a pass.
+        known: the variant's samples so far, where a capacity is searched (npz).
     """
 
     variant: Variant
@@ -42,6 +44,8 @@ class Job:
     rates_ips: list[float] | None
     cache: Path
     samples: Path
+    search: search.Ask | None = None
+    known: Path | None = None
 
 
 def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) -> JsonDict:
@@ -72,15 +76,7 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
     session = backend.load(engine.path, engine.info, variant, feeds)
     load_s = time.perf_counter() - start
     try:
-        points = curve.measure(
-            session,
-            variant.load,
-            batch=variant.engine.batch,
-            repeat=job.repeat,
-            rates_ips=job.rates_ips,
-            report=lambda name, done, of: report("measure", name, done / of),
-        )
-        samples.save(job.samples, points)
+        samples.save(job.samples, _drive(session, job, lambda name, done, of: report("measure", name, done / of)))
         report("accuracy", done=1.0)
         found = accuracy.compare(source, feeds, session.outputs()) if backend.runs_models else None
     finally:
@@ -92,6 +88,15 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
         or accuracy.contradicts(variant.onnx.precision.dtype, found),
         "accuracy": found,
     }
+
+
+def _drive(session: Session, job: Job, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
+    """A pass over the load, or a search on top of what earlier passes showed."""
+    load = job.variant.load
+    if job.search is not None and job.known is not None:
+        return search.run(session, load, job.search, samples.load(job.known), report)
+    batch = job.variant.engine.batch
+    return curve.measure(session, load, batch=batch, repeat=job.repeat, rates_ips=job.rates_ips, report=report)
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:

@@ -28,6 +28,8 @@ GpuMs = NDArray[np.float32]
 NEVER = -1  # done_ns of a request that was never completed
 
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
+ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 
 
@@ -36,8 +38,9 @@ class PointSamples:
     """One load point of one pass. All arrays have one entry per request, in schedule order.
 
     Attributes:
-        kind: ``closed``, ``poisson`` or ``constant``.
-        index: place on the ladder, lowest rate first; -1 for the closed loop.
+        kind: ``closed``, ``poisson`` or ``constant``; ``calm`` and ``busy`` probe service times, ``probe`` and
+            ``confirm`` search the capacity at an SLO.
+        index: place on the ladder, lowest rate first; -1 for the closed loop and the probes of service times.
         repeat: pass that measured it, from 0.
         batch: samples per request.
         offered_rps: offered rate, requests/s; None for the closed loop.
@@ -52,6 +55,7 @@ class PointSamples:
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
+        asked: SLO for which ``probe`` and ``confirm`` were measured, as ``p99<=10``; None for the rest.
     """
 
     kind: str
@@ -70,6 +74,7 @@ class PointSamples:
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
+    asked: str | None = None
 
     @property
     def measured(self) -> Bools:
@@ -111,7 +116,20 @@ def load(path: Path) -> list[PointSamples]:
                 PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_gpu(file, number))
                 for number, head in enumerate(heads)
             ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGES as error:
+        raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
+
+
+def asked(path: Path, slo: str) -> bool:
+    """Whether any point of the npz was measured for ``slo``; only the heads are read.
+
+    Raises:
+        RecordError: the file is not there or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return any(head.get("asked") == slo for head in json.loads(file["points"].tobytes()))
+    except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sweep import plain
 from sweep.axes import Variant
 from sweep.errors import SweepError
+from sweep.load.search import Ask
 from sweep.measure import Job, measure
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             rates_ips=message["rates_ips"],
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
+            search=Ask(**message["search"]) if message.get("search") else None,
+            known=Path(message["known"]) if message.get("known") else None,
         )
         result = measure(job, report, lambda text: send("note", text=text))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
