@@ -194,12 +194,16 @@ class Script:
         sample_us: added cost of each sample in the batch, microseconds.
         distribution: ``constant`` or ``exponential`` service times around that mean.
         raise_at: stage (build, load, measure) at which a scripted error is raised; None for none.
+        sleep_after_us: idle time after which a stream falls asleep; None never does.
+        wake_us: added cost of the inference that wakes it.
     """
 
     service_us: float = 100.0
     sample_us: float = 10.0
     distribution: str = "constant"
     raise_at: str | None = None
+    sleep_after_us: float | None = None
+    wake_us: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +215,9 @@ class LoadAxes:
             (closed, then the arrivals of a file).
         arrivals: distribution of the arrivals on the curve's ladder, ``poisson`` or ``constant``.
         depth: inferences kept in flight per stream by the closed loop.
-        fractions: the curve's ladder, as fractions of the closed loop's peak.
+        fractions: the curve's ladder, as fractions of the closed loop's peak; empty places ``points`` rungs.
+        points: rungs of a placed ladder; None where ``fractions`` say it.
+        budget_s: seconds for all passes over the load of a variant; None leaves each point to its own limits.
         rates_ips: offered rates of ``poisson`` and ``constant``.
         warmup_s: shortest warm-up; it goes on until the throughput is stable.
         min_s: shortest measured window of a point.
@@ -245,6 +251,8 @@ class LoadAxes:
     trace_digest: str | None = None
     trace_scale: float | None = None
     trace_s: float | None = field(default=None, metadata=NOT_IN_KEY)
+    points: int | None = None
+    budget_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

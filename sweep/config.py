@@ -60,6 +60,8 @@ class ScriptConfig:
     sample_us: float = _key(10.0, "simulated: added cost of each sample, us")
     distribution: str = _key("constant", "simulated: constant or exponential service times")
     raise_at: str | None = _key(None, "simulated: raise an error in build, load or measure")
+    sleep_after_us: float | None = _key(None, "simulated: idle time after which a stream falls asleep, us")
+    wake_us: float | None = _key(None, "simulated: added cost of the inference that wakes it, us")
 
 
 @dataclass
@@ -92,7 +94,9 @@ class LoadConfig:
     kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson, constant or trace")
     arrivals: str = _key("poisson", "arrivals on the curve's ladder: poisson or constant")
     depth: int = _key(2, "inferences in flight per stream in the closed loop")
-    fractions: list[float] = _key([0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.1], "the ladder, as fractions of the peak")
+    points: int = _key(7, "rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it")
+    fractions: list[float] = _key([], "a ladder of your own, as fractions of the peak; empty places load.points")
+    budget_s: float | None = _key(None, "seconds for the whole load of a variant; null leaves each point to its limits")
     rates_ips: list[float] = _key([], "offered samples/s of load.kind=poisson and constant")
     warmup_s: float = _key(0.3, "shortest warm-up; it goes on until the throughput is stable")
     min_s: float = _key(1.0, "shortest measured window of a point")
@@ -139,6 +143,8 @@ class SloConfig:
     p95_ms: float | None = _key(None, "p95 latency to hold, ms")
     p99_ms: float | None = _key(None, "p99 latency to hold, ms: the answer is the most samples/s that keep it")
     p999_ms: float | None = _key(None, "p99.9 latency to hold, ms")
+    search: bool = _key(default=True, text="search the capacity and confirm it; false judges the rungs")
+    search_s: float = _key(20.0, "seconds of load for the search and confirmation of one variant")
 
 
 @dataclass

@@ -25,6 +25,7 @@ class Settings:
         results: root of all results.
         force: measure again what is there already.
         slo: {percentile name: limit in ms}, at most one entry.
+        search_s: seconds of load for the search of one variant's capacity at the SLO; None searches none.
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
         cache_limit_bytes: what the cache may hold; None lets it grow.
@@ -34,6 +35,7 @@ class Settings:
     results: Path
     force: bool = False
     slo: tuple[str, float] | None = None
+    search_s: float | None = None
     seed: int = 0
     timeout_s: float = 600.0
     cache_limit_bytes: int | None = None

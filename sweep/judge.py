@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep import samples, stats, summary
+from sweep import capacity, predict, samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
@@ -22,12 +22,20 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
     if not points:
         return made
     closed = [point for point in points if point.kind == "closed"]
+    service = predict.service_of(points)
     found = replace(
         made,
         peak=summary.closed_summary(closed) if closed else None,
-        points=[summary.open_summary(rung) for rung in _ladder(points)],
+        points=[_point(rung, service) for rung in _ladder(points)],
     )
     return _with_slo(found, points, slo) if slo else found
+
+
+def _point(rung: Sequence[samples.PointSamples], service: predict.Service | None) -> JsonDict:
+    """A rung's summary, and what was predicted of it where the closed loop says enough."""
+    found = summary.open_summary(rung)
+    found["prediction"] = predict.point_prediction(service, rung, found["latency_ms"]) if service else None
+    return found
 
 
 def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
@@ -56,6 +64,9 @@ def _judged_by(found: Record, slo: tuple[str, float]) -> bool:
 
 
 def _with_slo(found: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float]) -> Record:
+    searched = capacity.searched(points, *slo)
+    if searched is not None:
+        return replace(found, slo=searched)
     verdicts = [point["verdict"] for point in found.points]
     judged = summary.slo_summary(_ladder(points), verdicts, stats.PERCENTILES[slo[0]], slo[1])
     return replace(found, slo=judged if verdicts else None)
@@ -65,7 +76,7 @@ def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSa
     """Open-loop samples by rung, lowest rate first; each with one entry a pass."""
     rungs: dict[int, list[samples.PointSamples]] = {}
     for point in points:
-        if point.kind != "closed":
+        if point.kind not in samples.ASIDE:
             rungs.setdefault(point.index, []).append(point)
     return [rungs[index] for index in sorted(rungs)]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sweep import accuracy, axes, models, samples, typed_onnx
 from sweep.backends import registry
 from sweep.cache import MANIFEST, Cache, Entry
-from sweep.load import curve
+from sweep.load import curve, search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,8 @@ class Job:
         cache: root of the shared cache.
         samples: where the raw samples go (npz).
         cache_limit_bytes: what the cache may hold; None lets it grow.
+        search: the SLO whose capacity is searched, instead of a pass over the load; None for a pass.
+        known: the variant's samples so far, where a capacity is searched (npz).
     """
 
     variant: Variant
@@ -46,6 +48,8 @@ class Job:
     cache: Path
     samples: Path
     cache_limit_bytes: int | None = None
+    search: search.Ask | None = None
+    known: Path | None = None
 
 
 def measure(
@@ -86,15 +90,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
     session = backend.load(engine.path, engine.info, variant, feeds)
     load_s = time.perf_counter() - start
     try:
-        points = curve.measure(
-            session,
-            variant.load,
-            batch=variant.engine.batch,
-            repeat=job.repeat,
-            rates_ips=job.rates_ips,
-            report=lambda name, done, of: report("measure", name, done / of),
-        )
-        samples.save(job.samples, points)
+        samples.save(job.samples, _drive(session, job, lambda name, done, of: report("measure", name, done / of)))
         report("accuracy", done=1.0)
         found = accuracy.compare(source, feeds, session.outputs()) if backend.runs_models else None
     finally:
@@ -113,6 +109,15 @@ def _batching(load: LoadAxes, session: Session) -> JsonDict:
     if load.batch_wait_ms is None:
         return {}
     return {"partial_batches": "true size" if session.partial_batches else "padded"}
+
+
+def _drive(session: Session, job: Job, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
+    """A pass over the load, or a search on top of what earlier passes showed."""
+    load = job.variant.load
+    if job.search is not None and job.known is not None:
+        return search.run(session, load, job.search, samples.load(job.known), report)
+    batch = job.variant.engine.batch
+    return curve.measure(session, load, batch=batch, repeat=job.repeat, rates_ips=job.rates_ips, report=report)
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:

@@ -56,16 +56,25 @@ class Run:
             tuple[str, Script | None], Outcome
         ] = {}  # engines that do not build, so that each is tried once
         self._entries: dict[str, str] = {}  # keys of engines in the cache, by the engine key of the plan
+        self._searched: set[str] = set()
 
-    def execute(self, todo: Sequence[Work]) -> None:
-        """Measure ``todo``; a variant that ends badly does not stop the others."""
+    def execute(self, todo: Sequence[Work], searches: Sequence[Work] = ()) -> None:
+        """Measure ``todo`` and search the capacity of ``searches``; a variant that ends badly does not stop the others.
+
+        A variant is searched right after its last pass; one that has its record already, before everything else.
+        """
         for work in self._plan.works:
             if work.unsupported is not None:
                 self._write(self._unsupported(work))
         dropped: set[str] = set()
+        self._searched = {work.key for work in searches}
+        waiting = {work.key for work in todo}
         ordered = passes(todo, self._settings.seed)
         left = Counter(work.engine_key for work, _ in ordered)
         try:
+            for work in searches:
+                if work.key not in waiting:
+                    self._search(work)
             for work, repeat in ordered:
                 if work.key not in dropped and not self._pass(work, repeat):
                     dropped.add(work.key)
@@ -99,19 +108,47 @@ class Run:
             self._assemble(work, outcome)
         return True
 
-    def _ask(self, work: Work, repeat: int) -> Outcome:
+    def _search(self, work: Work) -> None:
+        """Search the capacity at the SLO; its probes join the variant's samples, and the record is judged again.
+
+        A search that ends badly marks the record as its error, and leaves its curve as it is.
+        """
+        interrupts.raise_if_arrived()
+        self._display.variant(work.variant.label)
+        start = time.perf_counter()
+        self._clear_parts(work)
+        outcome = self._ask(work, None)
+        self._display.passed()
+        found, path = self._settings.store.read(work.key), self._settings.store.samples_path(work.key)
+        points = samples.load(path)
+        if outcome.status == "ok":
+            points += samples.load(self._part(work, None))
+            samples.save(path, points)
+        else:
+            self._leave_group(at_once=True)
+            found = dataclasses.replace(found, status=outcome.status, error=outcome.error)
+        found = dataclasses.replace(found, wall_s=(found.wall_s or 0.0) + time.perf_counter() - start)
+        self._write(judge.summarised(found, points, self._settings.slo))
+        self._clear_parts(work)
+
+    def _ask(self, work: Work, repeat: int | None) -> Outcome:
+        """Have the worker do a pass; None for ``repeat`` has it search the capacity."""
         engine = (work.engine_key, work.variant.session.script)  # a script may well be what fails
         if engine in self._refused:
             return self._refused[engine]
         worker = self._worker_for(work)
-        job = {
+        job: JsonDict = {
             "variant": plain.to_plain(work.variant),
-            "repeat": repeat,
+            "repeat": repeat or 0,
             "rates_ips": self._ladder(work) if repeat else None,
             "cache": str(self._settings.cache),
             "cache_limit_bytes": self._settings.cache_limit_bytes,
             "samples": str(self._part(work, repeat)),
         }
+        if repeat is None and self._settings.slo is not None:
+            name, limit_ms = self._settings.slo
+            job["search"] = {"name": name, "limit_ms": limit_ms, "search_s": self._settings.search_s}
+            job["known"] = str(self._settings.store.samples_path(work.key))
         outcome = worker.run(job, self._on_event, self._settings.timeout_s)
         if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error["kind"] in _FOR_GOOD:
             self._refused[engine] = _refused(outcome)
@@ -146,8 +183,8 @@ class Run:
         else:
             self._display.stage(event["stage"], event["detail"], event["done"])
 
-    def _part(self, work: Work, repeat: int) -> Path:
-        return self._parts / f"{work.key}.{repeat}.npz"
+    def _part(self, work: Work, repeat: int | None) -> Path:
+        return self._parts / f"{work.key}.{'search' if repeat is None else repeat}.npz"
 
     def _clear_parts(self, work: Work) -> None:
         for path in self._parts.glob(f"{work.key}.*"):
@@ -155,7 +192,7 @@ class Run:
 
     def _ladder(self, work: Work) -> list[float]:
         first = samples.load(self._part(work, 0))
-        return [(point.offered_rps or 0.0) * point.batch for point in first if point.kind != "closed"]
+        return [(point.offered_rps or 0.0) * point.batch for point in first if point.kind not in samples.ASIDE]
 
     def _assemble(self, work: Work, outcome: Outcome) -> None:
         """Samples of all passes into one file, then the record that is made of them."""
@@ -163,7 +200,12 @@ class Run:
             point for repeat in range(work.variant.load.repeats) for point in samples.load(self._part(work, repeat))
         ]
         samples.save(self._settings.store.samples_path(work.key), points)
-        self._write(self._record(work, outcome, points))
+        made = self._record(work, outcome, points)
+        if made.status == "ok" and work.key in self._searched:
+            self._settings.store.write(made)  # it stands whatever becomes of the search; said once that is over
+            self._search(work)
+        else:
+            self._write(made)
         self._clear_parts(work)
 
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:

@@ -29,6 +29,8 @@ NEVER = -1  # done_ns of a request that was never completed
 
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
 _GATHERED = ("ran_with", "ready_ns")  # None without server batching
+ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
 _OPTIONAL = (*_GATHERED, *PARTS)
@@ -39,8 +41,9 @@ class PointSamples:
     """One load point of one pass. All arrays have one entry per request, in schedule order.
 
     Attributes:
-        kind: ``closed``, ``poisson``, ``constant`` or ``trace``.
-        index: place on the ladder, lowest rate first; -1 for the closed loop.
+        kind: ``closed``, ``poisson``, ``constant`` or ``trace``; ``calm`` and ``busy`` probe service times, ``probe``
+            and ``confirm`` search the capacity at an SLO.
+        index: place on the ladder, lowest rate first; -1 for the closed loop and the probes of service times.
         repeat: pass that measured it, from 0.
         batch: samples per request.
         offered_rps: offered rate, requests/s; None for the closed loop.
@@ -59,6 +62,7 @@ class PointSamples:
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
         enqueue_ms: host time that the enqueue of the inference took, copies left out.
+        asked: SLO for which ``probe`` and ``confirm`` were measured, as ``p99<=10``; None for the rest.
     """
 
     kind: str
@@ -81,6 +85,7 @@ class PointSamples:
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
     enqueue_ms: GpuMs | None = None
+    asked: str | None = None
 
     @property
     def measured(self) -> Bools:
@@ -122,7 +127,20 @@ def load(path: Path) -> list[PointSamples]:
                 PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_optional(file, number))
                 for number, head in enumerate(heads)
             ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGES as error:
+        raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
+
+
+def asked(path: Path, slo: str) -> bool:
+    """Whether any point of the npz was measured for ``slo``; only the heads are read.
+
+    Raises:
+        RecordError: the file is not there or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return any(head.get("asked") == slo for head in json.loads(file["points"].tobytes()))
+    except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
 
 

@@ -236,7 +236,7 @@ def slo_summary(
 
     ``points`` holds the passes of each rung, lowest rate first, ``verdicts`` what ``open_verdict`` said of it.
     ``next_ips`` is the lowest rung that did not hold, so the capacity lies between the two; None means that no
-    rung failed.
+    rung failed. Nothing is ``confirmed`` here: that takes a search (``sweep.capacity``).
     """
     capacity = confidence = following = None
     monotonic = True
@@ -257,4 +257,7 @@ def slo_summary(
         "confidence": confidence,
         "next_ips": following,
         "monotonic": monotonic,
+        "confirmed": False,
+        "reason": None,
+        "probes": [],
     }

@@ -29,7 +29,7 @@ from sweep.cache import DEFAULT_GIB, GIB
 from sweep.config import InputConfig
 from sweep.errors import ConfigError
 from sweep.folder import Settings
-from sweep.load import arrivals, curve, trace
+from sweep.load import arrivals, curve, ladder, trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,7 +90,13 @@ def from_config(config: Config) -> Variant:
 
 def settings(config: Config, words: Sequence[str]) -> Settings:
     """Where and how the sweep runs; its name is made from ``words`` when none is given."""
-    _above_zero(timeout_s=config.timeout_s)
+    _above_zero(timeout_s=config.timeout_s, **{"slo.search_s": config.slo.search_s})
+    asked = slo(config.slo)
+    if asked and config.slo.search and asked[1] > config.load.max_wait_s * 1000:
+        raise ConfigError(
+            f"slo.{asked[0]}_ms={asked[1]:g} is above load.max_wait_s={config.load.max_wait_s:g} s, past which a "
+            f"point is overloaded: raise load.max_wait_s"
+        )
     name = config.name if config.name is not None else slug(words)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
@@ -98,7 +104,8 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         name=name,
         results=Path(config.results).resolve(),
         force=config.force,
-        slo=slo(config.slo),
+        slo=asked,
+        search_s=config.slo.search_s if asked and config.slo.search else None,
         seed=config.seed,
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
@@ -281,11 +288,15 @@ def _script(config: BackendConfig) -> Script | None:
         raise ConfigError(f"backend.script.distribution={script.distribution}: constant or exponential")
     if script.raise_at not in {None, "build", "load", "measure"}:
         raise ConfigError(f"backend.script.raise_at={script.raise_at}: build, load or measure")
+    for name in ("sleep_after_us", "wake_us"):
+        _at_least(0, **{} if getattr(script, name) is None else {f"backend.script.{name}": getattr(script, name)})
     return Script(
         service_us=script.service_us,
         sample_us=script.sample_us,
         distribution=script.distribution,
         raise_at=script.raise_at,
+        sleep_after_us=script.sleep_after_us,
+        wake_us=script.wake_us,
     )
 
 
@@ -304,7 +315,7 @@ def _load(asked: Config) -> LoadAxes:
     if config.kind in {"poisson", "constant"} and not config.rates_ips:
         raise ConfigError(f"load.kind={config.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
     if config.kind == "curve" and not config.fractions:
-        raise ConfigError("load.fractions is empty; load.kind=closed measures the peak alone")
+        _at_least(ladder.FEWEST, **{"load.points": config.points})
     for key, values in (("fractions", config.fractions), ("rates_ips", config.rates_ips)):
         for value in values:
             _above_zero(**{f"load.{key}": value})
@@ -323,6 +334,8 @@ def _load(asked: Config) -> LoadAxes:
         repeats=asked.repeats,
         batch_wait_ms=_batch_wait_ms(asked),
         **_trace(config, asked.timeout_s),
+        points=config.points if config.kind == "curve" and not config.fractions else None,
+        budget_s=_budget_s(config, asked.repeats),
     )
 
 
@@ -341,6 +354,20 @@ def _trace(config: LoadConfig, timeout_s: float) -> dict[str, Any]:
     if config.trace_scale is not None:
         _above_zero(**{"load.trace_scale": config.trace_scale})
     return trace.axes(config.trace, config.trace_scale or 1.0, timeout_s)
+
+
+def _budget_s(config: LoadConfig, repeats: int) -> float | None:
+    """``load.budget_s``, once it is seen to be enough for the warm-ups; a closed loop alone has none."""
+    if config.budget_s is None or config.kind == "closed":
+        return None
+    points = 1 + (len(config.rates_ips) or len(config.fractions) or config.points)
+    least = repeats * (2 * points * config.warmup_s + config.min_s)
+    if not least <= config.budget_s < math.inf:
+        raise ConfigError(
+            f"load.budget_s={config.budget_s:g}: {points} points with load.warmup_s={config.warmup_s:g} "
+            f"and repeats={repeats} need {least:g} or more"
+        )
+    return config.budget_s
 
 
 def _at_least(least: int, **values: float) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sweep import plain
 from sweep.axes import Variant
 from sweep.errors import SweepError
+from sweep.load.search import Ask
 from sweep.measure import Job, measure
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
             cache_limit_bytes=message.get("cache_limit_bytes"),
+            search=Ask(**message["search"]) if message.get("search") else None,
+            known=Path(message["known"]) if message.get("known") else None,
         )
         result = measure(job, report, lambda text: send("note", text=text), lambda key: send("engine", key=key))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record

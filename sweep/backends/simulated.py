@@ -42,6 +42,8 @@ class SimulatedStream:
         self._drawn: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
+        self._sleeps_ns = None if script.sleep_after_us is None else script.sleep_after_us * 1000
+        self._wake_ns = round((script.wake_us or 0.0) * 1000)
 
     def enqueue(self, samples: int | None = None) -> None:
         """Start one inference: it ends one service time after it, or after the one before it.
@@ -52,6 +54,8 @@ class SimulatedStream:
         if self._raises:
             raise LoadError("scripted error in measure")
         start = max(self.clock.now_ns(), self._free_ns)
+        if self._sleeps_ns is not None and start - self._free_ns > self._sleeps_ns:
+            start += self._wake_ns
         self._free_ns = start + self._service_ns(self._batch if samples is None else samples)
         self._in_flight.append(self._free_ns)
 

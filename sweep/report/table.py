@@ -100,7 +100,7 @@ def _cells(record: Record, tail: str, slo: tuple[str, float] | None) -> list[str
         _latency(busy, tail),
     ]
     if slo:
-        cells.append(_number(record.slo["capacity_ips"] if record.slo else None, "{:,.0f}"))
+        cells.append(_capacity(record.slo))
     cells.append(_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
     return cells
 
@@ -110,6 +110,13 @@ def _latency(point: dict[str, Any] | None, percentile: str) -> str:
     if point is None or point["latency_ms"][percentile] is None:
         return "-"
     return f"{'' if point['verdict'] == 'ok' else '~'}{point['latency_ms'][percentile]:.3g}"
+
+
+def _capacity(slo: dict[str, Any] | None) -> str:
+    """In samples/s; ``~`` before it where no run at that very rate confirmed it."""
+    if slo is None or slo["capacity_ips"] is None:
+        return "-"
+    return f"{'' if slo.get('confirmed') else '~'}{slo['capacity_ips']:,.0f}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -122,6 +129,9 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         if record.error is not None:
             error = record.error
             line = f"{record.variant['label']}: {record.status} at {error['stage']}: {error['message']}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+        elif record.slo is not None and record.slo.get("reason"):
+            line = f"{record.variant['label']}: {record.slo['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     odd: dict[str, int] = {}
     parts: list[dict[str, Any]] = [point for record in records for point in record.points]
@@ -136,14 +146,21 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         )
 
 
-def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: tuple[float, float]) -> None:
+def print_plan(
+    console: Console,
+    plan: Plan,
+    todo: Sequence[Work],
+    predicted_s: tuple[float, float],
+    searches: Sequence[Work] = (),
+) -> None:
     """Variants by shared engine, duplicates, what cannot run and why, predicted time."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("engine", "variant", "record", "state"):
         table.add_column(name)
-    waiting = {work.key for work in todo}
+    waiting, searched = {work.key for work in todo}, {work.key for work in searches}
     for work in plan.works[:_SHOWN_AT_MOST]:
         state = "to measure" if work.key in waiting else "measured already"
+        state += ", then its capacity" if work.key in searched else ""
         state = f"unsupported: {work.unsupported}" if work.unsupported else state
         table.add_row(work.engine_key[:8], escape(work.variant.label), work.key, escape(state))
     console.print(table)
@@ -163,7 +180,8 @@ def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: 
             f"... and {len(repeated) - _DUPLICATES_SHOWN} more that were asked more than once", highlight=False
         )
     low, high = predicted_s
-    console.print(f"Predicted time: {_duration(low)} to {_duration(high)}.", highlight=False)
+    span = _duration(low) if high <= low else f"{_duration(low)} to {_duration(high)}"
+    console.print(f"Predicted time: {span}.", highlight=False)
 
 
 def _duration(seconds: float) -> str:

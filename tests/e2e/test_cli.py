@@ -62,7 +62,7 @@ def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
     assert "0 to measure, 6 measured already" in again.stdout
     assert [path.stat().st_mtime_ns for path in sorted(cli.results.glob("*/records/*"))] == before
 
-    judged = cli.run(*SIX, *QUICK, "slo.p50_ms=500")
+    judged = cli.run(*SIX, *QUICK, "slo.p50_ms=500", "slo.search=false")
     assert "0 to measure" in judged.stdout
     assert "samples/s keep p50 <= 500 ms" in judged.stdout
     for item in cli.records():
@@ -119,6 +119,9 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
         (["load=poisson"], "load.kind=poisson needs load.rates_ips"),
         (["slo.p99_ms=1", "slo.p50_ms=1"], "set one"),
         (["slo.p99_ms=-1"], "slo.p99_ms=-1: must be above 0"),
+        (["slo.p99_ms=1500"], "slo.p99_ms=1500 is above load.max_wait_s=1 s"),
+        (["load.points=2"], "load.points=2: must be 3 or more"),
+        (["load.budget_s=2"], "load.budget_s=2: 8 points with load.warmup_s=0.3 and repeats=1 need 5.8 or more"),
         (["name=../outside"], "name=../outside: "),
         (["batch=[1"], "batch=[1"),
     ],

@@ -140,16 +140,17 @@ def test_a_server_that_stalls_shows_its_true_tail() -> None:
 def test_the_ladder_ends_after_the_first_overloaded_rung() -> None:
     load = LoadAxes(fractions=(0.5, 1.5, 2.0), warmup_s=0.1, min_s=0.5, max_wait_s=0.05)
     points = curve.measure(session(), load, batch=1)
-    assert [point.index for point in points] == [-1, 0, 1]
-    assert [point.kind for point in points] == ["closed", "poisson", "poisson"]
+    assert [point.index for point in points] == [-1, -1, -1, 0, 1]
+    assert [point.kind for point in points] == ["closed", "busy", "calm", "poisson", "poisson"]
 
 
 def test_a_later_pass_offers_the_same_rates_with_other_arrivals() -> None:
     load = LoadAxes(fractions=(0.5,), warmup_s=0.1, min_s=0.5)
     first = curve.measure(session(), load, batch=1)
-    second = curve.measure(session(), load, batch=1, repeat=1, rates_ips=[first[1].offered_rps])
-    assert second[1].offered_rps == first[1].offered_rps
-    assert not np.array_equal(second[1].scheduled_ns[:50], first[1].scheduled_ns[:50])
+    second = curve.measure(session(), load, batch=1, repeat=1, rates_ips=[first[-1].offered_rps])
+    assert [point.kind for point in second] == ["closed", "poisson"]
+    assert second[-1].offered_rps == first[-1].offered_rps
+    assert not np.array_equal(second[-1].scheduled_ns[:50], first[-1].scheduled_ns[:50])
 
 
 def test_a_slow_model_ends_at_the_longest_time_and_says_short() -> None:
