@@ -27,6 +27,7 @@ class Settings:
         slo: {percentile name: limit in ms}, at most one entry.
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
+        telemetry_hz: readings of the GPU's state a second; 0 takes none.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Settings:
     slo: tuple[str, float] | None = None
     seed: int = 0
     timeout_s: float = 600.0
+    telemetry_hz: float = 10.0
 
     @property
     def store(self) -> Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep import samples, stats, summary
+from sweep import gpu_state, samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
@@ -26,8 +26,18 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
         made,
         peak=summary.closed_summary(closed) if closed else None,
         points=[summary.open_summary(rung) for rung in _ladder(points)],
+        telemetry=_telemetry(points),
     )
     return _with_slo(found, points, slo) if slo else found
+
+
+def _telemetry(points: Sequence[samples.PointSamples]) -> JsonDict | None:
+    """GPU state over all windows; the energy of a sample is the closed loop's, where there is one."""
+    found = gpu_state.merged([point.telemetry for point in points])
+    closed = gpu_state.merged([point.telemetry for point in points if point.kind == "closed"])
+    if found is None or closed is None:
+        return found
+    return found | {name: closed[name] for name in ("energy_j", "samples", "energy_j_per_sample")}
 
 
 def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
@@ -68,6 +78,11 @@ def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSa
         if point.kind != "closed":
             rungs.setdefault(point.index, []).append(point)
     return [rungs[index] for index in sorted(rungs)]
+
+
+def joules(record: Record) -> float | None:
+    """Energy of a sample, where a GPU's counter told it."""
+    return (record.telemetry or {}).get("energy_j_per_sample")
 
 
 def light(record: Record) -> JsonDict | None:

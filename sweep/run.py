@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sweep import axes, facts, interrupts, judge, plain, samples
+from sweep import axes, facts, gpu_state, interrupts, judge, plain, samples, telemetry
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.pool import Outcome, Worker
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from sweep.axes import JsonDict
     from sweep.folder import Settings
+    from sweep.gpu_state import Series
     from sweep.plan import Plan, Work
     from sweep.progress import Display
 
@@ -46,6 +47,9 @@ class Run:
         self._worker: Worker | None = None
         self._engine: str | None = None
         self._started: dict[str, tuple[str, float]] = {}
+        self._gpu: telemetry.Gpu | None = None
+        self._series: dict[str, dict[int, Series]] = {}
+        self._again: dict[str, str] = {}
 
     def execute(self, todo: Sequence[Work]) -> None:
         """Measure ``todo``; a variant that ends badly does not stop the others."""
@@ -53,12 +57,16 @@ class Run:
             if work.unsupported is not None:
                 self._write(self._unsupported(work))
         dropped: set[str] = set()
+        if any(_on_gpu(work) for work in todo):
+            self._gpu = telemetry.find(self._settings.telemetry_hz)
         try:
             for work, repeat in passes(todo, self._settings.seed):
                 if work.key not in dropped and not self._pass(work, repeat):
                     dropped.add(work.key)
         finally:
             self._leave_group(at_once=True)
+            if self._gpu is not None:
+                self._gpu.close()
 
     def _pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; False if the variant is over because of it."""
@@ -68,7 +76,7 @@ class Run:
         if repeat == 0:
             self._clear_parts(work)
             self._started[work.key] = (_utc_now(), 0.0)
-        outcome = self._ask(work, repeat)
+        outcome = self._watched(work, repeat)
         began, spent = self._started[work.key]
         self._started[work.key] = (began, spent + time.perf_counter() - start)
         self._display.passed()
@@ -82,6 +90,32 @@ class Run:
             self._leave_group(at_once=False, unless=work.engine_key)
             self._assemble(work, outcome)
         return True
+
+    def _watched(self, work: Work, repeat: int) -> Outcome:
+        """One pass with the GPU's state beside it; once more, and the second kept, where that state spoilt it.
+
+        A variant is given one such second pass, whatever its repeats: a GPU that throttles at every pass is then
+        what there is to measure.
+        """
+        if self._gpu is None or not _on_gpu(work):
+            return self._ask(work, repeat)
+        outcome, reason = self._pass_on_gpu(self._gpu, work, repeat, None)
+        if reason is None or work.key in self._again:
+            return outcome
+        self._again[work.key] = reason
+        self._display.note(f"{work.variant.label} is measured again: {reason}")
+        return self._pass_on_gpu(self._gpu, work, repeat, reason)[0]
+
+    def _pass_on_gpu(
+        self, gpu: telemetry.Gpu, work: Work, repeat: int, again: str | None
+    ) -> tuple[Outcome, str | None]:
+        """One pass, its samples completed with the GPU's state; and why that state spoilt it, or None."""
+        with gpu.watch() as watch:
+            outcome = self._ask(work, repeat)
+        if outcome.status != "ok":
+            return outcome, None
+        self._series.setdefault(work.key, {})[repeat] = watch.series()
+        return outcome, telemetry.attach(self._part(work, repeat), watch.series(), again)
 
     def _ask(self, work: Work, repeat: int) -> Outcome:
         worker = self._worker_for(work)
@@ -135,8 +169,16 @@ class Run:
             point for repeat in range(work.variant.load.repeats) for point in samples.load(self._part(work, repeat))
         ]
         samples.save(self._settings.store.samples_path(work.key), points)
+        self._keep_series(work)
         self._write(self._record(work, outcome, points))
         self._clear_parts(work)
+
+    def _keep_series(self, work: Work) -> None:
+        path = self._settings.store.telemetry_path(work.key)
+        if work.key in self._series:
+            gpu_state.save(path, self._series.pop(work.key))
+        else:
+            path.unlink(missing_ok=True)  # of an earlier measurement
 
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
         result = outcome.result or {}
@@ -183,6 +225,10 @@ class Run:
         self._settings.store.write(made)
         self._display.finished(made)
         self._finished(made)
+
+
+def _on_gpu(work: Work) -> bool:
+    return registry.get(work.variant.backend).on_gpu
 
 
 def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:

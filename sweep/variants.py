@@ -37,6 +37,7 @@ _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
+_MOST_HZ = 100  # telemetry; NVML itself renews its figures no faster
 _FULL = 100  # per cent
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")
@@ -79,6 +80,8 @@ def from_config(config: Config) -> Variant:
 def settings(config: Config, words: Sequence[str]) -> Settings:
     """Where and how the sweep runs; its name is made from ``words`` when none is given."""
     _above_zero(timeout_s=config.timeout_s)
+    if not 0 <= config.telemetry_hz <= _MOST_HZ:
+        raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MOST_HZ}")
     name = config.name if config.name is not None else slug(words)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
@@ -89,6 +92,7 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         slo=slo(config.slo),
         seed=config.seed,
         timeout_s=config.timeout_s,
+        telemetry_hz=config.telemetry_hz,
     )
 
 
