@@ -174,10 +174,13 @@ class Config:
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
     timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
+    telemetry_hz: float = _key(10.0, "readings a second of the GPU's clocks, power and temperature; 0 takes none")
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
-UNMEASURED = ("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "hydra")  # name no sweep
+UNMEASURED = (  # keys that name no sweep
+    *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
+)
 
 
 def help_lines() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep import capacity, predict, samples, stats, summary
+from sweep import capacity, gpu_state, predict, samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
         made,
         peak=summary.closed_summary(closed) if closed else None,
         points=[_point(rung, service) for rung in _ladder(points)],
+        telemetry=_telemetry(points),
     )
     return _with_slo(found, points, slo) if slo else found
 
@@ -36,6 +37,15 @@ def _point(rung: Sequence[samples.PointSamples], service: predict.Service | None
     found = summary.open_summary(rung)
     found["prediction"] = predict.point_prediction(service, rung, found["latency_ms"]) if service else None
     return found
+
+
+def _telemetry(points: Sequence[samples.PointSamples]) -> JsonDict | None:
+    """GPU state over all windows; the energy of a sample is the closed loop's, where there is one."""
+    found = gpu_state.merged([point.telemetry for point in points])
+    closed = gpu_state.merged([point.telemetry for point in points if point.kind == "closed"])
+    if found is None or closed is None:
+        return found
+    return found | {name: closed[name] for name in ("energy_j", "samples", "energy_j_per_sample")}
 
 
 def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
@@ -79,6 +89,11 @@ def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSa
         if point.kind not in samples.ASIDE:
             rungs.setdefault(point.index, []).append(point)
     return [rungs[index] for index in sorted(rungs)]
+
+
+def joules(record: Record) -> float | None:
+    """Energy of a sample, where a GPU's counter told it."""
+    return (record.telemetry or {}).get("energy_j_per_sample")
 
 
 def light(record: Record) -> JsonDict | None:

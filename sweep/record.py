@@ -4,6 +4,7 @@ Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration):
 
     results/<sweep>/records/<key>.json
     results/<sweep>/samples/<key>.npz
+    results/<sweep>/telemetry/<key>.npz
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Record:
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
         accuracy: {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
-        telemetry: GPU state over the measurement; None without a GPU.
+        telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
+            {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
+            foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
         error: {stage, kind, message, stderr_tail}; None when the status is ok.
     """
 
@@ -89,6 +92,10 @@ class Store:
     def samples_path(self, key: str) -> Path:
         """Where the raw samples of ``key`` lie."""
         return self.root / "samples" / f"{key}.npz"
+
+    def telemetry_path(self, key: str) -> Path:
+        """Where the GPU readings taken meanwhile lie, if there was a GPU to read (``gpu_state.save``)."""
+        return self.root / "telemetry" / f"{key}.npz"
 
     def write(self, record: Record) -> None:
         """Put the record on disk: whole or not at all, and there to stay once this returns."""

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sweep import axes, facts, interrupts, judge, plain, samples
+from sweep import axes, facts, gpu_state, interrupts, judge, plain, samples, telemetry
 from sweep.backends import registry
 from sweep.cache import Claim
 from sweep.errors import CacheError, RecordError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from sweep.axes import JsonDict, Script
     from sweep.folder import Settings
+    from sweep.gpu_state import Series
     from sweep.plan import Plan, Work
     from sweep.progress import Display
 
@@ -57,6 +58,9 @@ class Run:
         ] = {}  # engines that do not build, so that each is tried once
         self._entries: dict[str, str] = {}  # keys of engines in the cache, by the engine key of the plan
         self._searched: set[str] = set()
+        self._gpu: telemetry.Gpu | None = None
+        self._series: dict[str, dict[int, Series]] = {}
+        self._again: dict[str, str] = {}
 
     def execute(self, todo: Sequence[Work], searches: Sequence[Work] = ()) -> None:
         """Measure ``todo`` and search the capacity of ``searches``; a variant that ends badly does not stop the others.
@@ -67,6 +71,8 @@ class Run:
             if work.unsupported is not None:
                 self._write(self._unsupported(work))
         dropped: set[str] = set()
+        if any(_on_gpu(work) for work in todo):
+            self._gpu = telemetry.find(self._settings.telemetry_hz)
         self._searched = {work.key for work in searches}
         waiting = {work.key for work in todo}
         ordered = passes(todo, self._settings.seed)
@@ -84,6 +90,8 @@ class Run:
         finally:
             self._leave_group(at_once=True)
             self._claim.close()
+            if self._gpu is not None:
+                self._gpu.close()
 
     def _pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; False if the variant is over because of it."""
@@ -93,7 +101,7 @@ class Run:
         if repeat == 0:
             self._clear_parts(work)
             self._started[work.key] = (_utc_now(), 0.0)
-        outcome = self._ask(work, repeat)
+        outcome = self._watched(work, repeat)
         began, spent = self._started[work.key]
         self._started[work.key] = (began, spent + time.perf_counter() - start)
         self._display.passed()
@@ -130,6 +138,32 @@ class Run:
         found = dataclasses.replace(found, wall_s=(found.wall_s or 0.0) + time.perf_counter() - start)
         self._write(judge.summarised(found, points, self._settings.slo))
         self._clear_parts(work)
+
+    def _watched(self, work: Work, repeat: int) -> Outcome:
+        """One pass with the GPU's state beside it; once more, and the second kept, where that state spoilt it.
+
+        A variant is given one such second pass, whatever its repeats: a GPU that throttles at every pass is then
+        what there is to measure.
+        """
+        if self._gpu is None or not _on_gpu(work):
+            return self._ask(work, repeat)
+        outcome, reason = self._pass_on_gpu(self._gpu, work, repeat, None)
+        if reason is None or work.key in self._again:
+            return outcome
+        self._again[work.key] = reason
+        self._display.note(f"{work.variant.label} is measured again: {reason}")
+        return self._pass_on_gpu(self._gpu, work, repeat, reason)[0]
+
+    def _pass_on_gpu(
+        self, gpu: telemetry.Gpu, work: Work, repeat: int, again: str | None
+    ) -> tuple[Outcome, str | None]:
+        """One pass, its samples completed with the GPU's state; and why that state spoilt it, or None."""
+        with gpu.watch() as watch:
+            outcome = self._ask(work, repeat)
+        if outcome.status != "ok":
+            return outcome, None
+        self._series.setdefault(work.key, {})[repeat] = watch.series()
+        return outcome, telemetry.attach(self._part(work, repeat), watch.series(), again)
 
     def _ask(self, work: Work, repeat: int | None) -> Outcome:
         """Have the worker do a pass; None for ``repeat`` has it search the capacity."""
@@ -200,6 +234,7 @@ class Run:
             point for repeat in range(work.variant.load.repeats) for point in samples.load(self._part(work, repeat))
         ]
         samples.save(self._settings.store.samples_path(work.key), points)
+        self._keep_series(work)
         made = self._record(work, outcome, points)
         if made.status == "ok" and work.key in self._searched:
             self._settings.store.write(made)  # it stands whatever becomes of the search; said once that is over
@@ -207,6 +242,13 @@ class Run:
         else:
             self._write(made)
         self._clear_parts(work)
+
+    def _keep_series(self, work: Work) -> None:
+        path = self._settings.store.telemetry_path(work.key)
+        if work.key in self._series:
+            gpu_state.save(path, self._series.pop(work.key))
+        else:
+            path.unlink(missing_ok=True)  # of an earlier measurement
 
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
         result = outcome.result or {}
@@ -262,6 +304,10 @@ class Run:
         self._settings.store.write(made)
         self._display.finished(made)
         self._finished(made)
+
+
+def _on_gpu(work: Work) -> bool:
+    return registry.get(work.variant.backend).on_gpu
 
 
 def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:

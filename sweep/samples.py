@@ -49,6 +49,8 @@ class PointSamples:
         offered_rps: offered rate, requests/s; None for the closed loop.
         overloaded: the backlog bound was passed and the point stopped early.
         complete: minimum duration and minimum count were both reached.
+        origin_ns: zero of the times below on the session's clock; None in files of before it was kept.
+        telemetry: what the GPU did in the measured window (``sweep.gpu_state``); None where nothing watched it.
         scheduled_ns: arrival by the schedule, monotonic clock; for the closed loop the issue time.
         issued_ns: when the request was handed to the session.
         done_ns: completion as the host saw it; ``NEVER`` where it was not reached.
@@ -81,6 +83,8 @@ class PointSamples:
     gathers: int | None = None
     ran_with: NDArray[np.int32] | None = None
     ready_ns: Ints | None = None
+    origin_ns: int | None = None
+    telemetry: dict[str, Any] | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep import stats
+from sweep import gpu_state, stats
 from sweep.samples import GPU_ARRAYS
 
 if TYPE_CHECKING:
@@ -48,17 +48,30 @@ def _window(samples: PointSamples) -> tuple[int, int]:
     return start, min(int(samples.done_ns[keep & (samples.stream == stream)].max()) for stream in streams)
 
 
+def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
+    """Start and end of the measured window in ns on the session's clock, and the samples completed in it.
+
+    None where nothing was measured, or in a file that does not tell when.
+    """
+    start, end = _window(samples)
+    rate_ips = window_ips(samples)
+    if rate_ips is None or samples.origin_ns is None:
+        return None
+    return samples.origin_ns + start, samples.origin_ns + end, round(rate_ips * (end - start) / 1e9)
+
+
 def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """The record's ``peak`` from the closed-loop samples of every pass, pooled.
 
     Returns:
-        {ips, interval, requests, latency_ms, gpu_ms, enqueue_ms, verdict, reason}; interval is the 95% interval of
-        the throughput from batch means over ten stretches of each pass; gpu_ms and enqueue_ms are None where the
-        backend does not time them.
+        {ips, interval, requests, latency_ms, gpu_ms, enqueue_ms, telemetry, verdict, reason}; interval is the 95%
+        interval of the throughput from batch means over ten stretches of each pass; gpu_ms and enqueue_ms are None
+        where the backend does not time them.
     """
     rates = np.concatenate([_stretch_rates(samples, _PEAK_WINDOWS) for samples in passes])
     latency = np.concatenate([samples.latency_ms for samples in passes])
-    verdict, reason = closed_verdict(passes)
+    telemetry = gpu_state.merged([samples.telemetry for samples in passes])
+    verdict, reason = gpu_state.marked(closed_verdict(passes), telemetry)
     return {
         "ips": _mean([window_ips(samples) for samples in passes]),
         "interval": stats.mean_interval(rates),
@@ -66,6 +79,7 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "latency_ms": stats.latency_summary(latency),
         "gpu_ms": _gpu_ms(passes),
         "enqueue_ms": _part_ms(passes, "enqueue_ms"),
+        "telemetry": telemetry,
         "verdict": verdict,
         "reason": reason,
     }
@@ -119,12 +133,13 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """One of the record's ``points`` from the samples of every pass at that rate, pooled.
 
     Returns:
-        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, batching, verdict, reason};
+        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, batching, telemetry, verdict, reason};
         batching is {mean_batch, fill} where the server gathered requests, else None.
     """
     first = passes[0]
     latency = np.concatenate([samples.latency_ms for samples in passes])
-    verdict, reason = open_verdict(passes)
+    telemetry = gpu_state.merged([samples.telemetry for samples in passes])
+    verdict, reason = gpu_state.marked(open_verdict(passes), telemetry)
     return {
         "offered_ips": (first.offered_rps or 0.0) * first.batch,
         "achieved_ips": _mean([window_ips(samples) for samples in passes]),
@@ -133,6 +148,7 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "interval": stats.percentile_intervals(latency),
         "issue_lag_ms": issue_lag_ms(passes),
         "batching": batch_fill(passes),
+        "telemetry": telemetry,
         "verdict": verdict,
         "reason": reason,
     }

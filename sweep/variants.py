@@ -43,6 +43,7 @@ _MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTISED for rest in _RESTS)
 _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
+_MOST_HZ = 100  # telemetry; NVML itself renews its figures no faster
 _FULL = 100  # per cent
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")
@@ -97,6 +98,8 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
             f"slo.{asked[0]}_ms={asked[1]:g} is above load.max_wait_s={config.load.max_wait_s:g} s, past which a "
             f"point is overloaded: raise load.max_wait_s"
         )
+    if not 0 <= config.telemetry_hz <= _MOST_HZ:
+        raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MOST_HZ}")
     name = config.name if config.name is not None else slug(words)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
@@ -109,6 +112,7 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         seed=config.seed,
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
+        telemetry_hz=config.telemetry_hz,
     )
 
 

@@ -129,11 +129,13 @@ class Backend(Protocol):
         name: as in ``backend=``.
         honours: engine and session axes that it acts on. Any other, set, makes a variant ``unsupported``.
         runs_models: it computes real outputs, so accuracy can be checked.
+        on_gpu: it runs on the GPU, whose state is then watched.
     """
 
     name: str
     honours: frozenset[str]
     runs_models: bool
+    on_gpu: bool
 
     def unsupported(self, variant: Variant) -> str | None:
         """Why this backend cannot run ``variant`` here, in one line; None if it can."""

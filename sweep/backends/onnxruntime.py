@@ -133,6 +133,7 @@ class OnnxRuntime:
     name = "onnxruntime"
     honours = frozenset({"batch", "streams", "intra_op_threads"})
     runs_models = True
+    on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
         """A precision that its CPU kernels do not have."""

@@ -110,6 +110,7 @@ class Simulated:
     name = "simulated"
     honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script"})
     runs_models = False
+    on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
         """It takes everything."""

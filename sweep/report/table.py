@@ -10,7 +10,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.judge import carried_tail, light, near
+from sweep.judge import carried_tail, joules, light, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,10 +60,14 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     if slo:
         table.add_column(f"samples/s at\n{slo[0]} <= {slo[1]:g} ms", justify="right")
     table.add_column("SQNR dB", justify="right")
+    watched = any(joules(record) is not None for record in records)
+    if watched:
+        table.add_column("mJ per\nsample", justify="right")
     notes: list[str] = []
     for record in records:
         mark = ">" if found.best is record else "=" if record in found.tied else ""
-        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo))
+        energy = [_energy(record)] if watched else []
+        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo), *energy)
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
@@ -117,6 +121,11 @@ def _capacity(slo: dict[str, Any] | None) -> str:
     if slo is None or slo["capacity_ips"] is None:
         return "-"
     return f"{'' if slo.get('confirmed') else '~'}{slo['capacity_ips']:,.0f}"
+
+
+def _energy(record: Record) -> str:
+    found = joules(record)
+    return _number(None if found is None else found * 1e3, "{:.3g}")
 
 
 def _number(value: float | None, form: str) -> str:

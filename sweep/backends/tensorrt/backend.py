@@ -41,6 +41,7 @@ class TensorRT:
     name: str = "tensorrt"
     honours = frozenset({"batch", "profile", *_KNOBS, *_SESSION})
     runs_models = True
+    on_gpu = True
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
 
     def missing(self) -> str | None:
