@@ -84,10 +84,17 @@ class Precision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxAxes:
-    """Change one of these and the typed ONNX is made again."""
+    """Change one of these and the typed ONNX is made again.
+
+    Attributes:
+        model: the network.
+        precision: the types that its graph will carry.
+        prune: ``2:4`` zeroes two of each four weights before anything else; set by sparsity=force.
+    """
 
     model: ModelRef
     precision: Precision
+    prune: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +106,7 @@ class EngineAxes:
         builder_optimization_level: 0 to 5, how hard TensorRT's builder searches.
         max_aux_streams: streams that one inference may fork into.
         tiling: none, fast, moderate or full: how hard the builder searches for tilings.
-        sparsity: ``enable`` lets the builder use weights that are sparse 2:4.
+        sparsity: ``enable`` lets the builder use weights that are sparse 2:4; ``force`` makes them so first.
         workspace_mib: most scratch memory of a layer, MiB.
     """
 
@@ -273,6 +280,7 @@ def flat(variant: Variant) -> JsonDict:
         "model_ref": dataclasses.asdict(onnx.model),
         "precision": onnx.precision.name,
         "precision_recipe": dataclasses.asdict(onnx.precision),
+        "prune": onnx.prune,
         **dataclasses.asdict(variant.engine),
         **session,
         "load": load,

@@ -72,7 +72,7 @@ class BackendConfig:
     builder_optimization_level: int | None = _key(None, "TensorRT: 0 to 5, how hard its builder searches")
     max_aux_streams: int | None = _key(None, "TensorRT: streams that one inference may fork into")
     tiling: str | None = _key(None, "TensorRT: none, fast, moderate or full search for tilings")
-    sparsity: str | None = _key(None, "TensorRT: enable lets the builder use weights that are sparse 2:4")
+    sparsity: str | None = _key(None, "TensorRT: enable uses weights that are sparse 2:4, force prunes them to be")
     workspace_mib: int | None = _key(None, "TensorRT: most scratch memory of a layer, MiB")
     wait: str | None = _key(None, "TensorRT: wait for the GPU by block, spin or yield (null: spin)")
     script: ScriptConfig | None = _key(None, "simulated: the script")

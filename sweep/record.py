@@ -42,13 +42,14 @@ class Record:
         wall_s: seconds from start to end of the work on this variant.
         variant: every axis (``axes.flat``).
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
-        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}.
+        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}; of a converted graph also {convert_s,
+            onnx_bytes, onnx_notes, guarded}, the last the nodes that the range guard kept in fp32.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
         peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, verdict, reason}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips}; None without an SLO.
-        accuracy: {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
+        accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
         telemetry: GPU state over the measurement; None without a GPU.
         error: {stage, kind, message, stderr_tail}; None when the status is ok.
     """

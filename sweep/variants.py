@@ -43,7 +43,7 @@ _SLUG_LENGTH = 60
 _FULL = 100  # per cent
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")
-_SPARSITIES = ("enable",)
+_SPARSITIES = ("enable", "force")
 _WAITS = ("block", "spin", "yield")
 
 
@@ -63,7 +63,11 @@ def from_config(config: Config) -> Variant:
     _check_batch(model, config.batch)
     return Variant(
         backend=backend,
-        onnx=OnnxAxes(model=model, precision=_precision(config.precision)),
+        onnx=OnnxAxes(
+            model=model,
+            precision=_precision(config.precision),
+            prune="2:4" if config.backend.sparsity == "force" else None,
+        ),
         engine=_engine(config),
         session=SessionAxes(
             streams=config.streams,

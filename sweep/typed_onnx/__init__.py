@@ -6,6 +6,8 @@ are imported when a function runs, never with this package.
 """
 
 from sweep.typed_onnx.dispatch import Converted, convert, passes_through
+from sweep.typed_onnx.emulate import emulate
 from sweep.typed_onnx.evidence import check_label, dtypes
+from sweep.typed_onnx.prune import prune
 
-__all__ = ["Converted", "check_label", "convert", "dtypes", "passes_through"]
+__all__ = ["Converted", "check_label", "convert", "dtypes", "emulate", "passes_through", "prune"]
