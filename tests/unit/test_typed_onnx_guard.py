@@ -156,9 +156,13 @@ def test_emulation_of_one_product_is_numpys(dtype: str, tmp_path: Path) -> None:
     assert np.mean(accuracy.run(tmp_path / "c.onnx", {"x": x})["y"] == expected) > 0.95, "but for the order of sums"
 
 
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
+
+
 @pytest.mark.parametrize("model", ["tiny_cnn", "mlp"])
 def test_fp8_is_computed_as_it_stands(model: str, tmp_path: Path) -> None:
-    """Onnxruntime's optimiser takes the lowest fp8 for a Relu's zero, and fuses pairs into operators without fp8."""
+    """The optimiser takes the lowest fp8 for a Relu's zero, and fuses pairs into operators without fp8."""
     precision = Precision(name="fp8", dtype="fp8", quantize_ops=OPS, calibration_batches=1)
     asked = Variant(
         backend="onnxruntime",
@@ -175,14 +179,13 @@ def test_fp8_is_computed_as_it_stands(model: str, tmp_path: Path) -> None:
     engine = measure.build_engine(asked, backend, typed, cache)
     session = backend.load(engine.path, engine.info, asked, feeds)
     for found in (accuracy.run(typed, feeds), session.outputs()):
-        assert accuracy.errors({"logits": plain}, found)["sqnr_db"] > 30, "rounded as it stands"
+        assert apart(plain, found["logits"]) < 0.03, "rounded as it stands"
     session.close()
 
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     spoilt = onnxruntime.InferenceSession(typed, options, providers=["CPUExecutionProvider"]).run(["logits"], feeds)[0]
-    if accuracy.errors({"logits": plain}, {"logits": spoilt})["sqnr_db"] > 30:
-        pytest.fail("this onnxruntime no longer spoils fp8: the two settings can go")
+    assert apart(plain, spoilt) > 0.5, "this onnxruntime no longer spoils fp8: the settings can go"
 
 
 @pytest.mark.parametrize("guard", [True, None])
