@@ -67,15 +67,17 @@ class Precision:
         dtype: fp32, tf32, fp16, bf16, int8 or fp8.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
         rest: type of what int8 and fp8 leave unquantised, fp16 or bf16; None leaves it float32.
+        guard: nodes that touch what overflows float16 over the calibration data stay float32 (fp16 only).
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
         per_channel: per-channel weight scales, as TensorRT wants them.
-        calibration_batches: how many seeded random batches set the activation ranges.
+        calibration_batches: how many seeded random batches the ranges of the activations are drawn from.
     """
 
     name: str
     dtype: str
     keep_io: bool = True
     rest: str | None = None
+    guard: bool | None = None
     quantize_ops: tuple[str, ...] = ()
     per_channel: bool = True
     calibration_batches: int | None = None
@@ -83,10 +85,17 @@ class Precision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxAxes:
-    """Change one of these and the typed ONNX is made again."""
+    """Change one of these and the typed ONNX is made again.
+
+    Attributes:
+        model: the network.
+        precision: the types that its graph will carry.
+        prune: ``2:4`` zeroes two of each four weights before anything else; set by sparsity=force.
+    """
 
     model: ModelRef
     precision: Precision
+    prune: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +140,7 @@ class EngineAxes:
         builder_optimization_level: 0 to 5, how hard TensorRT's builder searches.
         max_aux_streams: streams that one inference may fork into.
         tiling: none, fast, moderate or full: how hard the builder searches for tilings.
-        sparsity: ``enable`` lets the builder use weights that are sparse 2:4.
+        sparsity: ``enable`` lets the builder use weights that are sparse 2:4; ``force`` makes them so first.
         workspace_mib: most scratch memory of a layer, MiB.
         timing_cache: False builds without the tactic timings that builds on one machine share.
         profiling_verbosity: detailed, layer_names_only or none: what the engine tells of its layers.
@@ -370,6 +379,7 @@ def flat(variant: Variant) -> JsonDict:
         "model_ref": dataclasses.asdict(onnx.model),
         "precision": onnx.precision.name,
         "precision_recipe": dataclasses.asdict(onnx.precision),
+        "prune": onnx.prune,
         **dataclasses.asdict(variant.engine),
         **session,
         "load": load,

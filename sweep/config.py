@@ -47,9 +47,10 @@ class PrecisionConfig:
     dtype: str = _key("fp32", "fp32, tf32, fp16, bf16, int8 or fp8")
     keep_io: bool = _key(default=True, text="inputs and outputs stay float32 whatever is inside")
     rest: str | None = _key(None, "type of what int8 and fp8 leave unquantised: fp16 or bf16 (null: fp32)")
+    guard: bool = _key(default=False, text="what overflows float16 over the calibration data stays float32 (fp16)")
     quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
     per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")
-    calibration_batches: int | None = _key(None, "seeded random batches that set activation ranges (int8, fp8)")
+    calibration_batches: int | None = _key(None, "seeded random batches that set ranges (int8, fp8, guard)")
 
 
 @dataclass
@@ -73,7 +74,7 @@ class BackendConfig:
     builder_optimization_level: int | None = _key(None, "TensorRT: 0 to 5, how hard its builder searches")
     max_aux_streams: int | None = _key(None, "TensorRT: streams that one inference may fork into")
     tiling: str | None = _key(None, "TensorRT: none, fast, moderate or full search for tilings")
-    sparsity: str | None = _key(None, "TensorRT: enable lets the builder use weights that are sparse 2:4")
+    sparsity: str | None = _key(None, "TensorRT: enable uses weights that are sparse 2:4, force prunes them to be")
     workspace_mib: int | None = _key(None, "TensorRT: most scratch memory of a layer, MiB")
     timing_cache: bool | None = _key(None, "TensorRT: false builds without the tactic timings that builds share")
     profiling_verbosity: str | None = _key(None, "TensorRT: detailed, layer_names_only or none (null: detailed)")

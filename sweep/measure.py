@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import accuracy, axes, models, samples, typed_onnx
 from sweep.backends import registry
+from sweep.backends.base import Emulates
 from sweep.cache import MANIFEST, Cache, Entry
 from sweep.load import curve, search
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 _CALIBRATION_SAMPLES = 8  # in each calibration batch
+ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
+PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing (the reference is pruned too)"
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
 
 
@@ -80,7 +83,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
     report("model")
     source = model_file(variant, cache)
     report("onnx")
-    typed = typed_file(variant, source, cache)
+    typed, converted = converted_file(variant, source, cache)
     report("build")
     engine = build_engine(variant, backend, typed, cache)
     taken(engine.path.name)
@@ -92,12 +95,13 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
     try:
         samples.save(job.samples, _drive(session, job, lambda name, done, of: report("measure", name, done / of)))
         report("accuracy", done=1.0)
-        found = accuracy.compare(source, feeds, session.outputs()) if backend.runs_models else None
+        found = _accuracy(variant, backend, (source, typed), session, cache)
     finally:
         session.close()
+    realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted)]}
     return {
-        "engine": {**_engine_facts(variant, typed, engine), "load_s": load_s, **session.engine_facts},
-        "realised": session.realised | _batching(variant.load, session),
+        "engine": {**_engine_facts(variant, typed, engine), **converted, "load_s": load_s, **session.engine_facts},
+        "realised": realised | _batching(variant.load, session),
         "mismatch": backend.mismatch(variant, session.realised)
         or accuracy.contradicts(variant.onnx.precision.dtype, found),
         "accuracy": found,
@@ -121,7 +125,19 @@ def _drive(session: Session, job: Job, report: Callable[[str, int, int], None]) 
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:
-    """The fp32 ONNX: a user's own file as it is, or the zoo's network from the cache."""
+    """The fp32 ONNX: a user's own file as it is, or the zoo's network from the cache; pruned if that is asked for."""
+    dense = _dense_file(variant, cache)
+    if variant.onnx.prune is None:
+        return dense
+
+    def build(folder: Path) -> JsonDict:
+        return {"pruned": typed_onnx.prune(dense, folder / MODEL_FILE)}
+
+    key = axes.digest("pruned", variant.onnx.prune, variant.onnx.model)
+    return cache.get("models", key, build).path / MODEL_FILE
+
+
+def _dense_file(variant: Variant, cache: Cache) -> Path:
     model = variant.onnx.model
     if model.path is not None:
         return models.resolve(model, cache.root)
@@ -140,23 +156,40 @@ def model_key(model: ModelRef) -> str:
 
 def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
     """The ONNX whose types are the precision; fp32 is the source itself, once its types are seen to be so."""
+    return converted_file(variant, source, cache)[0]
+
+
+def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """As ``typed_file``, and what the record says of the conversion: {convert_s, onnx_bytes, onnx_notes, guarded}."""
     precision = variant.onnx.precision
     if typed_onnx.passes_through(precision):
         typed_onnx.check_label(source, precision)
-        return source
+        return source, {}
 
     def build(folder: Path) -> JsonDict:
         converted = typed_onnx.convert(source, precision, calibration(variant), folder / MODEL_FILE)
-        return {"dtypes": converted.dtypes, "notes": list(converted.notes)}
+        return {"dtypes": converted.dtypes, "notes": list(converted.notes), "guarded": list(converted.guarded)}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
-    return cache.get("onnx", onnx_cache_key(variant), build, about).path / MODEL_FILE
+    entry = cache.get("onnx", onnx_cache_key(variant), build, about)
+    told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
 
 
 def onnx_cache_key(variant: Variant) -> str:
     """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
     return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools)
+
+
+def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
+    """The typed graph in float32, rounded explicitly wherever it holds 16 bits."""
+
+    def build(folder: Path) -> JsonDict:
+        return {"rounded": typed_onnx.emulate(typed, folder / MODEL_FILE)}
+
+    about = {"model": variant.onnx.model.name, "precision": f"{variant.onnx.precision.name}, emulated"}
+    return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
 
 
 def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
@@ -171,14 +204,15 @@ def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
     """The engine from the cache, built if it is not there; library versions are part of its key."""
     signature = models.signature(variant.onnx.model)
+    built_from = emulated_file(variant, typed, cache) if _emulation(variant, backend) == "engine" else typed
 
     def shapes(batch: int) -> dict[str, tuple[int, ...]]:
         return {spec.name: spec.concrete(batch) for spec in signature.inputs}
 
     return cache.get(
         "engines",
-        engine_cache_key(variant, backend, typed),
-        lambda folder: backend.build(typed, variant, shapes, folder),
+        engine_cache_key(variant, backend, built_from),
+        lambda folder: backend.build(built_from, variant, shapes, folder),
         _about_engine(variant, backend),
     )
 
@@ -209,6 +243,32 @@ def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
     built_by = {name: value for name, value in backend.facts().items() if name not in _OUTLIVED}
     hardware = [machine[name] for name in ("cpu", "gpu", "compute_capability")]
     return axes.digest(axes.engine_key(variant), built_by, *hardware, _content(typed))
+
+
+def _notes(variant: Variant, converted: JsonDict) -> list[str]:
+    """What the table says beside the figures, with an asterisk."""
+    guarded = converted.get("guarded")
+    notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
+    return [*notes, PRUNED] if variant.onnx.prune else notes
+
+
+def _emulation(variant: Variant, backend: Backend) -> str | None:
+    return backend.emulation(variant) if isinstance(backend, Emulates) else None
+
+
+def _accuracy(
+    variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache
+) -> JsonDict | None:
+    """Errors of what was timed; of a run that rounds, where what was timed hides rounding. ``files``: fp32, typed."""
+    if not backend.runs_models:
+        return None
+    source, typed = files
+    feeds = models.draw(models.signature(variant.onnx.model), variant.engine.batch, variant.load.seed)
+    emulation, outputs = _emulation(variant, backend), session.outputs()
+    if emulation == "outputs":
+        outputs = accuracy.run(emulated_file(variant, typed, cache), feeds)
+    notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
+    return accuracy.compare(source, feeds, outputs, "; ".join(notes) or None)
 
 
 def _content(onnx: Path) -> Any:

@@ -47,7 +47,7 @@ _MOST_HZ = 100  # telemetry; NVML itself renews its figures no faster
 _FULL = 100  # per cent
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")
-_SPARSITIES = ("enable",)
+_SPARSITIES = ("enable", "force")
 _WAITS = ("block", "spin", "yield")
 _VERBOSITIES = ("detailed", "layer_names_only", "none")
 _COMPATIBILITIES = ("none", "ampere_plus", "same_compute_capability")
@@ -72,7 +72,11 @@ def from_config(config: Config) -> Variant:
         raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
     return Variant(
         backend=backend,
-        onnx=OnnxAxes(model=model, precision=_precision(config.precision)),
+        onnx=OnnxAxes(
+            model=model,
+            precision=_precision(config.precision),
+            prune="2:4" if config.backend.sparsity == "force" else None,
+        ),
         engine=_engine(config),
         session=SessionAxes(
             streams=config.streams,
@@ -190,9 +194,10 @@ def _input(name: str, given: object) -> InputFix:
 def _precision(config: PrecisionConfig) -> Precision:
     if config.dtype not in _DTYPES:
         raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
-    if config.dtype in _QUANTISED:
+    guard = config.guard and "fp16" in {config.dtype, config.rest}
+    if config.dtype in _QUANTISED or guard:
         _at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
-    elif config.rest is not None:
+    if config.dtype not in _QUANTISED and config.rest is not None:
         raise ConfigError(f"precision.rest={config.rest}: dtype {config.dtype} leaves no rest; int8 and fp8 do")
     types = "_".join(filter(None, (config.dtype, _one_of("precision.rest", config.rest, _RESTS))))
     if config.name in (*_DTYPES, *_MIXES) and config.name != types:
@@ -202,9 +207,10 @@ def _precision(config: PrecisionConfig) -> Precision:
         dtype=config.dtype,
         keep_io=config.keep_io,
         rest=config.rest,
+        guard=guard or None,
         quantize_ops=tuple(config.quantize_ops),
         per_channel=config.per_channel,
-        calibration_batches=config.calibration_batches,
+        calibration_batches=config.calibration_batches if config.dtype in _QUANTISED or guard else None,
     )
 
 

@@ -88,6 +88,20 @@ class TimesParts(Protocol):
         ...
 
 
+@runtime_checkable
+class Emulates(Protocol):
+    """What a ``Backend`` has besides if it does not round as some types do."""
+
+    def emulation(self, variant: Variant) -> str | None:
+        """What has to come from a graph that rounds explicitly, in float32.
+
+        Returns:
+            ``engine`` where the library has no kernels of the types: that graph is built and timed. ``outputs`` where
+            it has, but computes in float32: what is timed stays, accuracy comes from that graph. None for neither.
+        """
+        ...
+
+
 class Session(Protocol):
     """A loaded engine.
 

@@ -29,16 +29,18 @@ if TYPE_CHECKING:
 _FILE = "optimised.onnx"
 _WEIGHTS = "weights.bin"
 _PROVIDERS = ["CPUExecutionProvider"]
-_PRECISIONS = frozenset({"fp32", "fp16", "int8"})
+_KERNELS = frozenset({"fp32", "fp16", "int8", "fp8"})  # types that its operators take, whatever they compute in
 _EXTERNAL_ABOVE_BYTES = 1 << 30  # a protobuf ends at 2 GiB; larger weights go beside it, as external ones do
 _COMPUTE = ("Conv", "MatMul", "Gemm", "Attention")  # op types of the layers that carry the arithmetic
+_QUANTISED = ("int8", "fp8")
+_UNSOUND = ["ReluQuantRewrite"]  # takes the lowest fp8 for the zero of a Relu: silently wrong outputs
 _INTEGER = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
 _QUIET = 3  # log errors only
 _EMULATED = {
-    "fp16": "fp16 is emulated: onnxruntime's CPU provider holds fp16 weights and computes in fp32; "
-    "its speed and its accuracy say nothing about TensorRT",
-    "int8": "int8 is emulated: onnxruntime's CPU provider rounds to int8 at each Q/DQ pair and computes in fp32; "
-    "its speed says nothing about TensorRT",
+    "fp16": "holds fp16 weights and computes in fp32 (the accuracy is from a run that rounds every tensor to fp16)",
+    "bf16": "runs a graph that rounds every tensor to bf16 and computes in fp32, for it has no bf16 products",
+    "int8": "rounds to int8 at each Q/DQ pair and computes in fp32",
+    "fp8": "rounds to fp8 at each Q/DQ pair and computes in fp32",
 }
 
 
@@ -136,13 +138,20 @@ class OnnxRuntime:
     on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
-        """A precision that its CPU kernels do not have."""
-        precision = variant.onnx.precision
-        if {precision.dtype, precision.rest or "fp32"} <= _PRECISIONS:
+        """A precision that a CPU has nothing like."""
+        if variant.onnx.precision.dtype != "tf32":
             return None
         return (
-            f"onnxruntime's CPU provider does not run precision={variant.onnx.precision.name}; it runs fp32, fp16, int8"
+            f"onnxruntime's CPU provider does not run precision={variant.onnx.precision.name}, which rounds inside the "
+            "GPU's products; it runs fp32, and emulates fp16, bf16, int8, fp8 and their mixes"
         )
+
+    def emulation(self, variant: Variant) -> str | None:
+        """No bfloat16 kernels, and float16 ones that compute in float32 throughout."""
+        types = _types(variant)
+        if set(types) - _KERNELS:
+            return "engine"
+        return "outputs" if "fp16" in types else None
 
     def environment(self, variant: Variant) -> dict[str, str]:
         """It needs none."""
@@ -161,7 +170,10 @@ class OnnxRuntime:
         """
         import onnxruntime as ort
 
+        fp8 = variant.onnx.precision.dtype == "fp8"
         options = _options(ort, intra_op_threads=1, spinning=False)
+        if fp8:  # it fuses int8 pairs soundly, and fp8 pairs into operators that have no fp8
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(target / _FILE)
         try:
@@ -170,7 +182,9 @@ class OnnxRuntime:
                 options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
             for name, size in dims.items():
                 options.add_free_dimension_override_by_name(name, size)
-            ort.InferenceSession(str(onnx), options, providers=_PROVIDERS)
+            ort.InferenceSession(
+                str(onnx), options, providers=_PROVIDERS, disabled_optimizers=_UNSOUND if fp8 else None
+            )
         except Exception as error:
             raise BuildError(f"onnxruntime refused the graph: {_line(error)}") from error
         return _evidence(target / _FILE)
@@ -200,8 +214,6 @@ class OnnxRuntime:
             streams = [OnnxRuntimeStream(session, feeds, parts) for session in sessions]
         except Exception as error:
             raise SessionError(f"onnxruntime could not run the graph: {_line(error)}") from error
-        asked = variant.onnx.precision.dtype
-        emulated = asked in _EMULATED and set(info["precision"]) != {asked}
         realised = {
             "precision": info["precision"],
             "cuda_graph": False,
@@ -210,7 +222,8 @@ class OnnxRuntime:
             "clocks_mhz": None,
             "intra_op_threads": threads,
             "quantised_tensors": info["quantised_tensors"],
-            "notes": [_EMULATED[asked]] if emulated else [],
+            "rounded_tensors": info["rounded_tensors"],
+            "notes": _notes(variant, info),
         }
         return OnnxRuntimeSession(streams, realised, partial_batches=bool(parts))
 
@@ -219,8 +232,10 @@ class OnnxRuntime:
         if realised["contexts"] != variant.session.streams:
             return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
         asked, ran = variant.onnx.precision.dtype, realised["precision"]
-        if asked == "int8" and not ran.get("int8") and not realised["quantised_tensors"]:
-            return f"asked for int8, but the optimised graph neither computes in int8 nor rounds to it: {ran}"
+        if asked in _QUANTISED and not ran.get(asked) and not realised["quantised_tensors"]:
+            return f"asked for {asked}, but the optimised graph neither computes in {asked} nor rounds to it: {ran}"
+        if "bf16" in _types(variant) and not realised["rounded_tensors"]:
+            return f"asked for bf16, but the optimised graph does not round to it: {ran}"
         if asked == "fp32" and set(ran) - {"fp32"}:
             return f"asked for fp32, but the optimised graph computes in {ran}"
         return None
@@ -233,6 +248,22 @@ def _options(ort: Any, *, intra_op_threads: int, spinning: bool) -> Any:
     options.log_severity_level = _QUIET
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     return options
+
+
+def _types(variant: Variant) -> tuple[str, ...]:
+    """The types that the graph is made of, the narrowest first."""
+    precision = variant.onnx.precision
+    return (precision.dtype,) if precision.rest is None else (precision.dtype, precision.rest)
+
+
+def _notes(variant: Variant, info: JsonDict) -> list[str]:
+    """What the emulation of each type means for the figures; nothing where the types are real."""
+    emulated = [name for name in _types(variant) if name in _EMULATED and set(info["precision"]) != {name}]
+    if not emulated:
+        return []
+    said = "; ".join(f"for {name} it {_EMULATED[name]}" for name in emulated)
+    asked = variant.onnx.precision.name
+    return [f"{asked} is emulated on onnxruntime's CPU provider: {said}. Its speed says nothing about TensorRT"]
 
 
 def _line(error: Exception) -> str:
@@ -266,8 +297,8 @@ def _evidence(path: Path) -> JsonDict:
     """What the optimised graph computes in.
 
     Returns:
-        {precision: {type: compute layers}, quantised_tensors: tensors that are dequantised}; compute layers are
-        convolutions and matrix products.
+        {precision: {type: compute layers}, quantised_tensors: tensors that are dequantised, rounded_tensors: tensors
+        that are cast to bfloat16}; compute layers are convolutions and matrix products.
     """
     import onnx
 
@@ -288,7 +319,11 @@ def _evidence(path: Path) -> JsonDict:
             integer = node.op_type.startswith(_INTEGER) or node.op_type.endswith("Integer")
             counts["int8" if integer else names[next(iter(floats), onnx.TensorProto.FLOAT)]] += 1
     quantised = sum(node.op_type == "DequantizeLinear" for node in _nodes(graph))
-    return {"precision": dict(counts), "quantised_tensors": quantised}
+    rounded = sum(
+        node.op_type == "Cast" and any(item.i == onnx.TensorProto.BFLOAT16 for item in node.attribute)
+        for node in _nodes(graph)
+    )
+    return {"precision": dict(counts), "quantised_tensors": quantised, "rounded_tensors": rounded}
 
 
 def _nodes(graph: Any) -> Iterator[Any]:

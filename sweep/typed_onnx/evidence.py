@@ -104,7 +104,8 @@ def check_label(path: Path, precision: Precision) -> None:
     """Refuses a precision that the file's types do not carry.
 
     fp32 and tf32 want float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at
-    least one quantised node and, beside those, nothing but the type of the rest.
+    least one quantised node and, beside those, nothing but the type of the rest. A recipe with the range
+    guard may have float32 beside it.
 
     Raises:
         ConversionError: with the types found and what to do.
@@ -124,7 +125,7 @@ def refuse_rest(model: ModelProto, precision: Precision, what: str) -> None:
         for node, scope in graphs.typed_nodes(model.graph)
         if node.op_type == "DequantizeLinear"
     )
-    if set(given) - {rest}:
+    if set(given) - {rest, *(["fp32"] if precision.guard and given[rest] else [])}:
         raise ConversionError(
             f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {what} dequantises to "
             f"{spelled(given)}: set precision.rest to what the file has"
@@ -134,7 +135,8 @@ def refuse_rest(model: ModelProto, precision: Precision, what: str) -> None:
 def refuse_mismatch(found: Mapping[str, int], precision: Precision, what: str) -> None:
     """As ``check_label``, of types already counted in the file called ``what``."""
     wanted = _BY_LABEL.get(precision.dtype, precision.dtype)
-    others = {name: count for name, count in found.items() if count and name not in {wanted, "unknown"}}
+    allowed = {wanted, "unknown", *(["fp32"] if precision.guard and found.get(wanted) else [])}
+    others = {name: count for name, count in found.items() if count and name not in allowed}
     if wanted in QUANTISED:
         wrong = not found.get(wanted) or bool(others.keys() - {precision.rest or "fp32"})
     else:

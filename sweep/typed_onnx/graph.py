@@ -51,7 +51,7 @@ def inferred(model: ModelProto) -> ModelProto:
     """
     from onnx import shape_inference
 
-    taken = _take_weights(model)
+    taken = take_weights(model)
     with translated("types could not be inferred", "check the file with onnx.checker"):
         result = shape_inference.infer_shapes(model)
     for tensor, data in zip(tensors(result.graph), taken, strict=True):
@@ -60,7 +60,8 @@ def inferred(model: ModelProto) -> ModelProto:
     return result
 
 
-def _take_weights(model: ModelProto) -> list[bytes | None]:
+def take_weights(model: ModelProto) -> list[bytes | None]:
+    """Empties the large weights of ``model`` and gives what they held, in the order of ``tensors``; None for others."""
     from onnx import TensorProto
 
     values_matter = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}

@@ -1,69 +1,115 @@
-"""fp32 graph -> int8 or fp8 Q/DQ graph by TensorRT's rules.
-
-onnxruntime's static quantiser finds the ranges and places the pairs, for int8; what it leaves to do for fp8, and
-for a rest in 16 bits, is done on its result: weights are stored in the type, scales made to fit.
-"""
+"""fp32 graph -> int8 or fp8 Q/DQ graph by TensorRT's rules: symmetric, weights per channel and stored in the type."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.typed_onnx import evidence, folding
+from sweep.typed_onnx import evidence
 from sweep.typed_onnx import graph as graphs
-from sweep.typed_onnx.tools import quiet
-from sweep.typed_onnx.weights import channel_axis
+from sweep.typed_onnx.lower import plural, rounded
+from sweep.typed_onnx.weights import channel_axis, drop_unread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from onnx import GraphProto, ModelProto, NodeProto
 
     from sweep.axes import Precision
 
+LARGEST = {"int8": 127.0, "fp8": 448.0}
+"""The largest magnitude of symmetric int8 and of float8 e4m3."""
+
+LEAST_FP16_SCALE = 6.2e-5
+"""Below float16's smallest normal number a scale loses its bits, and TensorRT refuses one that is 0."""
+
+_LEAST_SCALE = 1e-12
 _SHOWN = 5
 
 
-def quantised(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
-) -> tuple[ModelProto, tuple[str, ...]]:
-    """Puts symmetric Q/DQ pairs on the inputs of the ops that ``precision`` names.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a pair goes: operand ``index`` of ``node`` reads ``tensor``; a weight keeps its channels along ``axis``."""
 
-    Activation ranges are the largest |x| seen over ``calibration``; weights are int8 or fp8 initialisers
-    behind a DequantizeLinear, scaled per output channel; biases and everything else stay float32.
+    node: str
+    index: int
+    tensor: str
+    axis: int | None
+
+
+def places(graph: GraphProto, ops: Sequence[str]) -> list[Place]:
+    """Both operands of every product among ``ops``, and the skip branch of an Add behind a quantised Conv.
+
+    A node with a constant operand that has no channel is left out: a vector, a batch of matrices, one on the left. So
+    is one whose convolution weights are computed. TensorRT fuses an Add into the convolution before it only if the
+    other branch is quantised too, so a branch that is quantised for another reader is for the Add as well.
+
+    Source:
+        TensorRT developer guide, "Q/DQ Layer-Placement Recommendations".
+    """
+    ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
+    found = [
+        Place(node.name, index, name, channel_axis(node, index, ranks.get(name, 0)))
+        for node in graph.node
+        if node.op_type in ops and _takes_pairs(node, ranks)
+        for index, name in enumerate(node.input[:2])
+    ]
+    quantised = {place.tensor for place in found if place.tensor not in ranks}
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    return found + [
+        Place(node.name, index, name, None)
+        for node in graph.node
+        if node.op_type == "Add" and "Conv" in {makers.get(name) for name in node.input}
+        for index, name in enumerate(node.input)
+        if name in quantised
+    ]
+
+
+def _takes_pairs(node: NodeProto, ranks: Mapping[str, int]) -> bool:
+    if "Conv" in node.op_type and node.input[1] not in ranks:
+        return False
+    return all(
+        channel_axis(node, index, ranks[name]) is not None for index, name in enumerate(node.input[:2]) if name in ranks
+    )
+
+
+def quantised(model: ModelProto, precision: Precision, largest: Mapping[str, float]) -> tuple[str, ...]:
+    """Puts symmetric Q/DQ pairs on the inputs of the ops that ``precision`` names, in place.
+
+    Weights become int8 or fp8 initialisers behind a DequantizeLinear, scaled per output channel; biases and everything
+    else stay float32. Scales are ones that the rest's type can hold, so that lowering the rest changes none.
 
     Args:
-        model: an fp32 graph as ``prepared`` gives it; used up.
+        model: an fp32 graph as ``prepared`` gives it.
         precision: its ``dtype``, ``rest``, ``quantize_ops`` and ``per_channel`` count here.
-        calibration: batches, each a dict of every graph input by name.
+        largest: the largest |x| of every activation among the ``places``.
 
     Returns:
-        The graph and what to tell about it.
+        What to tell about it.
 
     Raises:
-        ConversionError: no ops, ops that hold no matrix product, or nothing to calibrate with.
+        ConversionError: a range is not finite.
     """
-    check_calibration(precision, calibration)
-    _check_ops(precision)
-    options = _options(model, precision)
-    with tempfile.TemporaryDirectory(prefix="sweep-quantise-") as folder:
-        source, target = Path(folder, "fp32.onnx"), Path(folder, "quantised.onnx")
-        graphs.save(model, source)
-        with quiet():
-            from onnxruntime.quantization import quantize_static
-
-            quantize_static(source, target, _reader(calibration), **options)
-        result, notes = graphs.load(target), _notes(target)
-    _unshare(result.graph, precision.quantize_ops)
-    folding.fold(result.graph, precision)
-    graphs.order(result.graph)
-    return result, notes
+    writer = _Writer(model.graph, precision, largest)
+    chosen = places(model.graph, precision.quantize_ops)
+    writer.write(chosen)
+    named = {place.node for place in chosen}
+    left = [node.name for node, _ in graphs.typed_nodes(model.graph) if node.op_type in evidence.COMPUTE]
+    left = [name for name in left if name not in named]
+    if not left:
+        return ()
+    shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
+    return (f"{plural(len(left), 'node')} kept in {precision.rest or 'fp32'}: {shown}",)
 
 
-def _check_ops(precision: Precision) -> None:
+def check_ops(precision: Precision) -> None:
+    """Refuses op types that hold no product, or none at all.
+
+    Raises:
+        ConversionError: what was asked and what there is.
+    """
     odd = [op for op in precision.quantize_ops if op not in evidence.COMPUTE]
     if odd or not precision.quantize_ops:
         asked = ", ".join(odd) or "nothing"
@@ -72,116 +118,96 @@ def _check_ops(precision: Precision) -> None:
         )
 
 
-def check_calibration(precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Refuses to draw ranges from nothing, or from values that are not finite.
+class _Writer:
+    """Writes pairs into one graph."""
 
-    Raises:
-        ConversionError: which batch and which input.
-    """
-    import numpy as np
+    def __init__(self, graph: GraphProto, precision: Precision, largest: Mapping[str, float]) -> None:
+        self._graph = graph
+        self._precision = precision
+        self._largest = largest
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._typed: dict[str, tuple[str, str, str]] = {}
 
-    if not calibration:
-        raise ConversionError(
-            f"precision {precision.name} got no calibration batches: set calibration_batches to 1 or more"
-        )
-    for index, batch in enumerate(calibration):
-        bad = [name for name, value in batch.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
-        if bad:
-            raise ConversionError(f"calibration batch {index} holds NaN or Inf in {bad[0]}: narrow that input's range")
+    def write(self, chosen: Sequence[Place]) -> None:
+        """Every pair before its reader; a weight's pair is its DequantizeLinear alone."""
+        before: dict[str, list[NodeProto]] = {}
+        readers = {node.name: node for node in self._graph.node}
+        for place in chosen:
+            pair = list(self._pair(place))
+            readers[place.node].input[place.index] = pair[-1].output[0]
+            before.setdefault(place.node, []).extend(pair)
+        nodes = [one for node in self._graph.node for one in (*before.get(node.name, ()), node)]
+        del self._graph.node[:]
+        self._graph.node.extend(nodes)
+        drop_unread(self._graph)
 
+    def _pair(self, place: Place) -> list[NodeProto]:
+        from onnx import helper
 
-def _options(model: ModelProto, precision: Precision) -> dict[str, Any]:
-    """The tool's arguments that make its Q/DQ pairs the ones that TensorRT takes."""
-    with quiet():
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType
+        base = f"{place.tensor}__{place.node}_{place.index}"
+        if place.tensor in self._stored:
+            typed, *rest = self._weight(place)
+            node = helper.make_node("DequantizeLinear", [typed, *rest], [f"{base}_dq"], name=f"{base}_dq")
+            if place.axis is not None and self._precision.per_channel:
+                node.attribute.append(helper.make_attribute("axis", place.axis))
+            return [node]
+        _, *rest = self._activation(place.tensor)
+        return [
+            helper.make_node("QuantizeLinear", [place.tensor, *rest], [f"{base}_q"], name=f"{base}_q"),
+            helper.make_node("DequantizeLinear", [f"{base}_q", *rest], [f"{base}_dq"], name=f"{base}_dq"),
+        ]
 
-    ops = list(precision.quantize_ops)
-    return {
-        "quant_format": QuantFormat.QDQ,
-        "op_types_to_quantize": ops,
-        "per_channel": precision.per_channel,
-        "activation_type": QuantType.QInt8,
-        "weight_type": QuantType.QInt8,
-        "nodes_to_exclude": _odd(model, ops),
-        "use_external_data_format": graphs.is_large(model),
-        "calibrate_method": CalibrationMethod.MinMax,
-        "extra_options": {
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "CalibTensorRangeSymmetric": True,
-            "AddQDQPairToWeight": True,  # the weights come back as they were: they are stored in their type here
-            "DedicatedQDQPair": True,
-            "QuantizeBias": False,  # TensorRT refuses an int32 DequantizeLinear
-            "OpTypesToExcludeOutputQuantization": ops,  # a pair behind a Conv would part it from its Relu
-        },
-    }
+    def _weight(self, place: Place) -> tuple[str, str, str]:
+        """Names of the typed weight, its scales and its zero points, stored once."""
+        import numpy as np
+        from onnx import numpy_helper
 
+        if place.tensor not in self._typed:
+            values = numpy_helper.to_array(self._stored[place.tensor])
+            others = tuple(axis for axis in range(values.ndim) if axis != place.axis or not self._precision.per_channel)
+            scale = self._scale(np.abs(values).max(axis=others, keepdims=True))
+            shape = (-1,) if self._precision.per_channel else ()
+            self._store(place.tensor, scale.reshape(shape), self._cast(values / scale))
+        return self._typed[place.tensor]
 
-def _reader(calibration: Sequence[Mapping[str, np.ndarray]]) -> Any:
-    from onnxruntime.quantization import CalibrationDataReader
+    def _activation(self, tensor: str) -> tuple[str, str, str]:
+        import numpy as np
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # its base ships no types
-        def __init__(self) -> None:
-            self.batches: Iterator[Mapping[str, np.ndarray]] = iter(calibration)
+        if tensor not in self._typed:
+            size = self._largest[tensor]
+            if not np.isfinite(size):
+                raise ConversionError(
+                    f"precision {self._precision.name}: the float32 graph gives NaN or Inf in {tensor} over the "
+                    "calibration data and has no range: narrow those of the inputs, or quantise other ops"
+                )
+            self._store(tensor, self._scale(np.asarray(size)), None)
+        return self._typed[tensor]
 
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else dict(batch)
+    def _store(self, tensor: str, scale: np.ndarray, values: np.ndarray | None) -> None:
+        import numpy as np
+        from onnx import numpy_helper
 
-    return Reader()
+        names = (f"{tensor}__{self._precision.dtype}", f"{tensor}__scale", f"{tensor}__zero")
+        zero = self._cast(np.zeros(scale.shape, np.float32))
+        for name, array in zip(names, (values, scale, zero), strict=True):
+            if array is not None:
+                self._graph.initializer.append(numpy_helper.from_array(array, name))
+        self._typed[tensor] = names
 
+    def _scale(self, size: np.ndarray) -> np.ndarray:
+        import numpy as np
 
-def _odd(model: ModelProto, ops: Sequence[str]) -> list[str]:
-    """Nodes with a constant operand that has no channel: a vector, a batch of matrices, one on the left.
+        rest = self._precision.rest
+        scale = size.astype(np.float64) / LARGEST[self._precision.dtype]
+        scale = np.where(scale < _LEAST_SCALE, 1.0, np.maximum(scale, LEAST_FP16_SCALE if rest == "fp16" else 0.0))
+        scale = scale.astype(np.float32)
+        return scale if rest is None else rounded(scale, rest)[0].astype(np.float32)
 
-    Left in float: onnxruntime's CPU cannot run a batch of matrices with a scale per channel.
-    """
-    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        for index, name in enumerate(node.input[:2])
-        if node.op_type in ops and name in ranks and channel_axis(node, index, ranks[name]) is None
-    ]
+    def _cast(self, values: np.ndarray) -> np.ndarray:
+        import ml_dtypes
+        import numpy as np
 
-
-def _unshare(graph: GraphProto, ops: Sequence[str]) -> None:
-    """Gives the float tensor back to the nodes that read a quantised one without being named in ``ops``.
-
-    The quantiser hands a Q/DQ pair to every reader of the tensor, which would round the residual stream
-    of a transformer. One reader keeps it: the Add behind a Conv, whose skip branch TensorRT fuses into
-    the int8 convolution only if that branch is quantised.
-
-    Source:
-        TensorRT developer guide, "Q/DQ Layer-Placement Recommendations".
-    """
-    makers = {name: node for node in graph.node for name in node.output}
-    for node in graph.node:
-        if node.op_type in ops or _is_conv_residual(node, makers):
-            continue
-        for index, name in enumerate(node.input):
-            quantiser = _quantiser(name, makers)
-            if quantiser is not None:
-                node.input[index] = quantiser.input[0]
-
-
-def _is_conv_residual(node: NodeProto, makers: Mapping[str, NodeProto]) -> bool:
-    return node.op_type == "Add" and any(name in makers and makers[name].op_type == "Conv" for name in node.input)
-
-
-def _quantiser(name: str, makers: Mapping[str, NodeProto]) -> NodeProto | None:
-    """The QuantizeLinear of the pair that ``name`` comes out of, if it does."""
-    last = makers.get(name)
-    if last is None or last.op_type != "DequantizeLinear":
-        return None
-    first = makers.get(last.input[0])
-    return first if first is not None and first.op_type == "QuantizeLinear" else None
-
-
-def _notes(path: Path) -> tuple[str, ...]:
-    model = graphs.inferred(graphs.load(path, weights=False))
-    left = [name for name, asked in evidence.compute_types(model) if asked == "fp32"]
-    if not left:
-        return ()
-    shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
-    return (f"{len(left)} node{'s' * (len(left) > 1)} kept in fp32: {shown}",)
+        largest = LARGEST[self._precision.dtype]
+        if self._precision.dtype == "fp8":
+            return np.asarray(np.clip(values, -largest, largest).astype(ml_dtypes.float8_e4m3fn))
+        return np.asarray(np.clip(np.rint(values), -largest, largest), np.int8)

@@ -24,10 +24,15 @@ if TYPE_CHECKING:
     from sweep.backends.base import Backend, Session
 
 QUICK = LoadAxes(fractions=(0.5,), warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
+QUANTISED = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1}
 PRECISIONS = {
     "fp32": Precision(name="fp32", dtype="fp32"),
-    "fp16": Precision(name="fp16", dtype="fp16"),
-    "int8": Precision(name="int8", dtype="int8", quantize_ops=("Conv", "MatMul", "Gemm"), calibration_batches=1),
+    "fp16": Precision(name="fp16", dtype="fp16", guard=True, calibration_batches=1),
+    "bf16": Precision(name="bf16", dtype="bf16"),
+    "int8": Precision(name="int8", dtype="int8", **QUANTISED),
+    "int8_fp16": Precision(name="int8_fp16", dtype="int8", rest="fp16", **QUANTISED),
+    "fp8": Precision(name="fp8", dtype="fp8", **QUANTISED),
+    "fp8_bf16": Precision(name="fp8_bf16", dtype="fp8", rest="bf16", **QUANTISED),
 }
 
 
@@ -122,7 +127,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
         assert np.all(point.issued_ns >= point.scheduled_ns)
     if backend.runs_models:
         assert found["accuracy"]["nonfinite"] == 0
-        assert found["accuracy"]["sqnr_db"] is None or found["accuracy"]["sqnr_db"] > 15
+        assert found["accuracy"]["sqnr_db"] is None or found["accuracy"]["sqnr_db"] > (5 if "fp8" in precision else 15)
 
 
 def test_streams_and_load_never_rebuild(backend: Backend, tmp_path: Path) -> None:
@@ -172,7 +177,7 @@ def test_the_engine_key_knows_backend_precision_and_batch(backend: Backend) -> N
         for precision in PRECISIONS
         for batch in (1, 2)
     }
-    assert len(keys) == 6
+    assert len(keys) == 2 * len(PRECISIONS)
     assert axes.engine_key(variant(backend)) not in {
         axes.engine_key(variant(registry.get(name))) for name in registry.names() if name != backend.name
     }

@@ -287,7 +287,9 @@ def test_each_yaml_is_a_precision(path: Path) -> None:
     assert recipe.name == "_".join(filter(None, (recipe.dtype, recipe.rest))) == path.stem
     assert passes_through(recipe) == (path.stem in {"fp32", "tf32"})
     assert path.read_text().startswith("# ")
-    assert bool(recipe.calibration_batches) == bool(recipe.quantize_ops) == (recipe.dtype in {"int8", "fp8"})
+    assert bool(recipe.quantize_ops) == (recipe.dtype in {"int8", "fp8"})
+    assert bool(recipe.guard) == ("fp16" in {recipe.dtype, recipe.rest})
+    assert bool(recipe.calibration_batches) == bool(recipe.quantize_ops or recipe.guard)
 
 
 def test_a_file_that_carries_the_precision_already_goes_through(tmp_path: Path) -> None:

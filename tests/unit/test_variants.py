@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from sweep import launcher, plain, variants
-from sweep.axes import InputFix, Profile, Variant, engine_key, variant_key
+from sweep.axes import InputFix, Precision, Profile, Variant, engine_key, onnx_key, variant_key
 from sweep.config import BackendConfig, Config, ScriptConfig
 from sweep.errors import ConfigError, ModelError
 
@@ -69,6 +69,13 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
         ({"precision__dtype": "fp12"}, "precision.dtype=fp12: no such type; there are: fp32, "),
         ({"precision__dtype": "int8"}, "precision.calibration_batches=0: "),
         ({"precision__dtype": "fp8", "precision__calibration_batches": 0}, "precision.calibration_batches=0: "),
+        ({"precision__dtype": "fp16", "precision__guard": True}, "precision.calibration_batches=0: "),
+        ({"precision__dtype": "fp16", "precision__rest": "bf16"}, "precision.rest=bf16: dtype fp16 leaves no rest; "),
+        (
+            {"precision__dtype": "int8", "precision__rest": "fp8", "precision__calibration_batches": 1},
+            "precision.rest=fp8: no such choice; there are: fp16, bf16",
+        ),
+        ({"backend__sparsity": "wish"}, "backend.sparsity=wish: no such choice; there are: enable, force"),
         ({"load__kind": "bursts"}, "load.kind=bursts: no such kind; there are: curve, closed, poisson, constant"),
         ({"load__arrivals": "bursts"}, "load.arrivals=bursts: no such kind; "),
         ({"load__depth": 0}, "load.depth=0: "),
@@ -354,4 +361,28 @@ def test_a_label_is_not_the_name_of_another_type() -> None:
     """precision.name=fp16 for precision=fp16 would be an fp32 measurement that every table calls fp16."""
     with pytest.raises(ConfigError, match=r"precision\.name=fp16"):
         variants.from_config(config(precision__name="fp16"))
+    mixed = {"precision__dtype": "int8", "precision__rest": "fp16", "precision__calibration_batches": 1}
+    for name in ("int8", "int8_bf16"):
+        with pytest.raises(ConfigError, match=rf"precision\.name={name} on dtype int8_fp16 is a wrong label"):
+            variants.from_config(config(precision__name=name, **mixed))
+    assert variants.from_config(config(precision__name="int8_fp16", **mixed)).onnx.precision.rest == "fp16"
     assert variants.from_config(config(precision__name="mine")).onnx.precision.name == "mine"
+
+
+def test_what_a_guard_has_nothing_to_guard_stays_out_of_the_key() -> None:
+    plain = config(precision__name="fp16", precision__dtype="fp16", precision__calibration_batches=4)
+    assert variants.from_config(plain).onnx.precision == Precision(name="fp16", dtype="fp16")
+    plain.precision.guard = True
+    guarded = variants.from_config(plain).onnx.precision
+    assert (guarded.guard, guarded.calibration_batches) == (True, 4)
+    wide = config(precision__name="bf16", precision__dtype="bf16", precision__guard=True)
+    assert variants.from_config(wide).onnx.precision == Precision(name="bf16", dtype="bf16")
+
+
+def test_forced_sparsity_changes_the_graph_and_enabled_sparsity_the_engine() -> None:
+    plain, enabled, forced = (
+        variants.from_config(config(backend__sparsity=value)) for value in (None, "enable", "force")
+    )
+    assert onnx_key(plain) == onnx_key(enabled) != onnx_key(forced)
+    assert len({engine_key(item) for item in (plain, enabled, forced)}) == 3
+    assert (plain.onnx.prune, forced.onnx.prune, forced.engine.sparsity) == (None, "2:4", "force")
