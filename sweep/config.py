@@ -136,6 +136,13 @@ class TrackingConfig:
 
 
 @dataclass
+class AccuracyConfig:
+    """How far from the fp32 reference an engine may be."""
+
+    min_sqnr_db: float | None = _key(None, "least SQNR of an engine, dB, else `invalid` (null: by precision, see docs)")
+
+
+@dataclass
 class SloConfig:
     """The limit that a variant has to hold; set one."""
 
@@ -159,6 +166,7 @@ class Config:
     batching: BatchingConfig = _key(BatchingConfig, "")
     tracking: TrackingConfig = _key(TrackingConfig, "")
     slo: SloConfig = _key(SloConfig, "")
+    accuracy: AccuracyConfig = _key(AccuracyConfig, "")
     range: RangeConfig = _key(RangeConfig, "")
     batch: int = _key(1, "samples per inference; the engine is built for it")
     profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")

@@ -29,6 +29,7 @@ class Settings:
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
         cache_limit_bytes: what the cache may hold; None lets it grow.
+        min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
     """
 
@@ -40,6 +41,7 @@ class Settings:
     seed: int = 0
     timeout_s: float = 600.0
     cache_limit_bytes: int | None = None
+    min_sqnr_db: float | None = None
     telemetry_hz: float = 10.0
 
     @property

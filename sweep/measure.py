@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sweep import accuracy, axes, models, samples, typed_onnx
 from sweep.backends import registry
 from sweep.backends.base import Emulates
@@ -15,15 +17,14 @@ from sweep.cache import MANIFEST, Cache, Entry
 from sweep.load import curve, search
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    import numpy as np
 
     from sweep.axes import JsonDict, LoadAxes, ModelRef, Variant
     from sweep.backends.base import Backend, Session
 
 MODEL_FILE = "model.onnx"
+REFERENCE_FILE = "outputs.npz"
 _CALIBRATION_SAMPLES = 8  # in each calibration batch
 ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
 PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing (the reference is pruned too)"
@@ -41,6 +42,7 @@ class Job:
         cache: root of the shared cache.
         samples: where the raw samples go (npz).
         cache_limit_bytes: what the cache may hold; None lets it grow.
+        min_sqnr_db: outputs further than this from the reference make the variant invalid; None for the default.
         search: the SLO whose capacity is searched, instead of a pass over the load; None for a pass.
         known: the variant's samples so far, where a capacity is searched (npz).
     """
@@ -51,6 +53,7 @@ class Job:
     cache: Path
     samples: Path
     cache_limit_bytes: int | None = None
+    min_sqnr_db: float | None = None
     search: search.Ask | None = None
     known: Path | None = None
 
@@ -103,7 +106,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
         "engine": {**_engine_facts(variant, typed, engine), **converted, "load_s": load_s, **session.engine_facts},
         "realised": realised | _batching(variant.load, session),
         "mismatch": backend.mismatch(variant, session.realised)
-        or accuracy.contradicts(variant.onnx.precision.dtype, found),
+        or accuracy.contradicts(variant.onnx.precision.dtype, found, job.min_sqnr_db),
         "accuracy": found,
     }
 
@@ -268,7 +271,24 @@ def _accuracy(
     if emulation == "outputs":
         outputs = accuracy.run(emulated_file(variant, typed, cache), feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
-    return accuracy.compare(source, feeds, outputs, "; ".join(notes) or None)
+    expected = reference_outputs(variant, source, feeds, cache)
+    return accuracy.against(expected, outputs, "; ".join(notes) or None)
+
+
+def reference_outputs(
+    variant: Variant, source: Path, feeds: Mapping[str, np.ndarray], cache: Cache
+) -> dict[str, np.ndarray]:
+    """Outputs of the fp32 graph for these inputs, computed once for all engines that are held against them."""
+
+    def build(folder: Path) -> JsonDict:
+        np.savez(folder / REFERENCE_FILE, **accuracy.run(source, feeds))  # type: ignore[arg-type]  # allow_pickle is none
+        return {}
+
+    drawn = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    key = axes.digest("reference", _content(source), *drawn, importlib.metadata.version("onnxruntime"))
+    about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
+    with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
+        return dict(file)
 
 
 def _content(onnx: Path) -> Any:

@@ -177,6 +177,7 @@ class Run:
             "rates_ips": self._ladder(work) if repeat else None,
             "cache": str(self._settings.cache),
             "cache_limit_bytes": self._settings.cache_limit_bytes,
+            "min_sqnr_db": self._settings.min_sqnr_db,
             "samples": str(self._part(work, repeat)),
         }
         if repeat is None and self._settings.slo is not None:

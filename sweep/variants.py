@@ -116,8 +116,15 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         seed=config.seed,
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
+        min_sqnr_db=_min_sqnr_db(config.accuracy.min_sqnr_db),
         telemetry_hz=config.telemetry_hz,
     )
+
+
+def _min_sqnr_db(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"accuracy.min_sqnr_db={value}: must be a number of dB; -100 lets every engine through")
+    return value
 
 
 def _cache_limit_bytes(gib: float | None) -> int:

@@ -56,6 +56,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
             cache_limit_bytes=message.get("cache_limit_bytes"),
+            min_sqnr_db=message.get("min_sqnr_db"),
             search=Ask(**message["search"]) if message.get("search") else None,
             known=Path(message["known"]) if message.get("known") else None,
         )

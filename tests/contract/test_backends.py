@@ -118,7 +118,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
     assert found["engine"]["bytes"] > 0
     assert json.loads(json.dumps(found)) == found
     assert list(dict.fromkeys(stages)) == ["model", "onnx", "build", "load", "measure", "accuracy"]
-    closed, rung = samples.load(tmp_path / "s.npz")
+    closed, rung = (point for point in samples.load(tmp_path / "s.npz") if point.kind not in {"calm", "busy"})
     assert (closed.kind, rung.kind) == ("closed", "poisson")
     assert set(closed.stream[~closed.warmup]) == set(range(streams))
     for point in (closed, rung):
