@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweep.axes import LoadAxes
     from sweep.backends.base import Session, Stream
 
-_START_NS = 2_000_000  # between drawing the origin and the first arrival
+_START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
 _STRETCHES = 3  # warm-up stretches that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
 _STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
