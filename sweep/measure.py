@@ -82,6 +82,9 @@ def measure(job: Job, report: Callable[..., None], note: Callable[[str], None]) 
         )
         samples.save(job.samples, points)
         report("accuracy", done=1.0)
+        if session.partial_batches:  # the last inference may have been a part; accuracy is that of the whole batch
+            session.streams[0].enqueue()
+            session.streams[0].wait()
         found = accuracy.compare(source, feeds, session.outputs()) if backend.runs_models else None
     finally:
         session.close()

@@ -150,10 +150,11 @@ class Until:
 
 def run(servers: Sequence[Server], *, virtual: bool) -> None:
     """Step every server until none has anything left; raises what a step raised."""
+    if virtual:
+        _run_in_turn(servers)
+        return
     with _quiet_interpreter():
-        if virtual:
-            _run_in_turn(servers)
-        elif len(servers) == 1:
+        if len(servers) == 1:
             _run_alone(servers[0])
         else:
             _run_threads(servers)
@@ -162,10 +163,12 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
 def _run_in_turn(servers: Sequence[Server]) -> None:
     """The server whose virtual clock is furthest behind goes next: the order in which they become free."""
     going = list(servers)
-    while going:
+    while len(going) > 1:
         server = min(going, key=lambda item: item.stream.clock.now_ns())
         if not server.step():
             going.remove(server)
+    while going and going[0].step():
+        pass
 
 
 def _run_alone(server: Server) -> None:
