@@ -46,7 +46,7 @@ class Record:
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
         peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
-            interval, issue_lag_ms, verdict, reason}.
+            interval, issue_lag_ms, batching, verdict, reason}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips}; None without an SLO.
         accuracy: {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
         telemetry: GPU state over the measurement; None without a GPU.

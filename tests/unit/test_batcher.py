@@ -173,6 +173,22 @@ def test_threads_lose_none_and_serve_none_twice(seed, streams) -> None:
         assert len(set(queue.served_by[first : first + count])) == 1
 
 
+@pytest.mark.parametrize("gather", [None, 8])
+def test_a_request_costs_the_generator_far_less_than_a_fiftieth_of_a_millisecond(gather) -> None:
+    """50,000 requests/s from one process: 20 us each, here on a crowded machine; `make bench` has the real figure."""
+    costs = []
+    for _ in range(5):
+        due = [RealClock().now_ns()] * 10_000
+        queue = servers.Queue(due, UNBOUNDED)
+        crew = [servers.OpenServer(Null(), queue, 0)]
+        if gather:
+            queue = BatchQueue(due, UNBOUNDED, Rule(batch=gather, max_wait_ns=0))
+            crew = [BatchServer(Null(), queue, 0, partial=True)]
+        servers.run(crew, virtual=False)
+        costs.append((queue.done[-1] - queue.issued[0]) / len(due) / 1000)
+    assert min(costs) < 20
+
+
 GATHERED = LoadAxes(kind="poisson", warmup_s=0.1, min_s=1.0, min_requests=2000, batch_wait_ms=2.0, max_s=100.0)
 
 
