@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench-gpu lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu lint types layers check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -65,6 +65,9 @@ test-loadgen: install ## beside MLPerf LoadGen on one session, 3 to 9 minutes; w
 
 test-gpu: install ## the tests that need an NVIDIA GPU and TensorRT or TensorRT-RTX; -s shows the figures
 	SWEEP_REQUIRE=gpu $(BIN)/python -m pytest -m "" tests/gpu tests/contract $(ARGS)
+
+bench: install ## what the load generator itself costs: requests/s it sustains, how late it issues
+	$(BIN)/python tests/bench/generator.py $(ARGS)
 
 bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make bench-gpu ARGS="--json FILE"
 	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)

@@ -98,6 +98,9 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
     try:
         samples.save(job.samples, _drive(session, job, lambda name, done, of: report("measure", name, done / of)))
         report("accuracy", done=1.0)
+        if session.partial_batches and variant.load.batch_wait_ms is not None:
+            session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch
+            session.streams[0].wait()
         found = _accuracy(variant, backend, (source, typed), session, cache)
     finally:
         session.close()

@@ -49,7 +49,7 @@ class Record:
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
         peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
-            interval, issue_lag_ms, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
+            interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
         accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.

@@ -71,9 +71,9 @@ class OnnxRuntimeStream:
         for name, value in zip(names, first, strict=True):
             self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
             self._binding.bind_ortvalue_output(name, self._outputs[name])
-        self._run(self._binding)
         self._fed = (feeds, parts)  # the bindings point into these arrays
         self._parts = [self._binding, *(self._part(session, part) for part in parts)]
+        self._run(self._binding)  # last, so that the buffers hold the whole batch
 
     def _part(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Any:
         """A smaller batch, bound to the front of the full batch's output buffers; it has run once."""

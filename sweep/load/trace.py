@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 KIND = "trace"
 COLUMN = "arrival_s"
 _FEWEST = 2  # arrivals that have a rate
+_SHORTEST_S = 1e-6  # clocks count in ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,6 +143,8 @@ def axes(path: str | None, scale: float, timeout_s: float) -> JsonDict:
         raise LoadError(f"load.kind={KIND} needs load.trace, as in load.trace=arrivals.csv: arrival times in seconds")
     trace = read(path)
     span_s = trace.span_s / scale
+    if span_s < _SHORTEST_S:
+        raise LoadError(f"load.trace={path} is over in {span_s:g} s; give times in seconds that span {_SHORTEST_S:g} s")
     if span_s >= timeout_s:
         raise LoadError(
             f"load.trace={path} lasts {span_s:.0f} s, and a worker that is silent for timeout_s={timeout_s:g} is "

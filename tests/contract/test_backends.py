@@ -157,6 +157,36 @@ def test_streams_are_independent_and_give_the_same_outputs(backend: Backend, tmp
     session.close()
 
 
+def test_gathered_batches_run_and_what_became_of_partial_ones_is_realised(backend: Backend, tmp_path: Path) -> None:
+    require.gpu_for(backend.name)
+    load = dataclasses.replace(QUICK, batch_wait_ms=1.0)
+    asked = variant(backend, engine=EngineAxes(batch=4), session=SessionAxes(streams=2), load=load)
+    job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
+    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    assert found["realised"]["partial_batches"] in {"true size", "padded"}
+    closed, rung = samples.load(tmp_path / "s.npz")
+    assert (closed.batch, rung.batch, rung.gathers) == (4, 1, 4)
+    assert rung.ran_with is not None
+    assert set(rung.ran_with[rung.done_ns != samples.NEVER]) <= {1, 2, 3, 4}
+    assert np.all(rung.issued_ns >= rung.scheduled_ns)
+    assert np.all(np.diff(rung.issued_ns[rung.done_ns != samples.NEVER]) >= 0)
+    plain = measure.measure(dataclasses.replace(job, variant=variant(backend)), lambda *_, **__: None, lambda _: None)
+    assert "partial_batches" not in plain["realised"]
+
+
+def test_a_smaller_batch_is_run_where_the_session_says_so(backend: Backend, tmp_path: Path) -> None:
+    load = dataclasses.replace(QUICK, batch_wait_ms=1.0)
+    session = loaded(backend, variant(backend, engine=EngineAxes(batch=3), load=load), tmp_path)
+    stream = session.streams[0]
+    for size in (1, 2) if session.partial_batches else ():
+        stream.enqueue(size)
+        stream.wait()
+    stream.enqueue()
+    stream.wait()
+    assert {len(value) for value in session.outputs().values()} == ({3} if backend.runs_models else set())
+    session.close()
+
+
 @pytest.mark.parametrize(
     "backend", [name for name in registry.names() if registry.get(name).runs_models], indirect=True
 )

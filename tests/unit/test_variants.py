@@ -91,6 +91,9 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
         ({"backend__script__wake_us": -1.0}, "backend.script.wake_us=-1.0: "),
         ({"load__fractions": [0.5, 0.0]}, "load.fractions=0: must be above 0"),
         ({"load__kind": "poisson", "load__rates_ips": [100.0, -5.0]}, "load.rates_ips=-5: "),
+        ({"batch": 8, "batching__max_wait_ms": -1.0}, "batching.max_wait_ms=-1.0: must be 0 or more"),
+        ({"batch": 8, "batching__max_wait_ms": NAN}, "batching.max_wait_ms=nan: "),
+        ({"batch": 1, "batching__max_wait_ms": INF}, "batching.max_wait_ms=inf: "),
         ({"model__name": "resnet51"}, "resnet51"),
         ({"profile": "dynamic"}, "profile=dynamic: no such choice; there are: static, range"),
         ({"profile": "range", "range__least": 0}, "range=0..1..1: range.least, range.best and range.most must ascend"),
@@ -176,6 +179,19 @@ def test_what_a_kind_of_load_does_not_use_is_not_in_its_key() -> None:
     assert len({variant_key(variants.from_config(item)) for item in closed}) == 1
     curves = [config(load__fractions=rungs) for rungs in ([0.5, 0.7], [0.7, 0.5], [0.5])]
     assert len({variant_key(variants.from_config(item)) for item in curves}) == 2
+
+
+def test_batching_is_a_variant_that_shares_its_engine() -> None:
+    made = [variants.from_config(config(batch=8, batching__max_wait_ms=wait)) for wait in (None, 0.0, 2.0, 2.5)]
+    assert len({variant_key(item) for item in made}) == 4
+    assert len({engine_key(item) for item in made}) == 1
+    assert [item.label for item in made[1:]] == [f"tiny_cnn fp32 b8 s1 w{wait}ms" for wait in ("0", "2", "2.5")]
+
+
+@pytest.mark.parametrize("values", [{"batch": 1}, {"batch": 8, "load__kind": "closed"}])
+def test_where_there_is_nothing_to_gather_batching_is_no_axis(values) -> None:
+    plain, gathered = (config(**values, batching__max_wait_ms=wait) for wait in (None, 2.0))
+    assert variant_key(variants.from_config(plain)) == variant_key(variants.from_config(gathered))
 
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=8)
