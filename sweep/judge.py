@@ -102,7 +102,7 @@ def near(record: Record, fraction: float) -> JsonDict | None:
 
 
 def prediction_errors(record: Record) -> list[float]:
-    """|predicted / measured - 1| of the p99 of each rung below the knee: up to 90% of the peak, steady and not spoilt."""
+    """|predicted / measured - 1| of the p99 of each rung below the knee: up to 90% of the peak, verdict ``ok``."""
     peak = (record.peak or {}).get("ips") or 0.0
     counted = [item for item in record.points if item["verdict"] == "ok" and item["offered_ips"] <= _KNEE * peak]
     errors = [(item.get("prediction") or {}).get("error", {}).get("p99") for item in counted]
