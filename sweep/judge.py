@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sweep.axes import JsonDict
     from sweep.record import Record, Store
 
+_KNEE = 0.9  # of the peak, up to which a prediction is held to what was measured
 _NEAR = 0.1  # of the peak, that a rung may be off and still stand for a fraction
 
 
@@ -113,6 +114,14 @@ def near(record: Record, fraction: float) -> JsonDict | None:
     }
     nearest = min(offset, default=None)
     return offset[nearest] if nearest is not None and nearest <= _NEAR else None
+
+
+def prediction_errors(record: Record) -> list[float]:
+    """|predicted / measured - 1| of the p99 of each rung below the knee: up to 90% of the peak, verdict ``ok``."""
+    peak = (record.peak or {}).get("ips") or 0.0
+    counted = [item for item in record.points if item["verdict"] == "ok" and item["offered_ips"] <= _KNEE * peak]
+    errors = [(item.get("prediction") or {}).get("error", {}).get("p99") for item in counted]
+    return [abs(error) for error in errors if error is not None]
 
 
 def _shown(point: JsonDict) -> bool:

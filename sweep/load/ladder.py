@@ -45,7 +45,7 @@ def probes(session: Session, load: LoadAxes, closed: PointSamples, repeat: int) 
         once = closed_point(session, replace(short, depth=1), place)
         made.append(replace(once, kind=BUSY))
     keep = (made or [closed])[-1]
-    service_s = float(np.median((keep.done_ns - keep.issued_ns)[keep.measured])) / 1e9
+    service_s = float(np.mean((keep.done_ns - keep.issued_ns)[keep.measured])) / 1e9  # the mean: it must not queue
     rate = 1 / max(_CALM_GAP * service_s, 1e-9)
     calm = replace(short, kind="constant", min_requests=min(load.min_requests, _CALM_MOST), warmup_s=load.warmup_s / 4)
     calm = replace(calm, min_s=min(calm.min_s, _CALM_MOST / rate))

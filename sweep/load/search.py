@@ -224,7 +224,7 @@ def next_confirm(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: f
     if rate > high * _APART:  # what failed there contradicts the estimate: only what held is left
         rate = low
     rate = min([rate, high / _CLOSE, *(other / step for other in failed)])
-    confirmed = max((item.rate_ips for item in seen if confirms(item)), default=0.0)
+    confirmed = max((item.rate_ips for item in seen if confirms(item) and item.rate_ips < high), default=0.0)
     hopeless = rate < _LOWEST * shape.ceiling_ips or (rate > low and shape.share(rate) > 1 - shape.p)
     return None if hopeless or rate <= confirmed * _CLOSE else rate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.judge import carried_tail, joules, light, near
+from sweep.judge import carried_tail, joules, light, near, prediction_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,7 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
     _print_verdicts(console, records)
+    _print_prediction(console, records)
     console.print(f"\n[bold]{escape(found.text)}[/bold]", highlight=False, soft_wrap=True)
 
 
@@ -153,6 +155,14 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         console.print(
             f"Of {total} points: {counts} (~ in the table; each has its reason in its record).", highlight=False
         )
+
+
+def _print_prediction(console: Console, records: Sequence[Record]) -> None:
+    """How far the curves that were predicted from service times lay from those that were measured."""
+    errors = [error for record in records for error in prediction_errors(record)]
+    if errors:
+        text = f"Predicted from service times: p99 within {statistics.median(errors):.0%} of the measured (median of"
+        console.print(f"{text} {len(errors)} steady rungs up to 90% of the peak).", highlight=False, soft_wrap=True)
 
 
 def print_plan(
