@@ -4,6 +4,7 @@ What the engine computes in is read from the builder's own listing of its layers
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sweep import measure, models, variants
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.backends.tensorrt import inspector
 from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.cache import Cache
 from sweep.config import PrecisionConfig
@@ -49,8 +51,23 @@ def test_every_product_is_computed_in_the_asked_type(
     if precision.dtype == "fp8" and model in NO_FP8_STEM:
         expected = {"fp8": PRODUCTS[model] - 1, precision.rest or "fp32": 1}
     assert entry.info["precision"] == expected
+    if precision.rest is not None:
+        kept = json.loads((entry.path / inspector.FILE).read_text())
+        assert sums(kept) == {"Float"}, "an unscaled sum of quantised products overflows fp16"
     realised = {"contexts": 1, "cuda_graph": False, "precision": entry.info["precision"]}
     assert backend.mismatch(asked, realised) is None
+
+
+def sums(information: dict) -> set[str]:
+    """Types of what quantised products with a weight give: attention works on activations alone, in one kernel."""
+    quantised = {"Int8", "FP8"}
+    return {
+        tensor["Datatype"]
+        for layer in information["Layers"]
+        if layer["LayerType"] in {"gemm", "correlation"}
+        and quantised & {tensor["Datatype"] for tensor in layer["Inputs"]}
+        for tensor in layer["Outputs"]
+    }
 
 
 def shipped(name: str) -> Precision:
