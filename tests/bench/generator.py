@@ -55,6 +55,9 @@ class NullSession:
     realised: dict[str, object] = field(default_factory=dict)
     engine_facts: dict[str, object] = field(default_factory=dict)
 
+    def prepare(self, sizes) -> None:
+        """Nothing is to be made ready."""
+
 
 @dataclass(frozen=True)
 class Found:
