@@ -141,12 +141,15 @@ class Script:
         sample_us: added cost of each sample in the batch, microseconds.
         distribution: ``constant`` or ``exponential`` service times around that mean.
         raise_at: stage (build, load, measure) at which a scripted error is raised; None for none.
+        machine: file that holds a factor on all service times, read when a session is loaded: a machine whose
+            speed changes in the middle of a sweep. None for a steady one. Not in the key: a sweep cannot see it.
     """
 
     service_us: float = 100.0
     sample_us: float = 10.0
     distribution: str = "constant"
     raise_at: str | None = None
+    machine: str | None = field(default=None, metadata=NOT_IN_KEY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

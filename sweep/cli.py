@@ -62,7 +62,9 @@ def _task(asked: Asked) -> int:
     _say_backend(console, {config.backend.name for config in asked.configs})
     if first.plan:
         todo, _ = resume.left(made, settings)
-        table.print_plan(console, made, todo, plan.predicted_s(todo))
+        watched = settings.sentinel_every if made.sentinel else 0
+        runs = plan.sentinel_runs(len(passes(todo, settings.seed)), watched)
+        table.print_plan(console, made, todo, plan.predicted_s(todo, runs))
         return 0
     publishing = Publishing(first.tracking, settings)
     with folder_lock(settings):

@@ -59,6 +59,7 @@ class ScriptConfig:
     sample_us: float = _key(10.0, "simulated: added cost of each sample, us")
     distribution: str = _key("constant", "simulated: constant or exponential service times")
     raise_at: str | None = _key(None, "simulated: raise an error in build, load or measure")
+    machine: str | None = _key(None, "simulated: file with a factor on all service times, read at each load")
 
 
 @dataclass
@@ -132,13 +133,24 @@ class Config:
     seed: int = _key(0, "of inputs, arrivals and the order of passes")
     name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
     results: str = _key("results", "root of records, samples, cache and the default MLflow store")
+    sentinel_every: int = _key(8, "passes between two short runs of the first variant, which show drift; 0: none")
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
     timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
-UNMEASURED = ("plan", "force", "name", "results", "tracking", "slo", "timeout_s", "hydra")  # name no sweep
+UNMEASURED = (
+    "plan",
+    "force",
+    "name",
+    "results",
+    "tracking",
+    "slo",
+    "timeout_s",
+    "sentinel_every",
+    "hydra",
+)  # name no sweep
 
 
 def help_lines() -> list[str]:

@@ -27,6 +27,7 @@ class Settings:
         slo: {percentile name: limit in ms}, at most one entry.
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
+        sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Settings:
     slo: tuple[str, float] | None = None
     seed: int = 0
     timeout_s: float = 600.0
+    sentinel_every: int = 0
 
     @property
     def store(self) -> Store:

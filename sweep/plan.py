@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep import axes
+from sweep.axes import LoadAxes
 from sweep.backends import registry
 from sweep.backends.base import why_unsupported
 from sweep.load.curve import point_count
@@ -13,10 +16,11 @@ from sweep.load.curve import point_count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sweep.axes import LoadAxes, Variant
+    from sweep.axes import Variant
 
 _ENGINE_S = (0.5, 10.0)  # start of a worker, conversion and build of one engine, at least and at most
 _VARIANT_S = (0.1, 2.0)  # load, accuracy and record of one variant
+_SENTINEL = LoadAxes(kind="closed", warmup_s=0.3, min_s=0.5, min_requests=200, max_s=2.0)
 _CALM_POINTS = 3  # rungs that may need load.max_s to reach load.min_requests, on a slow model
 
 
@@ -62,6 +66,16 @@ class Plan:
             groups.setdefault(work.engine_key, []).append(work)
         return groups
 
+    @property
+    def sentinel(self) -> Work | None:
+        """The first variant that can run, under a short closed loop; None where there is nothing to compare."""
+        if len(self.runnable) <= 1:
+            return None
+        first = self.runnable[0]
+        load = dataclasses.replace(_SENTINEL, depth=first.variant.load.depth, seed=first.variant.load.seed)
+        variant = dataclasses.replace(first.variant, load=load)
+        return dataclasses.replace(first, variant=variant, key=axes.variant_key(variant))
+
 
 def make(variants: Iterable[Variant]) -> Plan:
     """Drop duplicates, group by engine, and find what cannot run here."""
@@ -80,8 +94,13 @@ def make(variants: Iterable[Variant]) -> Plan:
     return Plan(works=tuple(works), duplicates=tuple(duplicates))
 
 
-def predicted_s(works: Sequence[Work]) -> tuple[float, float]:
-    """Shortest and longest time that the work takes, in seconds, from its load axes alone.
+def sentinel_runs(passes: int, every: int) -> int:
+    """How often the sentinel runs: before the first pass, after each ``every`` of them, and after the last."""
+    return math.ceil(passes / every) + 1 if passes and every else 0
+
+
+def predicted_s(works: Sequence[Work], sentinels: int = 0) -> tuple[float, float]:
+    """Shortest and longest time that the work and ``sentinels`` runs of the sentinel take, s, from load axes alone.
 
     The shortest has every point reach its minimum count within ``load.min_s``; the longest has the slow
     rungs run to ``load.max_s``. Simulated work takes no real time beyond its fixed costs.
@@ -95,7 +114,11 @@ def predicted_s(works: Sequence[Work]) -> tuple[float, float]:
             shortest, longest = _load_s(work.variant.load)
             low += shortest
             high += longest
-    return low, high
+    if not sentinels:
+        return low, high
+    real = any(work.variant.backend != "simulated" for work in works)
+    shortest, longest = _load_s(_SENTINEL) if real else (0.0, 0.0)
+    return low + sentinels * (_VARIANT_S[0] + shortest), high + sentinels * (_ENGINE_S[0] + _VARIANT_S[1] + longest)
 
 
 def _load_s(load: LoadAxes) -> tuple[float, float]:

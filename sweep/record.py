@@ -4,6 +4,7 @@ Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration):
 
     results/<sweep>/records/<key>.json
     results/<sweep>/samples/<key>.npz
+    results/<sweep>/sentinel/<number>-<key>.npz
 """
 
 from __future__ import annotations
@@ -44,12 +45,14 @@ class Record:
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
         engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
-        peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
+        peak: closed loop: {ips, interval, batches, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, verdict, reason}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips}; None without an SLO.
         accuracy: {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
         telemetry: GPU state over the measurement; None without a GPU.
+        drift: whether the machine stayed the same: {verdict, reason, sentinel_key, stretches, before, after};
+            None where no sentinel ran.
         error: {stage, kind, message, stderr_tail}; None when the status is ok.
     """
 
@@ -68,6 +71,7 @@ class Record:
     slo: JsonDict | None = None
     accuracy: JsonDict | None = None
     telemetry: JsonDict | None = None
+    drift: JsonDict | None = None
     error: JsonDict | None = None
 
 
@@ -91,8 +95,15 @@ class Store:
 
     def write(self, record: Record) -> None:
         """Put the record on disk: whole or not at all, and there to stay once this returns."""
-        text = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n"
-        write_atomic(self.record_path(record.key), text.encode())
+        write_atomic(self.record_path(record.key), encoded(record))
+
+    def sentinel_path(self, number: int, key: str) -> Path:
+        """Where the samples of the sentinel's run ``number`` lie; ``key`` is that of its variant."""
+        return self.root / "sentinel" / f"{number:04d}-{key}.npz"
+
+    def sentinel_paths(self) -> list[Path]:
+        """The sentinel's runs, oldest first."""
+        return sorted((self.root / "sentinel").glob("*.npz"))
 
     def read(self, key: str) -> Record:
         """The record of ``key``.
@@ -113,6 +124,11 @@ class Store:
                 yield self.read(key)
             except RecordError:
                 continue
+
+
+def encoded(record: Record) -> bytes:
+    """The record as it stands on disk."""
+    return (json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n").encode()
 
 
 def read(path: Path) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import json
 import random
@@ -14,6 +15,7 @@ from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.pool import Outcome, Worker
 from sweep.record import Record
+from sweep.sentinel import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,9 @@ class Run:
         self._worker: Worker | None = None
         self._engine: str | None = None
         self._started: dict[str, tuple[str, float]] = {}
+        self._watch = Watch(plan, settings, self._ask_sentinel)
+        self._stretches: dict[tuple[str, int], int | None] = {}
+        self._waiting: list[str] = []
 
     def execute(self, todo: Sequence[Work]) -> None:
         """Measure ``todo``; a variant that ends badly does not stop the others."""
@@ -55,10 +60,32 @@ class Run:
         dropped: set[str] = set()
         try:
             for work, repeat in passes(todo, self._settings.seed):
-                if work.key not in dropped and not self._pass(work, repeat):
+                if work.key in dropped:
+                    continue
+                if self._watch.due():
+                    self._run_sentinel()
+                if not self._pass(work, repeat):
                     dropped.add(work.key)
+            if todo:
+                self._run_sentinel()
         finally:
             self._leave_group(at_once=True)
+        self._settle([work.key for work in self._plan.works])
+
+    def _run_sentinel(self) -> None:
+        interrupts.raise_if_arrived()
+        problem = self._watch.run()
+        if problem:
+            self._leave_group(at_once=True)
+            self._display.note(problem)
+        self._settle(self._waiting)
+
+    def _settle(self, keys: Sequence[str]) -> None:
+        """Judge drift anew, now that a stretch has its end; records that wait for that are finished."""
+        waiting, self._waiting = self._waiting, []
+        for made in self._watch.settled(keys):
+            if made.key in waiting:
+                self._finished(made)
 
     def _pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; False if the variant is over because of it."""
@@ -68,6 +95,7 @@ class Run:
         if repeat == 0:
             self._clear_parts(work)
             self._started[work.key] = (_utc_now(), 0.0)
+        self._stretches[work.key, repeat] = self._watch.stretch
         outcome = self._ask(work, repeat)
         began, spent = self._started[work.key]
         self._started[work.key] = (began, spent + time.perf_counter() - start)
@@ -84,7 +112,6 @@ class Run:
         return True
 
     def _ask(self, work: Work, repeat: int) -> Outcome:
-        worker = self._worker_for(work)
         job = {
             "variant": plain.to_plain(work.variant),
             "repeat": repeat,
@@ -92,7 +119,18 @@ class Run:
             "cache": str(self._settings.cache),
             "samples": str(self._part(work, repeat)),
         }
-        return worker.run(job, self._on_event, self._settings.timeout_s)
+        return self._worker_for(work).run(job, self._on_event, self._settings.timeout_s)
+
+    def _ask_sentinel(self, work: Work, start: int, path: Path) -> Outcome:
+        job = {
+            "variant": plain.to_plain(work.variant),
+            "repeat": start,
+            "rates_ips": None,
+            "cache": str(self._settings.cache),
+            "samples": str(path),
+            "accuracy": False,
+        }
+        return self._worker_for(work).run(job, lambda _event: None, self._settings.timeout_s)
 
     def _worker_for(self, work: Work) -> Worker:
         """The group's worker, started if this work belongs to another group than the last."""
@@ -132,7 +170,9 @@ class Run:
     def _assemble(self, work: Work, outcome: Outcome) -> None:
         """Samples of all passes into one file, then the record that is made of them."""
         points = [
-            point for repeat in range(work.variant.load.repeats) for point in samples.load(self._part(work, repeat))
+            dataclasses.replace(point, stretch=self._stretches[work.key, repeat])
+            for repeat in range(work.variant.load.repeats)
+            for point in samples.load(self._part(work, repeat))
         ]
         samples.save(self._settings.store.samples_path(work.key), points)
         self._write(self._record(work, outcome, points))
@@ -158,7 +198,8 @@ class Run:
             accuracy=result.get("accuracy"),
             error=error,
         )
-        return judge.summarised(made, points, self._settings.slo)
+        judged = judge.summarised(made, points, self._settings.slo)
+        return self._watch.judged(judged, samples.stretches(points))
 
     def _unsupported(self, work: Work) -> Record:
         """The record of a variant that cannot run here; the one on disk if it says the same."""
@@ -182,7 +223,10 @@ class Run:
     def _write(self, made: Record) -> None:
         self._settings.store.write(made)
         self._display.finished(made)
-        self._finished(made)
+        if self._watch.on:
+            self._waiting.append(made.key)
+        else:
+            self._finished(made)
 
 
 def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:

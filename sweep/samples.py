@@ -49,6 +49,7 @@ class PointSamples:
         slot_free: a stream was waiting for this request when it was due.
         warmup: before the measured window.
         stream: stream that served it.
+        stretch: number of the sentinel's run before this pass; None where no sentinel runs.
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
@@ -67,6 +68,7 @@ class PointSamples:
     slot_free: Bools
     warmup: Bools
     stream: NDArray[np.int16]
+    stretch: int | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
@@ -113,6 +115,11 @@ def load(path: Path) -> list[PointSamples]:
             ]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
+
+
+def stretches(points: list[PointSamples]) -> list[int | None]:
+    """Number of the sentinel's run before each pass, by pass."""
+    return list({point.repeat: point.stretch for point in points}.values())
 
 
 def _head_fields() -> tuple[str, ...]:

@@ -79,6 +79,7 @@ def from_config(config: Config) -> Variant:
 def settings(config: Config, words: Sequence[str]) -> Settings:
     """Where and how the sweep runs; its name is made from ``words`` when none is given."""
     _above_zero(timeout_s=config.timeout_s)
+    _at_least(0, sentinel_every=config.sentinel_every)
     name = config.name if config.name is not None else slug(words)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
@@ -89,6 +90,7 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         slo=slo(config.slo),
         seed=config.seed,
         timeout_s=config.timeout_s,
+        sentinel_every=config.sentinel_every,
     )
 
 
@@ -219,6 +221,7 @@ def _script(config: BackendConfig) -> Script | None:
         sample_us=script.sample_us,
         distribution=script.distribution,
         raise_at=script.raise_at,
+        machine=script.machine,
     )
 
 

@@ -54,6 +54,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             rates_ips=message["rates_ips"],
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
+            accuracy=message.get("accuracy", True),
         )
         result = measure(job, report, lambda text: send("note", text=text))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from sweep.errors import BuildError, LoadError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from sweep.axes import JsonDict, Variant
 
@@ -33,7 +33,7 @@ class SimulatedStream:
 
     def __init__(self, script: Script, batch: int, seed: int) -> None:
         self.clock = VirtualClock()
-        self._mean_ns = (script.service_us + script.sample_us * batch) * 1000
+        self._mean_ns = (script.service_us + script.sample_us * batch) * 1000 * _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
         self._rng = np.random.default_rng([seed, 7])
@@ -59,6 +59,16 @@ class SimulatedStream:
         if not self._drawn:
             self._drawn.extend(self._rng.exponential(self._mean_ns, _DRAWN_AT_ONCE).astype(np.int64).tolist())
         return self._drawn.popleft()
+
+
+def _slowness(machine: str | None) -> float:
+    """The factor in the file ``machine``; 1 without one."""
+    if machine is None:
+        return 1.0
+    try:
+        return float(Path(machine).read_text())
+    except (OSError, ValueError) as error:
+        raise SessionError(f"backend.script.machine={machine}: no factor can be read from it ({error})") from error
 
 
 class SimulatedSession:
