@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish doctor test test-gpu lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish doctor test test-gpu bench-stats lint types layers check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -59,6 +59,9 @@ test: install ## the tests; none needs a GPU
 
 test-gpu: install ## the tests that need an NVIDIA GPU and TensorRT or TensorRT-RTX; -s shows the figures
 	SWEEP_REQUIRE=gpu $(BIN)/python -m pytest -m "" tests/gpu tests/contract $(ARGS)
+
+bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/statistics.md
+	PYTHONPATH=. $(BIN)/python tests/statistics/study.py $(ARGS)
 
 lint: install ## ruff, all rules
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep import intervals, samples, stats, summary
+from sweep import intervals, samples, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sweep.axes import JsonDict
     from sweep.record import Store
+    from sweep.samples import PointSamples
 
 FLOOR = 0.02  # a sentinel that moved by less is no drift: its own starts differ by that (docs/decisions/0015)
 
@@ -48,14 +49,18 @@ def levels(store: Store) -> dict[int, Level]:
 def level(path: Path) -> Level | None:
     """What the sentinel run at ``path`` found; None if it is damaged or nothing was completed in it."""
     try:
-        run = samples.load(path)
+        return level_of(samples.load(path), path.stem.partition("-")[2])
     except RecordError:
         return None
-    said = summary.closed_summary(run)
-    interval = (*said["interval"], said["batches"]) if said["interval"] else None
+
+
+def level_of(run: Sequence[PointSamples], key: str) -> Level | None:
+    """What one sentinel run found; None where nothing was completed in it."""
+    said = summary.closed_rate(run)
     if said["ips"] is None:
         return None
-    return Level(key=path.stem.partition("-")[2], start=run[0].repeat, ips=said["ips"], interval=interval)
+    interval = (*said["interval"], said["batches"]) if said["interval"] else None
+    return Level(key=key, start=run[0].repeat, ips=said["ips"], interval=interval)
 
 
 def judged(stretches: Sequence[int | None], known: Mapping[int, Level]) -> JsonDict | None:
@@ -68,7 +73,7 @@ def judged(stretches: Sequence[int | None], known: Mapping[int, Level]) -> JsonD
     Returns:
         {verdict, reason, sentinel_key, stretches, before, after}, the last two the sentinel's samples/s at both ends
         of the stretch that moved most. ``drifted`` where an end of a stretch differs from the sweep's median sentinel
-        by over 2% and, at 5% for the whole sweep, by more than chance; ``unknown`` while an end is missing; else
+        by over 2% and, at 3% for the whole sweep, by more than chance; ``unknown`` while an end is missing; else
         ``steady``. None where no sentinel ran.
     """
     held = sorted({stretch for stretch in stretches if stretch is not None and stretch in known})
@@ -108,7 +113,7 @@ def _moved(level: Level, usual: Level) -> float:
 
 
 def _reason(ends: Sequence[Level], usual: Level, known: Mapping[int, Level]) -> str | None:
-    risk = (1 - stats.INTERVAL) / max(sum(level.key == usual.key for level in known.values()) - 1, 1)
+    risk = intervals.RISK / max(sum(level.key == usual.key for level in known.values()) - 1, 1)
     odd = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
     if not odd:
         return None

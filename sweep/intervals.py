@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BATCHES = 10  # of a pass, where passes are too few to be the batches
 PASSES_AS_BATCHES = 3  # from here on the spread between passes is measured, and is the interval
+RISK = 0.03  # nominal, so that equal ones are called different in at most 5% where batches still correlate
 _LEAST_EFFECTIVE = 60  # below it even a median's interval covers too little (docs/statistics.md)
 _LEAST_INFLATION = 0.1  # ten batches that agree by chance prove no more than this
 _OVER = 5  # of the binomial bound where latencies are correlated
@@ -174,7 +175,7 @@ def _log_rates(times: Floats, batches: int) -> Floats:
         return np.asarray(np.log(np.diff(edges) / np.diff(times[edges])))
 
 
-def apart(first: tuple[float, float, int], second: tuple[float, float, int], risk: float = 1 - INTERVAL) -> bool:
+def apart(first: tuple[float, float, int], second: tuple[float, float, int], risk: float = RISK) -> bool:
     """Whether two throughputs differ, by Welch's test of the logarithm of their ratio at ``risk``, two-sided.
 
     Args:
@@ -188,6 +189,18 @@ def apart(first: tuple[float, float, int], second: tuple[float, float, int], ris
         return centre != other
     joint = variance**2 / (error**4 / freedom + other_error**4 / other_freedom)
     return bool(abs(centre - other) > special.stdtrit(joint, 1 - risk / 2) * math.sqrt(variance))
+
+
+def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = RISK) -> bool:
+    """Whether two throughputs differ, by Student's test of the logarithm of their ratio, pass by pass.
+
+    For passes that were interleaved: what the machine did in a round, it did to both.
+    """
+    logs = np.log(np.asarray(first) / np.asarray(second))
+    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    if error == 0:
+        return bool(logs.mean() != 0)
+    return bool(abs(logs.mean()) > special.stdtrit(len(logs) - 1, 1 - risk / 2) * error)
 
 
 def _log_mean(interval: tuple[float, float, int]) -> tuple[float, float, int]:

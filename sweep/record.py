@@ -45,7 +45,7 @@ class Record:
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
         engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
-        peak: closed loop: {ips, interval, batches, requests, latency_ms, gpu_ms, verdict}.
+        peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, verdict, reason}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips}; None without an SLO.

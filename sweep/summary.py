@@ -51,24 +51,28 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """The record's ``peak`` from the closed-loop samples of every pass, pooled.
 
     Returns:
-        {ips, interval, batches, requests, latency_ms, gpu_ms, verdict, reason}; interval is the 95% interval of
-        the throughput from that many batch means (``intervals.rate_interval``); gpu_ms is None where no device
-        timed itself.
+        {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict, reason}; interval is the 95%
+        interval of the throughput from that many batch means (``intervals.rate_interval``); gpu_ms is None where no
+        device timed itself.
     """
-    ips = _mean([window_ips(samples) for samples in passes])
-    interval, batches = intervals.rate_interval(ips or 0.0, [_completions(samples) for samples in passes])
     latency = np.concatenate([samples.latency_ms for samples in passes])
     verdict, reason = closed_verdict(passes)
     return {
-        "ips": ips,
-        "interval": interval,
-        "batches": batches,
+        **closed_rate(passes),
         "requests": len(latency),
         "latency_ms": stats.latency_summary(latency),
         "gpu_ms": _gpu_ms(passes),
         "verdict": verdict,
         "reason": reason,
     }
+
+
+def closed_rate(passes: Sequence[PointSamples]) -> JsonDict:
+    """{ips, interval, batches, passes_ips}: the throughput of the closed loop, and of each pass."""
+    each = [window_ips(samples) for samples in passes]
+    ips = _mean(each)
+    interval, batches = intervals.rate_interval(ips or 0.0, [_completions(samples) for samples in passes])
+    return {"ips": ips, "interval": interval, "batches": batches, "passes_ips": each}
 
 
 def _gpu_ms(passes: Sequence[PointSamples]) -> JsonDict | None:

@@ -6,8 +6,8 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep import intervals, stats
-from sweep.judge import carried_tail, near
+from sweep import intervals
+from sweep.judge import carried_tail, drifted, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +60,6 @@ def answer(records: Sequence[Record], slo: tuple[str, float] | None) -> Answer:
     return Answer(best=best.record, tied=tied, text=text + _drift_text(ok))
 
 
-def drifted(record: Record) -> bool:
-    """Whether the machine changed while the variant was measured."""
-    return record.drift is not None and record.drift["verdict"] == "drifted"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
     """A record's figure with its interval, samples/s.
@@ -109,22 +104,27 @@ def _brackets_meet(best: Ranked, other: Ranked) -> bool:
 
 
 def _alike(ranked: int, best: Ranked, other: Ranked) -> bool:
-    """Whether two peaks are not told apart: by less than chance explains, or than one start differs from the next.
+    """Whether two peaks are not told apart (docs/decisions/0014).
 
-    Welch's test of their ratio, at 5% for the whole sweep: Bonferroni over every pair of the ``ranked`` variants, for
-    the best of them was picked (docs/decisions/0014).
+    At 3% for the whole sweep: Bonferroni over every pair of the ``ranked`` variants, since the best was picked. With
+    three or more interleaved passes by the ratio pass by pass; with fewer by Welch's test, and never by less than
+    one start of a variant differs from its next, which so few passes cannot see.
     """
     if best.batches is None or other.batches is None:
         return True
-    if min(_passes(best), _passes(other)) < intervals.PASSES_AS_BATCHES and best.value <= other.value * (1 + _STARTS):
+    risk = intervals.RISK / max(ranked * (ranked - 1) / 2, 1)
+    passes, others = _passes(best), _passes(other)
+    if len(passes) == len(others) >= intervals.PASSES_AS_BATCHES:
+        return not intervals.paired_apart(passes, others, risk)
+    if best.value <= other.value * (1 + _STARTS):
         return True
-    risk = (1 - stats.INTERVAL) / max(ranked * (ranked - 1) / 2, 1)
     return not intervals.apart((best.low, best.high, best.batches), (other.low, other.high, other.batches), risk)
 
 
-def _passes(item: Ranked) -> int:
-    passes: int = item.record.variant.get("repeats", 1)
-    return passes
+def _passes(item: Ranked) -> list[float]:
+    """Throughput of each pass; empty where the record does not say, or one had none."""
+    known = (item.record.peak or {}).get("passes_ips") or []
+    return known if all(known) else []
 
 
 def _drift_text(ok: Sequence[Record]) -> str:
@@ -134,7 +134,7 @@ def _drift_text(ok: Sequence[Record]) -> str:
     if len(odd) == len(ok):
         return " The machine drifted while all of them were measured: measure again (force=true)."
     names = ", ".join(record.variant["label"] for record in odd)
-    return f" Not ranked, since the machine drifted while they were measured (force=true measures again): {names}."
+    return f" Not ranked, since the machine drifted while they were measured (force=true): {names}."
 
 
 def _peak_text(best: Ranked) -> str:
