@@ -51,6 +51,7 @@ class Run:
         self._watch = Watch(plan, settings, self._ask_sentinel)
         self._stretches: dict[tuple[str, int], int | None] = {}
         self._waiting: list[str] = []
+        self._built_ahead: str | None = None  # engine that the sentinel built for the first variant
 
     def execute(self, todo: Sequence[Work]) -> None:
         """Measure ``todo``; a variant that ends badly does not stop the others."""
@@ -130,7 +131,10 @@ class Run:
             "samples": str(path),
             "accuracy": False,
         }
-        return self._worker_for(work).run(job, lambda _event: None, self._settings.timeout_s)
+        outcome = self._worker_for(work).run(job, lambda _event: None, self._settings.timeout_s)
+        if outcome.result and not outcome.result["engine"]["cached"]:
+            self._built_ahead = outcome.result["engine"]["key"]
+        return outcome
 
     def _worker_for(self, work: Work) -> Worker:
         """The group's worker, started if this work belongs to another group than the last."""
@@ -193,13 +197,20 @@ class Run:
             wall_s=wall_s,
             variant=axes.flat(work.variant),
             facts=facts.of(registry.get(work.variant.backend)),
-            engine=result.get("engine"),
+            engine=self._engine_facts(result.get("engine")),
             realised=result.get("realised"),
             accuracy=result.get("accuracy"),
             error=error,
         )
         judged = judge.summarised(made, points, self._settings.slo)
         return self._watch.judged(judged, samples.stretches(points))
+
+    def _engine_facts(self, engine: JsonDict | None) -> JsonDict | None:
+        """The record's ``engine``; one that the sentinel built was built for the first variant that uses it."""
+        if engine is None or engine["key"] != self._built_ahead:
+            return engine
+        self._built_ahead = None
+        return {**engine, "cached": False}
 
     def _unsupported(self, work: Work) -> Record:
         """The record of a variant that cannot run here; the one on disk if it says the same."""

@@ -241,7 +241,7 @@ def drift_calls(sweeps, *, cv, sentinels, slower=1.0, count=1000, seed=19):
     rng = np.random.default_rng([seed, sentinels, round(1000 * cv)])
     odd = 0
     for _ in range(sweeps):
-        factors = [slower if 3 * number >= 2 * sentinels else 1.0 for number in range(sentinels)]
+        factors = [slower if number >= math.ceil(2 * (sentinels - 1) / 3) else 1.0 for number in range(sentinels)]
         runs = [peak_of([closed_loops(rng, 1, count, cv=cv, slower=factor)[0]]) for factor in factors]
         levels = {
             number: drift.Level(key="k", start=0, ips=run["ips"], interval=(*run["interval"], run["batches"]))
