@@ -28,7 +28,8 @@ class Level:
     """What one sentinel run found.
 
     Attributes:
-        key: of the sentinel's variant; levels of different keys are not compared.
+        key: of the sentinel's variant, with -1, -2 and so on once force=true measured anew; levels of different keys
+            are not compared.
         start: which start of the sweep ran it, from 0.
         ips: its throughput, samples/s.
         interval: (low, high, batches) of that, as ``intervals.apart`` takes it; None if it has none.

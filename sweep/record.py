@@ -98,7 +98,7 @@ class Store:
         write_atomic(self.record_path(record.key), encoded(record))
 
     def sentinel_path(self, number: int, key: str) -> Path:
-        """Where the samples of the sentinel's run ``number`` lie; ``key`` is that of its variant."""
+        """Where the samples of the sentinel's run ``number`` lie; ``key`` is ``Level.key``."""
         return self.root / "sentinel" / f"{number:04d}-{key}.npz"
 
     def sentinel_paths(self) -> list[Path]:

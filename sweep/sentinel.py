@@ -36,8 +36,10 @@ class Watch:
         self._store = settings.store
         self._ask = ask
         self._levels = drift.levels(self._store)
-        known = [int(path.stem.partition("-")[0]) for path in self._store.sentinel_paths()]
-        self._next = max(known, default=-1) + 1
+        known = [path.stem.split("-") for path in self._store.sentinel_paths()]
+        self._next = max((int(number) for number, *_ in known), default=-1) + 1
+        anew = max((int(rest[0]) for _, _, *rest in known if rest), default=0) + bool(known and settings.force)
+        self._anew = f"-{anew}" if anew else ""  # what is measured anew is not held against what it replaces
         self._start = max((level.start for level in self._levels.values()), default=-1) + 1
         self._passes = 0
         self.stretch: int | None = None
@@ -56,7 +58,7 @@ class Watch:
         """Run it, if there is one; why it failed, which ends it for this sweep, or None."""
         if self._work is None:
             return None
-        path = self._store.sentinel_path(self._next, self._work.key)
+        path = self._store.sentinel_path(self._next, self._work.key + self._anew)
         outcome = self._ask(self._work, self._start, path)
         level = drift.level(path) if outcome.status == "ok" else None
         if level is None:

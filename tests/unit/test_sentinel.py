@@ -59,9 +59,9 @@ def variants(machine, count=VARIANTS, distribution="exponential", **changes):
     ]
 
 
-def swept(tmp_path, asked, screen, every=2):
+def swept(tmp_path, asked, screen, every=2, **changes):
     made = plan.make(asked)
-    settings = Settings(name="s", results=tmp_path / "results", sentinel_every=every)
+    settings = Settings(name="s", results=tmp_path / "results", sentinel_every=every, **changes)
     told = []
     Run(made, settings, screen, told.append).execute(made.runnable)
     return [settings.store.read(work.key) for work in made.works], told, settings
@@ -129,3 +129,15 @@ def test_a_later_start_goes_on_counting_and_compares_with_the_first(tmp_path, ma
     assert [record.drift["verdict"] for record in first] == ["steady"] * 6
     assert [record.drift["verdict"] for record in later] == ["steady"] * 6 + ["drifted"] * 2
     assert [json.loads(path.stem[:4].lstrip("0") or "0") for path in settings.store.sentinel_paths()] == list(range(6))
+
+
+def test_what_is_forced_anew_is_not_held_against_what_it_replaces(tmp_path, machine) -> None:
+    asked = variants(machine, 3)
+    first, _, _ = swept(tmp_path, asked, Screen(machine))
+    machine.write_text("1.5")
+    second, _, settings = swept(tmp_path, asked, Screen(machine), force=True)
+    third, _, _ = swept(tmp_path, asked, Screen(machine))
+    assert [record.drift["verdict"] for record in (*first, *second, *third)] == ["steady"] * 9
+    keys = [record.drift["sentinel_key"] for record in (first[0], second[0], third[0])]
+    assert keys == [keys[0], f"{keys[0]}-1", f"{keys[0]}-1"]
+    assert len(settings.store.sentinel_paths()) == 9
