@@ -35,7 +35,7 @@ class Found:
 
     Attributes:
         path: its file.
-        state: same, differs, rewritten, unmeasured (it never had samples) or unreadable.
+        state: same, differs, rewritten, unmeasured (it never had samples), unsampled (they are gone) or unreadable.
         detail: which fields differ, or why it cannot be recomputed.
     """
 
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     found = list(recomputed(Path(words[0]), write="write=true" in arguments))
     for item in found:
-        if item.state not in {"same", "unmeasured"}:
+        if item.state in {"differs", "rewritten", "unreadable"}:
             sys.stdout.write(f"{item.state:<10} {item.path}: {item.detail}\n")
     counts = Counter(item.state for item in found)
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no records"
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     if not counts["same"] + counts["differs"] + counts["rewritten"]:
         sys.stderr.write(f"restat: nothing in {words[0]} could be recomputed: it needs records/ with samples/ beside\n")
         return 2
-    return 1 if counts["differs"] + counts["unreadable"] else 0
+    return 1 if counts["differs"] + counts["unreadable"] + counts["unsampled"] else 0
 
 
 def recomputed(root: Path, *, write: bool) -> Iterator[Found]:
@@ -78,6 +78,8 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
         made = store.read(key)
         if made.status not in _MEASURED:
             return Found(path=path, state="unmeasured")
+        if not store.samples_path(key).exists():
+            return Found(path=path, state="unsampled")
         again = resummed(made, samples.load(store.samples_path(key)), levels)
     except RecordError as error:
         return Found(path=path, state="unreadable", detail=str(error))

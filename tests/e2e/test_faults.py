@@ -109,7 +109,7 @@ def test_an_interrupt_at_any_moment_ends_with_130(cli: Cli, delay_s: float) -> N
 
 
 def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> None:
-    process = cli.start(*FOUR, "timeout_s=4")
+    process = cli.start(*FOUR, "timeout_s=4", "sentinel_every=0")
     wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
     child = worker_of(process)
     assert child
@@ -118,6 +118,18 @@ def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> Non
     assert process.returncode == 1, output
     assert sorted(record.status for record in cli.records()) == ["ok", "ok", "ok", "timeout"]
     assert not child.is_running() or child.status() == "zombie"
+
+
+def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None:
+    process = cli.start(*FOUR, "timeout_s=4")
+    wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
+    child = worker_of(process)
+    assert child
+    child.suspend()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "the sentinel ended as timeout" in output
+    assert [(record.status, record.drift) for record in cli.records()] == [("ok", None)] * 4
 
 
 def test_a_truncated_record_is_said_and_measured_again(cli: Cli) -> None:

@@ -101,6 +101,12 @@ def test_what_was_never_measured_is_counted_and_no_difference(tmp_path, capsys) 
     assert said(capsys, tmp_path) == (0, f"{tmp_path}: 1 same, 1 unmeasured\n")
 
 
+def test_samples_that_are_gone_are_counted(tmp_path, capsys) -> None:
+    kept(tmp_path, "a").samples_path("a").unlink()
+    kept(tmp_path, "b")
+    assert said(capsys, tmp_path) == (1, f"{tmp_path}: 1 same, 1 unsampled\n")
+
+
 @pytest.mark.parametrize("spoil", ["samples", "record"])
 def test_what_cannot_be_read_is_an_error_beside_what_can(tmp_path, capsys, spoil) -> None:
     store = kept(tmp_path, "a")
