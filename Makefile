@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish doctor test test-gpu bench-stats lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu bench-stats lint types layers check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,14 +51,26 @@ ui: install ## MLflow's pages over the records published to results/, at http://
 publish: install ## send every record in results/ to MLflow; twice changes nothing
 	$(BIN)/python -m sweep.tracking $(RESULTS) $(ARGS)
 
+cache: install ## models, ONNX and engines on disk: make cache ARGS="prune --to-gib 5" makes room
+	$(BIN)/python -m sweep.cache $(RESULTS) $(ARGS)
+
 doctor: install ## what this machine can do, and the command for what is missing
 	$(BIN)/python -m sweep.doctor
 
 test: install ## the tests; none needs a GPU
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not gpu and not loadgen" $(ARGS)
+
+test-loadgen: install ## beside MLPerf LoadGen on one session, 3 to 9 minutes; wants a calm machine, and fails without one
+	SWEEP_REQUIRE=loadgen,calm $(BIN)/python -m pytest -m loadgen -s tests/loadgen $(ARGS)
 
 test-gpu: install ## the tests that need an NVIDIA GPU and TensorRT or TensorRT-RTX; -s shows the figures
 	SWEEP_REQUIRE=gpu $(BIN)/python -m pytest -m "" tests/gpu tests/contract $(ARGS)
+
+bench: install ## what the load generator itself costs: requests/s it sustains, how late it issues
+	$(BIN)/python tests/bench/generator.py $(ARGS)
+
+bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make bench-gpu ARGS="--json FILE"
+	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)
 
 bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/statistics.md
 	PYTHONPATH=. $(BIN)/python tests/statistics/study.py $(ARGS)

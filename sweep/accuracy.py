@@ -14,30 +14,45 @@ if TYPE_CHECKING:
     from sweep.axes import JsonDict
 
 _TRUE_FP32_DB = 75.0
+_LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 
 
-def compare(reference_onnx: Path, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> JsonDict:
+def compare(
+    reference_onnx: Path, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], note: str | None = None
+) -> JsonDict:
+    """The record's ``accuracy`` of ``outputs``, against a run of the fp32 graph; see ``against``."""
+    return against(run(reference_onnx, feeds), outputs, note)
+
+
+def against(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], note: str | None = None) -> JsonDict:
     """The record's ``accuracy``, over all float outputs.
 
     Args:
-        reference_onnx: the fp32 graph.
-        feeds: the inputs that were timed.
+        expected: what the fp32 graph gives for the inputs that were timed.
         outputs: what the timed session gave for them.
+        note: what a reader of the figures should know.
 
     Returns:
-        {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}. ``sqnr_db`` is
+        {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}. ``sqnr_db`` is
         10 log10(|r|^2 / |r - y|^2), None when the two are equal; ``top1_agreement`` is the share of samples with
         the same arg max, None where no output has the shape (batch, classes).
     """
+    return {"reference": "onnxruntime fp32, same inputs", "note": note, **errors(expected, outputs)}
+
+
+def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a graph on onnxruntime's CPU provider; Q/DQ pairs as they stand, since it fuses fp8 ones wrongly."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(str(reference_onnx), options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(
+        str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
+    )
     names = [item.name for item in session.get_outputs()]
-    expected = dict(zip(names, session.run(names, dict(feeds)), strict=True))
-    return {"reference": "onnxruntime fp32, same inputs", **errors(expected, outputs)}
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
 def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> JsonDict:
@@ -65,8 +80,14 @@ def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) 
     }
 
 
-def contradicts(dtype: str, found: JsonDict | None) -> str | None:
+def contradicts(dtype: str, found: JsonDict | None, least_db: float | None = None) -> str | None:
     """Why the outputs of the timed session cannot be those of what was asked; None if they can.
+
+    Args:
+        dtype: of the recipe.
+        found: the record's ``accuracy``; None where no model ran.
+        least_db: least SQNR of an engine that is right; None for the type's own, which lies well below every engine
+            that was right and above those that were wrong (docs/precision.md).
 
     TF32 keeps 10 bits of mantissa where fp32 keeps 23. Measured on an H200 over the networks built here: 40 to 70 dB
     with the one, 78 to 106 with the other, so 75 dB tells them apart.
@@ -79,6 +100,12 @@ def contradicts(dtype: str, found: JsonDict | None) -> str | None:
         return (
             f"asked for fp32, but the outputs are only {found['sqnr_db']:.0f} dB from the reference, as TF32's are; "
             "precision=tf32 is the label for that"
+        )
+    least = _LEAST_DB.get(dtype, 0.0) if least_db is None else least_db
+    if found["sqnr_db"] is not None and found["sqnr_db"] < least:
+        return (
+            f"accuracy: the outputs are {found['sqnr_db']:.1f} dB from the fp32 reference, below the {least:g} dB that "
+            f"{dtype} has to keep (accuracy.min_sqnr_db)"
         )
     return None
 

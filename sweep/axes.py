@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 NOT_IN_KEY = {"key": False}
@@ -65,14 +66,18 @@ class Precision:
         name: what the table and MLflow show.
         dtype: fp32, tf32, fp16, bf16, int8 or fp8.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
+        rest: type of what int8 and fp8 leave unquantised, fp16 or bf16; None leaves it float32.
+        guard: nodes that touch what overflows float16 over the calibration data stay float32 (fp16 only).
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
         per_channel: per-channel weight scales, as TensorRT wants them.
-        calibration_batches: how many seeded random batches set the activation ranges.
+        calibration_batches: how many seeded random batches the ranges of the activations are drawn from.
     """
 
     name: str
     dtype: str
     keep_io: bool = True
+    rest: str | None = None
+    guard: bool | None = None
     quantize_ops: tuple[str, ...] = ()
     per_channel: bool = True
     calibration_batches: int | None = None
@@ -80,10 +85,49 @@ class Precision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxAxes:
-    """Change one of these and the typed ONNX is made again."""
+    """Change one of these and the typed ONNX is made again.
+
+    Attributes:
+        model: the network.
+        precision: the types that its graph will carry.
+        prune: ``2:4`` zeroes two of each four weights before anything else; set by sparsity=force.
+    """
 
     model: ModelRef
     precision: Precision
+    prune: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Batch sizes that one engine takes: an optimisation profile over a range.
+
+    Attributes:
+        least: smallest batch.
+        best: batch that the builder tunes for.
+        most: largest batch.
+    """
+
+    least: int
+    best: int
+    most: int
+
+    def __str__(self) -> str:
+        """``1..8..32``, as tables show it."""
+        return f"{self.least}..{self.best}..{self.most}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A shared library of TensorRT plugins.
+
+    Attributes:
+        path: absolute path. Not in the key: ``digest`` is.
+        digest: sha256 of the file.
+    """
+
+    path: str = field(metadata=NOT_IN_KEY)
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,20 +135,36 @@ class EngineAxes:
     """Change one of these and the engine is built again.
 
     Attributes:
-        batch: samples per inference; the engine's shapes are static at it.
+        batch: samples per inference; the engine's shapes are static at it unless ``profile`` is set.
+        profile: the range of batch sizes that the engine takes; all batches in it share one engine.
         builder_optimization_level: 0 to 5, how hard TensorRT's builder searches.
         max_aux_streams: streams that one inference may fork into.
         tiling: none, fast, moderate or full: how hard the builder searches for tilings.
-        sparsity: ``enable`` lets the builder use weights that are sparse 2:4.
+        sparsity: ``enable`` lets the builder use weights that are sparse 2:4; ``force`` makes them so first.
         workspace_mib: most scratch memory of a layer, MiB.
+        timing_cache: False builds without the tactic timings that builds on one machine share.
+        profiling_verbosity: detailed, layer_names_only or none: what the engine tells of its layers.
+        version_compatible: the engine runs with later versions of the library too.
+        hardware_compatibility: none, ampere_plus or same_compute_capability: other GPUs that the engine runs on.
+        refit: the engine's weights can be replaced after the build.
+        weight_streaming: the engine can leave weights on the host (``SessionAxes.weight_streaming_budget_mib``).
+        plugins: shared libraries with the layers that the library lacks.
     """
 
     batch: int = 1
+    profile: Profile | None = None
     builder_optimization_level: int | None = None
     max_aux_streams: int | None = None
     tiling: str | None = None
     sparsity: str | None = None
     workspace_mib: int | None = None
+    timing_cache: bool | None = None
+    profiling_verbosity: str | None = None
+    version_compatible: bool | None = None
+    hardware_compatibility: str | None = None
+    refit: bool | None = None
+    weight_streaming: bool | None = None
+    plugins: tuple[Plugin, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +178,7 @@ class SessionAxes:
         cuda_graph: replay each inference as a captured CUDA graph.
         transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
         wait: how a thread waits for the GPU: block, spin or yield.
+        weight_streaming_budget_mib: most weights on the GPU, MiB; the rest is streamed from the host at each inference.
         intra_op_threads: CPU threads inside one inference (onnxruntime only).
         script: scripted behaviour of the simulated backend; None for every other.
     """
@@ -128,6 +189,7 @@ class SessionAxes:
     cuda_graph: bool = False
     transfers: bool | None = None
     wait: str | None = None
+    weight_streaming_budget_mib: int | None = None
     intra_op_threads: int | None = None
     script: Script | None = None
 
@@ -141,6 +203,8 @@ class Script:
         sample_us: added cost of each sample in the batch, microseconds.
         distribution: ``constant`` or ``exponential`` service times around that mean.
         raise_at: stage (build, load, measure) at which a scripted error is raised; None for none.
+        sleep_after_us: idle time after which a stream falls asleep; None never does.
+        wake_us: added cost of the inference that wakes it.
         machine: file that holds a factor on all service times, read when a session is loaded: a machine whose
             speed changes in the middle of a sweep. None for a steady one. Not in the key: a sweep cannot see it.
     """
@@ -149,6 +213,8 @@ class Script:
     sample_us: float = 10.0
     distribution: str = "constant"
     raise_at: str | None = None
+    sleep_after_us: float | None = None
+    wake_us: float | None = None
     machine: str | None = field(default=None, metadata=NOT_IN_KEY)
 
 
@@ -157,10 +223,13 @@ class LoadAxes:
     """How the session is driven. Times in seconds, rates in samples/s.
 
     Attributes:
-        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``poisson`` or ``constant``.
+        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``poisson``, ``constant`` or ``trace``
+            (closed, then the arrivals of a file).
         arrivals: distribution of the arrivals on the curve's ladder, ``poisson`` or ``constant``.
         depth: inferences kept in flight per stream by the closed loop.
-        fractions: the curve's ladder, as fractions of the closed loop's peak.
+        fractions: the curve's ladder, as fractions of the closed loop's peak; empty places ``points`` rungs.
+        points: rungs of a placed ladder; None where ``fractions`` say it.
+        budget_s: seconds for all passes over the load of a variant; None leaves each point to its own limits.
         rates_ips: offered rates of ``poisson`` and ``constant``.
         warmup_s: shortest warm-up; it goes on until the throughput is stable.
         min_s: shortest measured window of a point.
@@ -169,6 +238,12 @@ class LoadAxes:
         max_wait_s: backlog bound; a request that waited longer marks the point ``overloaded``.
         seed: of the arrival schedules and the input values.
         repeats: passes over the whole load, interleaved with the other variants' passes.
+        batch_wait_ms: server batching: requests are single samples, gathered up to the engine's batch or until the
+            oldest has waited this long, ms; None leaves batching to the client.
+        trace: absolute path of the file of arrivals. Not in the key: ``trace_digest`` is.
+        trace_digest: sha256 of that file.
+        trace_scale: how many times faster the trace is replayed; None means as it is.
+        trace_s: from its first to its last arrival as replayed, seconds. Not in the key: it follows from the others.
     """
 
     kind: str = "curve"
@@ -183,6 +258,13 @@ class LoadAxes:
     max_wait_s: float = 1.0
     seed: int = 0
     repeats: int = 1
+    batch_wait_ms: float | None = None
+    trace: str | None = field(default=None, metadata=NOT_IN_KEY)
+    trace_digest: str | None = None
+    trace_scale: float | None = None
+    trace_s: float | None = field(default=None, metadata=NOT_IN_KEY)
+    points: int | None = None
+    budget_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,21 +287,43 @@ class Variant:
             parts.append(f"mps{self.session.mps}")
         if self.session.cuda_graph:
             parts.append("graph")
-        return " ".join([*parts, *_knobs(self.engine, self.session)])
+        return " ".join([*parts, *_knobs(self.engine, self.session), *_loaded(self.load)])
 
 
 def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
     """A word for each axis that is set and that most sweeps leave alone."""
-    named = {
+    named: dict[str, Any] = {
+        "profile": engine.profile,
         "opt": engine.builder_optimization_level,
         "aux": engine.max_aux_streams,
         "tiling-": engine.tiling,
         "sparsity-": engine.sparsity,
         "workspace": engine.workspace_mib,
+        "timing-cache-": engine.timing_cache,
+        "verbosity-": engine.profiling_verbosity,
+        "version-compatible-": engine.version_compatible,
+        "hardware-": engine.hardware_compatibility,
+        "refit-": engine.refit,
+        "weight-streaming-": engine.weight_streaming,
+        "plugins": None if engine.plugins is None else len(engine.plugins),
         "wait-": session.wait,
-        "transfers-": None if session.transfers is None else "on" if session.transfers else "off",
+        "transfers-": session.transfers,
+        "weight-budget": session.weight_streaming_budget_mib,
     }
-    return [f"{word}{value}" for word, value in named.items() if value is not None]
+    switch = {True: "on", False: "off"}
+    return [
+        f"{word}{switch[value] if isinstance(value, bool) else value}"
+        for word, value in named.items()
+        if value is not None
+    ]
+
+
+def _loaded(load: LoadAxes) -> list[str]:
+    """A word for each load axis that changes what a request is, or whose arrivals are a file's."""
+    words = [] if load.batch_wait_ms is None else [f"w{load.batch_wait_ms:g}ms"]
+    if load.trace is not None:
+        words.append(f"trace-{PurePath(load.trace).stem}")
+    return words if load.trace_scale is None else [*words, f"x{load.trace_scale:g}"]
 
 
 def projection(axes: Any) -> JsonDict:
@@ -252,8 +356,14 @@ def onnx_key(variant: Variant) -> str:
 
 
 def engine_key(variant: Variant) -> str:
-    """Key of what is built: backend, typed ONNX and engine axes. Backends add library and device to it."""
-    return digest("engine", variant.backend, onnx_key(variant), variant.engine)
+    """Key of what is built: backend, typed ONNX and engine axes. Backends add library and device to it.
+
+    An engine with a range profile is the same for every batch in the range.
+    """
+    built = projection(variant.engine)
+    if variant.engine.profile is not None:
+        del built["batch"]
+    return digest("engine", variant.backend, onnx_key(variant), built)
 
 
 def variant_key(variant: Variant) -> str:
@@ -272,6 +382,7 @@ def flat(variant: Variant) -> JsonDict:
         "model_ref": dataclasses.asdict(onnx.model),
         "precision": onnx.precision.name,
         "precision_recipe": dataclasses.asdict(onnx.precision),
+        "prune": onnx.prune,
         **dataclasses.asdict(variant.engine),
         **session,
         "load": load,

@@ -62,9 +62,12 @@ def _task(asked: Asked) -> int:
     _say_backend(console, {config.backend.name for config in asked.configs})
     if first.plan:
         todo, _ = resume.left(made, settings)
+        searches = resume.searches(made, settings, todo)
         watched = settings.sentinel_every if made.sentinel else 0
         runs = plan.sentinel_runs(len(passes(todo, settings.seed)), watched)
-        table.print_plan(console, made, todo, plan.predicted_s(todo, runs))
+        walls = resume.walls(todo, settings)
+        predicted = plan.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
+        table.print_plan(console, made, todo, predicted, searches)
         return 0
     publishing = Publishing(first.tracking, settings)
     with folder_lock(settings):
@@ -81,20 +84,22 @@ def _say_backend(console: Console, names: set[str]) -> None:
 def _sweep(console: Console, made: Plan, settings: Settings, asked: Asked, publishing: Publishing) -> int:
     """Measure what is left, then say what was found; the exit code."""
     todo, notes = resume.left(made, settings)
+    searches = resume.searches(made, settings, todo)
     resume.forget_parts(settings)
     _keep_request(settings, asked)
     kept = len(made.runnable) - len(todo)
     console.print(
         f"sweep: {escape(settings.name)}: {len(made.works)} variants, {len(todo)} to measure"
-        + (f", {kept} measured already" if kept else ""),
+        + (f", {kept} measured already" if kept else "")
+        + (f", {len(searches)} to search for their capacity" if searches else ""),
         highlight=False,
         soft_wrap=True,
     )
     for note in notes:
         console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
     try:
-        with Display(console, len(passes(todo, settings.seed))) as display:
-            Run(made, settings, display, publishing.finished).execute(todo)
+        with Display(console, len(passes(todo, settings.seed)) + len(searches)) as display:
+            Run(made, settings, display, publishing.finished).execute(todo, searches)
     except KeyboardInterrupt:
         console.print("interrupted: what was measured is kept; the same command measures the rest", highlight=False)
         return interrupts.EXIT_CODE

@@ -46,9 +46,11 @@ class PrecisionConfig:
     name: str = _key("fp32", "label of the recipe; precision=NAME sets it")
     dtype: str = _key("fp32", "fp32, tf32, fp16, bf16, int8 or fp8")
     keep_io: bool = _key(default=True, text="inputs and outputs stay float32 whatever is inside")
+    rest: str | None = _key(None, "type of what int8 and fp8 leave unquantised: fp16 or bf16 (null: fp32)")
+    guard: bool = _key(default=False, text="what overflows float16 over the calibration data stays float32 (fp16)")
     quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
     per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")
-    calibration_batches: int | None = _key(None, "seeded random batches that set activation ranges (int8, fp8)")
+    calibration_batches: int | None = _key(None, "seeded random batches that set ranges (int8, fp8, guard)")
 
 
 @dataclass
@@ -59,6 +61,8 @@ class ScriptConfig:
     sample_us: float = _key(10.0, "simulated: added cost of each sample, us")
     distribution: str = _key("constant", "simulated: constant or exponential service times")
     raise_at: str | None = _key(None, "simulated: raise an error in build, load or measure")
+    sleep_after_us: float | None = _key(None, "simulated: idle time after which a stream falls asleep, us")
+    wake_us: float | None = _key(None, "simulated: added cost of the inference that wakes it, us")
     machine: str | None = _key(None, "simulated: file with a factor on all service times, read at each load")
 
 
@@ -71,8 +75,16 @@ class BackendConfig:
     builder_optimization_level: int | None = _key(None, "TensorRT: 0 to 5, how hard its builder searches")
     max_aux_streams: int | None = _key(None, "TensorRT: streams that one inference may fork into")
     tiling: str | None = _key(None, "TensorRT: none, fast, moderate or full search for tilings")
-    sparsity: str | None = _key(None, "TensorRT: enable lets the builder use weights that are sparse 2:4")
+    sparsity: str | None = _key(None, "TensorRT: enable uses weights that are sparse 2:4, force prunes them to be")
     workspace_mib: int | None = _key(None, "TensorRT: most scratch memory of a layer, MiB")
+    timing_cache: bool | None = _key(None, "TensorRT: false builds without the tactic timings that builds share")
+    profiling_verbosity: str | None = _key(None, "TensorRT: detailed, layer_names_only or none (null: detailed)")
+    version_compatible: bool | None = _key(None, "TensorRT: the engine runs with later versions of the library too")
+    hardware_compatibility: str | None = _key(None, "TensorRT: none, ampere_plus or same_compute_capability")
+    refit: bool | None = _key(None, "TensorRT: the engine's weights can be replaced after the build")
+    weight_streaming: bool | None = _key(None, "TensorRT: the engine can leave weights on the host")
+    weight_streaming_budget_mib: int | None = _key(None, "TensorRT: most weights on the GPU, MiB; no rebuild")
+    plugins: list[str] = _key([], "TensorRT: shared libraries of plugins to load")
     wait: str | None = _key(None, "TensorRT: wait for the GPU by block, spin or yield (null: spin)")
     script: ScriptConfig | None = _key(None, "simulated: the script")
 
@@ -81,16 +93,38 @@ class BackendConfig:
 class LoadConfig:
     """How the session is driven."""
 
-    kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson or constant")
+    kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson, constant or trace")
     arrivals: str = _key("poisson", "arrivals on the curve's ladder: poisson or constant")
     depth: int = _key(2, "inferences in flight per stream in the closed loop")
-    fractions: list[float] = _key([0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.1], "the ladder, as fractions of the peak")
+    points: int = _key(7, "rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it")
+    fractions: list[float] = _key([], "a ladder of your own, as fractions of the peak; empty places load.points")
+    budget_s: float | None = _key(None, "seconds for the whole load of a variant; null leaves each point to its limits")
     rates_ips: list[float] = _key([], "offered samples/s of load.kind=poisson and constant")
     warmup_s: float = _key(0.3, "shortest warm-up; it goes on until the throughput is stable")
     min_s: float = _key(1.0, "shortest measured window of a point")
     min_requests: int = _key(662, "fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9")
     max_s: float = _key(10.0, "longest measured window of a point; percentiles beyond its count stay empty")
     max_wait_s: float = _key(1.0, "backlog bound: a request that waited longer marks the point overloaded")
+    trace: str | None = _key(None, "load.kind=trace: file of arrival times in seconds, one a line or column arrival_s")
+    trace_scale: float | None = _key(None, "load.kind=trace: replay it this many times faster (null: as it is)")
+
+
+@dataclass
+class BatchingConfig:
+    """Server batching: the server gathers single samples into batches."""
+
+    max_wait_ms: float | None = _key(
+        None, "requests are single samples, run once batch are there or the oldest waited this long; null: no gathering"
+    )
+
+
+@dataclass
+class RangeConfig:
+    """The batch sizes of profile=range."""
+
+    least: int = _key(1, "profile=range: smallest batch that the engine takes")
+    best: int | None = _key(None, "profile=range: batch that the builder tunes for (null: the batch)")
+    most: int | None = _key(None, "profile=range: largest batch that the engine takes (null: the batch)")
 
 
 @dataclass
@@ -103,6 +137,13 @@ class TrackingConfig:
 
 
 @dataclass
+class AccuracyConfig:
+    """How far from the fp32 reference an engine may be."""
+
+    min_sqnr_db: float | None = _key(None, "least SQNR of an engine, dB, else `invalid` (null: by precision, see docs)")
+
+
+@dataclass
 class SloConfig:
     """The limit that a variant has to hold; set one."""
 
@@ -111,6 +152,8 @@ class SloConfig:
     p95_ms: float | None = _key(None, "p95 latency to hold, ms")
     p99_ms: float | None = _key(None, "p99 latency to hold, ms: the answer is the most samples/s that keep it")
     p999_ms: float | None = _key(None, "p99.9 latency to hold, ms")
+    search: bool = _key(default=True, text="search the capacity and confirm it; false judges the rungs")
+    search_s: float = _key(20.0, "seconds of load for the search and confirmation of one variant")
 
 
 @dataclass
@@ -121,9 +164,13 @@ class Config:
     precision: PrecisionConfig = _key(PrecisionConfig, "")
     backend: BackendConfig = _key(BackendConfig, "")
     load: LoadConfig = _key(LoadConfig, "")
+    batching: BatchingConfig = _key(BatchingConfig, "")
     tracking: TrackingConfig = _key(TrackingConfig, "")
     slo: SloConfig = _key(SloConfig, "")
+    accuracy: AccuracyConfig = _key(AccuracyConfig, "")
+    range: RangeConfig = _key(RangeConfig, "")
     batch: int = _key(1, "samples per inference; the engine is built for it")
+    profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")
     streams: int = _key(1, "execution contexts side by side in one process")
     clients: int = _key(1, "processes that share the GPU")
     mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")
@@ -133,24 +180,30 @@ class Config:
     seed: int = _key(0, "of inputs, arrivals and the order of passes")
     name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
     results: str = _key("results", "root of records, samples, cache and the default MLflow store")
-    sentinel_every: int = _key(8, "passes between two short runs of the first variant, which show drift; 0: none")
+    cache_gib: float | None = _key(None, "most that results/cache may hold, GiB; least recently used goes (null: 50)")
+    sentinel_every: int = _key(0, "passes between two short runs of the first variant, which show drift; 0: none")
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
     timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
+    telemetry_hz: float = _key(10.0, "readings a second of the GPU's clocks, power and temperature; 0 takes none")
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
-UNMEASURED = (
-    "plan",
-    "force",
-    "name",
-    "results",
-    "tracking",
-    "slo",
-    "timeout_s",
-    "sentinel_every",
-    "hydra",
-)  # name no sweep
+UNMEASURED = (  # keys that name no sweep
+    *(
+        "plan",
+        "force",
+        "name",
+        "results",
+        "cache_gib",
+        "tracking",
+        "slo",
+        "timeout_s",
+        "sentinel_every",
+        "telemetry_hz",
+        "hydra",
+    ),
+)
 
 
 def help_lines() -> list[str]:

@@ -57,11 +57,12 @@ def level(path: Path) -> Level | None:
 
 def level_of(run: Sequence[PointSamples], key: str) -> Level | None:
     """What one sentinel run found; None where nothing was completed in it."""
-    said = summary.closed_rate(run)
+    closed = [point for point in run if point.kind == "closed"]
+    said = summary.closed_rate(closed)
     if said["ips"] is None:
         return None
     interval = (*said["interval"], said["batches"]) if said["interval"] else None
-    return Level(key=key, start=run[0].repeat, ips=said["ips"], interval=interval)
+    return Level(key=key, start=closed[0].repeat, ips=said["ips"], interval=interval)
 
 
 def judged(stretches: Sequence[int | None], known: Mapping[int, Level]) -> JsonDict | None:

@@ -69,3 +69,9 @@ class TrackingError(SweepError):
     """The tracking server could not be reached or refused what it was sent."""
 
     stage = "tracking"
+
+
+class ParityError(SweepError):
+    """NVIDIA's tool ran and gave no figures that could stand beside a record. Exit code 1."""
+
+    stage = "parity"

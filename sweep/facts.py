@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
-from sweep import __version__
+from sweep import __version__, nvml
 
 if TYPE_CHECKING:
     from sweep.axes import JsonDict
@@ -82,33 +81,22 @@ def _git() -> str | None:
 
 def _nvml() -> JsonDict | None:
     """{gpu, compute_capability, driver, cuda} from the driver's management library; ``cuda`` is the newest it runs."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - not installed, no driver or no GPU: all mean that it cannot tell
+    found = nvml.library()
+    if found is None:
         return None
     try:
-        device = _visible(pynvml)
-        version = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        device = nvml.visible(found)
+        version = found.nvmlSystemGetCudaDriverVersion_v2()
         return {
-            "gpu": _text(pynvml.nvmlDeviceGetName(device)),
-            "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(device))),
-            "driver": _text(pynvml.nvmlSystemGetDriverVersion()),
+            "gpu": _text(found.nvmlDeviceGetName(device)),
+            "compute_capability": ".".join(map(str, found.nvmlDeviceGetCudaComputeCapability(device))),
+            "driver": _text(found.nvmlSystemGetDriverVersion()),
             "cuda": f"{version // 1000}.{version % 1000 // 10}",
         }
-    except pynvml.NVMLError:
+    except found.NVMLError:
         return None
     finally:
-        pynvml.nvmlShutdown()
-
-
-def _visible(pynvml: Any) -> Any:
-    """The device that CUDA would take: the first of CUDA_VISIBLE_DEVICES, by number or UUID."""
-    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if first.startswith(("GPU-", "MIG-")):
-        return pynvml.nvmlDeviceGetHandleByUUID(first)
-    return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdecimal() else -1)
+        nvml.close(found)
 
 
 def _text(found: str | bytes) -> str:

@@ -25,8 +25,12 @@ class Settings:
         results: root of all results.
         force: measure again what is there already.
         slo: {percentile name: limit in ms}, at most one entry.
+        search_s: seconds of load for the search of one variant's capacity at the SLO; None searches none.
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
+        cache_limit_bytes: what the cache may hold; None lets it grow.
+        min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
+        telemetry_hz: readings of the GPU's state a second; 0 takes none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
     """
 
@@ -34,8 +38,12 @@ class Settings:
     results: Path
     force: bool = False
     slo: tuple[str, float] | None = None
+    search_s: float | None = None
     seed: int = 0
     timeout_s: float = 600.0
+    cache_limit_bytes: int | None = None
+    min_sqnr_db: float | None = None
+    telemetry_hz: float = 10.0
     sentinel_every: int = 0
 
     @property

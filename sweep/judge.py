@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep import samples, stats, summary
+from sweep import capacity, gpu_state, predict, samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sweep.axes import JsonDict
     from sweep.record import Record, Store
 
+_KNEE = 0.9  # of the peak, up to which a prediction is held to what was measured
 _NEAR = 0.1  # of the peak, that a rung may be off and still stand for a fraction
 
 
@@ -22,12 +23,30 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
     if not points:
         return made
     closed = [point for point in points if point.kind == "closed"]
+    service = predict.service_of(points)
     found = replace(
         made,
         peak=summary.closed_summary(closed) if closed else None,
-        points=[summary.open_summary(rung) for rung in _ladder(points)],
+        points=[_point(rung, service) for rung in _ladder(points)],
+        telemetry=_telemetry(points),
     )
     return _with_slo(found, points, slo) if slo else found
+
+
+def _point(rung: Sequence[samples.PointSamples], service: predict.Service | None) -> JsonDict:
+    """A rung's summary, and what was predicted of it where the closed loop says enough."""
+    found = summary.open_summary(rung)
+    found["prediction"] = predict.point_prediction(service, rung, found["latency_ms"]) if service else None
+    return found
+
+
+def _telemetry(points: Sequence[samples.PointSamples]) -> JsonDict | None:
+    """GPU state over all windows; the energy of a sample is the closed loop's, where there is one."""
+    found = gpu_state.merged([point.telemetry for point in points])
+    closed = gpu_state.merged([point.telemetry for point in points if point.kind == "closed"])
+    if found is None or closed is None:
+        return found
+    return found | {name: closed[name] for name in ("energy_j", "samples", "energy_j_per_sample")}
 
 
 def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
@@ -56,6 +75,9 @@ def _judged_by(found: Record, slo: tuple[str, float]) -> bool:
 
 
 def _with_slo(found: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float]) -> Record:
+    searched = capacity.searched(points, *slo)
+    if searched is not None:
+        return replace(found, slo=searched)
     verdicts = [point["verdict"] for point in found.points]
     judged = summary.slo_summary(_ladder(points), verdicts, stats.PERCENTILES[slo[0]], slo[1])
     return replace(found, slo=judged if verdicts else None)
@@ -65,9 +87,14 @@ def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSa
     """Open-loop samples by rung, lowest rate first; each with one entry a pass."""
     rungs: dict[int, list[samples.PointSamples]] = {}
     for point in points:
-        if point.kind != "closed":
+        if point.kind not in samples.ASIDE:
             rungs.setdefault(point.index, []).append(point)
     return [rungs[index] for index in sorted(rungs)]
+
+
+def joules(record: Record) -> float | None:
+    """Energy of a sample, where a GPU's counter told it."""
+    return (record.telemetry or {}).get("energy_j_per_sample")
 
 
 def light(record: Record) -> JsonDict | None:
@@ -87,6 +114,14 @@ def near(record: Record, fraction: float) -> JsonDict | None:
     }
     nearest = min(offset, default=None)
     return offset[nearest] if nearest is not None and nearest <= _NEAR else None
+
+
+def prediction_errors(record: Record) -> list[float]:
+    """|predicted / measured - 1| of the p99 of each rung below the knee: up to 90% of the peak, verdict ``ok``."""
+    peak = (record.peak or {}).get("ips") or 0.0
+    counted = [item for item in record.points if item["verdict"] == "ok" and item["offered_ips"] <= _KNEE * peak]
+    errors = [(item.get("prediction") or {}).get("error", {}).get("p99") for item in counted]
+    return [abs(error) for error in errors if error is not None]
 
 
 def _shown(point: JsonDict) -> bool:

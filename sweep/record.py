@@ -4,6 +4,7 @@ Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration):
 
     results/<sweep>/records/<key>.json
     results/<sweep>/samples/<key>.npz
+    results/<sweep>/telemetry/<key>.npz
     results/<sweep>/sentinel/<number>-<key>.npz
 """
 
@@ -43,14 +44,19 @@ class Record:
         wall_s: seconds from start to end of the work on this variant.
         variant: every axis (``axes.flat``).
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
-        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes}.
+        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes, memory, artifacts: paths in the sweep's
+            folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded}, the last the nodes that the
+            range guard kept in fp32.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
         peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
-            interval, issue_lag_ms, verdict, reason}.
-        slo: {percentile, limit_ms, capacity_ips, confidence, next_ips}; None without an SLO.
-        accuracy: {reference, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
-        telemetry: GPU state over the measurement; None without a GPU.
+            interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
+        slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
+            probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
+        accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
+        telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
+            {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
+            foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
         drift: whether the machine stayed the same: {verdict, reason, sentinel_key, stretches, before, after};
             None where no sentinel ran.
         error: {stage, kind, message, stderr_tail}; None when the status is ok.
@@ -92,6 +98,10 @@ class Store:
     def samples_path(self, key: str) -> Path:
         """Where the raw samples of ``key`` lie."""
         return self.root / "samples" / f"{key}.npz"
+
+    def telemetry_path(self, key: str) -> Path:
+        """Where the GPU readings taken meanwhile lie, if there was a GPU to read (``gpu_state.save``)."""
+        return self.root / "telemetry" / f"{key}.npz"
 
     def write(self, record: Record) -> None:
         """Put the record on disk: whole or not at all, and there to stay once this returns."""

@@ -6,11 +6,13 @@ import shutil
 import zipfile
 from typing import TYPE_CHECKING
 
-from sweep import facts
+from sweep import capacity, facts, samples
 from sweep.backends import registry
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sweep.folder import Settings
     from sweep.plan import Plan, Work
 
@@ -27,6 +29,42 @@ def left(plan: Plan, settings: Settings) -> tuple[list[Work], list[str]]:
         if not found:
             todo.append(work)
     return todo, notes
+
+
+def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]:
+    """The work whose capacity is to be searched: all of ``todo``, and what stands without a search for this SLO."""
+    if settings.slo is None or settings.search_s is None:
+        return []
+    waiting = {work.key for work in todo}
+    return [
+        work
+        for work in plan.runnable
+        if work.variant.load.kind == "curve"
+        and work.variant.load.batch_wait_ms is None  # a queue that gathers is judged by its ladder: no prediction
+        and (work.key in waiting or _unsearched(work, settings, settings.slo))
+    ]
+
+
+def walls(todo: Sequence[Work], settings: Settings) -> dict[str, float]:
+    """Seconds that each work took the last time, where it was measured before and is measured again (``force``)."""
+    found = {}
+    for work in todo:
+        try:
+            record = settings.store.read(work.key)
+        except RecordError:
+            continue
+        if record.status == "ok" and record.wall_s is not None:
+            found[work.key] = record.wall_s
+    return found
+
+
+def _unsearched(work: Work, settings: Settings, slo: tuple[str, float]) -> bool:
+    try:
+        if settings.store.read(work.key).status != "ok":
+            return False
+        return not samples.asked(settings.store.samples_path(work.key), capacity.tag(*slo))
+    except RecordError:
+        return False
 
 
 def _standing(work: Work, settings: Settings) -> tuple[bool, str | None]:

@@ -28,7 +28,12 @@ GpuMs = NDArray[np.float32]
 NEVER = -1  # done_ns of a request that was never completed
 
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
+_GATHERED = ("ran_with", "ready_ns")  # None without server batching
+ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
+PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
+_OPTIONAL = (*_GATHERED, *PARTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -36,23 +41,31 @@ class PointSamples:
     """One load point of one pass. All arrays have one entry per request, in schedule order.
 
     Attributes:
-        kind: ``closed``, ``poisson`` or ``constant``.
-        index: place on the ladder, lowest rate first; -1 for the closed loop.
+        kind: ``closed``, ``poisson``, ``constant`` or ``trace``; ``calm`` and ``busy`` probe service times, ``probe``
+            and ``confirm`` search the capacity at an SLO.
+        index: place on the ladder, lowest rate first; -1 for the closed loop and the probes of service times.
         repeat: pass that measured it, from 0.
         batch: samples per request.
         offered_rps: offered rate, requests/s; None for the closed loop.
         overloaded: the backlog bound was passed and the point stopped early.
         complete: minimum duration and minimum count were both reached.
+        origin_ns: zero of the times below on the session's clock; None in files of before it was kept.
+        telemetry: what the GPU did in the measured window (``sweep.gpu_state``); None where nothing watched it.
         scheduled_ns: arrival by the schedule, monotonic clock; for the closed loop the issue time.
         issued_ns: when the request was handed to the session.
         done_ns: completion as the host saw it; ``NEVER`` where it was not reached.
         slot_free: a stream was waiting for this request when it was due.
         warmup: before the measured window.
         stream: stream that served it.
+        gathers: most requests that the server gathers into one inference; None where each runs by itself.
+        ran_with: requests in the inference that served it, itself included; 0 where none did. With ``gathers``.
+        ready_ns: when that inference was to start by the rule: full, or its oldest had waited. With ``gathers``.
         stretch: number of the sentinel's run before this pass; None where no sentinel runs.
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
+        enqueue_ms: host time that the enqueue of the inference took, copies left out.
+        asked: SLO for which ``probe`` and ``confirm`` were measured, as ``p99<=10``; None for the rest.
     """
 
     kind: str
@@ -68,10 +81,17 @@ class PointSamples:
     slot_free: Bools
     warmup: Bools
     stream: NDArray[np.int16]
+    gathers: int | None = None
+    ran_with: NDArray[np.int32] | None = None
+    ready_ns: Ints | None = None
+    origin_ns: int | None = None
+    telemetry: dict[str, Any] | None = None
     stretch: int | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
+    enqueue_ms: GpuMs | None = None
+    asked: str | None = None
 
     @property
     def measured(self) -> Bools:
@@ -91,7 +111,7 @@ def save(path: Path, points: list[PointSamples]) -> None:
     heads = []
     for number, point in enumerate(points):
         heads.append({name: getattr(point, name) for name in _head_fields()})
-        for name in (*_ARRAYS, *GPU_ARRAYS):
+        for name in (*_ARRAYS, *_OPTIONAL):
             if getattr(point, name) is not None:
                 arrays[f"{number}/{name}"] = getattr(point, name)
     arrays["points"] = np.frombuffer(json.dumps(heads).encode(), dtype=np.uint8)
@@ -110,21 +130,34 @@ def load(path: Path) -> list[PointSamples]:
         with np.load(path, allow_pickle=False) as file:
             heads = json.loads(file["points"].tobytes())
             return [
-                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_gpu(file, number))
+                PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_optional(file, number))
                 for number, head in enumerate(heads)
             ]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGES as error:
+        raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
+
+
+def asked(path: Path, slo: str) -> bool:
+    """Whether any point of the npz was measured for ``slo``; only the heads are read.
+
+    Raises:
+        RecordError: the file is not there or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return any(head.get("asked") == slo for head in json.loads(file["points"].tobytes()))
+    except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
 
 
 def stretches(points: list[PointSamples]) -> list[int | None]:
-    """Number of the sentinel's run before each pass, by pass."""
-    return list({point.repeat: point.stretch for point in points}.values())
+    """Number of the sentinel's run before each pass, by pass; the search of a capacity is no pass."""
+    return list({point.repeat: point.stretch for point in points if point.asked is None}.values())
 
 
 def _head_fields() -> tuple[str, ...]:
-    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *GPU_ARRAYS})
+    return tuple(name for name in PointSamples.__slots__ if name not in {*_ARRAYS, *_OPTIONAL})
 
 
-def _gpu(file: Any, number: int) -> dict[str, Any]:
-    return {name: file[f"{number}/{name}"] for name in GPU_ARRAYS if f"{number}/{name}" in file}
+def _optional(file: Any, number: int) -> dict[str, Any]:
+    return {name: file[f"{number}/{name}"] for name in _OPTIONAL if f"{number}/{name}" in file}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
 INTERVAL = 0.95  # of every interval in a record
+_BATCHES = 25  # stretches behind a variance inflation: long enough to hold a busy period, enough to average
+_SEEN = 20  # slow requests that show how slow ones cluster
 
 Floats = NDArray[np.float64]
 
@@ -61,3 +63,36 @@ def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
     """Confidence that at least a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
     over = int(np.count_nonzero(latency_ms > limit_ms))
     return float(1 - special.bdtr(over, len(latency_ms), 1 - p))
+
+
+def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
+    """How many requests count as one where the slow ones come together: variance inflation of their share, >= 1.
+
+    Batch means over ``_BATCHES`` stretches of the indicator "slower than the limit". Where fewer than ``_SEEN`` are
+    slower, the mark is lowered until that many are: slow requests of a lesser kind show how they cluster.
+    """
+    count = len(latency_ms)
+    seen = min(max(_SEEN, math.ceil((1 - p) * count)), count // 4)
+    if seen < _SEEN:
+        return 1.0
+    mark = min(limit_ms, float(np.partition(latency_ms, count - seen - 1)[count - seen - 1]))
+    slow = (latency_ms > mark).astype(np.float64)
+    share = float(slow.mean())
+    if not 0 < share < 1:
+        return 1.0
+    size = count // _BATCHES
+    means = slow[: size * _BATCHES].reshape(_BATCHES, size).mean(axis=1)
+    return max(1.0, float(size * means.var(ddof=1) / (share * (1 - share))))
+
+
+def held_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
+    """Confidence that at least a share ``p`` stays within the limit, ``over`` of ``requests`` having not.
+
+    One-sided binomial; ``inflated`` requests count as one, so that 1 gives ``slo_confidence``.
+    """
+    return float(1 - special.betainc((requests - over) / inflated, over / inflated + 1, p)) if over < requests else 0.0
+
+
+def broken_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
+    """Confidence that less than a share ``p`` stays within the limit; as ``held_confidence``, the other side."""
+    return float(special.betainc((requests - over) / inflated + 1, over / inflated, p)) if over else 0.0

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep import intervals, stats
+from sweep import gpu_state, intervals, stats
 from sweep.samples import GPU_ARRAYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.axes import JsonDict
-    from sweep.samples import PointSamples
+    from sweep.samples import Ints, PointSamples
 
 WINDOWS = 3
 STABLE_WITHIN = 0.05
@@ -47,21 +47,36 @@ def _window(samples: PointSamples) -> tuple[int, int]:
     return start, min(int(samples.done_ns[keep & (samples.stream == stream)].max()) for stream in streams)
 
 
+def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
+    """Start and end of the measured window in ns on the session's clock, and the samples completed in it.
+
+    None where nothing was measured, or in a file that does not tell when.
+    """
+    start, end = _window(samples)
+    rate_ips = window_ips(samples)
+    if rate_ips is None or samples.origin_ns is None:
+        return None
+    return samples.origin_ns + start, samples.origin_ns + end, round(rate_ips * (end - start) / 1e9)
+
+
 def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """The record's ``peak`` from the closed-loop samples of every pass, pooled.
 
     Returns:
-        {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict, reason}; interval is the 95%
-        interval of the throughput from that many batch means (``intervals.rate_interval``); gpu_ms is None where no
-        device timed itself.
+        {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, enqueue_ms, telemetry, verdict, reason};
+        interval is the 95% interval of the throughput from that many batch means (``intervals.rate_interval``); gpu_ms
+        and enqueue_ms are None where the backend does not time them.
     """
     latency = np.concatenate([samples.latency_ms for samples in passes])
-    verdict, reason = closed_verdict(passes)
+    telemetry = gpu_state.merged([samples.telemetry for samples in passes])
+    verdict, reason = gpu_state.marked(closed_verdict(passes), telemetry)
     return {
         **closed_rate(passes),
         "requests": len(latency),
         "latency_ms": stats.latency_summary(latency),
         "gpu_ms": _gpu_ms(passes),
+        "enqueue_ms": _part_ms(passes, "enqueue_ms"),
+        "telemetry": telemetry,
         "verdict": verdict,
         "reason": reason,
     }
@@ -77,17 +92,20 @@ def closed_rate(passes: Sequence[PointSamples]) -> JsonDict:
 
 def _gpu_ms(passes: Sequence[PointSamples]) -> JsonDict | None:
     """{h2d, compute, d2h}, each {mean, p50, p99} in ms over the measured requests of every pass, or None."""
-    found: JsonDict = {}
-    for name in GPU_ARRAYS:
-        timed = [(getattr(samples, name), samples.measured) for samples in passes if getattr(samples, name) is not None]
-        if not timed:
-            return None
-        pooled = np.concatenate([values[keep] for values, keep in timed]).astype(np.float64)
-        pooled = pooled[~np.isnan(pooled)]
-        said = stats.latency_summary(pooled)
-        part = name.removeprefix("gpu_").removesuffix("_ms")
-        found[part] = {key: said[key] for key in ("mean", "p50", "p99")} if len(pooled) else None
-    return found
+    if any(getattr(samples, name) is None for samples in passes for name in GPU_ARRAYS):
+        return None
+    return {name.removeprefix("gpu_").removesuffix("_ms"): _part_ms(passes, name) for name in GPU_ARRAYS}
+
+
+def _part_ms(passes: Sequence[PointSamples], name: str) -> JsonDict | None:
+    """{mean, p50, p99} in ms of one timed part over the measured requests of every pass; None where none was timed."""
+    timed = [(getattr(samples, name), samples.measured) for samples in passes]
+    if any(values is None for values, _ in timed):
+        return None
+    pooled = np.concatenate([values[keep] for values, keep in timed]).astype(np.float64)
+    pooled = pooled[~np.isnan(pooled)]
+    said = stats.latency_summary(pooled)
+    return {key: said[key] for key in ("mean", "p50", "p99")} if len(pooled) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -135,11 +153,13 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """One of the record's ``points`` from the samples of every pass at that rate, pooled.
 
     Returns:
-        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, verdict, reason}
+        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, batching, telemetry, verdict, reason};
+        batching is {mean_batch, fill} where the server gathered requests, else None.
     """
     first = passes[0]
     latency = np.concatenate([samples.latency_ms for samples in passes])
-    verdict, reason = open_verdict(passes)
+    telemetry = gpu_state.merged([samples.telemetry for samples in passes])
+    verdict, reason = gpu_state.marked(open_verdict(passes), telemetry)
     return {
         "offered_ips": (first.offered_rps or 0.0) * first.batch,
         "achieved_ips": _mean([window_ips(samples) for samples in passes]),
@@ -147,27 +167,50 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "latency_ms": stats.latency_summary(latency),
         "interval": intervals.percentile_intervals([samples.latency_ms for samples in passes]),
         "issue_lag_ms": issue_lag_ms(passes),
+        "batching": batch_fill(passes),
+        "telemetry": telemetry,
         "verdict": verdict,
         "reason": reason,
     }
 
 
 def issue_lag_ms(passes: Sequence[PointSamples]) -> float | None:
-    """p99 of issued - scheduled over measured requests that found a free slot: the generator's own delay."""
-    lags = [
-        samples.issued_ns[samples.measured & samples.slot_free]
-        - samples.scheduled_ns[samples.measured & samples.slot_free]
-        for samples in passes
-    ]
+    """p99 of issued - due over measured requests that found a free slot: the generator's own delay.
+
+    Due is the scheduled arrival or, where the server gathers, when the batch was to leave.
+    """
+    lags = [_lag_ns(samples) for samples in passes]
     pooled = np.sort(np.concatenate(lags)) / 1e6
     return stats.percentile(pooled, 0.99) if len(pooled) else None
+
+
+def _lag_ns(samples: PointSamples) -> Ints:
+    keep = samples.measured & samples.slot_free
+    due = samples.scheduled_ns if samples.ready_ns is None else samples.ready_ns
+    return np.asarray(samples.issued_ns[keep] - due[keep])
+
+
+def batch_fill(passes: Sequence[PointSamples]) -> JsonDict | None:
+    """How full the gathered batches of the measured requests were; None where the server gathers none.
+
+    Returns:
+        {mean_batch, fill}: mean requests per inference (each inference counted once), and that over the batch.
+    """
+    ran = [samples.ran_with[samples.measured] for samples in passes if samples.ran_with is not None]
+    most = passes[0].gathers
+    inferences = float(sum((1 / part).sum() for part in ran))
+    if most is None or not inferences:
+        return None
+    mean = sum(len(part) for part in ran) / inferences
+    return {"mean_batch": mean, "fill": mean / most}
 
 
 def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
     """``ok``, or ``overloaded`` / ``invalid`` / ``short`` / ``unstable`` with the reason."""
     if any(samples.overloaded for samples in passes):
         return "overloaded", "a request waited longer than load.max_wait_s for a free stream"
-    behind = max(_behind(samples) for samples in passes)
+    traced = passes[0].kind == "trace"  # one replay of arrivals that need not be steady, nor end with the queue empty
+    behind = 0.0 if traced else max(_behind(samples) for samples in passes)
     if behind > 0:
         return "overloaded", f"completions fell {behind:.0%} behind the arrivals inside the window"
     lag = issue_lag_ms(passes)
@@ -175,8 +218,9 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
     if lag is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * stats.percentile(ordered, 0.99)):
         return "invalid", f"the load generator was the bottleneck: it issued {lag:.3f} ms late at p99"
     if not all(samples.complete for samples in passes):
-        return "short", "stopped at load.max_s before load.min_requests were done"
-    return _tail_verdict(passes)
+        why = "the trace ended" if traced else "stopped at load.max_s"
+        return "short", f"{why} before load.min_requests were done"
+    return ("ok", None) if traced else _tail_verdict(passes)
 
 
 def _behind(samples: PointSamples) -> float:
@@ -184,7 +228,8 @@ def _behind(samples: PointSamples) -> float:
     start, end = _window(samples)
     arrived = int(np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end)))
     inside = int(np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end)))
-    in_flight = int(samples.stream.max(initial=0)) + 1
+    together = 1 if samples.ran_with is None else int(samples.ran_with.max(initial=1))
+    in_flight = (int(samples.stream.max(initial=0)) + 1) * together
     behind = arrived - inside - in_flight
     if behind <= max(STABLE_WITHIN * arrived, _CHANCE * math.sqrt(arrived)):
         return 0.0
@@ -230,7 +275,7 @@ def slo_summary(
 
     ``points`` holds the passes of each rung, lowest rate first, ``verdicts`` what ``open_verdict`` said of it.
     ``next_ips`` is the lowest rung that did not hold, so the capacity lies between the two; None means that no
-    rung failed.
+    rung failed. Nothing is ``confirmed`` here: that takes a search (``sweep.capacity``).
     """
     capacity = confidence = following = None
     monotonic = True
@@ -251,4 +296,7 @@ def slo_summary(
         "confidence": confidence,
         "next_ips": following,
         "monotonic": monotonic,
+        "confirmed": False,
+        "reason": None,
+        "probes": [],
     }

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sweep import plain
 from sweep.axes import Variant
 from sweep.errors import SweepError
+from sweep.load.search import Ask
 from sweep.measure import Job, measure
 
 if TYPE_CHECKING:
@@ -54,9 +55,13 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             rates_ips=message["rates_ips"],
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
+            cache_limit_bytes=message.get("cache_limit_bytes"),
+            min_sqnr_db=message.get("min_sqnr_db"),
+            search=Ask(**message["search"]) if message.get("search") else None,
+            known=Path(message["known"]) if message.get("known") else None,
             accuracy=message.get("accuracy", True),
         )
-        result = measure(job, report, lambda text: send("note", text=text))
+        result = measure(job, report, lambda text: send("note", text=text), lambda key: send("engine", key=key))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         own = error.stage if isinstance(error, SweepError) and error.stage not in _ANYWHERE else stage

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from sweep.axes import EngineAxes, SessionAxes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
     from sweep.axes import JsonDict, Variant
+
+    ShapesAt = Callable[[int], Mapping[str, tuple[int, ...]]]
 
 
 class Clock(Protocol):
@@ -43,8 +45,13 @@ class Stream(Protocol):
     clock: Clock
     max_depth: int
 
-    def enqueue(self) -> None:
-        """Start one inference."""
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one inference.
+
+        Args:
+            samples: None runs the batch that the session was loaded at. A smaller number, the first ones of it, is
+                allowed only where ``Session.partial_batches``.
+        """
         ...
 
     def wait(self) -> None:
@@ -53,14 +60,44 @@ class Stream(Protocol):
 
 
 @runtime_checkable
-class TimesGpu(Protocol):
-    """What a ``Stream`` has besides if the device itself times each inference."""
+class Polled(Protocol):
+    """What a ``Stream`` has besides if it can be asked, without waiting, what is complete.
 
-    def take_gpu_ms(self) -> NDArray[np.float32]:
-        """GPU time of each inference waited for since the last call, oldest first, and forget it.
+    Attributes:
+        spins: whoever waits for it is to spend the time asking, so that one thread can serve several streams.
+    """
+
+    spins: bool
+
+    def poll(self) -> bool:
+        """Whether the oldest inference in flight is complete; if so it counts as waited for."""
+        ...
+
+
+@runtime_checkable
+class TimesParts(Protocol):
+    """What a ``Stream`` has besides if the parts of an inference are timed, by the device itself and on the host."""
+
+    def take_parts_ms(self) -> NDArray[np.float32]:
+        """Times of each inference waited for since the last call, oldest first, and forget them.
 
         Returns:
-            One row an inference: host to device, compute, device to host, in ms. NaN where nothing was timed.
+            One row an inference, in ms: host to device, compute, device to host by the device's own clock, then the
+            host's time in the enqueue alone. NaN where nothing was timed.
+        """
+        ...
+
+
+@runtime_checkable
+class Emulates(Protocol):
+    """What a ``Backend`` has besides if it does not round as some types do."""
+
+    def emulation(self, variant: Variant) -> str | None:
+        """What has to come from a graph that rounds explicitly, in float32.
+
+        Returns:
+            ``engine`` where the library has no kernels of the types: that graph is built and timed. ``outputs`` where
+            it has, but computes in float32: what is timed stays, accuracy comes from that graph. None for neither.
         """
         ...
 
@@ -71,14 +108,24 @@ class Session(Protocol):
     Attributes:
         streams: its execution contexts.
         virtual: each stream carries its own virtual clock; nothing takes real time.
+        partial_batches: ``enqueue`` takes fewer samples than the batch; else a batch that is not full runs padded.
         realised: what was loaded, against what was asked (the record's ``realised``).
         engine_facts: what loading showed of the engine, such as device memory (joins the record's ``engine``).
     """
 
     streams: Sequence[Stream]
     virtual: bool
+    partial_batches: bool
     realised: JsonDict
     engine_facts: JsonDict
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Make every stream take batches of these sizes, where ``partial_batches``; nothing is timed meanwhile.
+
+        Raises:
+            SessionError: a size cannot be run.
+        """
+        ...
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""
@@ -96,11 +143,13 @@ class Backend(Protocol):
         name: as in ``backend=``.
         honours: engine and session axes that it acts on. Any other, set, makes a variant ``unsupported``.
         runs_models: it computes real outputs, so accuracy can be checked.
+        on_gpu: it runs on the GPU, whose state is then watched.
     """
 
     name: str
     honours: frozenset[str]
     runs_models: bool
+    on_gpu: bool
 
     def unsupported(self, variant: Variant) -> str | None:
         """Why this backend cannot run ``variant`` here, in one line; None if it can."""
@@ -114,17 +163,18 @@ class Backend(Protocol):
         """Versions that a comparison must agree on."""
         ...
 
-    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+    def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Build an engine into the empty folder ``target``.
 
         Args:
             onnx: the typed ONNX.
             variant: its engine axes decide what is built.
-            shapes: concrete shape of each input at the variant's batch.
+            shapes: gives the concrete shape of each input at a batch.
             target: folder to fill.
 
         Returns:
-            What is known of the engine and wanted again at load (plain values).
+            What is known of the engine and wanted again at load (plain values). ``artifacts`` among it names the
+            files in ``target`` that people may want to look at; they are kept with the sweep.
 
         Raises:
             BuildError: with the library's own last message.

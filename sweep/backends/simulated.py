@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sweep.axes import JsonDict, Variant
+    from sweep.backends.base import ShapesAt
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWN_AT_ONCE = 4096
@@ -33,32 +34,43 @@ class SimulatedStream:
 
     def __init__(self, script: Script, batch: int, seed: int) -> None:
         self.clock = VirtualClock()
-        self._mean_ns = (script.service_us + script.sample_us * batch) * 1000 * _slowness(script.machine)
+        self._script = script
+        self._batch = batch
+        self._slowness = _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
         self._rng = np.random.default_rng([seed, 7])
-        self._drawn: deque[int] = deque()
+        self._drawn: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
+        self._sleeps_ns = None if script.sleep_after_us is None else script.sleep_after_us * 1000
+        self._wake_ns = round((script.wake_us or 0.0) * 1000)
 
-    def enqueue(self) -> None:
-        """Start one inference: it ends one service time after it, or after the one before it."""
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one inference: it ends one service time after it, or after the one before it.
+
+        Args:
+            samples: how many; None for the batch.
+        """
         if self._raises:
             raise LoadError("scripted error in measure")
         start = max(self.clock.now_ns(), self._free_ns)
-        self._free_ns = start + self._service_ns()
+        if self._sleeps_ns is not None and start - self._free_ns > self._sleeps_ns:
+            start += self._wake_ns
+        self._free_ns = start + self._service_ns(self._batch if samples is None else samples)
         self._in_flight.append(self._free_ns)
 
     def wait(self) -> None:
         """Move the clock to the completion of the oldest inference."""
         self.clock.sleep_until_ns(self._in_flight.popleft())
 
-    def _service_ns(self) -> int:
+    def _service_ns(self, samples: int) -> int:
+        mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000 * self._slowness
         if not self._exponential:
-            return round(self._mean_ns)
+            return round(mean_ns)
         if not self._drawn:
-            self._drawn.extend(self._rng.exponential(self._mean_ns, _DRAWN_AT_ONCE).astype(np.int64).tolist())
-        return self._drawn.popleft()
+            self._drawn.extend(self._rng.exponential(1.0, _DRAWN_AT_ONCE).tolist())
+        return int(self._drawn.popleft() * mean_ns)
 
 
 def _slowness(machine: str | None) -> float:
@@ -75,6 +87,7 @@ class SimulatedSession:
     """Streams of scripted service times."""
 
     virtual = True
+    partial_batches = True
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
@@ -91,6 +104,9 @@ class SimulatedSession:
             "notes": ["simulated: no model ran"],
         }
 
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Every size up to the batch is ready as it is."""
+
     def outputs(self) -> dict[str, np.ndarray]:
         """Nothing is computed."""
         return {}
@@ -105,6 +121,7 @@ class Simulated:
     name = "simulated"
     honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script"})
     runs_models = False
+    on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
         """It takes everything."""
@@ -120,12 +137,12 @@ class Simulated:
         """Its own version: there is no library behind it."""
         return {"simulated": __version__}
 
-    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+    def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Write down what would have been built."""
         script = variant.session.script or Script()
         if script.raise_at == "build":
             raise BuildError("scripted error in build")
-        (target / "engine.json").write_text(json.dumps({"onnx": onnx.name, "shapes": shapes}))
+        (target / "engine.json").write_text(json.dumps({"onnx": onnx.name, "shapes": shapes(variant.engine.batch)}))
         return {}
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> SimulatedSession:

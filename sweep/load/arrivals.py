@@ -1,7 +1,8 @@
-"""Schedules of arrivals, drawn whole from a seed before anything runs."""
+"""Schedules of arrivals, known whole before anything runs: drawn from a seed here, read from a file in ``trace``."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,34 @@ if TYPE_CHECKING:
     from sweep.samples import Ints
 
 KINDS = ("poisson", "constant")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Schedule:
+    """Every arrival of one open-loop point.
+
+    Attributes:
+        kind: ``poisson``, ``constant`` or ``trace``.
+        due_ns: arrival times after the start, ns, ascending.
+        warmup: how many of them, from the first, are warm-up.
+        rate_rps: requests/s that they offer.
+    """
+
+    kind: str
+    due_ns: Ints
+    warmup: int
+    rate_rps: float
+
+    @property
+    def measured(self) -> int:
+        """Arrivals after the warm-up."""
+        return len(self.due_ns) - self.warmup
+
+
+def drawn(kind: str, rate_rps: float, counts: tuple[int, int], seed: tuple[int, ...]) -> Schedule:
+    """The schedule of ``schedule`` with its warm-up, ``counts[0]`` arrivals, told from the rest."""
+    due = schedule(kind, rate_rps, counts, seed)
+    return Schedule(kind=kind, due_ns=due, warmup=counts[0], rate_rps=rate_rps)
 
 
 def schedule(kind: str, rate_rps: float, counts: tuple[int, ...], seed: tuple[int, ...]) -> Ints:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.backends.base import TimesGpu
-from sweep.load import servers
-from sweep.load.arrivals import schedule
-from sweep.samples import GPU_ARRAYS, NEVER, PointSamples
+from sweep.backends.base import TimesParts
+from sweep.load import batcher, servers, trace
+from sweep.load.arrivals import Schedule, drawn
+from sweep.samples import NEVER, PARTS, PointSamples
 from sweep.summary import STABLE_WITHIN
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sweep.axes import LoadAxes
     from sweep.backends.base import Session, Stream
 
-_START_NS = 2_000_000  # between drawing the origin and the first arrival
+_START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
 _STRETCHES = 3  # warm-up stretches that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
 _STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
@@ -35,12 +36,17 @@ class Place:
     Attributes:
         index: rung of the ladder; -1 for the closed loop.
         repeat: pass, from 0.
-        batch: samples per request.
+        batch: samples per inference; also per request, unless the server batches (``samples_per_request``).
     """
 
     index: int
     repeat: int
     batch: int
+
+
+def samples_per_request(load: LoadAxes, batch: int) -> int:
+    """Samples that one open-loop arrival carries: 1 where the server gathers them, else the whole batch."""
+    return batch if load.batch_wait_ms is None else 1
 
 
 def now_ns(session: Session) -> int:
@@ -91,13 +97,13 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
     """What each stream's device timed since the last call; None where it does not."""
 
     def take(stream: Stream) -> NDArray[np.float32] | None:
-        return stream.take_gpu_ms() if isinstance(stream, TimesGpu) else None
+        return stream.take_parts_ms() if isinstance(stream, TimesParts) else None
 
     return [take(stream) for stream in session.streams]
 
 
 def _gpu_columns(gpu_ms: NDArray[np.float32] | None) -> dict[str, Any]:
-    return {} if gpu_ms is None else dict(zip(GPU_ARRAYS, np.ascontiguousarray(gpu_ms.T), strict=True))
+    return {} if gpu_ms is None else dict(zip(PARTS, np.ascontiguousarray(gpu_ms.T), strict=True))
 
 
 def _closed_samples(
@@ -121,6 +127,7 @@ def _closed_samples(
         offered_rps=None,
         overloaded=False,
         complete=complete,
+        origin_ns=int(origin),
         scheduled_ns=issued - origin,
         issued_ns=issued - origin,
         done_ns=done - origin,
@@ -133,44 +140,89 @@ def _closed_samples(
 
 def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) -> PointSamples:
     """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
-    warm, count = request_counts(load, rate_rps)
     kind = load.arrivals if load.kind == "curve" else load.kind
-    due = schedule(kind, rate_rps, (warm, count), (load.seed, place.index + 1, place.repeat))
-    origin = _align(session) + (0 if session.virtual else _START_NS)
-    queue = servers.Queue((due + origin).tolist(), _ns(load.max_wait_s))
+    seed = (load.seed, place.index + 1, place.repeat)
+    return replay(session, load, drawn(kind, rate_rps, request_counts(load, rate_rps), seed), place)
+
+
+def trace_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
+    """Open loop over the arrivals of ``load.trace``, all of them measured."""
+    return replay(session, load, trace.replayed(load), place)
+
+
+def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
+    """Issue every arrival of ``schedule`` as it falls due, gathered into batches where ``load`` asks for it."""
+    if load.batch_wait_ms is not None and session.partial_batches:
+        session.prepare(range(1, place.batch))
     _take_gpu_ms(session)
-    servers.run(
-        [servers.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)],
-        virtual=session.virtual,
-    )
-    gpu_ms = _by_request(queue, _take_gpu_ms(session))
+    with contextlib.nullcontext() if session.virtual else servers.quiet_interpreter():  # its gc.collect takes 20 ms
+        origin = _align(session) + (0 if session.virtual else _START_NS)
+        queue, crew = _crew(session, load, (schedule.due_ns + origin).tolist(), place.batch)
+        servers.run(crew, virtual=session.virtual)
+    gpu_ms = _by_request(queue, crew, _take_gpu_ms(session))
     issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
     return PointSamples(
-        kind=kind,
+        kind=schedule.kind,
         index=place.index,
         repeat=place.repeat,
-        batch=place.batch,
-        offered_rps=rate_rps,
+        batch=samples_per_request(load, place.batch),
+        offered_rps=schedule.rate_rps,
         overloaded=queue.overloaded,
-        complete=count >= load.min_requests and not queue.overloaded,
-        scheduled_ns=due,
+        complete=schedule.measured >= load.min_requests and not queue.overloaded,
+        origin_ns=origin,
+        scheduled_ns=schedule.due_ns,
         issued_ns=np.where(issued < 0, issued, issued - origin),
         done_ns=np.where(done < 0, done, done - origin),
         slot_free=np.array(queue.slot_free, dtype=np.bool_),
-        warmup=np.arange(len(due)) < warm,
+        warmup=np.arange(len(done)) < schedule.warmup,
         stream=np.array(queue.served_by, dtype=np.int16),
+        **_gathered_columns(queue, origin),
         **_gpu_columns(gpu_ms),
     )
 
 
-def _by_request(queue: servers.Queue, taken: list[NDArray[np.float32] | None]) -> NDArray[np.float32] | None:
-    """The streams' GPU times in the order of the requests: a stream serves its requests in that order."""
-    if any(times is None for times in taken):
-        return None
+def _crew(
+    session: Session, load: LoadAxes, due: list[int], batch: int
+) -> tuple[servers.Queue, Sequence[servers.OpenServer | batcher.BatchServer]]:
+    """The queue of the arrivals, and a server for each stream."""
+    if load.batch_wait_ms is None:
+        queue = servers.Queue(due, _ns(load.max_wait_s))
+        return queue, [servers.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)]
+    rule = batcher.Rule(batch=batch, max_wait_ns=_ns(load.batch_wait_ms / 1e3))
+    gathered = batcher.BatchQueue(due, _ns(load.max_wait_s), rule)
+    partial = session.partial_batches
+    return gathered, [
+        batcher.BatchServer(stream, gathered, number, partial=partial) for number, stream in enumerate(session.streams)
+    ]
+
+
+def _gathered_columns(queue: servers.Queue, origin_ns: int) -> dict[str, Any]:
+    if not isinstance(queue, batcher.BatchQueue):
+        return {}
+    ran_with, ready = np.array(queue.ran_with, dtype=np.int32), np.array(queue.ready, dtype=np.int64)
+    return {
+        "gathers": queue.rule.batch,
+        "ran_with": ran_with,
+        "ready_ns": np.where(ran_with > 0, ready - origin_ns, NEVER),
+    }
+
+
+def _by_request(
+    queue: servers.Queue,
+    crew: Sequence[servers.OpenServer | batcher.BatchServer],
+    taken: list[NDArray[np.float32] | None],
+) -> NDArray[np.float32] | None:
+    """The streams' GPU times in the order of the requests; those that ran together have the same.
+
+    A stream serves its requests in that order.
+    """
     served_by, done = np.array(queue.served_by), np.array(queue.done)
-    out = np.full((len(done), len(GPU_ARRAYS)), np.nan, dtype=np.float32)
-    for number, times in enumerate(taken):
-        out[(served_by == number) & (done != NEVER)] = times
+    out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
+    for number, (server, times) in enumerate(zip(crew, taken, strict=True)):
+        if times is None:
+            return None
+        each = np.repeat(times, server.sizes, axis=0) if isinstance(server, batcher.BatchServer) else times
+        out[(served_by == number) & (done != NEVER)] = each
     return out
 
 

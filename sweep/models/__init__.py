@@ -7,7 +7,7 @@ from sweep.models import zoo
 from sweep.models.inputs import draw
 from sweep.models.materialise import resolve, signature
 from sweep.models.shapes import check_batch
-from sweep.models.source import file_digest, inspect, parameters
+from sweep.models.source import dynamic_inputs, file_digest, inspect, parameters
 from sweep.models.spec import Signature, TensorSpec
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "TensorSpec",
     "check_batch",
     "draw",
+    "dynamic_inputs",
     "file_digest",
     "inspect",
     "parameters",

@@ -87,6 +87,15 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def dynamic_inputs(path: Path) -> frozenset[str]:
+    """Names of the inputs that have a symbolic dimension in the file.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return frozenset(spec.name for spec in _header(path).inputs if any(isinstance(size, str) for size in spec.shape))
+
+
 def parameters(path: Path) -> int:
     """Number of weights in the file, subgraphs and Constant nodes included.
 

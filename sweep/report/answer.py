@@ -12,12 +12,14 @@ from sweep.judge import carried_tail, drifted, near
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sweep.axes import JsonDict
     from sweep.record import Record
 
 
 _CERTAIN = 0.999
 _OLD_BATCHES = 10  # a pass, behind the intervals of records that do not say
 _STARTS = 0.01  # what one or two passes cannot see: a variant's starts differ by about this
+_SETTINGS = ("model", "precision", "batch", "streams", "clients", "mps", "cuda_graph")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +145,37 @@ def _peak_text(best: Ranked) -> str:
     tail = carried_tail([busy] if busy else [])
     if busy is not None and tail is not None:
         text += f" ({tail} {busy['latency_ms'][tail]:.3g} ms at {busy['achieved_ips']:,.0f})"
-    return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; nothing is measured again."
+    return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; only that is searched."
 
 
 def _capacity_text(best: Ranked, slo: tuple[str, float]) -> str:
     found = best.record.slo or {}
     sure = "over 99.9%" if found["confidence"] > _CERTAIN else f"{found['confidence']:.1%}"
-    held = f"{best.value:,.0f} samples/s keep {slo[0]} <= {slo[1]:g} ms ({sure} confidence)"
-    above = f"the next rung, {found['next_ips']:,.0f}, did not" if found["next_ips"] else "no rung failed: ask for more"
-    uneven = "" if found["monotonic"] else " A rung above it held again: the curve is not monotonic."
-    return f"Take {best.record.variant['label']}: {held}; {above}.{uneven}"
+    held = f"{best.value:,.0f} samples/s keep {slo[0]} <= {slo[1]:g} ms ({sure} confidence{_confirmed(found)})"
+    step = "" if found.get("confirmed") else "the next rung, "
+    above = f"{step}{found['next_ips']:,.0f}, did not" if found["next_ips"] else "no rung failed: ask for more"
+    uneven = "" if found["monotonic"] else " A rate above it held again: the curve is not monotonic."
+    return f"Take {best.record.variant['label']}: {held}; {above}.{uneven}{_settings(best.record)}"
+
+
+def _confirmed(found: JsonDict) -> str:
+    """How the rate was confirmed, or that it is the ladder's word alone."""
+    if not found.get("confirmed"):
+        return "" if "confirmed" not in found else ", judged from the rungs alone"
+    last = next(
+        probe
+        for probe in found["probes"]
+        if probe["kind"] == "confirm" and probe["offered_ips"] == found["capacity_ips"]
+    )
+    return f", confirmed by {last['requests']:,} requests at that rate"
+
+
+def _settings(record: Record) -> str:
+    """The axes as one would type them."""
+    typed = (
+        f"{axis}={str(value).lower() if isinstance(value, bool) else value}"
+        for axis in _SETTINGS
+        if (value := record.variant.get(axis)) is not None
+    )
+    words = " ".join(typed)
+    return f" With {words}." if words else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
+from sweep.judge import joules
 from sweep.record import write_atomic
 from sweep.report.answer import answer
 
@@ -123,20 +124,20 @@ def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
 
 
 def _table(records: Sequence[Record]) -> str:
-    rows = ["<tr><th>variant</th><th>status</th><th>peak samples/s</th><th>SQNR dB</th><th>why</th></tr>"]
+    watched = any(joules(record) is not None for record in records)
+    energy = "<th>mJ per sample</th>" if watched else ""
+    rows = [f"<tr><th>variant</th><th>status</th><th>peak samples/s</th><th>SQNR dB</th>{energy}<th>why</th></tr>"]
     for record in records:
         peak = f"{record.peak['ips']:,.0f}" if record.peak and record.peak["ips"] else "-"
         sqnr = record.accuracy["sqnr_db"] if record.accuracy else None
         drift = record.drift["reason"] if record.drift and record.drift["verdict"] == "drifted" else None
         notes = [*((record.realised or {}).get("notes") or []), *([f"the machine drifted: {drift}"] if drift else [])]
         why = record.error["message"] if record.error else "; ".join(notes)
-        cells = (
-            record.variant["label"],
-            f"{record.status}, drift" if drift else record.status,
-            peak,
-            "-" if sqnr is None else f"{sqnr:.1f}",
-            why,
-        )
+        status = f"{record.status}, drift" if drift else record.status
+        cells = [record.variant["label"], status, peak, "-" if sqnr is None else f"{sqnr:.1f}", why]
+        if watched:
+            found = joules(record)
+            cells.insert(-1, "-" if found is None else f"{found * 1e3:.3g}")
         rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
     return f"<table>{''.join(rows)}</table>"
 

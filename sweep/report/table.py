@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.judge import carried_tail, drifted, light, near
+from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,12 +43,13 @@ _AXES = (
     "seed",
     "repeats",
 )
+_LOAD_AXES = ("kind", "batch_wait_ms", "trace", "trace_scale")  # those of record.variant["load"] that a sweep compares
 _MINUTE_S = 60
 
 
 def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: tuple[str, float] | None) -> None:
     """One row a variant, the one to take marked, then the answer in words."""
-    varying = [axis for axis in _AXES if len({str(record.variant.get(axis)) for record in records}) > 1]
+    varying = [axis for axis in (*_AXES, *_LOAD_AXES) if len({_axis(record, axis) for record in records}) > 1]
     shown = varying or ["model", "precision", "batch"]
     tail = carried_tail(point for record in records for point in record.points) or "p99"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -58,21 +61,32 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     if slo:
         table.add_column(f"samples/s at\n{slo[0]} <= {slo[1]:g} ms", justify="right")
     table.add_column("SQNR dB", justify="right")
+    watched = any(joules(record) is not None for record in records)
+    if watched:
+        table.add_column("mJ per\nsample", justify="right")
     notes: list[str] = []
     for record in records:
         mark = ">" if found.best is record else "=" if record in found.tied else ""
-        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo))
+        energy = [_energy(record)] if watched else []
+        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo), *energy)
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
     _print_verdicts(console, records)
+    _print_prediction(console, records)
     console.print(f"\n[bold]{escape(found.text)}[/bold]", highlight=False, soft_wrap=True)
+
+
+def _axis(record: Record, axis: str) -> str:
+    inner = record.variant.get("load") or {}
+    value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
+    return PurePath(value).name if axis == "trace" and value else str(value)
 
 
 def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[str]:
     cells = []
     for axis in axes:
-        text = str(record.variant.get(axis))
+        text = _axis(record, axis)
         if axis == "precision" and record.realised:
             for note in record.realised.get("notes") or []:
                 if note not in notes:
@@ -92,7 +106,7 @@ def _cells(record: Record, tail: str, slo: tuple[str, float] | None) -> list[str
         _latency(busy, tail),
     ]
     if slo:
-        cells.append(_number(record.slo["capacity_ips"] if record.slo else None, "{:,.0f}"))
+        cells.append(_capacity(record.slo))
     cells.append(_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
     return cells
 
@@ -102,6 +116,18 @@ def _latency(point: dict[str, Any] | None, percentile: str) -> str:
     if point is None or point["latency_ms"][percentile] is None:
         return "-"
     return f"{'' if point['verdict'] == 'ok' else '~'}{point['latency_ms'][percentile]:.3g}"
+
+
+def _capacity(slo: dict[str, Any] | None) -> str:
+    """In samples/s; ``~`` before it where no run at that very rate confirmed it."""
+    if slo is None or slo["capacity_ips"] is None:
+        return "-"
+    return f"{'' if slo.get('confirmed') else '~'}{slo['capacity_ips']:,.0f}"
+
+
+def _energy(record: Record) -> str:
+    found = joules(record)
+    return _number(None if found is None else found * 1e3, "{:.3g}")
 
 
 def _number(value: float | None, form: str) -> str:
@@ -114,6 +140,9 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         if record.error is not None:
             error = record.error
             line = f"{record.variant['label']}: {record.status} at {error['stage']}: {error['message']}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+        elif record.slo is not None and record.slo.get("reason"):
+            line = f"{record.variant['label']}: {record.slo['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
         if record.drift is not None and drifted(record):
             line = f"{record.variant['label']}: the machine drifted: {record.drift['reason']}"
@@ -131,14 +160,29 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         )
 
 
-def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: tuple[float, float]) -> None:
+def _print_prediction(console: Console, records: Sequence[Record]) -> None:
+    """How far the curves that were predicted from service times lay from those that were measured."""
+    errors = [error for record in records for error in prediction_errors(record)]
+    if errors:
+        text = f"Predicted from service times: p99 within {statistics.median(errors):.0%} of the measured (median of"
+        console.print(f"{text} {len(errors)} steady rungs up to 90% of the peak).", highlight=False, soft_wrap=True)
+
+
+def print_plan(
+    console: Console,
+    plan: Plan,
+    todo: Sequence[Work],
+    predicted_s: tuple[float, float],
+    searches: Sequence[Work] = (),
+) -> None:
     """Variants by shared engine, duplicates, what cannot run and why, predicted time."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("engine", "variant", "record", "state"):
         table.add_column(name)
-    waiting = {work.key for work in todo}
+    waiting, searched = {work.key for work in todo}, {work.key for work in searches}
     for work in plan.works[:_SHOWN_AT_MOST]:
         state = "to measure" if work.key in waiting else "measured already"
+        state += ", then its capacity" if work.key in searched else ""
         state = f"unsupported: {work.unsupported}" if work.unsupported else state
         table.add_row(work.engine_key[:8], escape(work.variant.label), work.key, escape(state))
     console.print(table)
@@ -158,7 +202,8 @@ def print_plan(console: Console, plan: Plan, todo: Sequence[Work], predicted_s: 
             f"... and {len(repeated) - _DUPLICATES_SHOWN} more that were asked more than once", highlight=False
         )
     low, high = predicted_s
-    console.print(f"Predicted time: {_duration(low)} to {_duration(high)}.", highlight=False)
+    span = _duration(low) if high <= low else f"{_duration(low)} to {_duration(high)}"
+    console.print(f"Predicted time: {span}.", highlight=False)
 
 
 def _duration(seconds: float) -> str:

@@ -108,6 +108,7 @@ def _point(index: int, point: JsonDict) -> list[Value]:
         "throughput_ips": achieved,
         "offered_ips": point.get("offered_ips"),
         **timed,
+        "mean_batch": (point.get("batching") or {}).get("mean_batch"),
         "issue_lag_p99_ms": lag.get("p99") if isinstance(lag, dict) else lag,
         "ok": float(point.get("verdict") == "ok"),  # MLflow has no other way to tell an overloaded point
     }

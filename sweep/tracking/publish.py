@@ -87,7 +87,8 @@ class Publisher:
         parent = runs.open_parent(min(content.started_ms(record) for record in records))
         sent = 0
         for record in records:
-            sent += runs.send(record, store.record_path(record.key).read_bytes(), parent.info.run_id)
+            files = [store.root / name for name in (record.engine or {}).get("artifacts", ())]
+            sent += runs.send(record, store.record_path(record.key).read_bytes(), parent.info.run_id, files)
         runs.close_parent(max(content.ended_ms(record) for record in records), self._attachments(store.root))
         axes = varying([*(content.params(record) for record in records), *runs.params()])
         view = view_value(self._sweep, axes, parent.info.start_time)

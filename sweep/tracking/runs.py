@@ -19,6 +19,9 @@ from sweep.tracking import content
 from sweep.tracking.view import colour, quoted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
@@ -71,13 +74,14 @@ class Runs:
         if end_ms > (self.parent.info.end_time or 0):
             self._client.set_terminated(run_id, "FINISHED", end_ms)
 
-    def send(self, record: Record, file: bytes, parent_id: str) -> bool:
+    def send(self, record: Record, file: bytes, parent_id: str, files: Sequence[Path] = ()) -> bool:
         """Make the record's run say what the record says.
 
         Args:
             record: what is said.
             file: the record's bytes on disk: attached, and its sha256 is what makes a replay cheap.
             parent_id: run of the sweep.
+            files: attached too, where they are still there.
 
         Returns:
             False when it did already.
@@ -92,6 +96,9 @@ class Runs:
             self._client.set_tag(run_id, PARENT, parent_id)
         if not whole:
             self._fill(run_id, record, file)
+            for path in files:
+                if path.is_file():
+                    self._client.log_artifact(run_id, str(path), "engine")
             self._client.set_tag(run_id, DONE, sha)
         for stale in runs:
             if stale is not run:

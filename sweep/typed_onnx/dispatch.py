@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError, UnsupportedError
-from sweep.typed_onnx import evidence, rules
+from sweep.typed_onnx import evidence, guard, lower, quantise, ranges, rules
 from sweep.typed_onnx import graph as graphs
-from sweep.typed_onnx.fp16 import to_fp16
-from sweep.typed_onnx.int8 import to_int8
 from sweep.typed_onnx.tools import translated
+from sweep.typed_onnx.weights import OPSET, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from sweep.axes import Precision
 
 _UNCHANGED = ("fp32", "tf32")
-_CONVERTED = ("fp16", "int8")
+_CONVERTED = ("fp16", "bf16", "int8", "fp8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +32,13 @@ class Converted:
         path: the typed ONNX; weights too large for it lie beside it in ``<name>.data``.
         dtypes: count of compute nodes by the type that they are asked to compute in, see ``dtypes``.
         notes: what a reader of the label should know, such as ``1 node kept in fp32: fc``.
+        guarded: nodes that the range guard kept in fp32.
     """
 
     path: Path
     dtypes: dict[str, int]
     notes: tuple[str, ...]
+    guarded: tuple[str, ...] = ()
 
 
 def passes_through(precision: Precision) -> bool:
@@ -57,7 +58,7 @@ def convert(
     Args:
         source: the fp32 ONNX.
         precision: the recipe; not one that ``passes_through``.
-        calibration: for int8, batches of every input by name; others ignore it.
+        calibration: for int8, fp8 and the range guard, batches of every input by name; others ignore it.
         target: file to write, in an existing folder.
 
     Raises:
@@ -74,9 +75,9 @@ def convert(
         with translated(
             doing, "check the file with onnx.checker and that each input is fed, or leave this precision out"
         ):
-            model, notes = _run(graphs.load(source), precision, calibration)
+            model, notes, guarded = _run(graphs.load(source), precision, calibration)
             graphs.save(model, target)
-        return Converted(path=target, dtypes=_verified(target, precision, doing), notes=notes)
+        return Converted(path=target, dtypes=_verified(target, precision, doing), notes=notes, guarded=guarded)
     except BaseException:
         graphs.remove(target)
         raise
@@ -92,11 +93,13 @@ def _check_request(precision: Precision) -> None:
             f"precision {precision.name} ({precision.dtype}) is not converted by this version: "
             f"take {', '.join((*_UNCHANGED, *_CONVERTED))}"
         )
+    if precision.dtype in evidence.QUANTISED:
+        quantise.check_ops(precision)
 
 
 def _carries(found: Mapping[str, int], precision: Precision) -> bool:
-    """Whether a user's own file has the precision already; an int8 file may keep layers in float."""
-    return bool(found[precision.dtype]) and (precision.dtype == "int8" or not found["fp32"])
+    """Whether a user's own file has the precision already; a quantised file may keep layers in float."""
+    return bool(found[precision.dtype]) and (precision.dtype in evidence.QUANTISED or not found["fp32"])
 
 
 def _check_source(doing: str, found: Mapping[str, int]) -> None:
@@ -109,10 +112,37 @@ def _check_source(doing: str, found: Mapping[str, int]) -> None:
 
 def _run(
     model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
-) -> tuple[ModelProto, tuple[str, ...]]:
-    if precision.dtype == "int8":
-        return to_int8(model, precision, calibration)
-    return to_fp16(model, keep_io=precision.keep_io)
+) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
+    """First the Q/DQ pairs, while everything is float32, then what is left in 16 bits; the notes, the guarded nodes."""
+    quantising = precision.dtype in evidence.QUANTISED
+    rest = precision.rest if quantising else precision.dtype
+    model = prepared(model, precision.quantize_ops, _opset(precision.dtype, rest))
+    guarding = bool(precision.guard) and rest == "fp16"
+    if guarding:
+        model = graphs.inferred(model)
+    largest = _ranges(model, precision, calibration, everything=guarding) if quantising or guarding else {}
+    kept = guard.guarded(model, largest) if guarding else ()
+    notes = quantise.quantised(model, precision, largest) if quantising else ()
+    if rest is None:
+        return model, notes, ()
+    model, more = lower.lowered(model, rest, keep_io=precision.keep_io, kept=kept)
+    return model, (*notes, *guard.note(kept), *more), kept
+
+
+def _ranges(
+    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], *, everything: bool
+) -> dict[str, float]:
+    ranges.check_calibration(precision, calibration)
+    if everything:
+        return ranges.largest(model, ranges.floats(model), calibration)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    places = quantise.places(model.graph, precision.quantize_ops)
+    return ranges.largest(model, sorted({place.tensor for place in places} - stored), calibration)
+
+
+def _opset(dtype: str, rest: str | None) -> int:
+    """The least opset in which everything has its type; float8 came with 19."""
+    return max(lower.OPSET.get(rest or "", OPSET), lower.OPSET["fp16"] if dtype == "fp8" else OPSET)
 
 
 def _verified(target: Path, precision: Precision, doing: str) -> dict[str, int]:
@@ -121,11 +151,14 @@ def _verified(target: Path, precision: Precision, doing: str) -> dict[str, int]:
     model = graphs.load(target)
     if problem:
         raise ConversionError(f"{doing}: the converted graph{_constructs(model)} is not valid: {problem}; {_TODO}")
-    faults = rules.broken(model, per_channel=precision.per_channel) if precision.dtype == "int8" else []
-    if faults:
-        raise ConversionError(f"{doing}: {faults[0]} ({len(faults)} such faults); {_TODO}")
+    if precision.dtype in evidence.QUANTISED:
+        faults = rules.broken(model, precision.dtype, per_channel=precision.per_channel)
+        if faults:
+            raise ConversionError(f"{doing}: {faults[0]} ({len(faults)} such faults); {_TODO}")
+    model = graphs.inferred(model)
     found = evidence.counted(model)
     evidence.refuse_mismatch(found, precision, f"the graph converted for {doing}")
+    evidence.refuse_rest(model, precision, f"the graph converted for {doing}")
     return found
 
 
@@ -140,6 +173,6 @@ def _constructs(model: ModelProto) -> str:
 
 def _copied(source: Path, precision: Precision, found: dict[str, int], target: Path) -> Converted:
     """A user's file that already carries the precision goes through as it is."""
-    evidence.refuse_mismatch(found, precision, source.name)
+    evidence.check_label(source, precision)
     graphs.save(graphs.load(source), target)
     return Converted(path=target, dtypes=found, notes=(f"{source.name} was {precision.dtype} already: not converted",))

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """The op types that hold a network's multiplications, and whose types are its precision."""
 
+QUANTISED = ("int8", "fp8")
+"""The precisions that live in Q/DQ pairs."""
+
 _RECURRENT = ("LSTM", "GRU", "RNN", "Einsum")
-_QUANTISED = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+_INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
 _SHOWN = ("int8", "fp8", "fp16", "bf16", "fp32")
 _BY_LABEL = {"fp32": "fp32", "tf32": "fp32"}
 _MOVERS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
@@ -40,12 +43,12 @@ def dtypes(path: Path) -> dict[str, int]:
     Raises:
         ConversionError: ``path`` cannot be read as ONNX.
     """
-    return counted(graphs.load(path, weights=False))
+    return counted(graphs.inferred(graphs.load(path, weights=False)))
 
 
 def counted(model: ModelProto) -> dict[str, int]:
-    """As ``dtypes``, of a graph in memory, which is used up."""
-    found = Counter(asked for _, asked in compute_types(graphs.inferred(model)))
+    """As ``dtypes``, of a graph in memory with its types inferred."""
+    found = Counter(asked for _, asked in compute_types(model))
     return {name: found.pop(name, 0) for name in _SHOWN} | dict(sorted(found.items()))
 
 
@@ -54,7 +57,7 @@ def compute_types(model: ModelProto) -> list[tuple[str, str]]:
     return [
         (node.name or node.output[0], _asked(node, scope, makers))
         for node, scope, makers in _with_makers(model.graph)
-        if node.op_type in (*COMPUTE, *_RECURRENT, *_QUANTISED)
+        if node.op_type in (*COMPUTE, *_RECURRENT, *_INTEGER)
     ]
 
 
@@ -68,7 +71,7 @@ def _with_makers(graph: GraphProto) -> list[tuple[NodeProto, dict[str, int], dic
 
 
 def _asked(node: NodeProto, scope: Mapping[str, int], makers: Mapping[str, NodeProto]) -> str:
-    if node.op_type in _QUANTISED:
+    if node.op_type in _INTEGER:
         return "int8"
     operands = [name for name in node.input[:2] if name]
     stored = [_stored(name, scope, makers) for name in operands]
@@ -101,20 +104,41 @@ def check_label(path: Path, precision: Precision) -> None:
     """Refuses a precision that the file's types do not carry.
 
     fp32 and tf32 want float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at
-    least one quantised node and nothing of a third type that would be hidden by the label.
+    least one quantised node and, beside those, nothing but the type of the rest. A recipe with the range
+    guard may have float32 beside it.
 
     Raises:
         ConversionError: with the types found and what to do.
     """
-    refuse_mismatch(dtypes(path), precision, path.name)
+    model = graphs.inferred(graphs.load(path, weights=False))
+    refuse_mismatch(counted(model), precision, path.name)
+    refuse_rest(model, precision, path.name)
+
+
+def refuse_rest(model: ModelProto, precision: Precision, what: str) -> None:
+    """Refuses a quantised graph, with its types inferred, that dequantises to another type than the label's rest."""
+    if precision.dtype not in QUANTISED:
+        return
+    rest = precision.rest or "fp32"
+    given = Counter(
+        name_of(scope.get(node.output[0], 0))
+        for node, scope in graphs.typed_nodes(model.graph)
+        if node.op_type == "DequantizeLinear"
+    )
+    if set(given) - {rest, *(["fp32"] if precision.guard and given[rest] else [])}:
+        raise ConversionError(
+            f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {what} dequantises to "
+            f"{spelled(given)}: set precision.rest to what the file has"
+        )
 
 
 def refuse_mismatch(found: Mapping[str, int], precision: Precision, what: str) -> None:
     """As ``check_label``, of types already counted in the file called ``what``."""
     wanted = _BY_LABEL.get(precision.dtype, precision.dtype)
-    others = {name: count for name, count in found.items() if count and name not in {wanted, "unknown"}}
-    if wanted in {"int8", "fp8"}:
-        wrong = not found.get(wanted) or bool(others.keys() & {"int8", "fp8"})
+    allowed = {wanted, "unknown", *(["fp32"] if precision.guard and found.get(wanted) else [])}
+    others = {name: count for name, count in found.items() if count and name not in allowed}
+    if wanted in QUANTISED:
+        wrong = not found.get(wanted) or bool(others.keys() - {precision.rest or "fp32"})
     else:
         wrong = bool(others)
     if wrong:

@@ -51,7 +51,7 @@ def inferred(model: ModelProto) -> ModelProto:
     """
     from onnx import shape_inference
 
-    taken = _take_weights(model)
+    taken = take_weights(model)
     with translated("types could not be inferred", "check the file with onnx.checker"):
         result = shape_inference.infer_shapes(model)
     for tensor, data in zip(tensors(result.graph), taken, strict=True):
@@ -60,7 +60,8 @@ def inferred(model: ModelProto) -> ModelProto:
     return result
 
 
-def _take_weights(model: ModelProto) -> list[bytes | None]:
+def take_weights(model: ModelProto) -> list[bytes | None]:
+    """Empties the large weights of ``model`` and gives what they held, in the order of ``tensors``; None for others."""
     from onnx import TensorProto
 
     values_matter = {TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL}
@@ -177,15 +178,23 @@ def remove(target: Path) -> None:
 
 
 def problem(path: Path) -> str | None:
-    """What onnx.checker (full check) or onnxruntime has to say against ``path``, in one line; None if nothing."""
+    """What onnx.checker (full check) or onnxruntime has to say against ``path``, in one line; None if nothing.
+
+    That onnxruntime's CPU has no kernel for a type, such as a bfloat16 Conv, speaks not against the graph: it looks
+    for kernels once it has found the graph valid.
+    """
     import onnx
     import onnxruntime
+    from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # fatal only: what it raises is all that is to be told
+    options.add_session_config_entry("session.disable_quant_qdq", "1")  # it fuses fp8 pairs into operators without fp8
     try:
         onnx.checker.check_model(path, full_check=True)
         onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except NoKernel:
+        return None
     except Exception as error:  # noqa: BLE001 - both raise types of their own C++ modules, and each is an answer here
         return one_line(error)
     return None

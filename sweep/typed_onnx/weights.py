@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.typed_onnx.graph import reads
+from sweep.typed_onnx import graph as graphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +15,11 @@ OPSET = 13
 """The first opset whose QuantizeLinear and DequantizeLinear know a channel axis."""
 
 _MATRIX = 2
+_IR_VERSION = 10  # knows every type that a converter writes
 
 
-def prepared(model: ModelProto, ops: Sequence[str]) -> ModelProto:
-    """The same function, with opset >= 13, a name for every node, and weights that are initialisers of their own.
+def prepared(model: ModelProto, ops: Sequence[str], opset: int = OPSET) -> ModelProto:
+    """The same function, in opset ``opset`` or later, every node named, weights that are initialisers of their own.
 
     Constants become initialisers; Identity and Transpose of an initialiser are folded; a weight that
     several nodes read in different ways (a tied embedding) gets one copy per way. onnxruntime's
@@ -27,11 +28,10 @@ def prepared(model: ModelProto, ops: Sequence[str]) -> ModelProto:
     Args:
         model: an fp32 graph with its weights loaded; used up.
         ops: op types that will be quantised.
+        opset: the least opset that the result may have.
     """
-    from onnx import version_converter
-
-    if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < OPSET:
-        model = version_converter.convert_version(model, OPSET)
+    if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < opset:
+        model = _lifted(model, opset)
     _fold(model.graph)
     taken = {node.name for node in model.graph.node}
     for index, node in enumerate(model.graph.node):
@@ -39,6 +39,23 @@ def prepared(model: ModelProto, ops: Sequence[str]) -> ModelProto:
             node.name = _free(f"{node.op_type}_{index}", taken)
     _split(model.graph, ops)
     return model
+
+
+def _lifted(model: ModelProto, opset: int) -> ModelProto:
+    """The model in a later opset; large weights sit out the conversion, which copies them several times."""
+    from onnx import version_converter
+
+    taken = {
+        tensor.name: data
+        for tensor, data in zip(graphs.tensors(model.graph), graphs.take_weights(model), strict=True)
+        if data is not None
+    }
+    result: ModelProto = version_converter.convert_version(model, opset)
+    for tensor in graphs.tensors(result.graph):
+        if tensor.name in taken:
+            tensor.raw_data = taken[tensor.name]
+    result.ir_version = max(result.ir_version, _IR_VERSION)
+    return result
 
 
 def _fold(graph: GraphProto) -> None:
@@ -101,12 +118,12 @@ def _split(graph: GraphProto, ops: Sequence[str]) -> None:
                     graph.initializer.append(_copy(stored[name]))
                     graph.initializer[-1].name = names[way]
             node.input[index] = names[way]
-    _drop_unread(graph)
+    drop_unread(graph)
 
 
-def _drop_unread(graph: GraphProto) -> None:
+def drop_unread(graph: GraphProto) -> None:
     """Leaves out initialisers that nothing reads since they were folded or copied."""
-    read = {name for node in graph.node for name in reads(node)} | {value.name for value in graph.output}
+    read = {name for node in graph.node for name in graphs.reads(node)} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)

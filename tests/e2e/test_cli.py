@@ -62,7 +62,7 @@ def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
     assert "0 to measure, 6 measured already" in again.stdout
     assert [path.stat().st_mtime_ns for path in sorted(cli.results.glob("*/records/*"))] == before
 
-    judged = cli.run(*SIX, *QUICK, "slo.p50_ms=500")
+    judged = cli.run(*SIX, *QUICK, "slo.p50_ms=500", "slo.search=false")
     assert "0 to measure" in judged.stdout
     assert "samples/s keep p50 <= 500 ms" in judged.stdout
     for item in cli.records():
@@ -119,6 +119,9 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
         (["load=poisson"], "load.kind=poisson needs load.rates_ips"),
         (["slo.p99_ms=1", "slo.p50_ms=1"], "set one"),
         (["slo.p99_ms=-1"], "slo.p99_ms=-1: must be above 0"),
+        (["slo.p99_ms=1500"], "slo.p99_ms=1500 is above load.max_wait_s=1 s"),
+        (["load.points=2"], "load.points=2: must be 3 or more"),
+        (["load.budget_s=2"], "load.budget_s=2: 8 points with load.warmup_s=0.3 and repeats=1 need 5.8 or more"),
         (["name=../outside"], "name=../outside: "),
         (["batch=[1"], "batch=[1"),
     ],
@@ -153,18 +156,18 @@ def test_a_failing_variant_does_not_stop_the_others(cli: Cli) -> None:
 
 
 def test_what_the_backend_lacks_is_unsupported_and_exit_0(cli: Cli) -> None:
-    done = cli.run("-m", "precision=fp32,bf16", "mps=null,50", "load=closed", "load.min_s=0.1", "load.min_requests=9")
+    done = cli.run("-m", "precision=fp32,tf32", "mps=null,50", "load=closed", "load.min_s=0.1", "load.min_requests=9")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(record.status for record in cli.records()) == ["ok", "unsupported", "unsupported", "unsupported"]
     reasons = {record.error["message"] for record in cli.records() if record.error}
     assert any("does not have mps" in reason for reason in reasons)
-    assert any("does not run precision=bf16" in reason for reason in reasons)
+    assert any("does not run precision=tf32" in reason for reason in reasons)
 
 
 def test_a_thousand_variants_plan_in_ten_seconds(cli: Cli) -> None:
     batches = ",".join(str(number) for number in range(1, 126))
     start = time.monotonic()
-    done = cli.run("-m", "precision=fp32,fp16,int8,bf16", f"batch={batches}", "streams=1,1,2", "plan=true")
+    done = cli.run("-m", "precision=fp32,fp16,int8,tf32", f"batch={batches}", "streams=1,1,2", "plan=true")
     took = time.monotonic() - start
     assert done.returncode == 0
     flat = " ".join(done.stdout.split())

@@ -12,6 +12,7 @@ import numpy as np
 from sweep.backends.tensorrt.library import Library, Log
 
 COPY_MS, COMPUTE_MS = 0.25, 2.0
+WEIGHTS_BYTES, CONTEXT_BYTES = 5000, 700
 GIVES = ("cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate", "cudaStreamEndCapture")
 OK, NOT_READY, NO_MEMORY, INVALIDATED = 0, 600, 2, 901
 
@@ -43,6 +44,7 @@ class FakeRuntime:
             self.calls.append(name)
             error = self.fails.get(name, OK)
             if error:
+                self.captured = None
                 return (error, None) if name in GIVES else (error,)
             return found(*args)
 
@@ -148,12 +150,21 @@ class FakeContext:
 
     def __init__(self, engine) -> None:
         self.engine = engine
+        self.allocator = engine.allocator
+        self.scratch = self.allocator.allocate_async(CONTEXT_BYTES, 256, 0, 0) if self.allocator else 0
         self.addresses: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
 
+    def __del__(self):
+        if self.allocator:
+            self.allocator.deallocate_async(self.scratch, 0)
+
     def set_input_shape(self, name, shape):
+        least, most = self.engine.batches
+        if not self.engine.takes_shape or not least <= shape[0] <= most:
+            return False
         self.shape = tuple(shape)
-        return self.engine.takes_shape
+        return True
 
     def get_tensor_shape(self, name):
         return self.engine.output_shape or self.shape
@@ -163,8 +174,9 @@ class FakeContext:
         return True
 
     def execute_async_v3(self, stream):
+        size = int(np.prod(self.shape))
+
         def work(on):
-            size = int(np.prod(self.shape))
             x, y = ((ctypes.c_float * size).from_address(self.addresses[name]) for name in "xy")
             y[:] = [2 * value for value in x]
             self.engine.runtime.clocks[on] += COMPUTE_MS
@@ -190,6 +202,16 @@ class FakeEngine:
         self.captures_nothing = False
         self.output_shape: tuple[int, ...] | None = None
         self.contexts = 0
+        self.batches = (2, 2)
+        self.allocator = None
+        self.refittable = False
+        self.streamable_weights_size = 3 << 20
+        self.weight_streaming_budget_v2 = self.streamable_weights_size
+        self.compiled: list[bytes] = []
+
+    def get_tensor_profile_shape(self, name, profile):
+        least, most = self.batches
+        return [(least, 3), (most, 3), (most, 3)]
 
     def get_tensor_name(self, number):
         return "xy"[number]
@@ -201,7 +223,9 @@ class FakeEngine:
         return SimpleNamespace(name="FLOAT")
 
     def create_runtime_config(self):
-        cache = SimpleNamespace(deserialize=lambda known: True, serialize=lambda: b"compiled")
+        cache = SimpleNamespace(
+            deserialize=lambda known: self.compiled.append(known) or True, serialize=lambda: b"compiled"
+        )
         return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: True)
 
     def create_execution_context(self, _config=None):
@@ -212,12 +236,26 @@ class FakeEngine:
 def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
     """A library whose every plan is ``engine``."""
 
+    class Allocator:
+        pass
+
     class Runtime:
+        gpu_allocator = None
+        weights = 0
+
         def __init__(self, _logger) -> None:
             pass
 
         def deserialize_cuda_engine(self, _plan):
+            if engine is not None and self.gpu_allocator is not None:
+                engine.allocator = self.gpu_allocator
+                self.weights = self.gpu_allocator.allocate_async(WEIGHTS_BYTES, 256, 0, 0)
             return engine
+
+        def __del__(self):
+            if self.weights:
+                engine.allocator = None
+                self.gpu_allocator.deallocate_async(self.weights, 0)
 
     strategies = {"CudaGraphStrategy": SimpleNamespace(DISABLED=SimpleNamespace(name="DISABLED"))} if rtx else {}
     trt = SimpleNamespace(
@@ -225,6 +263,7 @@ def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
         nptype=lambda _: np.float32,
         Runtime=Runtime,
+        IGpuAllocator=Allocator,
         **strategies,
     )
     return Library("tensorrt_rtx" if rtx else "tensorrt", trt, Log(), None)

@@ -132,3 +132,23 @@ def test_outputs_that_are_not_finite_are_contradicted() -> None:
     found = errors({"y": np.ones((1, 3))}, {"y": np.array([[1.0, np.inf, np.nan]])})
     assert "2 outputs are not finite" in contradicts("fp16", found)
     assert contradicts("fp16", None) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "noise", "least", "wrong"),
+    [
+        ("fp16", 0.3, None, True),  # 10 dB
+        ("tf32", 0.3, None, True),
+        ("bf16", 0.3, None, False),
+        ("int8", 0.3, None, False),
+        ("int8", 1.2, None, True),  # -2 dB: what was seen of int8 beside fp16
+        ("fp8", 1.2, -100.0, False),
+        ("int8", 0.3, 15.0, True),
+    ],
+)
+def test_an_engine_that_is_fast_finite_and_wrong_is_contradicted(dtype, noise, least, wrong) -> None:
+    reference = np.random.default_rng(0).standard_normal((4, 100))
+    found = errors({"y": reference}, {"y": reference + noise * np.random.default_rng(1).standard_normal((4, 100))})
+    reason = contradicts(dtype, found, least)
+    assert (reason is not None) == wrong
+    assert not wrong or ("accuracy: the outputs are" in reason and "accuracy.min_sqnr_db" in reason)

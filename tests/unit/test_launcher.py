@@ -77,7 +77,7 @@ def test_every_way_to_write_a_sweep(ask, word, values) -> None:
         ("mps=null,50", "mps", [None, 50]),
         ("cuda_graph=true,false", "cuda_graph", [True, False]),
         ("load.fractions=[0.1,0.2],[0.3]", "load.fractions", [[0.1, 0.2], [0.3]]),
-        ("precision=glob(fp*)", "precision.name", ["fp16", "fp32", "fp8"]),
+        ("precision=glob(fp*)", "precision.name", ["fp16", "fp32", "fp8", "fp8_bf16", "fp8_fp16"]),
     ],
 )
 def test_texts_lists_nulls_and_globs_sweep(ask, word, key, values) -> None:
@@ -176,7 +176,7 @@ def test_plain_values_are_those_of_the_schema(name) -> None:
 
 def test_only_what_is_measured_names_the_sweep(ask) -> None:
     words = ("plan=true", "name=x", "results=/r", "slo.p99_ms=3", "tracking=none", "force=true", "timeout_s=9")
-    assert ask(*words, "batch=2").words == ("batch=2",)
+    assert ask(*words, "cache_gib=5", "batch=2").words == ("batch=2",)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_the_same_file_elsewhere_is_a_duplicate_and_another_load_is_not() -> Non
         (variant(mps=50), ("onnxruntime", "mps=50")),
         (variant(clients=2), ("onnxruntime", "clients=2")),
         (variant(cuda_graph=True), ("onnxruntime", "cuda_graph=True")),
-        (variant("bf16"), ("onnxruntime", "precision=bf16", "fp16")),
+        (variant("tf32"), ("onnxruntime", "precision=tf32", "fp16")),
     ],
 )
 def test_what_cannot_run_here_says_why(asked, words) -> None:
@@ -76,6 +76,8 @@ def test_what_cannot_run_here_says_why(asked, words) -> None:
 
 
 def test_an_axis_at_its_default_is_never_unsupported() -> None:
+    others = [variant(dtype) for dtype in ("bf16", "fp8")]
+    assert len(plan.make(others).runnable) == len(others)
     assert plan.make([variant(), variant("int8", batch=8, streams=4, intra_op_threads=2)]).runnable
 
 

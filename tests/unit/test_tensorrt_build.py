@@ -1,6 +1,8 @@
 """Real builds with TensorRT-RTX, which needs no GPU for them: what is built, what it computes in, how it refuses."""
 
+import dataclasses
 import json
+import subprocess
 
 import numpy as np
 import onnx
@@ -9,8 +11,9 @@ import require
 from onnx import TensorProto, helper
 
 from sweep import measure, models
-from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
-from sweep.backends.tensorrt import build, inspector, library
+from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Plugin, Precision, Profile, Variant
+from sweep.backends.base import unhonoured
+from sweep.backends.tensorrt import build, inspector, knobs, library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.cache import Cache
 from sweep.errors import BuildError, UnsupportedError
@@ -49,7 +52,7 @@ def typed(asked: Variant, cache: Cache):
 def refuse(rtx, cache, path=None, shapes=None, **engine) -> str:
     asked = variant(**engine)
     with pytest.raises((BuildError, UnsupportedError)) as caught:
-        build.serialised(rtx, path or typed(asked, cache), asked.engine, shapes or SHAPES, tf32=False)
+        build.serialised(rtx, path or typed(asked, cache), asked.engine, build.static(shapes or SHAPES), tf32=False)
     assert "\n" not in str(caught.value)
     assert caught.type is UnsupportedError or rtx.label in str(caught.value)
     return str(caught.value)
@@ -75,9 +78,57 @@ def test_the_knobs_that_it_has_are_set(rtx, cache) -> None:
     asked = variant(
         builder_optimization_level=1, max_aux_streams=2, tiling="fast", sparsity="enable", workspace_mib=256
     )
-    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, SHAPES, tf32=False)
+    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
     assert len(plan) > 10_000
     assert facts["tf32"] is False
+
+
+def test_one_engine_takes_a_range_of_batches(rtx, cache) -> None:
+    asked = variant(profile=Profile(least=1, best=2, most=8))
+    backend, path = TensorRTRTX(), typed(asked, cache)
+    entry = measure.build_engine(asked, backend, path, cache)
+    larger = dataclasses.replace(asked, engine=dataclasses.replace(asked.engine, batch=8))
+    assert measure.build_engine(larger, backend, path, cache).cached
+    static = measure.build_engine(variant(), backend, path, cache)
+    assert static.path != entry.path
+    assert entry.info["precision"] == static.info["precision"] == {"fp32": COMPUTE_LAYERS["tiny_cnn"]}
+
+
+@pytest.mark.parametrize("verbosity", ["none", "layer_names_only"])
+def test_an_engine_that_tells_nothing_is_judged_by_its_network(rtx, cache, verbosity: str) -> None:
+    asked = variant("tiny_cnn", "fp16", profiling_verbosity=verbosity)
+    entry = measure.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    assert entry.info["precision"] == {"fp16": COMPUTE_LAYERS["tiny_cnn"]}
+    assert entry.info["evidence"] == "network"
+
+
+def test_the_flags_that_it_has_are_set(rtx, cache) -> None:
+    asked = variant(weight_streaming=True, refit=False, hardware_compatibility="none", timing_cache=False)
+    plan, _ = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
+    assert len(plan) > 10_000
+
+
+def test_a_compatibility_that_it_drops_in_silence_is_unsupported_by_name(rtx, cache) -> None:
+    said = refuse(rtx, cache, hardware_compatibility="ampere_plus")
+    assert "does not take hardware_compatibility=AMPERE_PLUS: it made it NONE" in said
+
+
+def test_a_version_compatible_engine_needs_a_runtime_that_rtx_does_not_ship(rtx, cache) -> None:
+    assert "libnvinfer_lean" in refuse(rtx, cache, version_compatible=True)
+    assert "version_compatible" in (unhonoured(TensorRTRTX(), variant(version_compatible=True)) or "")
+    assert "timing_cache" in (unhonoured(TensorRTRTX(), variant(timing_cache=False)) or "")
+
+
+def test_a_library_without_plugins_is_a_build_error_with_its_words(rtx, cache, tmp_path) -> None:
+    made = tmp_path / "libempty.so"
+    source = tmp_path / "empty.c"
+    source.write_text("int nothing(void) { return 0; }")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
+    (tmp_path / "text.so").write_text("no library")
+    for path, words in ((made, "getCreators"), (tmp_path / "text.so", "text.so")):
+        said = refuse(rtx, cache, plugins=(Plugin(path=str(path), digest="0"),))
+        assert f"cannot load the plugins of {path}" in said
+        assert words in said.partition(f"{path}: ")[2]
 
 
 def test_a_knob_that_it_clamps_is_unsupported_by_name(rtx, cache) -> None:
@@ -93,6 +144,11 @@ def test_a_knob_that_it_clamps_is_unsupported_by_name(rtx, cache) -> None:
         ("workspace_mib", 64, "MemoryPoolType"),
         ("max_aux_streams", 2, None),
         ("builder_optimization_level", 2, None),
+        ("refit", True, "BuilderFlag"),
+        ("weight_streaming", True, "BuilderFlag"),
+        ("version_compatible", False, "BuilderFlag"),
+        ("timing_cache", False, "BuilderFlag"),
+        ("hardware_compatibility", "ampere_plus", "HardwareCompatibilityLevel"),
     ],
 )
 def test_a_knob_that_it_lacks_is_unsupported_by_name(rtx, axis: str, value: object, enum: str | None) -> None:
@@ -106,7 +162,7 @@ def test_a_knob_that_it_lacks_is_unsupported_by_name(rtx, axis: str, value: obje
 
     older = library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger)
     with pytest.raises(UnsupportedError, match=rf"tensorrt_rtx 1\.0 does not have {axis}") as caught:
-        build._set_knobs(older, Config(), EngineAxes(**{axis: value}), tf32=False)
+        knobs.apply(older, Config(), EngineAxes(**{axis: value}), tf32=False)
     assert enum is None or enum in str(caught.value)
 
 
@@ -115,7 +171,7 @@ def test_tf32_without_its_flag_is_unsupported(rtx) -> None:
         __version__ = "1.0"
 
     with pytest.raises(UnsupportedError, match="TF32"):
-        build._set_tf32(library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger), object(), on=True)
+        knobs._set_tf32(library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger), object(), on=True)
 
 
 def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache) -> None:
@@ -133,7 +189,7 @@ def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache)
 def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words: str) -> None:
     asked = variant()
     with pytest.raises(BuildError, match=words):
-        build.serialised(rtx, typed(asked, cache), asked.engine, shapes, tf32=False)
+        build.serialised(rtx, typed(asked, cache), asked.engine, build.static(shapes), tf32=False)
 
 
 def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
@@ -162,7 +218,7 @@ def test_external_weights_are_found_beside_the_graph(rtx, tmp_path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), {"x": (1, 4)}, tf32=False)
+    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), build.static({"x": (1, 4)}), tf32=False)
     assert len(plan) > 4 * 300 * 4
 
 

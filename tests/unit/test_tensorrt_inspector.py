@@ -93,10 +93,11 @@ def test_control_characters_in_the_inspectors_json_are_taken() -> None:
     assert found["source"] == "inspector"
 
 
-def variant(dtype: str, **session) -> Variant:
+def variant(name: str, **session) -> Variant:
+    dtype, _, rest = name.partition("_")
     return Variant(
         backend="tensorrt",
-        onnx=OnnxAxes(model=ModelRef(name="m"), precision=Precision(name=dtype, dtype=dtype)),
+        onnx=OnnxAxes(model=ModelRef(name="m"), precision=Precision(name=name, dtype=dtype, rest=rest or None)),
         session=SessionAxes(**session),
     )
 
@@ -114,12 +115,15 @@ def variant(dtype: str, **session) -> Variant:
         ("tf32", {"fp32": 3}, None),
         ("fp32", {"fp32": 2, "fp16": 1}, "computes in"),
         ("fp16", {}, "nothing tells"),
+        ("int8", {"int8": 3, "fp16": 1}, "beside fp32"),
+        ("int8_fp16", {"int8": 3, "fp16": 1, "fp32": 1}, None),
+        ("int8_fp16", {"int8": 3, "bf16": 1}, "beside fp16"),
     ],
 )
 def test_a_type_that_did_not_run_is_a_mismatch(dtype: str, ran: dict[str, int], words: str | None) -> None:
     said = inspector.mismatch(variant(dtype), {"contexts": 1, "cuda_graph": False, "precision": ran})
     assert (said is None) == (words is None)
-    assert words is None or (words in said and dtype in said)
+    assert words is None or (words in said and dtype.split("_", maxsplit=1)[0] in said)
 
 
 def test_contexts_and_graph_are_held_to_what_was_asked() -> None:

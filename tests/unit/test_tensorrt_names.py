@@ -15,10 +15,12 @@ from sweep.backends import registry
 from sweep.backends.tensorrt import cuda, library
 
 RUNTIME = {
-    "Runtime": ["deserialize_cuda_engine"],
+    "Runtime": ["deserialize_cuda_engine", "engine_host_code_allowed", "gpu_allocator"],
+    "IGpuAllocator": ["allocate_async", "reallocate", "deallocate_async"],
     "ICudaEngine": [
         *("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype", "create_execution_context"),
-        *("create_engine_inspector", "device_memory_size_v2"),
+        *("create_engine_inspector", "device_memory_size_v2", "get_tensor_profile_shape", "num_aux_streams"),
+        *("refittable", "hardware_compatibility_level", "streamable_weights_size", "weight_streaming_budget_v2"),
     ],
     "IExecutionContext": [
         *("engine", "set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3"),
@@ -33,6 +35,7 @@ BUILDER = {
     "IBuilderConfig": [
         *("add_optimization_profile", "set_flag", "clear_flag", "set_memory_pool_limit", "profiling_verbosity"),
         *("builder_optimization_level", "max_aux_streams", "tiling_optimization_level"),
+        "hardware_compatibility_level",
         *("create_timing_cache", "set_timing_cache", "get_timing_cache"),
     ],
     "OnnxParser": ["parse_from_file", "num_errors", "get_error"],
@@ -40,9 +43,14 @@ BUILDER = {
     "ParserError": ["code", "desc", "node_name", "node_operator"],
     "EngineInspector": ["get_engine_information"],
     "TilingOptimizationLevel": ["NONE", "FAST", "MODERATE", "FULL"],
-    "BuilderFlag": ["TF32", "SPARSE_WEIGHTS"],
+    "BuilderFlag": [
+        *("TF32", "SPARSE_WEIGHTS", "REFIT", "WEIGHT_STREAMING", "VERSION_COMPATIBLE", "DISABLE_TIMING_CACHE"),
+    ],
+    "HardwareCompatibilityLevel": ["NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"],
+    "IPluginRegistry": ["load_library"],
+    "ILayer": ["name", "type", "num_inputs", "get_input"],
     "MemoryPoolType": ["WORKSPACE"],
-    "ProfilingVerbosity": ["DETAILED"],
+    "ProfilingVerbosity": ["DETAILED", "LAYER_NAMES_ONLY", "NONE"],
 }
 OPTIONAL = {"ICudaEngine": ["get_engine_stat"], "EngineStat": ["TOTAL_WEIGHTS_SIZE"]}  # not in 10.13
 RTX = {
@@ -91,7 +99,7 @@ def test_tensorrt_10_has_every_name() -> None:
         f"{kind}.{name}"
         for kind, names in wanted.items()
         for name in names
-        if not re.search(rf"^    (def )?{name}\b", bodies.get(kind, ""), re.MULTILINE)
+        if not re.search(rf"^    (def )?{name}\b|^ +:ivar {name}:", bodies.get(kind, ""), re.MULTILINE)
     ]
     assert missing == []
 

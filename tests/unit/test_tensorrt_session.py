@@ -1,15 +1,26 @@
 """A session's every path on a pretended GPU; tests/gpu runs the same on a real one."""
 
 import dataclasses
+import gc
 
 import numpy as np
 import pytest
-from fake_gpu import COMPUTE_MS, COPY_MS, INVALIDATED, NO_MEMORY, FakeEngine, FakeRuntime, library_of
+from fake_gpu import (
+    COMPUTE_MS,
+    CONTEXT_BYTES,
+    COPY_MS,
+    INVALIDATED,
+    NO_MEMORY,
+    WEIGHTS_BYTES,
+    FakeEngine,
+    FakeRuntime,
+    library_of,
+)
 
 from sweep import samples
-from sweep.axes import LoadAxes, SessionAxes
-from sweep.backends.base import TimesGpu
-from sweep.backends.tensorrt import cuda
+from sweep.axes import EngineAxes, LoadAxes, SessionAxes
+from sweep.backends.base import TimesParts
+from sweep.backends.tensorrt import cuda, knobs, memory
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.backends.tensorrt.stream import DEPTH
 from sweep.errors import SessionError, UnsupportedError
@@ -30,7 +41,7 @@ def runtime(monkeypatch):
 
 def session(runtime, engine=None, *, rtx=True, **axes) -> TensorRTSession:
     made = engine or FakeEngine(runtime)
-    return TensorRTSession(library_of(made, rtx=rtx), b"plan", SessionAxes(**axes), FEEDS, "an engine")
+    return TensorRTSession(library_of(made, rtx=rtx), b"plan", SessionAxes(**axes), FEEDS, None)
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -46,8 +57,10 @@ def test_a_request_is_timed_part_by_part(runtime, graph, transfers, wait) -> Non
     stream.wait()
     nan = float("nan")
     row = [nan, COMPUTE_MS, nan] if transfers is False else [COPY_MS, COMPUTE_MS, COPY_MS]
-    assert np.array_equal(stream.take_gpu_ms(), np.array([row, row], np.float32), equal_nan=True)
-    assert stream.take_gpu_ms().shape == (0, 3)
+    found = stream.take_parts_ms()
+    assert np.array_equal(found[:, :3], np.array([row, row], np.float32), equal_nan=True)
+    assert np.all((found[:, 3] > 0) & (found[:, 3] < 1000))
+    assert stream.take_parts_ms().shape == (0, 4)
     assert np.array_equal(made.outputs()["y"], FEEDS["x"] * 2)
     assert ("cudaGraphLaunch" in runtime.calls) == graph
     assert made.realised["cuda_graph"] == graph
@@ -84,7 +97,7 @@ def test_closing_gives_everything_back_and_twice_is_once(runtime) -> None:
 def test_the_depth_is_held_to_and_the_ring_goes_round(runtime) -> None:
     made = session(runtime)
     (stream,) = made.streams
-    assert isinstance(stream, TimesGpu)
+    assert isinstance(stream, TimesParts)
     assert stream.max_depth == DEPTH >= 2
     for _ in range(3):
         for _ in range(DEPTH):
@@ -95,7 +108,8 @@ def test_the_depth_is_held_to_and_the_ring_goes_round(runtime) -> None:
             stream.wait()
     with pytest.raises(SessionError, match="no inference"):
         stream.wait()
-    assert np.array_equal(stream.take_gpu_ms(), np.full((3 * DEPTH, 3), [COPY_MS, COMPUTE_MS, COPY_MS], np.float32))
+    found = stream.take_parts_ms()[:, :3]
+    assert np.array_equal(found, np.full((3 * DEPTH, 3), [COPY_MS, COMPUTE_MS, COPY_MS], np.float32))
     made.close()
 
 
@@ -108,7 +122,9 @@ def test_the_load_generator_carries_gpu_times_into_the_samples(runtime) -> None:
             assert values is not None
             assert len(values) == len(point.done_ns)
             assert np.all(values[point.measured] == np.float32(took))
-    gpu = closed_summary(points[:1])["gpu_ms"]
+    closed = closed_summary(points[:1])
+    assert 0 < closed["enqueue_ms"]["p50"] < closed["latency_ms"]["mean"]
+    gpu = closed["gpu_ms"]
     assert gpu["h2d"]["mean"] == gpu["d2h"]["p50"] == COPY_MS
     assert gpu["compute"]["p50"] == COMPUTE_MS
     made.close()
@@ -139,6 +155,8 @@ def test_a_failed_capture_is_unsupported_and_leaks_nothing(runtime, spoil, words
         session(runtime, engine, cuda_graph=True)
     assert words in str(caught.value)
     runtime.fails.clear()
+    del caught  # its traceback holds the context
+    gc.collect()
     assert runtime.held == {}
 
 
@@ -161,6 +179,8 @@ def test_a_session_that_cannot_be_made_says_why_and_leaks_nothing(runtime, spoil
     with pytest.raises(kind) as caught:
         session(runtime, engine)
     assert words in str(caught.value)
+    del caught  # its traceback holds the context
+    gc.collect()
     assert runtime.held == {}
 
 
@@ -176,13 +196,13 @@ def test_an_engine_that_the_library_refuses_is_an_error_with_its_words(runtime) 
 
     library.trt.Runtime = Runtime
     with pytest.raises(SessionError, match=r"cannot load the engine: built for another GPU"):
-        TensorRTSession(library, b"plan", SessionAxes(), FEEDS, "an engine")
+        TensorRTSession(library, b"plan", SessionAxes(), FEEDS, None)
 
 
 def test_inputs_must_be_the_engines_own(runtime) -> None:
     for feeds, words in (({"z": FEEDS["x"]}, "inputs are x"), ({"x": FEEDS["x"].astype(np.float64)}, "float32")):
         with pytest.raises(SessionError, match=words):
-            TensorRTSession(library_of(FakeEngine(runtime)), b"plan", SessionAxes(), feeds, "an engine")
+            TensorRTSession(library_of(FakeEngine(runtime)), b"plan", SessionAxes(), feeds, None)
 
 
 def test_a_gpu_error_while_waiting_is_raised_with_cudas_words(runtime) -> None:
@@ -206,9 +226,127 @@ def test_gpu_times_survive_the_disk_and_files_without_them_are_read(runtime, tmp
     load = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.1, min_requests=64, max_s=1.0)
     (timed,) = curve.measure(made, load, batch=2)
     made.close()
-    plain = dataclasses.replace(timed, gpu_h2d_ms=None, gpu_compute_ms=None, gpu_d2h_ms=None)
+    untimed = dict.fromkeys(samples.PARTS)
+    plain = dataclasses.replace(timed, **untimed)
     samples.save(tmp_path / "s.npz", [timed, plain])
     first, second = samples.load(tmp_path / "s.npz")
     assert np.array_equal(first.gpu_compute_ms, timed.gpu_compute_ms)
     assert second.gpu_compute_ms is None
     assert closed_summary([second])["gpu_ms"] is None
+    assert closed_summary([second])["enqueue_ms"] is None
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("transfers", [True, False])
+def test_a_range_profile_takes_fewer_samples_once_prepared(runtime, graph, transfers) -> None:
+    engine = FakeEngine(runtime)
+    engine.batches = (1, 2)
+    made = session(runtime, engine, cuda_graph=graph, transfers=transfers)
+    assert made.partial_batches
+    (stream,) = made.streams
+    with pytest.raises(KeyError):
+        stream.enqueue(1)
+    made.prepare([1])
+    made.prepare([1])
+    made.poison()
+    stream.enqueue(1)
+    stream.wait()
+    found = made.outputs()["y"]
+    assert np.array_equal(found[:1], FEEDS["x"][:1] * 2)
+    assert np.isnan(found[1:]).all()
+    stream.enqueue()
+    stream.wait()
+    assert np.array_equal(made.outputs()["y"], FEEDS["x"] * 2)
+    assert runtime.calls.count("cudaGraphInstantiate") == (2 if graph else 0)
+    with pytest.raises(SessionError, match="holds 2 samples; 3 were asked for"):
+        made.prepare([3])
+    made.close()
+    assert runtime.held == {}
+
+
+def test_a_static_profile_takes_whole_batches_only(runtime) -> None:
+    made = session(runtime)
+    assert not made.partial_batches
+    with pytest.raises(SessionError, match="whole batches only; 1 were"):
+        made.prepare([1])
+    made.close()
+
+
+def test_device_memory_is_told_by_what_asked_for_it(runtime) -> None:
+    made = session(runtime, streams=3)
+    made.close()
+    told = made.engine_facts["memory"]
+    assert told == {
+        "engine_bytes": WEIGHTS_BYTES,
+        "contexts_bytes": 3 * CONTEXT_BYTES,
+        "run_bytes": 0,
+        "peak_bytes": WEIGHTS_BYTES + 3 * CONTEXT_BYTES,
+        "run_allocations": 0,
+        "buffers_bytes": 3 * 2 * FEEDS["x"].nbytes,
+    }
+    assert runtime.held == {}
+
+
+def test_no_device_memory_for_a_context_is_told(runtime) -> None:
+    ledger = memory.Ledger(cuda.get())
+    runtime.fails["cudaMalloc"] = NO_MEMORY
+    assert ledger.take(10) == 0
+    runtime.fails.clear()
+    assert ledger.give(0)
+    assert ledger.facts()["peak_bytes"] == 0
+
+
+def test_compiled_kernels_are_kept_for_the_next_load_and_a_damaged_file_is_not_used(runtime, tmp_path) -> None:
+    entry = tmp_path / "engines" / "abc"
+    kept = tmp_path / "runtime" / "abc-sm132.bin"
+    engine = FakeEngine(runtime)
+
+    def load() -> str:
+        made = TensorRTSession(library_of(engine), b"plan", SessionAxes(), FEEDS, entry)
+        made.close()
+        return made.realised["runtime_cache"]
+
+    assert load() == "cold"
+    assert load() == "warm"
+    assert engine.compiled == [b"compiled"]
+    content = kept.read_bytes()
+    kept.write_bytes(content[:-1] + b"D")
+    assert load() == "cold"
+    assert kept.read_bytes() == content
+    assert engine.compiled == [b"compiled"]
+
+
+def test_a_folder_that_takes_no_kernels_costs_nothing_else(runtime, tmp_path) -> None:
+    (tmp_path / "runtime").write_text("a file where the folder should be")
+    made = TensorRTSession(library_of(FakeEngine(runtime)), b"plan", SessionAxes(), FEEDS, tmp_path / "engines" / "abc")
+    assert made.realised["runtime_cache"] == "cold"
+    made.close()
+
+
+def test_a_weight_budget_is_set_before_any_context_and_told(runtime) -> None:
+    engine = FakeEngine(runtime)
+    made = session(runtime, engine, weight_streaming_budget_mib=1)
+    assert made.realised["weight_streaming_budget_bytes"] == engine.weight_streaming_budget_v2 == 1 << 20
+    made.close()
+    made = session(runtime, engine, weight_streaming_budget_mib=100)
+    assert made.realised["weight_streaming_budget_bytes"] == 3 << 20
+    made.close()
+    del engine.weight_streaming_budget_v2
+    with pytest.raises(UnsupportedError, match="weight_streaming_budget_mib"):
+        session(runtime, engine, weight_streaming_budget_mib=1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"refit": True}, "asked for refit=True, but the engine says False"),
+        ({"hardware_compatibility": "ampere_plus"}, "but the engine says none"),
+        ({"weight_streaming": True}, "no weights that it can stream"),
+        ({"refit": False, "hardware_compatibility": "none"}, None),
+        ({}, None),
+    ],
+)
+def test_a_knob_that_did_not_take_is_a_mismatch(asked, words: str | None) -> None:
+    found = {"refit": False, "hardware_compatibility": "none", "streamable_weights_bytes": 0}
+    said = knobs.mismatch(EngineAxes(**asked), found)
+    assert said == words if words is None else words in said

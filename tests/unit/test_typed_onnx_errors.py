@@ -13,7 +13,7 @@ from test_typed_onnx_graphs import NETWORKS, batch, save
 
 from sweep.axes import Precision
 from sweep.errors import ConversionError, SweepError, UnsupportedError
-from sweep.typed_onnx import check_label, convert, dispatch, dtypes, rules
+from sweep.typed_onnx import check_label, convert, dtypes, lower, rules
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,7 @@ def refused(source: Path, precision: Precision, calibration: list, folder: Path)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "fp8", "int2"])
+@pytest.mark.parametrize("dtype", ["int4", "int2"])
 def test_a_type_without_converter_is_unsupported(dtype: str, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match=rf"{dtype}.* is not converted by this version: take fp32, tf32, fp16"):
         convert(save("cnn", tmp_path), recipe(dtype, *OPS), feeds(), tmp_path / "target.onnx")
@@ -86,15 +86,20 @@ def test_a_source_of_another_type(tmp_path: Path) -> None:
     assert "already computes in fp64 4" in refused(tmp_path / "double.onnx", recipe("fp16"), [], tmp_path)
 
 
-def test_fp16_that_would_be_invalid_names_its_control_flow(tmp_path: Path) -> None:
-    model = NETWORKS["branches"]()
-    for name in model.graph.node[2].attribute:  # the casts around Max land outside the branch
-        out = name.g.output[0].name
-        name.g.node[0].output[0] = f"{out}_first"
-        name.g.node.append(helper.make_node("Max", [f"{out}_first"], [out], name=f"{out}_max"))
-    onnx.save(model, tmp_path / "max.onnx")
-    line = refused(tmp_path / "max.onnx", recipe("fp16"), [], tmp_path)
-    assert line.startswith("max.onnx as fp16: the converted graph (with If) is not valid: ")
+def test_a_converted_graph_that_is_invalid_names_its_control_flow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = lower.lowered
+
+    def wrong(*given: object, **named: object) -> object:
+        model, notes = right(*given, **named)
+        (chosen,) = (node for node in model.graph.node if node.op_type == "If")
+        chosen.attribute[0].g.node[0].input[0] = "nowhere"
+        return model, notes
+
+    monkeypatch.setattr(lower, "lowered", wrong)
+    line = refused(save("branches", tmp_path), recipe("fp16"), [], tmp_path)
+    assert line.startswith("branches.onnx as fp16: the converted graph (with If) is not valid: ")
     assert line.endswith("or leave this precision out")
 
 
@@ -111,6 +116,11 @@ def test_fp16_that_would_be_invalid_names_its_control_flow(tmp_path: Path) -> No
         ("int8", "int8", True),
         ("int8", "fp32", False),
         ("int8", "fp16", False),
+        ("int8", "fp8", False),
+        ("bf16", "bf16", True),
+        ("bf16", "fp16", False),
+        ("fp8", "fp8", True),
+        ("fp8", "int8", False),
     ],
 )
 def test_a_label_fits_the_types_or_is_refused(carried: str, label: str, fits: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a column of the table
@@ -126,6 +136,16 @@ def test_a_label_fits_the_types_or_is_refused(carried: str, label: str, fits: bo
         check_label(path, recipe(label))
 
 
+def test_the_rest_of_a_mix_is_read_from_what_it_dequantises_to(tmp_path: Path) -> None:
+    mixed = Precision(name="int8_fp16", dtype="int8", rest="fp16", quantize_ops=OPS)
+    path = convert(save("cnn", tmp_path), mixed, feeds(), tmp_path / "typed.onnx").path
+    check_label(path, mixed)
+    assert dtypes(path)["int8"] == sum(dtypes(path).values()), "the products alone do not tell"
+    line = r"asks for int8 and fp32 beside it, but typed\.onnx dequantises to fp16 \d+: set precision.rest"
+    with pytest.raises(ConversionError, match=line):
+        check_label(path, recipe("int8", *OPS))
+
+
 def test_an_integer_operator_is_int8_under_any_label(tmp_path: Path) -> None:
     node = helper.make_node("MatMulInteger", ["x", "x"], ["y"], name="m")
     x = helper.make_tensor_value_info("x", TensorProto.INT8, [2, 2])
@@ -138,7 +158,8 @@ def test_an_integer_operator_is_int8_under_any_label(tmp_path: Path) -> None:
 def test_every_broken_rule_is_named(tmp_path: Path) -> None:
     path = convert(save("cnn", tmp_path), recipe("int8", *OPS), feeds(), tmp_path / "typed.onnx").path
     model = onnx.load(path)
-    assert rules.broken(model, per_channel=True) == []
+    assert rules.broken(model, "int8", per_channel=True) == []
+    assert "works on int8, not float8_e4m3fn" in rules.broken(model, "fp8", per_channel=True)[0]
     stored = {item.name: item for item in model.graph.initializer}
     pairs = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in stored]
     weights = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored]
@@ -147,14 +168,14 @@ def test_every_broken_rule_is_named(tmp_path: Path) -> None:
     stored[pairs[2].input[1]].CopyFrom(numpy_helper.from_array(np.float32(0), pairs[2].input[1]))
     del pairs[3].input[2]
     stored[weights[0].input[1]].CopyFrom(numpy_helper.from_array(np.float32(1), weights[0].input[1]))
-    found = " / ".join(rules.broken(model, per_channel=True))
+    found = " / ".join(rules.broken(model, "int8", per_channel=True))
     for line in ("point other than 0", "works on int32", "not a positive number", "works on uint8", "along axis 0"):
         assert line in found
-    assert "along axis" not in " / ".join(rules.broken(model, per_channel=False))
+    assert "along axis" not in " / ".join(rules.broken(model, "int8", per_channel=False))
 
 
 def test_a_converter_that_did_nothing_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch, "to_fp16", lambda model, **_: (model, ()))
+    monkeypatch.setattr(lower, "lowered", lambda model, *_, **__: (model, ()))
     line = refused(save("cnn", tmp_path), recipe("fp16"), [], tmp_path)
     assert "asks for fp16 compute, but the graph converted for cnn.onnx as fp16 computes in fp32 4" in line
 

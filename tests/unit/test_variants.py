@@ -1,5 +1,6 @@
 """Values that types cannot check, names of sweeps, and what a user says of their own model's inputs."""
 
+import json
 import sys
 
 import onnx
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from sweep import launcher, variants
-from sweep.axes import InputFix, engine_key, variant_key
+from sweep import launcher, plain, variants
+from sweep.axes import InputFix, Precision, Profile, Variant, engine_key, onnx_key, variant_key
 from sweep.config import BackendConfig, Config, ScriptConfig
 from sweep.errors import ConfigError, ModelError
 
@@ -68,6 +69,13 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
         ({"precision__dtype": "fp12"}, "precision.dtype=fp12: no such type; there are: fp32, "),
         ({"precision__dtype": "int8"}, "precision.calibration_batches=0: "),
         ({"precision__dtype": "fp8", "precision__calibration_batches": 0}, "precision.calibration_batches=0: "),
+        ({"precision__dtype": "fp16", "precision__guard": True}, "precision.calibration_batches=0: "),
+        ({"precision__dtype": "fp16", "precision__rest": "bf16"}, "precision.rest=bf16: dtype fp16 leaves no rest; "),
+        (
+            {"precision__dtype": "int8", "precision__rest": "fp8", "precision__calibration_batches": 1},
+            "precision.rest=fp8: no such choice; there are: fp16, bf16",
+        ),
+        ({"backend__sparsity": "wish"}, "backend.sparsity=wish: no such choice; there are: enable, force"),
         ({"load__kind": "bursts"}, "load.kind=bursts: no such kind; there are: curve, closed, poisson, constant"),
         ({"load__arrivals": "bursts"}, "load.arrivals=bursts: no such kind; "),
         ({"load__depth": 0}, "load.depth=0: "),
@@ -78,10 +86,24 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
         ({"load__min_s": 3.0, "load__max_s": 2.0}, "load.max_s=2 is shorter than load.min_s=3"),
         ({"load__kind": "poisson"}, "load.kind=poisson needs load.rates_ips"),
         ({"load__kind": "constant"}, "load.kind=constant needs load.rates_ips"),
-        ({"load__fractions": []}, "load.fractions is empty"),
+        ({"load__points": 2}, "load.points=2: must be 3 or more"),
+        ({"load__budget_s": 3.0}, "load.budget_s=3: 8 points with load.warmup_s=0.3 and repeats=1 need 5.8 or more"),
+        ({"backend__script__wake_us": -1.0}, "backend.script.wake_us=-1.0: "),
         ({"load__fractions": [0.5, 0.0]}, "load.fractions=0: must be above 0"),
         ({"load__kind": "poisson", "load__rates_ips": [100.0, -5.0]}, "load.rates_ips=-5: "),
+        ({"batch": 8, "batching__max_wait_ms": -1.0}, "batching.max_wait_ms=-1.0: must be 0 or more"),
+        ({"batch": 8, "batching__max_wait_ms": NAN}, "batching.max_wait_ms=nan: "),
+        ({"batch": 1, "batching__max_wait_ms": INF}, "batching.max_wait_ms=inf: "),
         ({"model__name": "resnet51"}, "resnet51"),
+        ({"profile": "dynamic"}, "profile=dynamic: no such choice; there are: static, range"),
+        ({"profile": "range", "range__least": 0}, "range=0..1..1: range.least, range.best and range.most must ascend"),
+        ({"profile": "range", "range__best": 8, "range__most": 4}, "range=1..8..4: "),
+        ({"profile": "range", "batch": 16, "range__best": 4, "range__most": 8}, "batch=16 is outside range=1..4..8"),
+        ({"backend__hardware_compatibility": "all"}, "backend.hardware_compatibility=all: no such choice; there are:"),
+        ({"backend__profiling_verbosity": "loud"}, "backend.profiling_verbosity=loud: no such choice"),
+        ({"backend__weight_streaming_budget_mib": 5}, "needs backend.weight_streaming=true"),
+        ({"backend__weight_streaming": True, "backend__weight_streaming_budget_mib": -1}, "budget_mib=-1: must be 0"),
+        ({"backend__plugins": ["/nowhere/lib.so"]}, "backend.plugins: /nowhere/lib.so cannot be read: No such file"),
         ({"model__inputs": {"x": {"low": 0}}}, "model.inputs: tiny_cnn is built here"),
     ],
 )
@@ -128,11 +150,48 @@ def test_the_ends_of_the_ranges_are_in(values) -> None:
     variants.from_config(config(**values))
 
 
+def test_a_range_profile_is_one_engine_for_every_batch_in_it() -> None:
+    asked = {"profile": "range", "range__best": 8, "range__most": 32}
+    made = [variants.from_config(config(batch=batch, **asked)) for batch in (1, 8, 32)]
+    assert {variant.engine.profile for variant in made} == {Profile(least=1, best=8, most=32)}
+    assert len({engine_key(variant) for variant in made}) == 1
+    assert len({variant_key(variant) for variant in made}) == 3
+    assert "profile1..8..32" in made[0].label
+    other = variants.from_config(config(batch=8, **(asked | {"range__most": 64})))
+    assert engine_key(other) != engine_key(made[0])
+    (alone,) = {variants.from_config(config(batch=8, profile="range")).engine.profile}
+    assert alone == Profile(least=1, best=8, most=8)
+
+
+def test_a_plugin_is_known_by_its_content(tmp_path) -> None:
+    keys = set()
+    for folder, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "lib.so").write_bytes(content)
+        made = variants.from_config(config(backend__plugins=[str(tmp_path / folder / "lib.so")]))
+        keys.add(engine_key(made))
+        assert plain.from_plain(Variant, json.loads(json.dumps(plain.to_plain(made)))) == made
+    assert len(keys) == 2
+
+
 def test_what_a_kind_of_load_does_not_use_is_not_in_its_key() -> None:
     closed = [config(load__kind="closed", load__fractions=rungs) for rungs in ([0.5], [0.7, 0.9])]
     assert len({variant_key(variants.from_config(item)) for item in closed}) == 1
     curves = [config(load__fractions=rungs) for rungs in ([0.5, 0.7], [0.7, 0.5], [0.5])]
     assert len({variant_key(variants.from_config(item)) for item in curves}) == 2
+
+
+def test_batching_is_a_variant_that_shares_its_engine() -> None:
+    made = [variants.from_config(config(batch=8, batching__max_wait_ms=wait)) for wait in (None, 0.0, 2.0, 2.5)]
+    assert len({variant_key(item) for item in made}) == 4
+    assert len({engine_key(item) for item in made}) == 1
+    assert [item.label for item in made[1:]] == [f"tiny_cnn fp32 b8 s1 w{wait}ms" for wait in ("0", "2", "2.5")]
+
+
+@pytest.mark.parametrize("values", [{"batch": 1}, {"batch": 8, "load__kind": "closed"}])
+def test_where_there_is_nothing_to_gather_batching_is_no_axis(values) -> None:
+    plain, gathered = (config(**values, batching__max_wait_ms=wait) for wait in (None, 2.0))
+    assert variant_key(variants.from_config(plain)) == variant_key(variants.from_config(gathered))
 
 
 words = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=8)
@@ -176,7 +235,13 @@ def test_settings_hold_what_was_given(tmp_path, monkeypatch) -> None:
     assert made.store.root == tmp_path / "out" / "my.run-1"
 
 
-@pytest.mark.parametrize("values", [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}])
+def test_the_cache_limit_is_a_setting_and_in_no_key() -> None:
+    assert variants.settings(config(), []).cache_limit_bytes == 50 << 30
+    assert variants.settings(config(cache_gib=0.5), []).cache_limit_bytes == 1 << 29
+    assert variants.from_config(config(cache_gib=0.5)) == variants.from_config(config())
+
+
+@pytest.mark.parametrize("values", [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}, {"cache_gib": 0.0}])
 def test_settings_out_of_range_are_refused(values) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         variants.settings(config(**values), [])
@@ -301,7 +366,7 @@ def test_an_integer_and_the_same_float_are_one_request(file, one, other) -> None
 
 
 @pytest.mark.parametrize(
-    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*)", 6), ("model=glob(*)", 6)]
+    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*)", 10), ("model=glob(*)", 6)]
 )
 def test_every_shipped_group_makes_a_variant(hydra, word, count) -> None:
     del hydra
@@ -312,4 +377,28 @@ def test_a_label_is_not_the_name_of_another_type() -> None:
     """precision.name=fp16 for precision=fp16 would be an fp32 measurement that every table calls fp16."""
     with pytest.raises(ConfigError, match=r"precision\.name=fp16"):
         variants.from_config(config(precision__name="fp16"))
+    mixed = {"precision__dtype": "int8", "precision__rest": "fp16", "precision__calibration_batches": 1}
+    for name in ("int8", "int8_bf16"):
+        with pytest.raises(ConfigError, match=rf"precision\.name={name} on dtype int8_fp16 is a wrong label"):
+            variants.from_config(config(precision__name=name, **mixed))
+    assert variants.from_config(config(precision__name="int8_fp16", **mixed)).onnx.precision.rest == "fp16"
     assert variants.from_config(config(precision__name="mine")).onnx.precision.name == "mine"
+
+
+def test_what_a_guard_has_nothing_to_guard_stays_out_of_the_key() -> None:
+    plain = config(precision__name="fp16", precision__dtype="fp16", precision__calibration_batches=4)
+    assert variants.from_config(plain).onnx.precision == Precision(name="fp16", dtype="fp16")
+    plain.precision.guard = True
+    guarded = variants.from_config(plain).onnx.precision
+    assert (guarded.guard, guarded.calibration_batches) == (True, 4)
+    wide = config(precision__name="bf16", precision__dtype="bf16", precision__guard=True)
+    assert variants.from_config(wide).onnx.precision == Precision(name="bf16", dtype="bf16")
+
+
+def test_forced_sparsity_changes_the_graph_and_enabled_sparsity_the_engine() -> None:
+    plain, enabled, forced = (
+        variants.from_config(config(backend__sparsity=value)) for value in (None, "enable", "force")
+    )
+    assert onnx_key(plain) == onnx_key(enabled) != onnx_key(forced)
+    assert len({engine_key(item) for item in (plain, enabled, forced)}) == 3
+    assert (plain.onnx.prune, forced.onnx.prune, forced.engine.sparsity) == (None, "2:4", "force")

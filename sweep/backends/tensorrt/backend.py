@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, ClassVar
 
 from sweep import facts
-from sweep.backends.tensorrt import build, cuda, inspector, library
+from sweep.backends.tensorrt import build, cuda, inspector, knobs, library
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.session import TensorRTSession
 
@@ -19,20 +19,29 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.axes import JsonDict, Variant
+    from sweep.backends.base import ShapesAt
     from sweep.backends.tensorrt.library import Library
 
 PLAN = "engine.plan"
-_KNOBS = ("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib")
+_KNOBS = (
+    *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "timing_cache"),
+    *("profiling_verbosity", "version_compatible", "hardware_compatibility", "refit", "weight_streaming", "plugins"),
+)
+_UNTOLD = (
+    "the types are those of the strongly typed network, which the engine has to keep: with "
+    "profiling_verbosity=layer_names_only or none it tells nothing of its layers"
+)
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
-_SESSION = ("streams", "cuda_graph", "transfers", "wait")
+_SESSION = ("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib")
 
 
 class TensorRT:
     """The ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
 
     name: str = "tensorrt"
-    honours = frozenset({"batch", *_KNOBS, *_SESSION})
+    honours = frozenset({"batch", "profile", *_KNOBS, *_SESSION})
     runs_models = True
+    on_gpu = True
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
 
     def missing(self) -> str | None:
@@ -68,7 +77,7 @@ class TensorRT:
             "cuda_bindings": importlib.metadata.version("cuda-bindings") if cuda.installed() else None,
         }
 
-    def build(self, onnx: Path, variant: Variant, shapes: Mapping[str, tuple[int, ...]], target: Path) -> JsonDict:
+    def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Build an engine, and keep what it computes in beside it. Needs a GPU with ``tensorrt`` alone.
 
         Raises:
@@ -78,11 +87,17 @@ class TensorRT:
         used = library.load(self.name)
         tf32 = variant.onnx.precision.dtype == "tf32"
         timing = self._timing_cache(used, target) if self.times_tactics else None
-        plan, built = build.serialised(used, onnx, variant.engine, shapes, tf32=tf32, timing=timing)
+        plan, built = build.serialised(used, onnx, variant.engine, _profile(variant, shapes), tf32=tf32, timing=timing)
         information = self._evidence(used, plan)
+        told = inspector.precision(information)
         (target / PLAN).write_bytes(plan)
         (target / inspector.FILE).write_text(json.dumps(information, indent=1))
-        return {**built, "precision": inspector.precision(information), "evidence": information["source"]}
+        return {
+            **built,
+            "precision": told or built["network"],
+            "evidence": information["source"] if told else "network",
+            "artifacts": [inspector.FILE],
+        }
 
     def _evidence(self, used: Library, plan: bytes) -> JsonDict:
         listing = used.log.listing
@@ -105,18 +120,31 @@ class TensorRT:
             UnsupportedError: it cannot be captured as a CUDA graph.
         """
         used = library.load(self.name)
-        session = TensorRTSession(used, (engine / PLAN).read_bytes(), variant.session, feeds, str(engine))
+        if variant.engine.plugins:
+            knobs.load_plugins(used, tuple(plugin.path for plugin in variant.engine.plugins))
+        session = TensorRTSession(used, (engine / PLAN).read_bytes(), variant.session, feeds, engine)
         session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
+        if info["evidence"] == "network":
+            session.realised["notes"].append(_UNTOLD)
         session.realised["tf32_override"] = os.environ.get(_TF32_OVERRIDE)
         return session
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """Contexts, CUDA graph, and the types that the engine computes in."""
-        return inspector.mismatch(variant, realised)
+        """Contexts, CUDA graph, the types that the engine computes in, and the knobs that it remembers."""
+        return inspector.mismatch(variant, realised) or knobs.mismatch(variant.engine, realised["knobs"])
 
 
 class TensorRTRTX(TensorRT):
     """The ``tensorrt_rtx`` backend: builds anywhere, compiles for the GPU when a context is made."""
 
     name = "tensorrt_rtx"
+    honours = TensorRT.honours - {"timing_cache", "version_compatible"}  # it times no tactics; it lacks a lean runtime
     times_tactics = False
+
+
+def _profile(variant: Variant, shapes: ShapesAt) -> build.Profiled:
+    """Smallest, tuned-for and largest shape of each input."""
+    profile, batch = variant.engine.profile, variant.engine.batch
+    sizes = (batch, batch, batch) if profile is None else (profile.least, profile.best, profile.most)
+    least, best, most = (shapes(size) for size in sizes)
+    return {name: (least[name], best[name], most[name]) for name in best}

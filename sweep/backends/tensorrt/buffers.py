@@ -12,7 +12,7 @@ from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.errors import SessionError, UnsupportedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import tensorrt
 
@@ -65,7 +65,7 @@ class Buffers:
         feeds: Mapping[str, np.ndarray],
         stream: Handle,
     ) -> None:
-        self._cuda, self._held, self._stream = cuda, held, stream
+        self._cuda, self._held, self._stream, self._context = cuda, held, stream, context
         engine = context.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         kind = library.trt.TensorIOMode.INPUT
@@ -85,12 +85,41 @@ class Buffers:
             np.copyto(buffer.array, feeds[buffer.name])
             self._copy(buffer, upload=True)
         self.synchronise()
+        self._full = {buffer.name: buffer.array.shape for buffer in (*self.inputs, *self.outputs)}
+        self._batched = batched(engine, inputs)
+        self.samples: int | None = None
+
+    @property
+    def takes_fewer(self) -> bool:
+        """Whether the engine takes fewer samples than the inputs hold."""
+        return any(least < self._full[name][0] for name, (least, _) in self._batched.items())
+
+    @property
+    def fewest(self) -> int:
+        """Fewest samples that the engine takes."""
+        return max((least for least, _ in self._batched.values()), default=1)
+
+    def resize(self, samples: int | None) -> None:
+        """Give the context the shapes of the first ``samples`` samples of its inputs; None for all of them.
+
+        Raises:
+            SessionError: the engine's profile does not take that many.
+        """
+        for buffer in self.inputs:
+            full = self._full[buffer.name]
+            if samples is not None and (buffer.name in self._batched) and not 0 < samples <= full[0]:
+                raise SessionError(f"input {buffer.name} holds {full[0]} samples; {samples} were asked for")
+            shape = full if samples is None or buffer.name not in self._batched else (samples, *full[1:])
+            if not self._context.set_input_shape(buffer.name, shape):
+                raise SessionError(f"the engine does not take {buffer.name} of shape {shape}")
+        self.samples = samples
 
     def _buffer(
         self, context: tensorrt.IExecutionContext, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Buffer:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         device = self._held.take(self._cuda.malloc(size), "cudaFree")
+        self._held.device_bytes += size
         host = self._held.take(self._cuda.pinned(size), "cudaFreeHost")
         if not context.set_tensor_address(name, device):
             raise SessionError(f"tensor {name} could not be bound to device memory")
@@ -102,13 +131,20 @@ class Buffers:
         self._cuda.copy(*ends, buffer.array.nbytes, kind, self._stream)
 
     def copies(self) -> Copies:
-        """The calls that copy the inputs to the device and the outputs back, for a stream to bind."""
+        """The calls that copy the inputs to the device and the outputs back, for a stream to bind.
+
+        They copy as much as the shapes of the last ``resize`` hold.
+        """
         copy = self._cuda.rt.cudaMemcpyAsync
         up, down = self._cuda.kind("HostToDevice"), self._cuda.kind("DeviceToHost")
         return (
-            [partial(copy, item.device, item.host, item.array.nbytes, up, self._stream) for item in self.inputs],
-            [partial(copy, item.host, item.device, item.array.nbytes, down, self._stream) for item in self.outputs],
+            [partial(copy, item.device, item.host, self._nbytes(item), up, self._stream) for item in self.inputs],
+            [partial(copy, item.host, item.device, self._nbytes(item), down, self._stream) for item in self.outputs],
         )
+
+    def _nbytes(self, buffer: Buffer) -> int:
+        shape = tuple(self._context.get_tensor_shape(buffer.name))
+        return int(np.prod(shape, dtype=np.int64)) * buffer.array.itemsize
 
     def fetch(self) -> dict[str, np.ndarray]:
         """The outputs as the device holds them now, in arrays of their own."""
@@ -132,6 +168,21 @@ class Buffers:
         """Drop the views of memory that is about to go."""
         self.inputs = []
         self.outputs = []
+
+
+def batched(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Fewest and most samples of each input whose first dimension is a range in the engine's profile.
+
+    Empty where any other dimension is one: the first samples would then not lie together.
+    """
+    found = {}
+    for name in inputs:
+        least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0))
+        if least[1:] != most[1:]:
+            return {}
+        if least != most:
+            found[name] = (least[0], most[0])
+    return found
 
 
 def _numpy_type(library: Library, name: str, found: Any) -> np.dtype[Any]:

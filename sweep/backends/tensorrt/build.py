@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import BuildError, UnsupportedError
+from sweep.backends.tensorrt import inspector, knobs
+from sweep.errors import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     import tensorrt
@@ -18,14 +20,20 @@ if TYPE_CHECKING:
     from sweep.axes import EngineAxes, JsonDict
     from sweep.backends.tensorrt.library import Library
 
-_MIB = 1 << 20
+Shape = tuple[int, ...]
+Profiled = Mapping[str, tuple[Shape, Shape, Shape]]
+
+
+def static(shapes: Mapping[str, Shape]) -> Profiled:
+    """The profile of an engine that takes these shapes and no other."""
+    return {name: (shape, shape, shape) for name, shape in shapes.items()}
 
 
 def serialised(
     library: Library,
     onnx: Path,
     axes: EngineAxes,
-    shapes: Mapping[str, tuple[int, ...]],
+    profile: Profiled,
     *,
     tf32: bool,
     timing: Path | None = None,
@@ -36,30 +44,34 @@ def serialised(
         library: builds it.
         onnx: the typed ONNX; external data is found beside it.
         axes: the builder knobs; None leaves the library's default alone.
-        shapes: concrete shape of each input, at which the engine's profile is static.
+        profile: smallest, tuned-for and largest shape of each input; ``static`` makes one of a single shape.
         tf32: float32 products may run in TF32. Cleared, they may not; the library's own default is on.
         timing: file of the timing cache that builds share; None for none.
 
     Returns:
-        The engine, and {inputs, layers, tf32} of what was built.
+        The engine, and {inputs, layers, tf32, network} of what was built; network is {type: layers} as the parsed,
+        strongly typed network has them.
 
     Raises:
         UnsupportedError: a knob that this library or version lacks, with its name.
         BuildError: the library refused; its own last messages.
     """
+    if axes.plugins:
+        knobs.load_plugins(library, tuple(plugin.path for plugin in axes.plugins))
     library.log.clear()
     builder: tensorrt.Builder = library.trt.Builder(library.logger)
     network: tensorrt.INetworkDefinition = builder.create_network(_network_flags(library))
     parser = _parsed(library, network, onnx)
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
-    _set_knobs(library, config, axes, tf32=tf32)
-    _add_profile(library, builder, network, config, shapes)
-    with _timing_cache(config, timing):
+    knobs.apply(library, config, axes, tf32=tf32)
+    _add_profile(library, builder, network, config, profile)
+    with _timing_cache(config, None if axes.timing_cache is False else timing):
         plan = builder.build_serialized_network(network, config)
     del parser  # the network's weights lie in it until the build is over
     if plan is None:
         raise BuildError(f"{library.label} built no engine: {library.log.tail()}")
     facts: JsonDict = {"inputs": network.num_inputs, "layers": network.num_layers, "tf32": tf32}
+    facts["network"] = inspector.precision(inspector.of_network(network))
     return bytes(plan), facts
 
 
@@ -84,70 +96,26 @@ def _parser_error(error: Any) -> str:
     return " ".join(f"{error.code().name}{where}: {error.desc()}".split())
 
 
-def _set_knobs(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes, *, tf32: bool) -> None:
-    # Detailed engines are what the proof of the precision is read from; it costs a few kilobytes and no time.
-    config.profiling_verbosity = library.member("ProfilingVerbosity", "DETAILED")
-    _set_tf32(library, config, on=tf32)
-    _assign(library, config, "builder_optimization_level", axes.builder_optimization_level)
-    _assign(library, config, "max_aux_streams", axes.max_aux_streams)
-    if axes.tiling is not None:
-        level = _knob(library, "tiling", "TilingOptimizationLevel", axes.tiling.upper())
-        _assign(library, config, "tiling_optimization_level", level, axis="tiling")
-    if axes.sparsity is not None:
-        flag = _knob(library, "sparsity", "BuilderFlag", "SPARSE_WEIGHTS")
-        config.set_flag(flag)
-    if axes.workspace_mib is not None:
-        pool = _knob(library, "workspace_mib", "MemoryPoolType", "WORKSPACE")
-        config.set_memory_pool_limit(pool, axes.workspace_mib * _MIB)
-
-
-def _set_tf32(library: Library, config: tensorrt.IBuilderConfig, *, on: bool) -> None:
-    if not library.has("BuilderFlag", "TF32"):
-        if on:
-            raise UnsupportedError(f"{library.label} has no TF32 flag")
-        return
-    flag = library.member("BuilderFlag", "TF32")
-    (config.set_flag if on else config.clear_flag)(flag)
-
-
-def _knob(library: Library, axis: str, enum: str, name: str) -> Any:
-    """A member of an enumeration that ``axis`` needs."""
-    if not library.has(enum, name):
-        raise UnsupportedError(f"{library.label} does not have {axis}: it has no {enum}.{name}")
-    return library.member(enum, name)
-
-
-def _assign(
-    library: Library, config: tensorrt.IBuilderConfig, attribute: str, value: Any, axis: str | None = None
-) -> None:
-    """Set a property of the builder's config and see that it took; the library clamps some in silence."""
-    if value is None:
-        return
-    if not hasattr(config, attribute):
-        raise UnsupportedError(f"{library.label} does not have {axis or attribute}")
-    setattr(config, attribute, value)
-    found = getattr(config, attribute)
-    if found != value:
-        raise UnsupportedError(f"{library.label} does not take {axis or attribute}={value}: it made it {found}")
-
-
 def _add_profile(
     library: Library,
     builder: tensorrt.Builder,
     network: tensorrt.INetworkDefinition,
     config: tensorrt.IBuilderConfig,
-    shapes: Mapping[str, tuple[int, ...]],
+    profile: Profiled,
 ) -> None:
-    """One profile, static at ``shapes``."""
     names = [network.get_input(number).name for number in range(network.num_inputs)]
-    if set(names) != set(shapes):
-        raise BuildError(f"the graph's inputs are {', '.join(names)}; shapes were given for {', '.join(shapes)}")
-    profile = builder.create_optimization_profile()
-    for name, shape in shapes.items():
-        profile.set_shape(name, shape, shape, shape)
-    if config.add_optimization_profile(profile) < 0:
-        said = ", ".join(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    if set(names) != set(profile):
+        raise BuildError(f"the graph's inputs are {', '.join(names)}; shapes were given for {', '.join(profile)}")
+    made = builder.create_optimization_profile()
+    for name, shapes in profile.items():
+        made.set_shape(name, *shapes)
+    if config.add_optimization_profile(made) < 0:
+        said = ", ".join(f"{name}={'..'.join(map(_spelled, dict.fromkeys(by)))}" for name, by in profile.items())
         raise BuildError(f"{library.label} refused the profile {said}: {library.log.tail()}")
+
+
+def _spelled(shape: Shape) -> str:
+    return "x".join(map(str, shape))
 
 
 @contextlib.contextmanager

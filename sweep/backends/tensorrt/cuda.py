@@ -131,10 +131,15 @@ def get() -> Cuda:
 
 
 class Held:
-    """What must be given back, in the reverse order of taking it. ``close`` may be called again."""
+    """What must be given back, in the reverse order of taking it. ``close`` may be called again.
+
+    Attributes:
+        device_bytes: device memory of the tensors among it.
+    """
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
+        self.device_bytes = 0
         self._taken: list[tuple[str, Any]] = []
 
     def take(self, value: Any, release: str) -> Any:

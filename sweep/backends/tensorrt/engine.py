@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import SessionError
+from sweep.backends.tensorrt import compiled, knobs, memory
+from sweep.errors import SessionError, UnsupportedError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import tensorrt
 
     from sweep.axes import JsonDict
     from sweep.backends.tensorrt.library import Library
+    from sweep.backends.tensorrt.memory import Ledger
 
-_COMPILED: dict[str, bytes] = {}  # what TensorRT-RTX compiled in this process, by engine: a reload need not again
+_MIB = 1 << 20
 
 
 class Engine:
@@ -21,7 +25,8 @@ class Engine:
     Args:
         library: its library.
         plan: the serialised engine.
-        name: tells engines apart in what this process remembers of them; None remembers nothing.
+        ledger: records the device memory that it takes; None leaves that to the library.
+        kernels: file of what TensorRT-RTX compiled of it for this GPU; None keeps none.
 
     Attributes:
         library: as given.
@@ -32,20 +37,27 @@ class Engine:
         SessionError: the library refused it; its own last messages.
     """
 
-    def __init__(self, library: Library, plan: bytes, name: str | None = None) -> None:
+    def __init__(
+        self, library: Library, plan: bytes, *, ledger: Ledger | None = None, kernels: Path | None = None
+    ) -> None:
         self.library = library
-        self._name = name
+        self._kernels = kernels
         library.log.clear()
         self._runtime: tensorrt.Runtime = library.trt.Runtime(library.logger)
+        if hasattr(self._runtime, "engine_host_code_allowed"):
+            self._runtime.engine_host_code_allowed = True  # a version-compatible engine carries its own runtime
+        self._allocator = None if ledger is None else memory.recorder(library, ledger)
+        if self._allocator is not None:
+            self._runtime.gpu_allocator = self._allocator
         self.engine: tensorrt.ICudaEngine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise SessionError(f"{library.label} cannot load the engine: {library.log.tail()}")
-        self.settings: JsonDict = {}
+        self.settings: JsonDict = {"knobs": knobs.realised(self.engine)}
         self._compiled: Any = None
         self._config = self._runtime_config()
 
     def _runtime_config(self) -> Any:
-        """TensorRT-RTX compiles when a context is made: once a process, whole, and with no graph of its own.
+        """TensorRT-RTX compiles when a context is made: once, whole, and with no graph of its own.
 
         None for a library that compiled when it built.
         """
@@ -60,11 +72,36 @@ class Engine:
             self.settings["kernel_specialization"] = eager.name
         if hasattr(config, "create_runtime_cache"):
             self._compiled = config.create_runtime_cache()
-            known = _COMPILED.get(self._name or "")
+            known = None if self._kernels is None else compiled.read(self._kernels)
             warm = known is not None and bool(self._compiled.deserialize(known))
             config.set_runtime_cache(self._compiled)
             self.settings["runtime_cache"] = "warm" if warm else "cold"
         return config
+
+    def stream_weights(self, budget_mib: int) -> None:
+        """Leave at most ``budget_mib`` MiB of weights on the GPU; before any context is made.
+
+        Raises:
+            UnsupportedError: this version streams no weights, or took another budget.
+        """
+        if not hasattr(self.engine, "weight_streaming_budget_v2"):
+            raise UnsupportedError(f"{self.library.label} does not have weight_streaming_budget_mib")
+        self.library.log.clear()
+        asked = min(budget_mib * _MIB, int(self.engine.streamable_weights_size))
+        try:
+            self.engine.weight_streaming_budget_v2 = asked
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"{self.library.label} does not take weight_streaming_budget_mib={budget_mib}: "
+                f"{' '.join(str(error).split())}; {self.library.log.tail()}"
+            ) from error
+        found = int(self.engine.weight_streaming_budget_v2)
+        if found != asked:
+            raise UnsupportedError(
+                f"{self.library.label} does not take weight_streaming_budget_mib={budget_mib}: "
+                f"of {asked} bytes it made {found}; {self.library.log.tail()}"
+            )
+        self.settings["weight_streaming_budget_bytes"] = found
 
     def context(self) -> tensorrt.IExecutionContext:
         """A new execution context.
@@ -83,9 +120,9 @@ class Engine:
         return made
 
     def remember(self) -> None:
-        """Keep what was compiled for the next session of this engine in this process."""
-        if self._compiled is not None and self._name is not None:
-            _COMPILED[self._name] = bytes(self._compiled.serialize())
+        """Keep what was compiled for the next session of this engine."""
+        if self._compiled is not None and self._kernels is not None and self.settings["runtime_cache"] == "cold":
+            compiled.write(self._kernels, bytes(self._compiled.serialize()))
 
     def facts(self) -> JsonDict:
         """{context_memory_bytes, weights_bytes}: scratch memory of one context, and the engine's weights."""

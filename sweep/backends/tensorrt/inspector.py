@@ -62,6 +62,19 @@ def of_listing(listing: str) -> JsonDict:
     return {"source": "builder", "Layers": layers}
 
 
+def of_network(network: Any) -> JsonDict:
+    """The layers of a parsed network in the inspector's form: what a strongly typed engine has to compute in.
+
+    It is the evidence where ``profiling_verbosity`` leaves an engine nothing to tell.
+    """
+    layers = []
+    for layer in (network.get_layer(number) for number in range(network.num_layers)):
+        inputs = [layer.get_input(number) for number in range(layer.num_inputs)]
+        types = [{"Datatype": item.dtype.name} for item in inputs if item is not None]
+        layers.append({"Name": layer.name, "LayerType": layer.type.name, "Inputs": types})
+    return {"source": "network", "Layers": layers}
+
+
 def precision(information: JsonDict) -> dict[str, int]:
     """{type: layers} over the layers that carry the arithmetic; over all layers where none of them does.
 
@@ -107,12 +120,19 @@ def mismatch(variant: Variant, realised: JsonDict) -> str | None:
         return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
     if realised["cuda_graph"] != variant.session.cuda_graph:
         return f"asked for cuda_graph={variant.session.cuda_graph}, but the session ran with {realised['cuda_graph']}"
-    return _precision_mismatch(variant.onnx.precision.dtype, realised["precision"])
+    return _precision_mismatch(variant.onnx.precision.dtype, variant.onnx.precision.rest, realised["precision"])
 
 
-def _precision_mismatch(asked: str, ran: dict[str, int]) -> str | None:
+def _precision_mismatch(asked: str, rest: str | None, ran: dict[str, int]) -> str | None:
     if not ran:
         return f"asked for {asked}, but nothing tells which types the engine computes in"
     if asked in {"fp32", "tf32"}:
         return f"asked for {asked}, but the engine computes in {ran}" if set(ran) - {"fp32"} else None
-    return None if ran.get(asked) else f"asked for {asked}, but no layer of the engine computes in it: {ran}"
+    if not ran.get(asked):
+        return f"asked for {asked}, but no layer of the engine computes in it: {ran}"
+    others = set(ran) - {
+        asked,
+        rest,
+        "fp32",
+    }  # fp32: what the recipe kept, and what the library has no other kernel for
+    return f"asked for {asked} beside {rest or 'fp32'}, but the engine computes in {ran}" if others else None

@@ -110,7 +110,10 @@ def load(name: str) -> Library:
     except (ImportError, OSError) as error:
         raise UnsupportedError(f"{name} cannot be imported: {' '.join(str(error).split())}") from error
     log = Log()
-    return Library(name, trt, log, _logger(trt, log))
+    logger = _logger(trt, log)
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(logger, "")  # those that the library ships; a graph may name them
+    return Library(name, trt, log, logger)
 
 
 def _logger(trt: Any, log: Log) -> Any:

@@ -1,29 +1,30 @@
-"""A loaded engine: one execution context a stream, each with its own buffers, CUDA stream and, if asked, graph."""
+"""A loaded engine: one execution context a stream, each with its own buffers, CUDA stream and, if asked, graphs."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sweep.backends.tensorrt import compiled
 from sweep.backends.tensorrt import cuda as cuda_module
-from sweep.backends.tensorrt.buffers import Buffers
 from sweep.backends.tensorrt.cuda import Held
 from sweep.backends.tensorrt.engine import Engine
-from sweep.backends.tensorrt.stream import WAITS, TensorRTStream
-from sweep.errors import SessionError, UnsupportedError
+from sweep.backends.tensorrt.lane import Lane
+from sweep.backends.tensorrt.memory import Ledger
+from sweep.backends.tensorrt.stream import WAITS
+from sweep.errors import SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
-    import tensorrt
 
     from sweep.axes import JsonDict, SessionAxes
-    from sweep.backends.tensorrt.cuda import Cuda, Handle
     from sweep.backends.tensorrt.library import Library
+    from sweep.backends.tensorrt.stream import TensorRTStream
 
 
 class TensorRTSession:
@@ -32,9 +33,12 @@ class TensorRTSession:
     Args:
         library: deserialises the engine.
         plan: the serialised engine.
-        axes: streams, cuda_graph, transfers and wait.
+        axes: streams, cuda_graph, transfers, wait and weight_streaming_budget_mib.
         feeds: value of each input.
-        name: tells engines apart in what this process remembers of them.
+        entry: the engine's folder in the cache, beside which compiled kernels are kept; None keeps none.
+
+    Attributes:
+        partial_batches: a stream takes fewer samples than ``feeds`` has, once ``prepare`` was told how many.
 
     Raises:
         SessionError: the engine cannot be loaded or run; CUDA's or the library's own words.
@@ -42,129 +46,97 @@ class TensorRTSession:
     """
 
     virtual = False
+    partial_batches = False
 
     def __init__(
-        self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], name: str
+        self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], entry: Path | None
     ) -> None:
         start = time.perf_counter()
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
         free = self._cuda.free_memory()
+        self._device = self._cuda.device()
         self._held = Held(self._cuda)
+        self._ledger = Ledger(self._cuda)
+        self._lanes: list[Lane] = []
         self._engine: Engine | None = None
-        self._buffers: list[Buffers] = []
-        self._contexts: list[tensorrt.IExecutionContext] = []
-        self.streams: list[TensorRTStream] = []
         self.engine_facts: JsonDict = {}
         self.realised: JsonDict = {}
         try:
-            engine = self._engine = Engine(library, plan, name)
-            for number in range(axes.streams):
-                self._add(engine, axes, feeds)
-                if number == 0:
-                    self.engine_facts["first_inference_s"] = time.perf_counter() - start
+            kernels = None if entry is None else compiled.path(entry, self._device["sm_count"])
+            self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
+            self._open(engine, axes, feeds, start)
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
             raise
-        engine.remember()
+        self.partial_batches = self._lanes[0].buffers.takes_fewer
         self.engine_facts |= engine.facts()
         self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
         self.realised = self._realised(axes, engine.settings)
 
-    def _add(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray]) -> None:
-        cuda, library = self._cuda, engine.library
-        stream = self._held.take(cuda.stream(), "cudaStreamDestroy")
-        context = engine.context()
-        self._contexts.append(context)
-        buffers = Buffers(library, cuda, self._held, context, feeds, stream)
-        self._buffers.append(buffers)
-        launch = _eager(library, cuda, context, stream)
-        launch()
-        buffers.synchronise()
-        if axes.cuda_graph:
-            graph = self._held.take(capture(library, cuda, context, stream), "cudaGraphExecDestroy")
-            launch = partial(cuda.rt.cudaGraphLaunch, graph, stream)
-        copies = None if axes.transfers is False else buffers.copies()
-        self.streams.append(TensorRTStream(cuda, stream, launch, copies, axes.wait or WAITS[0], self._held))
+    def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
+        if axes.weight_streaming_budget_mib is not None:
+            engine.stream_weights(axes.weight_streaming_budget_mib)
+        self._ledger.phase = "contexts"
+        for number in range(axes.streams):
+            self._lanes.append(Lane(engine, self._cuda, self._held, axes, feeds))
+            if number == 0:
+                self.engine_facts["first_inference_s"] = time.perf_counter() - start
+        engine.remember()
+        self._ledger.phase = "run"
 
     def _realised(self, axes: SessionAxes, settings: JsonDict) -> JsonDict:
-        device = self._cuda.device()
         return {
             "cuda_graph": axes.cuda_graph,  # a capture that fails ends the variant, so it is what was asked
-            "contexts": len(self._contexts),
-            "sm_count": device["sm_count"],
+            "contexts": len(self._lanes),
+            "sm_count": self._device["sm_count"],
             "clocks_mhz": None,
-            "device": device,
+            "device": self._device,
             "transfers": axes.transfers is not False,
             "wait": axes.wait or WAITS[0],
+            "driven_by": "one thread" if (axes.wait or WAITS[0]) == "spin" else "a thread a stream",
             **settings,
             "notes": [],
         }
 
+    @property
+    def streams(self) -> Sequence[TensorRTStream]:
+        """The contexts' streams."""
+        return [lane.stream for lane in self._lanes]
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Make every stream take batches of these sizes too.
+
+        Raises:
+            SessionError: the engine's profile does not take one, or it cannot be run.
+            UnsupportedError: one cannot be captured as a CUDA graph.
+        """
+        self._ledger.phase = "contexts"
+        for lane in self._lanes:
+            lane.prepare(sizes)
+        self._ledger.phase = "run"
+
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream; copied from the device, whatever was timed."""
-        return self._buffers[0].fetch()
+        return self.outputs_of(0)
 
     def outputs_of(self, number: int) -> dict[str, np.ndarray]:
         """Outputs of the last inference on stream ``number``."""
-        return self._buffers[number].fetch()
+        return self._lanes[number].buffers.fetch()
 
     def poison(self) -> None:
         """Overwrite all outputs, so that one which is not computed anew shows. For tests."""
-        for buffers in self._buffers:
-            buffers.poison()
+        for lane in self._lanes:
+            lane.buffers.poison()
 
     def close(self) -> None:
         """Give back contexts, engine, memory, events and streams; nothing the second time."""
-        for buffers in self._buffers:
-            buffers.synchronise()
-            buffers.close()
-        for stream in self.streams:
-            stream.close()
-        self._buffers, self.streams = [], []
-        self._contexts = []
+        if self._lanes:
+            self.engine_facts["memory"] = {**self._ledger.facts(), "buffers_bytes": self._held.device_bytes}
+        for lane in self._lanes:
+            lane.close()
+        self._lanes = []
         self._engine = None
         gc.collect()
         self._held.close()
-
-
-def _eager(
-    library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle
-) -> Callable[[], tuple[Any, ...]]:
-    enqueue, handle, fine = context.execute_async_v3, int(stream), (cuda.rt.cudaError_t.cudaSuccess,)
-
-    def launch() -> tuple[Any, ...]:
-        if not enqueue(handle):
-            raise SessionError(f"{library.label} did not enqueue the inference: {library.log.tail()}")
-        return fine
-
-    return launch
-
-
-def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle) -> Handle:
-    """The inference as an executable CUDA graph. It must have run once, so that nothing is left to be set up.
-
-    TensorRT-RTX has ``is_stream_capturable``; 1.6 says no of streams that it then captures well, so the capture
-    itself is the test.
-
-    Raises:
-        UnsupportedError: it cannot be captured; never a silent run without the graph.
-    """
-    library.log.clear()
-    handle = int(stream)
-    try:
-        cuda.begin_capture(stream)
-        try:
-            enqueued = context.execute_async_v3(handle)
-        finally:
-            error, graph = cuda.rt.cudaStreamEndCapture(stream)
-        if error != cuda.rt.cudaError_t.cudaSuccess:
-            cuda.fail("cudaStreamEndCapture", error)
-        made = cuda.instantiate(graph)
-    except SessionError as error:
-        raise UnsupportedError(f"cuda_graph=true: the capture failed: {error}; {library.log.tail()}") from error
-    if not enqueued:
-        cuda.rt.cudaGraphExecDestroy(made)
-        raise UnsupportedError(f"cuda_graph=true: the capture failed: {library.log.tail()}")
-    return made

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
     Step = Callable[[], tuple[Any, ...]]  # a prepared call that answers as CUDA's runtime does
     Copies = tuple[Sequence[Step], Sequence[Step]]
+    Ring = tuple[Step, Step, Step]  # before the inference, itself, after it
 
 WAITS = ("spin", "block", "yield")
 DEPTH = 8  # inferences that a stream holds in flight
 _RING = DEPTH + 1  # an inference is read after its successor was enqueued, so one place more than may be in flight
 _NOT_TIMED = float("nan")
+_now = time.perf_counter_ns
 
 
 class TensorRTStream:
@@ -60,23 +62,33 @@ class TensorRTStream:
     ) -> None:
         self.clock = RealClock()
         self._cuda = cuda
+        self._stream = stream
         self._ok = cuda.rt.cudaError_t.cudaSuccess
         self._elapsed = cuda.rt.cudaEventElapsedTime
+        self.spins = wait == "spin"
+        self._query, self._not_ready = cuda.rt.cudaEventQuery, cuda.not_ready
         self._await = cuda.rt.cudaEventSynchronize if wait != "yield" else partial(_poll, cuda)
-        self._steps: list[list[Step]] = []
-        self._events: list[list[Handle]] = []
         self._times = array("f")
+        self._enqueued_ns = array("q")
         self._parts = 1 if copies is None else 3
         self._issued = self._waited = self._read = 0
-        for _ in range(_RING):
-            events = [
-                held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)
-            ]
-            self._events.append(events)
-            self._steps.append(_steps(cuda, stream, events, launch, copies))
+        self._events = [
+            [held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)]
+            for _ in range(_RING)
+        ]
+        self._last = [events[-1] for events in self._events]
+        self._sized: dict[int | None, list[Ring]] = {}
+        self.add(None, launch, copies)
 
-    def enqueue(self) -> None:
+    def add(self, samples: int | None, launch: Step, copies: Copies | None) -> None:
+        """Make ``enqueue(samples)`` run ``launch`` between ``copies``; None stands for a whole batch."""
+        self._sized[samples] = [_ring(self._cuda, self._stream, events, launch, copies) for events in self._events]
+
+    def enqueue(self, samples: int | None = None) -> None:
         """Start one inference.
+
+        Args:
+            samples: how many of the batch it computes, one of the sizes prepared; None for all.
 
         Raises:
             SessionError: CUDA or TensorRT refused it, or ``DEPTH`` are in flight.
@@ -84,10 +96,19 @@ class TensorRTStream:
         number, ok = self._issued, self._ok
         if number - self._waited >= DEPTH:
             raise SessionError(f"{DEPTH} inferences are in flight on one stream already")
-        for step in self._steps[number % _RING]:
-            error = step()[0]
-            if error != ok:
-                self._cuda.fail("enqueue", error)
+        begin, launch, end = self._sized[samples][number % _RING]
+        error = begin()[0]
+        if error != ok:
+            self._cuda.fail("enqueue", error)
+        start = _now()
+        error = launch()[0]
+        took = _now() - start
+        if error != ok:
+            self._cuda.fail("enqueue", error)
+        error = end()[0]
+        if error != ok:
+            self._cuda.fail("enqueue", error)
+        self._enqueued_ns.append(took)
         self._issued = number + 1
         if self._read < self._waited:
             self._read_one()
@@ -100,24 +121,44 @@ class TensorRTStream:
         """
         if self._waited == self._issued:
             raise SessionError("no inference is in flight on this stream")
-        error = self._await(self._events[self._waited % _RING][-1])[0]
+        error = self._await(self._last[self._waited % _RING])[0]
         if error != self._ok:
             self._cuda.fail("wait", error)
         self._waited += 1
 
-    def take_gpu_ms(self) -> NDArray[np.float32]:
-        """GPU time of each inference waited for since the last call: h2d, compute, d2h in ms, a row each."""
+    def poll(self) -> bool:
+        """Whether the oldest inference in flight is complete; if so it counts as waited for.
+
+        Raises:
+            SessionError: it failed on the GPU.
+        """
+        error = self._query(self._last[self._waited % _RING])[0]
+        if error == self._not_ready:
+            return False
+        if error != self._ok:
+            self._cuda.fail("wait", error)
+        self._waited += 1
+        return True
+
+    def take_parts_ms(self) -> NDArray[np.float32]:
+        """Times of each inference waited for since the last call, a row each, in ms.
+
+        Host to device, compute and device to host by the GPU's clock, then what the host spent in the enqueue alone.
+        """
         while self._read < self._waited:
             self._read_one()
-        found = np.array(self._times, dtype=np.float32).reshape(-1, 3)
+        timed = np.array(self._times, dtype=np.float32).reshape(-1, self._parts)
+        gpu = timed if self._parts > 1 else np.insert(timed, (0, 1), _NOT_TIMED, axis=1)
+        host = np.array(self._enqueued_ns[: len(gpu)], dtype=np.float32).reshape(-1, 1) / 1e6
         del self._times[:]
-        return found
+        del self._enqueued_ns[: len(gpu)]
+        return np.hstack([gpu, host.astype(np.float32)])
 
     def _read_one(self) -> None:
         events = self._events[self._read % _RING]
         if self._parts == 1:
             error, took = self._elapsed(events[0], events[1])
-            self._times.extend((_NOT_TIMED, took, _NOT_TIMED))
+            self._times.append(took)
         else:
             for before, after in itertools.pairwise(events):
                 error, took = self._elapsed(before, after)
@@ -128,23 +169,38 @@ class TensorRTStream:
 
     def close(self) -> None:
         """Let go of what the calls are bound to."""
-        self._steps = []
-        self._events = []
+        self._sized = {}
+        self._events = self._last = []
 
 
-def _steps(
+def _ring(
     cuda: Cuda,
     stream: Handle,
     events: Sequence[Handle],
     launch: Step,
     copies: Copies | None,
-) -> list[Step]:
+) -> Ring:
     """The calls of one inference, in order, with an event before, between and after its parts."""
     marks = [partial(cuda.rt.cudaEventRecord, event, stream) for event in events]
     if copies is None:
-        return [marks[0], launch, marks[1]]
+        return marks[0], launch, marks[1]
     uploads, downloads = copies
-    return [marks[0], *uploads, marks[1], launch, marks[2], *downloads, marks[3]]
+    return _in_order(cuda, [marks[0], *uploads, marks[1]]), launch, _in_order(cuda, [marks[2], *downloads, marks[3]])
+
+
+def _in_order(cuda: Cuda, steps: Sequence[Step]) -> Step:
+    """The calls as one, which answers with the first that failed."""
+    fine = (cuda.rt.cudaError_t.cudaSuccess,)
+    ok = fine[0]
+
+    def run() -> tuple[Any, ...]:
+        for step in steps:
+            answer = step()
+            if answer[0] != ok:
+                return answer
+        return fine
+
+    return run
 
 
 def _poll(cuda: Cuda, event: Handle) -> tuple[Any, ...]:

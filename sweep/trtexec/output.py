@@ -1,0 +1,128 @@
+"""What ``trtexec`` and ``tensorrt_rtx`` print -> figures. Format: samples/common/sampleReporting.cpp, 10.0 to 11.1.
+
+Lines may carry a time and severity or only one of them, and a page may have wrapped them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from sweep.errors import ParityError
+
+_HEADER = "=== Performance summary ==="
+_PREFIX = re.compile(r"^\s*(?:\[[^\]]*\]\s*)*")  # [07/30/2024-15:30:36] [I] [TRT]
+_NUMBER = r"([-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))"
+_THROUGHPUT = re.compile(rf"Throughput: {_NUMBER} qps")
+_METRIC = re.compile(
+    r"(H2D Latency|D2H Latency|End-to-End Host Latency|Latency|Enqueue Time|GPU Compute Time): "
+    rf"min = {_NUMBER} ms, max = {_NUMBER} ms, mean = {_NUMBER} ms, median = {_NUMBER} ms"
+    r"((?:, percentile\([\d.]+%\) = \S+ ms)*)"
+)
+_PERCENTILE = re.compile(rf"percentile\(([\d.]+)%\) = {_NUMBER} ms")
+_BANNER = re.compile(r"&&&& (RUNNING|PASSED|FAILED) \S+ \[TensorRT v([\d.]+)\]")
+_VERSION = re.compile(r"TensorRT version: (\d+(?:\.\d+)+)")
+_ECHO = re.compile(r"^(Data transfers|Spin-wait|CUDA Graph|ExposeDMA): (Enabled|Disabled)$", re.MULTILINE)
+_UNGRAPHED = ("CUDA graph capture failed", "--useCudaGraph flag has been ignored")
+_SHOWN_ERRORS = 3
+_FIRST_SPELLED_SO = 10000  # 8.6.1 was v8601; since 10.0 minor and patch have two digits each
+_WARNING = re.compile(r"^\s*(?:\[[^\]]*\]\s*)*\[W\]\s*(.+)$", re.MULTILINE)
+_ERROR = re.compile(r"^\s*(?:\[[^\]]*\]\s*)*\[E\]\s*(.+)$", re.MULTILINE)
+
+Metric = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """The figures of one run, each metric {min, max, mean, median, p90, ...} in ms.
+
+    Attributes:
+        version: as the binary said it, ``10.13.0``; None where the output has no version.
+        throughput_qps: inferences/s.
+        latency_ms: H2D + compute + D2H of one inference, on the GPU's clock.
+        gpu_compute_ms: compute alone.
+        enqueue_ms: host time of the enqueue; None where the output lacks it.
+        ungraphed: the binary ran without the CUDA graph that it was asked for.
+        echo: its own words on what it was asked: {``CUDA Graph``: True, ...}.
+        warnings: what it warned of.
+    """
+
+    version: str | None
+    throughput_qps: float
+    latency_ms: Metric
+    gpu_compute_ms: Metric
+    enqueue_ms: Metric | None
+    ungraphed: bool
+    echo: dict[str, bool]
+    warnings: tuple[str, ...]
+
+
+def parse(text: str) -> Summary:
+    """The last summary in ``text``.
+
+    Raises:
+        ParityError: there is none, it is incomplete, or a figure in it is no finite number.
+    """
+    plain = "\n".join(_PREFIX.sub("", line).rstrip() for line in text.splitlines())
+    before, found, after = plain.rpartition(_HEADER)
+    if not found:
+        raise ParityError(f"no performance summary in its output{_because(text)}")
+    joined = " ".join(after.split())
+    metrics = {match[1]: _metric(match) for match in _METRIC.finditer(joined)}
+    throughput = _THROUGHPUT.search(joined)
+    missing = [name for name in ("Latency", "GPU Compute Time") if name not in metrics]
+    if throughput is None or missing:
+        raise ParityError(f"its summary has no {', '.join(missing) or 'Throughput'}")
+    return Summary(
+        version=version(text),
+        throughput_qps=_finite(throughput[1], "Throughput"),
+        latency_ms=metrics["Latency"],
+        gpu_compute_ms=metrics["GPU Compute Time"],
+        enqueue_ms=metrics.get("Enqueue Time"),
+        ungraphed=any(words in text for words in _UNGRAPHED),
+        echo={name: state == "Enabled" for name, state in _ECHO.findall(before)},
+        warnings=tuple(dict.fromkeys(line.strip() for line in _WARNING.findall(text))),
+    )
+
+
+def version(text: str) -> str | None:
+    """``10.13.0``: from its version line, else from its banner, ``v101300`` (major, then two digits each)."""
+    said = _VERSION.search(text)
+    if said:
+        return said[1]
+    banner = _BANNER.search(text)
+    if banner is None or "." in banner[2]:
+        return None if banner is None else banner[2]
+    number = int(banner[2])
+    if number < _FIRST_SPELLED_SO:
+        return None
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def failed(text: str) -> str | None:
+    """The binary's own words on why it failed; None where it does not say that it did."""
+    if any(match[1] == "FAILED" for match in _BANNER.finditer(text)):
+        return _because(text).removeprefix(": ") or "it gave no reason"
+    return None
+
+
+def _because(text: str) -> str:
+    errors = list(dict.fromkeys(line.strip() for line in _ERROR.findall(text)))
+    return f": {'; '.join(errors[-_SHOWN_ERRORS:])}" if errors else ""
+
+
+def _metric(match: re.Match[str]) -> Metric:
+    values = dict(zip(("min", "max", "mean", "median"), match.groups()[1:5], strict=True))
+    values |= {f"p{mark}": value for mark, value in _PERCENTILE.findall(match[6])}
+    return {name: _finite(value, match[1]) for name, value in values.items()}
+
+
+def _finite(text: str, name: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ParityError(f"its {name} is {text}, which is no figure")
+    return value

@@ -1,0 +1,108 @@
+"""Streams, CUDA graph, load and MPS never rebuild an engine; batch and precision do. Counted in real workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+if TYPE_CHECKING:
+    from conftest import Cli
+
+pytestmark = pytest.mark.e2e
+
+SHORT = ("load.min_s=0.05", "load.warmup_s=0.02", "load.min_requests=9", "load.max_s=0.5")
+COUNTING = Path(__file__).parent / "counting"
+
+
+class Counted:
+    """The command line, with every build in every worker written down."""
+
+    def __init__(self, cli: Cli) -> None:
+        self.cli = cli
+        self._file = cli.results.parent / "builds"
+        self.said = ""
+
+    def run(self, *words: str) -> list[str]:
+        """Sweep; the builds since the last call."""
+        before = len(self._lines())
+        path = os.pathsep.join([str(COUNTING), self.cli.environment()["PYTHONPATH"]])
+        done = self.cli.run(*words, *SHORT, PYTHONPATH=path, SWEEP_TEST_BUILDS=str(self._file))
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.said = " ".join(done.stdout.split())
+        assert {record.status for record in self.cli.records()} == {"ok"}
+        return self._lines()[before:]
+
+    def engines(self) -> int:
+        return sum(path.is_dir() for path in (self.cli.results / "cache" / "engines").iterdir())
+
+    def _lines(self) -> list[str]:
+        return self._file.read_text().splitlines() if self._file.exists() else []
+
+
+@pytest.fixture
+def counted(cli: Cli) -> Counted:
+    return Counted(cli)
+
+
+def test_one_build_for_all_streams_loads_threads_and_repeats(counted: Counted) -> None:
+    same = ("backend=onnxruntime", "precision=int8")
+    built = counted.run("-m", *same, "streams=1,2", "load=closed,quick", "backend.intra_op_threads=1,2", "repeats=2")
+    assert len(counted.cli.records()) == 8
+    assert len(built) == 1
+    assert counted.run(*same, "streams=3", "load=poisson", "load.rates_ips=[50]", "seed=7") == []
+    assert sum(not record.engine["cached"] for record in counted.cli.records() if record.engine) <= 1
+    assert len({record.engine["key"] for record in counted.cli.records() if record.engine}) == 1
+
+
+def test_one_build_for_all_graphs_mps_shares_and_clients(counted: Counted) -> None:
+    axes = ("streams=1,2", "cuda_graph=true,false", "mps=null,50", "clients=1,2", "load=closed")
+    built = counted.run("-m", "backend=simulated", *axes)
+    assert len(counted.cli.records()) == 16
+    assert len(built) == 1
+
+
+def test_batch_and_precision_build_once_each_and_a_second_sweep_builds_nothing(counted: Counted) -> None:
+    asked = ("-m", "backend=onnxruntime", "batch=1,2", "precision=fp32,fp16", "streams=1,2", "load=closed")
+    built = counted.run(*asked)
+    assert sorted(line.split(" s")[0] for line in built) == [
+        f"onnxruntime tiny_cnn {precision} b{batch}" for precision in ("fp16", "fp32") for batch in (1, 2)
+    ]
+    assert counted.run(*asked, "force=true") == []
+
+
+def test_an_engine_that_does_not_build_is_tried_once_and_every_variant_of_it_says_why(cli: Cli, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    node = helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "odd.onnx")
+    done = cli.run("-m", "backend=onnxruntime", f"model.path={tmp_path / 'odd.onnx'}", "streams=1,2,3", *SHORT)
+    assert done.returncode == 1
+    errors = [record.error or {} for record in cli.records()]
+    assert [(error["stage"], error["kind"]) for error in errors] == [("build", "BuildError")] * 3
+    assert all("onnxruntime refused the graph" in error["message"] for error in errors)
+    assert sum("said of this engine once" in error["message"] for error in errors) == 2
+
+
+def test_repeated_passes_keep_their_engines_in_a_cache_too_small_for_them(counted: Counted) -> None:
+    asked = ("-m", "backend=onnxruntime", "batch=1,2", "load=closed", "cache_gib=0.00001")
+    assert len(counted.run(*asked, "name=once")) == 2
+    assert counted.engines() == 1  # the first made room for the second
+    assert len(counted.run(*asked, "repeats=2", "name=twice")) == 2  # of four passes
+    assert counted.engines() == 2
+
+
+def test_a_damaged_model_is_built_again_and_said(counted: Counted) -> None:
+    asked = ("backend=onnxruntime", "load=closed", "force=true")
+    counted.run(*asked)
+    model = next(counted.cli.results.glob("cache/models/*/model.onnx"))
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(bytes(content))
+    assert counted.run(*asked) == []  # the network is the same again, and so is its engine
+    assert "is damaged (model.onnx changed): built again" in counted.said

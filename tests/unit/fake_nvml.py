@@ -1,0 +1,71 @@
+"""A pretended NVML, to try every path of the telemetry where there is no GPU: never to measure."""
+
+from types import SimpleNamespace
+
+
+class NVMLError(Exception):
+    """As ``pynvml`` raises it."""
+
+    def __init__(self, value) -> None:
+        super().__init__(value)
+        self.value = value
+
+    def __str__(self) -> str:
+        return {3: "Not Supported", 13: "Function Not Found", 15: "GPU is lost"}[self.value]
+
+
+class FakeNvml:
+    """What ``pynvml`` offers. ``state`` holds the next answers; an ``NVMLError`` in it is raised.
+
+    Attributes:
+        state: sm, memory, mw, celsius, mj, reasons, pids, mps; ``mj`` and ``reasons`` may be functions of no argument.
+        calls: names of the functions that were called.
+        opened: nvmlInit less nvmlShutdown.
+    """
+
+    NVMLError = NVMLError
+    NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_NO_PERMISSION, NVML_ERROR_FUNCTION_NOT_FOUND = 3, 4, 13
+    NVML_ERROR_ARGUMENT_VERSION_MISMATCH, NVML_ERROR_GPU_IS_LOST = 25, 15
+    NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
+
+    def __init__(self, **state) -> None:
+        usual = {"sm": 1980, "memory": 3201, "mw": 400_000, "celsius": 50, "mj": 0, "reasons": 0, "pids": (), "mps": ()}
+        self.state = usual | state
+        self.calls: list[str] = []
+        self.opened = 1
+
+    def _answer(self, name, key):
+        self.calls.append(name)
+        found = self.state[key]
+        if isinstance(found, NVMLError):
+            raise found
+        return found() if callable(found) else found
+
+    def nvmlShutdown(self):
+        self.opened -= 1
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        return index
+
+    def nvmlDeviceGetClockInfo(self, _device, kind):
+        return self._answer("clock", "sm" if kind == self.NVML_CLOCK_SM else "memory")
+
+    def nvmlDeviceGetPowerUsage(self, _device):
+        return self._answer("power", "mw")
+
+    def nvmlDeviceGetTemperature(self, _device, _sensor):
+        return self._answer("temperature", "celsius")
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, _device):
+        return self._answer("energy", "mj")
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, _device):
+        return self._answer("reasons", "reasons")
+
+    nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReasons
+
+    def nvmlDeviceGetComputeRunningProcesses(self, _device):
+        return [SimpleNamespace(pid=pid) for pid in self._answer("processes", "pids")]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, _device):
+        return [SimpleNamespace(pid=pid) for pid in self._answer("mps", "mps")]

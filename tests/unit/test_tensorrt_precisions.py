@@ -1,0 +1,60 @@
+"""Every shipped network in every precision, built for real by TensorRT-RTX, which needs no GPU for it.
+
+What the engine computes in is read from the builder's own listing of its layers, every product counted.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import require
+from omegaconf import OmegaConf
+
+from sweep import measure, models, variants
+from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.backends.tensorrt.backend import TensorRTRTX
+from sweep.cache import Cache
+from sweep.config import PrecisionConfig
+
+CONF = Path(__file__).parents[2] / "conf" / "precision"
+RECIPES = ("fp32", "tf32", "fp16", "bf16", "int8", "int8_fp16", "int8_bf16", "fp8", "fp8_fp16", "fp8_bf16")
+PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "unet": 15, "resnet50": 54, "vit_b16": 62, "bert_base": 61}
+UNFUSED = {"vit_b16": 12, "bert_base": 12}  # in fp32, attention is two products a layer; in every other type one kernel
+NO_FP8_STEM = ("resnet50", "vit_b16")  # TensorRT has no fp8 kernel of that convolution: it stays in the rest's type
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Cache:
+    require.library_for("tensorrt_rtx")
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("model", PRODUCTS)
+def test_every_product_is_computed_in_the_asked_type(
+    cache: Cache, model: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_CALIBRATION_SAMPLES", 1)  # what is built does not hang on the ranges
+    asked = Variant(
+        backend="tensorrt_rtx",
+        onnx=OnnxAxes(model=ModelRef(name=model, revision=models.zoo.entry(model).revision), precision=shipped(name)),
+        engine=EngineAxes(batch=2),
+    )
+    backend = TensorRTRTX()
+    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
+    entry = measure.build_engine(asked, backend, typed, cache)
+    precision = asked.onnx.precision
+    products = PRODUCTS[model] + (UNFUSED.get(model, 0) if precision.dtype in {"fp32", "tf32"} else 0)
+    expected = {precision.dtype.replace("tf32", "fp32"): products}
+    if precision.dtype == "fp8" and model in NO_FP8_STEM:
+        expected = {"fp8": PRODUCTS[model] - 1, precision.rest or "fp32": 1}
+    assert entry.info["precision"] == expected
+    realised = {"contexts": 1, "cuda_graph": False, "precision": entry.info["precision"], "knobs": {}}
+    assert backend.mismatch(asked, realised) is None
+
+
+def shipped(name: str) -> Precision:
+    """The recipe of ``conf/precision``, calibrated on one batch."""
+    values = OmegaConf.merge(OmegaConf.structured(PrecisionConfig), OmegaConf.load(CONF / f"{name}.yaml"))
+    made = variants._precision(OmegaConf.to_object(values))
+    return dataclasses.replace(made, calibration_batches=1) if made.calibration_batches else made
