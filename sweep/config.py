@@ -47,6 +47,7 @@ class PrecisionConfig:
     dtype: str = _key("fp32", "fp32, tf32, fp16, bf16, int8 or fp8")
     keep_io: bool = _key(default=True, text="inputs and outputs stay float32 whatever is inside")
     rest: str | None = _key(None, "type of what int8 and fp8 leave unquantised: fp16 or bf16 (null: fp32)")
+    wide: bool = _key(default=False, text="quantised products give float32, whatever precision.rest is")
     guard: bool = _key(default=False, text="what overflows float16 over the calibration data stays float32 (fp16)")
     quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
     per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")

@@ -216,6 +216,7 @@ def _precision(config: PrecisionConfig) -> Precision:
         dtype=config.dtype,
         keep_io=config.keep_io,
         rest=config.rest,
+        wide=(config.wide and config.rest is not None) or None,
         guard=guard or None,
         quantize_ops=tuple(config.quantize_ops),
         per_channel=config.per_channel,

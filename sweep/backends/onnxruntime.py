@@ -316,7 +316,7 @@ def _evidence(path: Path) -> JsonDict:
         floats = [types[name] for name in node.input if types.get(name) in names]
         types |= dict.fromkeys(node.output, to if to is not None else next(iter(floats), onnx.TensorProto.FLOAT))
         if any(word in node.op_type for word in _COMPUTE):
-            integer = node.op_type.startswith(_INTEGER) or node.op_type.endswith("Integer")
+            integer = node.op_type.startswith(_INTEGER) or "Integer" in node.op_type
             counts["int8" if integer else names[next(iter(floats), onnx.TensorProto.FLOAT)]] += 1
     quantised = sum(node.op_type == "DequantizeLinear" for node in _nodes(graph))
     rounded = sum(

@@ -125,7 +125,8 @@ def _run(
     notes = quantise.quantised(model, precision, largest) if quantising else ()
     if rest is None:
         return model, notes, ()
-    model, more = lower.lowered(model, rest, keep_io=precision.keep_io, kept=kept)
+    wide = quantise.wide_nodes(model.graph) if precision.wide else frozenset()
+    model, more = lower.lowered(model, rest, keep_io=precision.keep_io, kept={*kept, *wide})
     return model, (*notes, *guard.note(kept), *more), kept
 
 

@@ -24,6 +24,8 @@ QUANTISED = ("int8", "fp8")
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "Einsum")
 _INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+_FLOATS = ("fp16", "bf16", "fp32")
+_NO_REST = (*COMPUTE, "DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
 _SHOWN = ("int8", "fp8", "fp16", "bf16", "fp32")
 _BY_LABEL = {"fp32": "fp32", "tf32": "fp32"}
 _MOVERS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
@@ -116,19 +118,24 @@ def check_label(path: Path, precision: Precision) -> None:
 
 
 def refuse_rest(model: ModelProto, precision: Precision, what: str) -> None:
-    """Refuses a quantised graph, with its types inferred, that dequantises to another type than the label's rest."""
+    """Refuses a quantised graph, with its types inferred, whose rest is of another type than the label's.
+
+    The rest is what is dequantised to; where products are wide, what all nodes give that are no product.
+    """
     if precision.dtype not in QUANTISED:
         return
     rest = precision.rest or "fp32"
     given = Counter(
         name_of(scope.get(node.output[0], 0))
         for node, scope in graphs.typed_nodes(model.graph)
-        if node.op_type == "DequantizeLinear"
+        if (node.op_type not in _NO_REST if precision.wide else node.op_type == "DequantizeLinear")
     )
-    if set(given) - {rest, *(["fp32"] if precision.guard and given[rest] else [])}:
+    found = {name: given[name] for name in _FLOATS if given[name]}
+    allowed = {rest, *(["fp32"] if precision.guard or precision.wide else [])}
+    if set(found) - allowed or (found and rest not in found):
         raise ConversionError(
-            f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {what} dequantises to "
-            f"{spelled(given)}: set precision.rest to what the file has"
+            f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {what} holds "
+            f"{spelled(found)} beside it: set precision.rest to what the file has"
         )
 
 

@@ -104,6 +104,22 @@ def quantised(model: ModelProto, precision: Precision, largest: Mapping[str, flo
     return (f"{plural(len(left), 'node')} kept in {precision.rest or 'fp32'}: {shown}",)
 
 
+def wide_nodes(graph: GraphProto) -> frozenset[str]:
+    """The products with a quantised weight, and what dequantises their operands: to be kept in float32 in a mix.
+
+    TensorRT-RTX 1.7 multiplies with the scales in a kernel of its own behind the product, and holds the unscaled sum in
+    the type that the product gives. In float16 a sum of 768 products of int8 or fp8 overflows. A product of two
+    activations goes on inside one attention kernel, which float32 between would take apart.
+    """
+    stored = {tensor.name for tensor in graph.initializer}
+    makers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    products = [
+        node for node in graph.node if any(name in makers and makers[name].input[0] in stored for name in node.input)
+    ]
+    pairs = (makers[name].name for node in products for name in node.input if name in makers)
+    return frozenset((*pairs, *(node.name for node in products)))
+
+
 def check_ops(precision: Precision) -> None:
     """Refuses op types that hold no product, or none at all.
 

@@ -303,7 +303,8 @@ def test_memory_is_given_back(backend, cache) -> None:
 def test_several_streams_under_load_closed_and_open(backend, cache, wait: str, graph) -> None:
     session = loaded(backend, variant(backend, "unet", streams=4, cuda_graph=graph, wait=wait), cache)
     load = LoadAxes(fractions=(0.3, 0.7), warmup_s=0.1, min_s=0.3, min_requests=200, max_s=5.0)
-    points = curve.measure(session, load, batch=2)
+    measured = curve.measure(session, load, batch=2)
+    points = [point for point in measured if point.kind in {"closed", "poisson"}]
     assert [point.kind for point in points[:2]] == ["closed", "poisson"]
     for point in points:
         assert set(point.stream) == set(range(4))

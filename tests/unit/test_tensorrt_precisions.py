@@ -4,6 +4,7 @@ What the engine computes in is read from the builder's own listing of its layers
 """
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 
 from sweep import measure, models, variants
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.backends.tensorrt import inspector
 from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.cache import Cache
 from sweep.config import PrecisionConfig
@@ -20,7 +22,7 @@ CONF = Path(__file__).parents[2] / "conf" / "precision"
 RECIPES = ("fp32", "tf32", "fp16", "bf16", "int8", "int8_fp16", "int8_bf16", "fp8", "fp8_fp16", "fp8_bf16")
 PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "unet": 15, "resnet50": 54, "vit_b16": 62, "bert_base": 61}
 UNFUSED = {"vit_b16": 12, "bert_base": 12}  # in fp32, attention is two products a layer; in every other type one kernel
-NO_FP8_STEM = ("resnet50", "vit_b16")  # TensorRT has no fp8 kernel of that convolution: it stays in the rest's type
+NO_FP8_STEM = ("resnet50", "vit_b16")  # it has no fp8 kernel of that convolution, and takes it dequantised
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +49,25 @@ def test_every_product_is_computed_in_the_asked_type(
     products = PRODUCTS[model] + (UNFUSED.get(model, 0) if precision.dtype in {"fp32", "tf32"} else 0)
     expected = {precision.dtype.replace("tf32", "fp32"): products}
     if precision.dtype == "fp8" and model in NO_FP8_STEM:
-        expected = {"fp8": PRODUCTS[model] - 1, precision.rest or "fp32": 1}
+        expected = {"fp8": PRODUCTS[model] - 1, "fp32": 1}
     assert entry.info["precision"] == expected
+    if precision.rest is not None:
+        kept = json.loads((entry.path / inspector.FILE).read_text())
+        assert sums(kept) == {"Float"}, "an unscaled sum of quantised products overflows fp16"
     realised = {"contexts": 1, "cuda_graph": False, "precision": entry.info["precision"], "knobs": {}}
     assert backend.mismatch(asked, realised) is None
+
+
+def sums(information: dict) -> set[str]:
+    """Types of what quantised products with a weight give: attention works on activations alone, in one kernel."""
+    quantised = {"Int8", "FP8"}
+    return {
+        tensor["Datatype"]
+        for layer in information["Layers"]
+        if layer["LayerType"] in {"gemm", "correlation"}
+        and quantised & {tensor["Datatype"] for tensor in layer["Inputs"]}
+        for tensor in layer["Outputs"]
+    }
 
 
 def shipped(name: str) -> Precision:

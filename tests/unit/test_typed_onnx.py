@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -32,9 +33,11 @@ QUANTISED = {
     name: Precision(name=name, dtype=name.split("_")[0], rest=name.partition("_")[2] or None, quantize_ops=OPS)
     for name in ("int8", "int8_fp16", "int8_bf16", "fp8", "fp8_fp16", "fp8_bf16")
 }
+for mix in ("int8_fp16", "fp8_bf16"):
+    QUANTISED[f"{mix}_wide"] = dataclasses.replace(QUANTISED[mix], wide=True)
 RECIPES = {"fp16": FP16, "bf16": BF16, **QUANTISED}
 SILERO = Path(importlib.util.find_spec("silero_vad").origin).parent / "data"  # the package itself wants torch
-LEAST_DB = {"fp16": 45, "int8": 20, "int8_fp16": 20, "fp8": 15, "fp8_fp16": 15}
+LEAST_DB = {"fp16": 45, "int8": 20, "int8_fp16": 20, "int8_fp16_wide": 20, "fp8": 15, "fp8_fp16": 15}
 
 
 def converted(name: str, recipe: Precision, folder: Path) -> Converted:
@@ -198,6 +201,27 @@ def test_where_to_resize_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
     assert stored[resize.input[2]] == TensorProto.FLOAT
 
 
+def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> None:
+    model = graph.inferred(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
+    stored = {item.name for item in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    types = graph.types(model.graph)
+    by_weight = {
+        node.name: types[node.output[0]] for node in model.graph.node if makers_of_weight(node, makers) & stored
+    }
+    assert len(by_weight) == 4
+    assert set(by_weight.values()) == {TensorProto.FLOAT}
+    others = [node for node in model.graph.node if node.op_type == "MatMul" and node.name not in by_weight]
+    assert [types[node.output[0]] for node in others] == [TensorProto.FLOAT16] * 2, "attention stays in one type"
+    norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
+    assert {types[node.output[0]] for node in norms} == {TensorProto.FLOAT16}
+
+
+def makers_of_weight(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> set[str]:
+    pairs = [makers[name] for name in node.input if name in makers]
+    return {pair.input[0] for pair in pairs if pair.op_type == "DequantizeLinear"}
+
+
 def test_scales_are_no_smaller_than_float16_can_hold(tmp_path: Path) -> None:
     model = NETWORKS["cnn"]()
     weight = next(item for item in model.graph.initializer if item.name == "w0")
@@ -288,6 +312,7 @@ def test_each_yaml_is_a_precision(path: Path) -> None:
     assert passes_through(recipe) == (path.stem in {"fp32", "tf32"})
     assert path.read_text().startswith("# ")
     assert bool(recipe.quantize_ops) == (recipe.dtype in {"int8", "fp8"})
+    assert bool(recipe.wide) == bool(recipe.rest)
     assert bool(recipe.guard) == ("fp16" in {recipe.dtype, recipe.rest})
     assert bool(recipe.calibration_batches) == bool(recipe.quantize_ops or recipe.guard)
 

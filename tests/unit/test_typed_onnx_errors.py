@@ -141,7 +141,7 @@ def test_the_rest_of_a_mix_is_read_from_what_it_dequantises_to(tmp_path: Path) -
     path = convert(save("cnn", tmp_path), mixed, feeds(), tmp_path / "typed.onnx").path
     check_label(path, mixed)
     assert dtypes(path)["int8"] == sum(dtypes(path).values()), "the products alone do not tell"
-    line = r"asks for int8 and fp32 beside it, but typed\.onnx dequantises to fp16 \d+: set precision.rest"
+    line = r"asks for int8 and fp32 beside it, but typed\.onnx holds fp16 \d+ beside it: set precision.rest"
     with pytest.raises(ConversionError, match=line):
         check_label(path, recipe("int8", *OPS))
 
