@@ -191,19 +191,8 @@ class Config:
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys that name no sweep
-    *(
-        "plan",
-        "force",
-        "name",
-        "results",
-        "cache_gib",
-        "tracking",
-        "slo",
-        "timeout_s",
-        "sentinel_every",
-        "telemetry_hz",
-        "hydra",
-    ),
+    *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
+    "sentinel_every",
 )
 
 

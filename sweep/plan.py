@@ -120,6 +120,7 @@ def predicted_s(
         searches: whose capacity is searched, right after that or by itself.
         search_s: the time of a search (``slo.search_s``).
         walls: seconds that a work took the last time it was measured, by key, its search included.
+        sentinels: runs of the sentinel (``sentinel_runs``).
     """
     known = walls or {}
     low = high = 0.0

@@ -76,7 +76,7 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
     path = store.record_path(key)
     try:
         made = store.read(key)
-        if made.status not in _MEASURED:
+        if made.status not in _MEASURED and made.peak is None and not made.points:  # a failed search leaves its curve
             return Found(path=path, state="unmeasured")
         if not store.samples_path(key).exists():
             return Found(path=path, state="unsampled")

@@ -109,7 +109,7 @@ def test_an_interrupt_at_any_moment_ends_with_130(cli: Cli, delay_s: float) -> N
 
 
 def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> None:
-    process = cli.start(*FOUR, "timeout_s=4", "sentinel_every=0")
+    process = cli.start(*FOUR, "timeout_s=4")
     wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
     child = worker_of(process)
     assert child
@@ -121,7 +121,7 @@ def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> Non
 
 
 def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None:
-    process = cli.start(*FOUR, "timeout_s=4")
+    process = cli.start(*FOUR, "timeout_s=4", "sentinel_every=8")
     wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
     child = worker_of(process)
     assert child

@@ -164,11 +164,11 @@ def test_the_sentinel_runs_before_in_between_and_after(passes, every, runs) -> N
 
 def test_prediction_counts_the_sentinel_and_little_of_it() -> None:
     works = plan.make([variant(batch=batch) for batch in range(1, 9)]).works
-    without, watched = plan.predicted_s(works), plan.predicted_s(works, plan.sentinel_runs(8, 8))
+    without, watched = plan.predicted_s(works), plan.predicted_s(works, sentinels=plan.sentinel_runs(8, 8))
     assert without[0] + 2 * 0.8 <= watched[0] < without[0] * 1.1
     assert without[1] < watched[1] < without[1] * 1.2
     simulated = plan.make([variant(backend="simulated", batch=batch) for batch in (1, 2)]).works
-    assert plan.predicted_s(simulated, 2)[0] < plan.predicted_s(simulated)[0] + 1
+    assert plan.predicted_s(simulated, sentinels=2)[0] < plan.predicted_s(simulated)[0] + 1
 
 
 def test_the_sentinel_is_the_first_that_can_run_and_needs_a_second_to_compare() -> None:

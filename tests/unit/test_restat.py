@@ -142,3 +142,26 @@ def test_a_real_sweep_with_sentinels_and_repeats_is_restated_byte_for_byte(tmp_p
     drift = [json.loads(path.read_bytes())["drift"] for path in (tmp_path / "s" / "records").glob("*.json")]
     assert {item["verdict"] for item in drift} <= {"steady", "drifted"}
     assert all(len(item["stretches"]) == 2 for item in drift)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["backend=simulated", "backend.script.distribution=exponential", "sentinel_every=1"],
+        ["backend=simulated", "batching.max_wait_ms=1", "batch=4"],
+        ["backend=onnxruntime", "model=tiny_cnn", "load.min_s=0.2", "load.min_requests=20", "load.max_s=1"],
+    ],
+)
+def test_a_searched_capacity_is_restated_byte_for_byte(tmp_path, words) -> None:
+    """With predictions, probes and confirming runs; gathered requests too."""
+    where = [f"results={tmp_path}", "name=s", "tracking.enabled=false", "load.fractions=[0.3,0.8]"]
+    search = ["streams=1,2", "slo.p90_ms=20", "slo.search_s=3"]
+    subprocess.run([sys.executable, "-m", "sweep", "-m", *words, *where, *search], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-m", "sweep.restat", tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 2 same\n"), done.stderr
+    records = [json.loads(path.read_bytes()) for path in (tmp_path / "s" / "records").glob("*.json")]
+    gathered = "batching.max_wait_ms=1" in words  # judged from the rungs alone
+    assert all(gathered or made["slo"]["probes"] for made in records)
+    assert all(made["points"][0]["prediction"] for made in records)
+    for made in records:
+        assert made["drift"] is None or len(made["drift"]["stretches"]) == 1  # the search is no pass
