@@ -27,7 +27,8 @@ from sweep.summary import closed_summary
 pytestmark = pytest.mark.gpu
 
 BACKENDS = [os.environ["SWEEP_GPU_BACKEND"]] if "SWEEP_GPU_BACKEND" in os.environ else list(library.NAMES)
-LEAST_SQNR_DB = {"fp32": 50, "tf32": 45, "fp16": 40, "int8": 15}
+LEAST_SQNR_DB = {"fp32": 50, "tf32": 45, "fp16": 40, "bf16": 30, "int8": 15, "int8_fp16": 15, "int8_bf16": 15}
+LEAST_SQNR_DB |= {"fp8": 5, "fp8_fp16": 5, "fp8_bf16": 5}
 UNET_LOSES_DB = 12  # random weights amplify rounding: its tf32 and fp16 stand that much below the other networks'
 CLOSED = LoadAxes(kind="closed", warmup_s=0.2, min_s=0.5, min_requests=100, max_s=10.0)
 
@@ -44,12 +45,14 @@ def cache(tmp_path_factory) -> Cache:
 
 
 def variant(backend, model="tiny_cnn", dtype="fp16", batch=2, **session) -> Variant:
-    quantised = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1} if dtype == "int8" else {}
+    kind, _, rest = dtype.partition("_")
+    ops = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1} if kind in {"int8", "fp8"} else {}
+    mixed = {"rest": rest, "wide": True} if rest else {}
     return Variant(
         backend=backend.name,
         onnx=OnnxAxes(
             model=ModelRef(name=model, revision=models.zoo.entry(model).revision),
-            precision=Precision(name=dtype, dtype=dtype, **quantised),
+            precision=Precision(name=dtype, dtype=kind, **ops, **mixed),
         ),
         engine=EngineAxes(batch=batch),
         session=SessionAxes(**session),

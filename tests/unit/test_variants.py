@@ -382,6 +382,8 @@ def test_a_label_is_not_the_name_of_another_type() -> None:
         with pytest.raises(ConfigError, match=rf"precision\.name={name} on dtype int8_fp16 is a wrong label"):
             variants.from_config(config(precision__name=name, **mixed))
     assert variants.from_config(config(precision__name="int8_fp16", **mixed)).onnx.precision.rest == "fp16"
+    wide = variants.from_config(config(precision__wide=True, precision__name="mine", **mixed)).onnx.precision
+    assert (wide.wide, variants.from_config(config(precision__wide=True)).onnx.precision.wide) == (True, None)
     assert variants.from_config(config(precision__name="mine")).onnx.precision.name == "mine"
 
 
