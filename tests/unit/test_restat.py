@@ -161,7 +161,6 @@ def test_a_searched_capacity_is_restated_byte_for_byte(tmp_path, words) -> None:
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 2 same\n"), done.stderr
     records = [json.loads(path.read_bytes()) for path in (tmp_path / "s" / "records").glob("*.json")]
     gathered = "batching.max_wait_ms=1" in words  # judged from the rungs alone
-    assert all(gathered or made["slo"]["probes"] for made in records)
-    assert all(made["points"][0]["prediction"] for made in records)
+    assert all(gathered or (made["slo"]["probes"] and made["points"][0]["prediction"]) for made in records)
     for made in records:
         assert made["drift"] is None or len(made["drift"]["stretches"]) == 1  # the search is no pass
