@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu bench-stats lint types layers check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -71,6 +71,9 @@ bench: install ## what the load generator itself costs: requests/s it sustains, 
 
 bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make bench-gpu ARGS="--json FILE"
 	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)
+
+bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/statistics.md
+	PYTHONPATH=. $(BIN)/python tests/statistics/study.py $(ARGS)
 
 lint: install ## ruff, all rules
 	$(BIN)/ruff check .

@@ -207,6 +207,8 @@ class Script:
         raise_at: stage (build, load, measure) at which a scripted error is raised; None for none.
         sleep_after_us: idle time after which a stream falls asleep; None never does.
         wake_us: added cost of the inference that wakes it.
+        machine: file that holds a factor on all service times, read when a session is loaded: a machine whose
+            speed changes in the middle of a sweep. None for a steady one. Not in the key: a sweep cannot see it.
     """
 
     service_us: float = 100.0
@@ -215,6 +217,7 @@ class Script:
     raise_at: str | None = None
     sleep_after_us: float | None = None
     wake_us: float | None = None
+    machine: str | None = field(default=None, metadata=NOT_IN_KEY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,10 @@ def _task(asked: Asked) -> int:
     if first.plan:
         todo, _ = resume.left(made, settings)
         searches = resume.searches(made, settings, todo)
-        predicted = plan.predicted_s(todo, searches, settings.search_s or 0.0, resume.walls(todo, settings))
+        watched = settings.sentinel_every if made.sentinel else 0
+        runs = plan.sentinel_runs(len(passes(todo, settings.seed)), watched)
+        walls = resume.walls(todo, settings)
+        predicted = plan.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
         table.print_plan(console, made, todo, predicted, searches)
         return 0
     publishing = Publishing(first.tracking, settings)

@@ -64,6 +64,7 @@ class ScriptConfig:
     raise_at: str | None = _key(None, "simulated: raise an error in build, load or measure")
     sleep_after_us: float | None = _key(None, "simulated: idle time after which a stream falls asleep, us")
     wake_us: float | None = _key(None, "simulated: added cost of the inference that wakes it, us")
+    machine: str | None = _key(None, "simulated: file with a factor on all service times, read at each load")
 
 
 @dataclass
@@ -181,6 +182,7 @@ class Config:
     name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
     results: str = _key("results", "root of records, samples, cache and the default MLflow store")
     cache_gib: float | None = _key(None, "most that results/cache may hold, GiB; least recently used goes (null: 50)")
+    sentinel_every: int = _key(0, "passes between two short runs of the first variant, which show drift; 0: none")
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
     timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
@@ -190,6 +192,7 @@ class Config:
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys that name no sweep
     *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
+    "sentinel_every",
 )
 
 

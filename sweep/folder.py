@@ -31,6 +31,7 @@ class Settings:
         cache_limit_bytes: what the cache may hold; None lets it grow.
         min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
+        sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Settings:
     cache_limit_bytes: int | None = None
     min_sqnr_db: float | None = None
     telemetry_hz: float = 10.0
+    sentinel_every: int = 0
 
     @property
     def store(self) -> Store:

@@ -128,6 +128,11 @@ def _shown(point: JsonDict) -> bool:
     return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p50"] is not None
 
 
+def drifted(record: Record) -> bool:
+    """Whether the machine changed while the variant was measured."""
+    return record.drift is not None and record.drift["verdict"] == "drifted"
+
+
 def carried_tail(points: Iterable[JsonDict]) -> str | None:
     """The highest percentile, up to p99, that any of the points carries; None for none."""
     known = [point["latency_ms"] for point in points if _shown(point)]

@@ -45,6 +45,7 @@ class Job:
         min_sqnr_db: outputs further than this from the reference make the variant invalid; None for the default.
         search: the SLO whose capacity is searched, instead of a pass over the load; None for a pass.
         known: the variant's samples so far, where a capacity is searched (npz).
+        accuracy: compare the outputs with fp32; the sentinel's were compared already.
     """
 
     variant: Variant
@@ -56,6 +57,7 @@ class Job:
     min_sqnr_db: float | None = None
     search: search.Ask | None = None
     known: Path | None = None
+    accuracy: bool = True
 
 
 def measure(
@@ -101,7 +103,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
         if session.partial_batches and variant.load.batch_wait_ms is not None:
             session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch
             session.streams[0].wait()
-        found = _accuracy(variant, backend, (source, typed), session, cache)
+        found = _accuracy(variant, backend, (source, typed), session, cache) if job.accuracy else None
     finally:
         session.close()
     realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted)]}

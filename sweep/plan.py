@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep import axes
+from sweep.axes import LoadAxes
 from sweep.backends import registry
 from sweep.backends.base import why_unsupported
 from sweep.load.curve import point_count
@@ -13,10 +16,11 @@ from sweep.load.curve import point_count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sweep.axes import LoadAxes, Variant
+    from sweep.axes import Variant
 
 _ENGINE_S = (0.5, 10.0)  # start of a worker, conversion and build of one engine, at least and at most
 _VARIANT_S = (0.1, 2.0)  # load, accuracy and record of one variant
+_SENTINEL = LoadAxes(kind="closed", warmup_s=0.3, min_s=0.5, min_requests=200, max_s=2.0)
 _ENGINE_LIKELY_S = {"onnxruntime": 2.5, "simulated": 0.5}  # the same, where a figure is asked for; else the longest
 _PASS_LIKELY_S = 0.5  # load, accuracy and record around one pass, likewise
 _SEARCHED = 0.9  # of slo.search_s that a search takes, as a rule
@@ -65,6 +69,16 @@ class Plan:
             groups.setdefault(work.engine_key, []).append(work)
         return groups
 
+    @property
+    def sentinel(self) -> Work | None:
+        """The first variant that can run, under a short closed loop; None where there is nothing to compare."""
+        if len(self.runnable) <= 1:
+            return None
+        first = self.runnable[0]
+        load = dataclasses.replace(_SENTINEL, depth=first.variant.load.depth, seed=first.variant.load.seed)
+        variant = dataclasses.replace(first.variant, load=load)
+        return dataclasses.replace(first, variant=variant, key=axes.variant_key(variant))
+
 
 def make(variants: Iterable[Variant]) -> Plan:
     """Drop duplicates, group by engine, and find what cannot run here."""
@@ -83,11 +97,17 @@ def make(variants: Iterable[Variant]) -> Plan:
     return Plan(works=tuple(works), duplicates=tuple(duplicates))
 
 
+def sentinel_runs(passes: int, every: int) -> int:
+    """How often the sentinel runs: before the first pass, after each ``every`` of them, and after the last."""
+    return math.ceil(passes / every) + 1 if passes and every else 0
+
+
 def predicted_s(
     works: Sequence[Work],
     searches: Sequence[Work] = (),
     search_s: float = 0.0,
     walls: Mapping[str, float] | None = None,
+    sentinels: int = 0,
 ) -> tuple[float, float]:
     """Shortest and longest time that the work takes, in seconds; one figure where it is known.
 
@@ -100,6 +120,7 @@ def predicted_s(
         searches: whose capacity is searched, right after that or by itself.
         search_s: the time of a search (``slo.search_s``).
         walls: seconds that a work took the last time it was measured, by key, its search included.
+        sentinels: runs of the sentinel (``sentinel_runs``).
     """
     known = walls or {}
     low = high = 0.0
@@ -116,7 +137,11 @@ def predicted_s(
     for work in searches:
         if work.key not in known and work.variant.backend != "simulated":
             low, high = low + _SEARCHED * search_s, high + _SEARCHED * search_s
-    return low, high
+    if not sentinels:
+        return low, high
+    real = any(work.variant.backend != "simulated" for work in works)
+    shortest, longest = _load_s(_SENTINEL) if real else (0.0, 0.0)
+    return low + sentinels * (_VARIANT_S[0] + shortest), high + sentinels * (_ENGINE_S[0] + _VARIANT_S[1] + longest)
 
 
 def _is_known(works: Sequence[Work]) -> bool:

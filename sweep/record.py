@@ -5,6 +5,7 @@ Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration):
     results/<sweep>/records/<key>.json
     results/<sweep>/samples/<key>.npz
     results/<sweep>/telemetry/<key>.npz
+    results/<sweep>/sentinel/<number>-<key>.npz
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Record:
             folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded}, the last the nodes that the
             range guard kept in fp32.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
-        peak: closed loop: {ips, interval, requests, latency_ms, gpu_ms, verdict}.
+        peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
@@ -56,6 +57,8 @@ class Record:
         telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
             {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
             foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
+        drift: whether the machine stayed the same: {verdict, reason, sentinel_key, stretches, before, after};
+            None where no sentinel ran.
         error: {stage, kind, message, stderr_tail}; None when the status is ok.
     """
 
@@ -74,6 +77,7 @@ class Record:
     slo: JsonDict | None = None
     accuracy: JsonDict | None = None
     telemetry: JsonDict | None = None
+    drift: JsonDict | None = None
     error: JsonDict | None = None
 
 
@@ -101,8 +105,15 @@ class Store:
 
     def write(self, record: Record) -> None:
         """Put the record on disk: whole or not at all, and there to stay once this returns."""
-        text = json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n"
-        write_atomic(self.record_path(record.key), text.encode())
+        write_atomic(self.record_path(record.key), encoded(record))
+
+    def sentinel_path(self, number: int, key: str) -> Path:
+        """Where the samples of the sentinel's run ``number`` lie; ``key`` is ``Level.key``."""
+        return self.root / "sentinel" / f"{number:04d}-{key}.npz"
+
+    def sentinel_paths(self) -> list[Path]:
+        """The sentinel's runs, oldest first."""
+        return sorted((self.root / "sentinel").glob("*.npz"))
 
     def read(self, key: str) -> Record:
         """The record of ``key``.
@@ -123,6 +134,11 @@ class Store:
                 yield self.read(key)
             except RecordError:
                 continue
+
+
+def encoded(record: Record) -> bytes:
+    """The record as it stands on disk."""
+    return (json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n").encode()
 
 
 def read(path: Path) -> Record:

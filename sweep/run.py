@@ -18,6 +18,7 @@ from sweep.cache import Claim
 from sweep.errors import CacheError, RecordError
 from sweep.pool import Outcome, Worker
 from sweep.record import Record, write_atomic
+from sweep.sentinel import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +62,10 @@ class Run:
         self._gpu: telemetry.Gpu | None = None
         self._series: dict[str, dict[int, Series]] = {}
         self._again: dict[str, str] = {}
+        self._watch = Watch(plan, settings, self._ask_sentinel)
+        self._stretches: dict[tuple[str, int], int | None] = {}
+        self._waiting: list[str] = []
+        self._built_ahead: str | None = None  # engine that the sentinel built for the first variant
 
     def execute(self, todo: Sequence[Work], searches: Sequence[Work] = ()) -> None:
         """Measure ``todo`` and search the capacity of ``searches``; a variant that ends badly does not stop the others.
@@ -70,28 +75,52 @@ class Run:
         for work in self._plan.works:
             if work.unsupported is not None:
                 self._write(self._unsupported(work))
-        dropped: set[str] = set()
         if any(_on_gpu(work) for work in todo):
             self._gpu = telemetry.find(self._settings.telemetry_hz)
         self._searched = {work.key for work in searches}
         waiting = {work.key for work in todo}
-        ordered = passes(todo, self._settings.seed)
-        left = Counter(work.engine_key for work, _ in ordered)
         try:
             for work in searches:
                 if work.key not in waiting:
                     self._search(work)
-            for work, repeat in ordered:
-                if work.key not in dropped and not self._pass(work, repeat):
-                    dropped.add(work.key)
-                left[work.engine_key] -= 1
-                if not left[work.engine_key] and work.engine_key in self._entries:
-                    self._claim.release("engines", self._entries.pop(work.engine_key))
+            self._measure(passes(todo, self._settings.seed))
         finally:
             self._leave_group(at_once=True)
             self._claim.close()
             if self._gpu is not None:
                 self._gpu.close()
+        self._settle([work.key for work in self._plan.works])
+
+    def _measure(self, ordered: Sequence[tuple[Work, int]]) -> None:
+        """Every pass in this order; a sentinel before, between and after them where one is asked for."""
+        dropped: set[str] = set()
+        left = Counter(work.engine_key for work, _ in ordered)
+        for work, repeat in ordered:
+            if work.key not in dropped:
+                if self._watch.due():
+                    self._run_sentinel()
+                if not self._pass(work, repeat):
+                    dropped.add(work.key)
+            left[work.engine_key] -= 1
+            if not left[work.engine_key] and work.engine_key in self._entries:
+                self._claim.release("engines", self._entries.pop(work.engine_key))
+        if ordered:
+            self._run_sentinel()
+
+    def _run_sentinel(self) -> None:
+        interrupts.raise_if_arrived()
+        problem = self._watch.run()
+        if problem:
+            self._leave_group(at_once=True)
+            self._display.note(problem)
+        self._settle(self._waiting)
+
+    def _settle(self, keys: Sequence[str]) -> None:
+        """Judge drift anew, now that a stretch has its end; records that wait for that are finished."""
+        waiting, self._waiting = self._waiting, []
+        for made in self._watch.settled(keys):
+            if made.key in waiting:
+                self._finished(made)
 
     def _pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; False if the variant is over because of it."""
@@ -101,6 +130,7 @@ class Run:
         if repeat == 0:
             self._clear_parts(work)
             self._started[work.key] = (_utc_now(), 0.0)
+        self._stretches[work.key, repeat] = self._watch.stretch
         outcome = self._watched(work, repeat)
         began, spent = self._started[work.key]
         self._started[work.key] = (began, spent + time.perf_counter() - start)
@@ -171,15 +201,9 @@ class Run:
         if engine in self._refused:
             return self._refused[engine]
         worker = self._worker_for(work)
-        job: JsonDict = {
-            "variant": plain.to_plain(work.variant),
-            "repeat": repeat or 0,
-            "rates_ips": self._ladder(work) if repeat else None,
-            "cache": str(self._settings.cache),
-            "cache_limit_bytes": self._settings.cache_limit_bytes,
-            "min_sqnr_db": self._settings.min_sqnr_db,
-            "samples": str(self._part(work, repeat)),
-        }
+        job = self._job(work, self._part(work, repeat))
+        if repeat:
+            job |= {"repeat": repeat, "rates_ips": self._ladder(work)}
         if repeat is None and self._settings.slo is not None:
             name, limit_ms = self._settings.slo
             job["search"] = {"name": name, "limit_ms": limit_ms, "search_s": self._settings.search_s}
@@ -187,6 +211,25 @@ class Run:
         outcome = worker.run(job, self._on_event, self._settings.timeout_s)
         if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error["kind"] in _FOR_GOOD:
             self._refused[engine] = _refused(outcome)
+        return outcome
+
+    def _job(self, work: Work, path: Path) -> JsonDict:
+        """What a worker is told of any measurement."""
+        return {
+            "variant": plain.to_plain(work.variant),
+            "repeat": 0,
+            "rates_ips": None,
+            "cache": str(self._settings.cache),
+            "cache_limit_bytes": self._settings.cache_limit_bytes,
+            "min_sqnr_db": self._settings.min_sqnr_db,
+            "samples": str(path),
+        }
+
+    def _ask_sentinel(self, work: Work, start: int, path: Path) -> Outcome:
+        job = self._job(work, path) | {"repeat": start, "accuracy": False}
+        outcome = self._worker_for(work).run(job, self._on_sentinel_event, self._settings.timeout_s)
+        if outcome.result and not outcome.result["engine"]["cached"]:
+            self._built_ahead = outcome.result["engine"]["key"]
         return outcome
 
     def _worker_for(self, work: Work) -> Worker:
@@ -218,6 +261,10 @@ class Run:
         else:
             self._display.stage(event["stage"], event["detail"], event["done"])
 
+    def _on_sentinel_event(self, event: JsonDict) -> None:
+        if event["event"] == "engine":
+            self._on_event(event)
+
     def _part(self, work: Work, repeat: int | None) -> Path:
         return self._parts / f"{work.key}.{'search' if repeat is None else repeat}.npz"
 
@@ -232,7 +279,9 @@ class Run:
     def _assemble(self, work: Work, outcome: Outcome) -> None:
         """Samples of all passes into one file, then the record that is made of them."""
         points = [
-            point for repeat in range(work.variant.load.repeats) for point in samples.load(self._part(work, repeat))
+            dataclasses.replace(point, stretch=self._stretches[work.key, repeat])
+            for repeat in range(work.variant.load.repeats)
+            for point in samples.load(self._part(work, repeat))
         ]
         samples.save(self._settings.store.samples_path(work.key), points)
         self._keep_series(work)
@@ -267,12 +316,20 @@ class Run:
             wall_s=wall_s,
             variant=axes.flat(work.variant),
             facts=facts.of(registry.get(work.variant.backend)),
-            engine=result.get("engine"),
+            engine=self._engine_facts(result.get("engine")),
             realised=result.get("realised"),
             accuracy=result.get("accuracy"),
             error=error,
         )
-        return judge.summarised(made, points, self._settings.slo)
+        judged = judge.summarised(made, points, self._settings.slo)
+        return self._watch.judged(judged, samples.stretches(points))
+
+    def _engine_facts(self, engine: JsonDict | None) -> JsonDict | None:
+        """The record's ``engine``; one that the sentinel built was built for the first variant that uses it."""
+        if engine is None or engine["key"] != self._built_ahead:
+            return engine
+        self._built_ahead = None
+        return {**engine, "cached": False}
 
     def _keep_artifacts(self, engine: JsonDict | None) -> None:
         """Copies of what the engine's cache entry has for people to look at; the entry itself may be evicted."""
@@ -304,7 +361,10 @@ class Run:
     def _write(self, made: Record) -> None:
         self._settings.store.write(made)
         self._display.finished(made)
-        self._finished(made)
+        if self._watch.on:
+            self._waiting.append(made.key)
+        else:
+            self._finished(made)
 
 
 def _on_gpu(work: Work) -> bool:

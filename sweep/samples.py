@@ -60,6 +60,7 @@ class PointSamples:
         gathers: most requests that the server gathers into one inference; None where each runs by itself.
         ran_with: requests in the inference that served it, itself included; 0 where none did. With ``gathers``.
         ready_ns: when that inference was to start by the rule: full, or its oldest had waited. With ``gathers``.
+        stretch: number of the sentinel's run before this pass; None where no sentinel runs.
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
@@ -85,6 +86,7 @@ class PointSamples:
     ready_ns: Ints | None = None
     origin_ns: int | None = None
     telemetry: dict[str, Any] | None = None
+    stretch: int | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
     gpu_d2h_ms: GpuMs | None = None
@@ -146,6 +148,11 @@ def asked(path: Path, slo: str) -> bool:
             return any(head.get("asked") == slo for head in json.loads(file["points"].tobytes()))
     except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
+
+
+def stretches(points: list[PointSamples]) -> list[int | None]:
+    """Number of the sentinel's run before each pass, by pass; the search of a capacity is no pass."""
+    return list({point.repeat: point.stretch for point in points if point.asked is None}.values())
 
 
 def _head_fields() -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Percentiles, intervals and confidence: pure functions of latencies. docs/method.md says what they mean.
+"""Percentiles, the counts that carry them, and confidence: pure functions of latencies (docs/method.md).
 
 One percentile everywhere: nearest rank, ``sorted[ceil(p * n) - 1]``, over pooled raw samples, and printed
 only where the count can carry it at 99% confidence.
@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 from scipy import special  # scipy.stats takes a second to import
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from sweep.axes import JsonDict
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
 INTERVAL = 0.95  # of every interval in a record
-_RESAMPLES = 200
 _BATCHES = 25  # stretches behind a variance inflation: long enough to hold a busy period, enough to average
 _SEEN = 20  # slow requests that show how slow ones cluster
 
@@ -60,69 +57,6 @@ def latency_summary(latency_ms: Floats) -> JsonDict:
     ordered = np.sort(latency_ms)
     named = {name: percentile(ordered, p) if len(ordered) >= min_count(p) else None for name, p in PERCENTILES.items()}
     return {"mean": float(ordered.mean()), **named, "max": float(ordered[-1])}
-
-
-def percentile_intervals(latency_ms: Floats, names: Sequence[str] = ("p50", "p99")) -> JsonDict:
-    """95% interval per percentile: [low, high] in ms, or None where the count cannot carry it.
-
-    The wider of two: binomial order statistics (right when samples are independent) and the
-    moving-block bootstrap (Kuensch 1989; blocks of sqrt(n)), since latencies under load are correlated.
-    """
-    count = len(latency_ms)
-    carried = [name for name in names if count >= min_count(PERCENTILES[name])]
-    out: JsonDict = dict.fromkeys(names)
-    if not carried:
-        return out
-    for name in carried:
-        out[name] = list(wide_interval(latency_ms, PERCENTILES[name], INTERVAL))
-    return out
-
-
-def _binomial_quantile(q: float, count: int, p: float) -> int:
-    """Smallest k with P(Binomial(count, p) <= k) >= q."""
-    rank = max(math.ceil(special.bdtrik(q, count, p)), 0)
-    return rank - 1 if rank > 0 and special.bdtr(rank - 1, count, p) >= q else rank
-
-
-def wide_interval(values: Floats, p: float, interval: float) -> tuple[float, float]:
-    """The wider of the binomial and the moving-block bootstrap interval of percentile ``p`` of a series."""
-    tail = (1 - interval) / 2
-    low, high = order_statistics(np.sort(values), p, interval)
-    boot_low, boot_high = np.quantile(_block_resamples(values, p), [tail, 1 - tail])
-    return min(low, float(boot_low)), max(high, float(boot_high))
-
-
-def order_statistics(ordered: Floats, p: float, interval: float = INTERVAL) -> tuple[float, float]:
-    """Binomial interval of percentile ``p`` of ascending values: two of them, by rank."""
-    count = len(ordered)
-    tail = (1 - interval) / 2
-    low = _binomial_quantile(tail, count, p)
-    high = _binomial_quantile(1 - tail, count, p) + 1
-    return float(ordered[max(low - 1, 0)]), float(ordered[min(high - 1, count - 1)])
-
-
-def _block_resamples(values: Floats, p: float) -> Floats:
-    """Percentile ``p`` of each moving-block bootstrap resample, blocks of sqrt(n)."""
-    count = len(values)
-    length = max(1, math.isqrt(count))
-    blocks = math.ceil(count / length)
-    rank = math.ceil(p * count) - 1
-    rng = np.random.default_rng(0)
-    out = np.empty(_RESAMPLES)
-    offsets = np.arange(length)
-    for row in range(_RESAMPLES):
-        starts = rng.integers(0, count - length + 1, blocks)
-        resample = values[(starts[:, None] + offsets).ravel()[:count]]
-        out[row] = np.partition(resample, rank)[rank]
-    return out
-
-
-def mean_interval(values: Floats) -> list[float] | None:
-    """95% Student interval of the mean of batch means, [low, high]; None below two values."""
-    if len(values) <= 1:
-        return None
-    half = special.stdtrit(len(values) - 1, (1 + INTERVAL) / 2) * values.std(ddof=1) / math.sqrt(len(values))
-    return [float(values.mean() - half), float(values.mean() + half)]
 
 
 def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:

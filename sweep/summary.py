@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep import gpu_state, stats
+from sweep import gpu_state, intervals, stats
 from sweep.samples import GPU_ARRAYS
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ WINDOWS = 3
 STABLE_WITHIN = 0.05
 LAG_SHARE = 0.25  # of the p99 latency that may be the generator's own issue lag
 LAG_FLOOR_MS = 0.1
-_PEAK_WINDOWS = 10
 _CHANCE = 3.0  # standard deviations of a Poisson count
 
 
@@ -64,17 +63,15 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
     """The record's ``peak`` from the closed-loop samples of every pass, pooled.
 
     Returns:
-        {ips, interval, requests, latency_ms, gpu_ms, enqueue_ms, telemetry, verdict, reason}; interval is the 95%
-        interval of the throughput from batch means over ten stretches of each pass; gpu_ms and enqueue_ms are None
-        where the backend does not time them.
+        {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, enqueue_ms, telemetry, verdict, reason};
+        interval is the 95% interval of the throughput from that many batch means (``intervals.rate_interval``); gpu_ms
+        and enqueue_ms are None where the backend does not time them.
     """
-    rates = np.concatenate([_stretch_rates(samples, _PEAK_WINDOWS) for samples in passes])
     latency = np.concatenate([samples.latency_ms for samples in passes])
     telemetry = gpu_state.merged([samples.telemetry for samples in passes])
     verdict, reason = gpu_state.marked(closed_verdict(passes), telemetry)
     return {
-        "ips": _mean([window_ips(samples) for samples in passes]),
-        "interval": stats.mean_interval(rates),
+        **closed_rate(passes),
         "requests": len(latency),
         "latency_ms": stats.latency_summary(latency),
         "gpu_ms": _gpu_ms(passes),
@@ -83,6 +80,14 @@ def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "verdict": verdict,
         "reason": reason,
     }
+
+
+def closed_rate(passes: Sequence[PointSamples]) -> JsonDict:
+    """{ips, interval, batches, passes_ips}: the throughput of the closed loop, and of each pass."""
+    each = [window_ips(samples) for samples in passes]
+    ips = _mean(each)
+    interval, batches = intervals.rate_interval(ips or 0.0, [_completions(samples) for samples in passes])
+    return {"ips": ips, "interval": interval, "batches": batches, "passes_ips": each}
 
 
 def _gpu_ms(passes: Sequence[PointSamples]) -> JsonDict | None:
@@ -108,13 +113,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _stretch_rates(samples: PointSamples, stretches: int) -> stats.Floats:
-    """Samples/s completed in each of ``stretches`` equal stretches of the measured window."""
+def _completions(samples: PointSamples, third: int | None = None) -> stats.Floats:
+    """Start of the measured window, or of a third of it, and each completion in it: ns, ascending."""
     start, end = _window(samples)
-    if end <= start:
-        return np.empty(0)
-    counts, edges = np.histogram(samples.done_ns[samples.measured] - start, bins=stretches, range=(0, end - start))
-    return counts * samples.batch / (np.diff(edges) / 1e9)
+    if third is not None:
+        start, end = (start + (end - start) * (third + edge) // WINDOWS for edge in (0, 1))
+    done = samples.done_ns[samples.measured]
+    return np.sort(np.append(done[(done > start) & (done <= end)], start)).astype(np.float64)
 
 
 def closed_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
@@ -122,11 +127,26 @@ def closed_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
     if not all(samples.complete for samples in passes):
         return "short", "stopped at load.max_s before load.min_requests were done"
     for samples in passes:
-        rates = _stretch_rates(samples, WINDOWS)
-        low, high = float(rates.min()), float(rates.max())
-        if high > low * (1 + STABLE_WITHIN):
-            return "unstable", f"throughput moved between {low:,.0f} and {high:,.0f} samples/s in thirds of the window"
+        slow, fast = _extreme_thirds(samples)
+        if fast > slow * (1 + STABLE_WITHIN):
+            return "unstable", f"throughput moved between {slow:,.0f} and {fast:,.0f} samples/s in thirds of the window"
     return _tail_verdict(passes)
+
+
+def _extreme_thirds(samples: PointSamples) -> tuple[float, float]:
+    """Samples/s of the slowest and the fastest third of the window; the same twice where chance explains them.
+
+    Chance explains them where their 99% intervals overlap (docs/decisions/0004, 0014).
+    """
+    start, end = _window(samples)
+    thirds = [_completions(samples, third) for third in range(WINDOWS)]
+    rates = [(len(times) - 1) * samples.batch / max((end - start) / WINDOWS / 1e9, 1e-9) for times in thirds]
+    slow, fast = int(np.argmin(rates)), int(np.argmax(rates))
+    low, _ = intervals.rate_interval(rates[slow], thirds[slow : slow + 1], stats.CONFIDENCE)
+    high, _ = intervals.rate_interval(rates[fast], thirds[fast : fast + 1], stats.CONFIDENCE)
+    if low is not None and high is not None and low[1] >= high[0]:
+        return rates[slow], rates[slow]
+    return rates[slow], rates[fast]
 
 
 def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
@@ -145,7 +165,7 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
         "achieved_ips": _mean([window_ips(samples) for samples in passes]),
         "requests": len(latency),
         "latency_ms": stats.latency_summary(latency),
-        "interval": stats.percentile_intervals(latency),
+        "interval": intervals.percentile_intervals([samples.latency_ms for samples in passes]),
         "issue_lag_ms": issue_lag_ms(passes),
         "batching": batch_fill(passes),
         "telemetry": telemetry,
@@ -217,32 +237,35 @@ def _behind(samples: PointSamples) -> float:
 
 
 def _tail_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
-    """``unstable`` where the tail of two thirds of a window differs by more than 5% and more than chance.
+    """``unstable`` where a percentile of two thirds of a window differs by more than 5% and more than chance.
 
-    A plain 5% limit flags two of three points of a queue that is perfectly steady (docs/decisions/0004), so
-    the 99% intervals of the two thirds must also be apart.
+    A plain 5% limit flags nearly every point of a queue that is perfectly steady (docs/decisions/0004), so the 99%
+    intervals of the two thirds must also be apart. Looked at from the highest percentile that a third carries, up
+    to p99, down to the median, which sees a slow drift that the few requests of the tail cannot.
     """
     for samples in passes:
         thirds = np.array_split(samples.latency_ms, WINDOWS)
-        name = _carried_tail(min(len(part) for part in thirds))
-        if name is None:
-            continue
-        p = stats.PERCENTILES[name]
-        tails = [stats.percentile(np.sort(part), p) for part in thirds]
-        if max(tails) <= min(tails) * (1 + STABLE_WITHIN):
-            continue
-        low = stats.wide_interval(thirds[int(np.argmin(tails))], p, stats.CONFIDENCE)
-        high = stats.wide_interval(thirds[int(np.argmax(tails))], p, stats.CONFIDENCE)
-        if low[1] < high[0]:
-            return "unstable", f"{name} moved {max(tails) / min(tails) - 1:.0%} between thirds of the window"
+        for name in _carried(min(len(part) for part in thirds)):
+            moved = _moved(thirds, stats.PERCENTILES[name])
+            if moved:
+                return "unstable", f"{name} moved {moved:.0%} between thirds of the window"
     return "ok", None
 
 
-def _carried_tail(count: int) -> str | None:
-    """Name of the highest percentile, up to p99, that ``count`` samples carry; None for none."""
-    return next(
-        (name for name in ("p99", "p95", "p90", "p50") if count >= stats.min_count(stats.PERCENTILES[name])), None
-    )
+def _moved(thirds: Sequence[stats.Floats], p: float) -> float:
+    """By how much percentile ``p`` moved between the thirds; 0 where that is within 5% or chance."""
+    tails = [stats.percentile(np.sort(part), p) for part in thirds]
+    least, most = int(np.argmin(tails)), int(np.argmax(tails))
+    if tails[most] <= tails[least] * (1 + STABLE_WITHIN):
+        return 0.0
+    below = intervals.order_statistics([thirds[least]], p, stats.CONFIDENCE)
+    above = intervals.order_statistics([thirds[most]], p, stats.CONFIDENCE)
+    return tails[most] / tails[least] - 1 if below[1] < above[0] else 0.0
+
+
+def _carried(count: int) -> list[str]:
+    """Names of the percentiles, from p99 down, that ``count`` samples carry."""
+    return [name for name in ("p99", "p95", "p90", "p50") if count >= stats.min_count(stats.PERCENTILES[name])]
 
 
 def slo_summary(

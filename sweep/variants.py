@@ -104,6 +104,7 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         )
     if not 0 <= config.telemetry_hz <= _MOST_HZ:
         raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MOST_HZ}")
+    _at_least(0, sentinel_every=config.sentinel_every)
     name = config.name if config.name is not None else slug(words)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
@@ -118,6 +119,7 @@ def settings(config: Config, words: Sequence[str]) -> Settings:
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
         min_sqnr_db=_min_sqnr_db(config.accuracy.min_sqnr_db),
         telemetry_hz=config.telemetry_hz,
+        sentinel_every=config.sentinel_every,
     )
 
 
@@ -315,6 +317,7 @@ def _script(config: BackendConfig) -> Script | None:
         raise_at=script.raise_at,
         sleep_after_us=script.sleep_after_us,
         wake_us=script.wake_us,
+        machine=script.machine,
     )
 
 

@@ -59,6 +59,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             min_sqnr_db=message.get("min_sqnr_db"),
             search=Ask(**message["search"]) if message.get("search") else None,
             known=Path(message["known"]) if message.get("known") else None,
+            accuracy=message.get("accuracy", True),
         )
         result = measure(job, report, lambda text: send("note", text=text), lambda key: send("engine", key=key))
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record

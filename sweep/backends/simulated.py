@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,6 @@ from sweep.errors import BuildError, LoadError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from sweep.axes import JsonDict, Variant
     from sweep.backends.base import ShapesAt
@@ -36,6 +36,7 @@ class SimulatedStream:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
+        self._slowness = _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
         self._rng = np.random.default_rng([seed, 7])
@@ -64,12 +65,22 @@ class SimulatedStream:
         self.clock.sleep_until_ns(self._in_flight.popleft())
 
     def _service_ns(self, samples: int) -> int:
-        mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000
+        mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000 * self._slowness
         if not self._exponential:
             return round(mean_ns)
         if not self._drawn:
             self._drawn.extend(self._rng.exponential(1.0, _DRAWN_AT_ONCE).tolist())
         return int(self._drawn.popleft() * mean_ns)
+
+
+def _slowness(machine: str | None) -> float:
+    """The factor in the file ``machine``; 1 without one."""
+    if machine is None:
+        return 1.0
+    try:
+        return float(Path(machine).read_text())
+    except (OSError, ValueError) as error:
+        raise SessionError(f"backend.script.machine={machine}: no factor can be read from it ({error})") from error
 
 
 class SimulatedSession:

@@ -1,11 +1,13 @@
-"""Which variant to take: ranked by capacity under the SLO, else by peak, and only where intervals separate."""
+"""Which variant to take: ranked by capacity under the SLO, else by peak, and only where they can be told apart."""
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.judge import carried_tail, near
+from sweep import intervals
+from sweep.judge import carried_tail, drifted, near
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 
 _CERTAIN = 0.999
+_OLD_BATCHES = 10  # a pass, behind the intervals of records that do not say
+_STARTS = 0.01  # what one or two passes cannot see: a variant's starts differ by about this
 _SETTINGS = ("model", "precision", "batch", "streams", "clients", "mps", "cuda_graph")
 
 
@@ -24,7 +28,7 @@ class Answer:
 
     Attributes:
         best: the variant with the highest figure; None when no variant has one.
-        tied: other variants whose interval overlaps the best one's.
+        tied: other variants that this measurement cannot tell from the best one.
         text: the answer in a sentence or two.
     """
 
@@ -37,39 +41,55 @@ def answer(records: Sequence[Record], slo: tuple[str, float] | None) -> Answer:
     """The variant to take.
 
     Args:
-        records: those of the sweep; only ``ok`` ones are ranked.
+        records: those of the sweep; only ``ok`` ones are ranked, and none that drifted unless all did.
         slo: (percentile name, limit in ms); None ranks by the closed loop's peak.
     """
     ok = [record for record in records if record.status == "ok"]
-    ranked = sorted((item for item in map(capacity if slo else peak, ok) if item), key=lambda item: -item.value)
+    steady = [record for record in ok if not drifted(record)]
+    ranked = sorted(
+        (item for item in map(capacity if slo else peak, steady or ok) if item), key=lambda item: -item.value
+    )
     if not ranked:
         asked = f"no variant held {slo[0]} <= {slo[1]:g} ms at 99% confidence" if slo else "no variant was measured"
         return Answer(best=None, tied=(), text=f"No answer: {asked}.")
     best = ranked[0]
-    tied = tuple(item.record for item in ranked[1:] if item.high > best.low or item.value == best.value)
+    alike = _brackets_meet if slo else functools.partial(_alike, len(ranked))
+    tied = tuple(item.record for item in ranked[1:] if alike(best, item))
     text = _capacity_text(best, slo) if slo else _peak_text(best)
     if tied:
         names = ", ".join(record.variant["label"] for record in tied)
         text += f" Not told apart from it by this measurement: {names}."
-    return Answer(best=best.record, tied=tied, text=text)
+    return Answer(best=best.record, tied=tied, text=text + _drift_text(ok))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranked:
-    """A record's figure with its interval, samples/s."""
+    """A record's figure with its interval, samples/s.
+
+    Attributes:
+        record: whose.
+        value: the figure.
+        low: lower end.
+        high: upper end.
+        batches: batch means behind the interval of a peak; None where it has none.
+    """
 
     record: Record
     value: float
     low: float
     high: float
+    batches: int | None = None
 
 
 def peak(record: Record) -> Ranked | None:
     """Peak samples/s of the closed loop with its 95% interval."""
     if record.peak is None or record.peak["ips"] is None:
         return None
-    low, high = record.peak["interval"] or (record.peak["ips"], record.peak["ips"])
-    return Ranked(record=record, value=record.peak["ips"], low=low, high=high)
+    value, interval = record.peak["ips"], record.peak["interval"]
+    if not interval:
+        return Ranked(record=record, value=value, low=value, high=value)
+    batches = record.peak.get("batches", _OLD_BATCHES * record.variant.get("repeats", 1))
+    return Ranked(record=record, value=value, low=interval[0], high=interval[1], batches=batches)
 
 
 def capacity(record: Record) -> Ranked | None:
@@ -79,6 +99,44 @@ def capacity(record: Record) -> Ranked | None:
     low = record.slo["capacity_ips"]
     high = record.slo["next_ips"] or float("inf")
     return Ranked(record=record, value=low, low=low, high=high)
+
+
+def _brackets_meet(best: Ranked, other: Ranked) -> bool:
+    return other.high > best.low or other.value == best.value
+
+
+def _alike(ranked: int, best: Ranked, other: Ranked) -> bool:
+    """Whether two peaks are not told apart (docs/decisions/0014).
+
+    At 3% for the whole sweep: Bonferroni over every pair of the ``ranked`` variants, since the best was picked. With
+    three or more interleaved passes by the ratio pass by pass; with fewer by Welch's test, and never by less than
+    one start of a variant differs from its next, which so few passes cannot see.
+    """
+    if best.batches is None or other.batches is None:
+        return True
+    risk = intervals.RISK / max(ranked * (ranked - 1) / 2, 1)
+    passes, others = _passes(best), _passes(other)
+    if len(passes) == len(others) >= intervals.PASSES_AS_BATCHES:
+        return not intervals.paired_apart(passes, others, risk)
+    if best.value <= other.value * (1 + _STARTS):
+        return True
+    return not intervals.apart((best.low, best.high, best.batches), (other.low, other.high, other.batches), risk)
+
+
+def _passes(item: Ranked) -> list[float]:
+    """Throughput of each pass; empty where the record does not say, or one had none."""
+    known = (item.record.peak or {}).get("passes_ips") or []
+    return known if all(known) else []
+
+
+def _drift_text(ok: Sequence[Record]) -> str:
+    odd = [record for record in ok if drifted(record)]
+    if not odd:
+        return ""
+    if len(odd) == len(ok):
+        return " The machine drifted while all of them were measured: measure again (force=true)."
+    names = ", ".join(record.variant["label"] for record in odd)
+    return f" Not ranked, since the machine drifted while they were measured (force=true): {names}."
 
 
 def _peak_text(best: Ranked) -> str:

@@ -41,7 +41,7 @@ _PAGE = """<!doctype html>
 <p class="note">Latency runs from the scheduled arrival to the completion that the host saw. Filled points count in
 full; circles are unstable, diamonds ended short of the asked count, triangles are overloaded: past the knee, where the
 latency grows for as long as the load lasts. Points that the load generator held up are left out. Bars are 95%
-intervals.</p>
+intervals; a point without one has too few requests that count as independent.</p>
 <p class="note">{facts}</p>
 </body></html>
 """
@@ -130,8 +130,11 @@ def _table(records: Sequence[Record]) -> str:
     for record in records:
         peak = f"{record.peak['ips']:,.0f}" if record.peak and record.peak["ips"] else "-"
         sqnr = record.accuracy["sqnr_db"] if record.accuracy else None
-        why = record.error["message"] if record.error else "; ".join((record.realised or {}).get("notes") or [])
-        cells = [record.variant["label"], record.status, peak, "-" if sqnr is None else f"{sqnr:.1f}", why]
+        drift = record.drift["reason"] if record.drift and record.drift["verdict"] == "drifted" else None
+        notes = [*((record.realised or {}).get("notes") or []), *([f"the machine drifted: {drift}"] if drift else [])]
+        why = record.error["message"] if record.error else "; ".join(notes)
+        status = f"{record.status}, drift" if drift else record.status
+        cells = [record.variant["label"], status, peak, "-" if sqnr is None else f"{sqnr:.1f}", why]
         if watched:
             found = joules(record)
             cells.insert(-1, "-" if found is None else f"{found * 1e3:.3g}")

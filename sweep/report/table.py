@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.judge import carried_tail, joules, light, near, prediction_errors
+from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +99,7 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
 def _cells(record: Record, tail: str, slo: tuple[str, float] | None) -> list[str]:
     calm, busy = light(record), near(record, 0.8)
     cells = [
-        record.status,
+        f"{record.status}, drift" if drifted(record) else record.status,
         _number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
         _latency(calm, "p50"),
         _latency(calm, tail),
@@ -135,7 +135,7 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
-    """A line for every variant that did not end ok, and one for points that do not count in full."""
+    """A line for every variant that did not end ok or drifted, and one for points that do not count in full."""
     for record in records:
         if record.error is not None:
             error = record.error
@@ -143,6 +143,9 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
             console.print(escape(line), highlight=False, soft_wrap=True)
         elif record.slo is not None and record.slo.get("reason"):
             line = f"{record.variant['label']}: {record.slo['reason']}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+        if record.drift is not None and drifted(record):
+            line = f"{record.variant['label']}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
     odd: dict[str, int] = {}
     parts: list[dict[str, Any]] = [point for record in records for point in record.points]

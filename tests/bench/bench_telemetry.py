@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import random
 import statistics
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy import special
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -129,7 +131,8 @@ def compared(load: str, run: Callable[[], float], gpu: telemetry.Gpu, hz: float,
             with gpu.watch() if read else contextlib.nullcontext():
                 found[read].append(run())
     logs = np.log(found[True]) - np.log(found[False])
-    low, high = stats.mean_interval(logs)
+    half = special.stdtrit(pairs - 1, (1 + stats.INTERVAL) / 2) * logs.std(ddof=1) / math.sqrt(pairs)
+    low, high = logs.mean() - half, logs.mean() + half
     return Cost(
         load=load,
         hz=hz,

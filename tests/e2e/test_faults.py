@@ -120,6 +120,18 @@ def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> Non
     assert not child.is_running() or child.status() == "zombie"
 
 
+def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None:
+    process = cli.start(*FOUR, "timeout_s=4", "sentinel_every=8")
+    wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
+    child = worker_of(process)
+    assert child
+    child.suspend()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "the sentinel ended as timeout" in output
+    assert [(record.status, record.drift) for record in cli.records()] == [("ok", None)] * 4
+
+
 def test_a_truncated_record_is_said_and_measured_again(cli: Cli) -> None:
     words = ("load=closed", "load.min_s=0.1", "load.min_requests=9")
     cli.run(*words)

@@ -152,3 +152,29 @@ def test_prediction_counts_an_engine_once_and_simulated_time_not_at_all() -> Non
 def test_prediction_knows_the_points_of_each_kind(load, points) -> None:
     fixed = predicted(variant(load=LoadAxes(kind="poisson", rates_ips=())))[0]
     assert predicted(variant(load=load))[0] - fixed == pytest.approx(points * (load.warmup_s + load.min_s))
+
+
+@pytest.mark.parametrize(
+    ("passes", "every", "runs"),
+    [(0, 8, 0), (5, 0, 0), (1, 8, 2), (8, 8, 2), (9, 8, 3), (16, 8, 3), (17, 8, 4), (3, 1, 4)],
+)
+def test_the_sentinel_runs_before_in_between_and_after(passes, every, runs) -> None:
+    assert plan.sentinel_runs(passes, every) == runs
+
+
+def test_prediction_counts_the_sentinel_and_little_of_it() -> None:
+    works = plan.make([variant(batch=batch) for batch in range(1, 9)]).works
+    without, watched = plan.predicted_s(works), plan.predicted_s(works, sentinels=plan.sentinel_runs(8, 8))
+    assert without[0] + 2 * 0.8 <= watched[0] < without[0] * 1.1
+    assert without[1] < watched[1] < without[1] * 1.2
+    simulated = plan.make([variant(backend="simulated", batch=batch) for batch in (1, 2)]).works
+    assert plan.predicted_s(simulated, sentinels=2)[0] < plan.predicted_s(simulated)[0] + 1
+
+
+def test_the_sentinel_is_the_first_that_can_run_and_needs_a_second_to_compare() -> None:
+    assert plan.make([variant()]).sentinel is None
+    assert plan.make([variant(mps=50), variant()]).sentinel is None
+    watched = plan.make([variant(mps=50), variant(batch=2), variant(batch=3)]).sentinel
+    assert watched
+    assert watched.variant.engine.batch == 2
+    assert watched.key not in {axes.variant_key(variant(batch=2)), axes.variant_key(variant(batch=3))}

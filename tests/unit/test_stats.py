@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats as scipy_stats
+from scipy.stats import binom
 
 from sweep import stats
 
@@ -24,6 +24,38 @@ def test_percentile_is_the_smallest_value_that_covers_its_share(values, p) -> No
     assert np.mean(ordered < found) < p
 
 
+@given(
+    st.lists(st.floats(0, 1e6), min_size=1, max_size=200), st.randoms(), st.floats(0.01, 0.99), st.floats(0.01, 0.99)
+)
+def test_percentiles_know_no_order_of_arrival_and_rise_with_their_level(values, rng, one, other) -> None:
+    ordered = np.sort(np.array(values))
+    shuffled = np.sort(np.array(rng.sample(values, len(values))))
+    assert stats.percentile(ordered, one) == stats.percentile(shuffled, one)
+    low, high = sorted((one, other))
+    assert stats.percentile(ordered, low) <= stats.percentile(ordered, high)
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=200), st.floats(0.1, 10), st.floats(0.01, 0.99))
+def test_a_percentile_in_other_units_is_the_same_percentile(values, scale, p) -> None:
+    ordered = np.sort(np.array(values))
+    assert stats.percentile(ordered * scale, p) == stats.percentile(ordered, p) * scale
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=400))
+def test_a_summary_shows_what_the_count_carries_and_nothing_else(values) -> None:
+    said = stats.latency_summary(np.array(values))
+    for name, p in stats.PERCENTILES.items():
+        assert (said[name] is None) == (len(values) < stats.min_count(p))
+        assert said[name] is None or min(values) <= said[name] <= said["max"] == max(values)
+
+
+@given(st.floats(0.5, 0.9995), st.integers(0, 8))
+def test_min_count_is_the_first_count_that_carries(p, over) -> None:
+    count = stats.min_count(p, over)
+    assert binom.cdf(over, count, 1 - p) <= 0.01 + 1e-12
+    assert count == over + 1 or binom.cdf(over, count - 1, 1 - p) > 0.01 - 1e-12
+
+
 def test_a_percentile_is_printed_only_where_the_count_carries_it() -> None:
     few = stats.latency_summary(np.linspace(1, 2, 661))
     assert few["p99"] is None
@@ -37,40 +69,9 @@ def test_nothing_measured_is_null_and_not_zero() -> None:
     assert set(stats.latency_summary(np.empty(0)).values()) == {None}
 
 
-def test_intervals_cover_the_truth_of_independent_samples() -> None:
-    rng = np.random.default_rng(1)
-    hits = 0
-    for _ in range(100):
-        low, high = stats.percentile_intervals(rng.exponential(1.0, 2000), ("p99",))["p99"]
-        hits += low <= -np.log(0.01) <= high
-    assert hits >= 90
-
-
-def test_intervals_of_correlated_samples_are_wider_than_the_binomial_ones() -> None:
-    rng = np.random.default_rng(2)
-    slow = np.repeat(rng.exponential(1.0, 50), 40)  # forty neighbours share each value
-    low, high = stats.percentile_intervals(slow, ("p50",))["p50"]
-    naive = stats.order_statistics(np.sort(slow), 0.5)
-    assert high - low > 1.5 * (naive[1] - naive[0])
-
-
 def test_slo_confidence_is_binomial() -> None:
     latency = np.full(662, 1.0)
     latency[0] = 9.0
     assert stats.slo_confidence(latency, 0.99, 5.0) == pytest.approx(0.9901, abs=1e-3)
     latency[1] = 9.0
     assert stats.slo_confidence(latency, 0.99, 5.0) < 0.99
-
-
-def test_mean_interval_needs_two_values() -> None:
-    assert stats.mean_interval(np.array([1.0])) is None
-    low, high = stats.mean_interval(np.array([1.0, 2.0, 3.0]))
-    assert low == pytest.approx(-0.484, abs=1e-3)
-    assert high == pytest.approx(4.484, abs=1e-3)
-
-
-@given(st.integers(1, 5000), st.floats(0.01, 0.99), st.floats(0.001, 0.999))
-def test_binomial_quantile_is_the_smallest_that_covers(count, p, q) -> None:
-    found = stats._binomial_quantile(q, count, p)
-    assert scipy_stats.binom.cdf(found, count, p) >= q - 1e-9
-    assert scipy_stats.binom.cdf(found - 1, count, p) < q + 1e-9

@@ -36,7 +36,7 @@ def test_the_interface_others_rely_on(tmp_path) -> None:
     fields = list(json.loads((tmp_path / "records" / "abc.json").read_text()))
     assert fields == [
         *("schema", "key", "sweep", "status", "started_at", "wall_s", "variant", "facts", "engine", "realised"),
-        *("peak", "points", "slo", "accuracy", "telemetry", "error"),
+        *("peak", "points", "slo", "accuracy", "telemetry", "drift", "error"),
     ]
 
 

@@ -129,3 +129,44 @@ def test_no_rung_holds_gives_null() -> None:
 def test_an_overloaded_rung_never_holds_however_low_its_latency():
     found = summary.slo_summary([rung(100, 0), rung(200, 0)], ["ok", "overloaded"], 0.99, 10.0)
     assert (found["capacity_ips"], found["next_ips"]) == (100, 200)
+
+
+def loop(gaps_ms):
+    """A closed loop of one stream whose requests take these times."""
+    done = (np.cumsum(gaps_ms) * MS).astype(np.int64)
+    due = np.concatenate([[0], done[:-1]])
+    latency = (done - due) / MS
+    return point(latency, kind="closed", scheduled_ns=due, issued_ns=due, done_ns=done)
+
+
+def test_a_loop_of_few_scattered_requests_is_not_unstable_by_chance() -> None:
+    """A plain 5% limit flags most of these: thirds of 220 exponential times differ by 7% each."""
+    rng = np.random.default_rng(5)
+    flagged = sum(summary.closed_summary([loop(rng.exponential(1.0, 662))])["verdict"] != "ok" for _ in range(100))
+    assert flagged <= 8
+
+
+def test_a_loop_that_loses_a_tenth_of_its_speed_is_unstable() -> None:
+    rng = np.random.default_rng(6)
+    times = rng.normal(1.0, 0.02, 900) * np.repeat([1.0, 1.0, 1.1], 300)
+    found = summary.closed_summary([loop(times)])
+    assert found["verdict"] == "unstable"
+    assert "throughput moved" in found["reason"]
+
+
+def test_a_loop_of_seven_requests_a_third_is_not_judged_by_the_odd_one() -> None:
+    assert summary.closed_summary([loop(np.full(20, 500.0))])["verdict"] == "ok"
+
+
+def test_a_slow_drift_is_seen_in_the_median_where_the_tail_has_too_few() -> None:
+    rng = np.random.default_rng(7)
+    latency = (1 + rng.exponential(0.2, 2100)) * np.linspace(1, 1.5, 2100)
+    found = summary.open_summary([point(latency, gap_ms=5.0)])
+    assert found["verdict"] == "unstable"
+
+
+def test_the_peak_says_what_each_pass_did() -> None:
+    found = summary.closed_summary([loop(np.full(700, 1.0)), loop(np.full(700, 2.0)), loop(np.full(700, 4.0))])
+    assert [round(ips) for ips in found["passes_ips"]] == [4000, 2000, 1000]
+    assert found["batches"] == 3
+    assert found["ips"] == sum(found["passes_ips"]) / 3
