@@ -58,7 +58,12 @@ doctor: install ## what this machine can do, and the command for what is missing
 	$(BIN)/python -m sweep.doctor
 
 test: install ## the tests; none needs a GPU
+ifeq ($(strip $(ARGS)),)
+	$(BIN)/python -m pytest -m "heavy and not gpu and not loadgen" -n auto
+	$(BIN)/python -m pytest -m "not heavy and not gpu and not loadgen"
+else
 	$(BIN)/python -m pytest -m "not gpu and not loadgen" $(ARGS)
+endif
 
 test-loadgen: install ## beside MLPerf LoadGen on one session, 3 to 9 minutes; wants a calm machine, and fails without one
 	SWEEP_REQUIRE=loadgen,calm $(BIN)/python -m pytest -m loadgen -s tests/loadgen $(ARGS)

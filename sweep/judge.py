@@ -36,7 +36,8 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
 def _point(rung: Sequence[samples.PointSamples], service: predict.Service | None) -> JsonDict:
     """A rung's summary, and what was predicted of it where the closed loop says enough."""
     found = summary.open_summary(rung)
-    found["prediction"] = predict.point_prediction(service, rung, found["latency_ms"]) if service else None
+    known = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
+    found["prediction"] = predict.point_prediction(known, rung, found["latency_ms"]) if known else None
     return found
 
 

@@ -14,6 +14,8 @@ from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Scri
 from sweep.backends.simulated import SimulatedSession
 from sweep.load.points import Place, open_point
 
+pytestmark = pytest.mark.heavy
+
 SWEEPS = 600
 
 

@@ -11,6 +11,8 @@ from queues import LOAD, highest, md1_within, mmc_within, searched
 from sweep import capacity, judge, samples, stats
 from sweep.record import Record
 
+pytestmark = pytest.mark.heavy
+
 SEEDS = range(8)
 
 

@@ -10,6 +10,8 @@ from sweep.drift import Level
 from sweep.record import Store
 from sweep.samples import PointSamples
 
+pytestmark = pytest.mark.heavy
+
 STEADY = dict.fromkeys(range(6), 100.0)
 
 

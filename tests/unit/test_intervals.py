@@ -11,6 +11,8 @@ from scipy.stats import t as student
 
 from sweep import intervals, stats
 
+pytestmark = pytest.mark.heavy
+
 
 def exponential(count, seed=0):
     return np.random.default_rng(seed).exponential(1.0, count)

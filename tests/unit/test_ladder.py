@@ -13,6 +13,8 @@ from sweep.load.points import now_ns
 from sweep.predict import Service
 from sweep.summary import window_ips
 
+pytestmark = pytest.mark.heavy
+
 
 def service(streams=1, calm=1e6, busy=1e6):
     return Service(streams=streams, calm_ns=np.full(9, calm), busy_ns=np.full(9, busy))

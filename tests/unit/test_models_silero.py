@@ -11,6 +11,8 @@ from sweep.axes import InputFix, ModelRef
 from sweep.errors import ModelError
 from sweep.models import check_batch, draw, inspect, parameters
 
+pytestmark = pytest.mark.heavy
+
 
 def silero(name: str) -> Path:
     found = importlib.util.find_spec("silero_vad")

@@ -13,6 +13,8 @@ from sweep.axes import InputFix, ModelRef
 from sweep.errors import ConfigError, ModelError
 from sweep.models import draw, file_digest, inspect, parameters, resolve, signature, zoo
 
+pytestmark = pytest.mark.heavy
+
 # A changed network has other bytes: raise its revision in the zoo and pin the new pair here.
 GOLDEN = {
     "tiny_cnn": (1, "534a450a62e0db3495638ef76ab0dda8712dc68c9a32fbb203ae013f5e70a42f"),

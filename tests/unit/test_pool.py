@@ -88,7 +88,7 @@ def test_a_job_is_done_and_its_stages_are_told_in_order(start, job, tmp_path) ->
     assert (outcome.status, outcome.error) == ("ok", None)
     assert outcome.result
     assert outcome.result["realised"]["contexts"] == 1
-    stages = dict.fromkeys(event["stage"] for event in events)
+    stages = dict.fromkeys(event["stage"] for event in events if event["event"] == "stage")
     assert list(stages) == ["model", "onnx", "build", "load", "measure", "accuracy"]
     assert samples.load(tmp_path / "samples.npz")
     worker.close()

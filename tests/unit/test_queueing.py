@@ -14,6 +14,8 @@ from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Scri
 from sweep.backends.simulated import SimulatedSession
 from sweep.load.points import Place, open_point
 
+pytestmark = pytest.mark.heavy
+
 SERVICE_MS = 1.0
 LOADS = [0.2, 0.4, 0.6, 0.8, 0.9]
 BATCH = 8

@@ -18,6 +18,8 @@ from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.cache import Cache
 from sweep.errors import BuildError, UnsupportedError
 
+pytestmark = pytest.mark.heavy
+
 COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
 SHAPES = {"x": (2, 3, 32, 32)}
 

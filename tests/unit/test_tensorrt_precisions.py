@@ -18,6 +18,8 @@ from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.cache import Cache
 from sweep.config import PrecisionConfig
 
+pytestmark = pytest.mark.heavy
+
 CONF = Path(__file__).parents[2] / "conf" / "precision"
 RECIPES = ("fp32", "tf32", "fp16", "bf16", "int8", "int8_fp16", "int8_bf16", "fp8", "fp8_fp16", "fp8_bf16")
 PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "unet": 15, "resnet50": 54, "vit_b16": 62, "bert_base": 61}

@@ -24,6 +24,8 @@ from sweep.axes import Precision
 from sweep.errors import ConversionError
 from sweep.typed_onnx import Converted, check_label, convert, dtypes, graph, passes_through
 
+pytestmark = pytest.mark.heavy
+
 CONF = Path(__file__).parents[2] / "conf" / "precision"
 OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FP16 = Precision(name="fp16", dtype="fp16")

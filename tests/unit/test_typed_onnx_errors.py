@@ -18,6 +18,8 @@ from sweep.typed_onnx import check_label, convert, dtypes, lower, rules
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.heavy
+
 OPS = ("Conv", "MatMul", "Gemm")
 
 

@@ -21,6 +21,8 @@ from sweep.typed_onnx import check_label, convert, dtypes, emulate
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.heavy
+
 OPS = ("Conv", "MatMul", "Gemm")
 RECIPES = {
     "fp16": Precision(name="fp16", dtype="fp16"),

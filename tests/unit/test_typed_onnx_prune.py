@@ -22,6 +22,8 @@ from sweep.typed_onnx.prune import prune_2_4
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.heavy
+
 
 def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
