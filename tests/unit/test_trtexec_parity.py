@@ -19,7 +19,7 @@ from sweep.record import Store
 pytestmark = pytest.mark.heavy
 
 DATA = Path(__file__).parents[1] / "data"
-REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+KEPT = Path(__file__).parents[1] / "data" / "records"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ class Place:
         self.root, self.results, self.bin = root, root / "results", root / "bin"
         self.bin.mkdir()
         self.env = {}
-        paths = REFERENCE.glob("h200/*/records/*.json")
+        paths = KEPT.glob("*.json")
         found = next(item for path in paths if (item := record.read(path)).variant["label"] == "unet fp32 b8 s1 graph")
         self.found = found
         self.store = Store(self.results / found.sweep)
