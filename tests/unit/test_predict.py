@@ -12,6 +12,8 @@ from sweep.load import curve
 from sweep.predict import Service
 from sweep.record import Record
 
+pytestmark = pytest.mark.heavy
+
 MS = 1e6
 
 

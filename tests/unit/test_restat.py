@@ -12,6 +12,8 @@ from sweep import judge, restat, samples
 from sweep.record import Record, Store
 from sweep.samples import PointSamples
 
+pytestmark = pytest.mark.heavy
+
 MS = 1_000_000
 
 

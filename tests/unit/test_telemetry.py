@@ -26,6 +26,8 @@ from sweep.report import html, table
 from sweep.report.answer import answer
 from sweep.run import Run
 
+pytestmark = pytest.mark.heavy
+
 SW_POWER_CAP, HW_SLOWDOWN, IDLE, THERMAL = 0x4, 0x8, 0x1, 0x40
 S = 1_000_000_000
 INTERFACE = ("power_w", "energy_j_per_sample", "sm_clock_mhz", "temperature_c", "throttled", "foreign_processes")
