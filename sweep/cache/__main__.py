@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweep.cache.listing import Item
     from sweep.cache.prune import Pruned
 
-_KINDS = ("models", "onnx", listing.ENGINES, listing.RUNTIME)
+_KINDS = ("models", "onnx", listing.ENGINES, "references", listing.RUNTIME)
 _MIB = 1 << 20
 _DAY_NS = 86_400 * 10**9
 _LOG_WIDTH = 160  # of a pipe or file, where nothing says how wide it is
