@@ -95,7 +95,7 @@ class System:
         """Serve while ``test`` runs, in the quiet interpreter that our own generator measures in."""
         thread = threading.Thread(target=self._work)
         thread.start()
-        with servers._quiet_interpreter():
+        with servers.quiet_interpreter():
             test()
         self._waiting.put(None)
         thread.join()
