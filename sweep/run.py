@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from sweep import axes, facts, gpu_state, interrupts, judge, plain, samples, telemetry
 from sweep.backends import registry
 from sweep.cache import Claim
+from sweep.crew import Crew
 from sweep.errors import CacheError, RecordError
-from sweep.pool import Outcome, Worker
 from sweep.record import Record, write_atomic
 from sweep.sentinel import Watch
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweep.folder import Settings
     from sweep.gpu_state import Series
     from sweep.plan import Plan, Work
+    from sweep.pool import Outcome
     from sweep.progress import Display
 
 _FOR_GOOD = ("BuildError", "UnsupportedError")  # a library that refuses a graph does so again
@@ -50,8 +51,7 @@ class Run:
         self._display = display
         self._finished = finished
         self._parts = settings.store.root / "parts"
-        self._worker: Worker | None = None
-        self._engine: str | None = None
+        self._crew = Crew(settings)
         self._started: dict[str, tuple[str, float]] = {}
         self._claim = Claim(settings.cache)
         self._refused: dict[
@@ -85,7 +85,7 @@ class Run:
                     self._search(work)
             self._measure(passes(todo, self._settings.seed))
         finally:
-            self._leave_group(at_once=True)
+            self._crew.leave(at_once=True)
             self._claim.close()
             if self._gpu is not None:
                 self._gpu.close()
@@ -111,7 +111,7 @@ class Run:
         interrupts.raise_if_arrived()
         problem = self._watch.run()
         if problem:
-            self._leave_group(at_once=True)
+            self._crew.leave(at_once=True)
             self._display.note(problem)
         self._settle(self._waiting)
 
@@ -136,13 +136,13 @@ class Run:
         self._started[work.key] = (began, spent + time.perf_counter() - start)
         self._display.passed()
         if outcome.status != "ok":
-            self._leave_group(at_once=True)
+            self._crew.leave(at_once=True)
             self._clear_parts(work)
             self._write(self._record(work, outcome, []))
             return False
         self._part(work, repeat).with_suffix(".json").write_text(json.dumps(outcome.result))
         if repeat == work.variant.load.repeats - 1:
-            self._leave_group(at_once=False, unless=work.engine_key)
+            self._crew.leave(at_once=False, unless=work)
             self._assemble(work, outcome)
         return True
 
@@ -163,7 +163,7 @@ class Run:
             points += samples.load(self._part(work, None))
             samples.save(path, points)
         else:
-            self._leave_group(at_once=True)
+            self._crew.leave(at_once=True)
             found = dataclasses.replace(found, status=outcome.status, error=outcome.error)
         found = dataclasses.replace(found, wall_s=(found.wall_s or 0.0) + time.perf_counter() - start)
         self._write(judge.summarised(found, points, self._settings.slo))
@@ -200,7 +200,6 @@ class Run:
         engine = (work.engine_key, work.variant.session.script)  # a script may well be what fails
         if engine in self._refused:
             return self._refused[engine]
-        worker = self._worker_for(work)
         job = self._job(work, self._part(work, repeat))
         if repeat:
             job |= {"repeat": repeat, "rates_ips": self._ladder(work)}
@@ -208,7 +207,7 @@ class Run:
             name, limit_ms = self._settings.slo
             job["search"] = {"name": name, "limit_ms": limit_ms, "search_s": self._settings.search_s}
             job["known"] = str(self._settings.store.samples_path(work.key))
-        outcome = worker.run(job, self._on_event, self._settings.timeout_s)
+        outcome = self._crew.run(work, job, self._on_event)
         if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error["kind"] in _FOR_GOOD:
             self._refused[engine] = _refused(outcome)
         return outcome
@@ -227,28 +226,10 @@ class Run:
 
     def _ask_sentinel(self, work: Work, start: int, path: Path) -> Outcome:
         job = self._job(work, path) | {"repeat": start, "accuracy": False}
-        outcome = self._worker_for(work).run(job, self._on_sentinel_event, self._settings.timeout_s)
+        outcome = self._crew.run(work, job, self._on_sentinel_event)
         if outcome.result and not outcome.result["engine"]["cached"]:
             self._built_ahead = outcome.result["engine"]["key"]
         return outcome
-
-    def _worker_for(self, work: Work) -> Worker:
-        """The group's worker, started if this work belongs to another group than the last."""
-        if self._worker is None or self._engine != work.engine_key:
-            self._leave_group(at_once=False)
-            log = self._settings.store.root / "logs" / f"{work.engine_key}.log"
-            self._worker = Worker(log, registry.get(work.variant.backend).environment(work.variant))
-            self._engine = work.engine_key
-        return self._worker
-
-    def _leave_group(self, *, at_once: bool, unless: str | None = None) -> None:
-        if self._worker is None or (unless is not None and unless == self._engine):
-            return
-        if at_once:
-            self._worker.kill()
-        else:
-            self._worker.close()
-        self._worker = None
 
     def _on_event(self, event: JsonDict) -> None:
         if event["event"] == "note":
@@ -257,7 +238,7 @@ class Run:
             with contextlib.suppress(CacheError):  # the worker meets it too, and its word goes into the record
                 # Held from the first pass to the last: rebuilt in between, an engine may have other kernels.
                 self._claim.hold("engines", event["key"])
-                self._entries[str(self._engine)] = event["key"]
+                self._entries[str(self._crew.engine)] = event["key"]
         else:
             self._display.stage(event["stage"], event["detail"], event["done"])
 

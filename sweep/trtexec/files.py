@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import measure, typed_onnx
+from sweep import prepare, typed_onnx
 from sweep.axes import ModelRef, Precision
 from sweep.backends.tensorrt.backend import PLAN
 from sweep.models.shapes import override
@@ -75,10 +75,10 @@ def _onnx(record: Record, root: Path) -> Path:
     precision = from_plain(Precision, record.variant["precision_recipe"])
     ref = model(record)
     if not typed_onnx.passes_through(precision):
-        return root / "onnx" / str((record.engine or {}).get("onnx_key")) / measure.MODEL_FILE
+        return root / "onnx" / str((record.engine or {}).get("onnx_key")) / prepare.MODEL_FILE
     if ref.path is not None:
         return Path(ref.path)
-    return root / "models" / measure.model_key(ref) / measure.MODEL_FILE
+    return root / "models" / prepare.model_key(ref) / prepare.MODEL_FILE
 
 
 def _advice(record: Record, results: Path) -> str:

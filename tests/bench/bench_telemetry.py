@@ -25,7 +25,7 @@ from scipy import special
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from sweep import measure, models, plain, stats, telemetry
+from sweep import models, plain, prepare, stats, telemetry
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends import registry
 from sweep.cache import Cache
@@ -92,8 +92,8 @@ def serve(asked: Variant, cache: Cache) -> None:
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)  # whatever the libraries print goes to stderr
         backend = registry.get(asked.backend)
-        typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
-        entry = measure.build_engine(asked, backend, typed, cache)
+        typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
+        entry = prepare.build_engine(asked, backend, typed, cache)
         feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, 0)
         session = backend.load(entry.path, entry.info, asked, feeds)
         answers.write("ready\n")

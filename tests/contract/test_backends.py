@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import require
 
-from sweep import axes, measure, models, samples
+from sweep import axes, measure, models, prepare, samples
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends import registry
 from sweep.backends.base import unhonoured, why_unsupported
@@ -55,8 +55,8 @@ def variant(backend: Backend, precision: str = "fp32", **changes: object) -> Var
 def loaded(backend: Backend, asked: Variant, folder: Path) -> Session:
     require.gpu_for(backend.name)
     cache = Cache(folder)
-    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
-    engine = measure.build_engine(asked, backend, typed, cache)
+    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
+    engine = prepare.build_engine(asked, backend, typed, cache)
     feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, asked.load.seed)
     return backend.load(engine.path, engine.info, asked, feeds)
 
@@ -89,12 +89,12 @@ def test_its_facts_are_plain_and_known(backend: Backend) -> None:
 def test_it_builds_and_says_what_it_built(backend: Backend, precision: str, tmp_path: Path) -> None:
     require.library_for(backend.name)
     cache, asked = Cache(tmp_path), variant(backend, precision)
-    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
+    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
     with require.int8_convolutions(backend.name, precision):
-        engine = measure.build_engine(asked, backend, typed, cache)
+        engine = prepare.build_engine(asked, backend, typed, cache)
     assert engine.bytes > 0
     assert json.loads(json.dumps(engine.info)) == engine.info
-    assert measure.build_engine(asked, backend, typed, cache).cached
+    assert prepare.build_engine(asked, backend, typed, cache).cached
 
 
 @pytest.mark.parametrize("precision", sorted(PRECISIONS))

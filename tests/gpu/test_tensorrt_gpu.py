@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import require
 
-from sweep import accuracy, measure, models, plain, samples
+from sweep import accuracy, measure, models, plain, prepare, samples
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
 from sweep.backends import registry
 from sweep.backends.tensorrt import cuda, inspector, library
@@ -64,8 +64,8 @@ def feeds_of(asked: Variant) -> dict[str, np.ndarray]:
 
 
 def entry_of(backend, asked: Variant, cache: Cache):
-    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
-    return measure.build_engine(asked, backend, typed, cache)
+    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
+    return prepare.build_engine(asked, backend, typed, cache)
 
 
 def loaded(backend, asked: Variant, cache: Cache):
@@ -88,7 +88,7 @@ def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: 
         session = loaded(backend, asked, cache)
     session.poison()
     once(session)
-    found = accuracy.compare(measure.model_file(asked, cache), feeds_of(asked), session.outputs())
+    found = accuracy.compare(prepare.model_file(asked, cache), feeds_of(asked), session.outputs())
     print(f"{backend.name} {model} {dtype} graph={graph}: {found}")  # noqa: T201 - the figures are worth a look
     assert backend.mismatch(asked, session.realised) is None
     assert found["nonfinite"] == 0
@@ -173,7 +173,7 @@ def test_a_range_profile_runs_every_batch_in_it_captured_anew(backend, cache, tr
             outputs = {name: value[:samples_in] for name, value in session.outputs_of(turn % 2).items()}
             found[graph, turn] = outputs
             fed = {name: value[:samples_in] for name, value in feeds_of(asked).items()}
-            judged = accuracy.compare(measure.model_file(asked, cache), fed, outputs)
+            judged = accuracy.compare(prepare.model_file(asked, cache), fed, outputs)
             assert judged["nonfinite"] == 0
             assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
         session.close()
@@ -284,7 +284,7 @@ def test_a_flag_is_seen_in_the_loaded_engine_or_refused_by_name(backend, cache, 
     print(knob, session.realised["knobs"], session.realised.get("weight_streaming_budget_bytes"))  # noqa: T201
     if backend.mismatch(asked, session.realised) is None:
         once(session)
-        judged = accuracy.compare(measure.model_file(asked, cache), feeds_of(asked), session.outputs())
+        judged = accuracy.compare(prepare.model_file(asked, cache), feeds_of(asked), session.outputs())
         assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
     session.close()
 

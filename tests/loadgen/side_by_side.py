@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import mlperf
 import numpy as np
 
-from sweep import measure, models, stats
+from sweep import models, prepare, stats
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends import registry
 from sweep.load import servers
@@ -262,7 +262,7 @@ def session_of(cache):
     model = ModelRef(name="tiny_cnn", revision=models.zoo.entry("tiny_cnn").revision)
     onnx = OnnxAxes(model=model, precision=Precision(name="fp32", dtype="fp32"))
     asked = Variant(backend=backend.name, onnx=onnx, engine=EngineAxes(batch=BATCH))
-    entry = measure.build_engine(asked, backend, measure.model_file(asked, cache), cache)
+    entry = prepare.build_engine(asked, backend, prepare.model_file(asked, cache), cache)
     return backend.load(entry.path, entry.info, asked, models.draw(models.signature(model), BATCH, 0))
 
 

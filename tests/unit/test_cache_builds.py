@@ -9,7 +9,7 @@ import onnx
 import pytest
 import require
 
-from sweep import axes, measure, models, typed_onnx
+from sweep import axes, models, prepare, typed_onnx
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
@@ -60,12 +60,12 @@ class Bench:
 
     def entry(self, asked: Variant) -> Entry:
         with Cache(self.root) as cache:
-            typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
-            return measure.build_engine(asked, self.backend, typed, cache)
+            typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
+            return prepare.build_engine(asked, self.backend, typed, cache)
 
     def typed(self, asked: Variant) -> Path:
         with Cache(self.root) as cache:
-            return measure.typed_file(asked, measure.model_file(asked, cache), cache)
+            return prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
 
     def builds(self, asked: Variant) -> int:
         before = self.backend.builds
@@ -135,13 +135,13 @@ def test_another_version_of_the_library_builds_again(bench: Bench, monkeypatch: 
 
 def test_an_engine_is_known_by_the_content_of_its_graph(bench: Bench, tmp_path: Path) -> None:
     typed = bench.typed(variant())
-    here = measure.engine_cache_key(variant(), bench.backend, typed)
+    here = prepare.engine_cache_key(variant(), bench.backend, typed)
     (tmp_path / "model.onnx").write_bytes(typed.read_bytes())
-    moved = measure.engine_cache_key(variant(), bench.backend, tmp_path / "model.onnx")
+    moved = prepare.engine_cache_key(variant(), bench.backend, tmp_path / "model.onnx")
     graph = onnx.load(typed)
     graph.doc_string = "another"
     onnx.save(graph, tmp_path / "model.onnx")
-    assert measure.engine_cache_key(variant(), bench.backend, tmp_path / "model.onnx") not in {here, moved}
+    assert prepare.engine_cache_key(variant(), bench.backend, tmp_path / "model.onnx") not in {here, moved}
 
 
 def test_another_converter_converts_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,9 +157,9 @@ def test_another_gpu_builds_again_and_another_driver_does_not(bench: Bench, monk
     monkeypatch.setattr(tensorrt.facts, "machine", lambda: {**machine, "driver": "999.1", "cuda": "19.0"})
     assert bench.builds(variant()) == 0
     typed = bench.typed(variant())
-    here = measure.engine_cache_key(variant(), bench.backend, typed)
+    here = prepare.engine_cache_key(variant(), bench.backend, typed)
     monkeypatch.setattr(tensorrt.facts, "machine", lambda: {**machine, "gpu": "another"})
-    assert measure.engine_cache_key(variant(), bench.backend, typed) != here
+    assert prepare.engine_cache_key(variant(), bench.backend, typed) != here
     monkeypatch.setattr(tensorrt.facts, "machine", lambda: {**machine, "compute_capability": "99.0"})
     assert bench.builds(variant()) == 1
 

@@ -10,7 +10,7 @@ import pytest
 import require
 from onnx import TensorProto, helper
 
-from sweep import measure, models
+from sweep import models, prepare
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Plugin, Precision, Profile, Variant
 from sweep.backends.base import unhonoured
 from sweep.backends.tensorrt import build, inspector, knobs, library
@@ -48,7 +48,7 @@ def variant(model: str = "tiny_cnn", dtype: str = "fp32", **engine) -> Variant:
 
 
 def typed(asked: Variant, cache: Cache):
-    return measure.typed_file(asked, measure.model_file(asked, cache), cache)
+    return prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
 
 
 def refuse(rtx, cache, path=None, shapes=None, **engine) -> str:
@@ -66,7 +66,7 @@ def test_every_layer_that_computes_does_so_in_the_asked_type(rtx, cache, model: 
     asked = variant(model, dtype)
     if dtype == "int8" and rtx.trt.__version__ < "1.7":
         pytest.skip("TensorRT-RTX before 1.7 builds no int8 convolution")
-    entry = measure.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    entry = prepare.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
     shown = "fp32" if dtype == "tf32" else dtype
     assert entry.info["precision"] == {shown: COMPUTE_LAYERS[model]}
     assert entry.info["tf32"] == (dtype == "tf32")
@@ -88,10 +88,10 @@ def test_the_knobs_that_it_has_are_set(rtx, cache) -> None:
 def test_one_engine_takes_a_range_of_batches(rtx, cache) -> None:
     asked = variant(profile=Profile(least=1, best=2, most=8))
     backend, path = TensorRTRTX(), typed(asked, cache)
-    entry = measure.build_engine(asked, backend, path, cache)
+    entry = prepare.build_engine(asked, backend, path, cache)
     larger = dataclasses.replace(asked, engine=dataclasses.replace(asked.engine, batch=8))
-    assert measure.build_engine(larger, backend, path, cache).cached
-    static = measure.build_engine(variant(), backend, path, cache)
+    assert prepare.build_engine(larger, backend, path, cache).cached
+    static = prepare.build_engine(variant(), backend, path, cache)
     assert static.path != entry.path
     assert entry.info["precision"] == static.info["precision"] == {"fp32": COMPUTE_LAYERS["tiny_cnn"]}
 
@@ -99,7 +99,7 @@ def test_one_engine_takes_a_range_of_batches(rtx, cache) -> None:
 @pytest.mark.parametrize("verbosity", ["none", "layer_names_only"])
 def test_an_engine_that_tells_nothing_is_judged_by_its_network(rtx, cache, verbosity: str) -> None:
     asked = variant("tiny_cnn", "fp16", profiling_verbosity=verbosity)
-    entry = measure.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    entry = prepare.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
     assert entry.info["precision"] == {"fp16": COMPUTE_LAYERS["tiny_cnn"]}
     assert entry.info["evidence"] == "network"
 

@@ -11,7 +11,7 @@ import pytest
 import require
 from omegaconf import OmegaConf
 
-from sweep import measure, models, variants
+from sweep import models, prepare, variants
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends.tensorrt import inspector
 from sweep.backends.tensorrt.backend import TensorRTRTX
@@ -38,15 +38,15 @@ def cache(tmp_path_factory) -> Cache:
 def test_every_product_is_computed_in_the_asked_type(
     cache: Cache, model: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "_CALIBRATION_SAMPLES", 1)  # what is built does not hang on the ranges
+    monkeypatch.setattr(prepare, "_CALIBRATION_SAMPLES", 1)  # what is built does not hang on the ranges
     asked = Variant(
         backend="tensorrt_rtx",
         onnx=OnnxAxes(model=ModelRef(name=model, revision=models.zoo.entry(model).revision), precision=shipped(name)),
         engine=EngineAxes(batch=2),
     )
     backend = TensorRTRTX()
-    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
-    entry = measure.build_engine(asked, backend, typed, cache)
+    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
+    entry = prepare.build_engine(asked, backend, typed, cache)
     precision = asked.onnx.precision
     products = PRODUCTS[model] + (UNFUSED.get(model, 0) if precision.dtype in {"fp32", "tf32"} else 0)
     expected = {precision.dtype.replace("tf32", "fp32"): products}
@@ -75,5 +75,5 @@ def sums(information: dict) -> set[str]:
 def shipped(name: str) -> Precision:
     """The recipe of ``conf/precision``, calibrated on one batch."""
     values = OmegaConf.merge(OmegaConf.structured(PrecisionConfig), OmegaConf.load(CONF / f"{name}.yaml"))
-    made = variants._precision(OmegaConf.to_object(values))
+    made = variants.recipe(OmegaConf.to_object(values))
     return dataclasses.replace(made, calibration_batches=1) if made.calibration_batches else made

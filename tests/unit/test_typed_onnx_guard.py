@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_typed_onnx_graphs import NETWORKS, Author, batch, save
 
-from sweep import accuracy, measure, models
+from sweep import accuracy, measure, models, prepare
 from sweep.axes import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends.onnxruntime import OnnxRuntime
 from sweep.cache import Cache
@@ -172,13 +172,13 @@ def test_fp8_is_computed_as_it_stands(model: str, tmp_path: Path) -> None:
         engine=EngineAxes(batch=2),
     )
     cache, backend = Cache(tmp_path), OnnxRuntime()
-    source = measure.model_file(asked, cache)
-    typed = measure.typed_file(asked, source, cache)
+    source = prepare.model_file(asked, cache)
+    typed = prepare.typed_file(asked, source, cache)
     feeds = models.draw(models.signature(asked.onnx.model), 2, 0)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     plain = onnxruntime.InferenceSession(typed, options, providers=["CPUExecutionProvider"]).run(["logits"], feeds)[0]
-    engine = measure.build_engine(asked, backend, typed, cache)
+    engine = prepare.build_engine(asked, backend, typed, cache)
     session = backend.load(engine.path, engine.info, asked, feeds)
     for found in (accuracy.run(typed, feeds), session.outputs()):
         assert apart(plain, found["logits"]) < 0.03, "rounded as it stands"

@@ -11,7 +11,7 @@ import require
 from onnx import TensorProto, numpy_helper
 from test_typed_onnx_graphs import IMAGE, NETWORKS, Author, batch, save
 
-from sweep import measure, models
+from sweep import models, prepare
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.cache import Cache
@@ -121,9 +121,9 @@ def test_forced_sparsity_reaches_the_typed_graph_and_the_builder(name: str, tmp_
         engine=EngineAxes(batch=2, sparsity="force"),
     )
     cache = Cache(tmp_path)
-    typed = measure.typed_file(asked, measure.model_file(asked, cache), cache)
+    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
     large = [values for values in weights(onnx.load(typed)).values() if values.size >= 10_000]
     assert len(large) == 3
     for values in large:
         assert ((groups(values.astype(np.float32), 0 if values.shape[0] != 10 else 1) == 0).sum(axis=1) >= 2).all()
-    assert measure.build_engine(asked, TensorRTRTX(), typed, cache).info["precision"] == {name: 3}
+    assert prepare.build_engine(asked, TensorRTRTX(), typed, cache).info["precision"] == {name: 3}

@@ -1,0 +1,77 @@
+"""Axes -> keys: hashes of what identifies a typed ONNX, an engine, a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sweep.axes.base import JsonDict
+    from sweep.axes.variant import Variant
+
+
+def projection(axes: Any) -> JsonDict:
+    """The part of ``axes`` that identifies it: nested plain values, None and NOT_IN_KEY fields left out."""
+    out: JsonDict = {}
+    for item in dataclasses.fields(axes):
+        value = getattr(axes, item.name)
+        if value is not None and item.metadata.get("key", True):
+            out[item.name] = _plain(value)
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return projection(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def digest(*parts: Any) -> str:
+    """16 hex digits of the sha256 of the parts' canonical JSON; dataclasses count by their projection."""
+    text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def onnx_key(variant: Variant) -> str:
+    """Key of the typed ONNX: model and precision."""
+    return digest("onnx", variant.onnx)
+
+
+def engine_key(variant: Variant) -> str:
+    """Key of what is built: backend, typed ONNX and engine axes. Backends add library and device to it.
+
+    An engine with a range profile is the same for every batch in the range.
+    """
+    built = projection(variant.engine)
+    if variant.engine.profile is not None:
+        del built["batch"]
+    return digest("engine", variant.backend, onnx_key(variant), built)
+
+
+def variant_key(variant: Variant) -> str:
+    """Key of the record: every axis."""
+    return digest("variant", variant)
+
+
+def flat(variant: Variant) -> JsonDict:
+    """The record's ``variant``: every axis under its own name, model and precision by name."""
+    onnx, load = variant.onnx, dataclasses.asdict(variant.load)
+    session = dataclasses.asdict(variant.session)
+    return {
+        "label": variant.label,
+        "backend": variant.backend,
+        "model": onnx.model.name,
+        "model_ref": dataclasses.asdict(onnx.model),
+        "precision": onnx.precision.name,
+        "precision_recipe": dataclasses.asdict(onnx.precision),
+        "prune": onnx.prune,
+        **dataclasses.asdict(variant.engine),
+        **session,
+        "load": load,
+        "repeats": load.pop("repeats"),
+        "seed": load.pop("seed"),
+    }

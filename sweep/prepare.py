@@ -1,0 +1,173 @@
+"""What a pass needs, from the cache or made: model -> typed ONNX -> engine, and the outputs of fp32."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep import accuracy, axes, models, typed_onnx
+from sweep.backends.base import Emulates
+from sweep.cache import MANIFEST, Cache, Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from sweep.axes import JsonDict, ModelRef, Variant
+    from sweep.backends.base import Backend
+
+MODEL_FILE = "model.onnx"
+REFERENCE_FILE = "outputs.npz"
+_CALIBRATION_SAMPLES = 8  # in each calibration batch
+_OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
+
+
+def model_file(variant: Variant, cache: Cache) -> Path:
+    """The fp32 ONNX: a user's own file as it is, or the zoo's network from the cache; pruned if that is asked for."""
+    dense = _dense_file(variant, cache)
+    if variant.onnx.prune is None:
+        return dense
+
+    def build(folder: Path) -> JsonDict:
+        return {"pruned": typed_onnx.prune(dense, folder / MODEL_FILE)}
+
+    key = axes.digest("pruned", variant.onnx.prune, variant.onnx.model)
+    return cache.get("models", key, build).path / MODEL_FILE
+
+
+def _dense_file(variant: Variant, cache: Cache) -> Path:
+    model = variant.onnx.model
+    if model.path is not None:
+        return models.resolve(model, cache.root)
+
+    def build(folder: Path) -> JsonDict:
+        models.resolve(model, folder / MODEL_FILE)
+        return {"model": model.name, "revision": model.revision}
+
+    return cache.get("models", model_key(model), build, {"model": model.name}).path / MODEL_FILE
+
+
+def model_key(model: ModelRef) -> str:
+    """Key of the zoo's network in the cache."""
+    return axes.digest("model", model.name, model.revision)
+
+
+def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
+    """The ONNX whose types are the precision; fp32 is the source itself, once its types are seen to be so."""
+    return converted_file(variant, source, cache)[0]
+
+
+def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """As ``typed_file``, and what the record says of the conversion: {convert_s, onnx_bytes, onnx_notes, guarded}."""
+    precision = variant.onnx.precision
+    if typed_onnx.passes_through(precision):
+        typed_onnx.check_label(source, precision)
+        return source, {}
+
+    def build(folder: Path) -> JsonDict:
+        converted = typed_onnx.convert(source, precision, calibration(variant), folder / MODEL_FILE)
+        return {"dtypes": converted.dtypes, "notes": list(converted.notes), "guarded": list(converted.guarded)}
+
+    about = {"model": variant.onnx.model.name, "precision": precision.name}
+    entry = cache.get("onnx", onnx_cache_key(variant), build, about)
+    told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
+
+
+def onnx_cache_key(variant: Variant) -> str:
+    """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
+    tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
+    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools)
+
+
+def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
+    """The typed graph in float32, rounded explicitly wherever it holds 16 bits."""
+
+    def build(folder: Path) -> JsonDict:
+        return {"rounded": typed_onnx.emulate(typed, folder / MODEL_FILE)}
+
+    about = {"model": variant.onnx.model.name, "precision": f"{variant.onnx.precision.name}, emulated"}
+    return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
+
+
+def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
+    """Seeded random batches, never those that are timed: their seeds are set apart."""
+    signature = models.signature(variant.onnx.model)
+    batched = any(spec.batch_axis is not None for spec in signature.inputs)
+    batch = _CALIBRATION_SAMPLES if batched else 1
+    count = variant.onnx.precision.calibration_batches or 0
+    return [models.draw(signature, batch, 1_000_000 + number) for number in range(count)]
+
+
+def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
+    """The engine from the cache, built if it is not there; library versions are part of its key."""
+    signature = models.signature(variant.onnx.model)
+    built_from = emulated_file(variant, typed, cache) if emulation(variant, backend) == "engine" else typed
+
+    def shapes(batch: int) -> dict[str, tuple[int, ...]]:
+        return {spec.name: spec.concrete(batch) for spec in signature.inputs}
+
+    return cache.get(
+        "engines",
+        engine_cache_key(variant, backend, built_from),
+        lambda folder: backend.build(built_from, variant, shapes, folder),
+        _about_engine(variant, backend),
+    )
+
+
+def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
+    """What a person looking at the cache wants to know of an engine; it decides nothing."""
+    facts, knobs = backend.facts(), axes.projection(variant.engine)
+    return {
+        "model": variant.onnx.model.name,
+        "precision": variant.onnx.precision.name,
+        "batch": knobs.pop("batch", None),
+        "knobs": knobs,
+        "library": facts.get("tensorrt") or f"{backend.name} {facts.get(backend.name, '')}".rstrip(),
+    }
+
+
+def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
+    """Key of the built engine: what was asked, of which graph and weights, by which library and processor.
+
+    Args:
+        variant: its engine axes.
+        backend: builds it.
+        typed: the typed ONNX, whose content counts and whose place does not.
+    """
+    from sweep import facts
+
+    machine: dict[str, Any] = facts.machine()
+    built_by = {name: value for name, value in backend.facts().items() if name not in _OUTLIVED}
+    hardware = [machine[name] for name in ("cpu", "gpu", "compute_capability")]
+    return axes.digest(axes.engine_key(variant), built_by, *hardware, _content(typed))
+
+
+def emulation(variant: Variant, backend: Backend) -> str | None:
+    """How the backend's fp16 and bf16 get their rounding: as ``Emulates.emulation``; None where it rounds itself."""
+    return backend.emulation(variant) if isinstance(backend, Emulates) else None
+
+
+def reference_outputs(
+    variant: Variant, source: Path, feeds: Mapping[str, np.ndarray], cache: Cache
+) -> dict[str, np.ndarray]:
+    """Outputs of the fp32 graph for these inputs, computed once for all engines that are held against them."""
+
+    def build(folder: Path) -> JsonDict:
+        np.savez(folder / REFERENCE_FILE, **accuracy.run(source, feeds))  # type: ignore[arg-type]  # allow_pickle is none
+        return {}
+
+    drawn = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    key = axes.digest("reference", _content(source), *drawn, importlib.metadata.version("onnxruntime"))
+    about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
+    with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
+        return dict(file)
+
+
+def _content(onnx: Path) -> Any:
+    """What tells this graph and its weights from any other; of a file in the cache its manifest says it."""
+    manifest = onnx.parent / MANIFEST
+    return json.loads(manifest.read_bytes())["files"] if manifest.is_file() else models.file_digest(onnx)

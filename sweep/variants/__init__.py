@@ -1,0 +1,50 @@
+"""Composed configs -> variants and settings, every value checked before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sweep import models
+from sweep.axes import OnnxAxes, Variant
+from sweep.backends import registry
+from sweep.errors import ConfigError
+from sweep.variants import checks
+from sweep.variants.engine import engine_axes
+from sweep.variants.load import load_axes
+from sweep.variants.model import check_batch, model_ref
+from sweep.variants.precision import recipe
+from sweep.variants.session import session_axes
+from sweep.variants.settings import settings, slo, slug
+
+if TYPE_CHECKING:
+    from sweep.config import Config
+
+__all__ = ["from_config", "settings", "slo", "slug"]
+
+
+def from_config(config: Config) -> Variant:
+    """One variant.
+
+    Raises:
+        ConfigError: a value is out of its range; one line.
+        ModelError: the model cannot be used as asked; one line.
+    """
+    checks.at_least(1, batch=config.batch, repeats=config.repeats)
+    checks.at_least(0, seed=config.seed)
+    held = session_axes(config)
+    backend, _ = registry.resolve(config.backend.name)
+    asked = model_ref(config.model)
+    check_batch(asked, config.batch)
+    if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
+        raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
+    return Variant(
+        backend=backend,
+        onnx=OnnxAxes(
+            model=asked,
+            precision=recipe(config.precision),
+            prune="2:4" if config.backend.sparsity == "force" else None,
+        ),
+        engine=engine_axes(config),
+        session=held,
+        load=load_axes(config),
+    )

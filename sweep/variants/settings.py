@@ -1,0 +1,86 @@
+"""Where and how a sweep runs: what changes no figure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep import stats
+from sweep.cache import DEFAULT_GIB, GIB
+from sweep.errors import ConfigError
+from sweep.folder import Settings
+from sweep.variants import checks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.config import Config, SloConfig
+
+_RESERVED = ("cache", "reference", "mlartifacts")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
+_SLUG_LENGTH = 60
+_MOST_HZ = 100  # telemetry; NVML itself renews its figures no faster
+
+
+def settings(config: Config, words: Sequence[str]) -> Settings:
+    """Where and how the sweep runs; its name is made from ``words`` when none is given."""
+    checks.above_zero(timeout_s=config.timeout_s, **{"slo.search_s": config.slo.search_s})
+    asked = slo(config.slo)
+    if asked and config.slo.search and asked[1] > config.load.max_wait_s * 1000:
+        raise ConfigError(
+            f"slo.{asked[0]}_ms={asked[1]:g} is above load.max_wait_s={config.load.max_wait_s:g} s, past which a "
+            f"point is overloaded: raise load.max_wait_s"
+        )
+    if not 0 <= config.telemetry_hz <= _MOST_HZ:
+        raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MOST_HZ}")
+    checks.at_least(0, sentinel_every=config.sentinel_every)
+    name = config.name if config.name is not None else slug(words)
+    if not _NAME.fullmatch(name) or name in _RESERVED:
+        raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
+    return Settings(
+        name=name,
+        results=Path(config.results).resolve(),
+        force=config.force,
+        slo=asked,
+        search_s=config.slo.search_s if asked and config.slo.search else None,
+        seed=config.seed,
+        timeout_s=config.timeout_s,
+        cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
+        min_sqnr_db=_min_sqnr_db(config.accuracy.min_sqnr_db),
+        telemetry_hz=config.telemetry_hz,
+        sentinel_every=config.sentinel_every,
+    )
+
+
+def _min_sqnr_db(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise ConfigError(f"accuracy.min_sqnr_db={value}: must be a number of dB; -100 lets every engine through")
+    return value
+
+
+def _cache_limit_bytes(gib: float | None) -> int:
+    checks.above_zero(**{} if gib is None else {"cache_gib": gib})
+    return int((DEFAULT_GIB if gib is None else gib) * GIB)
+
+
+def slug(words: Sequence[str]) -> str:
+    """A folder name that the same request always gets: readable, then 6 digits that tell it from others."""
+    words = sorted(words)
+    tail = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
+    readable = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", word.lstrip("+")).strip("-") for word in words)
+    return f"{readable[:_SLUG_LENGTH].strip('-_.') or 'defaults'}-{tail}"
+
+
+def slo(config: SloConfig) -> tuple[str, float] | None:
+    """The percentile and its limit in ms; None when none is set."""
+    limits = {name: getattr(config, f"{name}_ms") for name in stats.PERCENTILES}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(given) > 1:
+        raise ConfigError(f"slo: {' and '.join(f'{name}_ms' for name in given)} are set; set one")
+    for name, limit in given.items():
+        checks.above_zero(**{f"slo.{name}_ms": limit})
+        return name, limit
+    return None
