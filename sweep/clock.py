@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 
@@ -19,7 +20,8 @@ class RealClock:
             time.sleep((due_ns - now - self._margin_ns) / 1e9)
             now = time.perf_counter_ns()
         while now < due_ns:
-            time.sleep(0)  # gives up the GIL and the core to a stream that is computing
+            os.sched_yield()  # the core: Linux may wake another stream's thread on this one, though others are idle
+            time.sleep(0)  # and the GIL, which sched_yield keeps
             now = time.perf_counter_ns()
         return now
 
