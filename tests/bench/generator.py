@@ -161,7 +161,7 @@ def sustained(seconds: float) -> bool:
 
 
 def lags(windows: int, seconds: float, mark_us: float) -> bool:
-    """Whether the median window is within the mark at ``LAG_RPS`` on one stream, and on two, however they are driven."""
+    """Whether the median window is within the mark at ``LAG_RPS``, on one and two streams, however they are driven."""
     met = True
     for kind, driven in ((NullStream, "a thread a stream"), (PolledStream, "one thread for all")):
         for streams, rate in itertools.product((1, 2, 4), (LAG_RPS // 10, LAG_RPS)):
