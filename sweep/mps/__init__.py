@@ -5,7 +5,7 @@ parent before a child starts. Variables and commands are those of NVIDIA's *Mult
 (https://docs.nvidia.com/deploy/mps).
 """
 
-from sweep.mps.machine import available, share_of
+from sweep.mps.machine import available, share_of, without
 from sweep.mps.sharing import Mps
 
-__all__ = ["Mps", "available", "share_of"]
+__all__ = ["Mps", "available", "share_of", "without"]

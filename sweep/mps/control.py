@@ -69,7 +69,7 @@ def processes(pipes: Path) -> list[int]:
 
 def is_server(pid: int) -> bool:
     """Whether it is a server, which the daemon starts when the first client comes."""
-    return b"server" in _read(pid, "cmdline").split(b"\0")[0]
+    return b"mps-server" in _read(pid, "cmdline")
 
 
 def started(pid: int) -> int | None:

@@ -36,13 +36,19 @@ def available() -> str | None:
 def _lacking(found: Any) -> str | None:
     """What the GPU lacks; ``found`` is the initialised NVML."""
     device = nvml.visible(found)
-    with contextlib.suppress(found.NVMLError_NotSupported):
+    with contextlib.suppress(found.NVMLError):  # a GPU without MIG, or a driver that does not know it
         if found.nvmlDeviceGetMigMode(device)[0] == found.NVML_DEVICE_MIG_ENABLE:
             return "MPS shares are not given on a GPU in MIG mode, whose instances divide it already"
     major, minor = found.nvmlDeviceGetCudaComputeCapability(device)
     if major < _FIRST_WITH_SHARES:
         return f"MPS gives shares from compute capability 7.0 on; this GPU has {major}.{minor}"
     return None
+
+
+def without(environment: Mapping[str, str]) -> dict[str, str]:
+    """These variables, changed so that CUDA runs with no daemon and no share."""
+    kept = {key: value for key, value in environment.items() if key != control.SHARE}
+    return kept | {control.PIPES: control.NOWHERE}
 
 
 def share_of(environment: Mapping[str, str]) -> int | None:
