@@ -31,6 +31,8 @@ _AXES = (
     "streams",
     "clients",
     "mps",
+    "mps_build",
+    "sm_count",
     "cuda_graph",
     "transfers",
     "wait",
