@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.axes import JsonDict
-    from sweep.samples import PointSamples
+    from sweep.samples import Bools, PointSamples
 
 LEAST_JAIN = 0.95  # below it somebody was starved: of two clients one got 1.6 times what the other did
 MOST_P99_RATIO = 2.0  # above it one client's tail says nothing about another's
@@ -23,9 +23,9 @@ def shared(passes: Sequence[PointSamples]) -> JsonDict:
     """What the record's ``peak`` and each of ``points`` say of the clients; empty where there is one.
 
     Returns:
-        {clients, fairness}. ``clients`` has {achieved_ips, requests, p50_ms, p99_ms} of each; the rates are those of the
-        window in which all of them ran, and add up to the total. ``fairness`` is {jain, p99_ratio}: Jain's index of
-        the rates, and the worst client's p99 over the best one's; None where a count does not carry it.
+        {clients, fairness}. ``clients`` has {achieved_ips, requests, p50_ms, p99_ms} of each; the rates are those of
+        the window in which all of them ran, and add up to the total. ``fairness`` is {jain, p99_ratio}: Jain's index
+        of the rates, and the worst client's p99 over the best one's; None where a count does not carry it.
     """
     count = max((int(samples.client.max(initial=0)) + 1 for samples in passes if samples.client is not None), default=1)
     if count == 1:
@@ -72,7 +72,7 @@ def _client(passes: Sequence[PointSamples], number: int) -> JsonDict:
     }
 
 
-def _of(samples: PointSamples, number: int) -> np.ndarray:
+def _of(samples: PointSamples, number: int) -> Bools:
     return (
         np.zeros(len(samples.stream), dtype=np.int16) == number if samples.client is None else samples.client == number
     )

@@ -32,7 +32,7 @@ _UNTOLD = (
     "profiling_verbosity=layer_names_only or none it tells nothing of its layers"
 )
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
-_SESSION = ("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib")
+_SESSION = ("streams", "clients", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib")
 
 
 class TensorRT:
