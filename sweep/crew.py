@@ -36,7 +36,7 @@ class Crew:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._mps = Mps(None)
+        self._mps = Mps(settings.mps_pipe_directory)
         self._party: Party | None = None
         self._needs: tuple[int, dict[str, str]] | None = None  # clients and environment of the party
         self._ready: set[str] = set()  # engine keys whose engine is known to be in the cache
@@ -46,8 +46,9 @@ class Crew:
     def run(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
         """Have the group's workers do ``job`` (``sweep.worker``) for ``work``.
 
-        Several clients, or one under a share, find the engine in the cache: one worker alone, on the whole GPU, builds
-        it first, so that its kernels are those that every other variant of the group has.
+        Several clients, or one under a share, find the engine in the cache: one worker alone, on the whole GPU unless
+        ``mps_build`` gives it a share, builds it first. So only one builds, and every variant of the group has its
+        kernels.
         """
         if work.engine_key != self.engine:
             self.leave(at_once=False)
@@ -66,7 +67,7 @@ class Crew:
     def _build(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
         """Have one worker put the engine into the cache, and let it go."""
         self._end(at_once=False)
-        builder = Worker(self._log(work), self._environment(work, None))
+        builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build))
         try:
             outcome = builder.run(job | {"only_build": True}, on_event, self._settings.timeout_s)
         except BaseException:

@@ -32,6 +32,7 @@ class Settings:
         min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
+        mps_pipe_directory: of the user's own MPS daemon; None starts one where a variant asks for a share.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Settings:
     min_sqnr_db: float | None = None
     telemetry_hz: float = 10.0
     sentinel_every: int = 0
+    mps_pipe_directory: str | None = None
 
     @property
     def store(self) -> Store:

@@ -32,6 +32,8 @@ _AXES = (
     "streams",
     "clients",
     "mps",
+    "mps_build",
+    "sm_count",
     "cuda_graph",
     "transfers",
     "wait",
