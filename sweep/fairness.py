@@ -73,9 +73,9 @@ def _client(passes: Sequence[PointSamples], number: int) -> JsonDict:
 
 
 def _of(samples: PointSamples, number: int) -> Bools:
-    return (
-        np.zeros(len(samples.stream), dtype=np.int16) == number if samples.client is None else samples.client == number
-    )
+    client = np.zeros_like(samples.stream) if samples.client is None else samples.client
+    mine: Bools = np.equal(client, number)
+    return mine
 
 
 def _rate_ips(samples: PointSamples, number: int) -> float | None:

@@ -125,7 +125,7 @@ def merged(parts: Sequence[PointSamples]) -> PointSamples:
     origin = min(part.origin_ns or 0 for part in parts)
     moved = [_moved(part, (part.origin_ns or 0) - origin) for part in parts]
     order = np.argsort(np.concatenate([part.scheduled_ns for part in moved]), kind="stable")
-    columns = {
+    columns: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in moved])[order]
         for name in (*_ARRAYS, *_OPTIONAL)
         if getattr(moved[0], name) is not None
@@ -145,10 +145,9 @@ def merged(parts: Sequence[PointSamples]) -> PointSamples:
 
 def _moved(part: PointSamples, by_ns: int) -> PointSamples:
     """The same times from an origin that lies ``by_ns`` earlier."""
-    times = {name: getattr(part, name) for name in _TIMES if getattr(part, name) is not None}
-    return dataclasses.replace(
-        part, **{name: np.where(value == NEVER, value, value + by_ns) for name, value in times.items()}
-    )
+    times: dict[str, Any] = {name: getattr(part, name) for name in _TIMES if getattr(part, name) is not None}
+    moved: dict[str, Any] = {name: np.where(value == NEVER, value, value + by_ns) for name, value in times.items()}
+    return dataclasses.replace(part, **moved)
 
 
 def save(path: Path, points: list[PointSamples]) -> None:
@@ -160,6 +159,7 @@ def save(path: Path, points: list[PointSamples]) -> None:
 
 def hand_over(path: Path, points: list[PointSamples]) -> None:
     """Write the points for a reader that waits for them: quickly, and not to last."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         np.savez(file, **_packed(points))
 

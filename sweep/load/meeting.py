@@ -91,7 +91,8 @@ def of(session: Session) -> Meeting:
 
 def now_ns(session: Session) -> int:
     """The latest time on the clocks of every client's session; a decision may rest on it."""
-    return max(of(session).all(max(stream.clock.now_ns() for stream in session.streams)))
+    times: list[int] = of(session).all(max(stream.clock.now_ns() for stream in session.streams))
+    return max(times)
 
 
 def begin(session: Session, ahead_ns: int = 0) -> int:

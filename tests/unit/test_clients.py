@@ -87,7 +87,8 @@ def test_load_is_split_evenly_with_seeds_of_their_own_over_the_same_time() -> No
     each = [point.scheduled_ns[point.client == number] for number in range(4)]
     assert [len(own) for own in each] == [276] * 4  # a quarter of 100 and of 1001, rounded up
     assert len({tuple(own) for own in each}) == 4
-    assert {own[-1] for own in each} == {each[0][-1]}  # all end at the same time: the window is common
+    ends = [int(own[-1]) for own in each]
+    assert max(ends) - min(ends) <= 2, "all end at the same time, to the rounding of a float: the window is common"
     assert point.complete
     assert np.all(np.diff(point.scheduled_ns) >= 0)
     again = together(4, lambda made: open_point(made, load, 1000.0, Place(index=2, repeat=0, batch=1)))[0]
