@@ -8,7 +8,7 @@ from sweep.backends import registry
 from sweep.pool import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
     from sweep.axes import JsonDict
     from sweep.folder import Settings
@@ -21,13 +21,19 @@ class Crew:
 
     Args:
         settings: where the logs go, and how long a worker may be silent.
+        environment: variables for every child, such as the GPU it may see.
+        cores: logical CPUs that its children run on; None leaves them all.
 
     Attributes:
         engine: engine key of the group, of the last one once it is left; None before the first.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str] | None = None, cores: Iterable[int] | None = None
+    ) -> None:
         self._settings = settings
+        self._environment = environment or {}
+        self._cores = cores
         self._worker: Worker | None = None
         self.engine: str | None = None
 
@@ -40,7 +46,8 @@ class Crew:
         if self._worker is None or self.engine != work.engine_key:
             self.leave(at_once=False)
             log = self._settings.store.root / "logs" / f"{work.engine_key}.log"
-            self._worker = Worker(log, registry.get(work.variant.backend).environment(work.variant))
+            variables = {**registry.get(work.variant.backend).environment(work.variant), **self._environment}
+            self._worker = Worker(log, variables, self._cores)
             self.engine = work.engine_key
         return self._worker
 
