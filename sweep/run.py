@@ -85,7 +85,7 @@ class Run:
                     self._search(work)
             self._measure(passes(todo, self._settings.seed))
         finally:
-            self._crew.leave(at_once=True)
+            self._crew.close()
             self._claim.close()
             if self._gpu is not None:
                 self._gpu.close()
