@@ -71,14 +71,14 @@ class TensorRTSession:
             kernels = None if entry is None else compiled.path(entry, self._sm_count)
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
             self._open(engine, axes, feeds, start)
+            self.engine_facts |= engine.facts()
+            self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
+            self.realised = self._realised(axes, engine.settings)
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
             raise
         self.partial_batches = self._lanes[0].buffers.takes_fewer
-        self.engine_facts |= engine.facts()
-        self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
-        self.realised = self._realised(axes, engine.settings)
 
     def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
         if axes.weight_streaming_budget_mib is not None:
