@@ -48,7 +48,8 @@ class Record:
             folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded}, the last the nodes that the
             range guard kept in fp32.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}, of the first client;
-            with several also {clients: [{contexts, sm_count, device_memory_bytes}]}, one each.
+            with several also {clients: [{contexts, sm_count, device_memory_bytes}]}, one each. On a GPU also
+            {sm_reached, sm_total, under_mps, build_sm_count} (docs/sharing.md).
         peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.

@@ -18,7 +18,8 @@ class FakeNvml:
     """What ``pynvml`` offers. ``state`` holds the next answers; an ``NVMLError`` in it is raised.
 
     Attributes:
-        state: sm, memory, mw, celsius, mj, reasons, pids, mps; ``mj`` and ``reasons`` may be functions of no argument.
+        state: sm, memory, mw, celsius, mj, reasons, pids, mps, mig, capability;
+            ``mj`` and ``reasons`` may be functions of no argument.
         calls: names of the functions that were called.
         opened: nvmlInit less nvmlShutdown.
     """
@@ -26,10 +27,12 @@ class FakeNvml:
     NVMLError = NVMLError
     NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_NO_PERMISSION, NVML_ERROR_FUNCTION_NOT_FOUND = 3, 4, 13
     NVML_ERROR_ARGUMENT_VERSION_MISMATCH, NVML_ERROR_GPU_IS_LOST = 25, 15
+    NVML_DEVICE_MIG_ENABLE = 1
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
 
     def __init__(self, **state) -> None:
         usual = {"sm": 1980, "memory": 3201, "mw": 400_000, "celsius": 50, "mj": 0, "reasons": 0, "pids": (), "mps": ()}
+        usual |= {"mig": 0, "capability": (9, 0)}
         self.state = usual | state
         self.calls: list[str] = []
         self.opened = 1
@@ -63,6 +66,12 @@ class FakeNvml:
         return self._answer("reasons", "reasons")
 
     nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReasons
+
+    def nvmlDeviceGetMigMode(self, _device):
+        return [self._answer("mig", "mig")] * 2
+
+    def nvmlDeviceGetCudaComputeCapability(self, _device):
+        return self._answer("capability", "capability")
 
     def nvmlDeviceGetComputeRunningProcesses(self, _device):
         return [SimpleNamespace(pid=pid) for pid in self._answer("processes", "pids")]

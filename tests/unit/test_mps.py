@@ -31,6 +31,14 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(autouse=True)
+def fresh():
+    """What was found out of another test's machine is forgotten."""
+    mps.available.cache_clear()
+    yield
+    mps.available.cache_clear()
+
+
 @pytest.fixture
 def place(monkeypatch, tmp_path):
     """A short folder for temporary files, with the stand-in on PATH; all that runs below it is ended afterwards."""
@@ -270,29 +278,13 @@ def test_the_share_of_a_process_is_in_its_variables(variables, share) -> None:
     assert mps.share_of(mps.without(variables)) is None
 
 
-class Nvml(FakeNvml):
-    """What is asked of a GPU that is to be shared; ``mig`` may be an ``NVMLError``."""
-
-    NVML_DEVICE_MIG_ENABLE = 1
-
-    def __init__(self, capability=(9, 0), mig=0) -> None:
-        super().__init__(mig=mig)
-        self.capability = capability
-
-    def nvmlDeviceGetMigMode(self, _device):
-        return [self._answer("mig", "mig")] * 2
-
-    def nvmlDeviceGetCudaComputeCapability(self, _device):
-        return self.capability
-
-
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (Nvml(), None),
-        (Nvml(mig=NVMLError(3)), None),
-        (Nvml(mig=1), "MPS shares are not given on a GPU in MIG mode, whose instances divide it already"),
-        (Nvml(capability=(6, 1)), "MPS gives shares from compute capability 7.0 on; this GPU has 6.1"),
+        (FakeNvml(), None),
+        (FakeNvml(mig=NVMLError(3)), None),
+        (FakeNvml(mig=1), "MPS shares are not given on a GPU in MIG mode, whose instances divide it already"),
+        (FakeNvml(capability=(6, 1)), "MPS gives shares from compute capability 7.0 on; this GPU has 6.1"),
         (None, "MPS needs an NVIDIA GPU and none is seen here"),
     ],
 )

@@ -6,6 +6,7 @@ Source: *Green Contexts* of the CUDA driver API
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import SessionError, UnsupportedError
@@ -14,37 +15,47 @@ if TYPE_CHECKING:
     from sweep.backends.tensorrt.cuda import Cuda, Handle
 
 
-class GreenContext:
-    """A green context with exactly the SMs asked for, current in this thread until ``close``.
+@functools.cache
+def context(cuda: Cuda, sm_count: int) -> GreenContext:
+    """The green context of exactly that many SMs: made once a process, and never destroyed.
 
-    Args:
-        cuda: makes the calls; the device's primary context exists already.
-        sm_count: SMs.
+    On an H200 (driver 580.159), once a green context was destroyed that an engine had run in, CUDA failed with
+    CUDA_ERROR_CONTEXT_IS_DESTROYED in the next one, and in the primary context.
 
     Raises:
         UnsupportedError: the GPU or the driver has no green contexts, or cannot give that many SMs; the nearest counts.
     """
+    return GreenContext(cuda, sm_count)
+
+
+class GreenContext:
+    """A part of the GPU's SMs, for the streams that are made on it; a stream keeps to them in whatever thread.
+
+    Args:
+        cuda: makes the calls; the device's primary context exists already.
+        sm_count: SMs.
+    """
 
     def __init__(self, cuda: Cuda, sm_count: int) -> None:
         self._cuda = cuda
-        self._made: Any = None
-        device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
-        self._primary = cuda.drive("cuCtxGetCurrent")
         try:
+            device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
             whole = cuda.drive("cuDeviceGetDevResource", device, _sms(cuda))
-            part = _part(cuda, whole, sm_count)
-            described = cuda.drive("cuDevResourceGenerateDesc", [part], 1)
+            described = cuda.drive("cuDevResourceGenerateDesc", [_part(cuda, whole, sm_count)], 1)
             flag = cuda.drv.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
             self._made = cuda.drive("cuGreenCtxCreate", described, device, int(flag))
             self._context = cuda.drive("cuCtxFromGreenCtx", self._made)
-            self.enter()
+            self._primary = cuda.drive("cuDevicePrimaryCtxRetain", device)
         except SessionError as error:
-            self.close()
             raise UnsupportedError(f"sm_count={sm_count}: no green context could be made: {error}") from error
 
     def enter(self) -> None:
-        """Make it current in the calling thread."""
+        """Make it current in this thread, so that the streams which a library makes for itself lie in it too."""
         self._cuda.drive("cuCtxSetCurrent", self._context)
+
+    def leave(self) -> None:
+        """Make the whole GPU's context current again."""
+        self._cuda.drive("cuCtxSetCurrent", self._primary)
 
     def stream(self) -> Handle:
         """A stream on these SMs that does not wait for the default stream."""
@@ -56,13 +67,6 @@ class GreenContext:
     def sm_count(self) -> int:
         """SMs of the context as the driver tells them."""
         return int(self._cuda.drive("cuCtxGetDevResource", self._context, _sms(self._cuda)).sm.smCount)
-
-    def close(self) -> None:
-        """Give it back, with the primary context current again; nothing the second time."""
-        if self._made is not None:
-            self._cuda.drive("cuCtxSetCurrent", self._primary)
-            self._cuda.drive("cuGreenCtxDestroy", self._made)
-            self._made = None
 
 
 def _sms(cuda: Cuda) -> Any:

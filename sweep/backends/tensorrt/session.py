@@ -7,11 +7,10 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
-from sweep.backends.tensorrt import compiled, sms
+from sweep.backends.tensorrt import compiled, green, sms
 from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.backends.tensorrt.cuda import Held
 from sweep.backends.tensorrt.engine import Engine
-from sweep.backends.tensorrt.green import GreenContext
 from sweep.backends.tensorrt.lane import Lane
 from sweep.backends.tensorrt.memory import Ledger
 from sweep.backends.tensorrt.stream import WAITS
@@ -56,7 +55,7 @@ class TensorRTSession:
         start = time.perf_counter()
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
-        self._green = None if axes.sm_count is None else GreenContext(self._cuda, axes.sm_count)
+        self._green = None if axes.sm_count is None else green.context(self._cuda, axes.sm_count)
         free = self._cuda.free_memory()
         self._device = self._cuda.device()
         self._sm_count: int = self._device["sm_count"] if self._green is None else self._green.sm_count
@@ -67,17 +66,19 @@ class TensorRTSession:
         self.engine_facts: JsonDict = {}
         self.realised: JsonDict = {}
         try:
+            if self._green is not None:
+                self._green.enter()
             kernels = None if entry is None else compiled.path(entry, self._sm_count)
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
             self._open(engine, axes, feeds, start)
+            self.engine_facts |= engine.facts()
+            self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
+            self.realised = self._realised(axes, engine.settings)
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
             raise
         self.partial_batches = self._lanes[0].buffers.takes_fewer
-        self.engine_facts |= engine.facts()
-        self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
-        self.realised = self._realised(axes, engine.settings)
 
     def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
         if axes.weight_streaming_budget_mib is not None:
@@ -158,4 +159,4 @@ class TensorRTSession:
         gc.collect()
         self._held.close()
         if self._green is not None:
-            self._green.close()
+            self._green.leave()

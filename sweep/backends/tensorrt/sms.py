@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.mps import without
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sweep.axes import JsonDict, Variant
     from sweep.backends.tensorrt.cuda import Cuda, Handle
 
 _SLOTS = 4096  # numbers of SMs need not be contiguous; no GPU has as many
@@ -28,12 +30,14 @@ _BLOCKS_PER_SM = 8
 _THREADS = 32
 _CYCLES = 100_000  # that a block stays: 50 us at 2 GHz
 _ROUNDS = 5  # another process may hold an SM meanwhile
+_GRANULARITY = 2  # MPS gives whole TPCs, of two SMs since Volta
 _PATIENCE_S = 60.0
 _ASK = """
 from cuda.bindings import driver as d
 d.cuInit(0)
 print(d.cuDeviceGetAttribute(d.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, d.cuDeviceGet(0)[1])[1])
 """
+_TYPES = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong)  # of the kernel's parameters
 _PTX = b"""
 .version 6.0
 .target sm_50
@@ -118,7 +122,7 @@ def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, 
 
 
 def _launch(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int) -> None:
-    values = (memory, _SLOTS, _CYCLES), (ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong)
+    values = (memory, _SLOTS, _CYCLES), _TYPES
     grid, block = (expected * _BLOCKS_PER_SM, 1, 1), (_THREADS, 1, 1)
     cuda.drive("cuLaunchKernel", kernel, *grid, *block, 0, cuda.drv.CUstream(int(stream)), values, 0)
 
@@ -133,19 +137,48 @@ def under_mps(cuda: Cuda) -> bool:
 @functools.cache
 def of_whole_gpu() -> int | None:
     """SMs of the GPU, as a process outside MPS sees them; None if none could tell. Asked once a process."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK],
-        capture_output=True,
-        text=True,
-        env=without(os.environ),
-        timeout=_PATIENCE_S,
-        check=False,
-    )
-    return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdecimal() else None
-
-
-def contradicts(asked: int, found: Any, what: str) -> str | None:
-    """Why ``found`` SMs are not the ``asked`` ones, in one line; None if they are."""
-    if found == asked:
+    command = [sys.executable, "-c", _ASK]
+    try:
+        told = subprocess.run(
+            command, capture_output=True, text=True, env=without(os.environ), timeout=_PATIENCE_S, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
         return None
-    return f"{what}: {asked} SMs were to be used, and {'none could be counted' if found is None else f'{found} were'}"
+    return int(told) if told.strip().isdecimal() else None
+
+
+def of_this_process() -> int:
+    """SMs that the driver tells this process of: those of its MPS share, where it has one."""
+    return int(cuda_module.get().device()["sm_count"])
+
+
+def mismatch(variant: Variant, realised: JsonDict) -> str | None:
+    """How the SMs that the session had are not those that were asked for, in one line; None if they are."""
+    asked, seen, found = variant.session.sm_count, realised["sm_count"], realised["sm_reached"]
+    wrong = _mps_mismatch(variant, realised)
+    if wrong is None and asked not in {None, seen}:
+        wrong = f"asked for sm_count={asked}, but {seen} SMs were given"
+    if wrong is None and found != seen:
+        wrong = f"{seen} SMs were given, but a kernel found {found}"
+    return wrong
+
+
+def _mps_mismatch(variant: Variant, realised: JsonDict) -> str | None:
+    asked, built = variant.session.mps, variant.engine.mps_build
+    seen, total, then = realised["sm_count"], realised["sm_total"], realised["build_sm_count"]
+    if asked is None and realised["under_mps"]:
+        return f"no MPS was asked for, but the process ran under an MPS daemon, with {seen} SMs"
+    if asked is not None and not realised["under_mps"]:
+        return f"asked for mps={asked}, but the process ran without MPS, with {seen} SMs"
+    if asked is not None and not _is_share(asked, seen, total):
+        return f"asked for mps={asked}, but {seen} of {total} SMs were given"
+    if built is not None and not _is_share(built, then, total):
+        return f"asked for mps_build={built}, but the engine was built with {then} of {total} SMs"
+    return None
+
+
+def _is_share(per_cent: int, count: int | None, total: int | None) -> bool:
+    """Whether ``count`` is that share of ``total`` SMs, as near as MPS can give it."""
+    if count is None or total is None:
+        return False
+    return abs(count - total * per_cent / 100) < _GRANULARITY
