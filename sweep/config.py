@@ -193,6 +193,8 @@ class Config:
     streams: int = _key(1, "execution contexts side by side in one process")
     clients: int = _key(1, "processes that share the GPU")
     mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")
+    mps_build: bool = _key(default=False, text="build the engine under the share of mps too, instead of the whole GPU")
+    sm_count: int | None = _key(None, "SMs to keep to by a CUDA green context, without MPS; null uses the whole GPU")
     cuda_graph: bool = _key(default=False, text="replay each inference as a captured CUDA graph")
     transfers: bool | None = _key(None, "copies to and from the GPU are part of a request; false times compute alone")
     repeats: int = _key(1, "passes over the whole load, interleaved with the other variants' passes")
@@ -203,6 +205,7 @@ class Config:
     sentinel_every: int = _key(0, "passes between two short runs of the first variant, which show drift; 0: none")
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
+    mps_pipe_directory: str | None = _key(None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of yours; null starts one")
     only: Any = _key(None, "run these alone: words of a label or axis:value, all of which hold; [batch:8|16,fp16]")
     skip: Any = _key(None, "leave these out: words of a label or axis:value, any of which holds; [batch:64,int8]")
     retry: Any = _key(
@@ -219,7 +222,7 @@ class Config:
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys that name no sweep
     *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
-    *("sentinel_every", "timeout", "gpu", "gpus", "only", "skip", "retry", "prune"),
+    *("sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
 )
 
 

@@ -41,6 +41,12 @@ class UnsupportedError(SweepError):
     stage = "plan"
 
 
+class MpsError(SweepError):
+    """The MPS daemon cannot be started or reached."""
+
+    stage = "start"
+
+
 class BuildError(SweepError):
     """The backend refused to build an engine from the typed ONNX."""
 

@@ -40,6 +40,7 @@ class Settings:
         min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
+        mps_pipe_directory: of the user's own MPS daemon; None starts one where a variant asks for a share.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Settings:
     min_sqnr_db: float | None = None
     telemetry_hz: float = 10.0
     sentinel_every: int = 0
+    mps_pipe_directory: str | None = None
     build_timeout_s: float | None = None
     load_timeout_s: float | None = None
     point_timeout_s: float | None = None

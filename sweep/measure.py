@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sweep import accuracy, axes, models, prepare, samples, typed_onnx
 from sweep.backends import registry
 from sweep.cache import Cache, Entry
 from sweep.load import curve, search
+from sweep.load.meeting import ALONE, Member, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from sweep.axes import JsonDict, LoadAxes, Variant
     from sweep.backends.base import Backend, Session
+    from sweep.load.meeting import Meeting
 
+Made = TypeVar("Made")
 ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
 PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing (the reference is pruned too)"
 
@@ -37,6 +40,7 @@ class Job:
         search: the SLO whose capacity is searched, instead of a pass over the load; None for a pass.
         known: the variant's samples so far, where a capacity is searched (npz).
         accuracy: compare the outputs with fp32; the sentinel's were compared already.
+        only_build: stop once the engine is in the cache.
     """
 
     variant: Variant
@@ -49,6 +53,7 @@ class Job:
     search: search.Ask | None = None
     known: Path | None = None
     accuracy: bool = True
+    only_build: bool = False
 
 
 def measure(
@@ -56,6 +61,7 @@ def measure(
     report: Callable[..., None],
     note: Callable[[str], None],
     taken: Callable[[str], None] = lambda _key: None,
+    meeting: Meeting = ALONE,
 ) -> JsonDict:
     """Do the job; its raw samples are on disk when this returns.
 
@@ -64,15 +70,19 @@ def measure(
         report: called as report(stage, detail, done) when a stage starts, done from 0 to 1.
         note: called with one line on what a user should know.
         taken: called with the key of the engine in the cache while this pass still claims it.
+        meeting: the other clients that measure this variant; the first one writes the samples of all.
 
     Returns:
-        {engine, realised, accuracy, mismatch, facts} as the record holds them.
+        {engine, realised, accuracy, mismatch, facts} as the record holds them, of this client; {engine} alone of a job
+        that ends with the build.
     """
     with Cache(job.cache, job.cache_limit_bytes, note) as cache:
-        return _measured(job, cache, report, taken)
+        return _measured(job, cache, report, taken, meeting)
 
 
-def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callable[[str], None]) -> JsonDict:
+def _measured(
+    job: Job, cache: Cache, report: Callable[..., None], taken: Callable[[str], None], meeting: Meeting
+) -> JsonDict:
     """The pass; what it takes from the cache stays in use until it is over."""
     variant, backend = job.variant, registry.get(job.variant.backend)
     signature = models.signature(variant.onnx.model)
@@ -83,13 +93,16 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
     report("build")
     engine = prepare.build_engine(variant, backend, typed, cache)
     taken(engine.path.name)
+    if job.only_build:
+        return {"engine": _engine_facts(variant, typed, engine)}
     report("load")
     feeds = models.draw(signature, variant.engine.batch, variant.load.seed)
-    start = time.perf_counter()
-    session = backend.load(engine.path, engine.info, variant, feeds)
-    load_s = time.perf_counter() - start
+    session, load_s = in_turn(meeting, lambda: _timed(lambda: backend.load(engine.path, engine.info, variant, feeds)))
     try:
-        samples.save(job.samples, _drive(session, job, lambda name, done, of: report("measure", name, done / of)))
+        driven = session if meeting.clients == 1 else Member(session, meeting)
+        points = _drive(driven, job, lambda name, done, of: report("measure", name, done / of))
+        if meeting.client == 0:
+            samples.save(job.samples, points)
         report("accuracy", done=1.0)
         if session.partial_batches and variant.load.batch_wait_ms is not None:
             session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch
@@ -105,6 +118,13 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
         or accuracy.contradicts(variant.onnx.precision.dtype, found, job.min_sqnr_db),
         "accuracy": found,
     }
+
+
+def _timed(make: Callable[[], Made]) -> tuple[Made, float]:
+    """What ``make`` gives, and the seconds that it took."""
+    start = time.perf_counter()
+    made = make()
+    return made, time.perf_counter() - start
 
 
 def _batching(load: LoadAxes, session: Session) -> JsonDict:

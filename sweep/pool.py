@@ -123,6 +123,18 @@ class Worker:
             if event["event"] != "stray":
                 on_event(event)
 
+    def answer(self, message: JsonDict) -> None:
+        """Tell the child what it asked for by an event; one that is gone hears nothing."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for; tells mypy
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def strike(self) -> None:
+        """SIGKILL to the child and its children, from any thread: whoever is in ``run`` sees it die."""
+        if self._process.poll() is None:
+            self._signal(signal.SIGKILL)
+
     def _next_event(self, deadline: float) -> JsonDict | None:
         """The next event, ``{"event": "timeout"}``, or None when the child is gone."""
         while b"\n" not in self._buffer:

@@ -47,10 +47,13 @@ class Record:
         engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes, memory, artifacts: paths in the sweep's
             folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded}, the last the nodes that the
             range guard kept in fp32.
-        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
+        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}, of the first client;
+            with several also {clients: [{contexts, sm_count, device_memory_bytes}]}, one each.
         peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
+            With several clients ``peak`` and points are totals, and also have {clients: [{achieved_ips, requests,
+            p50_ms, p99_ms}], fairness: {jain, p99_ratio}} (``sweep.fairness``).
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
         accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.

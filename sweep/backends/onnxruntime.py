@@ -133,7 +133,7 @@ class OnnxRuntime:
     """The ``onnxruntime`` backend."""
 
     name = "onnxruntime"
-    honours = frozenset({"batch", "streams", "intra_op_threads"})
+    honours = frozenset({"batch", "streams", "clients", "intra_op_threads"})
     runs_models = True
     on_gpu = False
 
@@ -200,7 +200,7 @@ class OnnxRuntime:
         import onnxruntime as ort
 
         threads = variant.session.intra_op_threads or 1
-        spinning = threads * variant.session.streams <= (os.cpu_count() or 1)
+        spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
         options = _options(ort, intra_op_threads=threads, spinning=spinning)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
         try:

@@ -139,7 +139,7 @@ class Lane:
             if self.taken and not self._ending():
                 self._run_sentinel()
         finally:
-            self._crew.leave(at_once=True)
+            self._crew.close()
             if self._turn is not None:
                 self._turn.leave()
             self._jobs.close()

@@ -11,6 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep import fairness
 from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _AXES = (
     "streams",
     "clients",
     "mps",
+    "mps_build",
+    "sm_count",
     "cuda_graph",
     "transfers",
     "wait",
@@ -147,6 +150,7 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         if record.drift is not None and drifted(record):
             line = f"{record.variant['label']}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        _print_unfair(console, record)
     odd: dict[str, int] = {}
     parts: list[dict[str, Any]] = [point for record in records for point in record.points]
     for part in parts + [record.peak for record in records if record.peak]:
@@ -158,6 +162,22 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         console.print(
             f"Of {total} points: {counts} (~ in the table; each has its reason in its record).", highlight=False
         )
+
+
+def _print_unfair(console: Console, record: Record) -> None:
+    """A line where the clients were not served alike, of the first part that says so."""
+    parts = [("in the closed loop", record.peak or {})]
+    parts += [
+        (f"at {point['offered_ips']:,.0f} samples/s", point)
+        for point in record.points
+        if point["verdict"] not in {"overloaded", "invalid"}
+    ]
+    for where, part in parts:
+        why = fairness.unfair(part)
+        if why is not None:
+            line = f"{record.variant['label']}: its clients were not served alike {where}: {why}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+            return
 
 
 def _print_prediction(console: Console, records: Sequence[Record]) -> None:

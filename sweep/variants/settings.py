@@ -53,6 +53,7 @@ def settings(config: Config, asked_words: Sequence[str]) -> Settings:
         min_sqnr_db=_min_sqnr_db(config.accuracy.min_sqnr_db),
         telemetry_hz=config.telemetry_hz,
         sentinel_every=config.sentinel_every,
+        mps_pipe_directory=_mps_pipe_directory(config.mps_pipe_directory),
         build_timeout_s=config.timeout.build_s,
         load_timeout_s=config.timeout.load_s,
         point_timeout_s=config.timeout.point_s,
@@ -108,6 +109,15 @@ def _min_sqnr_db(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise ConfigError(f"accuracy.min_sqnr_db={value}: must be a number of dB; -100 lets every engine through")
     return value
+
+
+def _mps_pipe_directory(asked: str | None) -> str | None:
+    if asked is None:
+        return None
+    folder = Path(asked).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"mps_pipe_directory={asked}: no such folder; it is CUDA_MPS_PIPE_DIRECTORY of your daemon")
+    return str(folder)
 
 
 def _cache_limit_bytes(gib: float | None) -> int:

@@ -19,7 +19,8 @@ class FakeNvml:
     """What ``pynvml`` offers. ``state`` holds the next answers; an ``NVMLError`` in it is raised.
 
     Attributes:
-        state: sm, memory, mw, celsius, mj, reasons, pids, mps; ``mj`` and ``reasons`` may be functions of no argument.
+        state: sm, memory, mw, celsius, mj, reasons, pids, mps, mig, capability;
+            ``mj`` and ``reasons`` may be functions of no argument.
         calls: names of the functions that were called.
         opened: nvmlInit less nvmlShutdown.
     """
@@ -27,11 +28,18 @@ class FakeNvml:
     NVMLError = NVMLError
     NVML_ERROR_NOT_SUPPORTED, NVML_ERROR_NO_PERMISSION, NVML_ERROR_FUNCTION_NOT_FOUND = 3, 4, 13
     NVML_ERROR_ARGUMENT_VERSION_MISMATCH, NVML_ERROR_GPU_IS_LOST = 25, 15
+    NVML_DEVICE_MIG_ENABLE = 1
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
 
     def __init__(self, **state) -> None:
         usual = {"sm": 1980, "memory": 3201, "mw": 400_000, "celsius": 50, "mj": 0, "reasons": 0, "pids": (), "mps": ()}
-        usual |= {"uuids": ("GPU-aa11-0",), "mig": (), "near": [range(os.cpu_count() or 1)] * 9, "used": 0}
+        usual |= {
+            "uuids": ("GPU-aa11-0",),
+            "mig": (),
+            "capability": (9, 0),
+            "near": [range(os.cpu_count() or 1)] * 9,
+            "used": 0,
+        }
         self.state = usual | state
         self.calls: list[str] = []
         self.opened = 1
@@ -71,9 +79,6 @@ class FakeNvml:
     def nvmlDeviceGetName(self, _device):
         return "pretended GPU"
 
-    def nvmlDeviceGetCudaComputeCapability(self, _device):
-        return (9, 0)
-
     def nvmlSystemGetDriverVersion(self):
         return "580.0"
 
@@ -84,7 +89,7 @@ class FakeNvml:
         return SimpleNamespace(used=self._answer("memory_info", "used"))
 
     def nvmlDeviceGetMigMode(self, device):
-        return [int(device in self.state["mig"]), 0]
+        return [int(device in self._answer("mig", "mig")), 0]
 
     def nvmlDeviceGetCpuAffinity(self, device, words):
         near = self.state["near"][device]
@@ -106,6 +111,9 @@ class FakeNvml:
         return self._answer("reasons", "reasons")
 
     nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReasons
+
+    def nvmlDeviceGetCudaComputeCapability(self, _device):
+        return self._answer("capability", "capability")
 
     def nvmlDeviceGetComputeRunningProcesses(self, _device):
         return [SimpleNamespace(pid=pid) for pid in self._answer("processes", "pids")]
