@@ -90,7 +90,9 @@ def _retry(value: Any) -> frozenset[str]:
         return known[str(value).lower()]
     asked = frozenset(words(value))
     if not asked <= known["all"]:
-        raise ConfigError(f"retry={value}: give {', '.join(known)}, or a list of {', '.join(sorted(known['all']))}")
+        raise ConfigError(
+            f"retry={','.join(sorted(asked))}: give {', '.join(known)}, or a list of {', '.join(sorted(known['all']))}"
+        )
     return asked
 
 
