@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sweep.accuracy import Gates
 from sweep.errors import ConfigError
 from sweep.record import Store
 
@@ -29,7 +30,7 @@ class Settings:
         seed: of the order of the passes.
         timeout_s: longest silence of a worker.
         cache_limit_bytes: what the cache may hold; None lets it grow.
-        min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
+        gates: what outputs have to keep, else a variant is invalid.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
     """
@@ -42,7 +43,7 @@ class Settings:
     seed: int = 0
     timeout_s: float = 600.0
     cache_limit_bytes: int | None = None
-    min_sqnr_db: float | None = None
+    gates: Gates = field(default_factory=Gates)
     telemetry_hz: float = 10.0
     sentinel_every: int = 0
 

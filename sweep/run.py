@@ -220,7 +220,7 @@ class Run:
             "rates_ips": None,
             "cache": str(self._settings.cache),
             "cache_limit_bytes": self._settings.cache_limit_bytes,
-            "min_sqnr_db": self._settings.min_sqnr_db,
+            "gates": plain.to_plain(self._settings.gates),
             "samples": str(path),
         }
 

@@ -32,6 +32,8 @@ class Variant:
             parts.append(f"mps{self.session.mps}")
         if self.session.cuda_graph:
             parts.append("graph")
+        if self.onnx.graph is not None:
+            parts.append(self.onnx.graph.name.rpartition(".")[2])
         return " ".join([*parts, *_knobs(self.engine, self.session), *_loaded(self.load)])
 
 

@@ -65,6 +65,12 @@ def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples
     return _closed_samples(warm, measured, place, complete=complete)
 
 
+def burst(session: Session, depth: int, seconds: float) -> int:
+    """All streams at once for a while, each for one inference at least; the number of inferences."""
+    until = servers.Until(_align(session), _ns(seconds), _ns(seconds), 1)
+    return sum(len(server.done) for server in _run_closed(session, depth, until))
+
+
 def _warm_up(session: Session, load: LoadAxes) -> list[list[servers.ClosedServer]]:
     """Stretches of closed loop until the last three agree on throughput within 5%, or the limit is reached."""
     stretches: list[list[servers.ClosedServer]] = []

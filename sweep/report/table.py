@@ -27,6 +27,7 @@ _DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
+    "graph",
     "batch",
     "streams",
     "clients",
