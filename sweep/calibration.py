@@ -30,10 +30,8 @@ SAMPLES = 8
 KEY = "model.calibration"
 _KINDS = "an .npz, a folder of .npy, images:FOLDER, tokens:FILE or package.module:function"
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_IMAGENET = (
-    np.array([0.485, 0.456, 0.406], np.float32),
-    np.array([0.229, 0.224, 0.225], np.float32),
-)  # mean, deviation
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of RGB from 0 to 1
+_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
 _IMAGE_RANK, _RGB = 4, 3
 
 
@@ -164,12 +162,11 @@ def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
         raise ValueError("images are for a network with one float input of 3 channels, [batch,3,H,W] or [batch,H,W,3]")
     (spec,) = specs
     high, wide = (int(size) for size in (spec.shape[2:] if found[0] == "NCHW" else spec.shape[1:3]))
-    mean, deviation = _IMAGENET
     rows = []
     for file in _listed(Path(data.source), "images")[:limit]:
         with Image.open(file) as picture:
             pixels = np.asarray(ImageOps.fit(picture.convert("RGB"), (wide, high)), np.float32)
-        row = (pixels / 255 - mean) / deviation
+        row = (pixels / 255 - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
         rows.append(row.transpose(2, 0, 1) if found[0] == "NCHW" else row)
     whole = np.stack(rows) if spec.batch_axis is not None else np.stack(rows)[:, None]
     return {spec.name: np.ascontiguousarray(whole, dtype=spec.dtype)}
