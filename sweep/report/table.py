@@ -89,10 +89,9 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
     for axis in axes:
         text = _axis(record, axis)
         if axis == "precision" and record.realised:
-            for note in record.realised.get("notes") or []:
-                if note not in notes:
-                    notes.append(note)
-                text += "*" * (notes.index(note) + 1)
+            said = record.realised.get("notes") or []
+            notes.extend(note for note in dict.fromkeys(said) if note not in notes)
+            text += ",".join("*" * (notes.index(note) + 1) for note in said)
         cells.append(escape(text))
     return cells
 
