@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sweep.backends.base import Session, Stream
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
+_LONGEST_BURST_S = 60.0  # for a stream that has not run once
 _STRETCHES = 3  # warm-up stretches that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
 _STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
@@ -67,7 +68,7 @@ def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples
 
 def burst(session: Session, depth: int, seconds: float) -> int:
     """All streams at once for a while, each for one inference at least; the number of inferences."""
-    until = servers.Until(_align(session), _ns(seconds), _ns(seconds), 1)
+    until = servers.Until(_align(session), _ns(seconds), _ns(_LONGEST_BURST_S), 1)
     return sum(len(server.done) for server in _run_closed(session, depth, until))
 
 

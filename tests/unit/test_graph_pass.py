@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 from test_typed_onnx_graphs import IMAGE, Author, batch
 
-from sweep import axes, callables, measure, prepare, variants
+from sweep import axes, callables, launcher, measure, prepare, variants
 from sweep.axes import EngineAxes, GraphPass, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.cache import Cache
 from sweep.config import Config
@@ -217,3 +218,25 @@ def test_an_input_of_another_type_is_a_change(tmp_path: Path) -> None:
 
     with pytest.raises(ConversionError, match=r"changed the inputs from x float\[\?,3,16,16\] to x float16\["):
         transform(tmp_path / "net.onnx", "w", widened, tmp_path / "out.onnx")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "# @package _global_\ngraph: shared.tricks:f\n",
+        "# @package _global_\nmodel:\n  calibration: shared.tricks:f\n",
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      graph: none,shared.tricks:f\n",
+    ],
+)
+def test_an_experiment_of_somebody_else_runs_no_function(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(launcher.conf_folder(), tmp_path / "conf")
+    (tmp_path / "conf" / "experiment" / "foreign.yaml").write_text(content)
+    monkeypatch.setattr(launcher, "conf_folder", lambda: tmp_path / "conf")
+    monkeypatch.setattr(sys, "argv", ["sweep"])
+    with pytest.raises(ConfigError, match=r"=shared\.tricks:f stands in a YAML, and functions run only if you name"):
+        launcher.read(["+experiment=foreign"])
+    monkeypatch.setenv("SWEEP_ALLOW", "shared")
+    found = launcher.read(["+experiment=foreign"])
+    assert "shared.tricks:f" in str(found.configs[-1])
