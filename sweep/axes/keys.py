@@ -71,6 +71,7 @@ def flat(variant: Variant) -> JsonDict:
         "prune": onnx.prune,
         "graph": None if onnx.graph is None else onnx.graph.name,
         "graph_digest": None if onnx.graph is None else onnx.graph.digest,
+        "calibration_method": onnx.precision.calibration_method,
         "calibration": None if onnx.calibration is None else dataclasses.asdict(onnx.calibration),
         **dataclasses.asdict(variant.engine),
         **session,

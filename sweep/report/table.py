@@ -27,6 +27,8 @@ _DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
+    "calibration",
+    "calibration_method",
     "graph",
     "batch",
     "streams",
@@ -81,6 +83,8 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
 def _axis(record: Record, axis: str) -> str:
     inner = record.variant.get("load") or {}
     value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
+    if axis == "calibration" and isinstance(value, dict):
+        return str(value["name"] or PurePath(value["path"]).name)
     return PurePath(value).name if axis == "trace" and value else str(value)
 
 

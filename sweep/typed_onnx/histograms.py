@@ -1,7 +1,8 @@
-"""Ranges by percentile or entropy: onnxruntime's collectors, fed a few tensors at a time.
+"""Ranges by percentile or entropy: onnxruntime's thresholds, of histograms that are collected here.
 
-onnxruntime's own calibrator keeps what every tensor held in every batch; its collectors, given one batch of a few
-tensors, keep histograms only.
+Its own calibrator keeps what every tensor held in every batch, and its collector, which does not know the largest value
+beforehand, bins by searching uneven edges: several times slower. Here that value is known, and a few tensors at a time
+leave an inference.
 """
 
 from __future__ import annotations
@@ -53,31 +54,54 @@ def thresholds(
     wanted = [name for name, size in largest.items() if 0 < size < math.inf]
     found = dict(largest)
     for chunk in ranges.chunks(wanted, ranges.bytes_of(model, wanted, calibration[0]), _AT_ONCE_BYTES):
-        for name, size in _collected(model, chunk, calibration, method, percentile).items():
+        part = {name: largest[name] for name in chunk}
+        for name, size in _collected(model, part, calibration, method, percentile).items():
             found[name] = min(size, largest[name]) or largest[name]
     return found
 
 
 def _collected(
     model: ModelProto,
-    names: Sequence[str],
+    largest: Mapping[str, float],
     calibration: Sequence[Mapping[str, np.ndarray]],
     method: str,
     percentile: float,
 ) -> dict[str, float]:
+    import numpy as np
     from onnxruntime.quantization.calibrate import HistogramCollector
 
+    collector = HistogramCollector(
+        method=method,
+        symmetric=True,
+        num_bins=_BINS,
+        num_quantized_bins=_LEVELS,
+        percentile=percentile,
+        scenario="same",
+    )
+    signed = method == "entropy"  # its histogram spans both signs, the percentile's the magnitude
+    for name, counts in _counted(model, largest, calibration, signed=signed).items():
+        low, high = np.float32(-largest[name]), np.float32(largest[name])
+        edges = np.linspace(low if signed else 0, high, _BINS + 1, dtype=np.float32)
+        collector.histogram_dict[name] = (counts, edges, low, high, *([high] if signed else []))
     with quiet():
-        collector = HistogramCollector(
-            method=method,
-            symmetric=True,
-            num_bins=_BINS,
-            num_quantized_bins=_LEVELS,
-            percentile=percentile,
-            scenario="same",
-        )
-        with ranges.exposed(model, {name: ("Identity", name + _SUFFIX) for name in names}) as run:
-            for batch in calibration:
-                collector.collect(dict(zip(names, run(batch), strict=True)))
         limits = collector.compute_collection_result()
     return {name: float(max(abs(low), abs(high))) for name, (low, high, *_) in limits.items()}
+
+
+def _counted(
+    model: ModelProto,
+    largest: Mapping[str, float],
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    *,
+    signed: bool,
+) -> dict[str, np.ndarray]:
+    """Histograms over even bins, of values or of magnitudes."""
+    import numpy as np
+
+    counts = {name: np.zeros(_BINS, np.int64) for name in largest}
+    with ranges.exposed(model, {name: ("Identity", name + _SUFFIX) for name in largest}) as run:
+        for batch in calibration:
+            for (name, size), values in zip(largest.items(), run(batch), strict=True):
+                seen = values if signed else np.abs(values)
+                counts[name] += np.histogram(seen, _BINS, (-size if signed else 0.0, size))[0]
+    return counts

@@ -293,3 +293,20 @@ def test_the_record_says_what_ranges_came_from(own: bool, tmp_path: Path) -> Non
     else:
         assert (told["source"], told["samples"]) == (prepare.RANDOM, 16)
     assert (measure.RANDOM_RANGES in found["realised"]["notes"]) != own
+
+
+def test_label_and_table_tell_them_apart(tmp_path: Path) -> None:
+    (shape,) = (spec.concrete(2) for spec in models.signature(ModelRef(name="tiny_cnn", revision=1)).inputs)
+    np.savez(tmp_path / "mine.npz", x=np.ones(shape, np.float32))
+    made = [
+        variants.from_config(config(text, calibration_method=method))
+        for text, method in ((None, "max"), (str(tmp_path / "mine.npz"), "max"), (None, "percentile"))
+    ]
+    labels = [item.label for item in made]
+    assert labels == [
+        "tiny_cnn int8 b1 s1",
+        "tiny_cnn int8 b1 s1 calibrated-mine.npz",
+        "tiny_cnn int8 b1 s1 percentile99.99",
+    ]
+    assert [axes.flat(item)["calibration_method"] for item in made] == [None, None, "percentile"]
+    assert variants.from_config(config(None, tool="none")).label.endswith(" as-it-is")
