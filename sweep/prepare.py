@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep import accuracy, axes, models, typed_onnx
+from sweep import accuracy, axes, calibration, callables, models, typed_onnx
 from sweep.backends.base import Emulates
 from sweep.cache import MANIFEST, Cache, Entry
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 REFERENCE_FILE = "outputs.npz"
-_CALIBRATION_SAMPLES = 8  # in each calibration batch
+RANDOM = "seeded random"
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
 
 
@@ -50,6 +50,31 @@ def _dense_file(variant: Variant, cache: Cache) -> Path:
     return cache.get("models", model_key(model), build, {"model": model.name}).path / MODEL_FILE
 
 
+def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """The graph after the pass that was asked for, and what the record says of it; ``source`` for none."""
+    asked = variant.onnx.graph
+    if asked is None:
+        return source, {}
+
+    def build(folder: Path) -> JsonDict:
+        own = None if asked.name == typed_onnx.SIMPLIFY else callables.load("graph", asked.name, asked.digest)
+        return typed_onnx.transform(source, asked.name, own, folder / MODEL_FILE)
+
+    about = {"model": variant.onnx.model.name, "precision": f"fp32, {asked.name}"}
+    key = axes.digest("graph", asked, variant.onnx.model, variant.onnx.prune, *_pass_tools(variant))
+    entry = cache.get("models", key, build, about)
+    return entry.path / MODEL_FILE, {
+        "graph_pass": {"name": asked.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
+    }
+
+
+def _pass_tools(variant: Variant) -> list[str]:
+    """Versions of what a pass is made with, where it is one that comes with `sweep`."""
+    asked = variant.onnx.graph
+    simplifies = asked is not None and asked.name == typed_onnx.SIMPLIFY
+    return [importlib.metadata.version("onnxslim")] if simplifies else []
+
+
 def model_key(model: ModelRef) -> str:
     """Key of the zoo's network in the cache."""
     return axes.digest("model", model.name, model.revision)
@@ -61,26 +86,37 @@ def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
 
 
 def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
-    """As ``typed_file``, and what the record says of the conversion: {convert_s, onnx_bytes, onnx_notes, guarded}."""
+    """As ``typed_file``, and what the record says of the conversion, see ``Record.engine``."""
     precision = variant.onnx.precision
     if typed_onnx.passes_through(precision):
         typed_onnx.check_label(source, precision)
         return source, {}
 
     def build(folder: Path) -> JsonDict:
-        converted = typed_onnx.convert(source, precision, calibration(variant), folder / MODEL_FILE)
-        return {"dtypes": converted.dtypes, "notes": list(converted.notes), "guarded": list(converted.guarded)}
+        converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
+        told = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
+        return {"dtypes": converted.dtypes, **told}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
     entry = cache.get("onnx", onnx_cache_key(variant), build, about)
     told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    told["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
     return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
+
+
+def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
+    """What ranges were drawn from; None where none were drawn."""
+    if not samples:
+        return None
+    data, method = variant.onnx.calibration, variant.onnx.precision.calibration_method
+    source = RANDOM if data is None else data.source
+    return {"source": source, "digest": data and data.digest, "samples": samples, "method": method or "max"}
 
 
 def onnx_cache_key(variant: Variant) -> str:
     """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
-    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools)
+    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools, *_pass_tools(variant))
 
 
 def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
@@ -93,12 +129,14 @@ def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
     return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
 
 
-def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
-    """Seeded random batches, never those that are timed: their seeds are set apart."""
+def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
+    """The user's own; else seeded random ones, never those that are timed: their seeds are set apart."""
     signature = models.signature(variant.onnx.model)
-    batched = any(spec.batch_axis is not None for spec in signature.inputs)
-    batch = _CALIBRATION_SAMPLES if batched else 1
     count = variant.onnx.precision.calibration_batches or 0
+    if variant.onnx.calibration is not None:
+        return list(calibration.batches(variant.onnx.calibration, signature, count))
+    batched = any(spec.batch_axis is not None for spec in signature.inputs)
+    batch = calibration.SAMPLES if batched else 1
     return [models.draw(signature, batch, 1_000_000 + number) for number in range(count)]
 
 

@@ -136,6 +136,15 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class GivesEachStreams(Protocol):
+    """What a ``Session`` has besides if each stream's outputs can be had."""
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``, from 0."""
+        ...
+
+
 class Backend(Protocol):
     """One inference library.
 

@@ -122,7 +122,11 @@ class OnnxRuntimeSession:
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""
-        return self.streams[0].outputs()
+        return self.outputs_of(0)
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``."""
+        return self.streams[number].outputs()
 
     def close(self) -> None:
         """Let go of the sessions and their buffers."""

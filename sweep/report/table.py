@@ -28,6 +28,9 @@ _DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
+    "calibration",
+    "calibration_method",
+    "graph",
     "batch",
     "streams",
     "clients",
@@ -83,6 +86,8 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
 def _axis(record: Record, axis: str) -> str:
     inner = record.variant.get("load") or {}
     value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
+    if axis == "calibration" and isinstance(value, dict):
+        return str(value["name"] or PurePath(value["path"]).name)
     return PurePath(value).name if axis == "trace" and value else str(value)
 
 
@@ -91,10 +96,9 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
     for axis in axes:
         text = _axis(record, axis)
         if axis == "precision" and record.realised:
-            for note in record.realised.get("notes") or []:
-                if note not in notes:
-                    notes.append(note)
-                text += "*" * (notes.index(note) + 1)
+            said = record.realised.get("notes") or []
+            notes.extend(note for note in dict.fromkeys(said) if note not in notes)
+            text += ",".join("*" * (notes.index(note) + 1) for note in said)
         cells.append(escape(text))
     return cells
 
