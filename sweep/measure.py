@@ -66,7 +66,7 @@ def measure(
         taken: called with the key of the engine in the cache while this pass still claims it.
 
     Returns:
-        {engine, realised, accuracy, mismatch, facts} as the record holds them.
+        {model, engine, realised, accuracy, mismatch} as the record holds them.
     """
     with Cache(job.cache, job.cache_limit_bytes, note) as cache:
         return _measured(job, cache, report, taken)
@@ -75,16 +75,16 @@ def measure(
 def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callable[[str], None]) -> JsonDict:
     """The pass; what it takes from the cache stays in use until it is over."""
     variant, backend = job.variant, registry.get(job.variant.backend)
-    signature = models.signature(variant.onnx.model)
     report("model")
     source = prepare.model_file(variant, cache)
+    model = prepare.model_facts(variant, source, cache)
     report("onnx")
     typed, converted = prepare.converted_file(variant, source, cache)
     report("build")
     engine = prepare.build_engine(variant, backend, typed, cache)
     taken(engine.path.name)
     report("load")
-    feeds = models.draw(signature, variant.engine.batch, variant.load.seed)
+    feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
     start = time.perf_counter()
     session = backend.load(engine.path, engine.info, variant, feeds)
     load_s = time.perf_counter() - start
@@ -97,8 +97,9 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
         found = _accuracy(variant, backend, (source, typed), session, cache) if job.accuracy else None
     finally:
         session.close()
-    realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted)]}
+    realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted, model)]}
     return {
+        "model": model,
         "engine": {**_engine_facts(variant, typed, engine), **converted, "load_s": load_s, **session.engine_facts},
         "realised": realised | _batching(variant.load, session),
         "mismatch": backend.mismatch(variant, session.realised)
@@ -123,10 +124,13 @@ def _drive(session: Session, job: Job, report: Callable[[str, int, int], None]) 
     return curve.measure(session, load, batch=batch, repeat=job.repeat, rates_ips=job.rates_ips, report=report)
 
 
-def _notes(variant: Variant, converted: JsonDict) -> list[str]:
+def _notes(variant: Variant, converted: JsonDict, model: JsonDict) -> list[str]:
     """What the table says beside the figures, with an asterisk."""
     guarded = converted.get("guarded")
     notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
+    if model["opset_of_file"]:
+        old, name = model["opset_of_file"], variant.onnx.model.name
+        notes.append(f"{name} is of opset {old}: upgraded to {model['opset']} by onnx.version_converter")
     return [*notes, PRUNED] if variant.onnx.prune else notes
 
 
@@ -137,13 +141,29 @@ def _accuracy(
     if not backend.runs_models:
         return None
     source, typed = files
-    feeds = models.draw(models.signature(variant.onnx.model), variant.engine.batch, variant.load.seed)
+    feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
     emulation, outputs = prepare.emulation(variant, backend), session.outputs()
     if emulation == "outputs":
         outputs = accuracy.run(prepare.emulated_file(variant, typed, cache), feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
     expected = prepare.reference_outputs(variant, source, feeds, cache)
-    return accuracy.against(expected, outputs, "; ".join(notes) or None)
+    found = accuracy.against(expected, outputs, "; ".join(notes) or None)
+    return found | _score(variant, backend, files, session, cache)
+
+
+def _score(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:
+    """Top-1 of what was timed and of fp32, where samples have labels; of a run that rounds, as in ``_accuracy``."""
+    held, batch = models.held_out(variant.onnx.model), variant.engine.batch
+    if held is None:
+        return {}
+    source, typed = files
+    rounding = prepare.emulation(variant, backend) == "outputs"
+    infer = accuracy.runner(prepare.emulated_file(variant, typed, cache)) if rounding else session.infer
+    return {
+        "score": accuracy.score(held, batch, infer),
+        "reference_score": accuracy.score(held, batch, accuracy.runner(source)),
+        "scored_on": held.what,
+    }
 
 
 def _engine_facts(variant: Variant, typed: Path, engine: Entry) -> JsonDict:

@@ -53,7 +53,9 @@ class Record:
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
-        accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
+        model: {parameters, gmacs of a sample or None, opset, opset_of_file where it was upgraded, made_from}.
+        accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}; of a network with labelled
+            data also {score, reference_score: top-1 of the engine and of fp32, scored_on}.
         telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
             {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
             foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
@@ -70,6 +72,7 @@ class Record:
     wall_s: float | None = None
     variant: JsonDict
     facts: JsonDict = field(default_factory=dict)
+    model: JsonDict | None = None
     engine: JsonDict | None = None
     realised: JsonDict | None = None
     peak: JsonDict | None = None

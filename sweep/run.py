@@ -297,6 +297,7 @@ class Run:
             wall_s=wall_s,
             variant=axes.flat(work.variant),
             facts=facts.of(registry.get(work.variant.backend)),
+            model=result.get("model"),
             engine=self._engine_facts(result.get("engine")),
             realised=result.get("realised"),
             accuracy=result.get("accuracy"),
