@@ -37,9 +37,9 @@ def digits() -> onnx.ModelProto:
         weight, bias = _parameters(graph, weights, name, stored)
         how = {"kernel_shape": [3, 3], "strides": [stride] * 2, "pads": [1] * 4}
         x = graph.op("Relu", graph.op("Conv", x, weight, bias, name=name, **how), name=f"{name}.relu")
-    pooled = graph.op("Flatten", graph.op("GlobalAveragePool", x, name="pool"), name="flatten", axis=1)
-    weight, bias = _parameters(graph, weights, "logits", "8")
-    graph.output(graph.op("Gemm", pooled, weight, bias, name="logits", transB=1), (BATCH, 10))
+    flat = graph.op("Flatten", x, name="flatten", axis=1)
+    weight, bias = _parameters(graph, weights, "logits", "7")
+    graph.output(graph.op("Gemm", flat, weight, bias, name="logits", transB=1), (BATCH, 10))
     return graph.model()
 
 

@@ -217,7 +217,9 @@ def _versions() -> dict[str, str]:
 
 
 def _one_line(error: BaseException) -> str:
-    """The first line of the message that says something, its type before it."""
+    """The first line of the first cause that says something, its type before it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:_LINE]
 

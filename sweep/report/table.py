@@ -46,6 +46,7 @@ _AXES = (
 _LOAD_AXES = ("kind", "batch_wait_ms", "trace", "trace_scale")  # those of record.variant["load"] that a sweep compares
 _MINUTE_S = 60
 _MILLION = 1_000_000
+_SMALL_GMACS = 0.1
 
 
 def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: tuple[str, float] | None) -> None:
@@ -156,8 +157,13 @@ def cost_line(record: Record) -> str | None:
         return None
     weights = model["parameters"]
     size = f"{weights / 1e6:.3g} M" if weights >= _MILLION else f"{weights:,}"
-    macs = "multiply-adds not counted" if model["gmacs"] is None else f"{model['gmacs']:.3g} GMACs a sample"
-    return f"{record.variant['model']}: {size} parameters, {macs}"
+    return f"{record.variant['model']}: {size} parameters, {_multiply_adds(model['gmacs'])}"
+
+
+def _multiply_adds(gmacs: float | None) -> str:
+    if gmacs is None:
+        return "multiply-adds not counted"
+    return f"{gmacs:.3g} GMACs a sample" if gmacs >= _SMALL_GMACS else f"{gmacs * 1e3:.3g} MMACs a sample"
 
 
 def _print_verdicts(console: Console, records: Sequence[Record]) -> None:

@@ -16,7 +16,7 @@ from sklearn import datasets
 from torch import nn
 
 HELD_OUT = 597
-EPOCHS, BATCH, RATE = 60, 32, 2e-3
+EPOCHS, BATCH, RATE = 25, 64, 4e-3
 TARGET = Path(__file__).parents[2] / "sweep" / "models" / "data"
 
 
@@ -27,18 +27,19 @@ def network() -> nn.Sequential:
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, padding=1, stride=2),
         nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
+        nn.Conv2d(32, 32, 3, padding=1),
         nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(64, 10),
+        nn.Linear(32 * 4 * 4, 10),
     )
 
 
 def shifted(images: torch.Tensor) -> torch.Tensor:
-    """Each batch moved by up to a pixel, so that 1,200 images are enough."""
-    across, down = (int(step) for step in torch.randint(-1, 2, (2,)))
-    return torch.roll(images, (down, across), (2, 3))
+    """Half of the batches moved by up to a pixel, so that 1,200 images are enough."""
+    if torch.rand(()) < 0.5:
+        return images
+    across, down = (int(step) for step in torch.randint(0, 3, (2,)))
+    return nn.functional.pad(images, (1, 1, 1, 1))[:, :, down : down + 8, across : across + 8]
 
 
 def main() -> None:
@@ -51,12 +52,12 @@ def main() -> None:
     y = torch.tensor(labels, dtype=torch.long)
     model, cut = network(), len(x) - HELD_OUT
     steps = EPOCHS * (cut // BATCH + 1)
-    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=5e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     for _ in range(EPOCHS):
         for rows in torch.randperm(cut).split(BATCH):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(shifted(x[rows])), y[rows]).backward()
+            nn.functional.cross_entropy(model(shifted(x[rows])), y[rows], label_smoothing=0.05).backward()
             optimizer.step()
             schedule.step()
     with torch.no_grad():

@@ -24,10 +24,7 @@ def graph(
             "g",
             [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in inputs.items()],
             [helper.make_tensor_value_info(nodes[-1].output[0], FLOAT, None)],
-            [
-                numpy_helper.from_array(np.zeros(shape, np.float32), name)
-                for name, shape in weights.items()
-            ],
+            [numpy_helper.from_array(np.zeros(shape, np.float32), name) for name, shape in weights.items()],
         ),
         opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("com.example", 1)],
         ir_version=10,

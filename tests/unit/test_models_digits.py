@@ -158,14 +158,14 @@ def test_table_page_and_mlflow_show_score_and_cost(tmp_path: Path) -> None:
     table.print_outcome(Console(file=out, width=160), [made], answer([made], None), None)
     assert "top-1" in out.getvalue()
     assert shown in out.getvalue()
-    assert "digits: 23,946 parameters, 0.00039" in out.getvalue()
+    assert "digits: 19,178 parameters, 0.236 MMACs a sample" in out.getvalue()
     assert f"top-1 on 597 held-out images of scikit-learn's digits; fp32 {shown}" in out.getvalue()
     page = html.write(tmp_path / "page.html", "t", [made], None).read_text()
     assert "<th>top-1</th>" in page
     assert f"<td>{shown}</td>" in page
     told = {value.key: value.value for value in content.metrics(made)}
     assert told["accuracy.score"] == made.accuracy["score"]
-    assert content.params(made)["model.parameters"] == "23946"
+    assert content.params(made)["model.parameters"] == "19178"
     assert float(content.params(made)["model.gmacs"]) == made.model["gmacs"]
 
 

@@ -118,7 +118,9 @@ def test_a_residual_network_with_the_shapes_given(folder: Path) -> None:
     made = ref(folder, "sweep_nets:resnet", input={"shape": ["batch", 3, 32, 32]})
     assert (made.name, made.made_from) == ("resnet", "torch sweep_nets:resnet")
     found = models.signature(made)
-    assert [(spec.name, spec.dtype, spec.shape) for spec in found.inputs] == [("input", "float32", ("batch", 3, 32, 32))]
+    assert [(spec.name, spec.dtype, spec.shape) for spec in found.inputs] == [
+        ("input", "float32", ("batch", 3, 32, 32))
+    ]
     onnx.checker.check_model(made.path, full_check=True)
     for batch in (1, 3):
         (logits,) = accuracy.run(Path(str(made.path)), models.draw(found, batch, 0)).values()

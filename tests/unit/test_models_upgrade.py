@@ -111,7 +111,9 @@ def test_a_file_that_cannot_be_upgraded_says_why_in_one_line(tmp_path: Path) -> 
     path, model = tmp_path / "old.onnx", old_cnn(9)
     model.graph.node[2].op_type = "Experimental"
     onnx.save(model, path)
-    with pytest.raises(ModelError, match=r"cannot be upgraded to opset 13 by onnx.version_converter: .*Experimental") as error:
+    with pytest.raises(
+        ModelError, match=r"cannot be upgraded to opset 13 by onnx.version_converter: .*Experimental"
+    ) as error:
         prepare.model_file(asked(path), Cache(tmp_path / "cache"))
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
