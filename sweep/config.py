@@ -27,6 +27,7 @@ class InputConfig:
     shape: list[Any] | None = _key(None, "one entry per dimension: a size, or the word batch")
     low: float | None = _key(None, "smallest value drawn")
     high: float | None = _key(None, "largest value drawn (inclusive for integers)")
+    dtype: str | None = _key(None, "model.torch: element type of the argument (null: float32)")
 
 
 @dataclass
@@ -35,6 +36,7 @@ class ModelConfig:
 
     name: str = _key("tiny_cnn", "network built here, or the label of a file; model=NAME sets it")
     path: str | None = _key(None, "your own .onnx, with or without external data; wins over the name")
+    torch: str | None = _key(None, "package.module:factory, whose torch.nn.Module is exported; it is imported and run")
     inputs: dict[str, Any] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
     calibration: str | None = _key(
         None, "samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function"

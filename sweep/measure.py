@@ -76,7 +76,7 @@ def measure(
         meeting: the other clients that measure this variant; the first one writes the samples of all.
 
     Returns:
-        {engine, realised, accuracy, mismatch, facts} as the record holds them, of this client; {engine} alone of a job
+        {model, engine, realised, accuracy, mismatch} as the record holds them, of this client; {engine} alone of a job
         that ends with the build.
     """
     with Cache(job.cache, job.cache_limit_bytes, note) as cache:
@@ -88,9 +88,9 @@ def _measured(
 ) -> JsonDict:
     """The pass; what it takes from the cache stays in use until it is over."""
     variant, backend = job.variant, registry.get(job.variant.backend)
-    signature = models.signature(variant.onnx.model)
     report("model")
     source = prepare.model_file(variant, cache)
+    model = prepare.model_facts(variant, source, cache)
     report("onnx")
     passed, rewritten = prepare.passed_file(variant, source, cache)
     typed, converted = prepare.converted_file(variant, passed, cache)
@@ -100,7 +100,7 @@ def _measured(
     if job.only_build:
         return {"engine": _engine_facts(variant, typed, engine)}
     report("load")
-    feeds = models.draw(signature, variant.engine.batch, variant.load.seed)
+    feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
     session, load_s = in_turn(meeting, lambda: _timed(lambda: backend.load(engine.path, engine.info, variant, feeds)))
     try:
         driven = session if meeting.clients == 1 else Member(session, meeting)
@@ -115,10 +115,11 @@ def _measured(
         found = _accuracy(variant, backend, (source, typed), session, cache) if looks else None
     finally:
         session.close()
-    realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted)]}
+    realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted, model)]}
     if accuracy.is_tf32(variant.onnx.precision.dtype, found):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
     return {
+        "model": model,
         "engine": {
             **_engine_facts(variant, typed, engine),
             **rewritten,
@@ -156,13 +157,16 @@ def _drive(session: Session, job: Job, report: Callable[[str, int, int], None]) 
     return curve.measure(session, load, batch=batch, repeat=job.repeat, rates_ips=job.rates_ips, report=report)
 
 
-def _notes(variant: Variant, converted: JsonDict) -> list[str]:
+def _notes(variant: Variant, converted: JsonDict, model: JsonDict) -> list[str]:
     """What the table says beside the figures, with an asterisk."""
     guarded = converted.get("guarded")
     notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
     drawn = converted.get("calibration")
     if drawn and drawn["source"] == prepare.RANDOM and variant.onnx.precision.quantize_ops:
         notes.append(RANDOM_RANGES)
+    if model["opset_of_file"]:
+        old, name = model["opset_of_file"], variant.onnx.model.name
+        notes.append(f"{name} is of opset {old}: upgraded to {model['opset']} by onnx.version_converter")
     return [*notes, PRUNED] if variant.onnx.prune else notes
 
 
@@ -172,7 +176,7 @@ def _accuracy(variant: Variant, backend: Backend, files: tuple[Path, Path], sess
     Where what was timed hides rounding, the first are those of a run that rounds.
     """
     source, typed = files
-    feeds = models.draw(models.signature(variant.onnx.model), variant.engine.batch, variant.load.seed)
+    feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
     expected = prepare.reference_outputs(variant, source, feeds, cache)
     emulation, timed = prepare.emulation(variant, backend), session.outputs()
     rounded = timed
@@ -186,7 +190,23 @@ def _accuracy(variant: Variant, backend: Backend, files: tuple[Path, Path], sess
     later = {0: session.outputs()}
     if isinstance(session, GivesEachStreams):
         later = {number: session.outputs_of(number) for number in range(len(session.streams))}
-    return found | {"again": {"inferences": inferences, **accuracy.again(expected, timed, later)}}
+    again = {"inferences": inferences, **accuracy.again(expected, timed, later)}
+    return found | {"again": again} | _score(variant, backend, files, session, cache)
+
+
+def _score(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:
+    """Top-1 of what was timed and of fp32, where samples have labels; of a run that rounds, as in ``_accuracy``."""
+    held, batch = models.held_out(variant.onnx.model), variant.engine.batch
+    if held is None:
+        return {}
+    source, typed = files
+    rounding = prepare.emulation(variant, backend) == "outputs"
+    infer = accuracy.runner(prepare.emulated_file(variant, typed, cache)) if rounding else session.infer
+    return {
+        "score": accuracy.score(held, batch, infer),
+        "reference_score": accuracy.score(held, batch, accuracy.runner(source)),
+        "scored_on": held.what,
+    }
 
 
 def _engine_facts(variant: Variant, typed: Path, engine: Entry) -> JsonDict:

@@ -131,6 +131,14 @@ class Session(Protocol):
         """Outputs of the last inference on the first stream."""
         ...
 
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, on the first stream; nothing is timed meanwhile.
+
+        Args:
+            feeds: every input, shaped and typed as at load. They stay bound.
+        """
+        ...
+
     def close(self) -> None:
         """Give back what the session holds."""
         ...

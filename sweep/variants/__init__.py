@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import models
@@ -35,7 +36,7 @@ def from_config(config: Config) -> Variant:
     checks.at_least(0, seed=config.seed)
     held = session_axes(config)
     backend, _ = registry.resolve(config.backend.name)
-    asked = model_ref(config.model)
+    asked = model_ref(config.model, Path(config.results).resolve() / "cache")
     check_batch(asked, config.batch)
     if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
         raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
