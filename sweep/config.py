@@ -158,6 +158,22 @@ class SloConfig:
 
 
 @dataclass
+class TimeoutConfig:
+    """How long a worker may take; one that takes longer is ended, with all that it started."""
+
+    build_s: float | None = _key(None, "longest build of an engine, s (null: timeout_s)")
+    load_s: float | None = _key(None, "longest loading of an engine, s (null: timeout_s)")
+    point_s: float | None = _key(None, "longest point of a load, warm-up included, s (null: timeout_s)")
+
+
+@dataclass
+class GpuConfig:
+    """How a GPU is shared with others."""
+
+    wait_s: float | None = _key(28800.0, "longest wait for a device that another sweep measures on, s; null: no limit")
+
+
+@dataclass
 class Config:
     """Everything that can be asked."""
 
@@ -170,6 +186,8 @@ class Config:
     slo: SloConfig = _key(SloConfig, "")
     accuracy: AccuracyConfig = _key(AccuracyConfig, "")
     range: RangeConfig = _key(RangeConfig, "")
+    timeout: TimeoutConfig = _key(TimeoutConfig, "")
+    gpu: GpuConfig = _key(GpuConfig, "")
     batch: int = _key(1, "samples per inference; the engine is built for it")
     profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")
     streams: int = _key(1, "execution contexts side by side in one process")
@@ -188,14 +206,23 @@ class Config:
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
     mps_pipe_directory: str | None = _key(None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of yours; null starts one")
-    timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
+    only: Any = _key(None, "run these alone: words of a label or axis:value, all of which hold; [batch:8|16,fp16]")
+    skip: Any = _key(None, "leave these out: words of a label or axis:value, any of which holds; [batch:64,int8]")
+    retry: Any = _key(
+        "failed", "measured again at the next start: none, failed (and oom, timeout, crashed), all or a list"
+    )
+    prune: bool = _key(
+        default=True, text="a larger batch than one that ran out of memory is not tried; nor more streams, clients"
+    )
+    gpus: Any = _key(None, "GPUs to spread over: all, or a list of indices or UUIDs (null: the first)")
+    timeout_s: float = _key(600.0, "longest time that a worker spends in one stage before it is ended, s")
     telemetry_hz: float = _key(10.0, "readings a second of the GPU's clocks, power and temperature; 0 takes none")
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys that name no sweep
     *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
-    *("sentinel_every", "mps_pipe_directory"),
+    *("sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
 )
 
 

@@ -12,7 +12,7 @@ from sweep.party import Party
 from sweep.pool import Outcome, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from sweep.axes import JsonDict
@@ -29,14 +29,20 @@ class Crew:
 
     Args:
         settings: where the logs go, and how long a worker may be silent.
+        environment: variables for every child, such as the GPU it may see.
+        cores: logical CPUs that its children run on; None leaves them all.
 
     Attributes:
         engine: engine key of the group, of the last one once it is left; None before the first.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str] | None = None, cores: Iterable[int] | None = None
+    ) -> None:
         self._settings = settings
-        self._mps = Mps(settings.mps_pipe_directory)
+        self._variables = environment or {}
+        self._cores = cores
+        self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
         self._party: Party | None = None
         self._needs: tuple[int, dict[str, str]] | None = None  # clients and environment of the party
         self._ready: set[str] = set()  # engine keys whose engine is known to be in the cache
@@ -67,7 +73,7 @@ class Crew:
     def _build(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
         """Have one worker put the engine into the cache, and let it go."""
         self._end(at_once=False)
-        builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build))
+        builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build), self._cores)
         try:
             outcome = builder.run(job | {"only_build": True}, on_event, self._settings.timeout_s)
         except BaseException:
@@ -98,14 +104,15 @@ class Crew:
         if self._party is None or self._needs != needs:
             self._end(at_once=False)
             logs = [self._log(work, None if session.clients == 1 else number) for number in range(session.clients)]
-            self._party = Party([Worker(log, needs[1]) for log in logs])
+            self._party = Party([Worker(log, needs[1], self._cores) for log in logs])
             self._needs = needs
         return self._party
 
     def _environment(self, work: Work, share: int | None) -> dict[str, str]:
         """Variables of a worker that is to have ``share`` per cent of the GPU; None for all of it, without MPS."""
         backend = registry.get(work.variant.backend)
-        return backend.environment(work.variant) | (self._mps.environment(share) if backend.on_gpu else {})
+        shared = self._mps.environment(share) if backend.on_gpu else {}
+        return {**backend.environment(work.variant), **self._variables, **shared}
 
     def _log(self, work: Work, client: int | None = None) -> Path:
         name = work.engine_key if client is None else f"{work.engine_key}-client{client + 1}"

@@ -65,6 +65,12 @@ class LoadError(SweepError):
     stage = "measure"
 
 
+class BusyError(SweepError):
+    """Somebody else measures on the device for longer than the user would wait. Exit code 2, nothing lost."""
+
+    stage = "wait"
+
+
 class RecordError(SweepError):
     """A record on disk cannot be read: damaged, or written by a newer version."""
 

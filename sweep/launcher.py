@@ -209,7 +209,7 @@ def read(argv: Sequence[str]) -> Asked | None:
     """
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
-    words = [word for word in argv if word not in {"-m", "--multirun"}]  # a sweep of one is a sweep too
+    words = [_condition(word) for word in argv if word not in {"-m", "--multirun"}]  # a sweep of one is a sweep too
     for word in words:
         if word.lstrip("+~").startswith(("hydra.", "hydra/")):
             raise ConfigError(f"{word}: how Hydra runs is fixed here; commas sweep by themselves")
@@ -223,6 +223,12 @@ def read(argv: Sequence[str]) -> Asked | None:
     except (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError, AttributeError) as error:
         raise ConfigError(_explained(error, argv)) from error  # Hydra asserts where it could say
     return asked[0] if asked else None
+
+
+def _condition(word: str) -> str:
+    """``only=batch=8`` as Hydra's grammar has it: ``only=batch:8``; any other word as it is."""
+    key, _, value = word.partition("=")
+    return f"{key}={value.replace('=', ':')}" if key in {"only", "skip"} else word
 
 
 def conf_folder() -> Path:

@@ -14,12 +14,12 @@ from sweep.variants.load import load_axes
 from sweep.variants.model import check_batch, model_ref
 from sweep.variants.precision import recipe
 from sweep.variants.session import session_axes
-from sweep.variants.settings import settings, slo, slug
+from sweep.variants.settings import conditions, settings, slo, slug
 
 if TYPE_CHECKING:
     from sweep.config import Config
 
-__all__ = ["from_config", "settings", "slo", "slug"]
+__all__ = ["conditions", "from_config", "settings", "slo", "slug"]
 
 
 def from_config(config: Config) -> Variant:

@@ -1,5 +1,6 @@
 """A pretended NVML, to try every path of the telemetry where there is no GPU: never to measure."""
 
+import os
 from types import SimpleNamespace
 
 
@@ -11,7 +12,7 @@ class NVMLError(Exception):
         self.value = value
 
     def __str__(self) -> str:
-        return {3: "Not Supported", 13: "Function Not Found", 15: "GPU is lost"}[self.value]
+        return {2: "Invalid Argument", 3: "Not Supported", 13: "Function Not Found", 15: "GPU is lost"}[self.value]
 
 
 class FakeNvml:
@@ -32,7 +33,13 @@ class FakeNvml:
 
     def __init__(self, **state) -> None:
         usual = {"sm": 1980, "memory": 3201, "mw": 400_000, "celsius": 50, "mj": 0, "reasons": 0, "pids": (), "mps": ()}
-        usual |= {"mig": 0, "capability": (9, 0)}
+        usual |= {
+            "uuids": ("GPU-aa11-0",),
+            "mig": (),
+            "capability": (9, 0),
+            "near": [range(os.cpu_count() or 1)] * 9,
+            "used": 0,
+        }
         self.state = usual | state
         self.calls: list[str] = []
         self.opened = 1
@@ -44,11 +51,49 @@ class FakeNvml:
             raise found
         return found() if callable(found) else found
 
+    def library(self):
+        """In the place of ``nvml.library``."""
+        self.opened += 1
+        return self
+
     def nvmlShutdown(self):
         self.opened -= 1
 
+    def nvmlDeviceGetCount(self):
+        return len(self.state["uuids"])
+
     def nvmlDeviceGetHandleByIndex(self, index):
+        if not 0 <= index < len(self.state["uuids"]):
+            raise NVMLError(2)
         return index
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        found = [number for number, known in enumerate(self.state["uuids"]) if known.startswith(uuid)]
+        if len(found) != 1:
+            raise NVMLError(2)
+        return found[0]
+
+    def nvmlDeviceGetUUID(self, device):
+        return self.state["uuids"][device]
+
+    def nvmlDeviceGetName(self, _device):
+        return "pretended GPU"
+
+    def nvmlSystemGetDriverVersion(self):
+        return "580.0"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self):
+        return 13000
+
+    def nvmlDeviceGetMemoryInfo(self, _device):
+        return SimpleNamespace(used=self._answer("memory_info", "used"))
+
+    def nvmlDeviceGetMigMode(self, device):
+        return [int(device in self._answer("mig", "mig")), 0]
+
+    def nvmlDeviceGetCpuAffinity(self, device, words):
+        near = self.state["near"][device]
+        return [sum(1 << core - 64 * word for core in near if core // 64 == word) for word in range(words)]
 
     def nvmlDeviceGetClockInfo(self, _device, kind):
         return self._answer("clock", "sm" if kind == self.NVML_CLOCK_SM else "memory")
@@ -66,9 +111,6 @@ class FakeNvml:
         return self._answer("reasons", "reasons")
 
     nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReasons
-
-    def nvmlDeviceGetMigMode(self, _device):
-        return [self._answer("mig", "mig")] * 2
 
     def nvmlDeviceGetCudaComputeCapability(self, _device):
         return self._answer("capability", "capability")

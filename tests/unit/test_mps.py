@@ -283,7 +283,7 @@ def test_the_share_of_a_process_is_in_its_variables(variables, share) -> None:
     [
         (FakeNvml(), None),
         (FakeNvml(mig=NVMLError(3)), None),
-        (FakeNvml(mig=1), "MPS shares are not given on a GPU in MIG mode, whose instances divide it already"),
+        (FakeNvml(mig=(0,)), "MPS shares are not given on a GPU in MIG mode, whose instances divide it already"),
         (FakeNvml(capability=(6, 1)), "MPS gives shares from compute capability 7.0 on; this GPU has 6.1"),
         (None, "MPS needs an NVIDIA GPU and none is seen here"),
     ],
