@@ -121,7 +121,9 @@ class Worker:
             if event["event"] == "stage":
                 self._stage, began = event["stage"], time.monotonic()
             if event["event"] != "stray":
+                handed = time.monotonic()
                 on_event(event)
+                began += time.monotonic() - handed  # a client that waits for the others is not silent
 
     def answer(self, message: JsonDict) -> None:
         """Tell the child what it asked for by an event; one that is gone hears nothing."""

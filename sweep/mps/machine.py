@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 _FIRST_WITH_SHARES = 7  # major compute capability: Volta
 
 
+@functools.cache
 def available() -> str | None:
-    """Why MPS cannot be used here, in one line; None if it can."""
+    """Why MPS cannot be used here, in one line; None if it can. Asked once a process."""
     if shutil.which(control.NAME) is None:
         return control.NOT_FOUND
     if "microsoft" in os.uname().release.lower():

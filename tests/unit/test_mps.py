@@ -31,6 +31,14 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(autouse=True)
+def fresh():
+    """What was found out of another test's machine is forgotten."""
+    mps.available.cache_clear()
+    yield
+    mps.available.cache_clear()
+
+
 @pytest.fixture
 def place(monkeypatch, tmp_path):
     """A short folder for temporary files, with the stand-in on PATH; all that runs below it is ended afterwards."""

@@ -71,14 +71,14 @@ class TensorRTSession:
             kernels = None if entry is None else compiled.path(entry, self._sm_count)
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
             self._open(engine, axes, feeds, start)
+            self.engine_facts |= engine.facts()
+            self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
+            self.realised = self._realised(axes, engine.settings)
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
             raise
         self.partial_batches = self._lanes[0].buffers.takes_fewer
-        self.engine_facts |= engine.facts()
-        self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
-        self.realised = self._realised(axes, engine.settings)
 
     def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
         if axes.weight_streaming_budget_mib is not None:
@@ -138,6 +138,14 @@ class TensorRTSession:
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream; copied from the device, whatever was timed."""
         return self.outputs_of(0)
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, on the first stream; they stay on the device."""
+        lane = self._lanes[0]
+        lane.buffers.feed(feeds)
+        lane.stream.enqueue()
+        lane.stream.wait()
+        return lane.buffers.fetch()
 
     def outputs_of(self, number: int) -> dict[str, np.ndarray]:
         """Outputs of the last inference on stream ``number``."""

@@ -37,6 +37,7 @@ from cuda.bindings import driver as d
 d.cuInit(0)
 print(d.cuDeviceGetAttribute(d.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, d.cuDeviceGet(0)[1])[1])
 """
+_TYPES = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong)  # of the kernel's parameters
 _PTX = b"""
 .version 6.0
 .target sm_50
@@ -121,7 +122,7 @@ def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, 
 
 
 def _launch(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int) -> None:
-    values = (memory, _SLOTS, _CYCLES), (ctypes.c_void_p, ctypes.c_uint, ctypes.c_ulonglong)
+    values = (memory, _SLOTS, _CYCLES), _TYPES
     grid, block = (expected * _BLOCKS_PER_SM, 1, 1), (_THREADS, 1, 1)
     cuda.drive("cuLaunchKernel", kernel, *grid, *block, 0, cuda.drv.CUstream(int(stream)), values, 0)
 
@@ -136,15 +137,14 @@ def under_mps(cuda: Cuda) -> bool:
 @functools.cache
 def of_whole_gpu() -> int | None:
     """SMs of the GPU, as a process outside MPS sees them; None if none could tell. Asked once a process."""
-    done = subprocess.run(
-        [sys.executable, "-c", _ASK],
-        capture_output=True,
-        text=True,
-        env=without(os.environ),
-        timeout=_PATIENCE_S,
-        check=False,
-    )
-    return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdecimal() else None
+    command = [sys.executable, "-c", _ASK]
+    try:
+        told = subprocess.run(
+            command, capture_output=True, text=True, env=without(os.environ), timeout=_PATIENCE_S, check=True
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return int(told) if told.strip().isdecimal() else None
 
 
 def of_this_process() -> int:
