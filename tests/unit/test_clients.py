@@ -233,6 +233,7 @@ def test_the_report_has_a_curve_of_each_client_and_the_table_says_who_was_starve
 
     assert "served alike" not in said(made)
     made.points[0]["fairness"]["p99_ratio"] = 3.0
+    made.points[0]["clients"][0]["p99_interval"], made.points[0]["clients"][1]["p99_interval"] = [3.0, 3.1], [1.0, 1.1]
     offered = f"{made.points[0]['offered_ips']:,.0f}"
     starved = f"its clients were not served alike at {offered} samples/s: the worst client's p99 was 3.0 times"
     assert starved in said(made)
@@ -242,11 +243,16 @@ def test_jains_index_and_what_is_unfair() -> None:
     assert fairness.jain([5.0, 5.0, 5.0]) == pytest.approx(1.0)
     assert fairness.jain([5.0, 0.0]) == pytest.approx(0.5)
     assert fairness.jain([None, None]) is None
-    each = [{"achieved_ips": rate} for rate in (300.0, 100.0)]
+    spans = ([1.0, 1.2], [2.4, 2.6])
+    each = [{"achieved_ips": rate, "p99_interval": span} for rate, span in zip((300.0, 100.0), spans, strict=True)]
     starved = {"clients": each, "fairness": {"jain": fairness.jain([300.0, 100.0]), "p99_ratio": 1.0}}
     assert fairness.unfair(starved) == "they got 300, 100 samples/s (Jain's index 0.80)"
     tail = {"clients": each, "fairness": {"jain": 1.0, "p99_ratio": 2.5}}
     assert fairness.unfair(tail) == "the worst client's p99 was 2.5 times the best one's"
+    each[0]["p99_interval"] = [1.0, 2.5]
+    assert fairness.unfair(tail) is None
+    each[0]["p99_interval"] = None
+    assert fairness.unfair(tail) is None
     assert fairness.unfair({"fairness": {"jain": 1.0, "p99_ratio": None}}) is None
     assert fairness.unfair({}) is None
 
