@@ -27,6 +27,7 @@ class InputConfig:
     shape: list[Any] | None = _key(None, "one entry per dimension: a size, or the word batch")
     low: float | None = _key(None, "smallest value drawn")
     high: float | None = _key(None, "largest value drawn (inclusive for integers)")
+    dtype: str | None = _key(None, "model.torch: element type of the argument (null: float32)")
 
 
 @dataclass
@@ -35,7 +36,11 @@ class ModelConfig:
 
     name: str = _key("tiny_cnn", "network built here, or the label of a file; model=NAME sets it")
     path: str | None = _key(None, "your own .onnx, with or without external data; wins over the name")
+    torch: str | None = _key(None, "package.module:factory, whose torch.nn.Module is exported; it is imported and run")
     inputs: dict[str, Any] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
+    calibration: str | None = _key(
+        None, "samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function"
+    )
     batch_dim: str | None = _key(None, "name of the ONNX dimension that is the batch; null finds it")
 
 
@@ -51,7 +56,10 @@ class PrecisionConfig:
     guard: bool = _key(default=False, text="what overflows float16 over the calibration data stays float32 (fp16)")
     quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
     per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")
-    calibration_batches: int | None = _key(None, "seeded random batches that set ranges (int8, fp8, guard)")
+    calibration_batches: int | None = _key(None, "most batches of 8 samples that set ranges (int8, fp8, guard)")
+    calibration_method: str = _key("max", "range of an activation (int8, fp8): max, percentile or entropy")
+    calibration_percentile: float = _key(99.99, "share of |x| inside the range, percent, for method percentile")
+    tool: str = _key("builtin", "builtin converts; none: the file is typed already, and checked against the label")
 
 
 @dataclass
@@ -142,6 +150,9 @@ class AccuracyConfig:
     """How far from the fp32 reference an engine may be."""
 
     min_sqnr_db: float | None = _key(None, "least SQNR of an engine, dB, else `invalid` (null: by precision, see docs)")
+    min_top1: float | None = _key(None, "least share of samples with the reference's arg max, 0 to 1, else `invalid`")
+    max_error: float | None = _key(None, "largest error over the largest reference value, else `invalid`")
+    min_cosine: float | None = _key(None, "least batch-centred cosine with the reference, else `invalid`")
 
 
 @dataclass
@@ -188,6 +199,7 @@ class Config:
     range: RangeConfig = _key(RangeConfig, "")
     timeout: TimeoutConfig = _key(TimeoutConfig, "")
     gpu: GpuConfig = _key(GpuConfig, "")
+    graph: str = _key("none", "pass over the fp32 graph: none, simplify, or your own package.module:function")
     batch: int = _key(1, "samples per inference; the engine is built for it")
     profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")
     streams: int = _key(1, "execution contexts side by side in one process")

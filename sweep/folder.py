@@ -5,9 +5,10 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sweep.accuracy import Gates
 from sweep.errors import ConfigError
 from sweep.record import Store
 
@@ -37,7 +38,7 @@ class Settings:
         retry: statuses that are measured again at the next start.
         prune: what needs no less memory than a variant that ran out of it is not tried.
         cache_limit_bytes: what the cache may hold; None lets it grow.
-        min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
+        gates: what outputs have to keep, else a variant is invalid.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
         mps_pipe_directory: of the user's own MPS daemon; None starts one where a variant asks for a share.
@@ -51,7 +52,7 @@ class Settings:
     seed: int = 0
     timeout_s: float = 600.0
     cache_limit_bytes: int | None = None
-    min_sqnr_db: float | None = None
+    gates: Gates = field(default_factory=Gates)
     telemetry_hz: float = 10.0
     sentinel_every: int = 0
     mps_pipe_directory: str | None = None

@@ -98,6 +98,11 @@ def joules(record: Record) -> float | None:
     return (record.telemetry or {}).get("energy_j_per_sample")
 
 
+def score(record: Record) -> float | None:
+    """Share of labelled samples that the engine got right, where there are some."""
+    return (record.accuracy or {}).get("score")
+
+
 def light(record: Record) -> JsonDict | None:
     """The lowest rung that has a median and was not spoilt by the generator or by overload."""
     return next((point for point in record.points if _shown(point)), None)

@@ -27,6 +27,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from sweep import callables
 from sweep.config import GROUPS, UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
 
@@ -90,6 +91,8 @@ class AllAtOnce(Sweeper):
         )
         if not configs:
             raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
+        callables.refuse_unnamed("graph", (config.graph for config in configs), arguments)
+        callables.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), arguments)
         experiments = [word for word in self._config.hydra.overrides.task if word.startswith("+experiment=")]
         typed = {target: override.input_line or "" for target, override in latest.items()}
         measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]

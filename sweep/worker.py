@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import plain
+from sweep.accuracy import Gates
 from sweep.axes import Variant
 from sweep.errors import SweepError
 from sweep.load.meeting import ALONE
@@ -64,7 +65,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
             cache_limit_bytes=message.get("cache_limit_bytes"),
-            min_sqnr_db=message.get("min_sqnr_db"),
+            gates=Gates(**message.get("gates", {})),
             search=Ask(**message["search"]) if message.get("search") else None,
             known=Path(message["known"]) if message.get("known") else None,
             accuracy=message.get("accuracy", True),

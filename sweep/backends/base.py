@@ -131,8 +131,25 @@ class Session(Protocol):
         """Outputs of the last inference on the first stream."""
         ...
 
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, on the first stream; nothing is timed meanwhile.
+
+        Args:
+            feeds: every input, shaped and typed as at load. They stay bound.
+        """
+        ...
+
     def close(self) -> None:
         """Give back what the session holds."""
+        ...
+
+
+@runtime_checkable
+class GivesEachStreams(Protocol):
+    """What a ``Session`` has besides if each stream's outputs can be had."""
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``, from 0."""
         ...
 
 

@@ -94,7 +94,7 @@ class Jobs:
             "rates_ips": None,
             "cache": str(self._settings.cache),
             "cache_limit_bytes": self._settings.cache_limit_bytes,
-            "min_sqnr_db": self._settings.min_sqnr_db,
+            "gates": plain.to_plain(self._settings.gates),
             "samples": str(path),
             "limits_s": self._settings.limits_s,
         }

@@ -67,6 +67,7 @@ def measured(
         wall_s=timing.wall_s,
         variant=axes.flat(work.variant),
         facts=facts.of(registry.get(work.variant.backend), uuid),
+        model=result.get("model"),
         engine=result.get("engine"),
         realised=result.get("realised"),
         accuracy=result.get("accuracy"),

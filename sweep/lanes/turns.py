@@ -186,7 +186,7 @@ def _described(pid: int) -> str:
         process = psutil.Process(pid)
         with process.oneshot():
             since = dt.datetime.fromtimestamp(process.create_time(), dt.UTC).astimezone()
-            command = " ".join(process.cmdline()) or process.name()
+            command = " ".join(" ".join(process.cmdline()).split()) or process.name()  # one line, whatever it holds
             user = process.username()
     except psutil.Error:
         return f"process {pid} (of another container or user)"

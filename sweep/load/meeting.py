@@ -81,6 +81,7 @@ class Member:
         self.engine_facts: JsonDict = session.engine_facts
         self.prepare = session.prepare
         self.outputs = session.outputs
+        self.infer = session.infer
         self.close = session.close
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sweep.backends.base import Session, Stream
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
+_LONGEST_BURST_S = 60.0  # for a stream that has not run once
 _STRETCHES = 3  # warm-up stretches that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
 _SPARE = 1.2  # a common window is this much longer than the rate of the warm-up says
@@ -63,6 +64,12 @@ def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples
             measured = _run_closed(session, load.depth, _ns(load.min_s), _ns(load.max_s), least)
     complete = sum(len(server.done) for server in measured) >= load.min_requests
     return meeting.merged(session, _closed_samples(warm, measured, place, complete=complete), load.min_requests)
+
+
+def burst(session: Session, depth: int, seconds: float) -> int:
+    """All streams at once for a while, each for one inference at least; the number of inferences."""
+    ran = _run_closed(session, depth, _ns(seconds), _ns(_LONGEST_BURST_S), 1)
+    return sum(len(server.done) for server in ran)
 
 
 def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[servers.ClosedServer]], float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import stats
+from sweep.accuracy import Gates
 from sweep.cache import DEFAULT_GIB, GIB
 from sweep.errors import ConfigError
 from sweep.folder import RETRIED, Settings
@@ -17,7 +19,7 @@ from sweep.variants import checks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.config import Config, SloConfig
+    from sweep.config import AccuracyConfig, Config, SloConfig
 
 _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
@@ -50,7 +52,7 @@ def settings(config: Config, asked_words: Sequence[str]) -> Settings:
         seed=config.seed,
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
-        min_sqnr_db=_min_sqnr_db(config.accuracy.min_sqnr_db),
+        gates=_gates(config.accuracy),
         telemetry_hz=config.telemetry_hz,
         sentinel_every=config.sentinel_every,
         mps_pipe_directory=_mps_pipe_directory(config.mps_pipe_directory),
@@ -90,7 +92,9 @@ def _retry(value: Any) -> frozenset[str]:
         return known[str(value).lower()]
     asked = frozenset(words(value))
     if not asked <= known["all"]:
-        raise ConfigError(f"retry={value}: give {', '.join(known)}, or a list of {', '.join(sorted(known['all']))}")
+        raise ConfigError(
+            f"retry={','.join(sorted(asked))}: give {', '.join(known)}, or a list of {', '.join(sorted(known['all']))}"
+        )
     return asked
 
 
@@ -103,10 +107,16 @@ def _check_limits(config: Config) -> None:
         checks.at_least(0, **{"gpu.wait_s": config.gpu.wait_s})
 
 
-def _min_sqnr_db(value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise ConfigError(f"accuracy.min_sqnr_db={value}: must be a number of dB; -100 lets every engine through")
-    return value
+def _gates(config: AccuracyConfig) -> Gates:
+    if config.min_sqnr_db is not None and not math.isfinite(config.min_sqnr_db):
+        raise ConfigError(
+            f"accuracy.min_sqnr_db={config.min_sqnr_db}: must be a number of dB; -100 lets every engine through"
+        )
+    for key, low, high in (("min_top1", 0, 1), ("max_error", 0, math.inf), ("min_cosine", -1, 1)):
+        value = getattr(config, key)
+        if value is not None and not (low <= value <= high and math.isfinite(value)):
+            raise ConfigError(f"accuracy.{key}={value}: must be from {low} to {high:g}")
+    return Gates(**dataclasses.asdict(config))
 
 
 def _mps_pipe_directory(asked: str | None) -> str | None:

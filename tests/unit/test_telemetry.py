@@ -302,8 +302,9 @@ def measured(tmp_path, monkeypatch, library, asked=None, act=lambda: None, hz=20
     """One variant through a real worker, watched by a pretended GPU; its record, the notes and the settings."""
     facts.machine()  # the real one, kept for this process
     monkeypatch.setattr(OnnxRuntime, "on_gpu", True)
-    library.opened = 0
-    monkeypatch.setattr(nvml, "library", library.library)
+    if library is not None:
+        library.opened = 0
+    monkeypatch.setattr(nvml, "library", lambda: library and library.library())
     settings = Settings(name="s", results=tmp_path, telemetry_hz=hz)
     made = plan.make([asked or a_variant()])
     display = Notes(act)

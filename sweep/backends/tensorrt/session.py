@@ -139,6 +139,14 @@ class TensorRTSession:
         """Outputs of the last inference on the first stream; copied from the device, whatever was timed."""
         return self.outputs_of(0)
 
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, on the first stream; they stay on the device."""
+        lane = self._lanes[0]
+        lane.buffers.feed(feeds)
+        lane.stream.enqueue()
+        lane.stream.wait()
+        return lane.buffers.fetch()
+
     def outputs_of(self, number: int) -> dict[str, np.ndarray]:
         """Outputs of the last inference on stream ``number``."""
         return self._lanes[number].buffers.fetch()
