@@ -55,7 +55,7 @@ class Record:
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
             With several clients ``peak`` and points are totals, and also have {clients: [{achieved_ips, requests,
-            p50_ms, p99_ms}], fairness: {jain, p99_ratio}} (``sweep.fairness``).
+            p50_ms, p99_ms, p99_interval}], fairness: {jain, p99_ratio}} (``sweep.fairness``).
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
         model: {parameters, gmacs of a sample or None, opset, opset_of_file where it was upgraded, made_from}.
