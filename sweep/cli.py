@@ -10,7 +10,6 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
 from sweep import __version__, interrupts, judge, launcher, plan, resume, variants
@@ -24,9 +23,12 @@ from sweep.record import write_atomic
 from sweep.report import html, table
 from sweep.report.answer import answer
 from sweep.run import Run, passes
+from sweep.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from sweep.launcher import Asked
     from sweep.plan import Plan
@@ -53,7 +55,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _task(asked: Asked) -> int:
     """Plan what was asked and run it, unless the plan is all that was asked; the exit code."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     made = plan.make(variants.from_config(config) for config in asked.configs)

@@ -95,6 +95,7 @@ def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callab
             session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch
             session.streams[0].wait()
         found = _accuracy(variant, backend, (source, typed), session, cache) if job.accuracy else None
+        prepare.model_file(variant, cache)  # raises where a user's file has changed since it was read
     finally:
         session.close()
     realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted)]}

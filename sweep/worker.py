@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import plain
+from sweep import plain, private
 from sweep.axes import Variant
 from sweep.errors import SweepError
 from sweep.load.search import Ask
@@ -31,6 +31,7 @@ _ANYWHERE = ("sweep", "plan")  # stages of errors that any stage may raise
 def main() -> None:
     """Serve jobs until stdin ends."""
     _die_with_parent()
+    private.restrict()
     with os.fdopen(os.dup(1), "w", buffering=1) as events:
         os.dup2(2, 1)
         for line in sys.stdin:
