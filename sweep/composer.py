@@ -56,6 +56,13 @@ def composing(conf: Path, own: Path | None) -> Iterator[ConfigLoader]:
     for folder in (conf, own):
         if folder is not None:
             yaml_files.check(folder)
+    _plain_run(conf)  # Hydra knows one set of folders at a time
+    with _loading(conf, own) as loader:
+        yield loader
+
+
+@contextmanager
+def _loading(conf: Path, own: Path | None) -> Iterator[ConfigLoader]:
     plugins = Plugins.instance()
     if _OwnFolder not in plugins.discover(SearchPathPlugin):
         plugins.register(_OwnFolder)
@@ -122,7 +129,7 @@ def _composed(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
 @functools.cache
 def _plain_run(conf: Path) -> dict[str, Any]:
     """How Hydra runs where nothing else is said."""
-    with composing(conf, None) as loader:
+    with _loading(conf, None) as loader:
         return _run(_composed(loader, ()))
 
 

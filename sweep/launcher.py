@@ -80,8 +80,9 @@ class _Sweep:
 
     def asked(self) -> Asked:
         """What was asked, by an experiment's ``hydra.sweeper.params`` and then by the words."""
-        given = OmegaConf.to_container(self._config.hydra.sweeper.params or OmegaConf.create(), resolve=False)
-        words = [f"{key}={value}" for key, value in dict(given).items()] + list(self._config.hydra.overrides.task)
+        hydras: Any = OmegaConf.to_container(self._config.hydra, resolve=False)
+        task = hydras["overrides"]["task"]
+        words = [f"{key}={value}" for key, value in (hydras["sweeper"]["params"] or {}).items()] + task
         parser = OverridesParser.create(config_loader=self._loader)
         overrides = parser.parse_overrides(words)
         latest = {_target(override): override for override in overrides}
@@ -95,7 +96,7 @@ class _Sweep:
         )
         if not configs:
             raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
-        experiments = [word for word in self._config.hydra.overrides.task if word.startswith("+experiment=")]
+        experiments = [word for word in task if word.startswith("+experiment=")]
         typed = {target: override.input_line or "" for target, override in latest.items()}
         measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]
         return Asked(configs=configs, words=tuple(dict.fromkeys([*experiments, *measured])))
@@ -253,8 +254,8 @@ def _parted(argv: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
     parser.add_argument("--config-dir", "-cd", type=Path)
     for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",)):
         parser.add_argument(*names, action="store_const", const=names[0], default=None)
-    for names in (("--cfg", "-c"), ("--package", "-p")):
-        parser.add_argument(*names)
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
     try:
         found, words = parser.parse_known_args(list(argv))
     except argparse.ArgumentError as error:

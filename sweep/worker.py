@@ -66,9 +66,16 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         own = error.stage if isinstance(error, SweepError) and error.stage not in _ANYWHERE else stage
-        send("error", stage=own, kind=type(error).__name__, message=" ".join(str(error).split()))
+        send("error", stage=own, kind=type(error).__name__, message=_said(error))
     else:
         send("result", **result)
+
+
+def _said(error: Exception) -> str:
+    """The error in one line; Python's own MemoryError says nothing."""
+    if isinstance(error, MemoryError):
+        return f"memory of the host ran out, or the limit of this process is reached {error}".rstrip()
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _die_with_parent() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MANIFEST = listing.MANIFEST
 _CHUNK = 1 << 20
+_FULL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +139,11 @@ def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         for path in (scratch, *scratch.rglob("*")):
             path.chmod(path.stat().st_mode & ~private.OTHERS)
         scratch.rename(folder)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
         shutil.rmtree(scratch, ignore_errors=True)
+        if full:  # which a library may put in words of its own, or for a fault of the graph
+            raise CacheError(f"No space left on device: {folder.parent} could not take {folder.name} ({error})") from error
         raise
     return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, note=note)
 

@@ -30,7 +30,7 @@ from sweep.report import html
 from sweep.terminal import Terminal
 from sweep.tracking.publish import _below
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.heavy]
 
 OTHER = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")

@@ -14,7 +14,7 @@ import sweep
 from sweep import launcher
 from sweep.errors import ConfigError
 
-pytestmark = pytest.mark.fault
+pytestmark = [pytest.mark.fault, pytest.mark.heavy]
 
 HEADER = "# @package _global_\n"
 
@@ -43,6 +43,7 @@ def refusal(ask, text: str, *words: str, group: str = "experiment") -> str:
         ask(text, *words, group=group)
     assert time.monotonic() - began < 10
     assert "\n" not in str(caught.value)
+    assert "GlobalHydra" not in str(caught.value)
     return str(caught.value)
 
 
@@ -85,7 +86,6 @@ def test_a_target_in_hydras_keys_never_runs(ask, tmp_path, where: str) -> None:
         "hydra:\n  job:\n    env_copy: [HOME]\n",
         "hydra:\n  verbose: true\n",
         "hydra:\n  searchpath: ['file://{out}']\n",
-        "defaults:\n  - override /hydra/job_logging: default\n",
         "defaults:\n  - override /hydra/launcher: basic\nhydra:\n  launcher:\n    _target_: os.system\n",
         "hydra:\n  job_logging:\n    version: 1\n    handlers:\n      f:\n        class: logging.FileHandler\n"
         "        filename: {out}\n    root:\n      handlers: [f]\n",
@@ -99,6 +99,11 @@ def test_how_hydra_runs_is_not_a_yamls_to_set(ask, tmp_path, text: str) -> None:
         assert "hydra" in refusal(ask, HEADER + text.replace("{out}", str(out)), *flags)
     assert not out.exists()
     assert logging.getLogger().handlers == handlers
+    assert [path.name for path in tmp_path.iterdir()] == ["own"]
+
+
+def test_another_choice_of_hydras_logging_is_inert(ask, tmp_path) -> None:
+    assert ask(f"{HEADER}defaults:\n  - override /hydra/job_logging: default\nbatch: 2\n").configs[0].batch == 2
     assert [path.name for path in tmp_path.iterdir()] == ["own"]
 
 

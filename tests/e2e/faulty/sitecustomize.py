@@ -4,7 +4,7 @@
 memory that a limit of its own leaves), ``limit`` (no file may be longer than a few bytes) or a path (a file that fills
 the disk up to 16 KiB, or up to nothing for ``record``);
 where is build (the engine's files are written, the entry is not there yet), load (the session is), point (a point has
-been running for a while), samples (it is over) or record (samples are written).
+been running for a while), samples (it is over) or record (all is done but the record).
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def cause(what: str, where: str) -> None:
 
 
 def install(faults: dict[str, list[str]]) -> None:
-    from sweep import measure, samples
+    from sweep import measure
     from sweep.backends.onnxruntime import OnnxRuntime
 
     paths = {what for what, _ in faults.values() if what.startswith("/")}
     for path in paths:  # what an earlier worker filled the disk with
         Path(path).unlink(missing_ok=True)
-    build, load, drive, save = OnnxRuntime.build, OnnxRuntime.load, measure._drive, samples.save
+    build, load, drive, whole = OnnxRuntime.build, OnnxRuntime.load, measure._drive, measure.measure
 
     def asked(variant: object, where: str) -> None:
         what, place = faults.get(str(variant.engine.batch), (None, None))  # type: ignore[attr-defined]
@@ -86,19 +86,21 @@ def install(faults: dict[str, list[str]]) -> None:
         return session
 
     def faulty_drive(session, job, report):
-        asked(job.variant, "point")
-        points = drive(session, job, report)
+        def reported(*values: object) -> None:
+            report(*values)
+            asked(job.variant, "point")
+
+        points = drive(session, job, reported)
         asked(job.variant, "samples")
-        faulty_drive.variant = job.variant
         return points
 
-    def faulty_save(path, points):
-        save(path, points)
-        asked(faulty_drive.variant, "record")
+    def faulty_measure(job, *rest):
+        result = whole(job, *rest)
+        asked(job.variant, "record")
+        return result
 
     OnnxRuntime.build, OnnxRuntime.load = faulty_build, faulty_load
-    measure._drive = faulty_drive
-    measure.samples.save = faulty_save
+    measure._drive, measure.measure = faulty_drive, faulty_measure
 
 
 if "SWEEP_TEST_FAULTS" in os.environ and "sweep.worker" in sys.orig_argv:
