@@ -89,7 +89,7 @@ class _Sweep:
         for target, override in latest.items():
             _refuse_misplaced(target, override)
         composed, values = _split(list(latest.values()), self._is_group, parser)
-        if math.prod(len(choices) for choices in (*composed, *values)) > _MOST:
+        if math.prod([*map(len, composed), *map(len, values)]) > _MOST:
             raise ConfigError(f"{' '.join(words)}: more than {_MOST} combinations; sweep over fewer values")
         configs = tuple(
             config for groups in itertools.product(*composed) for config in _configs(self._compose(groups), values)

@@ -57,7 +57,7 @@ class Worker:
         with stderr.open("ab") as log:
             self._from = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sweep.worker"],
+                [sys.executable, "-P", "-m", "sweep.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

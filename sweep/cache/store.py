@@ -143,7 +143,7 @@ def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
         shutil.rmtree(scratch, ignore_errors=True)
         if full:  # which a library may put in words of its own, or for a fault of the graph
-            raise CacheError(f"No space left on device: {folder.parent} could not take {folder.name} ({error})") from error
+            raise CacheError(f"No space left on device: {folder.parent} cannot take {folder.name} ({error})") from error
         raise
     return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, note=note)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from sweep.record import Store
 
 FAULTY = Path(__file__).parent / "faulty"
-WORDS = ("-m", "batch=1,2,3,4", "load=closed", "load.min_s=0.4", "load.max_s=1", "load.min_requests=9", "tracking=none", "name=full")
+LOAD = ("load=closed", "load.min_s=0.4", "load.max_s=1", "load.min_requests=9")
+WORDS = ("-m", "batch=1,2,3,4", *LOAD, "tracking=none", "name=full")
 
 
 def start(results: Path, faults: str | None) -> dict[str, object]:

@@ -30,7 +30,8 @@ def stepping(tmp_path: Path) -> dict[str, str]:
     subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE)], check=True)
     environment = {"LD_PRELOAD": str(library)}
     code = "import time\nseen = set()\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end:\n"
-    code += "    seen.add(round((time.time() - time.monotonic()) / 3600)); time.sleep(0.01)\nprint(max(seen) - min(seen))"
+    code += "    seen.add(round((time.time() - time.monotonic()) / 3600)); time.sleep(0.01)\n"
+    code += "print(max(seen) - min(seen))"
     shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert int(shown.stdout) == 2
     return environment

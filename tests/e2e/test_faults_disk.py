@@ -95,7 +95,7 @@ def run_bound(cli: Cli, before: Callable[[], object] = bound_by_modes) -> subpro
         cli.command(*CLOSED, "tracking=none", "name=s"),
         env=cli.environment(),
         cwd=cli.results.parent,
-        preexec_fn=before,  # noqa: PLW1509 - this process has no other threads
+        preexec_fn=before,
         capture_output=True,
         text=True,
         check=False,

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from conftest import Cli
 
 if TYPE_CHECKING:
+    from conftest import Cli
+
     from sweep.record import Record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
 
 FAULTY = Path(__file__).parent / "faulty"
 STOPPED = {
-    **{"9": ["eat", "load"], "8": ["eat", "point"]},  # the largest first: what runs out of memory spares no larger one
-    **{"5": ["kill", "build"], "4": ["kill", "load"], "3": ["kill", "point"]},
+    "9": ["eat", "load"],  # the largest first: what runs out of memory spares no larger one
+    "8": ["eat", "point"],
+    "5": ["kill", "build"],
+    "4": ["kill", "load"],
+    "3": ["kill", "point"],
 }
 HUNG = {"4": ["hang", "build"], "3": ["hang", "load"], "2": ["hang", "point"]}
 ENDS = {"kill": ("crashed", "SIGKILL"), "eat": ("oom", "MemoryError"), "hang": ("timeout", "Timeout")}

@@ -31,9 +31,8 @@ def value(name: str, shape: list[object]) -> onnx.ValueInfoProto:
 def model(*nodes: onnx.NodeProto, **more: object) -> onnx.ModelProto:
     """Y = x @ w, and whatever else is given."""
     weight = numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"]), *nodes], "g", [value("x", ["batch", 4])], [value("y", ["batch", 3])]
-    )
+    ends = [value("x", ["batch", 4])], [value("y", ["batch", 3])]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"]), *nodes], "g", *ends)
     graph.initializer.append(weight)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     for name, item in more.items():
@@ -86,7 +85,9 @@ def unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert secret.stat().st_atime_ns == untouched
 
 
-@pytest.mark.parametrize("location", ["../secret", "{secret}", "a/../../secret", "..\\secret", "./../secret", "~/../x/.."])
+@pytest.mark.parametrize(
+    "location", ["../secret", "{secret}", "a/../../secret", "..\\secret", "./../secret", "~/../x/.."]
+)
 def test_weights_outside_the_folder(unread: Path, location: str) -> None:
     path = weights_at(unread, location.replace("{secret}", str(unread.parent / "secret")))
     assert "outside the model's folder" in refusal(path)
@@ -140,7 +141,8 @@ def hidden(place: str) -> onnx.ModelProto:
     if place == "sparse constant":
         return model(helper.make_node("Constant", [], ["c"], sparse_value=sparse))
     if place == "branch":
-        branch = helper.make_graph([helper.make_node("Identity", ["stolen"], ["o"])], "b", [], [value("o", [4])], [stolen])
+        node = helper.make_node("Identity", ["stolen"], ["o"])
+        branch = helper.make_graph([node], "b", [], [value("o", [4])], [stolen])
         return model(helper.make_node("If", ["f"], ["z"], then_branch=branch, else_branch=branch))
     if place == "function":
         node = helper.make_node("Constant", [], ["c"], value=stolen)

@@ -12,12 +12,11 @@ import subprocess
 import sys
 import zipfile
 from html.parser import HTMLParser
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from cache_entries import content, fill, put
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
@@ -29,6 +28,11 @@ from sweep.record import Record, Store
 from sweep.report import html
 from sweep.terminal import Terminal
 from sweep.tracking.publish import _below
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
 
 pytestmark = [pytest.mark.fault, pytest.mark.heavy]
 
@@ -96,7 +100,8 @@ def test_an_entry_under_another_ones_name_is_built_again(tmp_path) -> None:
 
 @pytest.mark.parametrize("mask", [0, 0o002, 0o077])
 def test_what_is_made_is_not_for_others_to_write_whatever_the_umask(tmp_path, mask: int) -> None:
-    code = "import os, pathlib, sys; from sweep import private; from sweep.cache import Cache; from sweep.record import write_atomic"
+    code = "import os, pathlib, sys\nfrom sweep import private\nfrom sweep.cache import Cache\n"
+    code += "from sweep.record import write_atomic"
     code += f"\nos.umask({mask}); private.restrict(); root = pathlib.Path(sys.argv[1])"
     code += "\nwrite_atomic(root / 'r' / 'x.json', b'x'); (root / 'f').write_text('x'); (root / 'd').mkdir()"
     code += "\nCache(root / 'c').get('engines', 'a', lambda at: (at / 'file').write_text('x') and {})"
@@ -188,6 +193,8 @@ def header(shape: str, descr: str = "'|u1'") -> bytes:
 
 
 class Bomb:
+    """Makes a folder when it is unpickled."""
+
     def __reduce__(self):
         return (os.mkdir, ("pickled",))
 
@@ -292,6 +299,8 @@ def test_errors_are_printable() -> None:
 
 
 class Tags(HTMLParser):
+    """Every tag of a page with its attributes."""
+
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, dict[str, str | None]]] = []
@@ -302,8 +311,13 @@ class Tags(HTMLParser):
 
 def test_a_name_is_text_in_the_report(tmp_path) -> None:
     point = {
-        **{"verdict": "ok", "achieved_ips": 1.0, "offered_ips": 1.0, "requests": 9},
-        **{"latency_ms": {"p50": 1.0, "p99": 1.0}, "interval": {}, "reason": EVIL},
+        "verdict": "ok",
+        "achieved_ips": 1.0,
+        "offered_ips": 1.0,
+        "requests": 9,
+        "latency_ms": {"p50": 1.0, "p99": 1.0},
+        "interval": {},
+        "reason": EVIL,
     }
     error = {"stage": EVIL, "kind": EVIL, "message": EVIL}
     records = [
@@ -313,6 +327,7 @@ def test_a_name_is_text_in_the_report(tmp_path) -> None:
     page = html.write(tmp_path / "r.html", EVIL, records, None).read_text()
     tags = Tags()
     tags.feed(page)
-    assert not [item for item in tags.found if item[0] in {"img", "b"} or any(name.startswith("on") for name in item[1])]
+    acting = [item for item in tags.found if item[0] in {"img", "b"} or any(name.startswith("on") for name in item[1])]
+    assert not acting
     assert page.count("<script") == page.count("</script>")
     assert "<" not in html.figure(records, "p99", None).data[0].name

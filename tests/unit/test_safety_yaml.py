@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import sweep
-from sweep import launcher
+from sweep import launcher, variants
+from sweep.config import Config
 from sweep.errors import ConfigError
 
 pytestmark = [pytest.mark.fault, pytest.mark.heavy]
@@ -87,8 +88,7 @@ def test_a_target_in_hydras_keys_never_runs(ask, tmp_path, where: str) -> None:
         "hydra:\n  verbose: true\n",
         "hydra:\n  searchpath: ['file://{out}']\n",
         "defaults:\n  - override /hydra/launcher: basic\nhydra:\n  launcher:\n    _target_: os.system\n",
-        "hydra:\n  job_logging:\n    version: 1\n    handlers:\n      f:\n        class: logging.FileHandler\n"
-        "        filename: {out}\n    root:\n      handlers: [f]\n",
+        "hydra:\n  job_logging: {version: 1, handlers: {f: {class: logging.FileHandler, filename: '{out}'}}}\n",
         "hydra:\n  job_logging:\n    version: 1\n    handlers:\n      f:\n        (): os.mkdir\n        path: {out}\n",
     ],
 )
@@ -143,7 +143,9 @@ def test_what_a_yaml_cannot_be_is_one_line(ask, text: str) -> None:
 def test_a_target_among_a_models_inputs_is_inert(ask, tmp_path) -> None:
     mark = tmp_path / "mark"
     (config,) = ask(f"{HEADER}model:\n  inputs:\n    x: {touching(mark)}\n").configs
-    assert config.model.inputs["x"]["_target_"] == "pathlib.Path.touch"  # ``variants`` then says that it knows no such key
+    assert config.model.inputs["x"]["_target_"] == "pathlib.Path.touch"
+    with pytest.raises(ConfigError, match="inputs"):  # ``variants`` knows no such key
+        variants.from_config(config)
     assert not mark.exists()
 
 
@@ -166,9 +168,9 @@ def test_a_few_aliases_are_taken(ask) -> None:
     [
         ["--experimental-rerun=x.pickle"],
         ["--experimental=x.pickle"],
-        ["--config-path=/tmp"],
+        ["--config-path=/x"],
         ["--config-name", "x"],
-        ["-cp", "/tmp"],
+        ["-cp", "/x"],
         ["-cn=x"],
         ["--run"],
         ["--info"],
@@ -199,9 +201,6 @@ def test_words_that_would_change_how_hydra_runs_are_refused(monkeypatch, tmp_pat
     "name", ["../up", "/abs", "a/b", "..", ".", ".hidden", "a\nb", "a\x1b[2J", "cache", "mlartifacts", "", "x" * 101]
 )
 def test_a_name_is_no_path(name: str) -> None:
-    from sweep import variants
-    from sweep.config import Config
-
     with pytest.raises(ConfigError, match="name="):
         variants.settings(Config(name=name), ())
 
@@ -224,4 +223,4 @@ def test_no_shell_no_pickle_and_nothing_instantiated_by_name(path: Path) -> None
                 assert keyword.arg not in {"shell", "allow_pickle"} or off, f"{path}:{node.lineno}"
         if isinstance(node, ast.ImportFrom | ast.Import):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            assert not names & {"pickle", "dill", "cloudpickle", "instantiate", "commands", "pty"}, f"{path}:{node.lineno}"
+            assert not names & {"pickle", "dill", "cloudpickle", "instantiate", "pty"}, f"{path}:{node.lineno}"
