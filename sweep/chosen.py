@@ -1,7 +1,8 @@
 """``only=`` and ``skip=``: some of what was asked, by words of the label or by axis:value.
 
-A condition is a word of the label (``fp16``, ``b8``) or ``axis:value``; ``|`` separates alternatives. ``only`` keeps
-what every one of its conditions holds for, ``skip`` drops what any of its own does.
+A condition is a word of the label (``fp16``, ``b8``) or ``axis:value``; ``|`` separates alternatives, and ``&`` joins
+conditions into one that asks for all of them. ``only`` keeps what every one of its conditions holds for, ``skip``
+drops what any of its own does.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def of(made: Plan, only: Sequence[str], skip: Sequence[str]) -> Plan:
         return made
     known = {work.key: _values(work) for work in made.works}
     for key, conditions in (("only", only), ("skip", skip)):
-        for condition in conditions:
+        for condition in (part for whole in conditions for part in _single(whole, known)):
             if not any(_holds(condition, work, known[work.key]) for work in made.works):
                 raise ConfigError(f"{key}={condition}: {_why_none(condition, list(known.values()))}")
     works = tuple(
@@ -44,7 +45,25 @@ def of(made: Plan, only: Sequence[str], skip: Sequence[str]) -> Plan:
     return dataclasses.replace(made, works=works)
 
 
+def _single(condition: str, known: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """What of a condition has to hold for some variant: all of it, but of a joined one only axes that no variant has.
+
+    An experiment may leave out combinations that its user does not ask for.
+    """
+    parts = condition.split("&")
+    return parts if len(parts) == 1 else [part for part in parts if not _names_an_axis(part, known)]
+
+
+def _names_an_axis(part: str, known: Mapping[str, Mapping[str, str]]) -> bool:
+    axis, colon, _ = part.partition(":")
+    return bool(colon) and any(axis in values for values in known.values())
+
+
 def _holds(condition: str, work: Work, values: Mapping[str, str]) -> bool:
+    return all(_part_holds(part, work, values) for part in condition.split("&"))
+
+
+def _part_holds(condition: str, work: Work, values: Mapping[str, str]) -> bool:
     axis, colon, wanted = condition.partition(":")
     if colon:
         return values.get(axis) in _alternatives(wanted)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep import stats
+from sweep import intervals, stats
 from sweep.summary import window
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def shared(passes: Sequence[PointSamples]) -> JsonDict:
     """What the record's ``peak`` and each of ``points`` say of the clients; empty where there is one.
 
     Returns:
-        {clients, fairness}. ``clients`` has {achieved_ips, requests, p50_ms, p99_ms} of each; the rates are those of
-        the window in which all of them ran, and add up to the total. ``fairness`` is {jain, p99_ratio}: Jain's index
-        of the rates, and the worst client's p99 over the best one's; None where a count does not carry it.
+        {clients, fairness}. ``clients`` has {achieved_ips, requests, p50_ms, p99_ms, p99_interval} of each; the rates
+        are those of the window in which all of them ran, and add up to the total. ``fairness`` is {jain, p99_ratio}:
+        Jain's index of the rates, and the worst client's p99 over the best one's; None where a count does not carry it.
     """
     count = max((int(samples.client.max(initial=0)) + 1 for samples in passes if samples.client is not None), default=1)
     if count == 1:
@@ -55,13 +55,20 @@ def unfair(part: JsonDict) -> str | None:
     if index is not None and index < LEAST_JAIN:
         rates = ", ".join(f"{item['achieved_ips']:,.0f}" for item in part["clients"])
         return f"they got {rates} samples/s (Jain's index {index:.2f})"
-    if ratio is not None and ratio > MOST_P99_RATIO:
+    if ratio is not None and ratio > MOST_P99_RATIO and _apart([item["p99_interval"] for item in part["clients"]]):
         return f"the worst client's p99 was {ratio:.1f} times the best one's"
     return None
 
 
+def _apart(found: Sequence[Sequence[float] | None]) -> bool:
+    """Whether any two of these 95% intervals are: near the knee the tails of equal queues differ by more than twice."""
+    known = [interval for interval in found if interval is not None]
+    return len(known) > 1 and max(low for low, _ in known) > min(high for _, high in known)
+
+
 def _client(passes: Sequence[PointSamples], number: int) -> JsonDict:
-    latency = np.concatenate([samples.latency_ms[_of(samples, number)[samples.measured]] for samples in passes])
+    each = [samples.latency_ms[_of(samples, number)[samples.measured]] for samples in passes]
+    latency = np.concatenate(each)
     rates = [rate for rate in (_rate_ips(samples, number) for samples in passes) if rate is not None]
     said = stats.latency_summary(latency)
     return {
@@ -69,6 +76,7 @@ def _client(passes: Sequence[PointSamples], number: int) -> JsonDict:
         "requests": len(latency),
         "p50_ms": said["p50"],
         "p99_ms": said["p99"],
+        "p99_interval": intervals.percentile_intervals(each)["p99"] if len(latency) else None,
     }
 
 

@@ -16,7 +16,7 @@ import pytest
 import require
 from test_tensorrt_gpu import BACKENDS, CLOSED, entry_of, feeds_of, variant
 
-from sweep import mps, plain
+from sweep import mps, nvml, plain
 from sweep.axes import EngineAxes, LoadAxes
 from sweep.backends import registry
 from sweep.backends.tensorrt import cuda, green, sms
@@ -131,6 +131,22 @@ def test_no_daemon_is_met_by_a_control_beside_one(backend, daemon, total, folder
     assert found["mismatch"] is None
     assert found["realised"]["under_mps"] is False
     assert found["realised"]["sm_reached"] == total
+
+
+def test_a_daemon_for_one_gpu_serves_clients_that_name_it(backend, daemon, total, folder, tmp_path) -> None:
+    """As the executor pins them: by UUID, the daemon and its clients alike."""
+    library = nvml.library()
+    uuid = library.nvmlDeviceGetUUID(nvml.visible(library))
+    nvml.close(library)
+    own = mps.Mps(None, uuid)
+    try:
+        environment = {**own.environment(50), "CUDA_VISIBLE_DEVICES": uuid}
+        assert environment[control.PIPES] != daemon.environment(50)[control.PIPES]
+        found = in_worker(backend, shared(backend, 50), environment, tmp_path, folder)
+    finally:
+        own.close()
+    assert found["mismatch"] is None
+    assert found["realised"]["sm_reached"] == total // 4 * 2
 
 
 def session_of(backend, cache, **held):

@@ -1,15 +1,18 @@
 """N clients measure one curve: on virtual clocks, each in a thread, meeting as workers do."""
 
 import dataclasses
+import io
 import math
 import threading
 
 import numpy as np
 import pytest
 from queues import LOAD, highest, md1_within, session
+from rich.console import Console
 
-from sweep import capacity, fairness, judge, samples
-from sweep.errors import LoadError
+from sweep import capacity, chosen, fairness, judge, plan, samples
+from sweep.axes import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.errors import ConfigError, LoadError
 from sweep.load import curve, search
 from sweep.load.arrivals import drawn
 from sweep.load.meeting import Member, in_turn, merged
@@ -17,6 +20,7 @@ from sweep.load.points import Place, closed_point, open_point
 from sweep.party import LeftError, Rendezvous, combined
 from sweep.predict import Service, latencies_ms
 from sweep.record import Record
+from sweep.report import answer, html, table
 
 pytestmark = pytest.mark.heavy
 
@@ -213,15 +217,42 @@ def test_samples_of_clients_come_back_from_disk_and_give_the_same_summary(tmp_pa
     assert made.peak["fairness"]["jain"] > 0.99
 
 
+def test_the_report_has_a_curve_of_each_client_and_the_table_says_who_was_starved() -> None:
+    points = together(2, lambda made: curve.measure(made, LOAD, batch=1))[0]
+    empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={"label": "mlp c2"})
+    made = judge.summarised(empty, points, None)
+    drawn = html.figure([made], "p99", None).data
+    assert [trace.name for trace in drawn] == ["mlp c2", "mlp c2, client 1", "mlp c2, client 2"]
+    assert [len(trace.x) for trace in drawn] == [len(drawn[0].x)] * 3
+    assert drawn[0].x[0] == pytest.approx(drawn[1].x[0] + drawn[2].x[0])
+
+    def said(record):
+        out = io.StringIO()
+        table.print_outcome(Console(file=out, width=200), [record], answer.answer([record], None), None)
+        return out.getvalue()
+
+    assert "served alike" not in said(made)
+    made.points[0]["fairness"]["p99_ratio"] = 3.0
+    made.points[0]["clients"][0]["p99_interval"], made.points[0]["clients"][1]["p99_interval"] = [3.0, 3.1], [1.0, 1.1]
+    offered = f"{made.points[0]['offered_ips']:,.0f}"
+    starved = f"its clients were not served alike at {offered} samples/s: the worst client's p99 was 3.0 times"
+    assert starved in said(made)
+
+
 def test_jains_index_and_what_is_unfair() -> None:
     assert fairness.jain([5.0, 5.0, 5.0]) == pytest.approx(1.0)
     assert fairness.jain([5.0, 0.0]) == pytest.approx(0.5)
     assert fairness.jain([None, None]) is None
-    each = [{"achieved_ips": rate} for rate in (300.0, 100.0)]
+    spans = ([1.0, 1.2], [2.4, 2.6])
+    each = [{"achieved_ips": rate, "p99_interval": span} for rate, span in zip((300.0, 100.0), spans, strict=True)]
     starved = {"clients": each, "fairness": {"jain": fairness.jain([300.0, 100.0]), "p99_ratio": 1.0}}
     assert fairness.unfair(starved) == "they got 300, 100 samples/s (Jain's index 0.80)"
     tail = {"clients": each, "fairness": {"jain": 1.0, "p99_ratio": 2.5}}
     assert fairness.unfair(tail) == "the worst client's p99 was 2.5 times the best one's"
+    each[0]["p99_interval"] = [1.0, 2.5]
+    assert fairness.unfair(tail) is None
+    each[0]["p99_interval"] = None
+    assert fairness.unfair(tail) is None
     assert fairness.unfair({"fairness": {"jain": 1.0, "p99_ratio": None}}) is None
     assert fairness.unfair({}) is None
 
@@ -237,6 +268,23 @@ def test_clients_load_in_turn() -> None:
 
     assert together(3, lambda made: in_turn(made.meeting, lambda: make(made.meeting.client))) == [0, 1, 2]
     assert most == [1, 1, 1]
+
+
+def test_a_joined_condition_leaves_out_combinations_and_those_that_nobody_asked_for_are_no_error() -> None:
+    made = plan.make(
+        Variant(
+            backend="simulated",
+            onnx=OnnxAxes(model=ModelRef(name="mlp", revision=1), precision=Precision(name="fp32", dtype="fp32")),
+            session=SessionAxes(streams=streams, clients=clients),
+        )
+        for streams in (1, 8)
+        for clients in (1, 2, 4)
+    )
+    left = chosen.of(made, (), ("clients:2|4&streams:8", "clients:1&mps:50"))
+    labels = [work.variant.label for work in left.works]
+    assert labels == ["mlp fp32 b1 s1", "mlp fp32 b1 s1 c2", "mlp fp32 b1 s1 c4", "mlp fp32 b1 s8"]
+    with pytest.raises(ConfigError, match="no such axis; did you mean clients"):
+        chosen.of(made, (), ("client:2&streams:8",))
 
 
 def test_who_waits_for_one_that_left_is_told() -> None:
