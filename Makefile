@@ -71,8 +71,9 @@ test-loadgen: install ## beside MLPerf LoadGen on one session, 3 to 9 minutes; w
 test-gpu: install ## the tests that need an NVIDIA GPU and TensorRT or TensorRT-RTX; -s shows the figures
 	SWEEP_REQUIRE=gpu $(BIN)/python -m pytest -m "" tests/gpu tests/contract $(ARGS)
 
-bench: install ## what the load generator itself costs: requests/s it sustains, how late it issues
+bench: install ## what the load generator and the executor themselves cost; wants a calm machine
 	$(BIN)/python tests/bench/generator.py $(ARGS)
+	PYTHONPATH=. $(BIN)/python tests/bench/executor.py
 
 bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make bench-gpu ARGS="--json FILE"
 	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)

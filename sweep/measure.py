@@ -106,7 +106,7 @@ def _measured(
         driven = session if meeting.clients == 1 else Member(session, meeting)
         measured = _drive(driven, job, lambda name, done, of: report("measure", name, done / of))
         if meeting.client == 0:
-            samples.save(job.samples, measured)
+            samples.save(job.samples, measured, durable=False)  # a part: the variant's file is made of it
         report("accuracy", done=1.0)
         if session.partial_batches and variant.load.batch_wait_ms is not None:
             session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch

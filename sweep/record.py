@@ -224,20 +224,27 @@ def _misshapen(made: Record, stem: str) -> str | None:
     return f"its {wrong[0]} is no table" if wrong else None
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that a reader or a power cut sees all of it or nothing."""
+def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write ``content`` to ``path`` so that a reader sees all of it or nothing, and a power cut too if ``durable``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """A folder's entries, to stay."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

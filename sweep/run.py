@@ -11,7 +11,8 @@ from sweep import drift, interrupts, plan, sentinel
 from sweep.backends import registry
 from sweep.errors import BusyError
 from sweep.lanes import device, recording
-from sweep.lanes.lane import Group, Lane, Sweep
+from sweep.lanes.lane import Lane
+from sweep.lanes.shared import Group, Sweep
 from sweep.pruning import Pruning
 
 if TYPE_CHECKING:

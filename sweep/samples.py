@@ -155,11 +155,11 @@ def _moved(part: PointSamples, by_ns: int) -> PointSamples:
     return dataclasses.replace(part, **moved)
 
 
-def save(path: Path, points: list[PointSamples]) -> None:
-    """Write the points to one compressed npz, atomically."""
+def save(path: Path, points: list[PointSamples], *, durable: bool = True) -> None:
+    """Write the points to one compressed npz, atomically; where ``durable``, to outlast a power cut."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_packed(points))
-    write_atomic(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue(), durable=durable)
 
 
 def hand_over(path: Path, points: list[PointSamples]) -> None:

@@ -216,7 +216,7 @@ def attach(path: Path, series: Series, again: str | None = None) -> str | None:
         again: why the pass was measured a second time; None if it was not.
     """
     points = [_with_state(point, series, again) for point in samples.load(path)]
-    samples.save(path, points)
+    samples.save(path, points, durable=False)
     return next(filter(None, (gpu_state.spoilt(point.telemetry) for point in points)), None)
 
 

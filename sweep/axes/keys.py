@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from sweep.axes.base import JsonDict
     from sweep.axes.variant import Variant
 
@@ -18,14 +20,14 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 def projection(axes: Any) -> JsonDict:
     """The part of ``axes`` that identifies it: nested plain values, None and NOT_IN_KEY fields left out."""
-    values = [(name, getattr(axes, name)) for name in _keyed(type(axes))]
+    values = [(name, getattr(axes, name)) for name in _keyed(cast("Hashable", type(axes)))]
     return {name: _plain(value) for name, value in values if value is not None}
 
 
 @functools.cache
-def _keyed(kind: Any) -> tuple[str, ...]:
+def _keyed(kind: Hashable) -> tuple[str, ...]:
     """Names of the fields that identify; looked up once a class, for a plan has a hundred thousand variants."""
-    return tuple(item.name for item in dataclasses.fields(kind) if item.metadata.get("key", True))
+    return tuple(item.name for item in dataclasses.fields(cast("Any", kind)) if item.metadata.get("key", True))
 
 
 def _plain(value: Any) -> Any:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sweep import facts, interrupts, judge, plan, samples
 from sweep.backends import registry
@@ -23,66 +22,14 @@ from sweep.sentinel import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.folder import Settings
     from sweep.lanes.device import Device
+    from sweep.lanes.shared import Group, Groups, Sweep
     from sweep.plan import Work
     from sweep.pool import Outcome
     from sweep.progress import Screen
-    from sweep.pruning import Pruning
     from sweep.record import Record
 
 _TURN_S = 60.0  # after which a device is given to whoever waits for it, even within a group
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Work that shares an engine, and so stays in one lane.
-
-    Attributes:
-        works: to be measured, in the plan's order.
-        searches: measured before; their capacity is to be searched.
-    """
-
-    works: tuple[Work, ...] = ()
-    searches: tuple[Work, ...] = ()
-
-    @property
-    def first(self) -> Work:
-        """Any of it: they share a backend."""
-        return (*self.searches, *self.works)[0]
-
-
-class Groups(Protocol):
-    """What is left for any lane to take."""
-
-    def peek(self) -> Group | None:
-        """The next one; None when there is none, or the sweep is to end."""
-        ...
-
-    def take(self) -> Group | None:
-        """The next one, for good."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sweep:
-    """What all lanes share.
-
-    Attributes:
-        settings: where and how.
-        searched: keys of the variants whose capacity is searched once they are measured.
-        sentinel: what every lane runs now and then to see drift; None for nothing.
-        pruning: what ran out of memory so far.
-        finished: called with each record once it is on disk and no verdict of it is open.
-        halted: whether another lane failed.
-    """
-
-    settings: Settings
-    searched: frozenset[str]
-    sentinel: Work | None
-    pruning: Pruning
-    finished: Callable[[Record], None]
-    halted: Callable[[], bool] = lambda: False
 
 
 class Lane:

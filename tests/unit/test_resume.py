@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sweep import chosen, config, plan, pruning, resume, variants
+from sweep import axes, chosen, config, plan, pruning, resume, variants
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.errors import ConfigError
 from sweep.folder import RETRIED, Settings
@@ -69,7 +69,7 @@ def written(settings, work, status="ok", kind=None, facts=None):
             sweep="s",
             status=status,
             started_at="t",
-            variant={},
+            variant=axes.flat(work.variant),
             facts=facts or {},
             error=error,
             wall_s=1.0,
