@@ -151,7 +151,7 @@ def _shown(ratio: float) -> str:
     if math.isnan(ratio):
         return "-"
     level = _db(ratio)
-    return "exact" if level is None else "not finite" if math.isinf(level) else f"{level:.1f}"
+    return "exact" if level is None else "not finite" if math.isinf(level) else f"{round(level, 1) + 0.0:.1f}"
 
 
 def shares(traced: Sequence[Traced]) -> list[float]:

@@ -10,7 +10,6 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
 from sweep import __version__, chosen, interrupts, judge, launcher, plan, resume, variants
@@ -24,9 +23,12 @@ from sweep.record import write_atomic
 from sweep.report import html, table
 from sweep.report.answer import answer
 from sweep.run import Run
+from sweep.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from sweep.lanes.device import Device
     from sweep.launcher import Asked
@@ -54,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _task(asked: Asked) -> int:
     """Plan what was asked and run it, unless the plan is all that was asked; the exit code."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     first = asked.configs[0]

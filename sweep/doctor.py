@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from sweep import facts, mps
+from sweep.terminal import Terminal
 from sweep.tracking import reachable, resolve_uri
 from sweep.tracking.uri import without_password
 
@@ -100,7 +100,7 @@ def _tracking(results: Path) -> Finding:
 def main() -> None:
     """Print the findings; exit code 1 if this machine cannot run the embedded default."""
     found = findings(Path("results"))
-    console = Console()
+    console = Terminal()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "what", "found"):
         table.add_column(name, overflow="fold")

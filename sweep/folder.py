@@ -101,6 +101,7 @@ def folder_lock(settings: Settings) -> Iterator[None]:
             raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=") from error
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        settings.store.clear_scraps()
         yield
     finally:
         os.close(handle)

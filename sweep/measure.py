@@ -113,6 +113,7 @@ def _measured(
             session.streams[0].wait()
         looks = backend.runs_models and job.accuracy
         found = _accuracy(variant, backend, (source, typed), session, cache) if looks else None
+        prepare.model_file(variant, cache)  # raises where a user's file has changed since it was read
     finally:
         session.close()
     realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted, model)]}

@@ -184,8 +184,8 @@ def _name(number: int, clients: int) -> str:
 def combined(results: Sequence[JsonDict]) -> JsonDict:
     """The first client's result, with what is said of all of them.
 
-    ``realised.clients`` has {contexts, sm_count, device_memory_bytes} of each, on a GPU {sm_reached, under_mps} too; the
-    accuracy is the worst; a mismatch of any is that of the variant.
+    ``realised.clients`` has {contexts, sm_count, device_memory_bytes} of each, on a GPU {sm_reached, under_mps} too.
+    The accuracy is the worst; a mismatch of any is that of the variant.
     """
     first, count = results[0], len(results)
     mismatches = [

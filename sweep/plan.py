@@ -81,12 +81,12 @@ def make(variants: Iterable[Variant]) -> Plan:
     found: dict[str, Work] = {}
     duplicates = []
     for variant in variants:
-        key = axes.variant_key(variant)
+        key, engine_key = axes.both_keys(variant)
         if key in found:
             duplicates.append(variant.label)
             continue
         reason = why_unsupported(registry.get(variant.backend), variant)
-        found[key] = Work(variant=variant, key=key, engine_key=axes.engine_key(variant), unsupported=reason)
+        found[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
     order = list(dict.fromkeys(work.engine_key for work in found.values()))
     rank = {engine: number for number, engine in enumerate(order)}
     works = sorted(found.values(), key=lambda work: rank[work.engine_key])  # stable: asked order within a group

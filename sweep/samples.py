@@ -6,6 +6,7 @@ from disk for as long as the file lasts.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -21,7 +22,7 @@ from sweep.errors import RecordError
 from sweep.record import write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 Ints = NDArray[np.int64]
@@ -32,7 +33,11 @@ NEVER = -1  # done_ns of a request that was never completed
 _ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
 _GATHERED = ("ran_with", "ready_ns")  # None without server batching
 ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
-_DAMAGES = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
+_DAMAGES = (
+    *(OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(MemoryError, RecursionError, NotImplementedError, AttributeError),
+)
+_MOST_BYTES = 4 << 30  # 60 million requests
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
 _OPTIONAL = (*_GATHERED, *PARTS, "client")
@@ -183,7 +188,7 @@ def load(path: Path) -> list[PointSamples]:
         RecordError: the file is not there or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with _opened(path) as file:
             heads = json.loads(file["points"].tobytes())
             return [
                 PointSamples(**head, **{name: file[f"{number}/{name}"] for name in _ARRAYS}, **_optional(file, number))
@@ -193,6 +198,17 @@ def load(path: Path) -> list[PointSamples]:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The npz, once it is seen that it unpacks to what samples may take; nothing in it is ever unpickled."""
+    with zipfile.ZipFile(path) as packed:
+        size = sum(item.file_size for item in packed.infolist())
+    if size > _MOST_BYTES:
+        raise ValueError(f"it unpacks to {size} bytes, of at most {_MOST_BYTES}")
+    with np.load(path, allow_pickle=False) as file:
+        yield file
+
+
 def asked(path: Path, slo: str) -> bool:
     """Whether any point of the npz was measured for ``slo``; only the heads are read.
 
@@ -200,7 +216,7 @@ def asked(path: Path, slo: str) -> bool:
         RecordError: the file is not there or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with _opened(path) as file:
             return any(head.get("asked") == slo for head in json.loads(file["points"].tobytes()))
     except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error

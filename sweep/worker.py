@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import plain
+from sweep import plain, private
 from sweep.accuracy import Gates
 from sweep.axes import Variant
 from sweep.errors import SweepError
@@ -40,6 +40,7 @@ _ANYWHERE = ("sweep", "plan")  # stages of errors that any stage may raise
 def main() -> None:
     """Serve jobs until stdin ends."""
     _die_with_parent()
+    private.restrict()
     with os.fdopen(os.dup(1), "w", buffering=1) as events:
         os.dup2(2, 1)
         for line in iter(sys.stdin.readline, ""):
@@ -77,7 +78,7 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         own = error.stage if isinstance(error, SweepError) and error.stage not in _ANYWHERE else stage
-        send("error", stage=own, kind=type(error).__name__, message=" ".join(str(error).split()))
+        send("error", stage=own, kind=type(error).__name__, message=_said(error))
     else:
         send("result", **result)
 
@@ -133,6 +134,13 @@ def _meeting(job: Job, client: int, send: Callable[..., None]) -> Iterator[Meeti
         meeting.all(None)
     finally:
         meeting.close()
+
+
+def _said(error: Exception) -> str:
+    """The error in one line; Python's own MemoryError says nothing."""
+    if isinstance(error, MemoryError):
+        return f"memory of the host ran out, or the limit of this process is reached {error}".rstrip()
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _die_with_parent() -> None:

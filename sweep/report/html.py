@@ -109,7 +109,7 @@ def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
     return go.Scatter(
         x=[point["achieved_ips"] for point in points],
         y=values,
-        name=record.variant["label"],
+        name=html.escape(record.variant["label"]),  # plotly takes some HTML in a name
         mode="lines+markers",
         line={"color": colour, "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)]},
         marker={"symbol": [_SYMBOLS[point["verdict"]] for point in points], "size": 8},

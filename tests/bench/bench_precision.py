@@ -1,9 +1,9 @@
 """Every recipe on every network: converted, built by TensorRT-RTX without a GPU, run on onnxruntime.
 
-``python tests/bench/bench_precision.py [--models a,b] [--recipes a,b] [--batch 2] [--cache DIR] [--json FILE]`` prints
-a line a pair as it is done, then Markdown tables. A pair that fails has its reason in its line, and the exit code is 1.
-Conversion counts the calibration of the shipped recipe, 64 samples for int8 and fp8. SQNR is against fp32 of the same
-inputs, with 16-bit rounding emulated; weights and inputs are random.
+``python tests/bench/bench_precision.py [--models a,b] [--recipes a,b] [--batch 2] [--calibration N] [--cache DIR]
+[--json FILE]`` prints a line a pair as it is done, then Markdown tables. A pair that fails has its reason in its line,
+and the exit code is 1. Conversion counts the calibration of the shipped recipe, 64 samples for int8 and fp8, or of N
+batches of 8. SQNR is against fp32 of the same inputs, with 16-bit rounding emulated; weights and inputs are random.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--models", default=",".join(models.zoo.names()))
     parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--calibration", type=int)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="sweep-bench-") as folder, Cache(asked.cache or Path(folder)) as cache:
         for model in asked.models.split(","):
             for name in asked.recipes.split(","):
-                rows.append(measured(model, name, asked.batch, cache))
+                rows.append(measured(model, recipe(name, asked.calibration), asked.batch, cache))
                 sys.stdout.write(f"{json.dumps(dataclasses.asdict(rows[-1]))}\n")
                 sys.stdout.flush()
     sys.stdout.write("".join(table(rows, *kind) for kind in _TABLES))
@@ -91,18 +92,19 @@ def main(arguments: Sequence[str]) -> int:
     return int(any(row.fault for row in rows))
 
 
-def recipe(name: str) -> Precision:
-    """As ``conf/precision`` ships it."""
+def recipe(name: str, batches: int | None = None) -> Precision:
+    """As ``conf/precision`` ships it, but for ``batches`` of calibration data."""
     values = OmegaConf.merge(OmegaConf.structured(PrecisionConfig), OmegaConf.load(CONF / f"{name}.yaml"))
-    return variants.recipe(OmegaConf.to_object(values))
+    made = variants.recipe(OmegaConf.to_object(values))
+    return dataclasses.replace(made, calibration_batches=batches) if batches and made.calibration_batches else made
 
 
-def measured(model: str, name: str, batch: int, cache: Cache) -> Row:
+def measured(model: str, precision: Precision, batch: int, cache: Cache) -> Row:
     """One pair."""
     ref = ModelRef(name=model, revision=models.zoo.entry(model).revision)
-    onnx_axes = OnnxAxes(model=ref, precision=recipe(name))
+    onnx_axes = OnnxAxes(model=ref, precision=precision)
     asked = Variant(backend="tensorrt_rtx", onnx=onnx_axes, engine=EngineAxes(batch=batch))
-    row = Row(model=model, recipe=name)
+    row = Row(model=model, recipe=precision.name)
     try:
         source = prepare.model_file(asked, cache)
         typed, told = prepare.converted_file(asked, source, cache)

@@ -187,7 +187,7 @@ def test_shares_and_gpus_of_the_caller_do_not_bound_the_daemon(made, monkeypatch
 
 
 def test_the_users_own_is_used_and_never_ended(place, tmp_path) -> None:
-    theirs = place / "theirs"
+    theirs = place / "pipe"  # what the fixture looks for when it ends what is left
     theirs.mkdir()
     subprocess.run(["nvidia-cuda-mps-control", "-d"], env={**os.environ, PIPES: str(theirs)}, check=True)
     made = mps.Mps(str(theirs))
