@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _GRACE_S = 5.0
+_OWN = ("contexts", "sm_count", "sm_reached", "under_mps")  # of ``realised``, that each client has to show for itself
 
 
 class LeftError(Exception):
@@ -183,19 +184,16 @@ def _name(number: int, clients: int) -> str:
 def combined(results: Sequence[JsonDict]) -> JsonDict:
     """The first client's result, with what is said of all of them.
 
-    ``realised.clients`` has {contexts, sm_count, device_memory_bytes} of each; the accuracy is the worst; a mismatch of
-    any is that of the variant.
+    ``realised.clients`` has {contexts, sm_count, device_memory_bytes} of each, on a GPU {sm_reached, under_mps} too.
+    The accuracy is the worst; a mismatch of any is that of the variant.
     """
     first, count = results[0], len(results)
     mismatches = [
         f"{_name(number, count)}: {result['mismatch']}" for number, result in enumerate(results) if result["mismatch"]
     ]
     each = [
-        {
-            "contexts": result["realised"]["contexts"],
-            "sm_count": result["realised"]["sm_count"],
-            "device_memory_bytes": result["engine"]["device_memory_bytes"],
-        }
+        {name: result["realised"][name] for name in _OWN if name in result["realised"]}
+        | {"device_memory_bytes": result["engine"]["device_memory_bytes"]}
         for result in results
     ]
     return {

@@ -169,6 +169,7 @@ def test_a_closed_loop_counts_the_window_of_all_with_the_pauses_of_one_in_it(cli
     assert shared["fairness"]["jain"] < 0.99
 
 
+@pytest.mark.fault
 def test_death_of_one_client_ends_the_variant_with_its_name_and_no_other_waits(doomed: Clients) -> None:
     start = time.monotonic()
     outcome = doomed.run(CONSTANT, lambda: os.kill(doomed.pids[1], signal.SIGKILL))
@@ -179,6 +180,7 @@ def test_death_of_one_client_ends_the_variant_with_its_name_and_no_other_waits(d
     assert time.monotonic() - start < 20
 
 
+@pytest.mark.fault
 def test_a_client_that_hangs_ends_the_variant_with_its_name(doomed: Clients) -> None:
     outcome = doomed.run(CONSTANT, lambda: os.kill(doomed.pids[0], signal.SIGSTOP), timeout_s=4)
     assert outcome.status == "timeout"
@@ -186,6 +188,7 @@ def test_a_client_that_hangs_ends_the_variant_with_its_name(doomed: Clients) -> 
     assert outcome.error["message"].startswith("client 1 of 2: nothing was heard from the worker for 4 s")
 
 
+@pytest.mark.fault
 def test_an_error_of_one_client_is_told_with_its_name(doomed: Clients, folder: Path) -> None:
     load = dataclasses.replace(CONSTANT, kind="trace", trace=str(folder / "gone.csv"))
     outcome = doomed.run(load)

@@ -73,4 +73,6 @@ def test_two_clients_under_mps_see_their_share(backend, tmp_path) -> None:
     check(shared, 2)
     counts = [item["sm_count"] for item in shared.realised["clients"]]
     assert len(set(counts)) == 1
+    assert [item["sm_reached"] for item in shared.realised["clients"]] == counts
+    assert all(item["under_mps"] for item in shared.realised["clients"])
     assert counts[0] == pytest.approx(alone.realised["sm_count"] * SHARE / 100, rel=0.1)
