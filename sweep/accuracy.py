@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from sweep.axes import JsonDict
+    from sweep.models import Labelled
+
+    Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
     Outputs = Mapping[str, np.ndarray]
 
@@ -109,6 +112,11 @@ def _identical(one: Outputs, other: Outputs) -> bool:
 
 def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Outputs of a graph on onnxruntime's CPU provider; Q/DQ pairs as they stand, since it fuses fp8 ones wrongly."""
+    return runner(onnx)(feeds)
+
+
+def runner(onnx: Path) -> Infer:
+    """As ``run``, for several inputs of one graph."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -118,7 +126,25 @@ def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
     )
     names = [item.name for item in session.get_outputs()]
-    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def score(held: Labelled, batch: int, infer: Infer) -> float:
+    """Top-1: the share of labelled samples whose largest output is that of their class.
+
+    Args:
+        held: the samples.
+        batch: samples in an inference.
+        infer: gives the outputs of a batch of them.
+
+    Returns:
+        0 to 1; a row that is not all finite is wrong.
+    """
+    right = 0
+    for feeds, labels in held.batches(batch):
+        rows = infer(feeds)[held.output][: len(labels)]
+        right += int(np.count_nonzero((rows.argmax(axis=1) == labels) & np.isfinite(rows).all(axis=1)))
+    return right / len(held.labels)
 
 
 def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> JsonDict:

@@ -35,6 +35,7 @@ class ModelRef:
         digest: sha256 of the user's file and its external data; None for the zoo.
         inputs: what the user fixed about the inputs.
         batch_dim: name of the symbolic dimension that is the batch; None means found by rule.
+        made_from: what the file was exported from, such as ``torch nets:small``. Not in the key: ``digest`` is.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ModelRef:
     digest: str | None = None
     inputs: tuple[InputFix, ...] = ()
     batch_dim: str | None = None
+    made_from: str | None = field(default=None, metadata=NOT_IN_KEY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,8 @@ class Variant:
             parts.append(f"c{self.session.clients}")
         if self.session.mps is not None:
             parts.append(f"mps{self.session.mps}")
+        if self.session.sm_count is not None:
+            parts.append(f"sm{self.session.sm_count}")
         if self.session.cuda_graph:
             parts.append("graph")
         parts.extend(_made(self.onnx))
@@ -64,6 +66,7 @@ def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
         "refit-": engine.refit,
         "weight-streaming-": engine.weight_streaming,
         "plugins": None if engine.plugins is None else len(engine.plugins),
+        "mps-build": engine.mps_build,
         "wait-": session.wait,
         "transfers-": session.transfers,
         "weight-budget": session.weight_streaming_budget_mib,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import models
@@ -16,12 +17,12 @@ from sweep.variants.load import load_axes
 from sweep.variants.model import check_batch, model_ref
 from sweep.variants.precision import recipe
 from sweep.variants.session import session_axes
-from sweep.variants.settings import settings, slo, slug
+from sweep.variants.settings import conditions, settings, slo, slug
 
 if TYPE_CHECKING:
     from sweep.config import Config
 
-__all__ = ["from_config", "settings", "slo", "slug"]
+__all__ = ["conditions", "from_config", "settings", "slo", "slug"]
 
 
 def from_config(config: Config) -> Variant:
@@ -35,7 +36,7 @@ def from_config(config: Config) -> Variant:
     checks.at_least(0, seed=config.seed)
     held = session_axes(config)
     backend, _ = registry.resolve(config.backend.name)
-    asked = model_ref(config.model)
+    asked = model_ref(config.model, Path(config.results).resolve() / "cache")
     check_batch(asked, config.batch)
     if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
         raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
