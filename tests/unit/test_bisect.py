@@ -127,7 +127,7 @@ def measured(tmp_path: Path) -> Path:
         backend="onnxruntime",
         onnx=OnnxAxes(model=ref, precision=INT8),
         engine=EngineAxes(batch=2),
-        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=1.0),
+        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=20.0),
     )
     results = tmp_path / "results"
     (results / "s").mkdir(parents=True)
@@ -163,12 +163,16 @@ def test_from_a_record(measured: Path, capsys: pytest.CaptureFixture[str], tmp_p
 def test_a_bad_command_is_one_line(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     plain = json.loads(measured.read_text())
     plain["variant"]["precision_recipe"] = {"name": "fp32", "dtype": "fp32"}
-    (tmp_path / "plain.json").write_text(json.dumps(plain))
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / measured.name).write_text(json.dumps(plain))
     (tmp_path / "junk.json").write_text("{")
     for words, line in (
         ([str(tmp_path / "gone.json")], "gone.json cannot be read: No such file"),
         ([str(tmp_path / "junk.json")], "junk.json is damaged"),
-        ([str(tmp_path / "plain.json")], "fp32 is the fp32 graph itself, no node differs; take a converted one"),
+        (
+            [str(tmp_path / "plain" / measured.name)],
+            "fp32 is the fp32 graph itself, no node differs; take a converted one",
+        ),
         ([str(measured), "row=3"], "row: give one record and of rows=, gate_db=, batch=, cache=, json= what you need"),
         ([str(measured), "rows=three"], "rows=three: invalid literal"),
         ([str(measured), "rows=0"], "rows=0 batch=4: must be 1 or more"),
