@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import facts
+from sweep import facts, mps
 from sweep.terminal import Terminal
 from sweep.tracking import reachable, resolve_uri
 from sweep.tracking.uri import without_password
@@ -46,7 +46,7 @@ def findings(results: Path) -> list[Finding]:
         _package("tensorrt-rtx", "make install-rtx"),
         _package("cuda-python", _install("'cuda-python>=12.6'")),
         _package("nvidia-ml-py", _install("nvidia-ml-py")),
-        _binary("nvidia-cuda-mps-control", "MPS control binary", "comes with the NVIDIA driver's compute utilities"),
+        _mps(),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
@@ -75,6 +75,11 @@ def _gpu() -> Finding:
     if machine["gpu"] is None:
         return Finding("GPU", None, "none seen by nvidia-smi: sweeps run on onnxruntime, on the CPU")
     return Finding("GPU", f"{machine['gpu']}, driver {machine['driver']}")
+
+
+def _mps() -> Finding:
+    reason = mps.available()
+    return Finding("MPS", "available" if reason is None else None, reason or "")
 
 
 def _device_nodes() -> Finding:

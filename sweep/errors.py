@@ -53,6 +53,12 @@ class UnsupportedError(SweepError):
     stage = "plan"
 
 
+class MpsError(SweepError):
+    """The MPS daemon cannot be started or reached."""
+
+    stage = "start"
+
+
 class BuildError(SweepError):
     """The backend refused to build an engine from the typed ONNX."""
 
@@ -69,6 +75,12 @@ class LoadError(SweepError):
     """The load generator could not do what its axes ask."""
 
     stage = "measure"
+
+
+class BusyError(SweepError):
+    """Somebody else measures on the device for longer than the user would wait. Exit code 2, nothing lost."""
+
+    stage = "wait"
 
 
 class RecordError(SweepError):

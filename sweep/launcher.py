@@ -25,7 +25,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep import composer, wording
+from sweep import callables, composer, wording
 from sweep.config import UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
 
@@ -96,6 +96,8 @@ class _Sweep:
         )
         if not configs:
             raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
+        callables.refuse_unnamed("graph", (config.graph for config in configs), task)
+        callables.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
         experiments = [word for word in task if word.startswith("+experiment=")]
         typed = {target: override.input_line or "" for target, override in latest.items()}
         measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]
@@ -222,6 +224,7 @@ def read(argv: Sequence[str]) -> Asked | None:
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
     words, flags, own = _parted(argv)
+    words = [_condition(word) for word in words]
     for word in words:
         if composer.is_hydras(word):
             raise _hydras(word)
@@ -268,6 +271,12 @@ def _parted(argv: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
     flags = [flag for flag in (found.help, found.hydra_help, found.resolve) if flag]
     flags += [f"--{name}={value}" for name in ("cfg", "package") if (value := getattr(found, name)) is not None]
     return words, flags, found.config_dir.resolve() if found.config_dir is not None else None
+
+
+def _condition(word: str) -> str:
+    """``only=batch=8`` as Hydra's grammar has it: ``only=batch:8``; any other word as it is."""
+    key, _, value = word.partition("=")
+    return f"{key}={value.replace('=', ':')}" if key in {"only", "skip"} else word
 
 
 def conf_folder() -> Path:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep import accuracy, axes, models, typed_onnx
+from sweep import accuracy, axes, calibration, callables, models, typed_onnx
 from sweep.backends.base import Emulates
 from sweep.cache import MANIFEST, Cache, Entry
+from sweep.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from sweep.axes import JsonDict, ModelRef, Variant
     from sweep.backends.base import Backend
 
 MODEL_FILE = "model.onnx"
 REFERENCE_FILE = "outputs.npz"
-_CALIBRATION_SAMPLES = 8  # in each calibration batch
+RANDOM = "seeded random"
+TRAINING = "training data"
+_SAME_DB = 90.0  # two fp32 graphs of the same function on one machine
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
 
 
@@ -38,8 +41,28 @@ def model_file(variant: Variant, cache: Cache) -> Path:
     return cache.get("models", key, build).path / MODEL_FILE
 
 
+def model_facts(variant: Variant, source: Path, cache: Cache) -> JsonDict:
+    """What the record says of the network: {parameters, gmacs, opset, opset_of_file, made_from}.
+
+    ``gmacs`` is None where a graph cannot be counted; the file's own opset stands where it was upgraded.
+    """
+    model = variant.onnx.model
+    signature = models.signature(model)
+
+    def build(_: Path) -> JsonDict:
+        counted = models.cost(source, {spec.name: spec.concrete(1) for spec in signature.inputs})
+        return {**counted.plain(), "opset": models.opset(source)}
+
+    shapes = [(spec.name, spec.concrete(1)) for spec in signature.inputs]
+    key = axes.digest("cost", models.COST_REVISION, _content(source), shapes, importlib.metadata.version("onnx"))
+    found = cache.get("costs", key, build, {"model": model.name}).info
+    return {**found, "opset_of_file": _too_old(model), "made_from": model.made_from}
+
+
 def _dense_file(variant: Variant, cache: Cache) -> Path:
     model = variant.onnx.model
+    if model.path is not None and (_too_old(model) or models.feeds_weights(Path(model.path))):
+        return _upgraded_file(model, cache)
     if model.path is not None:
         return models.resolve(model, cache.root)
 
@@ -48,6 +71,56 @@ def _dense_file(variant: Variant, cache: Cache) -> Path:
         return {"model": model.name, "revision": model.revision}
 
     return cache.get("models", model_key(model), build, {"model": model.name}).path / MODEL_FILE
+
+
+def _too_old(model: ModelRef) -> int | None:
+    """The opset of a user's file where it has to be upgraded."""
+    found = None if model.path is None else models.opset(Path(model.path))
+    return found if found is not None and found < models.LEAST_OPSET else None
+
+
+def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
+    """The file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
+
+    def build(folder: Path) -> JsonDict:
+        own, target = models.resolve(model, folder), folder / MODEL_FILE
+        models.upgrade(own, target)
+        feeds = models.draw(models.signature(model), 1, 0)
+        found = accuracy.errors(accuracy.run(own, feeds), accuracy.run(target, feeds))
+        if found["nonfinite"] or (found["sqnr_db"] is not None and found["sqnr_db"] < _SAME_DB):
+            raise ModelError(
+                f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "
+                f"{models.LEAST_OPSET}; export it again with that opset or a later one"
+            )
+        return {}
+
+    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, importlib.metadata.version("onnx"))
+    return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
+
+
+def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """The graph after the pass that was asked for, and what the record says of it; ``source`` for none."""
+    asked = variant.onnx.graph
+    if asked is None:
+        return source, {}
+
+    def build(folder: Path) -> JsonDict:
+        own = None if asked.name == typed_onnx.SIMPLIFY else callables.load("graph", asked.name, asked.digest)
+        return typed_onnx.transform(source, asked.name, own, folder / MODEL_FILE)
+
+    about = {"model": variant.onnx.model.name, "precision": f"fp32, {asked.name}"}
+    key = axes.digest("graph", asked, variant.onnx.model, variant.onnx.prune, *_pass_tools(variant))
+    entry = cache.get("models", key, build, about)
+    return entry.path / MODEL_FILE, {
+        "graph_pass": {"name": asked.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
+    }
+
+
+def _pass_tools(variant: Variant) -> list[str]:
+    """Versions of what a pass is made with, where it is one that comes with `sweep`."""
+    asked = variant.onnx.graph
+    simplifies = asked is not None and asked.name == typed_onnx.SIMPLIFY
+    return [importlib.metadata.version("onnxslim")] if simplifies else []
 
 
 def model_key(model: ModelRef) -> str:
@@ -61,26 +134,38 @@ def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
 
 
 def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
-    """As ``typed_file``, and what the record says of the conversion: {convert_s, onnx_bytes, onnx_notes, guarded}."""
+    """As ``typed_file``, and what the record says of the conversion, see ``Record.engine``."""
     precision = variant.onnx.precision
     if typed_onnx.passes_through(precision):
         typed_onnx.check_label(source, precision)
         return source, {}
 
     def build(folder: Path) -> JsonDict:
-        converted = typed_onnx.convert(source, precision, calibration(variant), folder / MODEL_FILE)
-        return {"dtypes": converted.dtypes, "notes": list(converted.notes), "guarded": list(converted.guarded)}
+        converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
+        told = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
+        return {"dtypes": converted.dtypes, **told}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
     entry = cache.get("onnx", onnx_cache_key(variant), build, about)
     told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    told["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
     return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
+
+
+def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
+    """What ranges were drawn from; None where none were drawn."""
+    if not samples:
+        return None
+    data, method = variant.onnx.calibration, variant.onnx.precision.calibration_method
+    random = RANDOM if models.held_out(variant.onnx.model) is None else TRAINING
+    source = random if data is None else data.source
+    return {"source": source, "digest": data and data.digest, "samples": samples, "method": method or "max"}
 
 
 def onnx_cache_key(variant: Variant) -> str:
     """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
-    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools)
+    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools, *_pass_tools(variant))
 
 
 def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
@@ -93,13 +178,12 @@ def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
     return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
 
 
-def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
-    """Seeded random batches, never those that are timed: their seeds are set apart."""
-    signature = models.signature(variant.onnx.model)
-    batched = any(spec.batch_axis is not None for spec in signature.inputs)
-    batch = _CALIBRATION_SAMPLES if batched else 1
-    count = variant.onnx.precision.calibration_batches or 0
-    return [models.draw(signature, batch, 1_000_000 + number) for number in range(count)]
+def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
+    """The user's own, else training data where the network has some, else seeded random ones; never what is timed."""
+    model, count = variant.onnx.model, variant.onnx.precision.calibration_batches or 0
+    if variant.onnx.calibration is not None:
+        return list(calibration.batches(variant.onnx.calibration, models.signature(model), count))
+    return models.calibration(model, calibration.SAMPLES, count)
 
 
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:

@@ -51,15 +51,24 @@ class Record:
         variant: every axis (``axes.flat``).
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
         engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes, memory, artifacts: paths in the sweep's
-            folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded}, the last the nodes that the
-            range guard kept in fp32.
-        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
+            folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded, calibration}: the nodes that
+            the range guard kept in fp32, and {source, digest, samples, method} of what ranges were drawn from; after
+            a pass {graph_pass: {name, key, nodes_before, nodes_after, pass_s}}.
+        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}, of the first client;
+            with several also {clients: [{contexts, sm_count, device_memory_bytes}]}, one each. On a GPU also
+            {sm_reached, sm_total, under_mps, build_sm_count} (docs/sharing.md).
         peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
+            With several clients ``peak`` and points are totals, and also have {clients: [{achieved_ips, requests,
+            p50_ms, p99_ms, p99_interval}], fairness: {jain, p99_ratio}} (``sweep.fairness``).
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
-        accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}.
+        model: {parameters, gmacs of a sample or None, opset, opset_of_file where it was upgraded, made_from}.
+        accuracy: {reference, note, sqnr_db, max_abs, max_rel, cosine, cosine_centred, top1_agreement, nonfinite} after
+            the load, and in ``again`` the same of the worst stream after a further burst, with {streams, stream,
+            inferences, identical, lost_db} (``accuracy.errors``, ``accuracy.again``). Of a network with labelled data
+            also {score, reference_score: top-1 of the engine and of fp32, scored_on}.
         telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
             {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
             foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
@@ -76,6 +85,7 @@ class Record:
     wall_s: float | None = None
     variant: JsonDict
     facts: JsonDict = field(default_factory=dict)
+    model: JsonDict | None = None
     engine: JsonDict | None = None
     realised: JsonDict | None = None
     peak: JsonDict | None = None

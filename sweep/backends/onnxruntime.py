@@ -105,6 +105,16 @@ class OnnxRuntimeStream:
         """Copies of the bound outputs."""
         return {name: value.numpy().copy() for name, value in self._outputs.items()}
 
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, which stay bound."""
+        import onnxruntime as ort
+
+        self._fed = (feeds, self._fed[1])
+        for name, value in feeds.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        self._run(self._binding)
+        return self.outputs()
+
 
 class OnnxRuntimeSession:
     """N onnxruntime sessions of one optimised graph."""
@@ -122,7 +132,15 @@ class OnnxRuntimeSession:
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""
-        return self.streams[0].outputs()
+        return self.outputs_of(0)
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``."""
+        return self.streams[number].outputs()
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, on the first stream."""
+        return self.streams[0].infer(feeds)
 
     def close(self) -> None:
         """Let go of the sessions and their buffers."""
@@ -133,7 +151,7 @@ class OnnxRuntime:
     """The ``onnxruntime`` backend."""
 
     name = "onnxruntime"
-    honours = frozenset({"batch", "streams", "intra_op_threads"})
+    honours = frozenset({"batch", "streams", "clients", "intra_op_threads"})
     runs_models = True
     on_gpu = False
 
@@ -200,7 +218,7 @@ class OnnxRuntime:
         import onnxruntime as ort
 
         threads = variant.session.intra_op_threads or 1
-        spinning = threads * variant.session.streams <= (os.cpu_count() or 1)
+        spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
         options = _options(ort, intra_op_threads=threads, spinning=spinning)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
         try:

@@ -111,6 +111,11 @@ class SimulatedSession:
         """Nothing is computed."""
         return {}
 
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Nothing is computed."""
+        del feeds
+        return {}
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -3,23 +3,38 @@
 Importing this imports neither onnx nor onnxruntime: a plan needs signatures only.
 """
 
-from sweep.models import zoo
+from sweep.models import export, zoo
+from sweep.models.cost import COST_REVISION, Cost, cost
 from sweep.models.inputs import draw
-from sweep.models.materialise import resolve, signature
+from sweep.models.labelled import Labelled
+from sweep.models.materialise import calibration, feeds, held_out, resolve, signature
 from sweep.models.shapes import check_batch
-from sweep.models.source import dynamic_inputs, file_digest, inspect, parameters
+from sweep.models.source import dynamic_inputs, feeds_weights, file_digest, inspect, opset, parameters
 from sweep.models.spec import Signature, TensorSpec
+from sweep.models.upgrade import LEAST_OPSET, upgrade
 
 __all__ = [
+    "COST_REVISION",
+    "LEAST_OPSET",
+    "Cost",
+    "Labelled",
     "Signature",
     "TensorSpec",
+    "calibration",
     "check_batch",
+    "cost",
     "draw",
     "dynamic_inputs",
+    "export",
+    "feeds",
+    "feeds_weights",
     "file_digest",
+    "held_out",
     "inspect",
+    "opset",
     "parameters",
     "resolve",
     "signature",
+    "upgrade",
     "zoo",
 ]

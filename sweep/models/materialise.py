@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ModelError
 from sweep.models import source, zoo
+from sweep.models.inputs import draw
 from sweep.models.shapes import settle
 from sweep.models.spec import Signature
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from sweep.axes import ModelRef
+    from sweep.models.labelled import DataSet, Labelled
+
+    Feeds = dict[str, NDArray[Any]]
+
+_CALIBRATION_SEED = 1_000_000  # set apart, so that what is timed was not looked at
 
 
 def signature(ref: ModelRef) -> Signature:
@@ -25,6 +33,43 @@ def signature(ref: ModelRef) -> Signature:
         return source.inspect(Path(ref.path), ref)
     entry = _zoo_entry(ref)
     return Signature(inputs=settle(entry.inputs, ref), outputs=entry.outputs)
+
+
+def feeds(ref: ModelRef, batch: int, seed: int) -> Feeds:
+    """The inputs that are timed: held-out samples where the network has data, else drawn (``draw``)."""
+    held = held_out(ref)
+    return draw(signature(ref), batch, seed) if held is None else held.drawn(batch, seed)
+
+
+def held_out(ref: ModelRef) -> Labelled | None:
+    """What the network is scored on; None where nothing is labelled."""
+    data = _data(ref)
+    return None if data is None else data.held_out()
+
+
+def calibration(ref: ModelRef, batch: int, count: int) -> list[Feeds]:
+    """What the ranges of activations are drawn from: of the training data where there is some, else drawn at random.
+
+    Args:
+        ref: the network.
+        batch: samples in a batch, at most; one where the network has no batch axis.
+        count: batches.
+
+    Returns:
+        Inputs of each batch; none of them is ever timed or scored.
+    """
+    data, found = _data(ref), signature(ref)
+    if data is not None:
+        training = data.training()
+        return [training.drawn(batch, _CALIBRATION_SEED + number) for number in range(count)]
+    most = None if ref.path is not None else zoo.entry(ref.name).calibrate_by
+    batched = any(spec.batch_axis is not None for spec in found.inputs)
+    size = min(batch, most or batch) if batched else 1
+    return [draw(found, size, _CALIBRATION_SEED + number) for number in range(count)]
+
+
+def _data(ref: ModelRef) -> DataSet | None:
+    return None if ref.path is not None or ref.inputs else zoo.entry(ref.name).data
 
 
 def resolve(ref: ModelRef, target: Path) -> Path:

@@ -46,12 +46,16 @@ class Header:
         outputs: names of the graph outputs.
         external: the external files that hold its weights.
         parameters: number of weights.
+        opset: version of the standard operators; None where the file names none.
+        feeds_weights: it lists weights among its inputs, as files before IR 4 had to.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     external: tuple[external.ExternalFile, ...]
     parameters: int
+    opset: int | None
+    feeds_weights: bool
 
 
 def inspect(path: Path, ref: ModelRef) -> Signature:
@@ -109,6 +113,24 @@ def parameters(path: Path) -> int:
     return _header(path).parameters
 
 
+def opset(path: Path) -> int | None:
+    """Version of the standard operators that the file is written in; None where it names none.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).opset
+
+
+def feeds_weights(path: Path) -> bool:
+    """Whether the file lists weights among its inputs: a caller could replace them, so nothing may be folded.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).feeds_weights
+
+
 def _header(path: Path) -> Header:
     return _read_header(path, _stamp(path))
 
@@ -150,6 +172,8 @@ def _read_header(path: Path, _: tuple[int, ...]) -> Header:
         outputs=tuple(value.name for value in graph.output),
         external=external.files(path, tensors),
         parameters=sum(math.prod(tensor.dims) for tensor in tensors if _is_weight(tensor)),
+        opset=next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None),
+        feeds_weights=len(inputs) < len(graph.input),
     )
 
 

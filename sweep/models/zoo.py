@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
-from sweep.models import convnets, transformers
+from sweep.models import convnets, diffusion, digits, mobilenet, transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import onnx
 
+    from sweep.models.labelled import DataSet
     from sweep.models.spec import TensorSpec
 
 
@@ -32,6 +33,8 @@ class ZooEntry:
         outputs: names of its outputs, all float32.
         parameters: number of weights, as :func:`sweep.models.parameters` counts them.
         source: where the architecture is from.
+        data: what it was trained on and is scored on; None for random weights.
+        calibrate_by: most samples in a batch of calibration, where the activations are large.
     """
 
     name: str
@@ -41,6 +44,8 @@ class ZooEntry:
     outputs: tuple[str, ...]
     parameters: int
     source: str
+    data: DataSet | None = None
+    calibrate_by: int | None = None
 
 
 _ENTRIES = (
@@ -63,6 +68,16 @@ _ENTRIES = (
         source="ours: a perceptron of MNIST's shape, so short that the cost of enqueueing shows",
     ),
     ZooEntry(
+        name="digits",
+        revision=1,
+        build=digits.digits,
+        inputs=(digits.INPUT,),
+        outputs=("logits",),
+        parameters=19_178,
+        source="ours: a trained CNN for scikit-learn's digits, so that there is a score to lose",
+        data=digits.DATA,
+    ),
+    ZooEntry(
         name="unet",
         revision=1,
         build=convnets.unet,
@@ -72,6 +87,15 @@ _ENTRIES = (
         source="small U-Net after Ronneberger et al., 2015, arXiv:1505.04597",
     ),
     ZooEntry(
+        name="mobilenet_v3",
+        revision=1,
+        build=mobilenet.mobilenet_v3,
+        inputs=(mobilenet.INPUT,),
+        outputs=("logits",),
+        parameters=5_470_832,
+        source="MobileNetV3-Large, batch norm folded; Howard et al., 2019, arXiv:1905.02244: 5.4 M, 0.219 GMACs",
+    ),
+    ZooEntry(
         name="resnet50",
         revision=1,
         build=convnets.resnet50,
@@ -79,6 +103,16 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=25_530_472,
         source="ResNet-50 v1.5, batch norm folded; He et al., 2015, arXiv:1512.03385: 25.6 M",
+    ),
+    ZooEntry(
+        name="sd_unet_block",
+        revision=1,
+        build=diffusion.sd_unet_block,
+        inputs=diffusion.INPUTS,
+        outputs=("level2.transformer",),
+        parameters=86_565_184,
+        source="half of the way down of Stable Diffusion 1.5's U-Net; Rombach et al., 2021, arXiv:2112.10752",
+        calibrate_by=1,
     ),
     ZooEntry(
         name="vit_b16",
@@ -97,6 +131,15 @@ _ENTRIES = (
         outputs=("last_hidden_state", "pooler_output"),
         parameters=109_482_240,
         source="BERT-base uncased; Devlin et al., 2018, arXiv:1810.04805: 110 M",
+    ),
+    ZooEntry(
+        name="bert_base_384",
+        revision=1,
+        build=transformers.bert_base_384,
+        inputs=transformers.BERT_BASE_384_INPUTS,
+        outputs=("last_hidden_state", "pooler_output"),
+        parameters=109_482_240,
+        source="BERT-base at the sequence length of SQuAD, as in MLPerf Inference",
     ),
 )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from sweep.judge import joules
+from sweep.judge import joules, score
 from sweep.record import write_atomic
 from sweep.report.answer import answer
+from sweep.report.table import cost_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,8 @@ def figure(records: Sequence[Record], percentile: str, slo: tuple[str, float] | 
     drawn = go.Figure()
     for number, record in enumerate(record for record in records if record.points):
         drawn.add_trace(_curve(go, record, percentile, number))
+        for client in range(_clients(record)):
+            drawn.add_trace(_client_curve(go, record, percentile, number, client))
     if slo and slo[0] == percentile:
         drawn.add_hline(y=slo[1], line_dash="dot", line_color="#b00", annotation_text=f"SLO {slo[1]:g} ms")
     drawn.update_layout(
@@ -123,10 +126,32 @@ def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
     )
 
 
+def _clients(record: Record) -> int:
+    return len(record.points[0].get("clients") or ())
+
+
+def _client_curve(go: Any, record: Record, percentile: str, number: int, client: int) -> Any:
+    """One client's own latency at its own throughput; hidden until its name in the legend is clicked."""
+    mine = [point["clients"][client] for point in curve(record, percentile)]
+    name = f"{record.variant['label']}, client {client + 1}"
+    return go.Scatter(
+        x=[item["achieved_ips"] for item in mine],
+        y=[item.get(f"{percentile}_ms") for item in mine],
+        name=name,
+        mode="lines+markers",
+        visible="legendonly",
+        line={"color": _COLOURS[number % len(_COLOURS)], "dash": "dot", "width": 1},
+        marker={"symbol": "x-thin-open", "size": 6},
+        hovertemplate="%{y:.4g} ms at %{x:,.0f} samples/s of its own<extra>%{fullData.name}</extra>",
+    )
+
+
 def _table(records: Sequence[Record]) -> str:
     watched = any(joules(record) is not None for record in records)
     energy = "<th>mJ per sample</th>" if watched else ""
-    rows = [f"<tr><th>variant</th><th>status</th><th>peak samples/s</th><th>SQNR dB</th>{energy}<th>why</th></tr>"]
+    scored = any(score(record) is not None for record in records)
+    more = f"{'<th>top-1</th>' if scored else ''}{energy}"
+    rows = [f"<tr><th>variant</th><th>status</th><th>peak samples/s</th><th>SQNR dB</th>{more}<th>why</th></tr>"]
     for record in records:
         peak = f"{record.peak['ips']:,.0f}" if record.peak and record.peak["ips"] else "-"
         sqnr = record.accuracy["sqnr_db"] if record.accuracy else None
@@ -135,6 +160,9 @@ def _table(records: Sequence[Record]) -> str:
         why = record.error["message"] if record.error else "; ".join(notes)
         status = f"{record.status}, drift" if drift else record.status
         cells = [record.variant["label"], status, peak, "-" if sqnr is None else f"{sqnr:.1f}", why]
+        if scored:
+            right = score(record)
+            cells.insert(-1, "-" if right is None else f"{right:.2%}")
         if watched:
             found = joules(record)
             cells.insert(-1, "-" if found is None else f"{found * 1e3:.3g}")
@@ -146,4 +174,5 @@ def _facts(records: Sequence[Record]) -> str:
     if not records:
         return ""
     shown = {name: value for name, value in records[0].facts.items() if value is not None}
-    return ", ".join(f"{name} {value}" for name, value in shown.items())
+    costs = dict.fromkeys(line for record in records if (line := cost_line(record)))
+    return ". ".join([*costs, ", ".join(f"{name} {value}" for name, value in shown.items())])

@@ -11,7 +11,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors
+from sweep import fairness
+from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +28,15 @@ _DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
+    "calibration",
+    "calibration_method",
+    "graph",
     "batch",
     "streams",
     "clients",
     "mps",
+    "mps_build",
+    "sm_count",
     "cuda_graph",
     "transfers",
     "wait",
@@ -45,6 +51,8 @@ _AXES = (
 )
 _LOAD_AXES = ("kind", "batch_wait_ms", "trace", "trace_scale")  # those of record.variant["load"] that a sweep compares
 _MINUTE_S = 60
+_MILLION = 1_000_000
+_SMALL_GMACS = 0.1
 
 
 def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: tuple[str, float] | None) -> None:
@@ -61,17 +69,22 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     if slo:
         table.add_column(f"samples/s at\n{slo[0]} <= {slo[1]:g} ms", justify="right")
     table.add_column("SQNR dB", justify="right")
+    scored = any(score(record) is not None for record in records)
+    if scored:
+        table.add_column("top-1", justify="right")
     watched = any(joules(record) is not None for record in records)
     if watched:
         table.add_column("mJ per\nsample", justify="right")
     notes: list[str] = []
     for record in records:
         mark = ">" if found.best is record else "=" if record in found.tied else ""
+        right = [_number(score(record), "{:.2%}")] if scored else []
         energy = [_energy(record)] if watched else []
-        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo), *energy)
+        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo), *right, *energy)
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
+    _print_models(console, records)
     _print_verdicts(console, records)
     _print_prediction(console, records)
     console.print(f"\n[bold]{escape(found.text)}[/bold]", highlight=False, soft_wrap=True)
@@ -80,6 +93,8 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
 def _axis(record: Record, axis: str) -> str:
     inner = record.variant.get("load") or {}
     value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
+    if axis == "calibration" and isinstance(value, dict):
+        return str(value["name"] or PurePath(value["path"]).name)
     return PurePath(value).name if axis == "trace" and value else str(value)
 
 
@@ -88,10 +103,9 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
     for axis in axes:
         text = _axis(record, axis)
         if axis == "precision" and record.realised:
-            for note in record.realised.get("notes") or []:
-                if note not in notes:
-                    notes.append(note)
-                text += "*" * (notes.index(note) + 1)
+            said = record.realised.get("notes") or []
+            notes.extend(note for note in dict.fromkeys(said) if note not in notes)
+            text += ",".join("*" * (notes.index(note) + 1) for note in said)
         cells.append(escape(text))
     return cells
 
@@ -134,6 +148,31 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
+def _print_models(console: Console, records: Sequence[Record]) -> None:
+    """What each network costs, and what its score was taken on."""
+    told = dict.fromkeys(line for record in records if (line := cost_line(record)))
+    scored = {record.accuracy["scored_on"]: record.accuracy for record in records if record.accuracy and score(record)}
+    lines = [*told, *(f"top-1 on {what}; fp32 {found['reference_score']:.2%}" for what, found in scored.items())]
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def cost_line(record: Record) -> str | None:
+    """``resnet50: 25.5 M parameters, 4.09 GMACs a sample``; None where the record does not say."""
+    model = record.model
+    if model is None:
+        return None
+    weights = model["parameters"]
+    size = f"{weights / 1e6:.3g} M" if weights >= _MILLION else f"{weights:,}"
+    return f"{record.variant['model']}: {size} parameters, {_multiply_adds(model['gmacs'])}"
+
+
+def _multiply_adds(gmacs: float | None) -> str:
+    if gmacs is None:
+        return "multiply-adds not counted"
+    return f"{gmacs:.3g} GMACs a sample" if gmacs >= _SMALL_GMACS else f"{gmacs * 1e3:.3g} MMACs a sample"
+
+
 def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
     """A line for every variant that did not end ok or drifted, and one for points that do not count in full."""
     for record in records:
@@ -147,6 +186,7 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         if record.drift is not None and drifted(record):
             line = f"{record.variant['label']}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        _print_unfair(console, record)
     odd: dict[str, int] = {}
     parts: list[dict[str, Any]] = [point for record in records for point in record.points]
     for part in parts + [record.peak for record in records if record.peak]:
@@ -158,6 +198,22 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         console.print(
             f"Of {total} points: {counts} (~ in the table; each has its reason in its record).", highlight=False
         )
+
+
+def _print_unfair(console: Console, record: Record) -> None:
+    """A line where the clients were not served alike, of the first part that says so."""
+    parts = [("in the closed loop", record.peak or {})]
+    parts += [
+        (f"at {point['offered_ips']:,.0f} samples/s", point)
+        for point in record.points
+        if point["verdict"] not in {"overloaded", "invalid"}
+    ]
+    for where, part in parts:
+        why = fairness.unfair(part)
+        if why is not None:
+            line = f"{record.variant['label']}: its clients were not served alike {where}: {why}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+            return
 
 
 def _print_prediction(console: Console, records: Sequence[Record]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "p999")
+_COST = ("parameters", "gmacs")
 FINISHED = ("ok", "unsupported")  # the rest are FAILED runs
 
 
@@ -45,8 +46,9 @@ def ended_ms(record: Record) -> int:
 
 
 def params(record: Record) -> dict[str, str]:
-    """Every axis by its dotted name; an axis that is not set reads ``none``."""
+    """Every axis by its dotted name, and what the network costs; what is not set or not known reads ``none``."""
     axes = {name: value for name, value in record.variant.items() if name != "label"}
+    axes |= {f"model.{name}": (record.model or {}).get(name) for name in _COST if record.model}
     return {name: "none" if value is None else _text(value) for name, value in _leaves(axes)}
 
 
@@ -93,6 +95,7 @@ def _summary(record: Record) -> JsonDict:
         "p50_ms_at_80pct": loaded.get("p50"),
         "p99_ms_at_80pct": loaded.get("p99"),
         "capacity_ips": (record.slo or {}).get("capacity_ips"),
+        "fairness_jain": ((record.peak or {}).get("fairness") or {}).get("jain"),
         "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
         **{f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()},
     }

@@ -3,34 +3,88 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cache
+from functools import cache as cache_results
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep import models
+import numpy as np
+
+from sweep import axes, models
 from sweep.axes import InputFix, ModelRef
+from sweep.cache import Cache
 from sweep.config import InputConfig
 from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sweep.config import ModelConfig
 
+_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 
-def model_ref(config: ModelConfig) -> ModelRef:
-    """The network, by name or from a file."""
+
+_MODEL_FILE = "model.onnx"
+
+
+def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
+    """The network: by name, from a file, or exported from PyTorch into the ``cache``."""
     inputs = tuple(_input(name, given) for name, given in sorted(config.inputs.items()))
+    if config.torch is not None:
+        if config.path is not None:
+            raise ConfigError(f"model.torch={config.torch} and model.path={config.path}: give one of them")
+        return exported(config.torch, inputs, tuple(_examples(config, inputs)), cache)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
+    typed = [name for name, given in config.inputs.items() if given.get("dtype") is not None]
+    if typed:
+        raise ConfigError(f"model.inputs.{typed[0]}.dtype: the file says the type; only model.torch needs it")
     return resolved(config.name, config.path, inputs, config.batch_dim)
 
 
-@cache
+@cache_results
+def exported(
+    reference: str, inputs: tuple[InputFix, ...], examples: tuple[models.export.Example, ...], root: Path
+) -> ModelRef:
+    """The model exported from PyTorch: once a sweep asked, and not at all where nothing it hangs on has changed."""
+    name = models.export.factory_name(reference)
+    with models.export.TorchExport(reference, examples) as child:
+
+        def build(folder: Path) -> axes.JsonDict:
+            return child.write(folder / _MODEL_FILE)
+
+        entry = _held(root).get("models", axes.digest("torch", child.key), build, {"model": f"{name} from PyTorch"})
+    limits = tuple(dataclasses.replace(fix, shape=None) for fix in inputs if (fix.low, fix.high) != (None, None))
+    found = resolved(name, str(entry.path / _MODEL_FILE), limits, None)
+    return dataclasses.replace(found, name=name, made_from=f"torch {reference}")
+
+
+@cache_results
+def _held(root: Path) -> Cache:
+    """The cache, kept as long as the process: so is what was exported into it, whatever else needs room."""
+    return Cache(root)
+
+
+def _examples(config: ModelConfig, inputs: tuple[InputFix, ...]) -> Iterator[models.export.Example]:
+    for fix in inputs:
+        dtype = config.inputs[fix.name].get("dtype") or "float32"
+        if dtype not in _DTYPES:
+            raise ConfigError(f"model.inputs.{fix.name}.dtype={dtype}: must be one of {', '.join(_DTYPES)}")
+        if fix.shape is not None:
+            yield models.export.Example(name=fix.name, shape=fix.shape, dtype=dtype, fill=_fill(fix, dtype))
+
+
+def _fill(fix: InputFix, dtype: str) -> float | None:
+    """A value in the range of an integer input, since an example out of it may not run."""
+    return None if np.dtype(dtype).kind == "f" else fix.low
+
+
+@cache_results
 def check_batch(model: ModelRef, batch: int) -> None:
     """Refuse a batch that the model does not take, once for each pair of them."""
     models.check_batch(models.signature(model), batch, model.name)
 
 
-@cache
+@cache_results
 def resolved(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None) -> ModelRef:
     """The model with its revision or digest; read once a sweep, however many variants share it."""
     if path is None:

@@ -81,10 +81,7 @@ class Buffers:
             for name in names
             if name not in feeds
         ]
-        for buffer in self.inputs:
-            np.copyto(buffer.array, feeds[buffer.name])
-            self._copy(buffer, upload=True)
-        self.synchronise()
+        self.feed(feeds)
         self._full = {buffer.name: buffer.array.shape for buffer in (*self.inputs, *self.outputs)}
         self._batched = batched(engine, inputs)
         self.samples: int | None = None
@@ -145,6 +142,13 @@ class Buffers:
     def _nbytes(self, buffer: Buffer) -> int:
         shape = tuple(self._context.get_tensor_shape(buffer.name))
         return int(np.prod(shape, dtype=np.int64)) * buffer.array.itemsize
+
+    def feed(self, feeds: Mapping[str, np.ndarray]) -> None:
+        """Put values of the bound shapes into the inputs, on the host and on the device."""
+        for buffer in self.inputs:
+            np.copyto(buffer.array, feeds[buffer.name])
+            self._copy(buffer, upload=True)
+        self.synchronise()
 
     def fetch(self) -> dict[str, np.ndarray]:
         """The outputs as the device holds them now, in arrays of their own."""

@@ -1,0 +1,212 @@
+"""What a network costs: its weights, and the multiply-adds of one sample.
+
+Counted as the literature counts: the products of convolutions, matrix products and recurrent layers; norms,
+activations, pooling and sums are left out. A multiply-add (MAC) is one; papers that say FLOPs often mean it too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.models import source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import onnx
+
+    from sweep.axes import JsonDict
+
+    Shape = tuple[int, ...]
+
+COST_REVISION = 1
+"""Raise it when the same graph is counted otherwise."""
+
+_SMALL = 4096  # elements of a stored tensor that shape inference may want to read
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_PRODUCTS = ("MatMul", "MatMulInteger", "QLinearMatMul")
+_CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the weights stand
+_UNCOUNTED = frozenset({"Attention", "DeformConv", "DFT", "STFT", "If", "Loop", "Scan", "SequenceMap"})
+_PAIR = 2
+
+
+class _UncountableError(Exception):
+    """The graph holds products whose number is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a network costs.
+
+    Attributes:
+        parameters: number of weights (``sweep.models.parameters``).
+        gmacs: multiply-adds of one sample, 1e9; None where they cannot be counted.
+    """
+
+    parameters: int
+    gmacs: float | None
+
+    def plain(self) -> JsonDict:
+        """As the record holds it."""
+        return asdict(self)
+
+
+def cost(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
+    """Counts a float32 graph; its weights are not computed with.
+
+    Args:
+        path: the ONNX file.
+        shapes: shape of each input with one sample in it.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    counted = _macs(path, shapes)
+    return Cost(parameters=source.parameters(path), gmacs=None if counted is None else counted / 1e9)
+
+
+def _macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    if model.functions or any(node.domain not in {"", "ai.onnx"} for node in model.graph.node):
+        return None  # what such an operator computes is its own affair
+    try:
+        known = _shapes(model, shapes)
+        return sum(_node_macs(node, known) for node in model.graph.node)
+    except (_UncountableError, onnx.shape_inference.InferenceError):
+        return None
+
+
+def _shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Shape]:
+    """Shape of every tensor for which all sizes are known, with the inputs at ``shapes``."""
+    import onnx
+
+    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) > _SMALL:  # its values are no shape, and inference would copy them
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+    _bind(model.graph, shapes)
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    values = (*inferred.input, *inferred.output, *inferred.value_info)
+    return {value.name: shape for value in values if (shape := _shape(value)) is not None} | stored
+
+
+def _bind(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Fixed inputs; what the file says of other tensors goes, for it holds symbols."""
+    for value in graph.input:
+        if value.name in shapes:
+            dims = value.type.tensor_type.shape.dim
+            del dims[:]
+            for size in shapes[value.name]:
+                dims.add(dim_value=size)
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+    del graph.value_info[:]
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+        return None
+    return tuple(dim.dim_value for dim in tensor.shape.dim)
+
+
+def _node_macs(node: onnx.NodeProto, known: Mapping[str, Shape]) -> int:
+    """Multiply-adds of one node.
+
+    Raises:
+        _UncountableError: it has some, and a shape that decides how many is not known.
+    """
+    if node.op_type in _UNCOUNTED:
+        raise _UncountableError
+    count = _counters().get(node.op_type)
+    return 0 if count is None else count(node, _Operands(node, known))
+
+
+class _Operands:
+    """Shapes of a node's operands, and its attributes."""
+
+    def __init__(self, node: onnx.NodeProto, known: Mapping[str, Shape]) -> None:
+        self._node, self._known = node, known
+
+    def input(self, index: int) -> Shape:
+        """Shape of an input."""
+        return self._of(self._node.input, index)
+
+    def output(self) -> Shape:
+        """Shape of the first output."""
+        return self._of(self._node.output, 0)
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """Value of an attribute."""
+        from onnx import helper
+
+        return next((helper.get_attribute_value(item) for item in self._node.attribute if item.name == name), default)
+
+    def _of(self, names: Any, index: int) -> Shape:
+        if index >= len(names) or names[index] not in self._known:
+            raise _UncountableError
+        return self._known[names[index]]
+
+
+def _counters() -> dict[str, Callable[[onnx.NodeProto, _Operands], int]]:
+    return {
+        **dict.fromkeys(_CONVOLUTIONS, _convolution),
+        **dict.fromkeys(_PRODUCTS, _product),
+        **dict.fromkeys(_RECURRENT, _recurrent),
+        "ConvTranspose": lambda _, found: math.prod(found.input(0)) * math.prod(found.input(1)[1:]),
+        "Gemm": _gemm,
+        "Einsum": _einsum,
+    }
+
+
+def _convolution(node: onnx.NodeProto, found: _Operands) -> int:
+    """Each output element sums over its window: weights are [c_out, c_in / groups, *window]."""
+    return math.prod(found.output()) * math.prod(found.input(_CONVOLUTIONS[node.op_type])[1:])
+
+
+def _product(node: onnx.NodeProto, found: _Operands) -> int:
+    """Each element of the result sums over the last axis of the left operand.
+
+    The result of a vector's product has lost an axis, and still has as many elements.
+    """
+    del node
+    return math.prod(found.output()) * found.input(0)[-1]
+
+
+def _gemm(node: onnx.NodeProto, found: _Operands) -> int:
+    del node
+    rows, columns = found.input(0)
+    return math.prod(found.output()) * (rows if found.attribute("transA", 0) else columns)
+
+
+def _einsum(node: onnx.NodeProto, found: _Operands) -> int:
+    """Of two operands: one product for every combination of all indices."""
+    equation = found.attribute("equation", b"").decode().replace(" ", "")
+    terms = equation.partition("->")[0].split(",")
+    if len(terms) != len(node.input) or len(terms) > _PAIR or "." in equation:
+        raise _UncountableError
+    if len(terms) < _PAIR:
+        return 0
+    sizes = dict(_labelled(terms, found))
+    return math.prod(sizes.values())
+
+
+def _labelled(terms: list[str], found: _Operands) -> Iterator[tuple[str, int]]:
+    for index, labels in enumerate(terms):
+        shape = found.input(index)
+        if len(labels) != len(shape):
+            raise _UncountableError
+        yield from zip(labels, shape, strict=True)
+
+
+def _recurrent(node: onnx.NodeProto, found: _Operands) -> int:
+    """Each step multiplies by W [directions, gates * hidden, inputs] and R [directions, gates * hidden, hidden]."""
+    del node
+    first, second = found.input(0)[:2]  # steps and samples, in either order
+    return first * second * (math.prod(found.input(1)) + math.prod(found.input(2)))

@@ -1,0 +1,130 @@
+"""PyTorch -> ONNX in a child process, so that torch never lives in a process that measures.
+
+The child (``sweep.models.torch_child``) imports the module that the user named, calls the factory, and says what the
+export hangs on: only if that is new is anything exported.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from sweep.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """What the user says of an argument of ``forward``.
+
+    Attributes:
+        name: the argument's name; the ONNX input is called by it.
+        shape: one entry per dimension, an int or the word ``batch``.
+        dtype: numpy's and torch's name of the element type.
+        fill: value of every element in the example; None draws standard normals, or zeros for integers.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+    fill: float | None = None
+
+
+def factory_name(reference: str) -> str:
+    """The factory's name in ``package.module:factory``.
+
+    Raises:
+        ConfigError: the reference is not of that form.
+    """
+    if not _REFERENCE.fullmatch(reference):
+        raise ConfigError(
+            f"model.torch={reference}: must be package.module:factory, as in torchvision.models:resnet18; the factory "
+            "is called without arguments and returns a torch.nn.Module"
+        )
+    return reference.partition(":")[2].rpartition(".")[2]
+
+
+class TorchExport:
+    """A child process that holds the user's module.
+
+    Args:
+        reference: ``package.module:factory``.
+        examples: shapes that the user gave; none leaves it to the module's ``example_input_array``.
+
+    Attributes:
+        key: what decides the export: weights, code, versions and shapes.
+
+    Raises:
+        ModelError: torch is missing, the module cannot be imported or made, or its inputs are not known.
+    """
+
+    def __init__(self, reference: str, examples: tuple[Example, ...]) -> None:
+        self._reference = reference
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the child
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "sweep.models.torch_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        try:
+            asked = [{"name": it.name, "shape": it.shape, "dtype": it.dtype, "fill": it.fill} for it in examples]
+            self.key: str = self._ask({"reference": reference, "inputs": asked})["key"]
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def write(self, target: Path) -> dict[str, Any]:
+        """Export to ``target``; the versions that did it.
+
+        Raises:
+            ModelError: PyTorch could not export it; its own first line.
+        """
+        return self._ask({"target": str(target)})["made_by"]  # type: ignore[no-any-return]  # JSON
+
+    def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            print(json.dumps(message), file=self._child.stdin, flush=True)
+            line = self._child.stdout.readline() if self._child.stdout else ""
+        except BrokenPipeError:
+            line = ""
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in answer:
+            raise ModelError(f"model.torch={self._reference}: {answer['error']}")
+        return answer
+
+    def _last_words(self) -> str:
+        status = self._child.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return f"the exporting process ended with status {status}: {lines[-1] if lines else 'it said nothing'}"
+
+    def close(self) -> None:
+        """End the child; nothing the second time."""
+        if self._child.stdin and not self._child.stdin.closed:
+            self._child.stdin.close()
+        if self._child.stdout:
+            self._child.stdout.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._errors.close()

@@ -1,0 +1,58 @@
+"""Samples with their labels: a score that says what a precision costs, where errors against fp32 cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labelled:
+    """Samples whose class is known.
+
+    Attributes:
+        what: says in the record what they are, such as ``597 held-out images of ...``.
+        inputs: every input by name, samples along the first axis.
+        labels: the class of each sample, int.
+        output: name of the output [batch,classes] whose largest entry is the answer.
+    """
+
+    what: str
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray
+    output: str
+
+    def batches(self, batch: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Inputs and labels, ``batch`` samples at a time; the last one is filled up with its last sample.
+
+        Labels are those of the samples themselves, so there may be fewer of them than samples in the last batch.
+        """
+        for start in range(0, len(self.labels), batch):
+            rows = np.minimum(np.arange(start, start + batch), len(self.labels) - 1)
+            yield (
+                {name: np.ascontiguousarray(values[rows]) for name, values in self.inputs.items()},
+                self.labels[start : start + batch],
+            )
+
+    def drawn(self, batch: int, seed: int) -> dict[str, np.ndarray]:
+        """Inputs of ``batch`` samples, chosen by the seed; the first ones are the same whatever the batch."""
+        rows = np.random.default_rng([seed]).integers(0, len(self.labels), size=batch)
+        return {name: np.ascontiguousarray(values[rows]) for name, values in self.inputs.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """What a network was made for.
+
+    Attributes:
+        training: what it was trained on; calibration may look at it.
+        held_out: what it has not seen; it is scored on that.
+    """
+
+    training: Callable[[], Labelled]
+    held_out: Callable[[], Labelled]
