@@ -223,8 +223,7 @@ def read(argv: Sequence[str]) -> Asked | None:
     """
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
-    words, flags, own = _parted(argv)
-    words = [_condition(word) for word in words]
+    words, flags, own = _parted([_condition(word) for word in argv])
     for word in words:
         if composer.is_hydras(word):
             raise _hydras(word)

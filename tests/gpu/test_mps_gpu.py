@@ -19,7 +19,7 @@ from test_tensorrt_gpu import BACKENDS, CLOSED, entry_of, feeds_of, variant
 from sweep import mps, nvml, plain
 from sweep.axes import EngineAxes, LoadAxes
 from sweep.backends import registry
-from sweep.backends.tensorrt import cuda, green, sms
+from sweep.backends.tensorrt import cuda, sms
 from sweep.cache import Cache
 from sweep.errors import UnsupportedError
 from sweep.load import curve
@@ -29,7 +29,6 @@ from sweep.pool import Worker
 pytestmark = pytest.mark.gpu
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HELD_CYCLES = 400_000_000  # about 0.2 s
 SMALL = 16  # SMs; compute capability 9.0 and older give it
 
 
@@ -179,37 +178,6 @@ def test_a_green_context_holds_an_engine_in_every_way_of_driving_it(backend, cac
         session.close()
     print(backend.name, graph, wait, {count: round(rate) for count, rate in rates.items()})  # noqa: T201
     assert rates[SMALL] < rates[64] < rates[total]
-
-
-@pytest.mark.parametrize("graph", [False, True])
-def test_an_engine_waits_for_its_own_sms_and_for_no_others(backend, cache, graph) -> None:
-    """A kernel holds every thread of 16 SMs: an engine confined to them comes after it, another one does not."""
-    took = {}
-    for count in (SMALL, None):
-        _, session = session_of(backend, cache, cuda_graph=graph, sm_count=count)
-        made = cuda.get()
-        part = green.context(made, SMALL)
-        (stream,) = session.streams
-        stream.enqueue()
-        stream.wait()
-        module = made.drive("cuModuleLoadData", sms._PTX)
-        kernel = made.drive("cuModuleGetFunction", module, b"reached")
-        memory, beside = made.malloc(sms._SLOTS * 4), part.stream()
-        values = (memory, sms._SLOTS, HELD_CYCLES), sms._TYPES
-        made.drive("cuLaunchKernel", kernel, 2 * SMALL, 1, 1, 1024, 1, 1, 0, made.drv.CUstream(int(beside)), values, 0)
-        time.sleep(0.02)
-        start = time.perf_counter()
-        stream.enqueue()
-        stream.wait()
-        took[count] = time.perf_counter() - start
-        made.call("cudaStreamSynchronize", beside)
-        made.call("cudaStreamDestroy", beside)
-        made.drive("cuModuleUnload", module)
-        made.call("cudaFree", memory)
-        session.close()
-    print(backend.name, graph, took)  # noqa: T201
-    assert took[SMALL] > 0.1
-    assert took[None] < 0.05
 
 
 def test_a_count_that_the_gpu_cannot_give_is_refused_with_the_nearest(backend, cache, total) -> None:
