@@ -65,7 +65,7 @@ class Worker:
         with stderr.open("ab") as log, _on(cores):
             self._from = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sweep.worker"],
+                [sys.executable, "-m", "sweep.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

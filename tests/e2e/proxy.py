@@ -24,12 +24,14 @@ class Behaviour:
     """What the proxy does to requests for MLflow's API.
 
     Attributes:
+        target: URL of the server behind.
         delay_s: before each is passed on.
         broken_after: how many are passed on before all are answered by 500; None for all.
         at: called with the number of each, from 1, before it is passed on.
         seen: how many there were.
     """
 
+    target: str
     delay_s: float = 0.0
     broken_after: int | None = None
     at: Callable[[int], None] = nothing
@@ -37,9 +39,9 @@ class Behaviour:
 
 
 @contextlib.contextmanager
-def proxy(target: str, behaviour: Behaviour) -> Iterator[str]:
-    """The URL of a proxy to ``target`` that lives as long as the block."""
-    netloc, lock = urlsplit(target).netloc, threading.Lock()
+def proxy(behaviour: Behaviour) -> Iterator[str]:
+    """The URL of a proxy that lives as long as the block."""
+    lock = threading.Lock()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -53,6 +55,7 @@ def proxy(target: str, behaviour: Behaviour) -> Iterator[str]:
                 if behaviour.broken_after is not None and number > behaviour.broken_after:
                     self._answer(500, {}, b'{"error_code": "INTERNAL_ERROR", "message": "the disk is full"}')
                     return
+            netloc = urlsplit(behaviour.target).netloc
             connection = http.client.HTTPConnection(netloc, timeout=30)
             try:
                 connection.request(self.command, self.path, body, {**self.headers, "Host": netloc})
