@@ -19,7 +19,7 @@ FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Scores of tokens: float, int64 and bool inputs, a free length, the batch second, two outputs, external weights."""
+    """Scores of tokens: float, int64 and bool inputs, a free length, the batch second, two outputs, weights outside."""
     rng = np.random.default_rng(0)
     weights = {"table": rng.standard_normal((40, 16)), "w": rng.standard_normal((24, 5)) * 0.3}
     nodes = [
