@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from sweep import interrupts
+from sweep import interrupts, private
 
 
 def main() -> NoReturn:
     """Run the command line; always ends the process with its exit code (see ``cli``)."""
     interrupts.install()
+    private.restrict()
     try:
         from sweep import cli
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,33 @@ if TYPE_CHECKING:
 
     Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
+    Outputs = Mapping[str, np.ndarray]
+
 _TRUE_FP32_DB = 75.0
 _LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs
+_LOST_DB = 6.0  # between two looks at one session: what differs by less may be the order of a sum
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
+_FIGURES = ("sqnr_db", "max_abs", "max_rel", "cosine", "cosine_centred", "top1_agreement", "nonfinite")
+REFERENCE = "onnxruntime fp32, same inputs"
+TYPED_REFERENCE = "onnxruntime on the typed file itself, same inputs: what its own types cost is not seen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """What outputs have to keep, else the variant is ``invalid``; None leaves a figure ungated.
+
+    Attributes:
+        min_sqnr_db: least SQNR; None takes the type's own, which lies well below every engine that was right and above
+            those that were wrong (docs/precision.md).
+        min_top1: least share of samples with the same arg max, 0 to 1.
+        max_error: largest error as a share of the largest reference value.
+        min_cosine: least batch-centred cosine.
+    """
+
+    min_sqnr_db: float | None = None
+    min_top1: float | None = None
+    max_error: float | None = None
+    min_cosine: float | None = None
 
 
 def compare(
@@ -28,20 +53,61 @@ def compare(
     return against(run(reference_onnx, feeds), outputs, note)
 
 
-def against(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], note: str | None = None) -> JsonDict:
+def against(
+    expected: Mapping[str, np.ndarray],
+    outputs: Mapping[str, np.ndarray],
+    note: str | None = None,
+    reference: str = REFERENCE,
+) -> JsonDict:
     """The record's ``accuracy``, over all float outputs.
 
     Args:
-        expected: what the fp32 graph gives for the inputs that were timed.
+        expected: what the reference gives for the inputs that were timed.
         outputs: what the timed session gave for them.
         note: what a reader of the figures should know.
+        reference: what ``expected`` came from.
 
     Returns:
-        {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}. ``sqnr_db`` is
-        10 log10(|r|^2 / |r - y|^2), None when the two are equal; ``top1_agreement`` is the share of samples with
-        the same arg max, None where no output has the shape (batch, classes).
+        {reference, note} and the figures of ``errors``.
     """
-    return {"reference": "onnxruntime fp32, same inputs", "note": note, **errors(expected, outputs)}
+    return {"reference": reference, "note": note, **errors(expected, outputs)}
+
+
+def again(expected: Outputs, first: Outputs, later: Mapping[int, Outputs]) -> JsonDict:
+    """The record's ``accuracy.again``: the worst stream after a further burst on all of them.
+
+    A kernel that races, or a buffer that two streams share, is right alone and wrong under load.
+
+    Args:
+        expected: what the reference gives.
+        first: outputs of the session after it was timed.
+        later: outputs by stream, after the burst.
+
+    Returns:
+        {streams, stream: the worst one, identical: every bit of every stream is as in ``first``, lost_db: SQNR lost
+        since ``first``} and the figures of ``errors`` for that stream.
+    """
+    found = {number: errors(expected, outputs) for number, outputs in later.items()}
+    worst = min(found, key=lambda number: _badness(found[number]))
+    same = all(_identical(first, outputs) for outputs in later.values())
+    lost = 0.0 if same else _level(errors(expected, first)) - _level(found[worst])
+    kept = lost if math.isfinite(lost) else None
+    return {"streams": len(later), "stream": worst, "identical": same, "lost_db": kept, **found[worst]}
+
+
+def _badness(found: JsonDict) -> tuple[int, float]:
+    return -int(found["nonfinite"] or 0), _level(found)
+
+
+def _level(found: JsonDict) -> float:
+    """SQNR in dB; infinite where there is no error, or none is known."""
+    return math.inf if found["sqnr_db"] is None else float(found["sqnr_db"])
+
+
+def _identical(one: Outputs, other: Outputs) -> bool:
+    return one.keys() == other.keys() and all(
+        one[name].shape == other[name].shape and one[name].tobytes() == other[name].tobytes() for name in one
+    )
 
 
 def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -82,11 +148,17 @@ def score(held: Labelled, batch: int, infer: Infer) -> float:
 
 
 def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> JsonDict:
-    """Error figures of ``found`` against ``expected``, float outputs pooled; see ``compare``.
+    """Error figures of ``found``, y, against ``expected``, r, float outputs pooled.
 
-    None where shapes differ (a detector may keep another number of boxes) or the reference is not finite.
+    Returns:
+        ``sqnr_db``: 10 log10(|r|^2 / |r - y|^2), None when the two are equal. ``max_abs``: the largest |r - y|;
+        ``max_rel``: that over the largest |r|. ``cosine``: of r and y; ``cosine_centred``: of both less the mean of r
+        over the batch (axis 0), since what all samples share makes any two runs look alike; None for a batch of 1.
+        ``top1_agreement``: share of samples with the same arg max, None where no output has the shape (batch, classes).
+        ``nonfinite``: count of NaN and Inf in y. None where shapes differ (a detector may keep another number of boxes)
+        or the reference is not finite.
     """
-    unknown: JsonDict = dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
+    unknown: JsonDict = dict.fromkeys(_FIGURES)
     names = [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in found]
     if not names or any(expected[name].shape != found[name].shape for name in names):
         return unknown
@@ -96,43 +168,103 @@ def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) 
     if nonfinite or not reference.size or not np.all(np.isfinite(reference)):
         return {**unknown, "nonfinite": nonfinite}
     noise, signal = float(np.sum((reference - value) ** 2)), float(np.sum(reference**2))
-    norms = float(np.linalg.norm(reference) * np.linalg.norm(value))
+    largest, wrong = float(np.max(np.abs(reference))), float(np.max(np.abs(reference - value)))
+    pairs = [(expected[name], found[name]) for name in names]
     return {
         "sqnr_db": 10 * math.log10(signal / noise) if noise and signal else None,
-        "max_abs": float(np.max(np.abs(reference - value))),
-        "cosine": float(reference @ value) / norms if norms else None,
-        "top1_agreement": _top1([(expected[name], found[name]) for name in names]),
+        "max_abs": wrong,
+        "max_rel": wrong / largest if largest else None,
+        "cosine": _cosine(reference, value),
+        "cosine_centred": _centred(pairs),
+        "top1_agreement": _top1(pairs),
         "nonfinite": 0,
     }
 
 
-def contradicts(dtype: str, found: JsonDict | None, least_db: float | None = None) -> str | None:
+def _cosine(one: np.ndarray, other: np.ndarray) -> float | None:
+    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / norms if norms else None
+
+
+def _centred(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
+    """Cosine of what is left of both when the reference's mean over the batch is taken off."""
+    batched = [pair for pair in pairs if pair[0].ndim and len(pair[0]) > 1]
+    if not batched:
+        return None
+    means = [reference.astype(np.float64).mean(axis=0) for reference, _ in batched]
+    one, other = (
+        np.concatenate([(pair[side] - mean).ravel() for pair, mean in zip(batched, means, strict=True)])
+        for side in (0, 1)
+    )
+    return _cosine(one, other)
+
+
+def is_tf32(dtype: str, found: JsonDict | None) -> bool:
+    """Whether a graph asked for as fp32 gave outputs as far from the reference as TF32's are.
+
+    TF32 keeps 10 bits of mantissa where fp32 keeps 23. Measured on an H200 over the networks built here: 40 to 70 dB
+    with the one, 78 to 106 with the other, so 75 dB tells them apart.
+    """
+    known = found is not None and found["sqnr_db"] is not None
+    return dtype == "fp32" and known and _LEAST_DB["tf32"] <= _level(found or {}) < _TRUE_FP32_DB
+
+
+def least_db(dtype: str, gates: Gates | None = None) -> float:
+    """The least SQNR that an engine of a type has to keep."""
+    given = None if gates is None else gates.min_sqnr_db
+    return _LEAST_DB.get(dtype, 0.0) if given is None else given
+
+
+def contradicts(dtype: str, found: JsonDict | None, gates: Gates | None = None) -> str | None:
     """Why the outputs of the timed session cannot be those of what was asked; None if they can.
 
     Args:
         dtype: of the recipe.
         found: the record's ``accuracy``; None where no model ran.
-        least_db: least SQNR of an engine that is right; None for the type's own, which lies well below every engine
-            that was right and above those that were wrong (docs/precision.md).
-
-    TF32 keeps 10 bits of mantissa where fp32 keeps 23. Measured on an H200 over the networks built here: 40 to 70 dB
-    with the one, 78 to 106 with the other, so 75 dB tells them apart.
+        gates: what the outputs have to keep.
     """
     if found is None:
         return None
+    gates = gates or Gates()
+    reason = _fault(dtype, found, gates)
+    later = found.get("again")
+    if reason or later is None:
+        return reason
+    under = f"under load, on stream {later['stream']}: "
+    if (later["lost_db"] or 0.0) > _LOST_DB:
+        return f"{under}accuracy: the outputs lost {later['lost_db']:.1f} dB against those right after the timing"
+    reason = _fault(dtype, later, gates)
+    return None if reason is None else under + reason
+
+
+def _fault(dtype: str, found: JsonDict, gates: Gates) -> str | None:
     if found["nonfinite"]:
-        return f"{found['nonfinite']} outputs are not finite; those of the fp32 reference are"
-    if dtype == "fp32" and found["sqnr_db"] is not None and found["sqnr_db"] < _TRUE_FP32_DB:
+        return f"{found['nonfinite']} outputs are not finite; those of the reference are"
+    level, least = _level(found), least_db(dtype, gates)
+    if dtype == "fp32" and level < _TRUE_FP32_DB:
         return (
-            f"asked for fp32, but the outputs are only {found['sqnr_db']:.0f} dB from the reference, as TF32's are; "
+            f"asked for fp32, but the outputs are only {level:.0f} dB from the reference, as TF32's are; "
             "precision=tf32 is the label for that"
         )
-    least = _LEAST_DB.get(dtype, 0.0) if least_db is None else least_db
-    if found["sqnr_db"] is not None and found["sqnr_db"] < least:
+    if level < least:
         return (
-            f"accuracy: the outputs are {found['sqnr_db']:.1f} dB from the fp32 reference, below the {least:g} dB that "
+            f"accuracy: the outputs are {level:.1f} dB from the fp32 reference, below the {least:g} dB that "
             f"{dtype} has to keep (accuracy.min_sqnr_db)"
         )
+    return _gated(found, gates)
+
+
+def _gated(found: JsonDict, gates: Gates) -> str | None:
+    """The first of the user's own gates that is not kept; a figure that is not known passes."""
+    for key, name, words, limit, sign in (
+        ("min_top1", "top1_agreement", "the share of samples with the reference's arg max is", gates.min_top1, 1),
+        ("max_error", "max_rel", "the largest error over the largest reference value is", gates.max_error, -1),
+        ("min_cosine", "cosine_centred", "the batch-centred cosine is", gates.min_cosine, 1),
+    ):
+        value = found.get(name)
+        if limit is not None and value is not None and sign * (value - limit) < 0:
+            side = "below" if sign > 0 else "above"
+            return f"accuracy: {words} {value:.4g}, {side} the {limit:g} that was asked for (accuracy.{key})"
     return None
 
 

@@ -10,26 +10,29 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
-from sweep import __version__, interrupts, judge, launcher, plan, resume, variants
-from sweep.axes import variant_key
+from sweep import __version__, chosen, interrupts, judge, launcher, plan, resume, variants
 from sweep.backends import registry
 from sweep.errors import SweepError
 from sweep.folder import Settings, folder_lock
+from sweep.lanes import device
 from sweep.progress import Display
 from sweep.publishing import Publishing
 from sweep.record import write_atomic
 from sweep.report import html, table
 from sweep.report.answer import answer
-from sweep.run import Run, passes
+from sweep.run import Run
+from sweep.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
+    from sweep.lanes.device import Device
     from sweep.launcher import Asked
-    from sweep.plan import Plan
+    from sweep.plan import Plan, Work
 
 
 _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
@@ -53,67 +56,99 @@ def run(arguments: Sequence[str]) -> int:
 
 def _task(asked: Asked) -> int:
     """Plan what was asked and run it, unless the plan is all that was asked; the exit code."""
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
-    made = plan.make(variants.from_config(config) for config in asked.configs)
     first = asked.configs[0]
+    made = plan.make(variants.from_config(config) for config in asked.configs)
+    some = chosen.of(made, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
     settings = variants.settings(first, asked.words)
+    devices = _devices(some, settings)
     _say_backend(console, {config.backend.name for config in asked.configs})
     if first.plan:
-        todo, _ = resume.left(made, settings)
-        searches = resume.searches(made, settings, todo)
-        watched = settings.sentinel_every if made.sentinel else 0
-        runs = plan.sentinel_runs(len(passes(todo, settings.seed)), watched)
-        walls = resume.walls(todo, settings)
-        predicted = plan.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
-        table.print_plan(console, made, todo, predicted, searches)
+        _print_plan(console, some, settings, len(devices))
         return 0
     publishing = Publishing(first.tracking, settings)
     with folder_lock(settings):
-        return _sweep(console, made, settings, asked, publishing)
+        return _sweep(console, (made, some), settings, asked, publishing, devices)
+
+
+def _devices(made: Plan, settings: Settings) -> tuple[Device, ...]:
+    """The GPUs, where any of the work needs one."""
+    on_gpu = any(registry.get(name).on_gpu for name in {work.variant.backend for work in made.runnable})
+    return device.find(settings.gpus) if on_gpu else (device.Device(),)
+
+
+def _print_plan(console: Console, made: Plan, settings: Settings, lanes: int) -> None:
+    todo = resume.left(made, settings).todo
+    searches = resume.searches(made, settings, todo)
+    watched = settings.sentinel_every if made.sentinel else 0
+    runs = plan.sentinel_runs(len(plan.passes(todo, settings.seed)), watched)
+    walls = resume.walls(todo, settings)
+    low, high = plan.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
+    table.print_plan(console, made, todo, (low / lanes, high / lanes), searches)
 
 
 def _say_backend(console: Console, names: set[str]) -> None:
     for name in sorted(names):
         backend, why = registry.resolve(name)
-        reason = f" (auto: {why})" if why else ""
-        console.print(f"backend: {backend}{escape(reason)}", highlight=False, soft_wrap=True)
+        _say(console, f"backend: {backend}" + (f" (auto: {why})" if why else ""))
 
 
-def _sweep(console: Console, made: Plan, settings: Settings, asked: Asked, publishing: Publishing) -> int:
-    """Measure what is left, then say what was found; the exit code."""
-    todo, notes = resume.left(made, settings)
+def _sweep(
+    console: Console,
+    plans: tuple[Plan, Plan],
+    settings: Settings,
+    asked: Asked,
+    publishing: Publishing,
+    devices: tuple[Device, ...],
+) -> int:
+    """Measure what is left, then say what was found; the exit code. ``plans``: all that was asked, and what is run."""
+    whole, made = plans
+    left = resume.left(made, settings, keep_index=True)
+    todo = left.todo
     searches = resume.searches(made, settings, todo)
     resume.forget_parts(settings)
     _keep_request(settings, asked)
+    _say_work(console, made, settings, todo, searches)
+    if len(made.works) < len(whole.works):
+        _say(console, f"note: {len(whole.works) - len(made.works)} variants are left out (only, skip)")
+    if len(devices) > 1:
+        _say(console, f"note: spread over {len(devices)} GPUs")
+    for note in left.notes:
+        _say(console, f"note: {note}")
+    try:
+        with Display(console, len(plan.passes(todo, settings.seed)) + len(searches)) as display:
+            Run(made, settings, display, publishing.finished, devices, left.pruning).execute(todo, searches)
+    except KeyboardInterrupt:
+        _say(console, "interrupted: what was measured is kept; the same command measures the rest")
+        return interrupts.EXIT_CODE
+    return _conclude(console, whole, settings, publishing)
+
+
+def _say_work(console: Console, made: Plan, settings: Settings, todo: Sequence[Work], searches: Sequence[Work]) -> None:
     kept = len(made.runnable) - len(todo)
-    console.print(
-        f"sweep: {escape(settings.name)}: {len(made.works)} variants, {len(todo)} to measure"
+    _say(
+        console,
+        f"sweep: {settings.name}: {len(made.works)} variants, {len(todo)} to measure"
         + (f", {kept} measured already" if kept else "")
         + (f", {len(searches)} to search for their capacity" if searches else ""),
-        highlight=False,
-        soft_wrap=True,
     )
-    for note in notes:
-        console.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
-    try:
-        with Display(console, len(passes(todo, settings.seed)) + len(searches)) as display:
-            Run(made, settings, display, publishing.finished).execute(todo, searches)
-    except KeyboardInterrupt:
-        console.print("interrupted: what was measured is kept; the same command measures the rest", highlight=False)
-        return interrupts.EXIT_CODE
-    return _conclude(console, made, settings, publishing)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def _conclude(console: Console, made: Plan, settings: Settings, publishing: Publishing) -> int:
-    judged = [judge.rejudged(settings.store, variant_key(work.variant), settings.slo) for work in made.works]
+    judged = [judge.rejudged(settings.store, work.key, settings.slo) for work in made.works]
     records = [record for record in judged if record is not None]
     table.print_outcome(console, records, answer(records, settings.slo), settings.slo)
     page = html.write(settings.store.root / "report.html", settings.name, records, settings.slo)
-    console.print(f"\nrecords  {settings.store.root / 'records'}", highlight=False, soft_wrap=True)
-    console.print(f"report   {page}", highlight=False, soft_wrap=True)
-    console.print(publishing.conclude(records), highlight=False, soft_wrap=True)
+    _say(console, f"\nrecords  {settings.store.root / 'records'}")
+    _say(console, f"report   {page}")
+    _say(console, publishing.conclude(records))
+    resume.keep_index(made, settings)
     return 0 if all(record.status in {"ok", "unsupported"} for record in records) else 1
 
 

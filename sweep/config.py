@@ -39,6 +39,9 @@ class ModelConfig:
     torch: str | None = _key(None, "package.module:factory, whose torch.nn.Module is exported; it is imported and run")
     saved_model: str | None = _key(None, "folder of a TensorFlow SavedModel, converted by tf2onnx")
     inputs: dict[str, Any] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
+    calibration: str | None = _key(
+        None, "samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function"
+    )
     batch_dim: str | None = _key(None, "name of the ONNX dimension that is the batch; null finds it")
 
 
@@ -54,7 +57,10 @@ class PrecisionConfig:
     guard: bool = _key(default=False, text="what overflows float16 over the calibration data stays float32 (fp16)")
     quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
     per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")
-    calibration_batches: int | None = _key(None, "seeded random batches that set ranges (int8, fp8, guard)")
+    calibration_batches: int | None = _key(None, "most batches of 8 samples that set ranges (int8, fp8, guard)")
+    calibration_method: str = _key("max", "range of an activation (int8, fp8): max, percentile or entropy")
+    calibration_percentile: float = _key(99.99, "share of |x| inside the range, percent, for method percentile")
+    tool: str = _key("builtin", "builtin converts; none: the file is typed already, and checked against the label")
 
 
 @dataclass
@@ -145,6 +151,9 @@ class AccuracyConfig:
     """How far from the fp32 reference an engine may be."""
 
     min_sqnr_db: float | None = _key(None, "least SQNR of an engine, dB, else `invalid` (null: by precision, see docs)")
+    min_top1: float | None = _key(None, "least share of samples with the reference's arg max, 0 to 1, else `invalid`")
+    max_error: float | None = _key(None, "largest error over the largest reference value, else `invalid`")
+    min_cosine: float | None = _key(None, "least batch-centred cosine with the reference, else `invalid`")
 
 
 @dataclass
@@ -161,6 +170,22 @@ class SloConfig:
 
 
 @dataclass
+class TimeoutConfig:
+    """How long a worker may take; one that takes longer is ended, with all that it started."""
+
+    build_s: float | None = _key(None, "longest build of an engine, s (null: timeout_s)")
+    load_s: float | None = _key(None, "longest loading of an engine, s (null: timeout_s)")
+    point_s: float | None = _key(None, "longest point of a load, warm-up included, s (null: timeout_s)")
+
+
+@dataclass
+class GpuConfig:
+    """How a GPU is shared with others."""
+
+    wait_s: float | None = _key(28800.0, "longest wait for a device that another sweep measures on, s; null: no limit")
+
+
+@dataclass
 class Config:
     """Everything that can be asked."""
 
@@ -173,11 +198,16 @@ class Config:
     slo: SloConfig = _key(SloConfig, "")
     accuracy: AccuracyConfig = _key(AccuracyConfig, "")
     range: RangeConfig = _key(RangeConfig, "")
+    timeout: TimeoutConfig = _key(TimeoutConfig, "")
+    gpu: GpuConfig = _key(GpuConfig, "")
+    graph: str = _key("none", "pass over the fp32 graph: none, simplify, or your own package.module:function")
     batch: int = _key(1, "samples per inference; the engine is built for it")
     profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")
     streams: int = _key(1, "execution contexts side by side in one process")
     clients: int = _key(1, "processes that share the GPU")
     mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")
+    mps_build: bool = _key(default=False, text="build the engine under the share of mps too, instead of the whole GPU")
+    sm_count: int | None = _key(None, "SMs to keep to by a CUDA green context, without MPS; null uses the whole GPU")
     cuda_graph: bool = _key(default=False, text="replay each inference as a captured CUDA graph")
     transfers: bool | None = _key(None, "copies to and from the GPU are part of a request; false times compute alone")
     repeats: int = _key(1, "passes over the whole load, interleaved with the other variants' passes")
@@ -188,14 +218,24 @@ class Config:
     sentinel_every: int = _key(0, "passes between two short runs of the first variant, which show drift; 0: none")
     plan: bool = _key(default=False, text="print what would run and run nothing")
     force: bool = _key(default=False, text="measure again what has a record already")
-    timeout_s: float = _key(600.0, "longest silence of a worker before it is killed")
+    mps_pipe_directory: str | None = _key(None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of yours; null starts one")
+    only: Any = _key(None, "run these alone: words of a label or axis:value, all of which hold; [batch:8|16,fp16]")
+    skip: Any = _key(None, "leave these out: words of a label or axis:value, any of which holds; [batch:64,int8]")
+    retry: Any = _key(
+        "failed", "measured again at the next start: none, failed (and oom, timeout, crashed), all or a list"
+    )
+    prune: bool = _key(
+        default=True, text="a larger batch than one that ran out of memory is not tried; nor more streams, clients"
+    )
+    gpus: Any = _key(None, "GPUs to spread over: all, or a list of indices or UUIDs (null: the first)")
+    timeout_s: float = _key(600.0, "longest time that a worker spends in one stage before it is ended, s")
     telemetry_hz: float = _key(10.0, "readings a second of the GPU's clocks, power and temperature; 0 takes none")
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys that name no sweep
     *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
-    "sentinel_every",
+    *("sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
 )
 
 

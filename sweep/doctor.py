@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import facts
+from sweep import facts, mps
+from sweep.terminal import Terminal
 from sweep.tracking import reachable, resolve_uri
 from sweep.tracking.uri import without_password
 
@@ -46,7 +46,7 @@ def findings(results: Path) -> list[Finding]:
         _package("tensorrt-rtx", "make install-rtx"),
         _package("cuda-python", _install("'cuda-python>=12.6'")),
         _package("nvidia-ml-py", _install("nvidia-ml-py")),
-        _binary("nvidia-cuda-mps-control", "MPS control binary", "comes with the NVIDIA driver's compute utilities"),
+        _mps(),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
@@ -77,6 +77,11 @@ def _gpu() -> Finding:
     return Finding("GPU", f"{machine['gpu']}, driver {machine['driver']}")
 
 
+def _mps() -> Finding:
+    reason = mps.available()
+    return Finding("MPS", "available" if reason is None else None, reason or "")
+
+
 def _device_nodes() -> Finding:
     nodes = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
     remedy = "" if nodes else "in a container: docker run --gpus all ...; on the host: install the NVIDIA driver"
@@ -95,7 +100,7 @@ def _tracking(results: Path) -> Finding:
 def main() -> None:
     """Print the findings; exit code 1 if this machine cannot run the embedded default."""
     found = findings(Path("results"))
-    console = Console()
+    console = Terminal()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "what", "found"):
         table.add_column(name, overflow="fold")

@@ -4,11 +4,23 @@ Each message says what was asked, what was found and what to do, in one line. ``
 stage of the pipeline that raised it and ends up in the record's ``error.stage``.
 """
 
+_BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder what stands around them
+_CODES = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_CODES |= {code: f"\\u{code:04x}" for code in _BIDI}
+
+
+def printable(text: str) -> str:
+    """The text with the control codes of a terminal shown as text; line feeds and tabs stay."""
+    return text if text.isprintable() else text.translate(_CODES)
+
 
 class SweepError(Exception):
     """Anything that `sweep` itself has to say; never raised as such."""
 
     stage = "sweep"
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # it may quote a file's names, and goes to a terminal
 
 
 class ConfigError(SweepError):
@@ -41,6 +53,12 @@ class UnsupportedError(SweepError):
     stage = "plan"
 
 
+class MpsError(SweepError):
+    """The MPS daemon cannot be started or reached."""
+
+    stage = "start"
+
+
 class BuildError(SweepError):
     """The backend refused to build an engine from the typed ONNX."""
 
@@ -57,6 +75,12 @@ class LoadError(SweepError):
     """The load generator could not do what its axes ask."""
 
     stage = "measure"
+
+
+class BusyError(SweepError):
+    """Somebody else measures on the device for longer than the user would wait. Exit code 2, nothing lost."""
+
+    stage = "wait"
 
 
 class RecordError(SweepError):

@@ -41,9 +41,17 @@ def machine() -> JsonDict:
     }
 
 
-def of(backend: Backend) -> JsonDict:
-    """Facts of this machine with the backend's own."""
-    return {**machine(), **backend.facts()}
+def of(backend: Backend, uuid: str | None = None) -> JsonDict:
+    """Facts of this machine with the backend's own, and those of the GPU ``uuid``, where one is named."""
+    return {**machine(), **(gpu(uuid) if uuid else {}), **backend.facts()}
+
+
+@functools.cache
+def gpu(uuid: str | None) -> JsonDict:
+    """{gpu, compute_capability, gpu_uuid} of one GPU of several; of the first without ``uuid``."""
+    found = _nvml(uuid) if uuid else None
+    known = found or machine()
+    return {"gpu": known["gpu"], "compute_capability": known["compute_capability"], "gpu_uuid": uuid}
 
 
 def differing(before: JsonDict, now: JsonDict) -> list[str]:
@@ -79,13 +87,13 @@ def _git() -> str | None:
     return described or None
 
 
-def _nvml() -> JsonDict | None:
+def _nvml(uuid: str | None = None) -> JsonDict | None:
     """{gpu, compute_capability, driver, cuda} from the driver's management library; ``cuda`` is the newest it runs."""
     found = nvml.library()
     if found is None:
         return None
     try:
-        device = nvml.visible(found)
+        device = nvml.visible(found, uuid)
         version = found.nvmlSystemGetCudaDriverVersion_v2()
         return {
             "gpu": _text(found.nvmlDeviceGetName(device)),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import fcntl
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sweep.accuracy import Gates
 from sweep.errors import ConfigError
 from sweep.record import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+RETRIED = frozenset({"failed", "oom", "timeout", "crashed"})  # whose cause may be gone the next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +30,18 @@ class Settings:
         slo: {percentile name: limit in ms}, at most one entry.
         search_s: seconds of load for the search of one variant's capacity at the SLO; None searches none.
         seed: of the order of the passes.
-        timeout_s: longest silence of a worker.
+        timeout_s: longest time that a worker spends in one stage.
+        build_timeout_s, load_timeout_s, point_timeout_s: the same for building, loading, and each point of a load;
+            None for ``timeout_s``.
+        gpus: the GPUs to measure on, as ``lanes.device.find`` takes them; None for the first.
+        wait_s: longest wait for a device that somebody else measures on; None waits as long as it takes.
+        retry: statuses that are measured again at the next start.
+        prune: what needs no less memory than a variant that ran out of it is not tried.
         cache_limit_bytes: what the cache may hold; None lets it grow.
-        min_sqnr_db: outputs further than this from the reference make a variant invalid; None for the defaults.
+        gates: what outputs have to keep, else a variant is invalid.
         telemetry_hz: readings of the GPU's state a second; 0 takes none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
+        mps_pipe_directory: of the user's own MPS daemon; None starts one where a variant asks for a share.
     """
 
     name: str
@@ -42,9 +52,22 @@ class Settings:
     seed: int = 0
     timeout_s: float = 600.0
     cache_limit_bytes: int | None = None
-    min_sqnr_db: float | None = None
+    gates: Gates = field(default_factory=Gates)
     telemetry_hz: float = 10.0
     sentinel_every: int = 0
+    mps_pipe_directory: str | None = None
+    build_timeout_s: float | None = None
+    load_timeout_s: float | None = None
+    point_timeout_s: float | None = None
+    gpus: tuple[str, ...] | None = None
+    wait_s: float | None = None
+    retry: frozenset[str] = RETRIED
+    prune: bool = True
+
+    @property
+    def limits_s(self) -> dict[str, float | None]:
+        """Limits of stages of their own, as ``pool.Worker.run`` takes them."""
+        return {"build": self.build_timeout_s, "load": self.load_timeout_s, "point": self.point_timeout_s}
 
     @property
     def store(self) -> Store:
@@ -78,6 +101,7 @@ def folder_lock(settings: Settings) -> Iterator[None]:
             raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=") from error
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
+        settings.store.clear_scraps()
         yield
     finally:
         os.close(handle)

@@ -1,16 +1,26 @@
-"""Ctrl-C and SIGTERM as KeyboardInterrupt, remembered where some library swallows it.
+"""Ctrl-C and SIGTERM: stop now, or first finish the variant in hand.
 
-An interrupt that arrives inside a C extension's import or a destructor can be lost: Python raises it there and
-the library clears it. The flag stays, and the sweep asks for it before each variant.
+While a sweep measures (``patient``), the first SIGINT asks for an end after the variant in hand; a second one, SIGTERM,
+and either at any other time raise KeyboardInterrupt in the main thread. One that arrives inside a C extension's
+import or a destructor can be lost: Python raises it there and the library clears it. So it is remembered too, and
+whoever waits for long asks for it (``raise_if_now``), in any thread.
 """
 
 from __future__ import annotations
 
+import os
 import signal
-from typing import NoReturn
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 EXIT_CODE = 130
 _arrived: list[int] = []
+_now: list[int] = []
+_patient: list[int] = []  # the pipe that tells the first SIGINT on, while a sweep measures
 
 
 def install() -> None:
@@ -20,16 +30,49 @@ def install() -> None:
 
 
 def arrived() -> bool:
-    """Whether an interrupt arrived at any time before."""
+    """Whether an interrupt arrived at any time before: nothing new is begun."""
     return bool(_arrived)
 
 
-def raise_if_arrived() -> None:
-    """Raise KeyboardInterrupt if an interrupt arrived at any time before."""
+def raise_if_now() -> None:
+    """Raise KeyboardInterrupt if an interrupt arrived that does not wait for the variant in hand."""
+    if _now:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def patient(say: Callable[[], None]) -> Iterator[None]:
+    """Within, the first SIGINT raises nothing; ``say`` is called for it, in a thread of its own.
+
+    Raises:
+        KeyboardInterrupt: at the end, where any interrupt arrived.
+    """
+    heard, told = os.pipe()
+    listener = threading.Thread(target=_listen, args=(heard, say), name="interrupts", daemon=True)
+    listener.start()
+    _patient.append(told)
+    try:
+        yield
+    finally:
+        _patient.clear()
+        os.close(told)
+        listener.join()
+        os.close(heard)
     if arrived():
         raise KeyboardInterrupt
 
 
-def _handle(number: int, _frame: object) -> NoReturn:
+def _listen(heard: int, say: Callable[[], None]) -> None:
+    """A signal handler must not print: what it broke into may hold the terminal's lock. A byte in a pipe is safe."""
+    while os.read(heard, 1):
+        say()
+
+
+def _handle(number: int, _frame: object) -> None:
+    first = number == signal.SIGINT and signal.SIGINT not in _arrived
     _arrived.append(number)
+    if first and _patient:
+        os.write(_patient[0], b".")
+        return
+    _now.append(number)
     raise KeyboardInterrupt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep import capacity, gpu_state, predict, samples, stats, summary
+from sweep import capacity, fairness, gpu_state, predict, samples, stats, summary
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
     service = predict.service_of(points)
     found = replace(
         made,
-        peak=summary.closed_summary(closed) if closed else None,
+        peak={**summary.closed_summary(closed), **fairness.shared(closed)} if closed else None,
         points=[_point(rung, service) for rung in _ladder(points)],
         telemetry=_telemetry(points),
     )
@@ -35,7 +35,7 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
 
 def _point(rung: Sequence[samples.PointSamples], service: predict.Service | None) -> JsonDict:
     """A rung's summary, and what was predicted of it where the closed loop says enough."""
-    found = summary.open_summary(rung)
+    found = {**summary.open_summary(rung), **fairness.shared(rung)}
     known = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
     found["prediction"] = predict.point_prediction(known, rung, found["latency_ms"]) if known else None
     return found

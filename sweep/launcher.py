@@ -1,4 +1,4 @@
-"""argv + conf/ -> composed configs. The one module that knows Hydra.
+"""argv + conf/ -> composed configs. With ``composer``, the one that knows Hydra.
 
 Hydra composes once per choice of groups, which costs 0.1 s; swept plain values are set on the composed config
 through the same typed nodes, so that a thousand variants plan in seconds.
@@ -6,37 +6,40 @@ through the same typed nodes, so that a thousand variants plan in seconds.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
-import difflib
 import itertools
+import math
 import os
-import re
 import sys
-import types
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.plugins.sweeper import Sweeper
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import GROUPS, UNMEASURED, Config, help_lines
+from sweep import callables, composer, wording
+from sweep.config import UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
-    from hydra.types import HydraContext, TaskFunction
 
-_PLUGIN = "hydra_plugins.sweep_sweeper"  # Hydra instantiates plugins below this name only
+_MOST = 100_000  # combinations of a sweep
+_HYDRAS_ERRORS = (
+    *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
+    RecursionError,
+)
 _HELP_HEADER = """Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.
 
   python -m sweep -m precision=fp16,int8 batch=1,8,32        commas sweep
@@ -60,54 +63,55 @@ class Asked:
 
 @dataclass
 class _SweeperConfig:
-    _target_: str = f"{_PLUGIN}.AllAtOnce"
     params: dict[str, str] | None = field(default_factory=dict)
 
 
-class AllAtOnce(Sweeper):
-    """A Hydra sweeper that hands over every combination at once."""
+class _Sweep:
+    """Expands and composes every combination.
 
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        self._params = dict(params or {})
+    Args:
+        loader: Hydra's, over the YAMLs.
+        config: the master config (``composer.master``).
+    """
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Called by Hydra before ``sweep``."""
-        self._loader = hydra_context.config_loader
-        self._task = task_function
+    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
+        self._loader = loader
         self._config = config
 
-    def sweep(self, arguments: list[str]) -> None:
-        """Expand the overrides, compose, and call the task function with an ``Asked``."""
-        words = [f"{key}={value}" for key, value in self._params.items()] + list(arguments)
+    def asked(self) -> Asked:
+        """What was asked, by an experiment's ``hydra.sweeper.params`` and then by the words."""
+        hydras: Any = OmegaConf.to_container(self._config.hydra, resolve=False)
+        task = hydras["overrides"]["task"]
+        words = [f"{key}={value}" for key, value in (hydras["sweeper"]["params"] or {}).items()] + task
         parser = OverridesParser.create(config_loader=self._loader)
         overrides = parser.parse_overrides(words)
         latest = {_target(override): override for override in overrides}
         for target, override in latest.items():
             _refuse_misplaced(target, override)
         composed, values = _split(list(latest.values()), self._is_group, parser)
+        if math.prod([*map(len, composed), *map(len, values)]) > _MOST:
+            raise ConfigError(f"{' '.join(words)}: more than {_MOST} combinations; sweep over fewer values")
         configs = tuple(
             config for groups in itertools.product(*composed) for config in _configs(self._compose(groups), values)
         )
         if not configs:
             raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
-        experiments = [word for word in self._config.hydra.overrides.task if word.startswith("+experiment=")]
+        callables.refuse_unnamed("graph", (config.graph for config in configs), task)
+        callables.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
+        experiments = [word for word in task if word.startswith("+experiment=")]
         typed = {target: override.input_line or "" for target, override in latest.items()}
         measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]
-        self._task(Asked(configs=configs, words=tuple(dict.fromkeys([*experiments, *measured]))))
+        return Asked(configs=configs, words=tuple(dict.fromkeys([*experiments, *measured])))
 
     def _is_group(self, key: str) -> bool:
         return "/" in key or bool(self._loader.get_group_options(key))
 
     def _compose(self, overrides: tuple[str, ...]) -> DictConfig:
-        config = _composed(self._loader, self._config, overrides)
+        config = self._loader.load_sweep_config(self._config, list(overrides))
         with read_write(config), open_dict(config):
             del config["hydra"]
+        composer.check_texts(config)
         return config
-
-
-def _composed(loader: Any, master: DictConfig, overrides: tuple[str, ...]) -> DictConfig:
-    config: DictConfig = loader.load_sweep_config(master, list(overrides))
-    return config
 
 
 Choice = tuple[str, Any, str]  # key, value, as written
@@ -120,6 +124,8 @@ def _target(override: Override) -> str:
 
 def _refuse_misplaced(target: str, override: Override) -> None:
     """What belongs to the whole sweep cannot be swept."""
+    if composer.is_hydras(target):
+        raise _hydras(str(override.input_line))
     head = target.partition("@")[0].partition(".")[0].partition("/")[0]
     if override.is_sweep_override() and head in {*UNMEASURED, "experiment"}:
         raise ConfigError(f"{override.input_line}: {head} belongs to the whole sweep; give it one value")
@@ -138,11 +144,19 @@ def _split(
         elif not override.is_discrete_sweep():
             raise ConfigError(f"{override.input_line}: give the values one by one, as in {key}=1,2,4")
         elif is_group(key) or not is_plain_value(key):
-            composed.append([f"{key}={text}" for text in override.sweep_string_iterator()])
+            composed.append(_swept(key, override))
         else:
-            texts = [f"{key}={text}" for text in override.sweep_string_iterator()]
+            texts = _swept(key, override)
             values.append([(key, parser.parse_override(text).value(), text) for text in texts])
     return composed, values
+
+
+def _swept(key: str, override: Override) -> list[str]:
+    """The words of a sweep, one a value; a range may stand for more than memory holds."""
+    texts = list(itertools.islice(override.sweep_string_iterator(), _MOST + 1))
+    if len(texts) > _MOST:
+        raise ConfigError(f"{override.input_line}: more than {_MOST} values; sweep over fewer")
+    return [f"{key}={text}" for text in texts]
 
 
 def is_plain_value(key: str) -> bool:
@@ -177,7 +191,7 @@ def _through(config: DictConfig, choice: Choice) -> Any:
     try:
         OmegaConf.update(config, key, value)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{text}: {one_line(error)}") from error
+        raise ConfigError(f"{text}: {wording.one_line(error)}") from error
     kept = OmegaConf.select(config, key)
     return OmegaConf.to_object(kept) if OmegaConf.is_config(kept) else kept
 
@@ -196,7 +210,7 @@ def _no_extra_keys(config: Any, prefix: str = "") -> None:
     known = {item.name for item in dataclasses.fields(config)}
     for name, value in vars(config).items():
         if name not in known:
-            raise ConfigError(_unknown_key(f"{prefix}{name}"))
+            raise ConfigError(wording.unknown_key(f"{prefix}{name}"))
         if dataclasses.is_dataclass(value):
             _no_extra_keys(value, f"{prefix}{name}.")
 
@@ -209,20 +223,59 @@ def read(argv: Sequence[str]) -> Asked | None:
     """
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
-    words = [word for word in argv if word not in {"-m", "--multirun"}]  # a sweep of one is a sweep too
+    words, flags, own = _parted([_condition(word) for word in argv])
     for word in words:
-        if word.lstrip("+~").startswith(("hydra.", "hydra/")):
-            raise ConfigError(f"{word}: how Hydra runs is fixed here; commas sweep by themselves")
-    flags = any(word.startswith("-") for word in words)  # --help, --cfg and their kind go alone
-    sys.argv = [sys.argv[0], *([] if flags else ["--multirun"]), *words]
-    asked: list[Asked] = []
+        if composer.is_hydras(word):
+            raise _hydras(word)
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(asked.append)()
+        with composer.composing(conf_folder(), own) as loader:
+            config = composer.master(loader, conf_folder(), words)
+            if not flags:
+                return _Sweep(loader, config).asked()
+        sys.argv = [sys.argv[0], *([f"--config-dir={own}"] if own else []), *flags, *words]
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=composer.MAIN)(_nothing)()
     except MissingConfigException as error:
-        raise ConfigError(_missing_choice(error)) from error
-    except (HydraException, OmegaConfBaseException, ValueError, TypeError, AssertionError, AttributeError) as error:
-        raise ConfigError(_explained(error, argv)) from error  # Hydra asserts where it could say
-    return asked[0] if asked else None
+        raise ConfigError(wording.missing_choice(error)) from error
+    except _HYDRAS_ERRORS as error:
+        raise ConfigError(wording.explained(error, argv)) from error  # Hydra asserts where it could say
+    return None
+
+
+def _nothing(_: DictConfig) -> None:
+    """What Hydra would run."""
+
+
+def _hydras(word: str) -> ConfigError:
+    return ConfigError(f"{word}: how Hydra runs is fixed here; commas sweep by themselves")
+
+
+def _parted(argv: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
+    """Words, those of Hydra's flags that only show something, and the folder of ``--config-dir``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-m", "--multirun", action="store_true")  # a sweep of one is a sweep too
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",)):
+        parser.add_argument(*names, action="store_const", const=names[0], default=None)
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
+    try:
+        found, words = parser.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from error
+    unknown = next((word for word in words if word.startswith("-")), None)
+    if unknown is not None:
+        raise ConfigError(f"{unknown}: no such flag; there are --help, --cfg job and --config-dir FOLDER")
+    if found.config_dir is not None and not found.config_dir.is_dir():
+        raise ConfigError(f"--config-dir {found.config_dir}: no such folder")
+    flags = [flag for flag in (found.help, found.hydra_help, found.resolve) if flag]
+    flags += [f"--{name}={value}" for name in ("cfg", "package") if (value := getattr(found, name)) is not None]
+    return words, flags, found.config_dir.resolve() if found.config_dir is not None else None
+
+
+def _condition(word: str) -> str:
+    """``only=batch=8`` as Hydra's grammar has it: ``only=batch:8``; any other word as it is."""
+    key, _, value = word.partition("=")
+    return f"{key}={value.replace('=', ':')}" if key in {"only", "skip"} else word
 
 
 def conf_folder() -> Path:
@@ -233,59 +286,14 @@ def conf_folder() -> Path:
 
 
 def _register() -> None:
-    """Schema, help text and sweeper under the names that conf/config.yaml uses."""
+    """Schema, help text and an experiment's sweep under the names that conf/config.yaml uses."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/sweeper", name="all_at_once", node=_SweeperConfig)
     store.store(group="hydra/help", name="keys", node=_help())
-    plugins = Plugins.instance()
-    AllAtOnce.__module__ = _PLUGIN
-    module = types.ModuleType(_PLUGIN)
-    module.AllAtOnce = AllAtOnce  # type: ignore[attr-defined]
-    sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
-    sys.modules[_PLUGIN] = module
-    plugins.register(AllAtOnce)
 
 
 def _help() -> dict[str, str]:
     keys = "\n".join(help_lines()).replace("$", "$$")
     text = f"{_HELP_HEADER}\nGroups (KEY=CHOICE; files in conf/KEY/):\n$APP_CONFIG_GROUPS\nKeys [default]:\n{keys}\n"
     return {"app_name": "sweep", "header": "", "footer": "", "template": text}
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of a message that carries more."""
-    return str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
-
-
-def _explained(error: Exception, argv: Sequence[str]) -> str:
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({' '.join(str(error).splitlines()[1:2])})"
-    cause = error.__cause__ or error
-    text = f"{error}\n{cause}"
-    unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' not in|Key '([^']+)' is not in struct", text)
-    if unknown:
-        full = re.search(r"full_key: (\S+)", text)
-        return _unknown_key(full.group(1) if full else next(name for name in unknown.groups() if name))
-    asked = re.search(r"Error merging override ([^=\s]+)", str(error))
-    key = asked.group(1).lstrip("+") if asked else None
-    word = next((item for item in argv if key and item.lstrip("+").startswith(f"{key}=")), asked and asked.group(1))
-    return f"{word}: {one_line(cause)}" if word else f"{' '.join(argv)}: {one_line(cause)}"
-
-
-def _unknown_key(key: str) -> str:
-    if key == "experiment":
-        return "experiment: put a + before it, as in +experiment=quickstart"
-    known = [*GROUPS, *(line.split()[0] for line in help_lines())]
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else "`python -m sweep --help` lists the keys"
-    return f"{key}: no such key; {hint}"
-
-
-def _missing_choice(error: MissingConfigException) -> str:
-    missing = error.missing_cfg_file or ""
-    group, _, choice = missing.rpartition("/")
-    options = ", ".join(error.options or ())
-    if not group:
-        return one_line(error)
-    return f"{group}={choice}: no such {group}; there are: {options}"

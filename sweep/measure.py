@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from sweep import accuracy, axes, models, prepare, samples, typed_onnx
 from sweep.backends import registry
+from sweep.backends.base import GivesEachStreams
 from sweep.cache import Cache, Entry
-from sweep.load import curve, search
+from sweep.load import curve, points, search
+from sweep.load.meeting import ALONE, Member, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,8 +19,12 @@ if TYPE_CHECKING:
 
     from sweep.axes import JsonDict, LoadAxes, Variant
     from sweep.backends.base import Backend, Session
+    from sweep.load.meeting import Meeting
 
+Made = TypeVar("Made")
+_BURST_S = 0.2  # on all streams, before the outputs are looked at once more
 ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
+RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
 PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing (the reference is pruned too)"
 
 
@@ -33,10 +39,11 @@ class Job:
         cache: root of the shared cache.
         samples: where the raw samples go (npz).
         cache_limit_bytes: what the cache may hold; None lets it grow.
-        min_sqnr_db: outputs further than this from the reference make the variant invalid; None for the default.
+        gates: what outputs have to keep, else the variant is invalid.
         search: the SLO whose capacity is searched, instead of a pass over the load; None for a pass.
         known: the variant's samples so far, where a capacity is searched (npz).
         accuracy: compare the outputs with fp32; the sentinel's were compared already.
+        only_build: stop once the engine is in the cache.
     """
 
     variant: Variant
@@ -45,10 +52,11 @@ class Job:
     cache: Path
     samples: Path
     cache_limit_bytes: int | None = None
-    min_sqnr_db: float | None = None
+    gates: accuracy.Gates = field(default_factory=accuracy.Gates)
     search: search.Ask | None = None
     known: Path | None = None
     accuracy: bool = True
+    only_build: bool = False
 
 
 def measure(
@@ -56,6 +64,7 @@ def measure(
     report: Callable[..., None],
     note: Callable[[str], None],
     taken: Callable[[str], None] = lambda _key: None,
+    meeting: Meeting = ALONE,
 ) -> JsonDict:
     """Do the job; its raw samples are on disk when this returns.
 
@@ -64,48 +73,73 @@ def measure(
         report: called as report(stage, detail, done) when a stage starts, done from 0 to 1.
         note: called with one line on what a user should know.
         taken: called with the key of the engine in the cache while this pass still claims it.
+        meeting: the other clients that measure this variant; the first one writes the samples of all.
 
     Returns:
-        {model, engine, realised, accuracy, mismatch} as the record holds them.
+        {model, engine, realised, accuracy, mismatch} as the record holds them, of this client; {engine} alone of a job
+        that ends with the build.
     """
     with Cache(job.cache, job.cache_limit_bytes, note) as cache:
-        return _measured(job, cache, report, taken)
+        return _measured(job, cache, report, taken, meeting)
 
 
-def _measured(job: Job, cache: Cache, report: Callable[..., None], taken: Callable[[str], None]) -> JsonDict:
+def _measured(
+    job: Job, cache: Cache, report: Callable[..., None], taken: Callable[[str], None], meeting: Meeting
+) -> JsonDict:
     """The pass; what it takes from the cache stays in use until it is over."""
     variant, backend = job.variant, registry.get(job.variant.backend)
     report("model")
     source = prepare.model_file(variant, cache)
     model = prepare.model_facts(variant, source, cache)
     report("onnx")
-    typed, converted = prepare.converted_file(variant, source, cache)
+    passed, rewritten = prepare.passed_file(variant, source, cache)
+    typed, converted = prepare.converted_file(variant, passed, cache)
     report("build")
     engine = prepare.build_engine(variant, backend, typed, cache)
     taken(engine.path.name)
+    if job.only_build:
+        return {"engine": _engine_facts(variant, typed, engine)}
     report("load")
     feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
-    start = time.perf_counter()
-    session = backend.load(engine.path, engine.info, variant, feeds)
-    load_s = time.perf_counter() - start
+    session, load_s = in_turn(meeting, lambda: _timed(lambda: backend.load(engine.path, engine.info, variant, feeds)))
     try:
-        samples.save(job.samples, _drive(session, job, lambda name, done, of: report("measure", name, done / of)))
+        driven = session if meeting.clients == 1 else Member(session, meeting)
+        measured = _drive(driven, job, lambda name, done, of: report("measure", name, done / of))
+        if meeting.client == 0:
+            samples.save(job.samples, measured)
         report("accuracy", done=1.0)
         if session.partial_batches and variant.load.batch_wait_ms is not None:
             session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch
             session.streams[0].wait()
-        found = _accuracy(variant, backend, (source, typed), session, cache) if job.accuracy else None
+        looks = backend.runs_models and job.accuracy
+        found = _accuracy(variant, backend, (source, typed), session, cache) if looks else None
+        prepare.model_file(variant, cache)  # raises where a user's file has changed since it was read
     finally:
         session.close()
     realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, converted, model)]}
+    if accuracy.is_tf32(variant.onnx.precision.dtype, found):
+        realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
     return {
         "model": model,
-        "engine": {**_engine_facts(variant, typed, engine), **converted, "load_s": load_s, **session.engine_facts},
+        "engine": {
+            **_engine_facts(variant, typed, engine),
+            **rewritten,
+            **converted,
+            "load_s": load_s,
+            **session.engine_facts,
+        },
         "realised": realised | _batching(variant.load, session),
         "mismatch": backend.mismatch(variant, session.realised)
-        or accuracy.contradicts(variant.onnx.precision.dtype, found, job.min_sqnr_db),
+        or accuracy.contradicts(variant.onnx.precision.dtype, found, job.gates),
         "accuracy": found,
     }
+
+
+def _timed(make: Callable[[], Made]) -> tuple[Made, float]:
+    """What ``make`` gives, and the seconds that it took."""
+    start = time.perf_counter()
+    made = make()
+    return made, time.perf_counter() - start
 
 
 def _batching(load: LoadAxes, session: Session) -> JsonDict:
@@ -128,27 +162,37 @@ def _notes(variant: Variant, converted: JsonDict, model: JsonDict) -> list[str]:
     """What the table says beside the figures, with an asterisk."""
     guarded = converted.get("guarded")
     notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
+    drawn = converted.get("calibration")
+    if drawn and drawn["source"] == prepare.RANDOM and variant.onnx.precision.quantize_ops:
+        notes.append(RANDOM_RANGES)
     if model["opset_of_file"]:
         old, name = model["opset_of_file"], variant.onnx.model.name
         notes.append(f"{name} is of opset {old}: upgraded to {model['opset']} by onnx.version_converter")
     return [*notes, PRUNED] if variant.onnx.prune else notes
 
 
-def _accuracy(
-    variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache
-) -> JsonDict | None:
-    """Errors of what was timed; of a run that rounds, where what was timed hides rounding. ``files``: fp32, typed."""
-    if not backend.runs_models:
-        return None
+def _accuracy(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:
+    """Errors of what was timed, then of every stream after a further burst. ``files``: fp32, typed.
+
+    Where what was timed hides rounding, the first are those of a run that rounds.
+    """
     source, typed = files
     feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
-    emulation, outputs = prepare.emulation(variant, backend), session.outputs()
-    if emulation == "outputs":
-        outputs = accuracy.run(prepare.emulated_file(variant, typed, cache), feeds)
-    notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
     expected = prepare.reference_outputs(variant, source, feeds, cache)
-    found = accuracy.against(expected, outputs, "; ".join(notes) or None)
-    return found | _score(variant, backend, files, session, cache)
+    emulation, timed = prepare.emulation(variant, backend), session.outputs()
+    rounded = timed
+    if emulation == "outputs":
+        rounded = accuracy.run(prepare.emulated_file(variant, typed, cache), feeds)
+    notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
+    own = variant.onnx.precision.tool == "none" and not typed_onnx.passes_through(variant.onnx.precision)
+    reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
+    found = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
+    inferences = points.burst(session, variant.load.depth, _BURST_S)
+    later = {0: session.outputs()}
+    if isinstance(session, GivesEachStreams):
+        later = {number: session.outputs_of(number) for number in range(len(session.streams))}
+    again = {"inferences": inferences, **accuracy.again(expected, timed, later)}
+    return found | {"again": again} | _score(variant, backend, files, session, cache)
 
 
 def _score(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,7 @@ class Plan:
     @property
     def sentinel(self) -> Work | None:
         """The first variant that can run, under a short closed loop; None where there is nothing to compare."""
-        if len(self.runnable) <= 1:
-            return None
-        first = self.runnable[0]
-        load = dataclasses.replace(_SENTINEL, depth=first.variant.load.depth, seed=first.variant.load.seed)
-        variant = dataclasses.replace(first.variant, load=load)
-        return dataclasses.replace(first, variant=variant, key=axes.variant_key(variant))
+        return sentinel_of(self.runnable[0]) if len(self.runnable) > 1 else None
 
 
 def make(variants: Iterable[Variant]) -> Plan:
@@ -85,16 +81,43 @@ def make(variants: Iterable[Variant]) -> Plan:
     found: dict[str, Work] = {}
     duplicates = []
     for variant in variants:
-        key = axes.variant_key(variant)
+        key, engine_key = axes.both_keys(variant)
         if key in found:
             duplicates.append(variant.label)
             continue
         reason = why_unsupported(registry.get(variant.backend), variant)
-        found[key] = Work(variant=variant, key=key, engine_key=axes.engine_key(variant), unsupported=reason)
+        found[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
     order = list(dict.fromkeys(work.engine_key for work in found.values()))
     rank = {engine: number for number, engine in enumerate(order)}
     works = sorted(found.values(), key=lambda work: rank[work.engine_key])  # stable: asked order within a group
     return Plan(works=tuple(works), duplicates=tuple(duplicates))
+
+
+def sentinel_of(work: Work) -> Work:
+    """The same variant under a short closed loop."""
+    load = dataclasses.replace(_SENTINEL, depth=work.variant.load.depth, seed=work.variant.load.seed)
+    variant = dataclasses.replace(work.variant, load=load)
+    return dataclasses.replace(work, variant=variant, key=axes.variant_key(variant))
+
+
+def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
+    """Every pass of every variant: the first pass in the plan's order, later ones interleaved at random.
+
+    Groups stay together within a pass, so that an engine is loaded once a pass.
+    """
+    ordered: list[tuple[Work, int]] = [(work, 0) for work in todo]
+    rng = random.Random(seed)  # noqa: S311 - an order, no secret
+    for repeat in range(1, max((work.variant.load.repeats for work in todo), default=1)):
+        groups: dict[str, list[Work]] = {}
+        for work in todo:
+            if work.variant.load.repeats > repeat:
+                groups.setdefault(work.engine_key, []).append(work)
+        shuffled = list(groups.values())
+        rng.shuffle(shuffled)
+        for group in shuffled:
+            rng.shuffle(group)
+            ordered.extend((work, repeat) for work in group)
+    return ordered
 
 
 def sentinel_runs(passes: int, every: int) -> int:

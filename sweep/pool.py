@@ -14,14 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
+from sweep import interrupts
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from sweep.axes import JsonDict
 
 _TAIL_LINES = 12
 _GRACE_S = 2.0
-_LOOK_S = 1.0  # how often a silent child is looked after
+_LOOK_S = 0.5  # how often a silent child is looked after
+_LIMITED = {"build": "build", "load": "load", "measure": "point"}  # stages with a limit of their own
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "outofmemory")  # as onnxruntime, CUDA and TensorRT put it
 _PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,17 +52,20 @@ class Worker:
     Args:
         stderr: file that keeps what the child and its libraries print.
         environment: variables added to the parent's (an MPS share binds when the context is made).
+        cores: logical CPUs that the child and its threads run on; None leaves those of the parent.
     """
 
-    def __init__(self, stderr: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, stderr: Path, environment: dict[str, str] | None = None, cores: Iterable[int] | None = None
+    ) -> None:
         stderr.parent.mkdir(parents=True, exist_ok=True)
         self._stderr = stderr
         self._stage = "start"
         path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
-        with stderr.open("ab") as log:
+        with stderr.open("ab") as log, _on(cores):
             self._from = log.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sweep.worker"],
+                [sys.executable, "-P", "-m", "sweep.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -78,11 +86,17 @@ class Worker:
         """Give the child one job and wait for its end.
 
         Args:
-            job: the message that ``sweep.worker`` takes.
+            job: the message that ``sweep.worker`` takes. Its ``limits_s`` bounds stages of their own, in seconds:
+                {build, load, point}; one that is None or not there has ``timeout_s``.
             on_event: called with each ``stage`` and ``note`` event.
-            timeout_s: longest silence; past it the child and its children are killed.
+            timeout_s: longest time from one ``stage`` event to the next; past it the child and its children are killed.
+
+        Raises:
+            KeyboardInterrupt: an interrupt arrived that says to stop now, in whatever thread this is.
         """
         self._stage = "start"
+        limits = {name: limit for name, limit in (job.get("limits_s") or {}).items() if limit is not None}
+        began = time.monotonic()
         try:
             assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for; tells mypy
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
@@ -90,25 +104,43 @@ class Worker:
         except OSError:
             return self._died()
         while True:
-            event = self._next_event(timeout_s)
+            key = _LIMITED.get(self._stage, "")
+            limit_s = limits.get(key, timeout_s)
+            event = self._next_event(began + limit_s)
             if event is None:
                 return self._died()
             if event["event"] == "timeout":
                 self.kill()
-                message = f"nothing was heard from the worker for {timeout_s:g} s (timeout_s)"
+                name = f"timeout.{key}_s" if key in limits else "timeout_s"
+                message = f"nothing was heard from the worker for {limit_s:g} s ({name})"
                 return Outcome(status="timeout", error=self._error("Timeout", message))
             if event["event"] == "result":
                 return Outcome(status="ok", result=event)
             if event["event"] == "error":
                 return self._raised(event)
+            if event["event"] == "stage":
+                self._stage, began = event["stage"], time.monotonic()
             if event["event"] != "stray":
-                self._stage = event.get("stage", self._stage)
+                handed = time.monotonic()
                 on_event(event)
+                began += time.monotonic() - handed  # a client that waits for the others is not silent
 
-    def _next_event(self, timeout_s: float) -> JsonDict | None:
+    def answer(self, message: JsonDict) -> None:
+        """Tell the child what it asked for by an event; one that is gone hears nothing."""
+        with contextlib.suppress(OSError):
+            assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for; tells mypy
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def strike(self) -> None:
+        """SIGKILL to the child and its children, from any thread: whoever is in ``run`` sees it die."""
+        if self._process.poll() is None:
+            self._signal(signal.SIGKILL)
+
+    def _next_event(self, deadline: float) -> JsonDict | None:
         """The next event, ``{"event": "timeout"}``, or None when the child is gone."""
-        deadline = time.monotonic() + timeout_s
         while b"\n" not in self._buffer:
+            interrupts.raise_if_now()
             ready = self._selector.select(min(_LOOK_S, max(deadline - time.monotonic(), 0)))
             if not ready and self._process.poll() is not None:
                 return None  # something that it started may still hold the pipe
@@ -166,10 +198,14 @@ class Worker:
 
     def kill(self) -> None:
         """End the child and every process it started: SIGTERM, and SIGKILL for what is left."""
+        strays = _strays(self._process.pid)
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
         self._signal(signal.SIGKILL)
+        for stray in strays:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stray.kill()
         self._process.wait()
         self._release()
 
@@ -182,3 +218,28 @@ class Worker:
         self._selector.close()
         if self._process.stdout is not None:
             self._process.stdout.close()
+
+
+def _strays(pid: int) -> list[psutil.Process]:
+    """Descendants that left the child's process group; psutil tells a pid that was taken anew from the one it saw."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(process.pid) != pid:
+                    found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def _on(cores: Iterable[int] | None) -> Iterator[None]:
+    """This thread on those cores meanwhile: a process that it starts stays on them, from its first thread on."""
+    if cores is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)

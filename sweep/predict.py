@@ -35,14 +35,16 @@ class Service:
     """What one request costs, alone and under full concurrency.
 
     Attributes:
-        streams: servers.
+        streams: servers, of all clients together.
         calm_ns: from arrival to completion of requests that found every stream idle, in order.
         busy_ns: from one completion to the next on a stream while all are busy at depth 1, in order.
+        clients: processes that the streams belong to, the same number each; each has a queue of its own.
     """
 
     streams: int
     calm_ns: Floats
     busy_ns: Floats
+    clients: int = 1
 
     @property
     def capacity_rps(self) -> float:
@@ -71,8 +73,9 @@ def service_of(points: Sequence[PointSamples]) -> Service | None:
     if not closed or not len(spaced):
         return None
     calm = np.concatenate([_alone_ns(point) for point in points if point.kind == CALM] or [np.empty(0)])
-    streams = max(int(point.stream.max(initial=0)) + 1 for point in closed)
-    return Service(streams=streams, calm_ns=calm if len(calm) else spaced, busy_ns=spaced)
+    streams = max(int(point.lane.max(initial=0)) + 1 for point in closed)
+    clients = max(1 if point.client is None else int(point.client.max(initial=0)) + 1 for point in closed)
+    return Service(streams=streams, clients=clients, calm_ns=calm if len(calm) else spaced, busy_ns=spaced)
 
 
 def _alone_ns(point: PointSamples) -> Floats:
@@ -83,7 +86,7 @@ def _alone_ns(point: PointSamples) -> Floats:
 
 def _spacing_ns(point: PointSamples) -> Floats:
     """Gaps between completions on each stream, all streams in the order of completion."""
-    done, stream = point.done_ns[point.measured], point.stream[point.measured]
+    done, stream = point.done_ns[point.measured], point.lane[point.measured]
     ends, gaps = [], []
     for number in np.unique(stream):
         mine = np.sort(done[stream == number])
@@ -95,8 +98,10 @@ def _spacing_ns(point: PointSamples) -> Floats:
     return np.concatenate(gaps)[order].astype(np.float64)
 
 
-def latencies_ms(service: Service, due_ns: Floats, seed: int = 0) -> Floats:
+def latencies_ms(service: Service, due_ns: Floats, seed: int = 0, client: NDArray[np.int64] | None = None) -> Floats:
     """Latency of each arrival of a first-in-first-out queue in front of ``service.streams`` servers.
+
+    Several clients have a queue each, in front of their own streams, and share the pace.
 
     Service times are the measured ones, in the order in which they were measured, from a seeded place on: what
     is slow for a while stays so. A request that finds an idle stream draws from ``calm_ns``, one that had to wait
@@ -106,13 +111,17 @@ def latencies_ms(service: Service, due_ns: Floats, seed: int = 0) -> Floats:
         service: what a request costs.
         due_ns: arrival times, ascending.
         seed: of the place from which the measured times are replayed.
+        client: whom each arrival is for; None deals them out at random.
     """
     count = len(due_ns)
     rng = np.random.default_rng([seed, 11])
     paces = service.paces()
     calm = _replayed(service.calm_ns, count, rng)
     busy = _replayed(service.busy_ns, count, rng) / paces[-1]
-    done = _served(due_ns.tolist(), calm.tolist(), busy.tolist(), paces)
+    if client is None:
+        client = rng.integers(service.clients, size=count) if service.clients > 1 else np.zeros(count, dtype=np.int64)
+    free = [service.streams // service.clients] * service.clients
+    done = _served(due_ns.tolist(), client.tolist(), free, calm.tolist(), busy.tolist(), paces)
     return (np.asarray(done) - due_ns) / 1e6
 
 
@@ -121,12 +130,23 @@ def _replayed(measured: Floats, count: int, rng: np.random.Generator) -> Floats:
     return measured[(start + np.arange(count)) % len(measured)]
 
 
-def _served(due: list[float], calm: list[float], busy: list[float], paces: list[float]) -> list[float]:
-    """Completion times. ``work`` is a clock of work that one request in service has got; all run at its pace."""
-    streams, count = len(paces) - 1, len(due)
+def _served(
+    due: list[float], whom: list[int], free: list[int], calm: list[float], busy: list[float], paces: list[float]
+) -> list[float]:
+    """Completion times. ``work`` is a clock of work that one request in service has got; all run at its pace.
+
+    Args:
+        due: arrivals.
+        whom: client of each.
+        free: idle streams of each client, all of them.
+        calm: service time of each request if a stream is idle, at the pace of a lone one.
+        busy: the same if it had to wait.
+        paces: as ``Service.paces``.
+    """
+    count = len(due)
     done = [0.0] * count
     running: list[tuple[float, int]] = []  # work clock at completion, request
-    waiting: deque[int] = deque()
+    waiting: list[deque[int]] = [deque() for _ in free]
     now = work = 0.0
     arriving = 0
     while arriving < count or running:
@@ -135,17 +155,22 @@ def _served(due: list[float], calm: list[float], busy: list[float], paces: list[
         if arriving < count and due[arriving] <= ends:
             work += (due[arriving] - now) / pace if running else 0.0
             now = due[arriving]
-            if len(running) < streams:
+            own = whom[arriving]
+            if free[own]:
+                free[own] -= 1
                 heappush(running, (work + calm[arriving], arriving))
             else:
-                waiting.append(arriving)
+                waiting[own].append(arriving)
             arriving += 1
         else:
             work, request = heappop(running)
             now = done[request] = ends
-            if waiting:
-                request = waiting.popleft()
+            own = whom[request]
+            if waiting[own]:
+                request = waiting[own].popleft()
                 heappush(running, (work + busy[request], request))
+            else:
+                free[own] += 1
     return done
 
 
@@ -168,8 +193,9 @@ def point_prediction(service: Service, passes: Sequence[PointSamples], measured:
 
 def _predicted(service: Service, samples: PointSamples) -> Floats:
     due = samples.scheduled_ns[:_REQUESTS].astype(np.float64)
+    whom = None if samples.client is None else samples.client[: len(due)].astype(np.int64)
     keep = ~samples.warmup[: len(due)]
     if not keep.any():
         keep[:] = True
     draws = min(max(_REQUESTS // len(due), 1), _DRAWS)
-    return np.concatenate([latencies_ms(service, due, seed)[keep] for seed in range(draws)])
+    return np.concatenate([latencies_ms(service, due, seed, whom)[keep] for seed in range(draws)])

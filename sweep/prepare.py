@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep import accuracy, axes, models, typed_onnx
+from sweep import accuracy, axes, calibration, callables, models, typed_onnx
 from sweep.backends.base import Emulates
 from sweep.cache import MANIFEST, Cache, Entry
 from sweep.errors import ModelError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 REFERENCE_FILE = "outputs.npz"
-_CALIBRATION_SAMPLES = 8  # in each calibration batch
+RANDOM = "seeded random"
+TRAINING = "training data"
 _SAME_DB = 90.0  # two fp32 graphs of the same function on one machine
 _SCORED_TOGETHER = 32
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
@@ -98,6 +99,31 @@ def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 
+def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """The graph after the pass that was asked for, and what the record says of it; ``source`` for none."""
+    asked = variant.onnx.graph
+    if asked is None:
+        return source, {}
+
+    def build(folder: Path) -> JsonDict:
+        own = None if asked.name == typed_onnx.SIMPLIFY else callables.load("graph", asked.name, asked.digest)
+        return typed_onnx.transform(source, asked.name, own, folder / MODEL_FILE)
+
+    about = {"model": variant.onnx.model.name, "precision": f"fp32, {asked.name}"}
+    key = axes.digest("graph", asked, variant.onnx.model, variant.onnx.prune, *_pass_tools(variant))
+    entry = cache.get("models", key, build, about)
+    return entry.path / MODEL_FILE, {
+        "graph_pass": {"name": asked.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
+    }
+
+
+def _pass_tools(variant: Variant) -> list[str]:
+    """Versions of what a pass is made with, where it is one that comes with `sweep`."""
+    asked = variant.onnx.graph
+    simplifies = asked is not None and asked.name == typed_onnx.SIMPLIFY
+    return [importlib.metadata.version("onnxslim")] if simplifies else []
+
+
 def model_key(model: ModelRef) -> str:
     """Key of the zoo's network in the cache."""
     return axes.digest("model", model.name, model.revision)
@@ -109,26 +135,38 @@ def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
 
 
 def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
-    """As ``typed_file``, and what the record says of the conversion: {convert_s, onnx_bytes, onnx_notes, guarded}."""
+    """As ``typed_file``, and what the record says of the conversion, see ``Record.engine``."""
     precision = variant.onnx.precision
     if typed_onnx.passes_through(precision):
         typed_onnx.check_label(source, precision)
         return source, {}
 
     def build(folder: Path) -> JsonDict:
-        converted = typed_onnx.convert(source, precision, calibration(variant), folder / MODEL_FILE)
-        return {"dtypes": converted.dtypes, "notes": list(converted.notes), "guarded": list(converted.guarded)}
+        converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
+        told = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
+        return {"dtypes": converted.dtypes, **told}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
     entry = cache.get("onnx", onnx_cache_key(variant), build, about)
     told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    told["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
     return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
+
+
+def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
+    """What ranges were drawn from; None where none were drawn."""
+    if not samples:
+        return None
+    data, method = variant.onnx.calibration, variant.onnx.precision.calibration_method
+    random = RANDOM if models.held_out(variant.onnx.model) is None else TRAINING
+    source = random if data is None else data.source
+    return {"source": source, "digest": data and data.digest, "samples": samples, "method": method or "max"}
 
 
 def onnx_cache_key(variant: Variant) -> str:
     """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
-    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools)
+    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools, *_pass_tools(variant))
 
 
 def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
@@ -141,10 +179,12 @@ def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
     return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
 
 
-def calibration(variant: Variant) -> list[dict[str, np.ndarray]]:
-    """Training data where the network has some, else seeded random batches: never those that are timed."""
-    count = variant.onnx.precision.calibration_batches or 0
-    return models.calibration(variant.onnx.model, _CALIBRATION_SAMPLES, count)
+def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
+    """The user's own, else training data where the network has some, else seeded random ones; never what is timed."""
+    model, count = variant.onnx.model, variant.onnx.precision.calibration_batches or 0
+    if variant.onnx.calibration is not None:
+        return list(calibration.batches(variant.onnx.calibration, models.signature(model), count))
+    return models.calibration(model, calibration.SAMPLES, count)
 
 
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from sweep.record import Record
 
 _EVERY_S = 10.0  # between two sendings, so that a thousand short variants cost a few
+_SLOW_S = 10.0  # a sending that took longer is the last before the end: the sweep does not wait for a slow server
 
 
 class Publishing:
     """Publishes between variants, when nothing is being measured.
 
-    The first failure ends it for this sweep: the records are on disk, and ``make publish`` sends them later.
+    The first failure ends it for this sweep: the records are on disk, and ``make publish`` sends them later. A server
+    that is slow gets the rest at the end.
 
     Args:
         tracking: where to, and whether at all.
@@ -39,11 +41,12 @@ class Publishing:
         self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
         self._waiting: list[Record] = []
         self._last_s = 0.0
+        self._slow = False
         self._problem: str | None = None
 
     def finished(self, record: Record) -> None:
         """Take a record that is on disk; send it now or with the next ones."""
-        if not self._enabled or self._problem:
+        if not self._enabled or self._problem or self._slow:
             return
         self._waiting.append(record)
         if time.monotonic() - self._last_s >= _EVERY_S:
@@ -62,6 +65,7 @@ class Publishing:
         return f"MLflow   {url}{served}"
 
     def _send(self, records: Sequence[Record]) -> str | None:
+        began = time.monotonic()
         problem = reachable(self._uri)
         if problem is not None:
             self._problem = f"{without_password(self._uri)} cannot be written: {problem}"
@@ -73,3 +77,4 @@ class Publishing:
             return None
         finally:
             self._last_s = time.monotonic()
+            self._slow = self._last_s - began > _SLOW_S

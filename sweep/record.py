@@ -10,13 +10,15 @@ Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration):
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 
 from sweep.errors import RecordError
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from sweep.axes import JsonDict
 
 SCHEMA = 1
+_MOST_BYTES = 64 << 20  # a thousand times the largest seen
+_FOLDERS = ("records", "samples", "telemetry", "sentinel")
+_SCRAP = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has mkstemp name them
+_TABLES = ("facts", "engine", "realised", "peak", "slo", "accuracy", "telemetry", "drift")
 STATUSES = ("ok", "unsupported", "failed", "oom", "timeout", "crashed", "invalid")
 
 _MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}  # from schema n to n + 1
@@ -45,17 +51,24 @@ class Record:
         variant: every axis (``axes.flat``).
         facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
         engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes, memory, artifacts: paths in the sweep's
-            folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded}, the last the nodes that the
-            range guard kept in fp32.
-        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}.
+            folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded, calibration}: the nodes that
+            the range guard kept in fp32, and {source, digest, samples, method} of what ranges were drawn from; after
+            a pass {graph_pass: {name, key, nodes_before, nodes_after, pass_s}}.
+        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}, of the first client;
+            with several also {clients: [{contexts, sm_count, device_memory_bytes}]}, one each. On a GPU also
+            {sm_reached, sm_total, under_mps, build_sm_count} (docs/sharing.md).
         peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
             interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
+            With several clients ``peak`` and points are totals, and also have {clients: [{achieved_ips, requests,
+            p50_ms, p99_ms, p99_interval}], fairness: {jain, p99_ratio}} (``sweep.fairness``).
         slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
         model: {parameters, gmacs of a sample or None, opset, opset_of_file where it was upgraded, made_from}.
-        accuracy: {reference, note, sqnr_db, max_abs, cosine, top1_agreement, nonfinite}; of a network with labelled
-            data also {score, reference_score: top-1 of the engine and of fp32, scored_on}.
+        accuracy: {reference, note, sqnr_db, max_abs, max_rel, cosine, cosine_centred, top1_agreement, nonfinite} after
+            the load, and in ``again`` the same of the worst stream after a further burst, with {streams, stream,
+            inferences, identical, lost_db} (``accuracy.errors``, ``accuracy.again``). Of a network with labelled data
+            also {score, reference_score: top-1 of the engine and of fp32, scored_on}.
         telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
             {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
             foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
@@ -110,6 +123,14 @@ class Store:
         """Put the record on disk: whole or not at all, and there to stay once this returns."""
         write_atomic(self.record_path(record.key), encoded(record))
 
+    def clear_scraps(self) -> None:
+        """Remove what a process that was killed while it wrote has left; the sweep's lock is held."""
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            with contextlib.suppress(OSError), os.scandir(folder) as found:
+                for item in found:
+                    if _SCRAP.fullmatch(item.name):
+                        Path(item.path).unlink(missing_ok=True)
+
     def sentinel_path(self, number: int, key: str) -> Path:
         """Where the samples of the sentinel's run ``number`` lie; ``key`` is ``Level.key``."""
         return self.root / "sentinel" / f"{number:04d}-{key}.npz"
@@ -151,21 +172,56 @@ def read(path: Path) -> Record:
         RecordError: it is not there, damaged, or written by a newer version.
     """
     try:
-        raw = json.loads(path.read_bytes())
+        raw = json.loads(_content(path), parse_constant=_no_number)
     except OSError as error:
         raise RecordError(f"record {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise RecordError(f"record {path} is damaged ({error}); delete it to measure that variant again") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("schema"), int):
-        raise RecordError(f"record {path} is damaged (no schema); delete it to measure that variant again")
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema"), int) or raw["schema"] < 1:
+        raise _damaged(path, "no schema")
     if raw["schema"] > SCHEMA:
         raise RecordError(f"record {path} has schema {raw['schema']}, this version reads up to {SCHEMA}: update sweep")
     while raw["schema"] < SCHEMA:
         raw = _MIGRATIONS[raw["schema"]](raw)
     try:
-        return Record(**raw)
+        made = Record(**raw)
     except TypeError as error:
-        raise RecordError(f"record {path} is damaged ({error}); delete it to measure that variant again") from error
+        raise _damaged(path, str(error)) from error
+    wrong = _misshapen(made, path.stem)
+    if wrong is not None:
+        raise _damaged(path, wrong)
+    return made
+
+
+def _content(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > _MOST_BYTES:
+        raise ValueError(f"{size} bytes long, of at most {_MOST_BYTES}")
+    return path.read_bytes()
+
+
+def _no_number(text: str) -> Never:
+    raise ValueError(f"{text} is no number")
+
+
+def _damaged(path: Path, why: str) -> RecordError:
+    return RecordError(f"record {path} is damaged ({why}); delete it to measure that variant again")
+
+
+def _misshapen(made: Record, stem: str) -> str | None:
+    """What of a record is not what its readers rely on; its key names files, so it must be the name of its own."""
+    if made.key != stem:
+        return f"its key is {made.key!r:.60}"
+    if made.status not in STATUSES:
+        return f"its status is {made.status!r:.60}"
+    if not isinstance(made.variant, dict) or not isinstance(made.variant.get("label"), str):
+        return "its variant has no label"
+    if not isinstance(made.points, list) or not all(isinstance(point, dict) for point in made.points):
+        return "its points are no list of points"
+    if made.error is not None and not (isinstance(made.error, dict) and {"stage", "message"} <= made.error.keys()):
+        return "its error has no stage and message"
+    wrong = [name for name in _TABLES if not isinstance(getattr(made, name), dict | None)]
+    return f"its {wrong[0]} is no table" if wrong else None
 
 
 def write_atomic(path: Path, content: bytes) -> None:

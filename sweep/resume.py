@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep import capacity, facts, samples
 from sweep.backends import registry
 from sweep.errors import RecordError
+from sweep.index import Index
+from sweep.pruning import KIND, Pruning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,19 +18,45 @@ if TYPE_CHECKING:
     from sweep.folder import Settings
     from sweep.plan import Plan, Work
 
-RETRIED = ("failed", "oom", "timeout", "crashed")  # measured again on the next start
+_WITH_SAMPLES = ("ok", "invalid")
 
 
-def left(plan: Plan, settings: Settings) -> tuple[list[Work], list[str]]:
-    """The runnable work without a record that stands, and notes on records that were looked at."""
-    todo, notes = [], []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What a start has to do.
+
+    Attributes:
+        todo: runnable work without a record that stands.
+        notes: on records that were looked at.
+        pruning: what stands as out of memory, and rules out what needs more.
+    """
+
+    todo: list[Work]
+    notes: list[str]
+    pruning: Pruning
+
+
+def left(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Left:
+    """What is left of the plan; ``keep_index`` writes what was read, so that the next start need not."""
+    found = Left(todo=[], notes=[], pruning=Pruning())
+    index = Index(settings.store)
+    standing = _Standing(settings, index)
     for work in plan.runnable:
-        found, note = _standing(work, settings)
+        stands, note = standing.of(work)
         if note:
-            notes.append(note)
-        if not found:
-            todo.append(work)
-    return todo, notes
+            found.notes.append(note)
+        if not stands:
+            found.todo.append(work)
+        elif settings.prune and index.entry(work.key).status == "oom":
+            found.pruning.ran_out(work.variant, standing.gpu(work))
+    if keep_index:
+        index.save(())
+    return found
+
+
+def keep_index(plan: Plan, settings: Settings) -> None:
+    """Write down what the records say, for the next start."""
+    Index(settings.store).save(work.key for work in plan.works)
 
 
 def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]:
@@ -67,23 +95,50 @@ def _unsearched(work: Work, settings: Settings, slo: tuple[str, float]) -> bool:
         return False
 
 
-def _standing(work: Work, settings: Settings) -> tuple[bool, str | None]:
-    """Whether the variant's record stands, and what the user should know about it."""
-    if settings.force or not settings.store.record_path(work.key).exists():
-        return False, None
-    try:
-        found = settings.store.read(work.key)
-        if found.status in RETRIED or found.status == "unsupported":
+class _Standing:
+    """Which records stand.
+
+    Args:
+        settings: of the sweep.
+        index: of its records.
+    """
+
+    def __init__(self, settings: Settings, index: Index) -> None:
+        self._settings = settings
+        self._index = index
+        self._changes: dict[tuple[int, str], str] = {}
+
+    def of(self, work: Work) -> tuple[bool, str | None]:
+        """Whether the variant's record stands, and what the user should know about it."""
+        if self._settings.force or work.key not in self._index:
             return False, None
-    except RecordError as error:
-        return False, f"{work.variant.label} is measured again: {error}"
-    if not zipfile.is_zipfile(settings.store.samples_path(work.key)):  # looks at its end only
-        return False, f"{work.variant.label} is measured again: its samples are gone or damaged"
-    changed = facts.differing(found.facts, facts.of(registry.get(work.variant.backend)))
-    if changed:
-        names = ", ".join(f"{name} was {found.facts[name]}" for name in changed)
-        return True, f"{work.variant.label} is kept from an earlier run where {names} (force=true measures again)"
-    return True, None
+        try:
+            found = self._index.entry(work.key)
+        except RecordError as error:
+            return False, f"{work.variant.label} is measured again: {error}"
+        if found.status in self._settings.retry or found.status == "unsupported" or found.kind == KIND:
+            return False, None
+        if found.status in _WITH_SAMPLES and not found.whole:
+            return False, f"{work.variant.label} is measured again: its samples are gone or damaged"
+        changed = self._changed(found.facts, work.variant.backend)
+        if changed:
+            return True, f"{work.variant.label} is kept from an earlier run where {changed} (force=true measures again)"
+        return True, None
+
+    def gpu(self, work: Work) -> str | None:
+        """The GPU model of a record; None for one that ran on the host."""
+        if not registry.get(work.variant.backend).on_gpu:
+            return None
+        known: str | None = self._index.facts[self._index.entry(work.key).facts].get("gpu")
+        return known
+
+    def _changed(self, number: int, backend: str) -> str:
+        """How facts of a record differ from those of today, the same for all records that share them."""
+        if (number, backend) not in self._changes:
+            known = self._index.facts[number]
+            names = facts.differing(known, facts.of(registry.get(backend)))
+            self._changes[number, backend] = ", ".join(f"{name} was {known[name]}" for name in names)
+        return self._changes[number, backend]
 
 
 def forget_parts(settings: Settings) -> None:

@@ -9,35 +9,50 @@ from sweep import drift
 from sweep.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from sweep.folder import Settings
-    from sweep.plan import Plan, Work
+    from sweep.plan import Work
     from sweep.pool import Outcome
-    from sweep.record import Record
+    from sweep.record import Record, Store
+
+_LANE = 100_000  # runs of the sentinel that one lane may number
+_SHORT = 8  # characters of a UUID in a file's name
 
 
 class Watch:
     """Runs the sentinel between passes.
 
     Args:
-        plan: its ``sentinel`` is what runs.
+        work: what runs (``plan.sentinel_of``); None runs none.
         settings: how often, and where samples go.
         ask: called as ask(work, start, path) to measure it; the samples are at ``path`` if the outcome is ok.
+        place: number of the lane and its device, where there are several: runs on one are held against no other's.
 
     Attributes:
+        work: what runs; None once it failed.
         stretch: number of the last run; None where no sentinel runs.
     """
 
-    def __init__(self, plan: Plan, settings: Settings, ask: Callable[[Work, int, Path], Outcome]) -> None:
+    def __init__(
+        self,
+        work: Work | None,
+        settings: Settings,
+        ask: Callable[[Work, int, Path], Outcome],
+        place: tuple[int, str] | None = None,
+    ) -> None:
         self._every = settings.sentinel_every
-        self._work = plan.sentinel if self._every else None
+        self.work = work if self._every else None
         self._store = settings.store
         self._ask = ask
         self._levels = drift.levels(self._store)
         known = [path.stem.split("-") for path in self._store.sentinel_paths()]
         self._next = max((int(number) for number, *_ in known), default=-1) + 1
+        self._device = ""
+        if place is not None:  # a stretch ends at the next number, so each lane counts by itself
+            self._next += place[0] * _LANE
+            self._device = "." + place[1].removeprefix("GPU-").replace("-", "")[:_SHORT]
         anew = max((int(rest[0]) for _, _, *rest in known if rest), default=0) + bool(known and settings.force)
         self._anew = f"-{anew}" if anew else ""  # what is measured anew is not held against what it replaces
         self._start = max((level.start for level in self._levels.values()), default=-1) + 1
@@ -47,7 +62,7 @@ class Watch:
     @property
     def on(self) -> bool:
         """Whether a sentinel runs."""
-        return self._work is not None
+        return self.work is not None
 
     def due(self) -> bool:
         """Whether it is to run before the next pass, which is counted."""
@@ -56,13 +71,13 @@ class Watch:
 
     def run(self) -> str | None:
         """Run it, if there is one; why it failed, which ends it for this sweep, or None."""
-        if self._work is None:
+        if self.work is None:
             return None
-        path = self._store.sentinel_path(self._next, self._work.key + self._anew)
-        outcome = self._ask(self._work, self._start, path)
+        path = self._store.sentinel_path(self._next, self.work.key + self._device + self._anew)
+        outcome = self._ask(self.work, self._start, path)
         level = drift.level(path) if outcome.status == "ok" else None
         if level is None:
-            self._work = self.stretch = None
+            self.work = self.stretch = None
             said = outcome.error["message"] if outcome.error else "it completed nothing"
             return f"the sentinel ended as {outcome.status}: {said}; drift is not watched from here on"
         self._levels[self._next] = level
@@ -72,18 +87,27 @@ class Watch:
 
     def judged(self, record: Record, stretches: Iterable[int | None]) -> Record:
         """The record with what is known by now of drift in the stretches of its passes."""
-        return dataclasses.replace(record, drift=drift.judged(list(stretches), self._levels))
+        return _judged(record, stretches, self._levels)
 
     def settled(self, keys: Iterable[str]) -> Iterator[Record]:
         """Rejudge records on disk, and write those that this changes; every one that was read."""
-        for key in keys:
-            try:
-                found = self._store.read(key)
-            except RecordError:
-                continue
-            if found.drift is not None:
-                judged = self.judged(found, found.drift["stretches"])
-                if judged != found:
-                    self._store.write(judged)
-                found = judged
-            yield found
+        return settled(self._store, keys, self._levels)
+
+
+def settled(store: Store, keys: Iterable[str], known: Mapping[int, drift.Level]) -> Iterator[Record]:
+    """Rejudge records on disk by these runs of the sentinel, write those that this changes; every one that was read."""
+    for key in keys:
+        try:
+            found = store.read(key)
+        except RecordError:
+            continue
+        if found.drift is not None:
+            judged = _judged(found, found.drift["stretches"], known)
+            if judged != found:
+                store.write(judged)
+            found = judged
+        yield found
+
+
+def _judged(record: Record, stretches: Iterable[int | None], known: Mapping[int, drift.Level]) -> Record:
+    return dataclasses.replace(record, drift=drift.judged(list(stretches), known))

@@ -28,14 +28,14 @@ _CHANCE = 3.0  # standard deviations of a Poisson count
 
 def window_ips(samples: PointSamples) -> float | None:
     """Samples/s completed inside the measured window; None where nothing was measured."""
-    start, end = _window(samples)
+    start, end = window(samples)
     if end <= start:
         return None
     inside = (samples.done_ns > start) & (samples.done_ns <= end)
     return float(np.count_nonzero(inside) * samples.batch / ((end - start) / 1e9))
 
 
-def _window(samples: PointSamples) -> tuple[int, int]:
+def window(samples: PointSamples) -> tuple[int, int]:
     """Start and end of the measured window in ns: first to last measured arrival (closed: until a stream ends)."""
     keep = samples.measured
     if not keep.any():
@@ -43,8 +43,8 @@ def _window(samples: PointSamples) -> tuple[int, int]:
     start = int(samples.scheduled_ns[keep].min())
     if samples.kind != "closed":
         return start, int(samples.scheduled_ns[keep].max())
-    streams = np.unique(samples.stream[keep])
-    return start, min(int(samples.done_ns[keep & (samples.stream == stream)].max()) for stream in streams)
+    lanes = samples.lane
+    return start, min(int(samples.done_ns[keep & (lanes == lane)].max()) for lane in np.unique(lanes[keep]))
 
 
 def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
@@ -52,7 +52,7 @@ def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
 
     None where nothing was measured, or in a file that does not tell when.
     """
-    start, end = _window(samples)
+    start, end = window(samples)
     rate_ips = window_ips(samples)
     if rate_ips is None or samples.origin_ns is None:
         return None
@@ -115,7 +115,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _completions(samples: PointSamples, third: int | None = None) -> stats.Floats:
     """Start of the measured window, or of a third of it, and each completion in it: ns, ascending."""
-    start, end = _window(samples)
+    start, end = window(samples)
     if third is not None:
         start, end = (start + (end - start) * (third + edge) // WINDOWS for edge in (0, 1))
     done = samples.done_ns[samples.measured]
@@ -138,7 +138,7 @@ def _extreme_thirds(samples: PointSamples) -> tuple[float, float]:
 
     Chance explains them where their 99% intervals overlap (docs/decisions/0004, 0014).
     """
-    start, end = _window(samples)
+    start, end = window(samples)
     thirds = [_completions(samples, third) for third in range(WINDOWS)]
     rates = [(len(times) - 1) * samples.batch / max((end - start) / WINDOWS / 1e9, 1e-9) for times in thirds]
     slow, fast = int(np.argmin(rates)), int(np.argmax(rates))
@@ -225,11 +225,11 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[str, str | None]:
 
 def _behind(samples: PointSamples) -> float:
     """Share of the window's arrivals that the completions fell behind by; 0 where that is within 5% or chance."""
-    start, end = _window(samples)
+    start, end = window(samples)
     arrived = int(np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end)))
     inside = int(np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end)))
     together = 1 if samples.ran_with is None else int(samples.ran_with.max(initial=1))
-    in_flight = (int(samples.stream.max(initial=0)) + 1) * together
+    in_flight = (int(samples.lane.max(initial=0)) + 1) * together
     behind = arrived - inside - in_flight
     if behind <= max(STABLE_WITHIN * arrived, _CHANCE * math.sqrt(arrived)):
         return 0.0

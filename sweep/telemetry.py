@@ -51,13 +51,13 @@ class Gpu:
         nvml.close(self._library)
 
 
-def find(hz: float) -> Gpu | None:
-    """The GPU that CUDA would take, if NVML can read it; None for ``hz`` 0, or without GPU or NVML."""
+def find(hz: float, uuid: str | None = None) -> Gpu | None:
+    """The GPU ``uuid``, or the one that CUDA would take, if NVML can read it; None for ``hz`` 0, or without one."""
     library = nvml.library() if hz else None
     if library is None:
         return None
     try:
-        return Gpu(library, nvml.visible(library), hz)
+        return Gpu(library, nvml.visible(library, uuid), hz)
     except library.NVMLError:
         nvml.close(library)
         return None

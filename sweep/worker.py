@@ -2,11 +2,13 @@
 
 Jobs come in as JSON lines on stdin, events go out as JSON lines on what was stdout; whatever a library prints
 goes to stderr, which the parent keeps. One worker lives for a group of variants that share an engine, and dies
-with its parent.
+with its parent. Of several clients each is a worker; in the middle of a job they meet: each sends a ``meet`` event and
+reads one line with the values of all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -15,14 +17,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep import plain
+from sweep import plain, private
+from sweep.accuracy import Gates
 from sweep.axes import Variant
 from sweep.errors import SweepError
+from sweep.load.meeting import ALONE
 from sweep.load.search import Ask
 from sweep.measure import Job, measure
+from sweep.samples import hand_over, load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import TextIO
+
+    from sweep.load.meeting import Meeting
+    from sweep.samples import PointSamples
 
 _PR_SET_PDEATHSIG = 1
 _ANYWHERE = ("sweep", "plan")  # stages of errors that any stage may raise
@@ -31,9 +40,10 @@ _ANYWHERE = ("sweep", "plan")  # stages of errors that any stage may raise
 def main() -> None:
     """Serve jobs until stdin ends."""
     _die_with_parent()
+    private.restrict()
     with os.fdopen(os.dup(1), "w", buffering=1) as events:
         os.dup2(2, 1)
-        for line in sys.stdin:
+        for line in iter(sys.stdin.readline, ""):
             _serve(json.loads(line), events)
 
 
@@ -56,18 +66,81 @@ def _serve(message: dict[str, Any], events: TextIO) -> None:
             cache=Path(message["cache"]),
             samples=Path(message["samples"]),
             cache_limit_bytes=message.get("cache_limit_bytes"),
-            min_sqnr_db=message.get("min_sqnr_db"),
+            gates=Gates(**message.get("gates", {})),
             search=Ask(**message["search"]) if message.get("search") else None,
             known=Path(message["known"]) if message.get("known") else None,
             accuracy=message.get("accuracy", True),
+            only_build=message.get("only_build", False),
         )
-        result = measure(job, report, lambda text: send("note", text=text), lambda key: send("engine", key=key))
+        with _meeting(job, message.get("client", 0), send) as meeting:
+            tell = (lambda text: send("note", text=text), lambda key: send("engine", key=key))
+            result = measure(job, report, *tell, meeting)
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         own = error.stage if isinstance(error, SweepError) and error.stage not in _ANYWHERE else stage
-        send("error", stage=own, kind=type(error).__name__, message=" ".join(str(error).split()))
+        send("error", stage=own, kind=type(error).__name__, message=_said(error))
     else:
         send("result", **result)
+
+
+class Piped:
+    """Meets the other clients through the parent, which knows all of them.
+
+    Args:
+        client: number of this one, from 0.
+        clients: how many there are.
+        samples: file of the job; each client hands its samples over in one beside it.
+        send: sends an event to the parent.
+    """
+
+    def __init__(self, client: int, clients: int, samples: Path, send: Callable[..., None]) -> None:
+        self.client = client
+        self.clients = clients
+        self._send = send
+        self._round = 0
+        self._files = [samples.with_name(f"{samples.name}.client{number}") for number in range(clients)]
+
+    def all(self, value: Any) -> list[Any]:
+        """Every client's ``value``, by client."""
+        self._send("meet", round=self._round, value=value)
+        self._round += 1
+        line = sys.stdin.readline()
+        if not line:
+            sys.exit("the parent is gone")
+        values: list[Any] = json.loads(line)["met"]
+        return values
+
+    def points(self, own: PointSamples) -> list[PointSamples]:
+        """Every client's samples of the point, by client."""
+        hand_over(self._files[self.client], [own])
+        self.all(None)
+        return [own if number == self.client else load(path)[0] for number, path in enumerate(self._files)]
+
+    def close(self) -> None:
+        """Remove what was handed over."""
+        self._files[self.client].unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _meeting(job: Job, client: int, send: Callable[..., None]) -> Iterator[Meeting]:
+    """Where the job's clients meet; they end it together, so that none takes away what another still reads."""
+    clients = job.variant.session.clients
+    if clients == 1 or job.only_build:
+        yield ALONE
+        return
+    meeting = Piped(client, clients, job.samples, send)
+    try:
+        yield meeting
+        meeting.all(None)
+    finally:
+        meeting.close()
+
+
+def _said(error: Exception) -> str:
+    """The error in one line; Python's own MemoryError says nothing."""
+    if isinstance(error, MemoryError):
+        return f"memory of the host ran out, or the limit of this process is reached {error}".rstrip()
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _die_with_parent() -> None:

@@ -1,1 +1,6 @@
-"""Puts this folder on the path of every test, for ``require``."""
+"""Puts this folder on the path of every test, for ``require``; tests side by side wait for no device."""
+
+import os
+import tempfile
+
+os.environ["SWEEP_LOCK_DIR"] = tempfile.mkdtemp(prefix="sweep-locks-")  # that of the machine is for measurements

@@ -9,15 +9,17 @@ backends that act on it.
 
 from sweep.axes.base import NOT_IN_KEY, JsonDict
 from sweep.axes.engine import EngineAxes, Plugin, Profile
-from sweep.axes.keys import digest, engine_key, flat, onnx_key, projection, variant_key
+from sweep.axes.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.axes.load import LoadAxes
-from sweep.axes.onnx import InputFix, ModelRef, OnnxAxes, Precision
+from sweep.axes.onnx import CalibrationData, GraphPass, InputFix, ModelRef, OnnxAxes, Precision
 from sweep.axes.session import Script, SessionAxes
 from sweep.axes.variant import Variant
 
 __all__ = [
     "NOT_IN_KEY",
+    "CalibrationData",
     "EngineAxes",
+    "GraphPass",
     "InputFix",
     "JsonDict",
     "LoadAxes",
@@ -29,6 +31,7 @@ __all__ = [
     "Script",
     "SessionAxes",
     "Variant",
+    "both_keys",
     "digest",
     "engine_key",
     "flat",

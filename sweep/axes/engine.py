@@ -58,6 +58,7 @@ class EngineAxes:
         refit: the engine's weights can be replaced after the build.
         weight_streaming: the engine can leave weights on the host (``SessionAxes.weight_streaming_budget_mib``).
         plugins: shared libraries with the layers that the library lacks.
+        mps_build: active thread percentage under which the engine is built; None builds with the whole GPU.
     """
 
     batch: int = 1
@@ -74,3 +75,4 @@ class EngineAxes:
     refit: bool | None = None
     weight_streaming: bool | None = None
     plugins: tuple[Plugin, ...] | None = None
+    mps_build: int | None = None

@@ -60,7 +60,10 @@ class Precision:
         guard: nodes that touch what overflows float16 over the calibration data stay float32 (fp16 only).
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
         per_channel: per-channel weight scales, as TensorRT wants them.
-        calibration_batches: how many seeded random batches the ranges of the activations are drawn from.
+        calibration_batches: how many batches the ranges of the activations are drawn from.
+        calibration_method: how: ``percentile`` or ``entropy``; None takes the largest value.
+        calibration_percentile: in percent, for ``percentile`` only.
+        tool: ``none`` where the file has the types already and is checked against them; None converts.
     """
 
     name: str
@@ -72,6 +75,44 @@ class Precision:
     quantize_ops: tuple[str, ...] = ()
     per_channel: bool = True
     calibration_batches: int | None = None
+    calibration_method: str | None = None
+    calibration_percentile: float | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphPass:
+    """A pass over the fp32 graph before its precision.
+
+    Attributes:
+        name: ``simplify``, or ``package.module:function`` of a user.
+        digest: sha256 of the function's source file; None for ``simplify``, whose version the cache counts.
+    """
+
+    name: str
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationData:
+    """A user's own samples, which ranges are drawn from.
+
+    Attributes:
+        kind: npz, npy (a folder), images (a folder), tokens (a file) or function.
+        name: of the function; None for files.
+        path: absolute path of the files; None for a function. Not in the key: ``digest`` is.
+        digest: sha256 of the files, or of the function's source file.
+    """
+
+    kind: str
+    name: str | None = None
+    path: str | None = field(default=None, metadata=NOT_IN_KEY)
+    digest: str | None = None
+
+    @property
+    def source(self) -> str:
+        """What messages and records call it."""
+        return str(self.name if self.path is None else self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +123,12 @@ class OnnxAxes:
         model: the network.
         precision: the types that its graph will carry.
         prune: ``2:4`` zeroes two of each four weights before anything else; set by sparsity=force.
+        calibration: samples that ranges are drawn from, where the precision draws any; None takes seeded random ones.
+        graph: pass over the fp32 graph, pruned or not, before its precision; the accuracy reference does without.
     """
 
     model: ModelRef
     precision: Precision
     prune: str | None = None
+    graph: GraphPass | None = None
+    calibration: CalibrationData | None = None

@@ -15,6 +15,7 @@ class SessionAxes:
         streams: execution contexts that run side by side in one process.
         clients: processes that share the device.
         mps: active thread percentage of each client under CUDA MPS; None runs without MPS.
+        sm_count: SMs that the process keeps to by a CUDA green context; None uses the whole GPU, or the MPS share.
         cuda_graph: replay each inference as a captured CUDA graph.
         transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
         wait: how a thread waits for the GPU: block, spin or yield.
@@ -26,6 +27,7 @@ class SessionAxes:
     streams: int = 1
     clients: int = 1
     mps: int | None = None
+    sm_count: int | None = None
     cuda_graph: bool = False
     transfers: bool | None = None
     wait: str | None = None

@@ -30,9 +30,24 @@ class Variant:
             parts.append(f"c{self.session.clients}")
         if self.session.mps is not None:
             parts.append(f"mps{self.session.mps}")
+        if self.session.sm_count is not None:
+            parts.append(f"sm{self.session.sm_count}")
         if self.session.cuda_graph:
             parts.append("graph")
+        parts.extend(_made(self.onnx))
         return " ".join([*parts, *_knobs(self.engine, self.session), *_loaded(self.load)])
+
+
+def _made(onnx: OnnxAxes) -> list[str]:
+    """A word for each thing that makes another graph of the same model and precision."""
+    words = [] if onnx.graph is None else [onnx.graph.name.rpartition(".")[2]]
+    recipe = onnx.precision
+    if recipe.calibration_method is not None:
+        share = "" if recipe.calibration_percentile is None else f"{recipe.calibration_percentile:g}"
+        words.append(f"{recipe.calibration_method}{share}")
+    if onnx.calibration is not None:
+        words.append(f"calibrated-{PurePath(onnx.calibration.source).name}")
+    return words if recipe.tool is None else [*words, "as-it-is"]
 
 
 def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
@@ -51,6 +66,7 @@ def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:
         "refit-": engine.refit,
         "weight-streaming-": engine.weight_streaming,
         "plugins": None if engine.plugins is None else len(engine.plugins),
+        "mps-build": engine.mps_build,
         "wait-": session.wait,
         "transfers-": session.transfers,
         "weight-budget": session.weight_streaming_budget_mib,

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     ShapesAt = Callable[[int], Mapping[str, tuple[int, ...]]]
 
+# by name, once: a plan asks a hundred thousand times
+_ENGINE = tuple((item.name, getattr(EngineAxes(), item.name)) for item in fields(EngineAxes))
+_SESSION = tuple((item.name, getattr(SessionAxes(), item.name)) for item in fields(SessionAxes))
+
 
 class Clock(Protocol):
     """Monotonic nanoseconds, real or virtual."""
@@ -144,6 +148,15 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class GivesEachStreams(Protocol):
+    """What a ``Session`` has besides if each stream's outputs can be had."""
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``, from 0."""
+        ...
+
+
 class Backend(Protocol):
     """One inference library.
 
@@ -204,11 +217,11 @@ class Backend(Protocol):
 
 def unhonoured(backend: Backend, variant: Variant) -> str | None:
     """The first axis that is set and that ``backend`` does not act on, as a reason; None for none."""
-    for axes, defaults in ((variant.engine, EngineAxes()), (variant.session, SessionAxes())):
-        for item in fields(axes):
-            value = getattr(axes, item.name)
-            if value != getattr(defaults, item.name) and item.name not in backend.honours:
-                return f"{backend.name} does not have {item.name} (asked: {item.name}={value})"
+    for axes, defaults in ((variant.engine, _ENGINE), (variant.session, _SESSION)):
+        for name, default in defaults:
+            value = getattr(axes, name)
+            if value != default and name not in backend.honours:
+                return f"{backend.name} does not have {name} (asked: {name}={value})"
     return None
 
 

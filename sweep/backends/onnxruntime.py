@@ -132,7 +132,11 @@ class OnnxRuntimeSession:
 
     def outputs(self) -> dict[str, np.ndarray]:
         """Outputs of the last inference on the first stream."""
-        return self.streams[0].outputs()
+        return self.outputs_of(0)
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``."""
+        return self.streams[number].outputs()
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs of one inference with other inputs, on the first stream."""
@@ -147,7 +151,7 @@ class OnnxRuntime:
     """The ``onnxruntime`` backend."""
 
     name = "onnxruntime"
-    honours = frozenset({"batch", "streams", "intra_op_threads"})
+    honours = frozenset({"batch", "streams", "clients", "intra_op_threads"})
     runs_models = True
     on_gpu = False
 
@@ -214,7 +218,7 @@ class OnnxRuntime:
         import onnxruntime as ort
 
         threads = variant.session.intra_op_threads or 1
-        spinning = threads * variant.session.streams <= (os.cpu_count() or 1)
+        spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
         options = _options(ort, intra_op_threads=threads, spinning=spinning)
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
         try:

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sweep import private
 from sweep.cache import DEFAULT_GIB, GIB, claims, listing, prune
 from sweep.errors import CacheError
+from sweep.terminal import Terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sweep.cache.listing import Item
     from sweep.cache.prune import Pruned
 
@@ -42,6 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         0; 1 when what nobody uses could not be removed; 2 after one line on stderr when
         what was asked makes no sense.
     """
+    private.restrict()
     args = _arguments(argv)
     root = args.results / "cache"
     if not args.results.is_dir():
@@ -49,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     if not root.is_dir():
         print(f"nothing is cached below {args.results}")  # noqa: T201 - a command's answer
         return 0
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     try:

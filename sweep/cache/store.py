@@ -1,7 +1,8 @@
 """Content-addressed files: key + builder -> folder. Locked across processes, atomic, digest-verified.
 
 An entry is a folder ``<root>/<kind>/<key>/`` with the built files and ``entry.json``, which holds their
-sha256. A reader either sees a whole entry or none; a damaged one is built again and said so. When a build takes the
+sha256. A reader either sees a whole entry or none; a damaged one, or one that another user may have written, is built
+again and said so. When a build takes the
 root above its limit, entries that nobody uses go, least recently used first.
 """
 
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from sweep import private
 from sweep.cache import listing, locks, prune
 from sweep.cache.claims import Claim
 from sweep.errors import CacheError
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 MANIFEST = listing.MANIFEST
 _CHUNK = 1 << 20
+_FULL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,11 +134,16 @@ def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         seconds = time.perf_counter() - start
         files = {str(path.relative_to(scratch)): _sha256(path) for path in _files(scratch)}
         size = sum(path.stat().st_size for path in _files(scratch))
-        manifest = {"seconds": seconds, "bytes": size, "info": info, "about": about, "files": files}
+        manifest = {"key": folder.name, "seconds": seconds, "bytes": size, "info": info, "about": about, "files": files}
         (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        for path in (scratch, *scratch.rglob("*")):
+            path.chmod(path.stat().st_mode & ~private.OTHERS)
         scratch.rename(folder)
-    except BaseException:
+    except BaseException as error:
+        full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
         shutil.rmtree(scratch, ignore_errors=True)
+        if full:  # which a library may put in words of its own, or for a fault of the graph
+            raise CacheError(f"No space left on device: {folder.parent} cannot take {folder.name} ({error})") from error
         raise
     return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, note=note)
 
@@ -145,7 +153,13 @@ def _verified(folder: Path) -> tuple[Entry | None, str | None]:
     if not folder.exists():
         return None, None
     try:
+        for path in (folder, *folder.rglob("*")):
+            reason = private.distrusted(path)
+            if reason is not None:
+                return None, f"cache entry {path} {reason} and is not trusted: built again"
         manifest = json.loads((folder / MANIFEST).read_bytes())
+        if manifest.get("key", folder.name) != folder.name:
+            return None, f"cache entry {folder} was made as {manifest['key']}: built again"
         for name, digest in manifest["files"].items():
             if _sha256(folder / name) != digest:
                 return None, f"cache entry {folder} is damaged ({name} changed): built again"

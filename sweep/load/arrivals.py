@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,11 +39,33 @@ class Schedule:
         """Arrivals after the warm-up."""
         return len(self.due_ns) - self.warmup
 
+    def dealt(self, client: int, clients: int) -> Schedule:
+        """The part of ``client`` where the arrivals are dealt out to ``clients`` in turn, none of them warm-up."""
+        return replace(self, due_ns=self.due_ns[client::clients], rate_rps=self.rate_rps / clients)
 
-def drawn(kind: str, rate_rps: float, counts: tuple[int, int], seed: tuple[int, ...]) -> Schedule:
-    """The schedule of ``schedule`` with its warm-up, ``counts[0]`` arrivals, told from the rest."""
-    due = schedule(kind, rate_rps, counts, seed)
-    return Schedule(kind=kind, due_ns=due, warmup=counts[0], rate_rps=rate_rps)
+
+def drawn(
+    kind: str, rate_rps: float, counts: tuple[int, int], seed: tuple[int, ...], part: tuple[int, int] = (0, 1)
+) -> Schedule:
+    """The schedule of ``schedule`` with its warm-up, ``counts[0]`` arrivals, told from the rest.
+
+    Args:
+        kind: as of ``schedule``.
+        rate_rps: offered by all clients together, requests/s.
+        counts: warm-up and measured requests of all clients together.
+        seed: entropy of the draw.
+        part: (client, clients). Each client draws its share by itself, from a seed of its own, over the same time:
+            independent Poisson processes add up to one. Constant arrivals of the clients come one gap / clients apart.
+    """
+    client, clients = part
+    if clients == 1:
+        return Schedule(kind=kind, due_ns=schedule(kind, rate_rps, counts, seed), warmup=counts[0], rate_rps=rate_rps)
+    share = (math.ceil(counts[0] / clients), math.ceil(counts[1] / clients))
+    rate = rate_rps / clients
+    due = schedule(kind, rate, share, (*seed, client))
+    if kind == "constant":
+        due -= round(1e9 / rate * client / clients)
+    return Schedule(kind=kind, due_ns=due, warmup=share[0], rate_rps=rate)
 
 
 def schedule(kind: str, rate_rps: float, counts: tuple[int, ...], seed: tuple[int, ...]) -> Ints:

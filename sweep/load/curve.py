@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweep.load import ladder
+from sweep.load.meeting import now_ns
 from sweep.load.points import (
     Place,
     closed_point,
-    now_ns,
     open_point,
     samples_per_request,
     total_rates,
@@ -41,8 +41,8 @@ def measure(
     """One pass over the load of a variant.
 
     Args:
-        session: what is driven.
-        load: how.
+        session: what is driven; a ``meeting.Member`` drives it together with other clients.
+        load: how; rates, counts and the ladder are those of all clients together.
         batch: samples per inference.
         repeat: which pass this is, from 0.
         rates_ips: offered rates of an earlier pass, so that passes share a ladder; None places one.
@@ -51,6 +51,7 @@ def measure(
     Returns:
         The closed loop's samples first (``curve``, ``closed``, ``trace``), in the first pass of a curve the probes of
         service times, then one entry a rung, lowest rate first. The ladder ends after the first overloaded rung.
+        Every client returns the same, the samples of all.
     """
     start = now_ns(session)
     points: list[PointSamples] = []

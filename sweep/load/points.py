@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.backends.base import TimesParts
-from sweep.load import batcher, servers, trace
+from sweep.load import batcher, meeting, servers, trace
 from sweep.load.arrivals import Schedule, drawn
 from sweep.samples import NEVER, PARTS, PointSamples
 from sweep.summary import STABLE_WITHIN
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from sweep.backends.base import Session, Stream
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
+_LONGEST_BURST_S = 60.0  # for a stream that has not run once
 _STRETCHES = 3  # warm-up stretches that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
+_SPARE = 1.2  # a common window is this much longer than the rate of the warm-up says
+_ENOUGH = 1.02  # of the count: the ends of a common window, where not every client runs, do not count
 _STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
 
 
@@ -49,44 +52,79 @@ def samples_per_request(load: LoadAxes, batch: int) -> int:
     return batch if load.batch_wait_ms is None else 1
 
 
-def now_ns(session: Session) -> int:
-    """The latest time on the session's clocks."""
-    return max(stream.clock.now_ns() for stream in session.streams)
-
-
 def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
     """Closed loop at ``load.depth``: warm-up until the throughput is stable, then the measured window."""
-    warm = _warm_up(session, load)
-    start = _align(session)
-    least = math.ceil(load.min_requests / len(session.streams))
-    until = servers.Until(start, _ns(load.min_s), _ns(load.max_s), least)
-    measured = _run_closed(session, load.depth, until)
+    together = meeting.of(session).clients > 1 and not session.virtual
+    with servers.quiet_interpreter() if together else contextlib.nullcontext():  # else its gc.collect delays one start
+        warm, rate_rps = _warm_up(session, load)
+        if meeting.of(session).clients > 1:
+            measured = _common_window(session, load, rate_rps, warm)
+        else:
+            least = math.ceil(load.min_requests / len(session.streams))
+            measured = _run_closed(session, load.depth, _ns(load.min_s), _ns(load.max_s), least)
     complete = sum(len(server.done) for server in measured) >= load.min_requests
-    return _closed_samples(warm, measured, place, complete=complete)
+    return meeting.merged(session, _closed_samples(warm, measured, place, complete=complete), load.min_requests)
 
 
-def _warm_up(session: Session, load: LoadAxes) -> list[list[servers.ClosedServer]]:
-    """Stretches of closed loop until the last three agree on throughput within 5%, or the limit is reached."""
+def burst(session: Session, depth: int, seconds: float) -> int:
+    """All streams at once for a while, each for one inference at least; the number of inferences."""
+    ran = _run_closed(session, depth, _ns(seconds), _ns(_LONGEST_BURST_S), 1)
+    return sum(len(server.done) for server in ran)
+
+
+def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[servers.ClosedServer]], float]:
+    """Stretches of closed loop until the last three agree on throughput within 5%, or the limit is reached.
+
+    Returns:
+        The stretches, and requests/s of all clients in the last.
+    """
     stretches: list[list[servers.ClosedServer]] = []
     rates: list[float] = []
-    first = _align(session)
+    first = meeting.now_ns(session)
     while True:
-        start = _align(session)
-        until = servers.Until(start, _ns(load.warmup_s / _STRETCHES), _ns(load.max_s), _STRETCH_COUNT)
-        ran = _run_closed(session, load.depth, until)
+        ran = _run_closed(session, load.depth, _ns(load.warmup_s / _STRETCHES), _ns(load.max_s), _STRETCH_COUNT)
         stretches.append(ran)
-        end = now_ns(session)
-        rates.append(sum(len(server.done) for server in ran) / max(end - start, 1))
+        rates.append(sum(meeting.of(session).all(_rate_rps(ran))))
         last = rates[-_STRETCHES:]
         stable = len(last) == _STRETCHES and max(last) <= min(last) * (1 + STABLE_WITHIN)
-        spent = end - first
+        spent = meeting.now_ns(session) - first
         if (stable and spent >= _ns(load.warmup_s)) or spent >= _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s)):
-            return stretches
+            return stretches, rates[-1]
 
 
-def _run_closed(session: Session, depth: int, until: servers.Until) -> list[servers.ClosedServer]:
-    ran = [servers.ClosedServer(stream, depth, until) for stream in session.streams]
+def _rate_rps(ran: Sequence[servers.ClosedServer]) -> float:
+    """Of one client; 0 where it was held up for so long that it served nothing."""
+    served = [server for server in ran if server.done]
+    start = min((server.issued[0] for server in served), default=0)
+    end = max((server.done[-1] for server in served), default=0)
+    return sum(len(server.done) for server in served) / (max(end - start, 1) / 1e9)
+
+
+def _common_window(
+    session: Session, load: LoadAxes, rate_rps: float, warm: list[list[servers.ClosedServer]]
+) -> list[servers.ClosedServer]:
+    """A closed loop of a length that all clients know beforehand: what their count needs at ``rate_rps``.
+
+    A window that turns out too short for the count joins the warm-up, and a longer one follows.
+    """
+    window_s = min(max(load.min_s, _SPARE * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
+    while True:
+        ran = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
+        counted = sum(meeting.of(session).all(sum(len(server.done) for server in ran)))
+        if counted >= load.min_requests * _ENOUGH or window_s >= load.max_s:
+            return ran
+        warm.append(ran)
+        window_s = min(window_s * max(_SPARE, _SPARE * load.min_requests / max(counted, 1)), load.max_s)
+
+
+def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[servers.ClosedServer]:
+    """A closed loop from now, or from the start that all clients share; times as of ``servers.Until``."""
+    start = meeting.begin(session)
+    ran = [
+        servers.ClosedServer(stream, depth, servers.Until(start, min_ns, max_ns, least)) for stream in session.streams
+    ]
     _take_gpu_ms(session)
+    session.streams[0].clock.sleep_until_ns(start)
     servers.run(ran, virtual=session.virtual)
     for server, gpu_ms in zip(ran, _take_gpu_ms(session), strict=True):
         server.gpu_ms = gpu_ms
@@ -142,21 +180,27 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
     """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
     kind = load.arrivals if load.kind == "curve" else load.kind
     seed = (load.seed, place.index + 1, place.repeat)
-    return replay(session, load, drawn(kind, rate_rps, request_counts(load, rate_rps), seed), place)
+    own, of = meeting.of(session).client, meeting.of(session).clients
+    return replay(session, load, drawn(kind, rate_rps, request_counts(load, rate_rps), seed, (own, of)), place)
 
 
 def trace_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
-    """Open loop over the arrivals of ``load.trace``, all of them measured."""
-    return replay(session, load, trace.replayed(load), place)
+    """Open loop over the arrivals of ``load.trace``, all of them measured; several clients take them in turn."""
+    own, of = meeting.of(session).client, meeting.of(session).clients
+    return replay(session, load, trace.replayed(load).dealt(own, of), place)
 
 
 def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
     """Issue every arrival of ``schedule`` as it falls due, gathered into batches where ``load`` asks for it."""
+    return meeting.merged(session, _replayed(session, load, schedule, place), load.min_requests)
+
+
+def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
     if load.batch_wait_ms is not None and session.partial_batches:
         session.prepare(range(1, place.batch))
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else servers.quiet_interpreter():  # its gc.collect takes 20 ms
-        origin = _align(session) + (0 if session.virtual else _START_NS)
+        origin = meeting.begin(session, _START_NS)
         queue, crew = _crew(session, load, (schedule.due_ns + origin).tolist(), place.batch)
         servers.run(crew, virtual=session.virtual)
     gpu_ms = _by_request(queue, crew, _take_gpu_ms(session))
@@ -231,15 +275,6 @@ def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:
     wanted = max(load.min_requests, math.ceil(rate_rps * load.min_s))
     affordable = max(1, math.floor(rate_rps * load.max_s))
     return math.ceil(rate_rps * load.warmup_s), min(wanted, affordable)
-
-
-def _align(session: Session) -> int:
-    """Bring virtual clocks to the same time; the time."""
-    now = now_ns(session)
-    if session.virtual:
-        for stream in session.streams:
-            stream.clock.sleep_until_ns(now)
-    return now
 
 
 def _ns(seconds: float) -> int:

@@ -11,7 +11,8 @@ from scipy import special
 
 from sweep import stats
 from sweep.capacity import CONFIRM, PROBE, all_evidence, bracket, confirms, tag
-from sweep.load.points import Place, now_ns, open_point
+from sweep.load.meeting import now_ns
+from sweep.load.points import Place, open_point
 from sweep.load.shape import Shape
 from sweep.predict import service_of
 

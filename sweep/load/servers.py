@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _PR_SET_TIMERSLACK = 29
 _SWITCH_S = 0.0005  # a finished stream gets the GIL back within this
-_WAKE_NS = 100_000  # Linux wakes a sleeper some 50 us late, and a core that slept is slow at first
+_WAKE_NS = 10_000_000  # before it is due; who sleeps wakes late, and finds core and bus slow: 20 us more on an H200
 BUSY, OVER = 0, -1  # answers of ``advance`` that are no times
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     import onnx
 
 
+_MOST_DIGITS = 18  # of an offset or a length, bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalFile:
     """A file with weights.
@@ -31,6 +34,9 @@ class ExternalFile:
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every stored tensor: initializers and attributes, of the graph, its subgraphs and the functions."""
     yield from _graph_tensors(model.graph)
+    for training in model.training_info:
+        yield from _graph_tensors(training.initialization)
+        yield from _graph_tensors(training.algorithm)
     for function in model.functions:
         yield from _node_tensors(function.node)
 
@@ -48,7 +54,7 @@ def files(path: Path, stored: Iterable[onnx.TensorProto]) -> tuple[ExternalFile,
         if tensor.data_location == TensorProto.EXTERNAL:
             entries = {item.key: item.value for item in tensor.external_data}
             location = _safe_location(path, tensor.name, entries.get("location", ""))
-            end = _number(entries.get("offset")) + _number(entries.get("length"))
+            end = sum(_number(path, tensor.name, entries.get(name)) for name in ("offset", "length"))
             least[location] = max(least.get(location, 0), end)
     return tuple(ExternalFile(location=location, least_bytes=least[location]) for location in sorted(least))
 
@@ -62,13 +68,14 @@ def check(path: Path, expected: Iterable[ExternalFile]) -> None:
     folder = path.parent.resolve()
     for item in expected:
         data = path.parent / item.location
-        if not data.is_file():
-            raise ModelError(f"{path} keeps weights in {item.location!r}, which is not in {folder}; put it there")
-        if not data.resolve().is_relative_to(folder):
+        target = _target(data)
+        if target is None or not target.is_relative_to(folder):
             raise ModelError(
-                f"{path} keeps weights in {item.location!r}, a link out of its folder to {data.resolve()}; "
+                f"{path} keeps weights in {item.location!r}, a link out of its folder to {target or 'itself'}; "
                 "put a copy of the file there"
             )
+        if not data.is_file():
+            raise ModelError(f"{path} keeps weights in {item.location!r}, which is not in {folder}; put it there")
         size = data.stat().st_size
         if size < item.least_bytes:
             raise ModelError(
@@ -76,12 +83,20 @@ def check(path: Path, expected: Iterable[ExternalFile]) -> None:
             )
 
 
+def _target(data: Path) -> Path | None:
+    """Where a path leads; None for a link that leads to itself."""
+    try:
+        return data.resolve()
+    except (OSError, RuntimeError):
+        return None
+
+
 def _safe_location(path: Path, tensor: str, location: str) -> str:
     """The location, refused unless it is a relative path that stays below the model's folder."""
     if not location:
         raise ModelError(f"{path}: weight {tensor!r} is external but names no file; export the model again")
     parts = PurePosixPath(location.replace("\\", "/"))
-    if parts.is_absolute() or ".." in parts.parts:
+    if parts.is_absolute() or ".." in parts.parts or not location.isprintable():
         raise ModelError(
             f"{path}: weight {tensor!r} is in {location!r}, outside the model's folder; "
             "save the model again with its data beside it"
@@ -89,14 +104,17 @@ def _safe_location(path: Path, tensor: str, location: str) -> str:
     return location
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+def _number(path: Path, tensor: str, text: str | None) -> int:
+    """A byte count as the file has it, 0 where it has none."""
+    if text and not (text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise ModelError(f"{path}: weight {tensor!r} is at {text[:40]!r} of its file; export the model again")
+    return int(text) if text else 0
 
 
 def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
-        yield sparse.values
+        yield from (sparse.values, sparse.indices)
     yield from _node_tensors(graph.node)
 
 
@@ -106,6 +124,8 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             if attribute.HasField("g"):
                 yield from _graph_tensors(attribute.g)
             for graph in attribute.graphs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import stat
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,7 @@ _DTYPES = {"FLOAT": "float32", "DOUBLE": "float64", "FLOAT16": "float16", "BOOL"
 }
 _NO_WEIGHTS = ("INT64", "BOOL", "STRING")  # shapes, indices and flags
 _LFS_POINTER = b"version https://git-lfs"
+_MOST_BYTES = (1 << 31) - 1  # of a protobuf message
 _SETTLED_NS = 2_000_000_000
 _FRESH = itertools.count(1)
 
@@ -179,8 +181,7 @@ def _load(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder; give model.path the ONNX file in it")
+    _check_kind(path)
     try:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
@@ -193,6 +194,19 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: {error.strerror or error}; give model.path a readable ONNX file") from error
     except DecodeError as error:
         raise ModelError(f"{path} is no ONNX model (broken protobuf); download or export it again") from error
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what cannot be read to its end, before it is opened: a pipe would wait for ever."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give model.path the ONNX file in it")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ModelError(f"{path} is a pipe, socket or device, not a file; give model.path an ONNX file")
+    if found.st_size > _MOST_BYTES:
+        raise ModelError(
+            f"{path} has {found.st_size} bytes and an ONNX file at most {_MOST_BYTES}; save it with external data"
+        )
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:

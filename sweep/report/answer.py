@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _CERTAIN = 0.999
 _OLD_BATCHES = 10  # a pass, behind the intervals of records that do not say
 _STARTS = 0.01  # what one or two passes cannot see: a variant's starts differ by about this
-_SETTINGS = ("model", "precision", "batch", "streams", "clients", "mps", "cuda_graph")
+_SETTINGS = ("model", "precision", "batch", "streams", "clients", "mps", "mps_build", "sm_count", "cuda_graph")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,8 @@ def figure(records: Sequence[Record], percentile: str, slo: tuple[str, float] | 
     drawn = go.Figure()
     for number, record in enumerate(record for record in records if record.points):
         drawn.add_trace(_curve(go, record, percentile, number))
+        for client in range(_clients(record)):
+            drawn.add_trace(_client_curve(go, record, percentile, number, client))
     if slo and slo[0] == percentile:
         drawn.add_hline(y=slo[1], line_dash="dot", line_color="#b00", annotation_text=f"SLO {slo[1]:g} ms")
     drawn.update_layout(
@@ -107,7 +109,7 @@ def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
     return go.Scatter(
         x=[point["achieved_ips"] for point in points],
         y=values,
-        name=record.variant["label"],
+        name=html.escape(record.variant["label"]),  # plotly takes some HTML in a name
         mode="lines+markers",
         line={"color": colour, "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)]},
         marker={"symbol": [_SYMBOLS[point["verdict"]] for point in points], "size": 8},
@@ -121,6 +123,26 @@ def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
         customdata=[[point["offered_ips"], point["requests"], point["verdict"]] for point in points],
         hovertemplate="%{y:.4g} ms at %{x:,.0f} samples/s<br>offered %{customdata[0]:,.0f}, "
         "%{customdata[1]:,} requests, %{customdata[2]}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _clients(record: Record) -> int:
+    return len(record.points[0].get("clients") or ())
+
+
+def _client_curve(go: Any, record: Record, percentile: str, number: int, client: int) -> Any:
+    """One client's own latency at its own throughput; hidden until its name in the legend is clicked."""
+    mine = [point["clients"][client] for point in curve(record, percentile)]
+    name = f"{record.variant['label']}, client {client + 1}"
+    return go.Scatter(
+        x=[item["achieved_ips"] for item in mine],
+        y=[item.get(f"{percentile}_ms") for item in mine],
+        name=name,
+        mode="lines+markers",
+        visible="legendonly",
+        line={"color": _COLOURS[number % len(_COLOURS)], "dash": "dot", "width": 1},
+        marker={"symbol": "x-thin-open", "size": 6},
+        hovertemplate="%{y:.4g} ms at %{x:,.0f} samples/s of its own<extra>%{fullData.name}</extra>",
     )
 
 

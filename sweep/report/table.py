@@ -11,6 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep import fairness
 from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors, score
 
 if TYPE_CHECKING:
@@ -27,10 +28,15 @@ _DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
+    "calibration",
+    "calibration_method",
+    "graph",
     "batch",
     "streams",
     "clients",
     "mps",
+    "mps_build",
+    "sm_count",
     "cuda_graph",
     "transfers",
     "wait",
@@ -87,6 +93,8 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
 def _axis(record: Record, axis: str) -> str:
     inner = record.variant.get("load") or {}
     value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
+    if axis == "calibration" and isinstance(value, dict):
+        return str(value["name"] or PurePath(value["path"]).name)
     return PurePath(value).name if axis == "trace" and value else str(value)
 
 
@@ -95,10 +103,9 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
     for axis in axes:
         text = _axis(record, axis)
         if axis == "precision" and record.realised:
-            for note in record.realised.get("notes") or []:
-                if note not in notes:
-                    notes.append(note)
-                text += "*" * (notes.index(note) + 1)
+            said = record.realised.get("notes") or []
+            notes.extend(note for note in dict.fromkeys(said) if note not in notes)
+            text += ",".join("*" * (notes.index(note) + 1) for note in said)
         cells.append(escape(text))
     return cells
 
@@ -179,6 +186,7 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         if record.drift is not None and drifted(record):
             line = f"{record.variant['label']}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        _print_unfair(console, record)
     odd: dict[str, int] = {}
     parts: list[dict[str, Any]] = [point for record in records for point in record.points]
     for part in parts + [record.peak for record in records if record.peak]:
@@ -190,6 +198,22 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         console.print(
             f"Of {total} points: {counts} (~ in the table; each has its reason in its record).", highlight=False
         )
+
+
+def _print_unfair(console: Console, record: Record) -> None:
+    """A line where the clients were not served alike, of the first part that says so."""
+    parts = [("in the closed loop", record.peak or {})]
+    parts += [
+        (f"at {point['offered_ips']:,.0f} samples/s", point)
+        for point in record.points
+        if point["verdict"] not in {"overloaded", "invalid"}
+    ]
+    for where, part in parts:
+        why = fairness.unfair(part)
+        if why is not None:
+            line = f"{record.variant['label']}: its clients were not served alike {where}: {why}"
+            console.print(escape(line), highlight=False, soft_wrap=True)
+            return
 
 
 def _print_prediction(console: Console, records: Sequence[Record]) -> None:

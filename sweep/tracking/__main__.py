@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from sweep import private
 from sweep.errors import TrackingError
 from sweep.record import Store
 from sweep.tracking.publish import Publisher
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         0, or 1 after one line on stderr when the store is dead or a sweep is not there.
     """
+    private.restrict()
     args = _arguments(argv)
     uri = resolve_uri(args.uri, args.results)
     folders = sweep_folders(args.results)

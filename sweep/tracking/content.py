@@ -95,6 +95,7 @@ def _summary(record: Record) -> JsonDict:
         "p50_ms_at_80pct": loaded.get("p50"),
         "p99_ms_at_80pct": loaded.get("p99"),
         "capacity_ips": (record.slo or {}).get("capacity_ips"),
+        "fairness_jain": ((record.peak or {}).get("fairness") or {}).get("jain"),
         "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
         **{f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()},
     }

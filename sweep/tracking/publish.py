@@ -87,7 +87,7 @@ class Publisher:
         parent = runs.open_parent(min(content.started_ms(record) for record in records))
         sent = 0
         for record in records:
-            files = [store.root / name for name in (record.engine or {}).get("artifacts", ())]
+            files = _below(store.root, (record.engine or {}).get("artifacts", ()))
             sent += runs.send(record, store.record_path(record.key).read_bytes(), parent.info.run_id, files)
         runs.close_parent(max(content.ended_ms(record) for record in records), self._attachments(store.root))
         axes = varying([*(content.params(record) for record in records), *runs.params()])
@@ -115,6 +115,12 @@ class Publisher:
             yield
         finally:
             os.close(handle)
+
+
+def _below(root: Path, names: Iterable[str]) -> list[Path]:
+    """Those files of a record that are in its sweep's folder: a record from elsewhere may name any other."""
+    files = [root / str(name) for name in names]
+    return [file for file in files if file.resolve().is_relative_to(root.resolve())]
 
 
 def _locked(handle: int) -> bool:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from sweep import interrupts, record
 from sweep.errors import ConfigError, ParityError, SweepError
+from sweep.terminal import Terminal
 from sweep.trtexec import command, files, parity, process
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def _compare(asked: Asked, found: Record, here: Files, commands: Sequence[Comman
     )
     result = parity.measure(found, made, job)
     parity.write(result, kept.with_suffix(".json"))
-    console = Console()
+    console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     console.print(parity.table(result))

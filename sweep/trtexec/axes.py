@@ -120,6 +120,10 @@ def _session_lines(record: Record, dialect: Dialect) -> list[str]:
         lines.append(f"clients={variant['clients']}: one process; start that many side by side and add up")
     if variant.get("mps") is not None:
         lines.append("mps: the variable gives the share only under a running nvidia-cuda-mps-control")
+    if variant.get("mps_build") is not None:
+        lines.append(f"mps_build={variant['mps_build']}: a build from ONNX runs under the same share as the engine")
+    if variant.get("sm_count") is not None:
+        lines.append(f"sm_count={variant['sm_count']}: it uses the whole GPU; a green context is made in the process")
     if realised(record, "wait", default="spin") == "yield":
         lines.append("wait=yield: it spins in CUDA instead, which is quicker to notice")
     if realised(record, "transfers", default=True) and depth(record) >= KEPT_AHEAD:

@@ -76,6 +76,9 @@ def _onnx(record: Record, root: Path) -> Path:
     ref = model(record)
     if not typed_onnx.passes_through(precision):
         return root / "onnx" / str((record.engine or {}).get("onnx_key")) / prepare.MODEL_FILE
+    passed = (record.engine or {}).get("graph_pass")
+    if passed:
+        return root / "models" / str(passed["key"]) / prepare.MODEL_FILE
     if ref.path is not None:
         return Path(ref.path)
     return root / "models" / prepare.model_key(ref) / prepare.MODEL_FILE
@@ -88,6 +91,7 @@ def _advice(record: Record, results: Path) -> str:
         f"backend={variant['backend']}",
         f"model.path={ref.path}" if ref.path else f"model={ref.name}",
         f"precision={variant['precision']}",
+        *([f"graph={variant['graph']}"] if variant.get("graph") else []),
         *(override(fix.name, "shape", render_shape(fix.shape)) for fix in ref.inputs if fix.shape is not None),
         *([] if ref.batch_dim is None else [f"+model.batch_dim={ref.batch_dim}"]),
         *(_word(axis, variant[axis]) for axis in _TOP if variant.get(axis) is not None),

@@ -8,7 +8,9 @@ are imported when a function runs, never with this package.
 from sweep.typed_onnx.dispatch import Converted, convert, passes_through
 from sweep.typed_onnx.emulate import emulate
 from sweep.typed_onnx.evidence import check_label, dtypes
+from sweep.typed_onnx.passes import SIMPLIFY, transform
 from sweep.typed_onnx.prune import prune
+from sweep.typed_onnx.trace import Traced, traced
 
 REVISION = 1
 """Raise it when the converters give other graphs for the same request, so that none of before is used."""
@@ -16,4 +18,18 @@ REVISION = 1
 TOOLS = ("numpy", "onnx", "onnxruntime")
 """The packages whose versions decide, with ``REVISION``, what a conversion gives."""
 
-__all__ = ["REVISION", "TOOLS", "Converted", "check_label", "convert", "dtypes", "emulate", "passes_through", "prune"]
+__all__ = [
+    "REVISION",
+    "SIMPLIFY",
+    "TOOLS",
+    "Converted",
+    "Traced",
+    "check_label",
+    "convert",
+    "dtypes",
+    "emulate",
+    "passes_through",
+    "prune",
+    "traced",
+    "transform",
+]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError, UnsupportedError
-from sweep.typed_onnx import evidence, guard, lower, quantise, ranges, rules
+from sweep.typed_onnx import evidence, guard, histograms, lower, quantise, ranges, rules
 from sweep.typed_onnx import graph as graphs
 from sweep.typed_onnx.tools import translated
 from sweep.typed_onnx.weights import OPSET, prepared
@@ -33,12 +33,14 @@ class Converted:
         dtypes: count of compute nodes by the type that they are asked to compute in, see ``dtypes``.
         notes: what a reader of the label should know, such as ``1 node kept in fp32: fc``.
         guarded: nodes that the range guard kept in fp32.
+        samples: how many the ranges were drawn from; 0 where none were drawn.
     """
 
     path: Path
     dtypes: dict[str, int]
     notes: tuple[str, ...]
     guarded: tuple[str, ...] = ()
+    samples: int = 0
 
 
 def passes_through(precision: Precision) -> bool:
@@ -65,6 +67,8 @@ def convert(
         UnsupportedError: this version has no converter for the dtype.
         ConversionError: ``source`` is not fp32, or the result is not what the label claims.
     """
+    if precision.tool == "none":
+        return _as_it_is(source, precision, target)
     _check_request(precision)
     doing = f"{source.name} as {precision.name}"
     found = evidence.dtypes(source)
@@ -77,7 +81,9 @@ def convert(
         ):
             model, notes, guarded = _run(graphs.load(source), precision, calibration)
             graphs.save(model, target)
-        return Converted(path=target, dtypes=_verified(target, precision, doing), notes=notes, guarded=guarded)
+        found = _verified(target, precision, doing)
+        used = sum(max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration)
+        return Converted(path=target, dtypes=found, notes=notes, guarded=guarded, samples=used)
     except BaseException:
         graphs.remove(target)
         raise
@@ -116,12 +122,14 @@ def _run(
     """First the Q/DQ pairs, while everything is float32, then what is left in 16 bits; the notes, the guarded nodes."""
     quantising = precision.dtype in evidence.QUANTISED
     rest = precision.rest if quantising else precision.dtype
-    model = prepared(model, precision.quantize_ops, _opset(precision.dtype, rest))
+    model = start(model, precision)
     guarding = bool(precision.guard) and rest == "fp16"
     if guarding:
         model = graphs.inferred(model)
     largest = _ranges(model, precision, calibration, everything=guarding) if quantising or guarding else {}
     kept = guard.guarded(model, largest) if guarding else ()
+    if quantising and precision.calibration_method is not None:
+        largest = _clipped(model, precision, calibration, largest)
     notes = quantise.quantised(model, precision, largest) if quantising else ()
     if rest is None:
         return model, notes, ()
@@ -130,15 +138,38 @@ def _run(
     return model, (*notes, *guard.note(kept), *more), kept
 
 
+def start(model: ModelProto, precision: Precision) -> ModelProto:
+    """The fp32 graph as every conversion to ``precision`` begins with it; ``model`` is used up."""
+    rest = precision.rest if precision.dtype in evidence.QUANTISED else precision.dtype
+    return prepared(model, precision.quantize_ops, _opset(precision.dtype, rest))
+
+
 def _ranges(
     model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], *, everything: bool
 ) -> dict[str, float]:
     ranges.check_calibration(precision, calibration)
     if everything:
         return ranges.largest(model, ranges.floats(model), calibration)
+    return ranges.largest(model, _activations(model, precision), calibration)
+
+
+def _activations(model: ModelProto, precision: Precision) -> list[str]:
+    """The tensors that get a range: what is quantised and is no weight."""
     stored = {tensor.name for tensor in model.graph.initializer}
     places = quantise.places(model.graph, precision.quantize_ops)
-    return ranges.largest(model, sorted({place.tensor for place in places} - stored), calibration)
+    return sorted({place.tensor for place in places} - stored)
+
+
+def _clipped(
+    model: ModelProto,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    largest: Mapping[str, float],
+) -> dict[str, float]:
+    """Ranges by the recipe's method; the guard has seen the largest values."""
+    wanted = {name: largest[name] for name in _activations(model, precision)}
+    percentile = histograms.PERCENTILE if precision.calibration_percentile is None else precision.calibration_percentile
+    return histograms.thresholds(model, wanted, calibration, str(precision.calibration_method), percentile)
 
 
 def _opset(dtype: str, rest: str | None) -> int:
@@ -170,6 +201,14 @@ def _constructs(model: ModelProto) -> str:
     """The control flow in ``model``, which converters know least: `` (with If, Loop)``."""
     found = sorted({node.op_type for node, _ in graphs.typed_nodes(model.graph) if any(graphs.subgraphs(node))})
     return f" (with {', '.join(found)})" if found else ""
+
+
+def _as_it_is(source: Path, precision: Precision, target: Path) -> Converted:
+    """``tool=none``: the file has the types that the label claims, or is refused with those that it has."""
+    evidence.check_label(source, precision, "give a file that is typed so, or convert it: precision.tool=builtin")
+    graphs.save(graphs.load(source), target)
+    found = evidence.dtypes(source)
+    return Converted(path=target, dtypes=found, notes=(f"typed already: {evidence.spelled(found)} compute nodes",))
 
 
 def _copied(source: Path, precision: Precision, found: dict[str, int], target: Path) -> Converted:

@@ -102,18 +102,23 @@ def name_of(elem_type: int) -> str:
     return "fp8" if name.startswith("float8") else special.get(name, name)
 
 
-def check_label(path: Path, precision: Precision) -> None:
+def check_label(path: Path, precision: Precision, advice: str | None = None) -> None:
     """Refuses a precision that the file's types do not carry.
 
     fp32 and tf32 want float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at
     least one quantised node and, beside those, nothing but the type of the rest. A recipe with the range
     guard may have float32 beside it.
 
+    Args:
+        path: the file.
+        precision: the label.
+        advice: what to do about a mismatch; None says what fits the type.
+
     Raises:
         ConversionError: with the types found and what to do.
     """
     model = graphs.inferred(graphs.load(path, weights=False))
-    refuse_mismatch(counted(model), precision, path.name)
+    refuse_mismatch(counted(model), precision, path.name, advice)
     refuse_rest(model, precision, path.name)
 
 
@@ -139,7 +144,7 @@ def refuse_rest(model: ModelProto, precision: Precision, what: str) -> None:
         )
 
 
-def refuse_mismatch(found: Mapping[str, int], precision: Precision, what: str) -> None:
+def refuse_mismatch(found: Mapping[str, int], precision: Precision, what: str, advice: str | None = None) -> None:
     """As ``check_label``, of types already counted in the file called ``what``."""
     wanted = _BY_LABEL.get(precision.dtype, precision.dtype)
     allowed = {wanted, "unknown", *(["fp32"] if precision.guard and found.get(wanted) else [])}
@@ -151,7 +156,7 @@ def refuse_mismatch(found: Mapping[str, int], precision: Precision, what: str) -
     if wrong:
         raise ConversionError(
             f"precision {precision.name} asks for {wanted} compute, but {what} computes in {spelled(found)}: "
-            f"{_advice(wanted)}"
+            f"{advice or _advice(wanted)}"
         )
 
 

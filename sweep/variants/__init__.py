@@ -10,17 +10,19 @@ from sweep.axes import OnnxAxes, Variant
 from sweep.backends import registry
 from sweep.errors import ConfigError
 from sweep.variants import checks
+from sweep.variants.calibration import calibration_data
 from sweep.variants.engine import engine_axes
+from sweep.variants.graph import graph_pass
 from sweep.variants.load import load_axes
 from sweep.variants.model import check_batch, model_ref
 from sweep.variants.precision import recipe
 from sweep.variants.session import session_axes
-from sweep.variants.settings import settings, slo, slug
+from sweep.variants.settings import conditions, settings, slo, slug
 
 if TYPE_CHECKING:
     from sweep.config import Config
 
-__all__ = ["from_config", "settings", "slo", "slug"]
+__all__ = ["conditions", "from_config", "settings", "slo", "slug"]
 
 
 def from_config(config: Config) -> Variant:
@@ -38,12 +40,15 @@ def from_config(config: Config) -> Variant:
     check_batch(asked, config.batch)
     if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
         raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
+    precision = recipe(config.precision)
     return Variant(
         backend=backend,
         onnx=OnnxAxes(
             model=asked,
-            precision=recipe(config.precision),
+            precision=precision,
+            calibration=calibration_data(config.model.calibration, asked, precision),
             prune="2:4" if config.backend.sparsity == "force" else None,
+            graph=graph_pass(config.graph),
         ),
         engine=engine_axes(config),
         session=held,

@@ -47,6 +47,7 @@ def engine_axes(config: Config) -> EngineAxes:
         refit=knobs.refit,
         weight_streaming=knobs.weight_streaming,
         plugins=tuple(_plugin(path) for path in knobs.plugins) or None,
+        mps_build=_mps_build(config),
     )
 
 
@@ -62,6 +63,13 @@ def _profile(config: Config) -> Profile | None:
     if not profile.least <= batch <= most:
         raise ConfigError(f"batch={batch} is outside range={profile}; widen range.least and range.most")
     return profile
+
+
+def _mps_build(config: Config) -> int | None:
+    """The share to build under; None for the whole GPU."""
+    if config.mps_build and config.mps is None:
+        raise ConfigError("mps_build=true builds under the share of mps, and none is set: give mps=50, say")
+    return config.mps if config.mps_build else None
 
 
 @cache

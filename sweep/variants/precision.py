@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.axes import Precision
 from sweep.errors import ConfigError
@@ -11,8 +11,11 @@ from sweep.variants import checks
 if TYPE_CHECKING:
     from sweep.config import PrecisionConfig
 
+_METHODS = ("max", "percentile", "entropy")
+_TOOLS = ("builtin", "none")
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 _QUANTISED = ("int8", "fp8")
+_LEAST_PERCENT, _ALL_PERCENT = 50, 100
 _RESTS = ("fp16", "bf16")
 _MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTISED for rest in _RESTS)
 
@@ -22,7 +25,9 @@ def recipe(config: PrecisionConfig) -> Precision:
     if config.dtype not in _DTYPES:
         raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
     guard = config.guard and "fp16" in {config.dtype, config.rest}
-    if config.dtype in _QUANTISED or guard:
+    typed = checks.one_of("precision.tool", config.tool, _TOOLS) == "none"
+    draws = (config.dtype in _QUANTISED or guard) and not typed
+    if draws:
         checks.at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
     if config.dtype not in _QUANTISED and config.rest is not None:
         raise ConfigError(f"precision.rest={config.rest}: dtype {config.dtype} leaves no rest; int8 and fp8 do")
@@ -38,5 +43,25 @@ def recipe(config: PrecisionConfig) -> Precision:
         guard=guard or None,
         quantize_ops=tuple(config.quantize_ops),
         per_channel=config.per_channel,
-        calibration_batches=config.calibration_batches if config.dtype in _QUANTISED or guard else None,
+        calibration_batches=config.calibration_batches if draws else None,
+        **(_method(config) if config.dtype in _QUANTISED and not typed else {}),
+        tool="none" if typed else None,
     )
+
+
+def _method(config: PrecisionConfig) -> dict[str, Any]:
+    """How ranges are drawn; nothing for the largest value."""
+    method = checks.one_of("precision.calibration_method", config.calibration_method, _METHODS)
+    if method == "entropy" and config.dtype == "fp8":
+        raise ConfigError(
+            "precision.calibration_method=entropy weighs the even steps of int8, which fp8 has not: "
+            "take max or percentile"
+        )
+    if method == "percentile" and not _LEAST_PERCENT < config.calibration_percentile <= _ALL_PERCENT:
+        raise ConfigError(
+            f"precision.calibration_percentile={config.calibration_percentile:g}: above {_LEAST_PERCENT}, up to 100"
+        )
+    if method == "max":
+        return {}
+    kept = {"calibration_percentile": config.calibration_percentile} if method == "percentile" else {}
+    return {"calibration_method": method, **kept}

@@ -1,4 +1,4 @@
-"""Axes of the session: streams, clients, MPS, graphs, transfers."""
+"""Axes of the session: streams, clients, MPS, SMs, graphs, transfers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def session_axes(config: Config) -> SessionAxes:
     checks.at_least(1, streams=config.streams, clients=config.clients)
     if config.mps is not None and not 1 <= config.mps <= _FULL:
         raise ConfigError(f"mps={config.mps}: a percentage from 1 to 100, or null to run without MPS")
+    checks.at_least(1, **{} if config.sm_count is None else {"sm_count": config.sm_count})
     return SessionAxes(
         streams=config.streams,
         clients=config.clients,
         mps=config.mps,
+        sm_count=config.sm_count,
         cuda_graph=config.cuda_graph,
         transfers=config.transfers,
         wait=checks.one_of("backend.wait", config.backend.wait, _WAITS),

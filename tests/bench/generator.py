@@ -4,13 +4,15 @@
     python tests/bench/generator.py --windows 20 --lag-us 50
 
 Two figures are held to a mark: requests/s that one process sustains, and issue lag at p99 (issued - due of requests
-that found a free stream) at 5,000 requests/s. A machine that does other work adds its own delays, so the lag is taken
-in several windows; all are shown, with the load average, and the calmest is judged. Exit code 1 where a mark is missed.
+that found a free stream) at 5,000 requests/s, with a thread a stream and with one thread that polls all of them. A
+machine that does other work adds its own delays, so the lag is taken in several windows; all are shown, with the load
+average, and their median is judged. Exit code 1 where a mark is missed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -28,6 +30,7 @@ SUSTAINED_RPS = 50_000
 LAG_RPS = 5_000
 _FLAT_OUT_RPS = 1e9  # all requests are due at once
 _KEPT_UP = 0.99  # of the offered rate
+_JUDGED_STREAMS = 2  # more share two cores, as they would not in earnest
 
 
 class NullStream:
@@ -43,6 +46,16 @@ class NullStream:
 
     def wait(self) -> None:
         """Nothing."""
+
+
+class PolledStream(NullStream):
+    """As ``NullStream``, for the loop in which one thread asks all streams."""
+
+    spins = True
+
+    def poll(self) -> bool:
+        """Always complete."""
+        return True
 
 
 @dataclass
@@ -69,7 +82,15 @@ class Found:
     latency_us: tuple[float, float]  # p50, p99 from the scheduled arrival
 
 
-def measure(rate_rps: float, seconds: float, streams: int, *, gather: int = 1, seed: int = 0) -> Found:
+def measure(
+    rate_rps: float,
+    seconds: float,
+    streams: int,
+    *,
+    gather: int = 1,
+    seed: int = 0,
+    kind: type[NullStream] = NullStream,
+) -> Found:
     """Poisson arrivals at ``rate_rps`` for ``seconds``."""
     count = max(round(rate_rps * seconds), 1) if rate_rps < _FLAT_OUT_RPS else round(seconds * 500_000)
     load = LoadAxes(
@@ -82,7 +103,7 @@ def measure(rate_rps: float, seconds: float, streams: int, *, gather: int = 1, s
         seed=seed,
         batch_wait_ms=0.2 if gather > 1 else None,
     )
-    session = NullSession([NullStream() for _ in range(streams)])
+    session = NullSession([kind() for _ in range(streams)])
     point = open_point(session, load, rate_rps, Place(index=0, repeat=0, batch=gather))
     keep = point.measured
     issued, done = point.issued_ns[keep], point.done_ns[keep]
@@ -140,28 +161,33 @@ def sustained(seconds: float) -> bool:
 
 
 def lags(windows: int, seconds: float, mark_us: float) -> bool:
-    """Whether the calmest window on one stream has an issue lag at p99 within the mark."""
-    met = False
-    for streams in (1, 2):
-        say(f"\nIssue lag at p99, {LAG_RPS:,} requests/s on {streams} streams, windows of {seconds:g} s ({crowd()}):")
-        found = [measure(LAG_RPS, seconds, streams, seed=seed).lag_us or 0.0 for seed in range(windows)]
-        say("  us: " + ", ".join(f"{lag:.0f}" for lag in found))
-        say(f"  calmest {min(found):.1f} us, median {statistics.median(found):.1f} us, worst {max(found):.1f} us")
-        met = met or (streams == 1 and min(found) <= mark_us)
-    say(f"  mark: {mark_us:g} us on one stream in the calmest window: {'met' if met else 'MISSED'}")
+    """Whether the median window is within the mark at ``LAG_RPS``, on one and two streams, however they are driven."""
+    met = True
+    for kind, driven in ((NullStream, "a thread a stream"), (PolledStream, "one thread for all")):
+        for streams, rate in itertools.product((1, 2, 4), (LAG_RPS // 10, LAG_RPS)):
+            found = [measure(rate, seconds, streams, seed=seed, kind=kind).lag_us or 0.0 for seed in range(windows)]
+            judged = rate == LAG_RPS and streams <= _JUDGED_STREAMS
+            held = statistics.median(found) <= mark_us
+            met = met and (held or not judged)
+            say(
+                f"  {driven}, {streams} streams, {rate:,} requests/s: median {statistics.median(found):.0f} us, "
+                f"calmest {min(found):.0f}, worst {max(found):.0f}{'' if held else '  OVER'}"
+            )
+    say(f"  mark: {mark_us:g} us on one and two streams at {LAG_RPS:,}/s: {'met' if met else 'MISSED'}")
     return met
 
 
 def main() -> None:
     """Print the figures; exit code 1 where a mark is missed."""
     parser = argparse.ArgumentParser(description="What the load generator itself costs.")
-    parser.add_argument("--windows", type=int, default=10, help="windows of the issue lag")
+    parser.add_argument("--windows", type=int, default=5, help="windows of the issue lag")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a window")
     parser.add_argument("--lag-us", type=float, default=100.0, help="mark for the issue lag at p99, us")
     asked = parser.parse_args()
     start = time.perf_counter()
     flat_out(0.4)
     kept_up = sustained(asked.seconds)
+    say(f"\nIssue lag at p99, {asked.windows} windows of {asked.seconds:g} s ({crowd()}):")
     on_time = lags(asked.windows, asked.seconds, asked.lag_us)
     say(f"\n{time.perf_counter() - start:.0f} s in all.")
     sys.exit(0 if kept_up and on_time else 1)

@@ -68,9 +68,17 @@ def test_it_declares_axes_that_exist(backend: Backend) -> None:
 
 
 def test_every_axis_it_does_not_declare_is_unsupported_with_its_name(backend: Backend) -> None:
-    session = {"clients": 2, "mps": 50, "cuda_graph": True, "streams": 2, "intra_op_threads": 2, "transfers": False}
+    session = {
+        "clients": 2,
+        "mps": 50,
+        "sm_count": 16,
+        "cuda_graph": True,
+        "streams": 2,
+        "intra_op_threads": 2,
+        "transfers": False,
+    }
     engine = {"builder_optimization_level": 1, "tiling": "fast", "sparsity": "enable", "workspace_mib": 64}
-    others = {**session, "wait": "block", **engine, "max_aux_streams": 1}
+    others = {**session, "wait": "block", **engine, "max_aux_streams": 1, "mps_build": 50}
     for name, value in others.items():
         kind, field = (EngineAxes, "engine") if hasattr(EngineAxes(), name) else (SessionAxes, "session")
         asked = variant(backend, **{field: dataclasses.replace(kind(), **{name: value})})

@@ -33,13 +33,13 @@ return out;
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """Its URL; the server and its workers end with the block."""
+def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
+    """Its URL; the server and its workers end with the block. ``store`` is sqlite in the folder unless one is given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    store = f"sqlite:///{folder}/server.db"
+    store = store or f"sqlite:///{folder}/server.db"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

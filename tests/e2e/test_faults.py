@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 FOUR = ("-m", "precision=fp32,fp16", "batch=1,8", *QUICK)
 
@@ -79,13 +79,20 @@ def test_kill_9_of_the_child_then_of_the_parent_and_a_second_start(cli: Cli) -> 
             assert record.started_at == kept[record.key]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_whole_records_exit_130_and_the_rest_for_later(cli: Cli, number: int) -> None:
+@pytest.mark.parametrize("how", ["SIGINT", "SIGINT twice", "SIGTERM"])
+def test_an_interrupt_leaves_whole_records_exit_130_and_the_rest_for_later(cli: Cli, how: str) -> None:
     process = cli.start(*FOUR)
     wait_until(at_record(cli, process, 1), 60, lambda: "no record")
     child = worker_of(process)
-    os.killpg(process.pid, number)
-    output, _ = process.communicate(timeout=30)
+    before = len(cli.records())
+    os.killpg(process.pid, signal.SIGTERM if how == "SIGTERM" else signal.SIGINT)
+    if how == "SIGINT twice":
+        time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    if how == "SIGINT":  # the variant in hand is finished, and no other is begun
+        assert "stopping after this variant; Ctrl-C again stops now" in output
+        assert len(cli.records()) == before + 1
     assert process.returncode == 130, output
     assert "the same command measures the rest" in output
     assert child is None or not child.is_running() or child.status() == "zombie"

@@ -20,7 +20,7 @@ from sweep.backends.tensorrt import cuda, inspector, library
 from sweep.backends.tensorrt.backend import PLAN
 from sweep.cache import Cache
 from sweep.errors import BuildError, SessionError, UnsupportedError
-from sweep.load import curve
+from sweep.load import curve, points
 from sweep.pool import Worker
 from sweep.summary import closed_summary
 
@@ -416,3 +416,21 @@ def test_a_knob_that_this_version_lacks_is_unsupported_not_ignored(backend, cach
         else:
             once(session)
             session.close()
+
+
+def test_outputs_stand_after_a_burst_on_all_streams(backend, cache) -> None:
+    """Four contexts at once, as the second look has them; then one stream's buffer is spoilt, and it is named."""
+    asked = variant(backend, "unet", "fp16", batch=4, streams=4)
+    session = loaded(backend, asked, cache)
+    first = once(session)
+    expected = accuracy.run(prepare.model_file(asked, cache), feeds_of(asked))
+    done = points.burst(session, 2, 0.3)
+    later = {number: session.outputs_of(number) for number in range(4)}
+    found = accuracy.again(expected, first, later)
+    print(f"{backend.name}: {done} inferences, {found}")  # noqa: T201 - the figures are worth a look
+    assert done > 4
+    assert found["lost_db"] < 1
+    later[2] = {name: np.zeros_like(value) for name, value in later[2].items()}
+    judged = {**accuracy.against(expected, first), "again": accuracy.again(expected, first, later)}
+    assert "under load, on stream 2" in accuracy.contradicts("fp16", judged)
+    session.close()

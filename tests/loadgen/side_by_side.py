@@ -17,7 +17,8 @@ from sweep import models, prepare, stats
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends import registry
 from sweep.load import servers
-from sweep.load.points import Place, closed_point, now_ns, open_point
+from sweep.load.meeting import now_ns
+from sweep.load.points import Place, closed_point, open_point
 from sweep.summary import open_verdict, window_ips
 
 BATCH = 64  # tiny_cnn takes 1 to 3 ms

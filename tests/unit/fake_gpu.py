@@ -25,6 +25,7 @@ class FakeRuntime:
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaStreamNonBlocking = cudaEventBlockingSync = 1
     cudaEventDefault = cudaHostAllocDefault = 0
+    cudaStream_t = int
 
     def __init__(self) -> None:
         self.held: dict[object, object] = {}
@@ -143,6 +144,104 @@ class FakeRuntime:
 
     def cudaGetErrorString(self, error):
         return OK, {NO_MEMORY: b"out of memory", INVALIDATED: b"operation failed due to a previous error"}[error]
+
+
+class FakeDriver:
+    """What ``cuda.bindings.driver`` offers to a session: green contexts, and a kernel that finds SMs.
+
+    Attributes:
+        reached: SMs that the kernel finds; None for all that the stream's context has.
+        under_mps: what the device says of MPS.
+        current: the current context, ``primary`` or a green one's.
+    """
+
+    CUresult = SimpleNamespace(CUDA_SUCCESS=OK)
+    CUdevice_attribute = SimpleNamespace(CU_DEVICE_ATTRIBUTE_MPS_ENABLED=133)
+    CUdevResourceType = SimpleNamespace(CU_DEV_RESOURCE_TYPE_SM=1)
+    CUgreenCtxCreate_flags = SimpleNamespace(CU_GREEN_CTX_DEFAULT_STREAM=1)
+    CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
+    CUstream = int
+
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self.runtime = runtime
+        self.reached: int | None = None
+        self.under_mps = False
+        self.current: object = "primary"
+        self.fails: dict[str, int] = {}
+        self.contexts: list[object] = []
+        self._of_stream: dict[int, int] = {}
+
+    def __getattribute__(self, name):
+        found = super().__getattribute__(name)
+        if name.startswith("cu") and name in self.fails:
+            return lambda *_args: (self.fails[name], None)
+        return found
+
+    def cuGetErrorName(self, _error):
+        return OK, b"CUDA_ERROR_NOT_SUPPORTED"
+
+    def cuDeviceGet(self, number):
+        return OK, number
+
+    def cuDeviceGetAttribute(self, _attribute, _device):
+        return OK, int(self.under_mps)
+
+    def cuModuleLoadData(self, text):
+        assert b"%smid" in text
+        return OK, 1
+
+    def cuModuleUnload(self, _module):
+        return (OK,)
+
+    def cuModuleGetFunction(self, _module, name):
+        return OK, name
+
+    def cuLaunchKernel(self, _kernel, *rest):
+        stream, ((memory, slots, _cycles), _types) = rest[7:9]
+        given = self._of_stream.get(stream, 132)
+        count = given if self.reached is None else self.reached
+
+        def work(_on):
+            (ctypes.c_uint * slots).from_address(memory)[:count] = [1] * count
+
+        if self.runtime.captured is None:
+            work(stream)
+        else:
+            self.runtime.captured.append(work)
+        return (OK,)
+
+    def cuDevicePrimaryCtxRetain(self, _device):
+        return OK, "primary"
+
+    def cuCtxSetCurrent(self, context):
+        self.current = context
+        return (OK,)
+
+    def cuDeviceGetDevResource(self, _device, _kind):
+        return OK, SimpleNamespace(sm=SimpleNamespace(smCount=132))
+
+    def cuDevSmResourceSplitByCount(self, _groups, whole, _flags, least):
+        """Multiples of 8, as on Hopper."""
+        given = min(-(-least // 8) * 8, whole.sm.smCount)
+        return OK, [SimpleNamespace(sm=SimpleNamespace(smCount=given))], 1, None
+
+    def cuDevResourceGenerateDesc(self, parts, _count):
+        return OK, parts[0].sm.smCount
+
+    def cuGreenCtxCreate(self, described, _device, _flags):
+        self.contexts.append(made := SimpleNamespace(sms=described))
+        return OK, made
+
+    def cuCtxFromGreenCtx(self, green):
+        return OK, green
+
+    def cuCtxGetDevResource(self, context, _kind):
+        return OK, SimpleNamespace(sm=SimpleNamespace(smCount=context.sms))
+
+    def cuGreenCtxStreamCreate(self, green, _flags, _priority):
+        error, handle = self.runtime.cudaStreamCreateWithFlags(1)
+        self._of_stream[handle] = green.sms
+        return error, handle
 
 
 class FakeContext:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.accuracy import contradicts, errors
+from sweep.accuracy import Gates, again, contradicts, errors, is_tf32
 
-NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "cosine", "top1_agreement", "nonfinite"))
+NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "max_rel", "cosine", "cosine_centred", "top1_agreement", "nonfinite"))
 RNG = np.random.default_rng(1)
 
 
@@ -32,7 +32,8 @@ def test_noise_of_a_known_power_gives_its_sqnr(asked_db, seed, scale) -> None:
 def test_equal_outputs_have_no_sqnr_and_full_agreement() -> None:
     reference = floats(4, 10)
     found = errors({"y": reference}, {"y": reference.copy()})
-    assert found == {"sqnr_db": None, "max_abs": 0.0, "cosine": pytest.approx(1), "top1_agreement": 1.0, "nonfinite": 0}
+    cosines = {"cosine": pytest.approx(1), "cosine_centred": pytest.approx(1)}
+    assert found == {**cosines, "sqnr_db": None, "max_abs": 0.0, "max_rel": 0.0, "top1_agreement": 1.0, "nonfinite": 0}
 
 
 def test_outputs_are_pooled() -> None:
@@ -149,6 +150,110 @@ def test_outputs_that_are_not_finite_are_contradicted() -> None:
 def test_an_engine_that_is_fast_finite_and_wrong_is_contradicted(dtype, noise, least, wrong) -> None:
     reference = np.random.default_rng(0).standard_normal((4, 100))
     found = errors({"y": reference}, {"y": reference + noise * np.random.default_rng(1).standard_normal((4, 100))})
-    reason = contradicts(dtype, found, least)
+    reason = contradicts(dtype, found, Gates(min_sqnr_db=least))
     assert (reason is not None) == wrong
     assert not wrong or ("accuracy: the outputs are" in reason and "accuracy.min_sqnr_db" in reason)
+
+
+def test_the_largest_error_is_also_a_share_of_the_largest_value() -> None:
+    found = errors(
+        {"a": np.array([8.0, -2.0]), "b": np.array([4.0])}, {"a": np.array([8.0, -1.0]), "b": np.array([4.5])}
+    )
+    assert (found["max_abs"], found["max_rel"]) == (1.0, 1 / 8)
+    assert errors({"y": np.zeros(3)}, {"y": np.ones(3)})["max_rel"] is None
+
+
+def test_what_all_samples_share_does_not_hide_a_wrong_output() -> None:
+    """Random weights: the outputs of different inputs are near one another, and a cosine says 0.999 of any two."""
+    shared = 100 * floats(1, 50)
+    one, other = shared + floats(8, 50), shared + np.random.default_rng(2).standard_normal((8, 50))
+    found = errors({"y": one}, {"y": other})
+    assert found["cosine"] > 0.999
+    assert abs(found["cosine_centred"]) < 0.3
+    assert errors({"y": one}, {"y": one + 1e-6})["cosine_centred"] == pytest.approx(1)
+    assert errors({"y": one[:1]}, {"y": other[:1]})["cosine_centred"] is None
+
+
+def test_an_offset_of_all_samples_is_an_error_too() -> None:
+    reference = floats(8, 50)
+    assert errors({"y": reference}, {"y": reference + 5})["cosine_centred"] < 0.5
+
+
+SCORES = np.eye(4) * 3 + floats(4, 4) * 0.01
+
+
+@pytest.mark.parametrize(
+    ("gates", "line"),
+    [
+        (Gates(min_top1=0.8), "arg max is, below the 0.8 that was asked for (accuracy.min_top1)"),
+        (
+            Gates(max_error=0.5),
+            "largest reference value is, above the 0.5 that was asked for (accuracy.max_error)",
+        ),
+        (
+            Gates(min_cosine=0.99),
+            "batch-centred cosine is, below the 0.99 that was asked for (accuracy.min_c",
+        ),
+        (Gates(min_top1=0.75, max_error=2.5, min_cosine=0.5), None),
+        (Gates(), None),
+    ],
+)
+def test_each_gate_has_its_line(gates, line) -> None:
+    wrong = SCORES.copy()
+    wrong[2] = np.roll(wrong[2], 1) * 1.0
+    found = errors({"y": SCORES}, {"y": wrong})
+    reason = contradicts("int8", {**found, "sqnr_db": 30.0}, gates)
+    assert (reason is None) == (line is None)
+    assert line is None or line.split(" is, ")[0] in reason
+    assert line is None or line.split(" is, ")[1] in reason
+
+
+def test_a_gate_on_what_is_not_known_lets_through() -> None:
+    reference = floats(5)
+    found = errors({"y": reference}, {"y": reference * 1.001})
+    assert contradicts("fp16", found, Gates(min_top1=1.0)) is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "noise", "is_it"), [("fp32", 1e-3, True), ("fp32", 1e-6, False), ("fp32", 2.0, False)]
+)
+def test_fp32_that_ran_as_tf32_is_known(dtype, noise, is_it) -> None:
+    reference = floats(4, 100)
+    found = errors({"y": reference}, {"y": reference + noise * np.random.default_rng(9).standard_normal((4, 100))})
+    assert is_tf32("fp32", found) == is_it
+    assert not is_tf32("tf32", found)
+    assert not is_tf32("fp32", None)
+
+
+def test_every_stream_is_looked_at_again() -> None:
+    reference = {"y": floats(4, 10)}
+    first = {"y": reference["y"] * 1.01}
+    spoilt = {"y": first["y"].copy()}
+    spoilt["y"][2] = 0
+    calm = again(reference, first, {0: first, 1: {"y": first["y"].copy()}})
+    assert (calm["identical"], calm["streams"], calm["lost_db"]) == (True, 2, 0.0)
+    found = again(reference, first, {0: first, 1: spoilt, 2: first})
+    assert (found["identical"], found["stream"]) == (False, 1)
+    assert found["lost_db"] == pytest.approx(errors(reference, first)["sqnr_db"] - errors(reference, spoilt)["sqnr_db"])
+    record = errors(reference, first)
+    assert contradicts("int8", {**record, "again": calm}) is None
+    reason = contradicts("int8", {**record, "again": found}, Gates(min_sqnr_db=-100.0))
+    assert reason.startswith("under load, on stream 1: accuracy: the outputs lost ")
+
+
+def test_outputs_that_stop_being_finite_under_load_are_named() -> None:
+    reference = {"y": floats(4, 10)}
+    spoilt = {"y": np.full((4, 10), np.nan)}
+    found = again(reference, reference, {0: reference, 3: spoilt})
+    assert (found["stream"], found["nonfinite"], found["lost_db"]) == (3, 40, None)
+    reason = contradicts("fp16", {**errors(reference, reference), "again": found})
+    assert reason == "under load, on stream 3: 40 outputs are not finite; those of the reference are"
+    json.dumps(found, allow_nan=False)
+
+
+def test_bits_that_differ_as_sums_do_are_let_through() -> None:
+    reference = {"y": floats(4, 10)}
+    first, later = {"y": reference["y"] * 1.001}, {"y": reference["y"] * 1.0011}
+    found = again(reference, first, {0: later})
+    assert not found["identical"]
+    assert contradicts("fp16", {**errors(reference, first), "again": found}) is None

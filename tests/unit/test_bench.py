@@ -14,7 +14,7 @@ import pytest
 import require
 from bench_loops import Figures
 from fake_driver import Driver, DriverEngine, DriverRuntime
-from fake_gpu import library_of
+from fake_gpu import FakeDriver, library_of
 from rich.console import Console
 
 from sweep.axes import SessionAxes
@@ -42,6 +42,7 @@ def runtime(driver, monkeypatch) -> DriverRuntime:
     made = DriverRuntime(driver, SERVICE_NS)
     wrapped = object.__new__(cuda.Cuda)
     wrapped.rt, wrapped._ok, wrapped.not_ready = made, 0, 600
+    wrapped.drv = FakeDriver(made)
     monkeypatch.setattr(cuda, "get", lambda: wrapped)
     return made
 

@@ -28,6 +28,7 @@ SESSIONS = {
     "streams": SessionAxes(streams=4),
     "cuda_graph": SessionAxes(cuda_graph=True),
     "mps": SessionAxes(mps=50),
+    "sm_count": SessionAxes(sm_count=16),
     "clients": SessionAxes(clients=2),
     "transfers": SessionAxes(transfers=False),
     "wait": SessionAxes(wait="block"),

@@ -16,6 +16,8 @@ from cache_entries import SIZE, content, fill, nothing_but, put, there
 
 from sweep.cache import Cache, claims, listing, locks, prune
 
+pytestmark = pytest.mark.fault
+
 SPAWN = multiprocessing.get_context("spawn")
 
 

@@ -50,6 +50,8 @@ def test_what_is_missing_comes_with_its_remedy(tmp_path) -> None:
     assert row(text, "Chromium (tests only)").split()[0] == "no"
     assert "apt-get install chromium chromium-driver" in remedy(text, "Chromium (tests only)")
     assert "comes with" in remedy(text, "trtexec")
+    assert row(text, "MPS").split()[0] == "no"
+    assert "nvidia-cuda-mps-control, which is not on PATH; it comes with" in remedy(text, "MPS")
     assert "sweeps run on onnxruntime, on the CPU" in remedy(text, "GPU")
 
 

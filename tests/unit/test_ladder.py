@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from queues import LOAD, session
 
 from sweep.load import curve, ladder
-from sweep.load.points import now_ns
+from sweep.load.meeting import now_ns
 from sweep.predict import Service
 from sweep.summary import window_ips
 

@@ -62,7 +62,6 @@ def test_the_same_file_elsewhere_is_a_duplicate_and_another_load_is_not() -> Non
     ("asked", "words"),
     [
         (variant(mps=50), ("onnxruntime", "mps=50")),
-        (variant(clients=2), ("onnxruntime", "clients=2")),
         (variant(cuda_graph=True), ("onnxruntime", "cuda_graph=True")),
         (variant("tf32"), ("onnxruntime", "precision=tf32", "fp16")),
     ],

@@ -67,6 +67,7 @@ def test_a_number_that_json_cannot_hold_never_reaches_the_disk(tmp_path) -> None
     assert store.record_keys() == []
 
 
+@pytest.mark.fault
 def test_a_failed_write_leaves_the_old_content_and_no_scraps(tmp_path, monkeypatch) -> None:
     path = tmp_path / "x.json"
     record.write_atomic(path, b"old")
@@ -108,6 +109,7 @@ def test_samples_come_back_as_they_were(tmp_path) -> None:
         assert np.array_equal(getattr(back[1], name), getattr(some_samples(), name))
 
 
+@pytest.mark.fault
 def test_truncated_samples_are_one_clear_line(tmp_path) -> None:
     path = tmp_path / "a.npz"
     samples.save(path, [some_samples()])
@@ -137,6 +139,7 @@ def test_an_entry_is_built_once(tmp_path) -> None:
     assert second.bytes == 3
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("name", ["file", MANIFEST])
 def test_a_flipped_bit_is_found_and_the_entry_built_again(tmp_path, name) -> None:
     calls = []
@@ -151,6 +154,7 @@ def test_a_flipped_bit_is_found_and_the_entry_built_again(tmp_path, name) -> Non
     assert cache.get("engines", "k", builder("one", calls)).note is None
 
 
+@pytest.mark.fault
 def test_a_build_that_fails_leaves_nothing(tmp_path) -> None:
     def fail(folder) -> Never:
         (folder / "half").write_text("x")
@@ -172,6 +176,7 @@ def slow_build(root, counter) -> None:
     Cache(Path(root)).get("engines", "k", build)
 
 
+@pytest.mark.fault
 def test_two_processes_build_it_once(tmp_path) -> None:
     context = multiprocessing.get_context("spawn")
     counter = tmp_path / "count"

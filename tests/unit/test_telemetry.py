@@ -268,7 +268,7 @@ def test_without_a_gpu_or_when_told_not_to_there_is_no_telemetry(monkeypatch) ->
     monkeypatch.setattr(nvml, "library", lambda: None)
     assert telemetry.find(10.0) is None
     monkeypatch.setattr(nvml, "library", lambda: library)
-    monkeypatch.setattr(nvml, "visible", lambda _: (_ for _ in ()).throw(NVMLError(3)))
+    monkeypatch.setattr(nvml, "visible", lambda _, uuid=None: (_ for _ in ()).throw(NVMLError(3)))
     assert telemetry.find(10.0) is None
     assert library.opened == 0
 
@@ -302,7 +302,9 @@ def measured(tmp_path, monkeypatch, library, asked=None, act=lambda: None, hz=20
     """One variant through a real worker, watched by a pretended GPU; its record, the notes and the settings."""
     facts.machine()  # the real one, kept for this process
     monkeypatch.setattr(OnnxRuntime, "on_gpu", True)
-    monkeypatch.setattr(nvml, "library", lambda: library)
+    if library is not None:
+        library.opened = 0
+    monkeypatch.setattr(nvml, "library", lambda: library and library.library())
     settings = Settings(name="s", results=tmp_path, telemetry_hz=hz)
     made = plan.make([asked or a_variant()])
     display = Notes(act)

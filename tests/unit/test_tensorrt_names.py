@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import require
-from fake_gpu import FakeRuntime
+from fake_gpu import FakeDriver, FakeRuntime
 
 from sweep.backends import registry
 from sweep.backends.tensorrt import cuda, library
@@ -110,6 +111,9 @@ def test_cuda_has_every_name_that_the_pretended_one_has() -> None:
     runtime = cuda.get().rt
     names = [name for name in dir(FakeRuntime) if name.startswith("cuda")]
     assert [name for name in names if not hasattr(runtime, name)] == []
+    for name in (name for name in dir(FakeDriver) if name.lower().startswith("cu")):
+        members = vars(getattr(FakeDriver, name)) if isinstance(getattr(FakeDriver, name), SimpleNamespace) else {}
+        assert [member for member in members if not hasattr(getattr(cuda.get().drv, name), member)] == [], name
     assert hasattr(runtime.cudaStreamCaptureMode, "cudaStreamCaptureModeThreadLocal")
     assert hasattr(runtime.cudaMemcpyKind, "cudaMemcpyHostToDevice")
     assert runtime.cudaGetErrorString(runtime.cudaError_t.cudaErrorMemoryAllocation)[1] == b"out of memory"

@@ -11,7 +11,7 @@ import pytest
 import require
 from omegaconf import OmegaConf
 
-from sweep import models, prepare, variants
+from sweep import calibration, models, prepare, variants
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends.tensorrt import inspector
 from sweep.backends.tensorrt.backend import TensorRTRTX
@@ -38,7 +38,7 @@ def cache(tmp_path_factory) -> Cache:
 def test_every_product_is_computed_in_the_asked_type(
     cache: Cache, model: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "_CALIBRATION_SAMPLES", 1)  # what is built does not hang on the ranges
+    monkeypatch.setattr(calibration, "SAMPLES", 1)  # what is built does not hang on the ranges
     asked = Variant(
         backend="tensorrt_rtx",
         onnx=OnnxAxes(model=ModelRef(name=model, revision=models.zoo.entry(model).revision), precision=shipped(name)),

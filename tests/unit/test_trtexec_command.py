@@ -171,7 +171,7 @@ def test_every_axis_is_a_flag_a_variable_or_a_line(base) -> None:
     other = {
         "batch": 2, "builder_optimization_level": 1, "max_aux_streams": 1, "tiling": "fast", "sparsity": "enable",
         "workspace_mib": 1, "streams": 2, "clients": 2, "mps": 50, "cuda_graph": False, "transfers": False,
-        "wait": "yield", "repeats": 3, "seed": 7,
+        "wait": "yield", "repeats": 3, "seed": 7, "mps_build": 50, "sm_count": 16,
     }  # fmt: skip
     ours = {item.name for kind in (sweep_axes.EngineAxes, sweep_axes.SessionAxes) for item in dataclasses.fields(kind)}
     elsewhere = {"intra_op_threads", "script"}  # of other backends
@@ -199,6 +199,8 @@ def test_every_axis_is_a_flag_a_variable_or_a_line(base) -> None:
         ({"load": {"depth": 4}}, "load.depth=4: it keeps 2"),
         ({"clients": 3}, "clients=3: one process"),
         ({"mps": 25}, "mps: the variable gives the share only under a running nvidia-cuda-mps-control"),
+        ({"mps_build": 25}, "mps_build=25: a build from ONNX runs under the same share"),
+        ({"sm_count": 16}, "sm_count=16: it uses the whole GPU"),
         ({"repeats": 2}, "repeats=2"),
     ],
 )

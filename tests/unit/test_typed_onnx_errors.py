@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from test_typed_onnx_graphs import NETWORKS, batch, save
+from test_typed_onnx_graphs import IMAGE, NETWORKS, Author, batch, save
 
 from sweep.axes import Precision
 from sweep.errors import ConversionError, SweepError, UnsupportedError
@@ -186,3 +186,43 @@ def test_a_converter_that_broke_the_rules_is_caught(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(rules, "broken", lambda *_, **__: ["conv_dq has a zero point other than 0", "another"])
     line = refused(save("cnn", tmp_path), recipe("int8", *OPS), feeds(), tmp_path)
     assert line.startswith("cnn.onnx as int8: conv_dq has a zero point other than 0 (2 such faults); simplify")
+
+
+def as_it_is(dtype: str, **more: object) -> Precision:
+    return Precision(name=dtype, dtype=dtype, tool="none", quantize_ops=OPS if dtype in {"int8", "fp8"} else (), **more)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "int8", "fp8"])
+def test_a_wrong_label_on_a_typed_file_is_refused_with_the_types_found(dtype: str, tmp_path: Path) -> None:
+    line = refused(save("cnn", tmp_path), as_it_is(dtype), [], tmp_path)
+    assert line == (
+        f"precision {dtype} asks for {dtype} compute, but cnn.onnx computes in fp32 4: give a file that is typed so, "
+        "or convert it: precision.tool=builtin"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "int8", "fp8"])
+def test_a_file_that_is_typed_goes_through_as_it_is(dtype: str, tmp_path: Path) -> None:
+    typed = convert(save("cnn", tmp_path), recipe(dtype, *OPS), feeds(), tmp_path / "typed.onnx").path
+    found = convert(typed, as_it_is(dtype), [], tmp_path / "target.onnx")
+    assert found.notes == (f"typed already: {dtype} 4 compute nodes",)
+    assert (found.samples, found.dtypes[dtype]) == (0, 4)
+    assert onnx.load(found.path).graph == onnx.load(typed).graph
+    others = {"fp16": "bf16", "bf16": "fp16", "int8": "fp8", "fp8": "int8"}
+    found.path.unlink()
+    line = refused(typed, as_it_is(others[dtype]), [], tmp_path)
+    assert f"asks for {others[dtype]} compute, but typed.onnx computes in {dtype} 4" in line
+
+
+def test_an_op_that_the_quantiser_cannot_take_is_one_line(tmp_path: Path) -> None:
+    """An operator of somebody else's, which has no shape inference and no kernel to calibrate with."""
+    g = Author()
+    x = g.op("Conv", "x", g.weight(4, 3, 3, 3))
+    g.nodes.append(helper.make_node("Wobble", [x], ["wobbled"], name="wobble", domain="com.example"))
+    model = g.model(g.op("Conv", "wobbled", g.weight(4, 4, 1, 1)), IMAGE, ["batch", 4, 14, 14])
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    onnx.save(model, tmp_path / "odd.onnx")
+    line = refused(tmp_path / "odd.onnx", recipe("int8", *OPS), feeds(), tmp_path)
+    assert line.startswith("odd.onnx as int8: ")
+    assert "Wobble" in line
+    assert line.endswith("check the file with onnx.checker and that each input is fed, or leave this precision out")

@@ -50,6 +50,21 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
     assert (made.load.seed, made.load.repeats, made.load.fractions) == (4, 5, (0.2, 0.9))
 
 
+def test_the_share_is_in_the_engine_only_where_it_is_built_under_it() -> None:
+    assert variants.from_config(config(mps=50)).engine.mps_build is None
+    built = variants.from_config(config(mps=50, mps_build=True))
+    assert (built.session.mps, built.engine.mps_build) == (50, 50)
+    assert variants.from_config(config(sm_count=16)).session.sm_count == 16
+
+
+def test_a_daemon_of_the_users_is_a_folder_that_is_there(tmp_path) -> None:
+    assert variants.settings(config(), []).mps_pipe_directory is None
+    found = variants.settings(config(mps_pipe_directory=str(tmp_path)), []).mps_pipe_directory
+    assert found == str(tmp_path)
+    with pytest.raises(ConfigError, match=r"mps_pipe_directory=.*/none: no such folder; it is CUDA_MPS_PIPE"):
+        variants.settings(config(mps_pipe_directory=f"{tmp_path}/none"), [])
+
+
 @pytest.mark.parametrize(
     ("values", "line"),
     [
@@ -60,6 +75,8 @@ def test_a_config_becomes_the_axes_it_asks_for() -> None:
         ({"seed": -1}, "seed=-1: must be 0 or more"),
         ({"mps": 0}, "mps=0: a percentage from 1 to 100"),
         ({"mps": 101}, "mps=101: "),
+        ({"mps_build": True}, "mps_build=true builds under the share of mps, and none is set"),
+        ({"sm_count": 0}, "sm_count=0: must be 1 or more"),
         ({"backend__name": "abacus"}, "backend=abacus: no such backend; there are: auto, "),
         ({"backend__intra_op_threads": 0}, "backend.intra_op_threads=0: "),
         ({"backend__script__service_us": 0.0}, "backend.script.service_us=0: must be above 0"),

@@ -7,10 +7,11 @@ import json
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from sweep import facts
-from sweep.backends.tensorrt import build, cuda, inspector, knobs, library
+from sweep import facts, mps
+from sweep.backends.tensorrt import apart, build, cuda, inspector, knobs, library, sms
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.session import TensorRTSession
+from sweep.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,13 +34,14 @@ _UNTOLD = (
 )
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 _SESSION = ("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib")
+_SHARED = ("clients", "mps", "mps_build", "sm_count")
 
 
 class TensorRT:
     """The ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
 
     name: str = "tensorrt"
-    honours = frozenset({"batch", "profile", *_KNOBS, *_SESSION})
+    honours = frozenset({"batch", "profile", *_KNOBS, *_SESSION, *_SHARED})
     runs_models = True
     on_gpu = True
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
@@ -56,8 +58,10 @@ class TensorRT:
 
     def unsupported(self, variant: Variant) -> str | None:
         """What this machine lacks; a knob that the library lacks shows when it builds."""
-        del variant
-        return self.missing()
+        asked = variant.session
+        if asked.mps is not None and asked.sm_count is not None:
+            return f"sm_count={asked.sm_count} and mps={asked.mps} both divide the GPU; set one"
+        return self.missing() or (None if asked.mps is None else mps.available())
 
     def environment(self, variant: Variant) -> dict[str, str]:
         """For fp32, NVIDIA's libraries are told to leave TF32 alone.
@@ -80,13 +84,20 @@ class TensorRT:
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Build an engine, and keep what it computes in beside it. Needs a GPU with ``tensorrt`` alone.
 
+        Where this process has an MPS share that the engine is not to be built under, another one builds it.
+
         Raises:
             UnsupportedError: the library is not here, or lacks a knob that is asked for.
             BuildError: the library refused; its own last messages.
         """
+        share, asked = mps.share_of(os.environ), variant.engine.mps_build
+        if share is not None and asked is None:
+            return apart.build(onnx, variant, {batch: shapes(batch) for batch in _batches(variant)}, target)
+        if share != asked:
+            raise BuildError(f"mps_build={asked}: this process has {share or 'no'} MPS share to build under")
         used = library.load(self.name)
         tf32 = variant.onnx.precision.dtype == "tf32"
-        timing = self._timing_cache(used, target) if self.times_tactics else None
+        timing = self._timing_cache(used, target, share) if self.times_tactics else None
         plan, built = build.serialised(used, onnx, variant.engine, _profile(variant, shapes), tf32=tf32, timing=timing)
         information = self._evidence(used, plan)
         told = inspector.precision(information)
@@ -97,6 +108,7 @@ class TensorRT:
             "precision": told or built["network"],
             "evidence": information["source"] if told else "network",
             "artifacts": [inspector.FILE],
+            "build_sm_count": sms.of_this_process() if share is not None else None,
         }
 
     def _evidence(self, used: Library, plan: bytes) -> JsonDict:
@@ -106,18 +118,19 @@ class TensorRT:
             found.insert(0, inspector.of_engine(used, Engine(used, plan).engine))
         return inspector.best(found)
 
-    def _timing_cache(self, used: Library, target: Path) -> Path:
-        """Beside the engines, one per library version and GPU."""
+    def _timing_cache(self, used: Library, target: Path, share: int | None) -> Path:
+        """Beside the engines, one per library version and GPU, and one for each MPS share to build under."""
         machine = facts.machine()
         parts = (used.label, machine["gpu"], machine["compute_capability"])
-        return target.parent / f"timing-{'-'.join(str(part).replace(' ', '_') for part in parts)}.bin"
+        name = "-".join(str(part).replace(" ", "_") for part in parts)
+        return target.parent / f"timing-{name}{'' if share is None else f'-mps{share}'}.bin"
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> TensorRTSession:
         """One execution context a stream; each has run before this returns.
 
         Raises:
             SessionError: the engine could not be loaded or run.
-            UnsupportedError: it cannot be captured as a CUDA graph.
+            UnsupportedError: it cannot be captured as a CUDA graph, or ``sm_count`` SMs cannot be had.
         """
         used = library.load(self.name)
         if variant.engine.plugins:
@@ -127,11 +140,16 @@ class TensorRT:
         if info["evidence"] == "network":
             session.realised["notes"].append(_UNTOLD)
         session.realised["tf32_override"] = os.environ.get(_TF32_OVERRIDE)
+        session.realised["build_sm_count"] = info.get("build_sm_count")
         return session
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """Contexts, CUDA graph, the types that the engine computes in, and the knobs that it remembers."""
-        return inspector.mismatch(variant, realised) or knobs.mismatch(variant.engine, realised["knobs"])
+        """Contexts, CUDA graph, the types that the engine computes in, the knobs that it remembers, and the SMs."""
+        return (
+            inspector.mismatch(variant, realised)
+            or knobs.mismatch(variant.engine, realised["knobs"])
+            or sms.mismatch(variant, realised)
+        )
 
 
 class TensorRTRTX(TensorRT):
@@ -142,9 +160,13 @@ class TensorRTRTX(TensorRT):
     times_tactics = False
 
 
+def _batches(variant: Variant) -> tuple[int, int, int]:
+    """Smallest, tuned-for and largest batch of the engine."""
+    profile, batch = variant.engine.profile, variant.engine.batch
+    return (batch, batch, batch) if profile is None else (profile.least, profile.best, profile.most)
+
+
 def _profile(variant: Variant, shapes: ShapesAt) -> build.Profiled:
     """Smallest, tuned-for and largest shape of each input."""
-    profile, batch = variant.engine.profile, variant.engine.batch
-    sizes = (batch, batch, batch) if profile is None else (profile.least, profile.best, profile.most)
-    least, best, most = (shapes(size) for size in sizes)
+    least, best, most = (shapes(size) for size in _batches(variant))
     return {name: (least[name], best[name], most[name]) for name in best}

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sweep import private
 from sweep.backends.tensorrt import inspector, knobs
 from sweep.errors import BuildError
 
@@ -127,7 +128,7 @@ def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterato
     lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = path.read_bytes() if path.exists() else b""
+        known = path.read_bytes() if path.exists() and not private.distrusted(path) else b""
         cache = config.create_timing_cache(known)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)

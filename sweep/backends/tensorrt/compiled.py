@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from sweep import private
 from sweep.record import write_atomic
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ def path(engine: Path, sm_count: int) -> Path:
 
 
 def read(file: Path) -> bytes | None:
-    """The content; None where there is none, or not as it was written."""
+    """The content; None where there is none, not as it was written, or another user may have written it."""
     try:
-        raw = file.read_bytes()
+        raw = b"" if private.distrusted(file) else file.read_bytes()
     except OSError:
         return None
     digest, content = raw[:_DIGEST], raw[_DIGEST + 1 :]

@@ -1,4 +1,4 @@
-"""CUDA's runtime API with every error code looked at. The one place that imports ``cuda.bindings``."""
+"""CUDA's runtime and driver API, every error code looked at. The one place that imports ``cuda.bindings``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ class Cuda:
 
     Attributes:
         rt: ``cuda.bindings.runtime``; the hot path binds its functions.
+        drv: ``cuda.bindings.driver``, for what the runtime does not have.
     """
 
     def __init__(self) -> None:
         try:
-            from cuda.bindings import runtime
+            from cuda.bindings import driver, runtime
         except ImportError as error:
             raise UnsupportedError(f"cuda-python is missing ({error}); pip install 'cuda-python>=12.6'") from error
         self.rt: Any = runtime
+        self.drv: Any = driver
         self._ok = runtime.cudaError_t.cudaSuccess
         self.not_ready = runtime.cudaError_t.cudaErrorNotReady
 
@@ -60,6 +62,24 @@ class Cuda:
         """
         word, text = (getattr(self.rt, f"cudaGetError{part}")(error)[1].decode() for part in ("Name", "String"))
         raise SessionError(f"{name}: {word} ({text})")
+
+    def drive(self, name: str, *args: Any) -> Any:
+        """Call the driver's function ``name``, as ``call`` does the runtime's.
+
+        Raises:
+            SessionError: it failed, or this version of CUDA does not have it; the driver's own name of the error.
+        """
+        function = getattr(self.drv, name, None)
+        if function is None:
+            raise SessionError(f"{name}: this version of CUDA does not have it")
+        try:
+            error, *values = function(*args)
+        except RuntimeError as missing:  # what the bindings say of a function that the installed driver lacks
+            raise SessionError(f"{name}: {missing}") from missing
+        if error != self.drv.CUresult.CUDA_SUCCESS:
+            word = self.drv.cuGetErrorName(error)[1] or b"unknown error"
+            raise SessionError(f"{name}: {word.decode()}")
+        return values[0] if len(values) == 1 else tuple(values) or None
 
     def stream(self) -> Handle:
         """A stream that does not wait for the default stream."""

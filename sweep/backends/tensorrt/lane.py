@@ -31,8 +31,10 @@ class Lane:
         held: gives back what is taken.
         axes: cuda_graph, transfers and wait.
         feeds: value of each input at the whole batch.
+        handle: the CUDA stream, which becomes the lane's own.
 
     Attributes:
+        handle: as given.
         buffers: the context's tensors.
         stream: drives it.
 
@@ -42,15 +44,21 @@ class Lane:
     """
 
     def __init__(
-        self, engine: Engine, cuda: Cuda, held: Held, axes: SessionAxes, feeds: Mapping[str, np.ndarray]
+        self,
+        engine: Engine,
+        cuda: Cuda,
+        held: Held,
+        axes: SessionAxes,
+        feeds: Mapping[str, np.ndarray],
+        handle: Handle,
     ) -> None:
         self._library, self._cuda, self._held, self._axes = engine.library, cuda, held, axes
-        self._handle: Handle = held.take(cuda.stream(), "cudaStreamDestroy")
+        self.handle: Handle = held.take(handle, "cudaStreamDestroy")
         self._context: Any = engine.context()
-        self.buffers = Buffers(engine.library, cuda, held, self._context, feeds, self._handle)
+        self.buffers = Buffers(engine.library, cuda, held, self._context, feeds, self.handle)
         self._prepared: set[int] = set()
         copies = None if axes.transfers is False else self.buffers.copies()
-        self.stream = TensorRTStream(cuda, self._handle, self._launch(None), copies, axes.wait or WAITS[0], held)
+        self.stream = TensorRTStream(cuda, self.handle, self._launch(None), copies, axes.wait or WAITS[0], held)
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Make the stream take batches of these sizes too: run each once and capture it anew where graphs are asked.
@@ -79,12 +87,12 @@ class Lane:
         self.buffers.synchronise()
         if not self._axes.cuda_graph:
             return launch
-        graph = capture(self._library, self._cuda, self._context, self._handle)
-        return partial(self._cuda.rt.cudaGraphLaunch, self._held.take(graph, "cudaGraphExecDestroy"), self._handle)
+        graph = capture(self._library, self._cuda, self._context, self.handle)
+        return partial(self._cuda.rt.cudaGraphLaunch, self._held.take(graph, "cudaGraphExecDestroy"), self.handle)
 
     def _eager(self, samples: int | None) -> Step:
         """The context's own enqueue, after a change of shape where another size ran before."""
-        enqueue, handle = self._context.execute_async_v3, int(self._handle)
+        enqueue, handle = self._context.execute_async_v3, int(self.handle)
         buffers, library, fine = self.buffers, self._library, (self._cuda.rt.cudaError_t.cudaSuccess,)
 
         def launch() -> tuple[Any, ...]:

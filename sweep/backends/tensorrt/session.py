@@ -7,7 +7,7 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
-from sweep.backends.tensorrt import compiled
+from sweep.backends.tensorrt import compiled, green, sms
 from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.backends.tensorrt.cuda import Held
 from sweep.backends.tensorrt.engine import Engine
@@ -33,7 +33,7 @@ class TensorRTSession:
     Args:
         library: deserialises the engine.
         plan: the serialised engine.
-        axes: streams, cuda_graph, transfers, wait and weight_streaming_budget_mib.
+        axes: streams, sm_count, cuda_graph, transfers, wait and weight_streaming_budget_mib.
         feeds: value of each input.
         entry: the engine's folder in the cache, beside which compiled kernels are kept; None keeps none.
 
@@ -42,7 +42,8 @@ class TensorRTSession:
 
     Raises:
         SessionError: the engine cannot be loaded or run; CUDA's or the library's own words.
-        UnsupportedError: it cannot be captured as a CUDA graph, or its tensors cannot be bound.
+        UnsupportedError: it cannot be captured as a CUDA graph, its tensors cannot be bound, or the GPU cannot give
+            ``sm_count`` SMs.
     """
 
     virtual = False
@@ -54,8 +55,10 @@ class TensorRTSession:
         start = time.perf_counter()
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
+        self._green = None if axes.sm_count is None else green.context(self._cuda, axes.sm_count)
         free = self._cuda.free_memory()
         self._device = self._cuda.device()
+        self._sm_count: int = self._device["sm_count"] if self._green is None else self._green.sm_count
         self._held = Held(self._cuda)
         self._ledger = Ledger(self._cuda)
         self._lanes: list[Lane] = []
@@ -63,24 +66,27 @@ class TensorRTSession:
         self.engine_facts: JsonDict = {}
         self.realised: JsonDict = {}
         try:
-            kernels = None if entry is None else compiled.path(entry, self._device["sm_count"])
+            if self._green is not None:
+                self._green.enter()
+            kernels = None if entry is None else compiled.path(entry, self._sm_count)
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
             self._open(engine, axes, feeds, start)
+            self.engine_facts |= engine.facts()
+            self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
+            self.realised = self._realised(axes, engine.settings)
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
             raise
         self.partial_batches = self._lanes[0].buffers.takes_fewer
-        self.engine_facts |= engine.facts()
-        self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
-        self.realised = self._realised(axes, engine.settings)
 
     def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
         if axes.weight_streaming_budget_mib is not None:
             engine.stream_weights(axes.weight_streaming_budget_mib)
         self._ledger.phase = "contexts"
         for number in range(axes.streams):
-            self._lanes.append(Lane(engine, self._cuda, self._held, axes, feeds))
+            stream = self._cuda.stream() if self._green is None else self._green.stream()
+            self._lanes.append(Lane(engine, self._cuda, self._held, axes, feeds, stream))
             if number == 0:
                 self.engine_facts["first_inference_s"] = time.perf_counter() - start
         engine.remember()
@@ -90,7 +96,8 @@ class TensorRTSession:
         return {
             "cuda_graph": axes.cuda_graph,  # a capture that fails ends the variant, so it is what was asked
             "contexts": len(self._lanes),
-            "sm_count": self._device["sm_count"],
+            "sm_count": self._sm_count,
+            **self._proof(axes),
             "clocks_mhz": None,
             "device": self._device,
             "transfers": axes.transfers is not False,
@@ -98,6 +105,17 @@ class TensorRTSession:
             "driven_by": "one thread" if (axes.wait or WAITS[0]) == "spin" else "a thread a stream",
             **settings,
             "notes": [],
+        }
+
+    def _proof(self, axes: SessionAxes) -> JsonDict:
+        """{sm_reached, sm_total, under_mps}: SMs that a kernel on the session's own streams ran on, and of the GPU."""
+        under_mps = sms.under_mps(self._cuda)
+        return {
+            "sm_reached": sms.reached(
+                self._cuda, [lane.handle for lane in self._lanes], self._sm_count, graph=axes.cuda_graph
+            ),
+            "sm_total": sms.of_whole_gpu() if under_mps else self._device["sm_count"],
+            "under_mps": under_mps,
         }
 
     @property
@@ -148,3 +166,5 @@ class TensorRTSession:
         self._engine = None
         gc.collect()
         self._held.close()
+        if self._green is not None:
+            self._green.leave()

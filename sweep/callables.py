@@ -1,0 +1,143 @@
+"""A user's own functions, named ``package.module:function``: allowed, found, digested, and loaded.
+
+A function runs only if whoever starts the sweep named it: on the command line itself, or by naming its top package in
+``SWEEP_ALLOW``. One that stands in a YAML of somebody else is refused until then. The parent reads the source and
+imports nothing; the worker imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import ConfigError, ConversionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+ALLOW = "SWEEP_ALLOW"
+"""Environment variable: top packages, separated by commas, whose functions a YAML may name."""
+
+_SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def is_named(text: str) -> bool:
+    """Whether ``text`` has the form ``package.module:function``."""
+    return _SPEC.fullmatch(text) is not None
+
+
+def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str]) -> None:
+    """Refuses a function that neither the command line nor the allowlist names.
+
+    Args:
+        key: of the configuration that names functions.
+        values: what it has in each composed config; what is no function is passed over.
+        typed: the words of the command line.
+
+    Raises:
+        ConfigError: the function, and how to allow it.
+    """
+    allowed = {name.strip() for name in os.environ.get(ALLOW, "").split(",")}
+    given = " ".join(word.partition("=")[2] for word in typed if word.lstrip("+").partition("=")[0] == key)
+    spoken = set(re.split(r"[\s,'\"\[\]()]+", given))
+    for value in dict.fromkeys(values):
+        if value and is_named(value) and value not in spoken and value.partition(":")[0].split(".")[0] not in allowed:
+            top = value.partition(":")[0].split(".")[0]
+            raise ConfigError(
+                f"{key}={value} stands in a YAML, and functions run only if you name them: type {key}={value} on the "
+                f"command line, or set {ALLOW}={top}"
+            )
+
+
+def digest(key: str, spec: str) -> str:
+    """Sha256 of the source file of ``spec``, once it is seen to define the function; nothing is imported but packages.
+
+    Raises:
+        ConfigError: no such module, or no such function in it.
+    """
+    module, _, function = spec.partition(":")
+    source = _source(module)
+    if source is None:
+        raise ConfigError(f"{key}={spec}: no Python source of module {module} in {Path.cwd()} or the environment")
+    content = source.read_bytes()
+    try:
+        names = _defined(ast.parse(content))
+    except SyntaxError as error:
+        raise ConfigError(f"{key}={spec}: {source} is no Python ({error.msg}, line {error.lineno})") from error
+    if names is not None and function not in names:
+        there = ", ".join(sorted(name for name in names if not name.startswith("_"))) or "nothing"
+        raise ConfigError(f"{key}={spec}: {source} does not define {function}; it defines {there}")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _source(module: str) -> Path | None:
+    with _here():
+        importlib.invalidate_caches()
+        try:
+            found = importlib.util.find_spec(module)
+        except (ImportError, ValueError):  # a package on the way is not there, or is no package
+            return None
+    origin = None if found is None else found.origin
+    return Path(origin) if origin and origin.endswith(".py") else None
+
+
+def _defined(tree: ast.Module) -> set[str] | None:
+    """Names that the module binds at its top; None where they cannot be told from the source."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names.update(item.id for item in node.targets if isinstance(item, ast.Name))
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update((item.asname or item.name).split(".")[0] for item in node.names)
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            return None
+    return None if names & {"*", "__getattr__"} else names
+
+
+def load(key: str, spec: str, planned: str | None) -> Callable[..., Any]:
+    """The function, imported.
+
+    Args:
+        key: of the configuration that names it.
+        spec: ``package.module:function``.
+        planned: digest of the source that was planned with; None does not compare.
+
+    Raises:
+        ConversionError: it cannot be imported, is no function, or its source has changed since.
+    """
+    module, _, function = spec.partition(":")
+    with _here():
+        try:
+            found = getattr(importlib.import_module(module), function)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise ConversionError(f"{key}={spec} cannot be imported: {type(error).__name__}: {text}") from error
+    if not callable(found):
+        raise ConversionError(f"{key}={spec} is a {type(found).__name__}, not a function")
+    if planned is not None and digest(key, spec) != planned:
+        raise ConversionError(f"{key}={spec}: its source has changed since it was planned; start the sweep again")
+    return found  # type: ignore[no-any-return]  # whatever the module holds
+
+
+@contextlib.contextmanager
+def _here() -> Iterator[None]:
+    """The working directory as a place of modules, as `python -m` has it and an installed command has not."""
+    here = str(Path.cwd())
+    added = here not in sys.path and "" not in sys.path
+    if added:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if added:
+            sys.path.remove(here)

@@ -1,0 +1,107 @@
+"""On PYTHONPATH, Python runs this at its start: in a worker it causes what ``SWEEP_TEST_FAULTS`` asks for.
+
+{batch: [what, where]} as JSON: what is ``kill`` (SIGKILL to itself), ``hang`` (SIGSTOP to itself), ``eat`` (all the
+memory that a limit of its own leaves), ``limit`` (no file may be longer than a few bytes) or a path (a file that fills
+the disk up to 16 KiB, or up to nothing for ``record``);
+where is build (the engine's files are written, the entry is not there yet), load (the session is), point (a point has
+been running for a while), samples (it is over) or record (all is done but the record).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+from pathlib import Path
+
+POINT_S = 0.25
+LEFT = 16 << 10
+LONGEST = 512
+
+
+def eat() -> None:
+    """Every byte below a limit that is 64 MiB from here; raises MemoryError as any allocation would."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (64 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    eaten = []
+    while True:
+        eaten.append(bytearray(1 << 20))
+
+
+def fill(path: Path, left: int) -> None:
+    """Write until the disk is full, then give ``left`` bytes back."""
+    size = 0
+    with path.open("wb", buffering=0) as file:
+        with contextlib.suppress(OSError):
+            while True:
+                size += file.write(bytes(4096))
+        file.truncate(max(size - left, 0))
+
+
+def cause(what: str, where: str) -> None:
+    if what == "eat":
+        eat()
+    elif what == "limit":  # the record is the parent's to write
+        limits = (LONGEST, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        resource.prlimit(os.getppid() if where == "record" else os.getpid(), resource.RLIMIT_FSIZE, limits)
+    elif what.startswith("/"):
+        fill(Path(what), 0 if where == "record" else LEFT)
+    else:
+        os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+
+
+def install(faults: dict[str, list[str]]) -> None:  # noqa: C901 - a wrapper for each place
+    from sweep import measure
+    from sweep.backends.onnxruntime import OnnxRuntime
+
+    paths = {what for what, _ in faults.values() if what.startswith("/")}
+    for path in paths:  # what an earlier worker filled the disk with
+        Path(path).unlink(missing_ok=True)
+    build, load, drive, whole = OnnxRuntime.build, OnnxRuntime.load, measure._drive, measure.measure
+
+    def asked(variant: object, where: str) -> None:
+        what, place = faults.get(str(variant.engine.batch), (None, None))  # type: ignore[attr-defined]
+        if place == where and (what == "eat" or where != "point"):
+            cause(what, where)
+        elif place == where:
+            threading.Timer(POINT_S, cause, (what, where)).start()
+
+    def faulty_build(self, onnx, variant, shapes, target):
+        full = faults.get(str(variant.engine.batch), [""])[0] in {"limit", *paths}
+        if full:
+            asked(variant, "build")
+        info = build(self, onnx, variant, shapes, target)
+        if not full:
+            asked(variant, "build")
+        return info
+
+    def faulty_load(self, engine, info, variant, feeds):
+        session = load(self, engine, info, variant, feeds)
+        asked(variant, "load")
+        return session
+
+    def faulty_drive(session, job, report):
+        def reported(*values: object) -> None:
+            report(*values)
+            asked(job.variant, "point")
+
+        points = drive(session, job, reported)
+        asked(job.variant, "samples")
+        return points
+
+    def faulty_measure(job, *rest):
+        result = whole(job, *rest)
+        asked(job.variant, "record")
+        return result
+
+    OnnxRuntime.build, OnnxRuntime.load = faulty_build, faulty_load
+    measure._drive, measure.measure = faulty_drive, faulty_measure
+
+
+if "SWEEP_TEST_FAULTS" in os.environ and "sweep.worker" in sys.orig_argv:
+    install(json.loads(os.environ["SWEEP_TEST_FAULTS"]))

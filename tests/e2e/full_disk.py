@@ -1,0 +1,50 @@
+"""Run where the disk of RESULTS is small: a sweep whose worker fills that disk, then the same one with room again.
+
+``python full_disk.py RESULTS FAULTS``: prints, as JSON, what each of the two left behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from sweep.record import Store
+
+FAULTY = Path(__file__).parent / "faulty"
+LOAD = ("load=closed", "load.min_s=0.4", "load.max_s=1", "load.min_requests=9")
+WORDS = ("-m", "batch=1,2,3,4", *LOAD, "tracking=none", "name=full")
+
+
+def start(results: Path, faults: str | None) -> dict[str, object]:
+    environment = dict(os.environ)
+    if faults is not None:
+        environment |= {"SWEEP_TEST_FAULTS": faults, "PYTHONPATH": f"{FAULTY}:{os.environ['PYTHONPATH']}"}
+    command = [sys.executable, "-m", "sweep", *WORDS, f"results={results}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    store = Store(results / "full")
+    records = [store.read(key) for key in store.record_keys()]
+    return {
+        "code": done.returncode,
+        "output": done.stdout + done.stderr,
+        "records": {
+            str(record.variant["batch"]): [record.status, record.started_at, *(record.error or {}).values()]
+            for record in records
+        },
+        "scraps": [str(path) for path in results.rglob(".*.????????")],
+        "samples": sorted(path.stem for path in (results / "full" / "samples").glob("*.npz")),
+    }
+
+
+def main() -> None:
+    results, faults = Path(sys.argv[1]), sys.argv[2]
+    first = start(results, faults)
+    for path in {what for what, _ in json.loads(faults).values() if what.startswith("/")}:
+        Path(path).unlink(missing_ok=True)
+    print(json.dumps({"first": first, "second": start(results, None)}))  # noqa: T201 - its answer
+
+
+if __name__ == "__main__":
+    main()

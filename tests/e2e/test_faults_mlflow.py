@@ -1,0 +1,223 @@
+"""A real MLflow server that is slow, answers 500s, or is killed in mid-publish; and one over PostgreSQL that dies."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+import require
+from mlflow import MlflowClient
+from mlflow_ui import mlflow_server
+from proxy import Behaviour, proxy
+
+from sweep.config import TrackingConfig
+from sweep.errors import TrackingError
+from sweep.folder import Settings
+from sweep.publishing import Publishing
+from sweep.record import Record, Store
+from sweep.tracking import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+
+COUNT = 6
+LIMIT_S = 20.0
+HALF = 40  # requests: about half of those that six records take
+
+
+def a_record(number: int) -> Record:
+    point = {"verdict": "ok", "achieved_ips": 10.0 * number, "offered_ips": 10.0 * number, "latency_ms": {"p50": 1.0}}
+    return Record(
+        key=f"k{number}",
+        sweep="s",
+        status="ok",
+        started_at=f"2026-01-01T00:00:0{number}.000+00:00",
+        wall_s=1.0,
+        variant={"label": f"v{number}", "batch": number, "backend": "simulated"},
+        points=[point] * 3,
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "s")
+    for number in range(COUNT):
+        made.write(a_record(number))
+    return made
+
+
+def records(store: Store) -> list[Record]:
+    return list(store.readable())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def upstream(folder: Path) -> Iterator[str]:
+    """A server of this module's own: the last test kills it."""
+    with mlflow_server(folder) as url:
+        yield url
+
+
+def whole(uri: str, experiment: str) -> None:
+    """Every record is there once, and finished."""
+    client = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    assert found
+    runs = client.search_runs([found.experiment_id])
+    assert sorted(run.data.tags.get("sweep.key", "the sweep") for run in runs) == [
+        *(f"k{number}" for number in range(COUNT)),
+        "the sweep",
+    ]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_slow_server_gets_every_record(upstream: str, store: Store) -> None:
+    with proxy(upstream, Behaviour(delay_s=0.05)) as url:
+        assert Publisher(url, "slow", "s").publish(records(store), store).sent == COUNT
+    whole(upstream, "slow")
+
+
+def test_a_sweep_does_not_wait_again_for_a_server_that_was_slow(
+    upstream: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between variants it is asked once; the rest goes at the end."""
+    monkeypatch.setattr("sweep.publishing._SLOW_S", 0.2)
+    monkeypatch.setattr("sweep.publishing._EVERY_S", 0.0)
+    behaviour = Behaviour(delay_s=0.05)
+    with proxy(upstream, behaviour) as url:
+        settings = Settings(name=store.root.name, results=store.root.parent)
+        publishing = Publishing(TrackingConfig(uri=url, experiment="patient"), settings)
+        publishing.finished(a_record(0))
+        asked = behaviour.seen
+        assert asked > 0
+        for number in range(1, COUNT):
+            publishing.finished(a_record(number))
+        assert behaviour.seen == asked
+        assert url in publishing.conclude(records(store))
+    whole(upstream, "patient")
+
+
+def test_500s_in_mid_publish_are_one_line_and_the_next_publish_completes(upstream: str, store: Store) -> None:
+    with proxy(upstream, Behaviour(broken_after=HALF)) as url:
+        began = time.monotonic()
+        with pytest.raises(TrackingError, match="`make publish` sends them") as caught:
+            Publisher(url, "broken", "s").publish(records(store), store)
+        assert time.monotonic() - began < LIMIT_S
+        assert "\n" not in str(caught.value)
+    sent = Publisher(upstream, "broken", "s").publish(records(store), store).sent
+    assert 0 < sent < COUNT
+    whole(upstream, "broken")
+    assert Publisher(upstream, "broken", "s").publish(records(store), store).sent == 0
+
+
+def server_group(url: str) -> int:
+    """The process group of the server that listens there."""
+    port = url.rpartition(":")[2]
+    found = [process for process in psutil.Process().children() if port in process.cmdline()]
+    assert len(found) == 1
+    return found[0].pid
+
+
+def test_a_server_killed_in_mid_publish_loses_nothing(upstream: str, folder: Path, store: Store) -> None:
+    def kill(number: int) -> None:
+        if number == HALF:
+            os.killpg(server_group(upstream), signal.SIGKILL)
+
+    with proxy(upstream, Behaviour(at=kill)) as url:
+        began = time.monotonic()
+        with pytest.raises(TrackingError, match="`make publish` sends them"):
+            Publisher(url, "killed", "s").publish(records(store), store)
+        assert time.monotonic() - began < LIMIT_S
+    database = f"sqlite:///{folder}/server.db"  # what the dead server left
+    sent = Publisher(database, "killed", "s", artifacts=folder / "artifacts").publish(records(store), store).sent
+    assert 0 < sent <= COUNT
+    whole(database, "killed")
+
+
+def postgres_binaries() -> Path:
+    """Where PostgreSQL's own programs are."""
+    places = [Path(found).resolve().parent for name in ("postgres", "pg_ctl") if (found := shutil.which(name))]
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    for place in places:
+        if (place / "initdb").exists() and (place / "pg_ctl").exists():
+            return place
+    return require.missing("postgres", "PostgreSQL is not installed: apt-get install postgresql")
+
+
+class Postgres:
+    """A PostgreSQL of the test's own, as a plain user, for it refuses to be root's."""
+
+    def __init__(self, folder: Path) -> None:
+        if importlib.util.find_spec("psycopg2") is None:
+            require.missing("postgres", "MLflow's driver is not installed: pip install psycopg2-binary")
+        self._bin, self._data = postgres_binaries(), folder / "data"
+        self._user = 65534 if os.geteuid() == 0 else None
+        folder.mkdir()
+        if self._user is not None:
+            os.chown(folder, self._user, self._user)
+            for place in list(folder.parents)[:4]:
+                with contextlib.suppress(PermissionError):
+                    place.chmod(place.stat().st_mode | 0o011)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self._run("initdb", "-D", str(self._data), "-U", "sweep", "--auth=trust", "--no-sync")
+        self.uri = f"postgresql://sweep@127.0.0.1:{self._port}/postgres"
+
+    def _run(self, name: str, *words: str) -> None:
+        subprocess.run(
+            [str(self._bin / name), *words],
+            check=True,
+            user=self._user,
+            group=self._user,
+            extra_groups=None if self._user is None else [],
+            stdout=subprocess.DEVNULL,
+            cwd=self._data.parent,
+        )
+
+    def start(self) -> None:
+        options = f"-p {self._port} -k {self._data.parent} -c listen_addresses=127.0.0.1"
+        log = str(self._data.parent / "log")
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", log, "start")
+
+    def stop(self, mode: str) -> None:
+        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
+
+
+def test_a_postgresql_that_crashes_in_mid_publish_loses_nothing(tmp_path: Path, store: Store) -> None:
+    postgres = Postgres(tmp_path / "pg")
+    postgres.start()
+    try:
+        (tmp_path / "mlflow").mkdir()
+        with mlflow_server(tmp_path / "mlflow", store=postgres.uri) as upstream:
+
+            def crash(number: int) -> None:
+                if number == HALF:
+                    postgres.stop("immediate")
+
+            with proxy(upstream, Behaviour(at=crash)) as url:
+                with pytest.raises(TrackingError, match="`make publish` sends them") as caught:
+                    Publisher(url, "pg", "s").publish(records(store), store)
+                assert "\n" not in str(caught.value)
+            postgres.start()
+            assert Publisher(upstream, "pg", "s").publish(records(store), store).sent > 0
+            whole(upstream, "pg")
+            assert Publisher(upstream, "pg", "s").publish(records(store), store).sent == 0
+    finally:
+        postgres.stop("fast")
