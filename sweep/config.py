@@ -37,6 +37,7 @@ class ModelConfig:
     name: str = _key("tiny_cnn", "network built here, or the label of a file; model=NAME sets it")
     path: str | None = _key(None, "your own .onnx, with or without external data; wins over the name")
     torch: str | None = _key(None, "package.module:factory, whose torch.nn.Module is exported; it is imported and run")
+    saved_model: str | None = _key(None, "folder of a TensorFlow SavedModel, converted by tf2onnx")
     inputs: dict[str, Any] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
     calibration: str | None = _key(
         None, "samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function"

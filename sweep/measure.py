@@ -205,7 +205,7 @@ def _score(variant: Variant, backend: Backend, files: tuple[Path, Path], session
     infer = accuracy.runner(prepare.emulated_file(variant, typed, cache)) if rounding else session.infer
     return {
         "score": accuracy.score(held, batch, infer),
-        "reference_score": accuracy.score(held, batch, accuracy.runner(source)),
+        "reference_score": prepare.reference_score(variant, source, held, cache),
         "scored_on": held.what,
     }
 

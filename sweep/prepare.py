@@ -25,6 +25,7 @@ REFERENCE_FILE = "outputs.npz"
 RANDOM = "seeded random"
 TRAINING = "training data"
 _SAME_DB = 90.0  # two fp32 graphs of the same function on one machine
+_SCORED_TOGETHER = 32
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
 
 
@@ -249,6 +250,17 @@ def reference_outputs(
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
         return dict(file)
+
+
+def reference_score(variant: Variant, source: Path, held: models.Labelled, cache: Cache) -> float:
+    """Top-1 of the fp32 graph on the labelled samples, computed once for all batches and precisions."""
+
+    def build(_: Path) -> JsonDict:
+        return {"score": accuracy.score(held, _SCORED_TOGETHER, accuracy.runner(source))}
+
+    key = axes.digest("score", _content(source), held.what, importlib.metadata.version("onnxruntime"))
+    found: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
+    return found
 
 
 def _content(onnx: Path) -> Any:

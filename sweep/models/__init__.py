@@ -3,7 +3,7 @@
 Importing this imports neither onnx nor onnxruntime: a plan needs signatures only.
 """
 
-from sweep.models import export, zoo
+from sweep.models import export, saved_model, zoo
 from sweep.models.cost import COST_REVISION, Cost, cost
 from sweep.models.inputs import draw
 from sweep.models.labelled import Labelled
@@ -34,6 +34,7 @@ __all__ = [
     "opset",
     "parameters",
     "resolve",
+    "saved_model",
     "signature",
     "upgrade",
     "zoo",

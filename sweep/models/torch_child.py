@@ -93,7 +93,7 @@ class _Export:
         batch = self._torch.export.Dim(BATCH, min=1)
         dynamic = {name: None if axis is None else {axis: batch} for name, axis in self._axes.items()}
         size = sum(value.numel() * value.element_size() for value in self._module.state_dict().values())
-        with self._torch.no_grad():
+        with _said("PyTorch could not export it"), self._torch.no_grad():
             self._torch.onnx.export(
                 self._module,
                 kwargs=self._examples,

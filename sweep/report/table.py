@@ -151,7 +151,7 @@ def _number(value: float | None, form: str) -> str:
 def _print_models(console: Console, records: Sequence[Record]) -> None:
     """What each network costs, and what its score was taken on."""
     told = dict.fromkeys(line for record in records if (line := cost_line(record)))
-    scored = {record.accuracy["scored_on"]: record.accuracy for record in records if record.accuracy and score(record)}
+    scored = {item["scored_on"]: item for record in records if (item := record.accuracy) and score(record) is not None}
     lines = [*told, *(f"top-1 on {what}; fp32 {found['reference_score']:.2%}" for what, found in scored.items())]
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)

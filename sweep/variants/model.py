@@ -24,21 +24,29 @@ _DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "
 
 
 _MODEL_FILE = "model.onnx"
+_SOURCES = ("torch", "saved_model", "path")
 
 
 def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
     """The network: by name, from a file, or exported from PyTorch into the ``cache``."""
     inputs = tuple(_input(name, given) for name, given in sorted(config.inputs.items()))
+    _refuse_several(config)
     if config.torch is not None:
-        if config.path is not None:
-            raise ConfigError(f"model.torch={config.torch} and model.path={config.path}: give one of them")
         return exported(config.torch, inputs, tuple(_examples(config, inputs)), cache)
+    if config.saved_model is not None:
+        return converted(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
     typed = [name for name, given in config.inputs.items() if given.get("dtype") is not None]
     if typed:
         raise ConfigError(f"model.inputs.{typed[0]}.dtype: the file says the type; only model.torch needs it")
     return resolved(config.name, config.path, inputs, config.batch_dim)
+
+
+def _refuse_several(config: ModelConfig) -> None:
+    given = [f"model.{name}={value}" for name in _SOURCES if (value := getattr(config, name)) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give one of them")
 
 
 @cache_results
@@ -56,6 +64,19 @@ def exported(
     limits = tuple(dataclasses.replace(fix, shape=None) for fix in inputs if (fix.low, fix.high) != (None, None))
     found = resolved(name, str(entry.path / _MODEL_FILE), limits, None)
     return dataclasses.replace(found, name=name, made_from=f"torch {reference}")
+
+
+@cache_results
+def converted(folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path) -> ModelRef:
+    """The model of a TensorFlow SavedModel, converted where its files or the tools have changed."""
+    key = axes.digest("saved_model", models.saved_model.content(folder), models.saved_model.OPSET)
+
+    def build(entry: Path) -> axes.JsonDict:
+        return models.saved_model.convert(folder, entry / _MODEL_FILE)
+
+    entry = _held(root).get("models", key, build, {"model": f"{folder.name} from TensorFlow"})
+    found = resolved(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim)
+    return dataclasses.replace(found, name=folder.name, made_from=f"saved_model {folder}")
 
 
 @cache_results

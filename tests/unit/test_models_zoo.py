@@ -38,7 +38,7 @@ def bert_macs(tokens: int) -> int:
 
 
 def unet_macs() -> int:
-    """Two 3 x 3 convolutions at each of 32, 64, 128, 256 channels down and three times up, and 1 x 1 to four classes."""
+    """Two 3 x 3 convolutions at each of 32, 64, 128, 256 channels down and three times up, and 1 x 1 to 4 classes."""
     pairs = [(3, 32, 128), (32, 64, 64), (64, 128, 32), (128, 256, 16), (384, 128, 32), (192, 64, 64), (96, 32, 128)]
     return sum(9 * side**2 * (c_in * c_out + c_out**2) for c_in, c_out, side in pairs) + 128**2 * 32 * 4
 

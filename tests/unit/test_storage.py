@@ -35,8 +35,8 @@ def test_the_interface_others_rely_on(tmp_path) -> None:
     Store(tmp_path).write(a_record())
     fields = list(json.loads((tmp_path / "records" / "abc.json").read_text()))
     assert fields == [
-        *("schema", "key", "sweep", "status", "started_at", "wall_s", "variant", "facts", "engine", "realised"),
-        *("peak", "points", "slo", "accuracy", "telemetry", "drift", "error"),
+        *("schema", "key", "sweep", "status", "started_at", "wall_s", "variant", "facts", "model", "engine"),
+        *("realised", "peak", "points", "slo", "accuracy", "telemetry", "drift", "error"),
     ]
 
 
