@@ -35,6 +35,9 @@ _WARM_SHARE = 0.05  # of a run, that is warm-up at least
 _SIDE = 1.05  # a probe to either side of the estimate is this far from it
 _CLOSE = 1.015  # rates nearer to each other than this are the same
 _APART = 1.1  # a rate that failed this far below the estimate contradicts it
+_LONG_ROOM = 1.2  # of a run that takes all the time that is left: no other could confirm anything after it
+_WORTH = 0.8  # it is also taken where a shorter one could confirm no more than this part of its rate
+_FINE = 400  # rates among which the highest that can be confirmed is looked for
 _LOWEST = 0.05  # of the capacity to serve: where a search that finds nothing ends
 
 
@@ -130,7 +133,12 @@ class _Search:
         for share, room, step in CONFIRMS:
             left = max(self._left_s / (1 + _WARM_SHARE) - self._load.warmup_s, 1e-3)
             seconds = min(self._ask.search_s * share, left)
-            rate = next_confirm(self._shape, self._seen, seconds / self._batch, room, step)
+            rate, longer, after = (
+                next_confirm(self._shape, self._seen, each / self._batch, most, step)
+                for each, most in ((seconds, room), (left, max(room, _LONG_ROOM)), (left - seconds, _LONG_ROOM))
+            )
+            if longer is not None and (rate is None or after is None or rate < _WORTH * longer):
+                rate, seconds = longer, left
             if rate is None:
                 return
             needed_s = stats.min_count(self._ask.p) * self._batch / rate
@@ -213,13 +221,9 @@ def next_confirm(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: f
         step: how far below a run that failed.
     """
     shape.fit(seen)
-    inflated = float(np.median([item.inflated for item in _nearest(seen, shape.highest(1 - shape.p))] or [1.0]))
-    allowed = 1 - shape.p
-    for _ in range(4):  # the room depends on the count, the count on the rate
-        count = max(min(shape.highest(allowed) * per_ips, _MOST) / inflated, 1.0)
-        deviations = _sure_deviations() + room * math.sqrt(1 + count / shape.seen)
-        allowed = _share_with_room(1 - shape.p, deviations, count)
-    rate = shape.highest(allowed)
+    rate = _confirmable(shape, seen, per_ips, room)
+    if rate is None:
+        return None
     failed = [item.rate_ips for item in seen if item.kind == CONFIRM and item.verdict != "held"]
     low, high = bracket(seen)
     if rate > high * _APART:  # what failed there contradicts the estimate: only what held is left
@@ -230,6 +234,25 @@ def next_confirm(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: f
     return None if hopeless or rate <= confirmed * _CLOSE else rate
 
 
+def _confirmable(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: float) -> float | None:
+    """The highest rate whose run should pass the 99% rule with ``room``; None where no run of that length can.
+
+    Near the knee slow requests come in ever longer bursts, so that the same count says ever less: a rate further down
+    may be the highest that this much time can confirm. How many count as one is predicted by rate, and scaled by what
+    was measured.
+    """
+    rates = np.exp(np.linspace(math.log(_LOWEST * shape.ceiling_ips), math.log(shape.highest(1 - shape.p)), _FINE))
+    near = _nearest(seen, float(rates[-1]))
+    measured = [item.inflated / float(shape.inflated(np.array(item.rate_ips))) for item in near]
+    scale = max(float(np.median(measured or [1.0])), 1.0)
+    counts = np.minimum(rates * per_ips, _MOST) / (scale * shape.inflated(rates))
+    shares = shape.shares(rates)
+    deviations = _sure_deviations() + room * np.sqrt(1 + counts / shape.seen)
+    enough = counts >= math.log(1 - stats.CONFIDENCE) / math.log(shape.p)  # with none of them slower
+    passing = np.flatnonzero(enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - shape.p))
+    return float(rates[passing[-1]]) if len(passing) else None
+
+
 def _nearest(seen: Sequence[Evidence], rate: float) -> list[Evidence]:
     usable = [item for item in seen if item.verdict not in {"invalid", "overloaded"} and item.rate_ips > 0]
     return sorted(usable, key=lambda item: abs(math.log(item.rate_ips / rate)))[:3]
@@ -238,9 +261,3 @@ def _nearest(seen: Sequence[Evidence], rate: float) -> list[Evidence]:
 def _sure_deviations() -> float:
     """Standard deviations behind ``stats.CONFIDENCE``, one-sided."""
     return float(special.ndtri(stats.CONFIDENCE))
-
-
-def _share_with_room(target: float, deviations: float, count: float) -> float:
-    """The share x with x + deviations * sqrt(x / count) = target."""
-    root = deviations / math.sqrt(count)
-    return ((math.sqrt(root * root + 4 * target) - root) / 2) ** 2

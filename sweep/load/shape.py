@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sweep import stats
 from sweep.predict import latencies_ms
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Shape:
         self.ceiling_ips = service.capacity_rps * batch
         count = max(_REQUESTS, math.ceil(_TAIL_REQUESTS / (1 - p)))
         due = arrivals(count) * 1e9
-        shares = [
-            float(np.mean(latencies_ms(service, due / (load * service.capacity_rps)) > limit_ms)) for load in _LOADS
-        ]
+        simulated = [latencies_ms(service, due / (load * service.capacity_rps)) for load in _LOADS]
+        shares = [float(np.mean(latencies > limit_ms)) for latencies in simulated]
+        inflated = [stats.inflation(latencies, p, limit_ms) for latencies in simulated]
+        self._log_inflated = np.log(np.maximum.accumulate(inflated))
         self._logits = _logit(np.clip(np.maximum.accumulate(shares), 0.2 / count, 1 - 0.2 / count))
         self._log_rates = np.log(_LOADS * self.ceiling_ips)
         self._shift, self._slope = 0.0, 1.0
@@ -55,6 +57,14 @@ class Shape:
     def share(self, rate_ips: float) -> float:
         """Share of requests over the limit at ``rate_ips``."""
         return float(self._share(math.log(rate_ips) - self._shift, self._slope))
+
+    def shares(self, rates_ips: Floats) -> Floats:
+        """As ``share``, of many rates."""
+        return self._share(np.log(rates_ips) - self._shift, self._slope)
+
+    def inflated(self, rates_ips: Floats) -> Floats:
+        """Requests that count as one, as predicted at these rates: slow ones come together (``stats.inflation``)."""
+        return np.asarray(np.exp(np.interp(np.log(rates_ips) - self._shift, self._log_rates, self._log_inflated)))
 
     def _share(self, log_rate: Floats | float, slope: Floats | float) -> Floats:
         """The predicted share, its logit stretched by ``slope`` around the share that the SLO allows."""
