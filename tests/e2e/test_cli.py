@@ -74,6 +74,7 @@ def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
     assert all(item.started_at > started[item.key] for item in cli.records())
 
 
+@pytest.mark.heavy
 def test_engines_are_shared_by_streams_and_kept_between_sweeps(cli: Cli) -> None:
     cli.run("-m", "streams=1,2", "precision=int8", "load=closed", "load.min_s=0.1", "load.min_requests=20", "name=a")
     cli.run("-m", "streams=2,1", "precision=int8", "load=closed", "load.min_s=0.2", "load.min_requests=20", "name=b")
@@ -139,6 +140,7 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(cli: Cli, words: list[
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
+@pytest.mark.heavy
 def test_a_failing_variant_does_not_stop_the_others(cli: Cli) -> None:
     good = onnx_file(cli.results.parent / "good.onnx")
     lacking = onnx_file(cli.results.parent / "lacking.onnx", op="Frobnicate", domain="com.example")
@@ -200,6 +202,7 @@ def test_help_has_a_line_on_every_key(cli: Cli) -> None:
         assert choice in done.stdout
 
 
+@pytest.mark.heavy
 def test_a_trained_network_with_control_flow_runs_through_model_path(cli: Cli) -> None:
     package = find_spec("silero_vad")
     assert package
@@ -222,6 +225,7 @@ def test_a_trained_network_with_control_flow_runs_through_model_path(cli: Cli) -
     assert all(record.accuracy and record.accuracy["nonfinite"] == 0 for record in cli.records())
 
 
+@pytest.mark.heavy
 def test_external_data_runs_and_its_change_is_another_variant(cli: Cli) -> None:
     path = cli.results.parent / "split.onnx"
     model = onnx.load(onnx_file(cli.results.parent / "whole.onnx"))

@@ -25,6 +25,13 @@ RECIPES = ("fp32", "tf32", "fp16", "bf16", "int8", "int8_fp16", "int8_bf16", "fp
 PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "unet": 15, "resnet50": 54, "vit_b16": 62, "bert_base": 61}
 UNFUSED = {"vit_b16": 12, "bert_base": 12}  # in fp32, attention is two products a layer; in every other type one kernel
 NO_FP8_STEM = ("resnet50", "vit_b16")  # it has no fp8 kernel of that convolution, and takes it dequantised
+SHORT = (
+    "fp32",
+    "fp16",
+    "int8_fp16",
+    "fp8_bf16",
+)  # of the transformers, which take ten seconds each: bench_precision has all
+CASES = [(model, name) for model in PRODUCTS for name in (SHORT if model in UNFUSED else RECIPES)]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +40,7 @@ def cache(tmp_path_factory) -> Cache:
     return Cache(tmp_path_factory.mktemp("cache"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("model", PRODUCTS)
+@pytest.mark.parametrize(("model", "name"), CASES)
 def test_every_product_is_computed_in_the_asked_type(
     cache: Cache, model: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
