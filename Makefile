@@ -34,8 +34,8 @@ install-trt-names: install ## the APIs of TensorRT 10 and 11, without their engi
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps tensorrt-stubs==10.13.0.35.1 \
 	  tensorrt-lean-cu13-bindings==11.4.0.106 tensorrt-lean-cu13-libs==11.4.0.106
 
-demo: install ## from nothing to curves: fp16 and int8, batch 1, 8, 32, on this machine
-	$(BIN)/python -m sweep -m precision=fp16,int8 batch=1,8,32
+demo: install ## from nothing to curves: a trained network in fp16 and int8, batch 1, 8, 32, on this machine
+	$(BIN)/python -m sweep -m model=digits precision=fp16,int8 batch=1,8,32
 	@echo "MLflow   run 'make ui', then open the link above"
 
 sweep: install ## run a sweep: make sweep ARGS="-m precision=fp16,int8 batch=1,8"
