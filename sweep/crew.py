@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Crew:
     """The children of one engine group: a process a client, started when the first job comes that needs them.
 
-    They live over the variants of the group that have the same clients and the same variables in their environment.
+    They live over the variants of the group that have the same clients, variables in their environment and SM count.
 
     Args:
         settings: where the logs go, and how long a worker may be silent.
@@ -44,7 +44,7 @@ class Crew:
         self._cores = cores
         self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
         self._party: Party | None = None
-        self._needs: tuple[int, dict[str, str]] | None = None  # clients and environment of the party
+        self._needs: tuple[int, dict[str, str], int | None] | None = None  # clients, environment, SMs of the party
         self._ready: set[str] = set()  # engine keys whose engine is known to be in the cache
         self._fresh: set[str] = set()  # those of them that were built for a variant that is still to be measured
         self.engine: str | None = None
@@ -100,7 +100,8 @@ class Crew:
     def _party_for(self, work: Work) -> Party:
         """The workers that this variant needs, started if those at hand are others."""
         session = work.variant.session
-        needs = (session.clients, self._environment(work, session.mps))
+        # A process that held a green context gives the whole GPU no more (docs/decisions/0022).
+        needs = (session.clients, self._environment(work, session.mps), session.sm_count)
         if self._party is None or self._needs != needs:
             self._end(at_once=False)
             logs = [self._log(work, None if session.clients == 1 else number) for number in range(session.clients)]

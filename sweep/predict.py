@@ -118,8 +118,6 @@ def latencies_ms(service: Service, due_ns: Floats, seed: int = 0, client: NDArra
     paces = service.paces()
     calm = _replayed(service.calm_ns, count, rng)
     busy = _replayed(service.busy_ns, count, rng) / paces[-1]
-    if service.streams == 1:
-        return (np.asarray(_served_by_one(due_ns.tolist(), calm.tolist(), busy.tolist())) - due_ns) / 1e6
     if client is None:
         client = rng.integers(service.clients, size=count) if service.clients > 1 else np.zeros(count, dtype=np.int64)
     free = [service.streams // service.clients] * service.clients
@@ -130,15 +128,6 @@ def latencies_ms(service: Service, due_ns: Floats, seed: int = 0, client: NDArra
 def _replayed(measured: Floats, count: int, rng: np.random.Generator) -> Floats:
     start = int(rng.integers(len(measured)))
     return measured[(start + np.arange(count)) % len(measured)]
-
-
-def _served_by_one(due: list[float], calm: list[float], busy: list[float]) -> list[float]:
-    """As ``_served`` for a single stream, a fifth of the time: Lindley's recursion."""
-    done, last = [], 0.0
-    for at, alone, queued in zip(due, calm, busy, strict=True):
-        last = at + alone if at >= last else last + queued
-        done.append(last)
-    return done
 
 
 def _served(

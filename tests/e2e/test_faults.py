@@ -118,14 +118,20 @@ def test_an_interrupt_at_any_moment_ends_with_130(cli: Cli, delay_s: float) -> N
     assert all(record.status == "ok" for record in cli.records())
 
 
-@pytest.mark.heavy
-def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> None:
-    process = cli.start(*FOUR, "timeout_s=4")
+def first_worker_hangs(cli: Cli, *words: str) -> tuple[subprocess.Popen[str], psutil.Process, str]:
+    """The sweep once it is over, its first worker suspended for good, and what it printed."""
+    process = cli.start(*FOUR, "timeout_s=4", *words)
     wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
     child = worker_of(process)
     assert child
     child.suspend()
     output, _ = process.communicate(timeout=120)
+    return process, child, output
+
+
+@pytest.mark.heavy
+def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> None:
+    process, child, output = first_worker_hangs(cli)
     assert process.returncode == 1, output
     assert sorted(record.status for record in cli.records()) == ["ok", "ok", "ok", "timeout"]
     assert not child.is_running() or child.status() == "zombie"
@@ -133,12 +139,7 @@ def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> Non
 
 @pytest.mark.heavy
 def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None:
-    process = cli.start(*FOUR, "timeout_s=4", "sentinel_every=8")
-    wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
-    child = worker_of(process)
-    assert child
-    child.suspend()
-    output, _ = process.communicate(timeout=120)
+    process, _, output = first_worker_hangs(cli, "sentinel_every=8")
     assert process.returncode == 0, output
     assert "the sentinel ended as timeout" in output
     assert [(record.status, record.drift) for record in cli.records()] == [("ok", None)] * 4

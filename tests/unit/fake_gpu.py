@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from sweep.backends.tensorrt import cuda
 from sweep.backends.tensorrt.library import Library, Log
 
 COPY_MS, COMPUTE_MS = 0.25, 2.0
@@ -366,3 +367,12 @@ def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
         **strategies,
     )
     return Library("tensorrt_rtx" if rtx else "tensorrt", trt, Log(), None)
+
+
+def installed(monkeypatch, runtime):
+    """``runtime`` in the place of CUDA's, driver included."""
+    wrapped = object.__new__(cuda.Cuda)
+    wrapped.rt, wrapped._ok, wrapped.not_ready = runtime, 0, 600
+    wrapped.drv = runtime.driver = FakeDriver(runtime)
+    monkeypatch.setattr(cuda, "get", lambda: wrapped)
+    return runtime

@@ -12,9 +12,9 @@ from fake_gpu import (
     INVALIDATED,
     NO_MEMORY,
     WEIGHTS_BYTES,
-    FakeDriver,
     FakeEngine,
     FakeRuntime,
+    installed,
     library_of,
 )
 
@@ -33,12 +33,7 @@ FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 @pytest.fixture
 def runtime(monkeypatch):
-    made = FakeRuntime()
-    wrapped = object.__new__(cuda.Cuda)
-    wrapped.rt, wrapped._ok, wrapped.not_ready = made, 0, 600
-    wrapped.drv = made.driver = FakeDriver(made)
-    monkeypatch.setattr(cuda, "get", lambda: wrapped)
-    return made
+    return installed(monkeypatch, FakeRuntime())
 
 
 def session(runtime, engine=None, *, rtx=True, **axes) -> TensorRTSession:

@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 import pytest
-from fake_gpu import FakeDriver, FakeEngine, FakeRuntime, library_of
+from fake_gpu import FakeEngine, FakeRuntime, installed, library_of
 
 from sweep import axes
 from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends import registry
 from sweep.backends.base import why_unsupported
-from sweep.backends.tensorrt import apart, backend, compiled, cuda, sms
+from sweep.backends.tensorrt import apart, backend, compiled, sms
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError, UnsupportedError
 
@@ -20,12 +20,7 @@ FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 @pytest.fixture
 def runtime(monkeypatch):
-    made = FakeRuntime()
-    wrapped = object.__new__(cuda.Cuda)
-    wrapped.rt, wrapped._ok, wrapped.not_ready = made, 0, 600
-    wrapped.drv = made.driver = FakeDriver(made)
-    monkeypatch.setattr(cuda, "get", lambda: wrapped)
-    return made
+    return installed(monkeypatch, FakeRuntime())
 
 
 def session(runtime, entry=None, **asked) -> TensorRTSession:
