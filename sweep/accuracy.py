@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.axes import JsonDict
-    from sweep.models import Labelled
 
     Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 _TRUE_FP32_DB = 75.0
 _LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs
 _LOST_DB = 6.0  # between two looks at one session: what differs by less may be the order of a sum
+_ROUNDING = 1e-9  # 0.8 - 0.7 is more than 0.1
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 _FIGURES = ("sqnr_db", "max_abs", "max_rel", "cosine", "cosine_centred", "top1_agreement", "nonfinite")
 REFERENCE = "onnxruntime fp32, same inputs"
@@ -38,12 +38,16 @@ class Gates:
         min_top1: least share of samples with the same arg max, 0 to 1.
         max_error: largest error as a share of the largest reference value.
         min_cosine: least batch-centred cosine.
+        min_score: least share of labelled samples that are right, 0 to 1.
+        max_score_drop: most that this share may lie below that of fp32, 0 to 1.
     """
 
     min_sqnr_db: float | None = None
     min_top1: float | None = None
     max_error: float | None = None
     min_cosine: float | None = None
+    min_score: float | None = None
+    max_score_drop: float | None = None
 
 
 def compare(
@@ -129,24 +133,6 @@ def runner(onnx: Path) -> Infer:
     return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
 
-def score(held: Labelled, batch: int, infer: Infer) -> float:
-    """Top-1: the share of labelled samples whose largest output is that of their class.
-
-    Args:
-        held: the samples.
-        batch: samples in an inference.
-        infer: gives the outputs of a batch of them.
-
-    Returns:
-        0 to 1; a row that is not all finite is wrong.
-    """
-    right = 0
-    for feeds, labels in held.batches(batch):
-        rows = infer(feeds)[held.output][: len(labels)]
-        right += int(np.count_nonzero((rows.argmax(axis=1) == labels) & np.isfinite(rows).all(axis=1)))
-    return right / len(held.labels)
-
-
 def errors(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> JsonDict:
     """Error figures of ``found``, y, against ``expected``, r, float outputs pooled.
 
@@ -226,7 +212,7 @@ def contradicts(dtype: str, found: JsonDict | None, gates: Gates | None = None) 
     if found is None:
         return None
     gates = gates or Gates()
-    reason = _fault(dtype, found, gates)
+    reason = _fault(dtype, found, gates) or _scored_too_low(found, gates)
     later = found.get("again")
     if reason or later is None:
         return reason
@@ -265,6 +251,25 @@ def _gated(found: JsonDict, gates: Gates) -> str | None:
         if limit is not None and value is not None and sign * (value - limit) < 0:
             side = "below" if sign > 0 else "above"
             return f"accuracy: {words} {value:.4g}, {side} the {limit:g} that was asked for (accuracy.{key})"
+    return None
+
+
+def _scored_too_low(found: JsonDict, gates: Gates) -> str | None:
+    """Which gate of the score is not kept; none where nothing was scored."""
+    score = found.get("score")
+    if score is None:
+        return None
+    if gates.min_score is not None and score < gates.min_score - _ROUNDING:
+        return (
+            f"accuracy: {score:.2%} of {found['scored_on']} are right, below the {gates.min_score:.4g} that was asked "
+            "for (accuracy.min_score)"
+        )
+    drop = found["reference_score"] - score
+    if gates.max_score_drop is not None and drop > gates.max_score_drop + _ROUNDING:
+        return (
+            f"accuracy: {score:.2%} of {found['scored_on']} are right, {drop * 100:.2f} points below fp32's "
+            f"{found['reference_score']:.2%}; {gates.max_score_drop * 100:g} were allowed (accuracy.max_score_drop)"
+        )
     return None
 
 

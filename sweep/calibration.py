@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep import callables
+from sweep import callables, own_arrays
 from sweep.axes import CalibrationData
 from sweep.errors import ConfigError, ConversionError
 
@@ -21,18 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sweep.models import Signature, TensorSpec
-
-Arrays = dict[str, np.ndarray]
+    from sweep.own_arrays import Arrays
 
 SAMPLES = 8
 """In each calibration batch."""
 
 KEY = "model.calibration"
 _KINDS = "an .npz, a folder of .npy, images:FOLDER, tokens:FILE or package.module:function"
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)  # of RGB from 0 to 1
-_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
-_IMAGE_RANK, _RGB = 4, 3
 
 
 def asked(text: str) -> CalibrationData:
@@ -58,7 +53,7 @@ def _files(text: str, kind: str, given: Path) -> CalibrationData:
     except OSError as error:
         raise ConfigError(f"{KEY}={text}: {error.strerror}: give {_KINDS}") from error
     if not files:
-        wanted = ", ".join(_PICTURES) if kind == "images" else ".npy"
+        wanted = ", ".join(own_arrays.PICTURES) if kind == "images" else ".npy"
         raise ConfigError(f"{KEY}={text}: no {wanted} in that folder")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return CalibrationData(kind=kind, path=str(path), digest=digest)
@@ -68,7 +63,7 @@ def _listed(path: Path, kind: str) -> list[Path]:
     """The files that a loader reads, in their order."""
     if kind in {"npz", "tokens"}:
         return [path]
-    endings = _PICTURES if kind == "images" else (".npy",)
+    endings = own_arrays.PICTURES if kind == "images" else (".npy",)
     return sorted(item for item in path.iterdir() if item.suffix.lower() in endings)
 
 
@@ -152,24 +147,7 @@ def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 
 def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
-    """RGB, cropped in the middle to the input's size, 0 to 1, then by ImageNet's mean and deviation."""
-    from PIL import Image, ImageOps
-
-    specs = [spec for spec in signature.inputs if spec.is_float and len(spec.shape) == _IMAGE_RANK]
-    layout = {1: "NCHW", 3: "NHWC"}
-    found = [layout[axis] for spec in specs for axis in layout if spec.shape[axis] == _RGB]
-    if len(signature.inputs) != 1 or not found:
-        raise ValueError("images are for a network with one float input of 3 channels, [batch,3,H,W] or [batch,H,W,3]")
-    (spec,) = specs
-    high, wide = (int(size) for size in (spec.shape[2:] if found[0] == "NCHW" else spec.shape[1:3]))
-    rows = []
-    for file in _listed(Path(data.source), "images")[:limit]:
-        with Image.open(file) as picture:
-            pixels = np.asarray(ImageOps.fit(picture.convert("RGB"), (wide, high)), np.float32)
-        row = (pixels / 255 - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
-        rows.append(row.transpose(2, 0, 1) if found[0] == "NCHW" else row)
-    whole = np.stack(rows) if spec.batch_axis is not None else np.stack(rows)[:, None]
-    return {spec.name: np.ascontiguousarray(whole, dtype=spec.dtype)}
+    return own_arrays.pictures(_listed(Path(data.source), "images")[:limit], own_arrays.frame(signature))
 
 
 def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
@@ -206,55 +184,14 @@ def _token_kind(spec: TensorSpec, count: int) -> str:
 
 def _refuse(data: CalibrationData, arrays: Arrays, signature: Signature) -> None:
     """One line on the first thing that keeps the network from being fed with these."""
-    fault = _names(arrays, signature) or next(filter(None, (_fault(spec, arrays) for spec in signature.inputs)), None)
-    if fault is None:
-        counts = {spec.name: _samples(spec, arrays[spec.name]) for spec in signature.inputs}
-        several = {name: count for name, count in counts.items() if count is not None}
-        if len(set(several.values())) > 1:
-            fault = "holds " + ", ".join(f"{count} samples of {name}" for name, count in several.items())
-        elif 0 in several.values():
-            fault = "holds no sample"
-    if fault:
-        raise ConversionError(f"{KEY}={data.source}: {fault}")
-
-
-def _names(arrays: Arrays, signature: Signature) -> str | None:
-    wanted = [spec.name for spec in signature.inputs]
-    if set(arrays) == set(wanted):
-        return None
-    return f"holds {', '.join(sorted(arrays)) or 'nothing'}, but the network takes {', '.join(wanted)}: name them so"
-
-
-def _fault(spec: TensorSpec, arrays: Arrays) -> str | None:
-    value = arrays[spec.name]
-    if value.dtype != np.dtype(spec.dtype):
-        return f"{spec.name} is {value.dtype}, the network takes {spec.dtype}: save it as .astype('{spec.dtype}')"
-    if not _fits(spec, value):
-        wanted = ",".join(str(size) for size in spec.shape)
-        return f"{spec.name} has shape {list(value.shape)}, the network takes [{wanted}]"
-    bad = int(np.count_nonzero(~np.isfinite(value))) if value.dtype.kind == "f" else 0
-    return f"{spec.name} holds {bad} NaN or Inf of {value.size} values: leave those samples out" if bad else None
-
-
-def _fits(spec: TensorSpec, value: np.ndarray) -> bool:
-    shape = value.shape
-    if spec.batch_axis is None and len(shape) == len(spec.shape) + 1:
-        shape = shape[1:]  # a row of whole inputs
-    return len(shape) == len(spec.shape) and all(
-        isinstance(size, str) or size == given for size, given in zip(spec.shape, shape, strict=True)
-    )
-
-
-def _samples(spec: TensorSpec, value: np.ndarray) -> int | None:
-    """How many samples the array has; None where it is one value for all."""
-    if spec.batch_axis is not None:
-        return int(value.shape[spec.batch_axis])
-    return len(value) if value.ndim > len(spec.shape) else None
+    found = own_arrays.fault(arrays, signature)
+    if found:
+        raise ConversionError(f"{KEY}={data.source}: {found}")
 
 
 def _cut(arrays: Arrays, signature: Signature) -> Iterator[Arrays]:
     """Batches of 8 samples, the last of what is left; a network without a batch axis takes a sample at a time."""
-    counts = [_samples(spec, arrays[spec.name]) for spec in signature.inputs]
+    counts = [own_arrays.samples(spec, arrays[spec.name]) for spec in signature.inputs]
     total = next((count for count in counts if count is not None), 1)
     batched = any(spec.batch_axis is not None for spec in signature.inputs)
     step = SAMPLES if batched else 1

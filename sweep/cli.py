@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from sweep import __version__, chosen, interrupts, judge, launcher, plan, resume, variants
+from sweep import __version__, chosen, gating, interrupts, judge, launcher, plan, resume, variants
 from sweep.backends import registry
 from sweep.errors import SweepError
 from sweep.folder import Settings, folder_lock
@@ -142,7 +142,7 @@ def _say(console: Console, text: str) -> None:
 
 def _conclude(console: Console, made: Plan, settings: Settings, publishing: Publishing) -> int:
     judged = [judge.rejudged(settings.store, work.key, settings.slo) for work in made.works]
-    records = [record for record in judged if record is not None]
+    records = [gating.regated(settings.store, record, settings.gates) for record in judged if record is not None]
     table.print_outcome(console, records, answer(records, settings.slo), settings.slo)
     page = html.write(settings.store.root / "report.html", settings.name, records, settings.slo)
     _say(console, f"\nrecords  {settings.store.root / 'records'}")

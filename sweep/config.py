@@ -42,6 +42,12 @@ class ModelConfig:
     calibration: str | None = _key(
         None, "samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function"
     )
+    labels: str | None = _key(
+        None,
+        "samples with their classes, for the score: an .npz with labels, images:FOLDER of a folder a class, "
+        "package.module:function",
+    )
+    scores: str | None = _key(None, "output [batch,classes] that model.labels scores; null finds the only one")
     batch_dim: str | None = _key(None, "name of the ONNX dimension that is the batch; null finds it")
 
 
@@ -154,6 +160,8 @@ class AccuracyConfig:
     min_top1: float | None = _key(None, "least share of samples with the reference's arg max, 0 to 1, else `invalid`")
     max_error: float | None = _key(None, "largest error over the largest reference value, else `invalid`")
     min_cosine: float | None = _key(None, "least batch-centred cosine with the reference, else `invalid`")
+    min_score: float | None = _key(None, "least share of labelled samples that are right, 0 to 1, else `invalid`")
+    max_score_drop: float | None = _key(None, "most that the score may lie below fp32's, 0.01 is a point")
 
 
 @dataclass
@@ -235,7 +243,7 @@ class Config:
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys that name no sweep
     *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
-    *("sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
+    *("accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
 )
 
 

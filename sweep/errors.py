@@ -41,6 +41,12 @@ class ConversionError(SweepError):
     stage = "onnx"
 
 
+class LabelError(SweepError):
+    """Labelled samples cannot be had, or the network cannot be scored on them."""
+
+    stage = "accuracy"
+
+
 class CacheError(SweepError):
     """A cache entry could not be made or read."""
 

@@ -98,6 +98,7 @@ class _Sweep:
             raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
         callables.refuse_unnamed("graph", (config.graph for config in configs), task)
         callables.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
+        callables.refuse_unnamed("model.labels", (config.model.labels for config in configs), task)
         experiments = [word for word in task if word.startswith("+experiment=")]
         typed = {target: override.input_line or "" for target, override in latest.items()}
         measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]

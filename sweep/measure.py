@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from sweep import accuracy, axes, models, prepare, samples, typed_onnx
+from sweep import accuracy, axes, models, prepare, samples, scoring, typed_onnx
 from sweep.backends import registry
 from sweep.backends.base import GivesEachStreams
 from sweep.cache import Cache, Entry
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sweep.load.meeting import Meeting
 
 Made = TypeVar("Made")
+_TOLD_S = 1.0  # between two words on how far the scoring is
 _BURST_S = 0.2  # on all streams, before the outputs are looked at once more
 ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
@@ -58,6 +59,11 @@ class Job:
     accuracy: bool = True
     only_build: bool = False
 
+    @property
+    def scores(self) -> bool:
+        """Whether this is the pass whose accuracy stands in the record: the last one, and no search."""
+        return self.accuracy and self.search is None and self.repeat == self.variant.load.repeats - 1
+
 
 def measure(
     job: Job,
@@ -91,6 +97,8 @@ def _measured(
     report("model")
     source = prepare.model_file(variant, cache)
     model = prepare.model_facts(variant, source, cache)
+    if backend.runs_models and job.accuracy and not job.only_build:
+        prepare.look_at_labels(variant)
     report("onnx")
     passed, rewritten = prepare.passed_file(variant, source, cache)
     typed, converted = prepare.converted_file(variant, passed, cache)
@@ -113,6 +121,8 @@ def _measured(
             session.streams[0].wait()
         looks = backend.runs_models and job.accuracy
         found = _accuracy(variant, backend, (source, typed), session, cache) if looks else None
+        if found is not None and job.scores:
+            found |= _score(variant, backend, (source, typed), session, cache, _heard(report))
         prepare.model_file(variant, cache)  # raises where a user's file has changed since it was read
     finally:
         session.close()
@@ -192,22 +202,40 @@ def _accuracy(variant: Variant, backend: Backend, files: tuple[Path, Path], sess
     if isinstance(session, GivesEachStreams):
         later = {number: session.outputs_of(number) for number in range(len(session.streams))}
     again = {"inferences": inferences, **accuracy.again(expected, timed, later)}
-    return found | {"again": again} | _score(variant, backend, files, session, cache)
+    return found | {"again": again}
 
 
-def _score(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:
+def _heard(report: Callable[..., None]) -> Callable[[int], None]:
+    """Says how far the scoring is, now and then: a worker that is silent for long is taken for one that hangs."""
+    last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _TOLD_S:
+            last = time.monotonic()
+            report("accuracy", f"{done:,} labelled samples", 1.0)
+
+    return tell
+
+
+def _score(
+    variant: Variant,
+    backend: Backend,
+    files: tuple[Path, Path],
+    session: Session,
+    cache: Cache,
+    tell: Callable[[int], None],
+) -> JsonDict:
     """Top-1 of what was timed and of fp32, where samples have labels; of a run that rounds, as in ``_accuracy``."""
-    held, batch = models.held_out(variant.onnx.model), variant.engine.batch
+    held, batch = prepare.held(variant), variant.engine.batch
     if held is None:
         return {}
     source, typed = files
     rounding = prepare.emulation(variant, backend) == "outputs"
     infer = accuracy.runner(prepare.emulated_file(variant, typed, cache)) if rounding else session.infer
-    return {
-        "score": accuracy.score(held, batch, infer),
-        "reference_score": prepare.reference_score(variant, source, held, cache),
-        "scored_on": held.what,
-    }
+    score = scoring.score(held, batch, infer, tell)
+    reference = prepare.reference_score(variant, source, held, cache, tell)
+    return {"score": score, "reference_score": reference, "scored_on": held.what}
 
 
 def _engine_facts(variant: Variant, typed: Path, engine: Entry) -> JsonDict:

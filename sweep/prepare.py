@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep import accuracy, axes, calibration, callables, models, typed_onnx
+from sweep import accuracy, axes, calibration, callables, labels, models, scoring, typed_onnx
 from sweep.backends.base import Emulates
 from sweep.cache import MANIFEST, Cache, Entry
 from sweep.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from sweep.axes import JsonDict, ModelRef, Variant
     from sweep.backends.base import Backend
@@ -252,13 +252,32 @@ def reference_outputs(
         return dict(file)
 
 
-def reference_score(variant: Variant, source: Path, held: models.Labelled, cache: Cache) -> float:
-    """Top-1 of the fp32 graph on the labelled samples, computed once for all batches and precisions."""
+def held(variant: Variant) -> scoring.Held | None:
+    """What the variant is scored on: the user's own samples, else those that the network brings; None for nothing."""
+    model, own = variant.onnx.model, variant.load.labels
+    return models.held_out(model) if own is None else labels.Samples(own, models.signature(model))
+
+
+def look_at_labels(variant: Variant) -> None:
+    """See that a user's function gives labelled samples, before anything is built.
+
+    Raises:
+        LabelError: it does not.
+    """
+    found = held(variant)
+    if isinstance(found, labels.Samples):
+        found.look()
+
+
+def reference_score(
+    variant: Variant, source: Path, scored: scoring.Held, cache: Cache, tell: Callable[[int], None]
+) -> float:
+    """Top-1 of the fp32 graph on samples that an engine was scored on, computed once for all batches and precisions."""
 
     def build(_: Path) -> JsonDict:
-        return {"score": accuracy.score(held, _SCORED_TOGETHER, accuracy.runner(source))}
+        return {"score": scoring.score(scored, _SCORED_TOGETHER, accuracy.runner(source), tell)}
 
-    key = axes.digest("score", _content(source), held.what, importlib.metadata.version("onnxruntime"))
+    key = axes.digest("score", _content(source), scored.identity, importlib.metadata.version("onnxruntime"))
     found: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
     return found
 

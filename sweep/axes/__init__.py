@@ -10,7 +10,7 @@ backends that act on it.
 from sweep.axes.base import NOT_IN_KEY, JsonDict
 from sweep.axes.engine import EngineAxes, Plugin, Profile
 from sweep.axes.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
-from sweep.axes.load import LoadAxes
+from sweep.axes.load import LabelledData, LoadAxes
 from sweep.axes.onnx import CalibrationData, GraphPass, InputFix, ModelRef, OnnxAxes, Precision
 from sweep.axes.session import Script, SessionAxes
 from sweep.axes.variant import Variant
@@ -22,6 +22,7 @@ __all__ = [
     "GraphPass",
     "InputFix",
     "JsonDict",
+    "LabelledData",
     "LoadAxes",
     "ModelRef",
     "OnnxAxes",

@@ -8,6 +8,32 @@ from sweep.axes.base import NOT_IN_KEY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledData:
+    """A user's own samples whose classes are known: what the session is scored on once it was timed.
+
+    Attributes:
+        kind: npz, images (a folder with a folder a class) or function.
+        name: of the function; None for files.
+        path: absolute path of the files; None for a function. Not in the key: ``digest`` is.
+        digest: sha256 of the files, or of the function's source file.
+        output: name of the output [batch,classes] whose largest entry is the answer.
+        classes: how many there are; None where the file leaves it open. Not in the key: the model's digest says it.
+    """
+
+    kind: str
+    name: str | None = None
+    path: str | None = field(default=None, metadata=NOT_IN_KEY)
+    digest: str | None = None
+    output: str
+    classes: int | None = field(default=None, metadata=NOT_IN_KEY)
+
+    @property
+    def source(self) -> str:
+        """What messages and records call it."""
+        return str(self.name if self.path is None else self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadAxes:
     """How the session is driven. Times in seconds, rates in samples/s.
 
@@ -32,6 +58,7 @@ class LoadAxes:
         trace: absolute path of the file of arrivals. Not in the key: ``trace_digest`` is.
         trace_digest: sha256 of that file.
         trace_scale: how many times faster the trace is replayed; None means as it is.
+        labels: samples that the session is scored on after the load; None scores nothing, or what the network brings.
         trace_s: from its first to its last arrival as replayed, seconds. Not in the key: it follows from the others.
     """
 
@@ -54,3 +81,4 @@ class LoadAxes:
     trace_s: float | None = field(default=None, metadata=NOT_IN_KEY)
     points: int | None = None
     budget_s: float | None = None
+    labels: LabelledData | None = None

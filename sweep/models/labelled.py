@@ -27,6 +27,16 @@ class Labelled:
     labels: np.ndarray
     output: str
 
+    @property
+    def identity(self) -> str:
+        """What tells these samples from any other."""
+        return self.what
+
+    @staticmethod
+    def size(batch: int) -> int:
+        """Samples in an inference."""
+        return batch
+
     def batches(self, batch: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Inputs and labels, ``batch`` samples at a time; the last one is filled up with its last sample.
 

@@ -41,6 +41,11 @@ def feeds(ref: ModelRef, batch: int, seed: int) -> Feeds:
     return draw(signature(ref), batch, seed) if held is None else held.drawn(batch, seed)
 
 
+def has_data(ref: ModelRef) -> bool:
+    """Whether the network brings labelled samples of its own."""
+    return _data(ref) is not None
+
+
 def held_out(ref: ModelRef) -> Labelled | None:
     """What the network is scored on; None where nothing is labelled."""
     data = _data(ref)

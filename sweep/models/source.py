@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import ModelError
 from sweep.models import external
 from sweep.models.shapes import UNKNOWN_RANK, UNNAMED, settle
-from sweep.models.spec import Signature, TensorSpec
+from sweep.models.spec import OutputSpec, Signature, TensorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _DTYPES = {"FLOAT": "float32", "DOUBLE": "float64", "FLOAT16": "float16", "BOOL": "bool"} | {
     f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (8, 16, 32, 64)
 }
+_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 _NO_WEIGHTS = ("INT64", "BOOL", "STRING")  # shapes, indices and flags
 _LFS_POINTER = b"version https://git-lfs"
 _MOST_BYTES = (1 << 31) - 1  # of a protobuf message
@@ -43,7 +44,7 @@ class Header:
 
     Attributes:
         inputs: as in the file: symbolic dimensions by name, unnamed ones as ``?``.
-        outputs: names of the graph outputs.
+        outputs: the graph outputs.
         external: the external files that hold its weights.
         parameters: number of weights.
         opset: version of the standard operators; None where the file names none.
@@ -51,7 +52,7 @@ class Header:
     """
 
     inputs: tuple[TensorSpec, ...]
-    outputs: tuple[str, ...]
+    outputs: tuple[OutputSpec, ...]
     external: tuple[external.ExternalFile, ...]
     parameters: int
     opset: int | None
@@ -71,7 +72,7 @@ def inspect(path: Path, ref: ModelRef) -> Signature:
     """
     header = _header(path)
     external.check(path, header.external)
-    return Signature(inputs=settle(header.inputs, ref), outputs=header.outputs)
+    return Signature(inputs=settle(header.inputs, ref), outputs=tuple(spec.name for spec in header.outputs))
 
 
 def file_digest(path: Path) -> str:
@@ -100,6 +101,15 @@ def dynamic_inputs(path: Path) -> frozenset[str]:
         ModelError: the file cannot be read.
     """
     return frozenset(spec.name for spec in _header(path).inputs if any(isinstance(size, str) for size in spec.shape))
+
+
+def outputs(path: Path) -> tuple[OutputSpec, ...]:
+    """The graph outputs with their shapes, as far as the file says them.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).outputs
 
 
 def parameters(path: Path) -> int:
@@ -169,7 +179,7 @@ def _read_header(path: Path, _: tuple[int, ...]) -> Header:
     tensors = list(external.tensors(model))
     return Header(
         inputs=inputs,
-        outputs=tuple(value.name for value in graph.output),
+        outputs=tuple(_output(value) for value in graph.output),
         external=external.files(path, tensors),
         parameters=sum(math.prod(tensor.dims) for tensor in tensors if _is_weight(tensor)),
         opset=next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None),
@@ -228,6 +238,18 @@ def _input(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
         raise ModelError(f"{path}: input {value.name!r} is of type {dtype}; export it with one of {known}")
     shape = tuple(_dimension(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else UNKNOWN_RANK
     return TensorSpec(name=value.name, dtype=_DTYPES[dtype], shape=shape)
+
+
+def _output(value: onnx.ValueInfoProto) -> OutputSpec:
+    from onnx import TensorProto
+
+    tensor = value.type.tensor_type
+    known = value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape")
+    return OutputSpec(
+        name=value.name,
+        is_float=TensorProto.DataType.Name(tensor.elem_type) in _FLOATS,
+        shape=tuple(_dimension(dim) for dim in tensor.shape.dim) if known else None,
+    )
 
 
 def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str:

@@ -53,6 +53,21 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSpec:
+    """One output of a user's file, as the file declares it.
+
+    Attributes:
+        name: the ONNX output's name.
+        is_float: its elements are floating point.
+        shape: an int or a symbol per dimension; None where the file does not say.
+    """
+
+    name: str
+    is_float: bool
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
     """Inputs and outputs of a network.
 

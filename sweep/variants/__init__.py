@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from sweep.variants import checks
 from sweep.variants.calibration import calibration_data
 from sweep.variants.engine import engine_axes
 from sweep.variants.graph import graph_pass
+from sweep.variants.labels import labelled_data, refuse_unscored
 from sweep.variants.load import load_axes
 from sweep.variants.model import check_batch, model_ref
 from sweep.variants.precision import recipe
@@ -41,6 +43,8 @@ def from_config(config: Config) -> Variant:
     if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
         raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
     precision = recipe(config.precision)
+    scored = labelled_data(config.model, asked)
+    refuse_unscored(config.accuracy, scored, asked)
     return Variant(
         backend=backend,
         onnx=OnnxAxes(
@@ -52,5 +56,5 @@ def from_config(config: Config) -> Variant:
         ),
         engine=engine_axes(config),
         session=held,
-        load=load_axes(config),
+        load=dataclasses.replace(load_axes(config), labels=scored),
     )

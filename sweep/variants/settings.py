@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
+_SCORES = (("min_score", 0, 1), ("max_score_drop", 0, 1))
 _MOST_HZ = 100  # telemetry; NVML itself renews its figures no faster
 
 
@@ -112,7 +113,7 @@ def _gates(config: AccuracyConfig) -> Gates:
         raise ConfigError(
             f"accuracy.min_sqnr_db={config.min_sqnr_db}: must be a number of dB; -100 lets every engine through"
         )
-    for key, low, high in (("min_top1", 0, 1), ("max_error", 0, math.inf), ("min_cosine", -1, 1)):
+    for key, low, high in (("min_top1", 0, 1), ("max_error", 0, math.inf), ("min_cosine", -1, 1), *_SCORES):
         value = getattr(config, key)
         if value is not None and not (low <= value <= high and math.isfinite(value)):
             raise ConfigError(f"accuracy.{key}={value}: must be from {low} to {high:g}")

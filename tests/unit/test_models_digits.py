@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from sweep import accuracy, axes, measure, models, prepare
+from sweep import accuracy, axes, measure, models, prepare, scoring
 from sweep.axes import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends import registry
 from sweep.cache import Cache
@@ -97,10 +97,10 @@ def test_the_score_counts_answers_and_nothing_else() -> None:
     def oracle(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"logits": np.eye(10, dtype=np.float32)[[by_image[image.tobytes()] for image in feeds["x"]]]}
 
-    assert accuracy.score(held, 50, oracle) == 1
-    assert accuracy.score(held, 50, lambda feeds: {"logits": 1 - oracle(feeds)["logits"]}) < 0.2
-    assert accuracy.score(held, 50, lambda feeds: {"logits": oracle(feeds)["logits"] * np.nan}) == 0
-    always = accuracy.score(held, 7, lambda feeds: {"logits": np.eye(10)[np.zeros(len(feeds["x"]), int)]})
+    assert scoring.score(held, 50, oracle) == 1
+    assert scoring.score(held, 50, lambda feeds: {"logits": 1 - oracle(feeds)["logits"]}) < 0.2
+    assert scoring.score(held, 50, lambda feeds: {"logits": oracle(feeds)["logits"] * np.nan}) == 0
+    always = scoring.score(held, 7, lambda feeds: {"logits": np.eye(10)[np.zeros(len(feeds["x"]), int)]})
     assert always == np.mean(held.labels == 0)
 
 
@@ -146,8 +146,8 @@ def test_an_engine_of_a_damaged_network_scores_what_it_deserves(tmp_path: Path) 
     onnx.save(model, file)
     session = backend.load(entry.path, entry.info, asked, models.feeds(REF, 32, 0))
     held = digits.DATA.held_out()
-    assert accuracy.score(held, 32, session.infer) < 0.2
-    assert accuracy.score(held, 32, accuracy.runner(source)) > 0.95
+    assert scoring.score(held, 32, session.infer) < 0.2
+    assert scoring.score(held, 32, accuracy.runner(source)) > 0.95
 
 
 def test_table_page_and_mlflow_show_score_and_cost(tmp_path: Path) -> None:
