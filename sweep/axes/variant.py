@@ -84,6 +84,4 @@ def _loaded(load: LoadAxes) -> list[str]:
     words = [] if load.batch_wait_ms is None else [f"w{load.batch_wait_ms:g}ms"]
     if load.trace is not None:
         words.append(f"trace-{PurePath(load.trace).stem}")
-    if load.trace_scale is not None:
-        words.append(f"x{load.trace_scale:g}")
-    return words if load.labels is None else [*words, f"scored-{PurePath(load.labels.source).name}"]
+    return words if load.trace_scale is None else [*words, f"x{load.trace_scale:g}"]

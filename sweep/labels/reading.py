@@ -97,11 +97,13 @@ def _npz(data: LabelledData, network: Signature) -> Iterator[Chunk]:
     if not isinstance(read, np.lib.npyio.NpzFile):
         raise ValueError("it is one array, not an .npz of arrays by input name and labels")  # noqa: TRY004 - of what was read
     if any(spec.name == LABELS for spec in network.inputs):
-        raise ValueError(f"the network has an input called {LABELS} itself; give package.module:function instead")
+        raise LabelError(
+            f"{KEY}={data.source}: the network has an input called {LABELS} itself; give package.module:function instead"
+        )
     with read as file:
         arrays = dict(file)
     if LABELS not in arrays:
-        raise ValueError(f"it holds {', '.join(sorted(arrays)) or 'nothing'}, and no array {LABELS}")
+        raise LabelError(f"{KEY}={data.source}: holds {', '.join(sorted(arrays)) or 'nothing'}, and no array {LABELS}")
     labels = arrays.pop(LABELS)
     yield arrays, labels
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.judge import joules, score
 from sweep.record import write_atomic
 from sweep.report.answer import answer
-from sweep.report.table import cost_line
+from sweep.report.table import cost_line, score_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,4 +175,4 @@ def _facts(records: Sequence[Record]) -> str:
         return ""
     shown = {name: value for name, value in records[0].facts.items() if value is not None}
     costs = dict.fromkeys(line for record in records if (line := cost_line(record)))
-    return ". ".join([*costs, ", ".join(f"{name} {value}" for name, value in shown.items())])
+    return ". ".join([*costs, *score_lines(records), ", ".join(f"{name} {value}" for name, value in shown.items())])

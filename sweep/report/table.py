@@ -49,7 +49,13 @@ _AXES = (
     "seed",
     "repeats",
 )
-_LOAD_AXES = ("kind", "batch_wait_ms", "trace", "trace_scale")  # those of record.variant["load"] that a sweep compares
+_LOAD_AXES = (
+    "kind",
+    "batch_wait_ms",
+    "trace",
+    "trace_scale",
+    "labels",
+)  # those of record.variant["load"] that a sweep compares
 _MINUTE_S = 60
 _MILLION = 1_000_000
 _SMALL_GMACS = 0.1
@@ -93,7 +99,7 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
 def _axis(record: Record, axis: str) -> str:
     inner = record.variant.get("load") or {}
     value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
-    if axis == "calibration" and isinstance(value, dict):
+    if axis in {"calibration", "labels"} and isinstance(value, dict):
         return str(value["name"] or PurePath(value["path"]).name)
     return PurePath(value).name if axis == "trace" and value else str(value)
 
@@ -151,10 +157,21 @@ def _number(value: float | None, form: str) -> str:
 def _print_models(console: Console, records: Sequence[Record]) -> None:
     """What each network costs, and what its score was taken on."""
     told = dict.fromkeys(line for record in records if (line := cost_line(record)))
-    scored = {item["scored_on"]: item for record in records if (item := record.accuracy) and score(record) is not None}
-    lines = [*told, *(f"top-1 on {what}; fp32 {found['reference_score']:.2%}" for what, found in scored.items())]
-    for line in lines:
+    for line in (*told, *score_lines(records)):
         console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def score_lines(records: Sequence[Record]) -> list[str]:
+    """``top-1 on 597 samples of held.npz; fp32 97.49%``: what scores were taken on; with the network if several are."""
+    scored = {
+        (record.variant["model"], found["scored_on"], found["reference_score"])
+        for record in records
+        if (found := record.accuracy) and score(record) is not None
+    }
+    several = len({model for model, _, _ in scored}) > 1
+    return [
+        f"{f'{model}: ' if several else ''}top-1 on {what}; fp32 {right:.2%}" for model, what, right in sorted(scored)
+    ]
 
 
 def cost_line(record: Record) -> str | None:

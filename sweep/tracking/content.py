@@ -64,11 +64,12 @@ def metrics(record: Record) -> list[Value]:
     """Scalars, then the curve twice: by load index (``curve/``) and by samples/s (``latency/``).
 
     Latencies of a record or point that is ``invalid`` (what ran is not what was asked, or the load
-    generator was the bottleneck) are no measurement and stay out; the record itself is attached.
+    generator was the bottleneck) are no measurement and stay out; the record itself is attached. Its accuracy, which
+    may be why, is there.
     """
     if record.status == "invalid":
-        return _numbers(_costs(record))
-    values = _numbers(_costs(record) | _summary(record))
+        return _numbers(_costs(record) | _accuracy(record))
+    values = _numbers(_costs(record) | _summary(record) | _accuracy(record))
     for index, point in enumerate(record.points):
         values += _point(index, point)
     return values
@@ -97,8 +98,11 @@ def _summary(record: Record) -> JsonDict:
         "capacity_ips": (record.slo or {}).get("capacity_ips"),
         "fairness_jain": ((record.peak or {}).get("fairness") or {}).get("jain"),
         "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
-        **{f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()},
     }
+
+
+def _accuracy(record: Record) -> JsonDict:
+    return {f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()}
 
 
 def _point(index: int, point: JsonDict) -> list[Value]:

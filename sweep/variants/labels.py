@@ -69,7 +69,7 @@ def _scored(text: str, asked: str | None, model: ModelRef) -> OutputSpec:
     if len(able) > 1:
         names = " and ".join(spec.name for spec in able)
         raise ConfigError(
-            f"model.labels={text}: {names} of {model.name} could both be scores of classes; name one, as in "
+            f"model.labels={text}: {names} of {model.name} could be scores of classes; name one, as in "
             f"model.scores={able[0].name}"
         )
     return able[0]

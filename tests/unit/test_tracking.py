@@ -226,10 +226,10 @@ def test_what_did_not_run_is_a_run_with_its_reason(store: Store, status: str, sh
     assert run.data.metrics == {}
 
 
-def test_what_ran_otherwise_than_asked_shows_no_numbers(store: Store) -> None:
+def test_what_ran_otherwise_than_asked_shows_no_speed(store: Store) -> None:
     publish(store, measured(1, status="invalid"), measured(8, points=[point(20.0, 1.0, "invalid"), point(30.0, 2.0)]))
     metrics = {run.data.tags["sweep.status"]: run.data.metrics for run in variants(store)}
-    assert set(metrics["invalid"]) == {"wall_s", "build_s", "engine_bytes"}
+    assert set(metrics["invalid"]) == {"wall_s", "build_s", "engine_bytes", "accuracy.sqnr_db"}
     assert metrics["ok"]["curve/throughput_ips"] == 29.7
     assert metrics["ok"]["p99_ms_light"] == 2.0  # of the lowest rung that counts
 
