@@ -98,7 +98,7 @@ def _npz(data: LabelledData, network: Signature) -> Iterator[Chunk]:
         raise ValueError("it is one array, not an .npz of arrays by input name and labels")  # noqa: TRY004 - of what was read
     if any(spec.name == LABELS for spec in network.inputs):
         raise LabelError(
-            f"{KEY}={data.source}: the network has an input called {LABELS} itself; give package.module:function instead"
+            f"{KEY}={data.source}: the network has an input called {LABELS} itself; give package.module:function"
         )
     with read as file:
         arrays = dict(file)

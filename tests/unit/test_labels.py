@@ -129,6 +129,7 @@ def test_the_samples_are_in_the_key_of_the_variant_and_in_no_other(network: Path
     )
 
 
+@pytest.mark.fault
 def test_samples_that_change_after_the_plan_are_refused(network: Path) -> None:
     asked = variant(network, saved(network.parent))
     saved(network.parent, labels=HELD.labels[::-1])
