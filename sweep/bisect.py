@@ -25,9 +25,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import accuracy, axes, models, prepare, typed_onnx
+from sweep import accuracy, axes, held, prepare, typed_onnx
 from sweep import record as records
-from sweep.axes import CalibrationData, EngineAxes, GraphPass, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.axes import (
+    CalibrationData,
+    EngineAxes,
+    GraphPass,
+    LabelledData,
+    LoadAxes,
+    ModelRef,
+    OnnxAxes,
+    Precision,
+    Variant,
+)
 from sweep.cache import Cache
 from sweep.errors import ConfigError, RecordError, SweepError
 from sweep.plain import from_plain
@@ -113,7 +123,7 @@ def of_record(found: Record) -> Variant:
         raise ConfigError(f"{label}: {precision.name} is the fp32 graph itself, no node differs; take a converted one")
     if precision.tool == "none":
         raise ConfigError(f"{label}: precision.tool=none, so there is no fp32 graph to hold the file against")
-    graph, calibration = kept.get("graph"), kept.get("calibration")
+    graph, calibration, labels = kept.get("graph"), kept.get("calibration"), (kept.get("load") or {}).get("labels")
     return Variant(
         backend=kept["backend"],
         onnx=OnnxAxes(
@@ -124,14 +134,14 @@ def of_record(found: Record) -> Variant:
             calibration=None if calibration is None else from_plain(CalibrationData, calibration),
         ),
         engine=EngineAxes(batch=kept["batch"]),
-        load=LoadAxes(seed=kept["seed"]),
+        load=LoadAxes(seed=kept["seed"], labels=None if labels is None else from_plain(LabelledData, labels)),
     )
 
 
 def trace(variant: Variant, asked: Asked) -> list[Traced]:
     """Every node of the fp32 graph with its errors; what the cache lacks is made again."""
     root = asked.cache or asked.path.resolve().parents[2] / "cache"
-    feeds = models.draw(models.signature(variant.onnx.model), min(variant.engine.batch, asked.batch), variant.load.seed)
+    feeds = held.feeds(variant, min(variant.engine.batch, asked.batch))
     with Cache(root, None, _note) as cache:
         source, _ = prepare.passed_file(variant, prepare.model_file(variant, cache), cache)
         typed, _ = prepare.converted_file(variant, source, cache)

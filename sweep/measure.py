@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from sweep import accuracy, axes, models, prepare, samples, scoring, typed_onnx
+from sweep import accuracy, axes, held, models, prepare, samples, scoring, typed_onnx
 from sweep.backends import registry
 from sweep.backends.base import GivesEachStreams
 from sweep.cache import Cache, Entry
@@ -14,8 +14,10 @@ from sweep.load import curve, points, search
 from sweep.load.meeting import ALONE, Member, in_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    import numpy as np
 
     from sweep.axes import JsonDict, LoadAxes, Variant
     from sweep.backends.base import Backend, Session
@@ -98,7 +100,7 @@ def _measured(
     source = prepare.model_file(variant, cache)
     model = prepare.model_facts(variant, source, cache)
     if backend.runs_models and job.accuracy and not job.only_build:
-        prepare.look_at_labels(variant)
+        held.look(variant)
     report("onnx")
     passed, rewritten = prepare.passed_file(variant, source, cache)
     typed, converted = prepare.converted_file(variant, passed, cache)
@@ -108,7 +110,7 @@ def _measured(
     if job.only_build:
         return {"engine": _engine_facts(variant, typed, engine)}
     report("load")
-    feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
+    feeds = _feeds(variant, backend)
     session, load_s = in_turn(meeting, lambda: _timed(lambda: backend.load(engine.path, engine.info, variant, feeds)))
     try:
         driven = session if meeting.clients == 1 else Member(session, meeting)
@@ -120,7 +122,7 @@ def _measured(
             session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch
             session.streams[0].wait()
         looks = backend.runs_models and job.accuracy
-        found = _accuracy(variant, backend, (source, typed), session, cache) if looks else None
+        found = _accuracy(variant, backend, (source, typed), feeds, session, cache) if looks else None
         if found is not None and job.scores:
             found |= _score(variant, backend, (source, typed), session, cache, _heard(report))
         prepare.model_file(variant, cache)  # raises where a user's file has changed since it was read
@@ -181,13 +183,25 @@ def _notes(variant: Variant, converted: JsonDict, model: JsonDict) -> list[str]:
     return [*notes, PRUNED] if variant.onnx.prune else notes
 
 
-def _accuracy(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:
+def _feeds(variant: Variant, backend: Backend) -> dict[str, np.ndarray]:
+    """The inputs that are timed; a backend that computes nothing needs none of the user's."""
+    model, batch = variant.onnx.model, variant.engine.batch
+    return held.feeds(variant, batch) if backend.runs_models else models.feeds(model, batch, variant.load.seed)
+
+
+def _accuracy(
+    variant: Variant,
+    backend: Backend,
+    files: tuple[Path, Path],
+    feeds: Mapping[str, np.ndarray],
+    session: Session,
+    cache: Cache,
+) -> JsonDict:
     """Errors of what was timed, then of every stream after a further burst. ``files``: fp32, typed.
 
     Where what was timed hides rounding, the first are those of a run that rounds.
     """
     source, typed = files
-    feeds = models.feeds(variant.onnx.model, variant.engine.batch, variant.load.seed)
     expected = prepare.reference_outputs(variant, source, feeds, cache)
     emulation, timed = prepare.emulation(variant, backend), session.outputs()
     rounded = timed
@@ -227,15 +241,15 @@ def _score(
     tell: Callable[[int], None],
 ) -> JsonDict:
     """Top-1 of what was timed and of fp32, where samples have labels; of a run that rounds, as in ``_accuracy``."""
-    held, batch = prepare.held(variant), variant.engine.batch
-    if held is None:
+    labelled, batch = held.of(variant), variant.engine.batch
+    if labelled is None:
         return {}
     source, typed = files
     rounding = prepare.emulation(variant, backend) == "outputs"
     infer = accuracy.runner(prepare.emulated_file(variant, typed, cache)) if rounding else session.infer
-    score = scoring.score(held, batch, infer, tell)
-    reference = prepare.reference_score(variant, source, held, cache, tell)
-    return {"score": score, "reference_score": reference, "scored_on": held.what}
+    score = scoring.score(labelled, batch, infer, tell)
+    reference = prepare.reference_score(variant, source, labelled, cache, tell)
+    return {"score": score, "reference_score": reference, "scored_on": labelled.what}
 
 
 def _engine_facts(variant: Variant, typed: Path, engine: Entry) -> JsonDict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep import accuracy, axes, calibration, callables, labels, models, scoring, typed_onnx
+from sweep import accuracy, axes, calibration, callables, models, scoring, typed_onnx
 from sweep.backends.base import Emulates
 from sweep.cache import MANIFEST, Cache, Entry
 from sweep.errors import ModelError
@@ -239,34 +240,19 @@ def emulation(variant: Variant, backend: Backend) -> str | None:
 def reference_outputs(
     variant: Variant, source: Path, feeds: Mapping[str, np.ndarray], cache: Cache
 ) -> dict[str, np.ndarray]:
-    """Outputs of the fp32 graph for these inputs, computed once for all engines that are held against them."""
+    """Outputs of the fp32 graph for these inputs (``held.feeds``), computed once for all engines held against them."""
 
     def build(folder: Path) -> JsonDict:
         np.savez(folder / REFERENCE_FILE, **accuracy.run(source, feeds))  # type: ignore[arg-type]  # allow_pickle is none
         return {}
 
-    drawn = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    drawn: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    if variant.load.labels is not None:
+        drawn += tuple(hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds))
     key = axes.digest("reference", _content(source), *drawn, importlib.metadata.version("onnxruntime"))
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
         return dict(file)
-
-
-def held(variant: Variant) -> scoring.Held | None:
-    """What the variant is scored on: the user's own samples, else those that the network brings; None for nothing."""
-    model, own = variant.onnx.model, variant.load.labels
-    return models.held_out(model) if own is None else labels.Samples(own, models.signature(model))
-
-
-def look_at_labels(variant: Variant) -> None:
-    """See that a user's function gives labelled samples, before anything is built.
-
-    Raises:
-        LabelError: it does not.
-    """
-    found = held(variant)
-    if isinstance(found, labels.Samples):
-        found.look()
 
 
 def reference_score(

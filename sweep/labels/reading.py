@@ -17,7 +17,7 @@ from sweep.labels.files import KEY
 from sweep.models import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sweep.axes import LabelledData
     from sweep.models import Signature
@@ -85,6 +85,33 @@ def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
         if fault:
             raise LabelError(f"{KEY}={data.source}: {fault}")
         yield chunk
+
+
+def some(data: LabelledData, network: Signature, chosen: Callable[[int], np.ndarray]) -> Arrays:
+    """Inputs of those samples of a file or folder whose numbers ``chosen`` gives, told how many there are.
+
+    Raises:
+        LabelError: they cannot be had, or do not fit.
+    """
+    if data.kind == "images":
+        try:
+            listed = files.pictures(data)
+            wanted = [listed[number][0] for number in chosen(len(listed))]
+            return own_arrays.pictures(wanted, own_arrays.frame(network))
+        except _UNREADABLE as error:
+            raise _unreadable(data, error) from error
+    arrays, labels = next(chunks(data, network))
+    return rows(arrays, network, chosen(len(labels)))
+
+
+def rows(arrays: Arrays, network: Signature, numbers: np.ndarray) -> Arrays:
+    """These samples; inputs that are one value for all as they are."""
+    return {
+        spec.name: arrays[spec.name]
+        if spec.batch_axis is None
+        else np.ascontiguousarray(arrays[spec.name].take(numbers, axis=spec.batch_axis))
+        for spec in network.inputs
+    }
 
 
 def _unreadable(data: LabelledData, error: Exception) -> LabelError:

@@ -11,7 +11,7 @@ import numpy as np
 from sweep.errors import LabelError
 from sweep.labels import files
 from sweep.labels.files import KEY
-from sweep.labels.reading import by_sample, chunks
+from sweep.labels.reading import by_sample, chunks, rows, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,19 @@ class Samples:
         """Samples in an inference: ``batch``, or what a network without a batch axis was exported with."""
         return self._fixed or batch
 
+    def drawn(self, batch: int, seed: int) -> Arrays:
+        """Inputs of ``size(batch)`` samples, chosen by the seed; of a function the first ones that it gives.
+
+        The first of them are the same whatever the batch.
+
+        Raises:
+            LabelError: they cannot be had, or do not fit.
+        """
+        if self._data.kind == "function":
+            return next(self.batches(batch))[0]
+        random = np.random.default_rng([seed])
+        return some(self._data, self._network, lambda count: random.integers(0, count, size=self.size(batch)))
+
     def batches(self, batch: int) -> Iterator[Chunk]:
         """As ``Labelled.batches``: inputs and labels, the last batch filled up with its last sample.
 
@@ -72,12 +85,12 @@ class Samples:
             arrays, labels = chunk if left is None else self._joined(left, chunk)
             whole = len(labels) - len(labels) % step
             for start in range(0, whole, step):
-                yield self._rows(arrays, np.arange(start, start + step)), labels[start : start + step]
+                yield rows(arrays, self._network, np.arange(start, start + step)), labels[start : start + step]
             rest = np.arange(whole, len(labels))
-            left = (self._rows(arrays, rest), labels[rest]) if len(rest) else None
+            left = (rows(arrays, self._network, rest), labels[rest]) if len(rest) else None
         if left is not None:
             arrays, labels = left
-            yield self._rows(arrays, np.minimum(np.arange(step), len(labels) - 1)), labels
+            yield rows(arrays, self._network, np.minimum(np.arange(step), len(labels) - 1)), labels
         self._conclude(count, fed.hexdigest())
 
     def _conclude(self, count: int, fed: str) -> None:
@@ -90,15 +103,6 @@ class Samples:
         if self.identity not in {None, identity}:
             raise LabelError(f"{KEY}={data.source}: gives other samples each time; make it give the same, as by a seed")
         self.identity, self.what = identity, _what(data, count)
-
-    def _rows(self, arrays: Arrays, rows: np.ndarray) -> Arrays:
-        """These samples; inputs that are one value for all as they are."""
-        return {
-            spec.name: arrays[spec.name]
-            if spec.batch_axis is None
-            else np.ascontiguousarray(arrays[spec.name].take(rows, axis=spec.batch_axis))
-            for spec in self._network.inputs
-        }
 
     def _joined(self, one: Chunk, other: Chunk) -> Chunk:
         arrays = {}

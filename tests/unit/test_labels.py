@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import sys
 import textwrap
@@ -13,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from sweep import axes, gating, labels, launcher, measure, models, prepare, variants
+from sweep import axes, bisect, calibration, gating, held, labels, launcher, measure, models, prepare, variants
 from sweep.accuracy import Gates, contradicts
 from sweep.axes import EngineAxes, LabelledData, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.config import AccuracyConfig, BackendConfig, Config, ModelConfig
@@ -48,6 +49,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def saved(folder: Path, name: str = "held.npz", **arrays: Any) -> str:
+    (folder / name).parent.mkdir(exist_ok=True)
     np.savez(folder / name, **{"x": HELD.inputs["x"], "labels": HELD.labels} | arrays)
     return str(folder / name)
 
@@ -108,6 +110,35 @@ def test_int8_is_scored_in_its_own_engine_and_calibrated_without_the_samples(net
     assert found["accuracy"]["reference_score"] == RIGHT
     assert 0.9 < found["accuracy"]["score"] < RIGHT, "ranges of random inputs cost some"
     assert found["engine"]["calibration"]["source"] == prepare.RANDOM
+
+
+def test_what_is_timed_and_compared_are_some_of_the_samples(network: Path) -> None:
+    """The cache has fp32's outputs for random inputs by then, and for other samples of the same name."""
+    known = {image.tobytes() for image in HELD.inputs["x"]}
+    asked = variant(network, saved(network.parent), 9)
+    few, more = held.feeds(asked, 4)["x"], held.feeds(asked, 9)["x"]
+    np.testing.assert_array_equal(more[:4], few)
+    assert all(image.tobytes() in known for image in more)
+    other = saved(network.parent, "other/held.npz", x=HELD.inputs["x"][::-1], labels=HELD.labels[::-1])
+    for text in (None, asked.load.labels.path, other):
+        found = measured(variant(network, text, 9), network.parent)
+        assert found["mismatch"] is None, "else fp32 would not be fp32"
+
+
+def test_samples_for_ranges_are_given_apart_and_errors_are_those_of_real_samples(network: Path) -> None:
+    np.savez(network.parent / "train.npz", x=digits.DATA.training().inputs["x"][:200])
+    asked = variant(network, saved(network.parent), 4, **INT8)
+    data = calibration.asked(str(network.parent / "train.npz"))
+    asked = dataclasses.replace(asked, onnx=dataclasses.replace(asked.onnx, calibration=data))
+    found = measured(asked, network.parent)
+    assert found["accuracy"]["sqnr_db"] > 30, "on random inputs it is 11 dB, for ranges are those of images"
+    assert abs(found["accuracy"]["score"] - RIGHT) < 0.01
+    (network.parent / "s" / "records").mkdir(parents=True)
+    store = Store(network.parent / "s")
+    store.write(record(asked, found))
+    path = store.record_path(axes.variant_key(asked))
+    traced = bisect.trace(bisect.of_record(store.read(path.stem)), bisect.Asked(path=path))
+    assert -10 * np.log10(traced[-1].carried) == pytest.approx(found["accuracy"]["sqnr_db"], abs=0.2)
 
 
 def test_only_the_last_pass_is_scored(network: Path) -> None:
@@ -176,6 +207,7 @@ def test_a_folder_of_pictures_a_class_in_sorted_order(prefix: str, network: Path
     asked = variant(on_pictures(network), f"{prefix}{network.parent / 'val'}", 50)
     assert asked.load.labels.kind == "images"
     assert scored(asked, network.parent) == (RIGHT, RIGHT, "597 pictures of val")
+    assert held.feeds(asked, 3)["picture"].shape == (3, 3, 8, 8)
 
 
 def test_folders_may_be_numbers_of_classes_of_which_some_are_missing(network: Path) -> None:
@@ -280,6 +312,7 @@ def functions(network: Path) -> Path:
 def test_a_function_gives_batches_of_any_size(functions: Path) -> None:
     asked = variant(functions, "my_samples:uneven", 64)
     assert scored(asked, functions.parent) == (RIGHT, RIGHT, "597 samples of my_samples:uneven")
+    np.testing.assert_array_equal(held.feeds(asked, 5)["x"], HELD.inputs["x"][:5])
     assert scored(variant(functions, "my_samples:listed"), functions.parent)[2] == "40 samples of my_samples:listed"
 
 
