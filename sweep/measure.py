@@ -10,7 +10,7 @@ from sweep import accuracy, axes, models, prepare, samples, typed_onnx
 from sweep.backends import registry
 from sweep.backends.base import GivesEachStreams
 from sweep.cache import Cache, Entry
-from sweep.load import curve, points, search
+from sweep.load import curve, points, search, servers
 from sweep.load.meeting import ALONE, Member, in_turn
 
 if TYPE_CHECKING:
@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 _BURST_S = 0.2  # on all streams, before the outputs are looked at once more
-_SHORT_BURST_S = 0.005  # of those that follow on a GPU, each with a look
-_BURSTS = 100
-_LOOKS_S = 1.2  # the first burst included
+_SHORT_BURST_S = 0.002  # of those that follow on a GPU, each with a look
+_LOOKS_S = 1.2  # of bursts and looks together
 ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
 PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing (the reference is pruned too)"
@@ -193,25 +192,24 @@ def _accuracy(variant: Variant, backend: Backend, files: tuple[Path, Path], sess
     reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
     found = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
     ran: list[int] = []
-    looks = _looks(session, variant.load.depth, _BURSTS if backend.on_gpu else 1, ran)
+    looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, ran)
     again = {**accuracy.again(expected, timed, looks), "inferences": sum(ran)}
     return found | {"again": again} | _score(variant, backend, files, session, cache)
 
 
-def _looks(session: Session, depth: int, bursts: int, ran: list[int]) -> Iterator[dict[int, dict[str, np.ndarray]]]:
-    """The outputs of every stream after each of some bursts on all of them; ``ran`` gets their inferences.
+def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iterator[dict[int, dict[str, np.ndarray]]]:
+    """The outputs of every stream after each of several bursts on all of them; ``ran`` gets their inferences.
 
-    The first burst is the longest. A GPU's kernels may race, and once in ten inferences only: it gets many.
+    The first burst is the longest. A GPU's kernels may race, once in a hundred inferences: it gets ``seconds``.
     """
-    until = time.perf_counter() + _LOOKS_S
-    for number in range(bursts):
-        if number and time.perf_counter() > until:
-            return
-        ran.append(points.burst(session, depth, _SHORT_BURST_S if number else _BURST_S))
-        if isinstance(session, GivesEachStreams):
-            yield {stream: session.outputs_of(stream) for stream in range(len(session.streams))}
-        else:
-            yield {0: session.outputs()}
+    until = time.perf_counter() + seconds
+    with servers.quiet_interpreter():  # each burst would collect garbage for 10 ms
+        while not ran or time.perf_counter() < until:
+            ran.append(points.burst(session, depth, _SHORT_BURST_S if ran else _BURST_S))
+            if isinstance(session, GivesEachStreams):
+                yield {number: session.outputs_of(number) for number in range(len(session.streams))}
+            else:
+                yield {0: session.outputs()}
 
 
 def _score(variant: Variant, backend: Backend, files: tuple[Path, Path], session: Session, cache: Cache) -> JsonDict:
