@@ -66,9 +66,10 @@ class Record:
             probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
         model: {parameters, gmacs of a sample or None, opset, opset_of_file where it was upgraded, made_from}.
         accuracy: {reference, note, sqnr_db, max_abs, max_rel, cosine, cosine_centred, top1_agreement, nonfinite} after
-            the load, and in ``again`` the same of the worst stream after a further burst, with {streams, stream,
-            inferences, identical, lost_db} (``accuracy.errors``, ``accuracy.again``). Of a network with labelled data,
-            its own or the user's, also {score, reference_score: top-1 of the engine and of fp32, scored_on}.
+            the load, and in ``again`` the same of the worst of many inferences under a further load, with {streams,
+            stream, looks, wrong, inferences, identical, lost_db} (``accuracy.errors``, ``accuracy.again``). Of a
+            network with labelled data, its own or the user's, also {score, reference_score: top-1 of the engine and of
+            fp32, scored_on}.
         telemetry: GPU state over all measured windows (``sweep.gpu_state``), also in ``peak`` and each of ``points``:
             {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
             foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.

@@ -11,9 +11,12 @@ from sweep.errors import LabelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from sweep.axes import JsonDict
+
     Infer = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 _CLASSES_FROM = 2
+_ROUNDING = 1e-9  # 0.8 - 0.7 is more than 0.1
 
 
 class Held(Protocol):
@@ -80,3 +83,26 @@ def _refuse(rows: np.ndarray, labels: np.ndarray, size: int, output: str) -> Non
         raise LabelError(
             f"model.labels: a sample is of class {labels.max()}, but output {output} has {rows.shape[1]}, from 0"
         )
+
+
+def too_low(found: JsonDict, least: float | None, most_drop: float | None) -> str | None:
+    """Which gate the score does not keep; None where it keeps both, or nothing was scored.
+
+    Args:
+        found: the record's ``accuracy``.
+        least: score, 0 to 1; None for no such gate.
+        most_drop: below that of fp32, 0 to 1; None for no such gate.
+    """
+    right = found.get("score")
+    if right is None:
+        return None
+    said = f"accuracy: {right:.2%} of {found['scored_on']} are right"
+    if least is not None and right < least - _ROUNDING:
+        return f"{said}, below the {least:.4g} that was asked for (accuracy.min_score)"
+    drop = found["reference_score"] - right
+    if most_drop is not None and drop > most_drop + _ROUNDING:
+        return (
+            f"{said}, {drop * 100:.2f} points below fp32's {found['reference_score']:.2%}; {most_drop * 100:g} were "
+            "allowed (accuracy.max_score_drop)"
+        )
+    return None

@@ -56,7 +56,8 @@ class Precision:
         dtype: fp32, tf32, fp16, bf16, int8 or fp8.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
         rest: type of what int8 and fp8 leave unquantised, fp16 or bf16; None leaves it float32.
-        wide: products with a quantised weight give float32 whatever the rest is (mixes only).
+        wide: products with a quantised weight give float32 whatever the rest is (mixes only), and in int8 beside
+            bfloat16 the Softmax that is quantised does too.
         guard: nodes that touch what overflows float16 over the calibration data stay float32 (fp16 only).
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
         per_channel: per-channel weight scales, as TensorRT wants them.

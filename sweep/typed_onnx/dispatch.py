@@ -134,6 +134,8 @@ def _run(
     if rest is None:
         return model, notes, ()
     wide = quantise.wide_nodes(model.graph) if precision.wide else frozenset()
+    if wide and (precision.dtype, rest) == ("int8", "bf16"):
+        wide |= quantise.high_softmaxes(model.graph)
     model, more = lower.lowered(model, rest, keep_io=precision.keep_io, kept={*kept, *wide})
     return model, (*notes, *guard.note(kept), *more), kept
 

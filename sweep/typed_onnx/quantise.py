@@ -120,6 +120,18 @@ def wide_nodes(graph: GraphProto) -> frozenset[str]:
     return frozenset((*pairs, *(node.name for node in products)))
 
 
+def high_softmaxes(graph: GraphProto) -> frozenset[str]:
+    """The Softmax nodes whose output is quantised: beside int8 in bfloat16 they are to be kept in float32.
+
+    TensorRT-RTX 1.6's int8 attention kernel gives wrong sums on an H200 where its Softmax is in bfloat16 and what it
+    gives is quantised again (docs/decisions/0033); with a float32 or float16 Softmax it is right.
+    """
+    quantised_names = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    return frozenset(
+        node.name for node in graph.node if node.op_type == "Softmax" and quantised_names.intersection(node.output)
+    )
+
+
 def check_ops(precision: Precision) -> None:
     """Refuses op types that hold no product, or none at all.
 

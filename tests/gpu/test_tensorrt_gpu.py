@@ -424,13 +424,12 @@ def test_outputs_stand_after_a_burst_on_all_streams(backend, cache) -> None:
     session = loaded(backend, asked, cache)
     first = once(session)
     expected = accuracy.run(prepare.model_file(asked, cache), feeds_of(asked))
-    done = points.burst(session, 2, 0.3)
-    later = {number: session.outputs_of(number) for number in range(4)}
-    found = accuracy.again(expected, first, later)
+    done, later = points.burst(session, 2, 0.3), {number: session.outputs_of(number) for number in range(4)}
+    found = accuracy.again(expected, first, [later])
     print(f"{backend.name}: {done} inferences, {found}")  # noqa: T201 - the figures are worth a look
     assert done > 4
     assert found["lost_db"] < 1
     later[2] = {name: np.zeros_like(value) for name, value in later[2].items()}
-    judged = {**accuracy.against(expected, first), "again": accuracy.again(expected, first, later)}
+    judged = {**accuracy.against(expected, first), "again": accuracy.again(expected, first, [later])}
     assert "under load, on stream 2" in accuracy.contradicts("fp16", judged)
     session.close()

@@ -35,7 +35,7 @@ QUANTISED = {
     name: Precision(name=name, dtype=name.split("_")[0], rest=name.partition("_")[2] or None, quantize_ops=OPS)
     for name in ("int8", "int8_fp16", "int8_bf16", "fp8", "fp8_fp16", "fp8_bf16")
 }
-for mix in ("int8_fp16", "fp8_bf16"):
+for mix in ("int8_fp16", "int8_bf16", "fp8_bf16"):
     QUANTISED[f"{mix}_wide"] = dataclasses.replace(QUANTISED[mix], wide=True)
 RECIPES = {"fp16": FP16, "bf16": BF16, **QUANTISED}
 SILERO = Path(importlib.util.find_spec("silero_vad").origin).parent / "data"  # the package itself wants torch
@@ -217,6 +217,17 @@ def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> Non
     assert [types[node.output[0]] for node in others] == [TensorProto.FLOAT16] * 2, "attention stays in one type"
     norms = [node for node in model.graph.node if node.op_type == "LayerNormalization"]
     assert {types[node.output[0]] for node in norms} == {TensorProto.FLOAT16}
+
+
+@pytest.mark.parametrize(("mix", "kept"), [("int8_bf16", "FLOAT"), ("int8_fp16", "FLOAT16"), ("fp8_bf16", "BFLOAT16")])
+def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(mix: str, kept: str, tmp_path: Path) -> None:
+    model = graph.inferred(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
+    types = graph.types(model.graph)
+    (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
+    low = TensorProto.FLOAT16 if mix.endswith("fp16") else TensorProto.BFLOAT16
+    assert types[softmax.output[0]] == TensorProto.DataType.Value(kept)
+    others = [node for node in model.graph.node if node.op_type in {"Add", "LayerNormalization"}]
+    assert low in {types[node.output[0]] for node in others}
 
 
 def makers_of_weight(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto]) -> set[str]:
