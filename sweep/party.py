@@ -7,6 +7,7 @@ here; one that dies, errs or is silent ends the job for all of them, with its ow
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -209,9 +210,14 @@ def _worst(found: Sequence[JsonDict | None]) -> JsonDict | None:
     known = [item for item in found if item is not None]
     if not known:
         return None
-    worst = min(
-        known,
-        key=lambda item: (-(item["nonfinite"] or 0), float("inf") if item["sqnr_db"] is None else item["sqnr_db"]),
-    )
+    worst = min(known, key=_badness)
     said = f"the worst of {len(known)} clients"
     return {**worst, "note": f"{worst['note']}; {said}" if worst["note"] else said}
+
+
+def _badness(found: JsonDict) -> tuple[int, float, float]:
+    """Lower is worse: right after the timing or under a further load, then by the score."""
+    looks = [found, *([found["again"]] if found.get("again") else [])]
+    nonfinite = max(look["nonfinite"] or 0 for look in looks)
+    levels = [math.inf if look["sqnr_db"] is None else look["sqnr_db"] for look in looks]
+    return -nonfinite, min(levels), found.get("score") or 0.0

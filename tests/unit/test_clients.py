@@ -322,3 +322,12 @@ def test_the_record_has_the_sm_count_of_each_client_the_worst_accuracy_and_any_m
     assert found["mismatch"] == "client 2 of 3: asked for 66 SMs, found 60"
     assert combined([result(50.0, 66), result(None, 66, nonfinite=3)])["accuracy"]["nonfinite"] == 3
     assert combined([result(50.0, 66), result(50.0, 66)])["mismatch"] is None
+
+
+def test_the_worst_client_is_the_one_that_goes_wrong_under_load() -> None:
+    right, later = result(39.0, 66), result(40.0, 66)
+    later["accuracy"]["again"] = {"sqnr_db": 12.0, "nonfinite": 0}
+    assert combined([right, later])["accuracy"]["again"]["sqnr_db"] == 12.0
+    low, high = result(40.0, 66), result(40.0, 66)
+    low["accuracy"]["score"], high["accuracy"]["score"] = 0.7, 0.8
+    assert combined([high, low])["accuracy"]["score"] == 0.7

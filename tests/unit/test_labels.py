@@ -588,12 +588,16 @@ def test_records_are_judged_by_the_gates_of_today(network: Path) -> None:
     assert strict.accuracy == made.accuracy
     assert gating.regated(store, strict, Gates(max_score_drop=0.05)) == made
     assert store.read(made.key).status == "ok"
-    other = {"stage": "realised", "kind": "Mismatch", "message": "asked for 2 streams, found 1 contexts"}
-    for untouched in (
-        Record(**{**vars_of(made), "status": "invalid", "error": other}),
-        Record(**{**vars_of(made), "status": "failed", "error": other}),
+    for why in (
+        "asked for 2 streams, found 1 contexts",
+        "under load, on stream 0: accuracy: the outputs lost 25.2 dB against those right after the timing",
+        "client 2 of 4: accuracy: the outputs are 3.0 dB from the fp32 reference, below (accuracy.min_sqnr_db)",
     ):
-        assert gating.regated(store, untouched, Gates(max_score_drop=0.0)) is untouched
+        error = {"stage": "realised", "kind": "Mismatch", "message": why, "stderr_tail": []}
+        untouched = Record(**{**vars_of(made), "status": "invalid", "error": error})
+        assert gating.regated(store, untouched, Gates()) is untouched
+    failed = Record(**{**vars_of(made), "status": "failed", "error": strict.error})
+    assert gating.regated(store, failed, Gates()) is failed
 
 
 def vars_of(made: Record) -> dict[str, Any]:
