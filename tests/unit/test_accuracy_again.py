@@ -10,7 +10,7 @@ import pytest
 from sweep import accuracy, measure, models, variants
 from sweep.accuracy import Gates
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
-from sweep.backends.onnxruntime import OnnxRuntimeSession, OnnxRuntimeStream
+from sweep.backends.onnxruntime import OnnxRuntime, OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.config import AccuracyConfig, Config
 from sweep.errors import ConfigError
 from sweep.load import points
@@ -71,6 +71,27 @@ def test_a_stream_that_goes_wrong_under_load_is_invalid(tmp_path: Path, monkeypa
     assert told["lost_db"] > 6
     assert found["accuracy"]["sqnr_db"] > 15, "right after the timing nothing was wrong"
     assert found["mismatch"].startswith("under load, on stream 1: accuracy: the outputs lost ")
+
+
+def test_a_gpus_outputs_are_looked_at_often_enough_to_find_one_wrong_in_twenty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kernels do that overlap in one stream: the same inputs, and now and then other outputs."""
+    right, calls = OnnxRuntimeStream.outputs, iter(range(1, 1_000_000))
+
+    def outputs(stream: OnnxRuntimeStream) -> dict[str, np.ndarray]:
+        found = right(stream)
+        if next(calls) % 20 == 0:
+            next(iter(found.values()))[0] += 3
+        return found
+
+    monkeypatch.setattr(OnnxRuntime, "on_gpu", True)
+    monkeypatch.setattr(OnnxRuntimeStream, "outputs", outputs)
+    found = measured(tmp_path)
+    told = found["accuracy"]["again"]
+    assert told["looks"] > 40
+    assert told["wrong"] == (told["looks"] + 1) // 20, "the first outputs are those right after the timing"
+    assert found["mismatch"].endswith(f"in {told['wrong']} of {told['looks']} looks")
 
 
 def test_a_user_gate_makes_it_invalid(tmp_path: Path) -> None:
