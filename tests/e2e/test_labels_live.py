@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
-LOAD = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.05", "load.min_requests=20", "load.max_s=1")
+LOAD = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.05", "load.min_requests=20", "load.max_s=2")
 
 
 def labelled(folder: Path, shift: int = 0) -> None:
