@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 ALLOW = "SWEEP_ALLOW"
 """Environment variable: top packages, separated by commas, whose functions a YAML may name."""
 
+_LOADERS = ("images", "tokens")  # as in model.calibration=images:FOLDER, which a YAML may say
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_named(text: str) -> bool:
-    """Whether ``text`` has the form ``package.module:function``."""
-    return _SPEC.fullmatch(text) is not None
+    """Whether ``text`` has the form ``package.module:function``, and is not a folder or file for a loader."""
+    return _SPEC.fullmatch(text) is not None and text.partition(":")[0] not in _LOADERS
 
 
 def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str]) -> None:

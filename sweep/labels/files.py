@@ -28,7 +28,7 @@ def asked(text: str, output: str, classes: int | None) -> LabelledData:
         ConfigError: there is no such file, folder or function, or it holds no labelled samples.
     """
     kind, _, rest = text.partition(":")
-    if not Path(text).exists() and kind != "images" and callables.is_named(text):
+    if not Path(text).exists() and callables.is_named(text):
         digest = callables.digest(KEY, text)
         return LabelledData(kind="function", name=text, digest=digest, output=output, classes=classes)
     path = Path(rest if kind == "images" and rest else text).expanduser().resolve()

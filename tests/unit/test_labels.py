@@ -367,6 +367,11 @@ def test_a_function_in_a_yaml_is_refused_until_it_is_named(functions: Path, monk
     assert launcher.read([*words, "model.labels=my_samples:uneven"])
     monkeypatch.setenv("SWEEP_ALLOW", "my_samples")
     assert launcher.read(words)
+    (folder / "theirs.yaml").write_text(
+        "# @package _global_\nmodel:\n  labels: images:val\n  calibration: images:val\n"
+    )
+    monkeypatch.delenv("SWEEP_ALLOW")
+    assert launcher.read(words), "a folder is no function"
 
 
 # what does not fit
