@@ -247,7 +247,7 @@ def _output(value: onnx.ValueInfoProto) -> OutputSpec:
     known = value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape")
     return OutputSpec(
         name=value.name,
-        is_float=TensorProto.DataType.Name(tensor.elem_type) in _FLOATS,
+        is_float=tensor.elem_type in {TensorProto.DataType.Value(name) for name in _FLOATS},
         shape=tuple(_dimension(dim) for dim in tensor.shape.dim) if known else None,
     )
 
