@@ -33,9 +33,9 @@ PYTHON = "SWEEP_MODELOPT_PYTHON"
 """Environment variable: the interpreter that has nvidia-modelopt, where it is not the one that runs `sweep`."""
 
 _ROOT = Path(__file__).parents[2]
-_START = (  # its own packages come first, nothing of the working directory's does, and from here only `sweep`
-    "import sys; sys.path[:1] = []; sys.path.append(sys.argv[1]); from sweep.typed_onnx import modelopt_child; "
-    "sys.path.pop(); modelopt_child.main()"
+_START = (  # these very modules, which import the standard library alone; then its own packages, no current folder
+    "import sys; sys.path[0] = sys.argv[1]; from sweep.typed_onnx import modelopt_child; del sys.path[0]; "
+    "modelopt_child.main()"
 )
 _STEADY = {"PYTHONHASHSEED": "0"}  # it goes through sets of names, and is to give the same bytes each time
 _NO_WORK = ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")

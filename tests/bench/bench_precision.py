@@ -4,8 +4,8 @@
 [--calibration N] [--cache DIR] [--json FILE]`` prints a line a pair as it is done, then Markdown tables. A pair that
 fails has its reason in its line, and the exit code is 1. Conversion counts the calibration of the shipped recipe, 64
 samples for int8 and fp8, or of N batches of 8. ``--ops`` takes the place of the recipe's quantize_ops; an empty one
-leaves the choice to modelopt. SQNR is against fp32 of the same inputs, with 16-bit rounding emulated; weights and inputs
-are random.
+leaves the choice to modelopt. SQNR is against fp32 of the same inputs, with 16-bit rounding emulated; weights and
+inputs are random.
 """
 
 from __future__ import annotations
