@@ -19,7 +19,7 @@ from sweep.side_process import RefusedError, SideProcess
 from sweep.typed_onnx import evidence, ranges
 from sweep.typed_onnx import graph as graphs
 from sweep.typed_onnx.lower import plural
-from sweep.typed_onnx.modelopt_child import BATCHES, SOURCE, TYPED
+from sweep.typed_onnx.modelopt_child import BATCHES, SEEN, SOURCE, TYPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +38,7 @@ _START = (  # these very modules, which import the standard library alone; then 
     "modelopt_child.main()"
 )
 _STEADY = {"PYTHONHASHSEED": "0"}  # it goes through sets of names, and is to give the same bytes each time
+_SEEN_BATCHES = 2  # its guard holds every tensor of every sample: 64 samples of ViT-B/16 are over 20 GB
 _NO_WORK = ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear")
 _SHOWN = 5
 
@@ -79,7 +80,7 @@ def converted(
             sys.stderr.write(child.printed())  # to the worker's log, with what other libraries print
         model = graphs.inferred(graphs.load(folder / TYPED))
     kept = _in_fp32(model) if precision.rest or not quantising else ()
-    notes = (*_told(model, precision, kept), _makers(made_by))
+    notes = (*_told(model, precision, kept), *_unseen(precision, calibration), _makers(made_by))
     return model, notes, kept if precision.guard else ()
 
 
@@ -89,9 +90,10 @@ def _handed(folder: Path, source: Path, calibration: Sequence[Mapping[str, np.nd
 
     model = graphs.load(source)
     graphs.save(model, folder / SOURCE)
-    (folder / BATCHES).mkdir()
-    for index, batch in enumerate(calibration):
-        np.savez(folder / BATCHES / f"{index:05}.npz", **batch)  # type: ignore[arg-type]  # allow_pickle is none
+    for place, batches in ((BATCHES, calibration), (SEEN, calibration[:_SEEN_BATCHES])):
+        (folder / place).mkdir()
+        for index, batch in enumerate(batches):
+            np.savez(folder / place / f"{index:05}.npz", **batch)  # type: ignore[arg-type]  # allow_pickle is none
     return graphs.is_large(model)
 
 
@@ -146,6 +148,12 @@ def _told(model: ModelProto, precision: Precision, kept: Sequence[str]) -> Itera
             yield f"quantised products give {precision.rest}: precision.wide is not modelopt's"
     if kept:
         yield f"{plural(len(kept), 'node')} kept in fp32 by modelopt: {_shown(kept)}"
+
+
+def _unseen(precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]) -> Iterator[str]:
+    """That the guard was given less than the ranges were."""
+    if precision.guard and len(calibration) > _SEEN_BATCHES:
+        yield f"modelopt's range guard saw the first {_SEEN_BATCHES} of {len(calibration)} batches"
 
 
 def _shown(names: Sequence[str]) -> str:

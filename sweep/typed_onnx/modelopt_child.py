@@ -20,7 +20,7 @@ from sweep.side_process import required, serve
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SOURCE, TYPED, BATCHES = "source.onnx", "typed.onnx", "batches"
+SOURCE, TYPED, BATCHES, SEEN = "source.onnx", "typed.onnx", "batches", "seen"
 TOOLS = ("nvidia-modelopt", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime")
 _ASKED = "precision.tool=modelopt"
 _INSTALL = "pip install 'sweep[modelopt]', or name an interpreter that has it in SWEEP_MODELOPT_PYTHON"
@@ -78,7 +78,7 @@ def _quantise(source: Path, target: Path, asked: Mapping[str, Any]) -> None:
 def _lower(source: Path, target: Path, asked: Mapping[str, Any]) -> None:
     autocast = required("modelopt.onnx.autocast", _ASKED, _INSTALL)
     onnx = required("onnx", _ASKED, _INSTALL)
-    batches = {"calibration_data": str(source.parent / BATCHES)}
+    batches = {"calibration_data": str(source.parent / SEEN)}
     model = autocast.convert_to_mixed_precision(
         str(source),
         low_precision_type=asked["rest"],

@@ -18,8 +18,8 @@ from onnx import TensorProto, numpy_helper
 from test_typed_onnx_graphs import NETWORKS, batch, save
 from test_typed_onnx_guard import calibration, loud, rounded_db
 
-from sweep import axes, prepare, variants
-from sweep.axes import OnnxAxes, Precision
+from sweep import axes, models, prepare, variants
+from sweep.axes import ModelRef, Precision
 from sweep.config import BackendConfig, Config, ModelConfig, PrecisionConfig, ScriptConfig
 from sweep.errors import ConfigError, ConversionError
 from sweep.side_process import RefusedError, SideProcess
@@ -161,14 +161,23 @@ def test_a_child_that_dies_is_told_with_its_last_words() -> None:
 @pytest.mark.parametrize(("dtype", "rest"), [("fp16", None), ("bf16", None), *MIXES])
 def test_every_recipe_gives_a_graph_of_its_types(dtype: str, rest: str | None, tmp_path: Path) -> None:
     installed()
-    source = save("cnn", tmp_path)
-    made = convert(source, recipe(dtype, rest), feeds(), tmp_path / "typed.onnx")
-    own = convert(source, recipe(dtype, rest, tool=None), feeds(), tmp_path / "own.onnx")
-    assert made.dtypes[dtype] >= 3, "fp8 leaves convolutions of few channels"
-    assert sum(made.dtypes.values()) == sum(own.dtypes.values())
+    ref = ModelRef(name="tiny_cnn", revision=models.zoo.entry("tiny_cnn").revision)
+    source, samples = models.resolve(ref, tmp_path / "tiny_cnn.onnx"), models.calibration(ref, 8, 2)
+    made = convert(source, recipe(dtype, rest), samples, tmp_path / "typed.onnx")
+    own = convert(source, recipe(dtype, rest, tool=None), samples, tmp_path / "own.onnx")
+    left = {"fp8": 3, "int8": 1}.get(dtype, 0)  # convolutions of few channels in fp8, and a Gemm of ten outputs
+    assert made.dtypes == {**dict.fromkeys(made.dtypes, 0), dtype: 5 - left, **({rest or "fp32": left} if left else {})}
+    assert own.dtypes[dtype] == 5
     assert made.notes[-1].startswith("made by nvidia-modelopt ")
-    assert made.samples == (16 if dtype in {"int8", "fp8"} else 0) or rest is None
+    assert made.samples == 16
     assert rounded_db(source, made.path, tmp_path) > rounded_db(source, own.path, tmp_path) - 3
+
+
+def test_what_it_leaves_alone_altogether_is_refused(tmp_path: Path) -> None:
+    installed()
+    with pytest.raises(ConversionError, match="computes in fp32 4: modelopt leaves products of few channels or of one"):
+        convert(save("cnn", tmp_path), recipe("fp8"), feeds(), tmp_path / "typed.onnx")
+    assert not (tmp_path / "typed.onnx").exists()
 
 
 def test_the_same_request_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -252,7 +261,6 @@ def test_pytorch_stays_out_of_this_process(tmp_path: Path) -> None:
 def test_the_record_says_who_converted(tmp_path: Path) -> None:
     installed()
     asked = variants.from_config(config(name="int8_fp16", rest="fp16"))
-    assert isinstance(asked.onnx, OnnxAxes)
     with prepare.Cache(tmp_path / "cache") as cache:
         source = prepare.model_file(asked, cache)
         _, told = prepare.converted_file(asked, source, cache)
