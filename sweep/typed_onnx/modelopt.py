@@ -89,6 +89,8 @@ def _handed(folder: Path, source: Path, calibration: Sequence[Mapping[str, np.nd
     import numpy as np
 
     model = graphs.load(source)
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
     graphs.save(model, folder / SOURCE)
     for place, batches in ((BATCHES, calibration), (SEEN, calibration[:_SEEN_BATCHES])):
         (folder / place).mkdir()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.side_process import required, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 SOURCE, TYPED, BATCHES, SEEN = "source.onnx", "typed.onnx", "batches", "seen"
 TOOLS = ("nvidia-modelopt", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime")
@@ -46,15 +47,21 @@ def _version(name: str) -> str | None:
 
 
 def _convert(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Writes the typed graph beside the source: first the Q/DQ pairs in a float32 graph, then the rest in 16 bits."""
+    """Writes the typed graph beside the source: first the Q/DQ pairs in a float32 graph, then the rest in 16 bits.
+
+    The guard of a mix looks at the source: it runs its graph on onnxruntime with all optimisations, and those take fp8
+    pairs for integers, and refuse them or give other values.
+    """
     sys.modules["tensorrt"] = None  # type: ignore[assignment]  # it would build with it, which takes a GPU
-    source = folder / SOURCE
-    if asked["quantised"] is not None:
-        quantised = folder / ("quantised.onnx" if asked["rest"] else TYPED)
-        _quantise(source, quantised, asked)
-        source = quantised
+    source, typed = folder / SOURCE, folder / TYPED
+    if asked["quantised"] is None:
+        _save(_lowered(source, asked, guard=asked["guard"]), typed, asked)
+        return
+    kept = _in_fp32(_lowered(source, asked, guard=True)) if asked["guard"] else ()
+    quantised = folder / "quantised.onnx" if asked["rest"] else typed
+    _quantise(source, quantised, asked)
     if asked["rest"]:
-        _lower(source, folder / TYPED, asked)
+        _save(_lowered(quantised, asked, kept=kept), typed, asked)
 
 
 def _quantise(source: Path, target: Path, asked: Mapping[str, Any]) -> None:
@@ -75,16 +82,31 @@ def _quantise(source: Path, target: Path, asked: Mapping[str, Any]) -> None:
     )
 
 
-def _lower(source: Path, target: Path, asked: Mapping[str, Any]) -> None:
+def _lowered(source: Path, asked: Mapping[str, Any], *, guard: bool = False, kept: Collection[str] = ()) -> Any:
+    """The graph with its float32 in 16 bits, but for the nodes in ``kept`` and those that the guard finds."""
     autocast = required("modelopt.onnx.autocast", _ASKED, _INSTALL)
-    onnx = required("onnx", _ASKED, _INSTALL)
-    batches = {"calibration_data": str(source.parent / SEEN)}
-    model = autocast.convert_to_mixed_precision(
+    ranges = {"calibration_data": str(source.parent / SEEN)} if guard else {"data_max": math.inf, "init_max": math.inf}
+    return autocast.convert_to_mixed_precision(
         str(source),
         low_precision_type=asked["rest"],
         keep_io_types=asked["keep_io"],
-        **(batches if asked["guard"] else {"data_max": math.inf, "init_max": math.inf}),
+        nodes_to_exclude=[f"{re.escape(name)}$" for name in kept],
+        **ranges,
     )
+
+
+def _in_fp32(model: Any) -> tuple[str, ...]:
+    """Nodes of a lowered graph that give float32, but for the Casts."""
+    from onnx import TensorProto
+
+    values = (*model.graph.value_info, *model.graph.output)
+    wide = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return tuple(node.name for node in model.graph.node if node.op_type != "Cast" and wide & {*node.output})
+
+
+def _save(model: Any, target: Path, asked: Mapping[str, Any]) -> None:
+    import onnx
+
     large = {"save_as_external_data": True, "location": f"{target.name}.data"} if asked["large"] else {}
     onnx.save_model(model, str(target), **large)
 

@@ -205,11 +205,11 @@ def test_its_own_guard_keeps_what_overflows_and_lists_it(tmp_path: Path) -> None
     plain = convert(tmp_path / "loud.onnx", recipe("fp16"), calibration(), tmp_path / "plain.onnx")
     assert plain.guarded == ()
     assert rounded_db(tmp_path / "loud.onnx", plain.path, tmp_path) < 1
-    for asked in (recipe("fp16", guard=True), recipe("int8", "fp16", guard=True)):
+    for asked in (recipe("fp16", guard=True), recipe("int8", "fp16", guard=True), recipe("fp8", "fp16", guard=True)):
         safe = convert(tmp_path / "loud.onnx", asked, calibration(), tmp_path / "safe.onnx")
         assert {"ReduceSum3", "Add4", "Sqrt5"} <= set(safe.guarded)
         assert any(f"{len(safe.guarded)} nodes kept in fp32 by modelopt: " in note for note in safe.notes)
-        assert rounded_db(tmp_path / "loud.onnx", safe.path, tmp_path) > 25
+        assert rounded_db(tmp_path / "loud.onnx", safe.path, tmp_path) > (15 if asked.dtype == "fp8" else 25)
 
 
 def test_inputs_and_outputs_may_be_in_the_type(tmp_path: Path) -> None:
