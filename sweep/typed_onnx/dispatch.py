@@ -199,7 +199,7 @@ def _verified(target: Path, precision: Precision, doing: str) -> dict[str, int]:
     return found
 
 
-_LEFT_OUT = "modelopt leaves products of one row or fewer than 16 channels as they are; precision.tool=builtin takes them"
+_LEFT_OUT = "modelopt leaves products of one row or fewer than 16 channels alone; precision.tool=builtin takes them"
 _TODO = "simplify the export (no control flow, static ranks), or leave this precision out"
 
 
