@@ -107,7 +107,7 @@ def _in_fp32(model: Any) -> tuple[str, ...]:
 def _save(model: Any, target: Path, asked: Mapping[str, Any]) -> None:
     import onnx
 
-    large = {"save_as_external_data": True, "location": f"{target.name}.data"} if asked["large"] else {}
+    large: dict[str, Any] = {"save_as_external_data": True, "location": f"{target.name}.data"} if asked["large"] else {}
     onnx.save_model(model, str(target), **large)
 
 
