@@ -66,7 +66,9 @@ class PrecisionConfig:
     calibration_batches: int | None = _key(None, "most batches of 8 samples that set ranges (int8, fp8, guard)")
     calibration_method: str = _key("max", "range of an activation (int8, fp8): max, percentile or entropy")
     calibration_percentile: float = _key(99.99, "share of |x| inside the range, percent, for method percentile")
-    tool: str = _key("builtin", "builtin converts; none: the file is typed already, and checked against the label")
+    tool: str = _key(
+        "builtin", "builtin converts; modelopt: NVIDIA's converts; none: the file is typed, and is checked"
+    )
 
 
 @dataclass

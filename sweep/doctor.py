@@ -48,6 +48,7 @@ def findings(results: Path) -> list[Finding]:
         _package("nvidia-ml-py", _install("nvidia-ml-py")),
         _mps(),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
+        _package("nvidia-modelopt", _install("'sweep[modelopt]'") + "; only for precision.tool=modelopt"),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
     ]

@@ -167,7 +167,8 @@ def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
 def onnx_cache_key(variant: Variant) -> str:
     """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in typed_onnx.TOOLS}
-    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools, *_pass_tools(variant))
+    others = [typed_onnx.modelopt_versions()] if variant.onnx.precision.tool == "modelopt" else []
+    return axes.digest(axes.onnx_key(variant), typed_onnx.REVISION, tools, *_pass_tools(variant), *others)
 
 
 def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:

@@ -92,6 +92,7 @@ def flat(variant: Variant) -> JsonDict:
         "prune": onnx.prune,
         "graph": None if onnx.graph is None else onnx.graph.name,
         "graph_digest": None if onnx.graph is None else onnx.graph.digest,
+        "tool": onnx.precision.tool,
         "calibration_method": onnx.precision.calibration_method,
         "calibration": None if onnx.calibration is None else dataclasses.asdict(onnx.calibration),
         **dataclasses.asdict(variant.engine),

@@ -64,7 +64,8 @@ class Precision:
         calibration_batches: how many batches the ranges of the activations are drawn from.
         calibration_method: how: ``percentile`` or ``entropy``; None takes the largest value.
         calibration_percentile: in percent, for ``percentile`` only.
-        tool: ``none`` where the file has the types already and is checked against them; None converts.
+        tool: ``none`` where the file has the types already and is checked against them; ``modelopt`` has NVIDIA's
+            Model Optimizer convert; None converts with the own converters.
     """
 
     name: str

@@ -47,7 +47,7 @@ def _made(onnx: OnnxAxes) -> list[str]:
         words.append(f"{recipe.calibration_method}{share}")
     if onnx.calibration is not None:
         words.append(f"calibrated-{PurePath(onnx.calibration.source).name}")
-    return words if recipe.tool is None else [*words, "as-it-is"]
+    return words if recipe.tool is None else [*words, "as-it-is" if recipe.tool == "none" else recipe.tool]
 
 
 def _knobs(engine: EngineAxes, session: SessionAxes) -> list[str]:

@@ -6,15 +6,13 @@ export hangs on: only if that is new is anything exported.
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from sweep.errors import ConfigError, ModelError
+from sweep.side_process import RefusedError, SideProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,14 +68,7 @@ class TorchExport:
 
     def __init__(self, reference: str, examples: tuple[Example, ...]) -> None:
         self._reference = reference
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the child
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "sweep.models.torch_child"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
+        self._child = SideProcess([sys.executable, "-m", "sweep.models.torch_child"], "the exporting process")
         try:
             asked = [{"name": it.name, "shape": it.shape, "dtype": it.dtype, "fill": it.fill} for it in examples]
             self.key: str = self._ask({"reference": reference, "inputs": asked})["key"]
@@ -101,30 +92,10 @@ class TorchExport:
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            print(json.dumps(message), file=self._child.stdin, flush=True)
-            line = self._child.stdout.readline() if self._child.stdout else ""
-        except BrokenPipeError:
-            line = ""
-        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
-        if "error" in answer:
-            raise ModelError(f"model.torch={self._reference}: {answer['error']}")
-        return answer
-
-    def _last_words(self) -> str:
-        status = self._child.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().strip().splitlines()
-        return f"the exporting process ended with status {status}: {lines[-1] if lines else 'it said nothing'}"
+            return self._child.ask(message)
+        except RefusedError as error:
+            raise ModelError(f"model.torch={self._reference}: {error}") from error
 
     def close(self) -> None:
         """End the child; nothing the second time."""
-        if self._child.stdin and not self._child.stdin.closed:
-            self._child.stdin.close()
-        if self._child.stdout:
-            self._child.stdout.close()
-        try:
-            self._child.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
-        self._errors.close()
+        self._child.close()

@@ -6,20 +6,20 @@ libraries print goes to stderr. It imports what the user named on the command li
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import importlib
 import importlib.metadata
 import inspect
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.side_process import RefusedError, first_line, required, said, serve
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import ModuleType
 
 BATCH = "batch"
@@ -28,32 +28,20 @@ _EXAMPLE_BATCH = 2  # PyTorch takes a dimension of 1 for fixed
 _ATTRIBUTE = "example_input_array"
 _INSTALL = "pip install torch onnxscript (the extra `export`)"
 _SINGLE_FILE_BYTES = 1_500_000_000
-_LINE = 300
-
-
-class _RefusedError(Exception):
-    """What was asked cannot be done, in one line."""
 
 
 def main() -> None:
     """Answer the two questions."""
-    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
-        os.dup2(2, 1)
-        sys.path.insert(0, str(Path.cwd()))
-        asked: _Export | None = None
-        for line in sys.stdin:
-            try:
-                message = json.loads(line)
-                if asked is None:
-                    asked = _Export(message["reference"], message["inputs"])
-                    answer: dict[str, Any] = {"key": asked.key()}
-                else:
-                    answer = {"made_by": asked.write(Path(message["target"]))}
-            except _RefusedError as error:
-                answer = {"error": str(error)}
-            except Exception as error:  # noqa: BLE001 - what torch or the user's code raises is said in one line
-                answer = {"error": _one_line(error)}
-            answers.write(json.dumps(answer) + "\n")
+    sys.path.insert(0, str(Path.cwd()))
+    asked: list[_Export] = []
+
+    def answer(message: Mapping[str, Any]) -> dict[str, Any]:
+        if asked:
+            return {"made_by": asked[0].write(Path(message["target"]))}
+        asked.append(_Export(message["reference"], message["inputs"]))
+        return {"key": asked[0].key()}
+
+    serve(answer)
 
 
 class _Export:
@@ -65,8 +53,8 @@ class _Export:
     """
 
     def __init__(self, reference: str, inputs: list[dict[str, Any]]) -> None:
-        self._torch = _required("torch")
-        _required("onnxscript")
+        self._torch = required("torch", "exporting", _INSTALL)
+        required("onnxscript", "exporting", _INSTALL)
         before = set(sys.modules)
         self._torch.manual_seed(0)  # random weights are the same each time, and so is the key
         self._module = _made(self._torch, reference)
@@ -93,7 +81,7 @@ class _Export:
         batch = self._torch.export.Dim(BATCH, min=1)
         dynamic = {name: None if axis is None else {axis: batch} for name, axis in self._axes.items()}
         size = sum(value.numel() * value.element_size() for value in self._module.state_dict().values())
-        with _said("PyTorch could not export it"), self._torch.no_grad():
+        with said("PyTorch could not export it"), self._torch.no_grad():
             self._torch.onnx.export(
                 self._module,
                 kwargs=self._examples,
@@ -112,7 +100,7 @@ class _Export:
         known = {item["name"]: item for item in inputs}
         unknown = sorted(set(known) - set(self._names))
         if unknown:
-            raise _RefusedError(
+            raise RefusedError(
                 f"model.inputs names {', '.join(unknown)}, but forward takes {', '.join(self._names)}; correct the name"
             )
         ordered = [known[name] for name in self._names if name in known]
@@ -123,7 +111,7 @@ class _Export:
         torch = self._torch
         dtype = getattr(torch, item["dtype"], None)
         if not isinstance(dtype, torch.dtype):
-            raise _RefusedError(f"model.inputs.{item['name']}.dtype={item['dtype']}: torch has no such type")
+            raise RefusedError(f"model.inputs.{item['name']}.dtype={item['dtype']}: torch has no such type")
         shape = [_EXAMPLE_BATCH if size == BATCH else size for size in item["shape"]]
         if item["fill"] is not None:
             return torch.full(shape, item["fill"], dtype=dtype)
@@ -134,13 +122,13 @@ class _Export:
         own = getattr(self._module, _ATTRIBUTE, None)
         if own is None:
             first = self._names[0] if self._names else "x"
-            raise _RefusedError(
+            raise RefusedError(
                 f"the shapes of its inputs are not known (forward takes {', '.join(self._names)}); give them as in "
                 f"'+model.inputs.{first}.shape=[batch,3,224,224]', or give the module an attribute {_ATTRIBUTE}"
             )
         named = own if isinstance(own, dict) else dict(zip(self._names, _several(own), strict=False))
         if not all(self._torch.is_tensor(value) for value in named.values()):
-            raise _RefusedError(f"{_ATTRIBUTE} must be a tensor, a tuple of tensors or a dict of tensors by argument")
+            raise RefusedError(f"{_ATTRIBUTE} must be a tensor, a tuple of tensors or a dict of tensors by argument")
         sizes = [value.shape[0] for value in named.values() if value.ndim]
         batched = {name: bool(value.ndim) and value.shape[0] == sizes[0] for name, value in named.items()}
         doubled = {name: self._at_least_two(value) if batched[name] else value for name, value in named.items()}
@@ -148,13 +136,6 @@ class _Export:
 
     def _at_least_two(self, value: Any) -> Any:
         return value if value.shape[0] >= _EXAMPLE_BATCH else self._torch.cat([value] * _EXAMPLE_BATCH)
-
-
-def _required(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise _RefusedError(f"exporting needs {name}, which cannot be imported ({error}); {_INSTALL}") from error
 
 
 def _made(torch: Any, reference: str) -> Any:
@@ -165,14 +146,14 @@ def _made(torch: Any, reference: str) -> Any:
         if not hasattr(found, name):
             near = difflib.get_close_matches(name, dir(found), n=1)
             hint = f"did you mean {near[0]}?" if near else "correct the name"
-            raise _RefusedError(f"{place} has no {name}; {hint}")
+            raise RefusedError(f"{place} has no {name}; {hint}")
         found = getattr(found, name)
     if not callable(found):
-        raise _RefusedError(f"{path} is a {type(found).__name__}, and must be callable without arguments")
-    with _said(f"calling {path}() failed"):
+        raise RefusedError(f"{path} is a {type(found).__name__}, and must be callable without arguments")
+    with said(f"calling {path}() failed"):
         made = found()
     if not isinstance(made, torch.nn.Module):
-        raise _RefusedError(f"{path}() returned a {type(made).__name__}, and must return a torch.nn.Module")
+        raise RefusedError(f"{path}() returned a {type(made).__name__}, and must return a torch.nn.Module")
     return made
 
 
@@ -181,21 +162,13 @@ def _imported(place: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise _RefusedError(f"importing {place} failed: {_one_line(error)}; install it") from error
-        raise _RefusedError(
+            raise RefusedError(f"importing {place} failed: {first_line(error)}; install it") from error
+        raise RefusedError(
             f"no module {error.name} in {Path.cwd()} or among the installed packages; run from the folder that has "
             "it, or install it"
         ) from error
     except Exception as error:
-        raise _RefusedError(f"importing {place} failed: {_one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _said(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise _RefusedError(f"{doing}: {_one_line(error)}") from error
+        raise RefusedError(f"importing {place} failed: {first_line(error)}") from error
 
 
 def _files(names: set[str]) -> dict[str, str]:
@@ -214,14 +187,6 @@ def _several(own: Any) -> tuple[Any, ...]:
 
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("torch", "onnxscript", "onnx")}
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of the first cause that says something, its type before it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:_LINE]
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ _DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
+    "tool",
     "calibration",
     "calibration_method",
     "graph",

@@ -8,6 +8,7 @@ are imported when a function runs, never with this package.
 from sweep.typed_onnx.dispatch import Converted, convert, passes_through
 from sweep.typed_onnx.emulate import emulate
 from sweep.typed_onnx.evidence import check_label, dtypes
+from sweep.typed_onnx.modelopt import versions as modelopt_versions
 from sweep.typed_onnx.passes import SIMPLIFY, transform
 from sweep.typed_onnx.prune import prune
 from sweep.typed_onnx.trace import Traced, traced
@@ -28,6 +29,7 @@ __all__ = [
     "convert",
     "dtypes",
     "emulate",
+    "modelopt_versions",
     "passes_through",
     "prune",
     "traced",

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from sweep.config import PrecisionConfig
 
 _METHODS = ("max", "percentile", "entropy")
-_TOOLS = ("builtin", "none")
+_TOOLS = ("builtin", "none", "modelopt")
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+_UNCHANGED = ("fp32", "tf32")
 _QUANTISED = ("int8", "fp8")
 _LEAST_PERCENT, _ALL_PERCENT = 50, 100
 _RESTS = ("fp16", "bf16")
@@ -24,8 +25,9 @@ def recipe(config: PrecisionConfig) -> Precision:
     """The recipe, once its parts fit together and its name says what they are."""
     if config.dtype not in _DTYPES:
         raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
+    tool = _tool(config)
+    typed = tool == "none"
     guard = config.guard and "fp16" in {config.dtype, config.rest}
-    typed = checks.one_of("precision.tool", config.tool, _TOOLS) == "none"
     draws = (config.dtype in _QUANTISED or guard) and not typed
     if draws:
         checks.at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
@@ -39,14 +41,31 @@ def recipe(config: PrecisionConfig) -> Precision:
         dtype=config.dtype,
         keep_io=config.keep_io,
         rest=config.rest,
-        wide=(config.wide and config.rest is not None) or None,
+        wide=(config.wide and config.rest is not None and tool != "modelopt") or None,
         guard=guard or None,
         quantize_ops=tuple(config.quantize_ops),
         per_channel=config.per_channel,
         calibration_batches=config.calibration_batches if draws else None,
         **(_method(config) if config.dtype in _QUANTISED and not typed else {}),
-        tool="none" if typed else None,
+        tool=tool,
     )
+
+
+def _tool(config: PrecisionConfig) -> str | None:
+    """Who types the graph, once it can do what is asked; None for the own converters, and where nothing is converted.
+
+    modelopt always scales weights per channel, and clips by entropy only.
+    """
+    tool = checks.one_of("precision.tool", config.tool, _TOOLS)
+    if tool != "modelopt" or config.dtype in _UNCHANGED:
+        return tool if tool == "none" else None
+    if config.dtype in _QUANTISED and not config.per_channel:
+        raise ConfigError("precision.per_channel=false: modelopt scales weights per channel only; take tool=builtin")
+    if config.dtype in _QUANTISED and config.calibration_method == "percentile":
+        raise ConfigError(
+            "precision.calibration_method=percentile: modelopt has max and entropy; take one of them, or tool=builtin"
+        )
+    return tool
 
 
 def _method(config: PrecisionConfig) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Every recipe on every network: converted, built by TensorRT-RTX without a GPU, run on onnxruntime.
 
-``python tests/bench/bench_precision.py [--models a,b] [--recipes a,b] [--batch 2] [--calibration N] [--cache DIR]
-[--json FILE]`` prints a line a pair as it is done, then Markdown tables. A pair that fails has its reason in its line,
-and the exit code is 1. Conversion counts the calibration of the shipped recipe, 64 samples for int8 and fp8, or of N
-batches of 8. SQNR is against fp32 of the same inputs, with 16-bit rounding emulated; weights and inputs are random.
+``python tests/bench/bench_precision.py [--models a,b] [--recipes a,b] [--tool builtin,modelopt] [--ops a,b] [--batch 2]
+[--calibration N] [--cache DIR] [--json FILE]`` prints a line a pair as it is done, then Markdown tables. A pair that
+fails has its reason in its line, and the exit code is 1. Conversion counts the calibration of the shipped recipe, 64
+samples for int8 and fp8, or of N batches of 8. ``--ops`` takes the place of the recipe's quantize_ops; an empty one
+leaves the choice to modelopt. SQNR is against fp32 of the same inputs, with 16-bit rounding emulated; weights and
+inputs are random.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import json
 import sys
 import tempfile
@@ -48,12 +51,13 @@ class Row:
 
     Attributes:
         model: the network.
-        recipe: the precision.
+        recipe: the precision, and ``, modelopt`` where that converted it.
         convert_s: calibration included.
         onnx_mb: of the typed ONNX.
         build_s: TensorRT-RTX's.
         engine_mb: of its engine.
         built: the builder's products by type.
+        notes: what the record says of the conversion.
         sqnr: in dB; infinite where the outputs are those of fp32, which JSON has as a word.
         fault: what went wrong.
     """
@@ -65,6 +69,7 @@ class Row:
     build_s: float | None = None
     engine_mb: float | None = None
     built: str = ""
+    notes: tuple[str, ...] = ()
     sqnr: float | None = None
     fault: str = ""
 
@@ -74,6 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(models.zoo.names()))
     parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument("--tool", default="builtin")
+    parser.add_argument("--ops")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--calibration", type=int)
     parser.add_argument("--cache", type=Path)
@@ -82,8 +89,9 @@ def main(arguments: Sequence[str]) -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="sweep-bench-") as folder, Cache(asked.cache or Path(folder)) as cache:
         for model in asked.models.split(","):
-            for name in asked.recipes.split(","):
-                rows.append(measured(model, recipe(name, asked.calibration), asked.batch, cache))
+            for name, tool in itertools.product(asked.recipes.split(","), asked.tool.split(",")):
+                precision = recipe(name, asked.calibration, tool=tool, ops=asked.ops)
+                rows.append(measured(model, precision, asked.batch, cache))
                 sys.stdout.write(f"{json.dumps(dataclasses.asdict(rows[-1]))}\n")
                 sys.stdout.flush()
     sys.stdout.write("".join(table(rows, *kind) for kind in _TABLES))
@@ -92,9 +100,10 @@ def main(arguments: Sequence[str]) -> int:
     return int(any(row.fault for row in rows))
 
 
-def recipe(name: str, batches: int | None = None) -> Precision:
-    """As ``conf/precision`` ships it, but for ``batches`` of calibration data."""
-    values = OmegaConf.merge(OmegaConf.structured(PrecisionConfig), OmegaConf.load(CONF / f"{name}.yaml"))
+def recipe(name: str, batches: int | None = None, *, tool: str = "builtin", ops: str | None = None) -> Precision:
+    """As ``conf/precision`` ships it, but for the tool, the ops and ``batches`` of calibration data."""
+    own = {"tool": tool} if ops is None else {"tool": tool, "quantize_ops": list(filter(None, ops.split(",")))}
+    values = OmegaConf.merge(OmegaConf.structured(PrecisionConfig), OmegaConf.load(CONF / f"{name}.yaml"), own)
     made = variants.recipe(OmegaConf.to_object(values))
     return dataclasses.replace(made, calibration_batches=batches) if batches and made.calibration_batches else made
 
@@ -104,11 +113,12 @@ def measured(model: str, precision: Precision, batch: int, cache: Cache) -> Row:
     ref = ModelRef(name=model, revision=models.zoo.entry(model).revision)
     onnx_axes = OnnxAxes(model=ref, precision=precision)
     asked = Variant(backend="tensorrt_rtx", onnx=onnx_axes, engine=EngineAxes(batch=batch))
-    row = Row(model=model, recipe=precision.name)
+    row = Row(model=model, recipe=", ".join(filter(None, (precision.name, precision.tool))))
     try:
         source = prepare.model_file(asked, cache)
         typed, told = prepare.converted_file(asked, source, cache)
         row = dataclasses.replace(row, convert_s=told.get("convert_s"), onnx_mb=_mb(told.get("onnx_bytes")))
+        row = dataclasses.replace(row, notes=tuple(told.get("onnx_notes", ())))
         row = dataclasses.replace(row, sqnr=sqnr(asked, source, typed, cache))
         if importlib.util.find_spec("tensorrt_rtx"):
             entry = prepare.build_engine(asked, registry.get("tensorrt_rtx"), typed, cache)
