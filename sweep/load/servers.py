@@ -200,9 +200,10 @@ class ClosedServer:
         return BUSY
 
     def _fill(self) -> None:
+        """One inference in any case: a machine so busy that the time is over before the first still gives a sample."""
         self._filled = True
         clock = self.stream.clock
-        while len(self._in_flight) < self._depth and not self._until.over(clock.now_ns(), 0):
+        while len(self._in_flight) < self._depth and not (self._in_flight and self._until.over(clock.now_ns(), 0)):
             self._in_flight.append(clock.now_ns())
             self.stream.enqueue()
 

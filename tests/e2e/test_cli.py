@@ -95,6 +95,7 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
     assert not list(cli.results.glob("*/parts/*"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -157,6 +158,7 @@ def test_a_failing_variant_does_not_stop_the_others(cli: Cli) -> None:
     assert "lacking fp32 b1 s1: failed at build" in done.stdout
 
 
+@pytest.mark.heavy
 def test_what_the_backend_lacks_is_unsupported_and_exit_0(cli: Cli) -> None:
     done = cli.run("-m", "precision=fp32,tf32", "mps=null,50", "load=closed", "load.min_s=0.1", "load.min_requests=9")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -179,6 +181,7 @@ def test_a_thousand_variants_plan_in_ten_seconds(cli: Cli) -> None:
     assert took < 10
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["quickstart", "precision_ladder", "batch_scaling"])
 def test_an_experiment_sweeps_without_m(cli: Cli, name: str) -> None:
     done = cli.run(f"+experiment={name}", "plan=true")
@@ -187,11 +190,13 @@ def test_an_experiment_sweeps_without_m(cli: Cli, name: str) -> None:
     assert f"{variants} variants" in done.stdout
 
 
+@pytest.mark.heavy
 def test_the_command_line_overrides_an_experiment(cli: Cli) -> None:
     done = cli.run("+experiment=quickstart", "batch=4", "plan=true")
     assert "2 variants" in done.stdout
 
 
+@pytest.mark.heavy
 def test_help_has_a_line_on_every_key(cli: Cli) -> None:
     done = cli.run("--help")
     assert done.returncode == 0
