@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
+import scipy
 
 from sweep.stats import INTERVAL, PERCENTILES, min_count, percentile
 
@@ -124,7 +124,7 @@ def _autocorrelations(centred: Floats, most: int) -> Floats:
 
 
 def _student_over_normal(freedom: int, level: float) -> float:
-    return float(special.stdtrit(freedom, (1 + level) / 2) / special.ndtri((1 + level) / 2))
+    return float(scipy.special.stdtrit(freedom, (1 + level) / 2) / scipy.special.ndtri((1 + level) / 2))
 
 
 def _ranks(count: float, p: float, level: float) -> tuple[float, float]:
@@ -134,7 +134,7 @@ def _ranks(count: float, p: float, level: float) -> tuple[float, float]:
         low, high = 0.0, 1.0
         for _ in range(_BISECTIONS):  # P(order statistic at `share` <= the percentile) falls as the share grows
             middle = (low + high) / 2
-            if special.betainc((count + 1) * middle, (count + 1) * (1 - middle), p) > confidence:
+            if scipy.special.betainc((count + 1) * middle, (count + 1) * (1 - middle), p) > confidence:
                 low = middle
             else:
                 high = middle
@@ -163,7 +163,7 @@ def rate_interval(rate: float, passes: Sequence[Floats], level: float = INTERVAL
     logs = np.concatenate([_log_rates(times, batches) for times in passes])
     if len(logs) <= 1 or not np.isfinite(logs).all() or rate <= 0:
         return None, len(logs)
-    half = special.stdtrit(len(logs) - 1, (1 + level) / 2) * logs.std(ddof=1) / math.sqrt(len(logs))
+    half = scipy.special.stdtrit(len(logs) - 1, (1 + level) / 2) * logs.std(ddof=1) / math.sqrt(len(logs))
     return [float(rate * math.exp(-half)), float(rate * math.exp(half))], len(logs)
 
 
@@ -188,7 +188,7 @@ def apart(first: tuple[float, float, int], second: tuple[float, float, int], ris
     if variance == 0:
         return centre != other
     joint = variance**2 / (error**4 / freedom + other_error**4 / other_freedom)
-    return bool(abs(centre - other) > special.stdtrit(joint, 1 - risk / 2) * math.sqrt(variance))
+    return bool(abs(centre - other) > scipy.special.stdtrit(joint, 1 - risk / 2) * math.sqrt(variance))
 
 
 def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = RISK) -> bool:
@@ -200,7 +200,7 @@ def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = 
     error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
     if error == 0:
         return bool(logs.mean() != 0)
-    return bool(abs(logs.mean()) > special.stdtrit(len(logs) - 1, 1 - risk / 2) * error)
+    return bool(abs(logs.mean()) > scipy.special.stdtrit(len(logs) - 1, 1 - risk / 2) * error)
 
 
 def _log_mean(interval: tuple[float, float, int]) -> tuple[float, float, int]:
@@ -208,4 +208,4 @@ def _log_mean(interval: tuple[float, float, int]) -> tuple[float, float, int]:
     low, high, batches = interval
     half = (math.log(high) - math.log(low)) / 2
     freedom = batches - 1
-    return math.log(low) + half, half / float(special.stdtrit(freedom, (1 + INTERVAL) / 2)), freedom
+    return math.log(low) + half, half / float(scipy.special.stdtrit(freedom, (1 + INTERVAL) / 2)), freedom

@@ -11,8 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy  # its submodules load when they are used; scipy.stats would take a second
 from numpy.typing import NDArray
-from scipy import special  # scipy.stats takes a second to import
 
 if TYPE_CHECKING:
     from sweep.axes import JsonDict
@@ -39,11 +39,11 @@ def min_count(p: float, over: int = 1) -> int:
     P(Binomial(n, 1 - p) <= over) <= 1%. For one over the mark: p90 64, p99 662, p99.9 6636.
     """
     low, high = over + 1, 2 * (over + 1)
-    while special.bdtr(over, high, 1 - p) > 1 - CONFIDENCE:
+    while scipy.special.bdtr(over, high, 1 - p) > 1 - CONFIDENCE:
         low, high = high, high * 2
     while low < high:
         middle = (low + high) // 2
-        if special.bdtr(over, middle, 1 - p) > 1 - CONFIDENCE:
+        if scipy.special.bdtr(over, middle, 1 - p) > 1 - CONFIDENCE:
             low = middle + 1
         else:
             high = middle
@@ -62,7 +62,7 @@ def latency_summary(latency_ms: Floats) -> JsonDict:
 def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
     """Confidence that at least a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
     over = int(np.count_nonzero(latency_ms > limit_ms))
-    return float(1 - special.bdtr(over, len(latency_ms), 1 - p))
+    return float(1 - scipy.special.bdtr(over, len(latency_ms), 1 - p))
 
 
 def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
@@ -90,9 +90,11 @@ def held_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -
 
     One-sided binomial; ``inflated`` requests count as one, so that 1 gives ``slo_confidence``.
     """
-    return float(1 - special.betainc((requests - over) / inflated, over / inflated + 1, p)) if over < requests else 0.0
+    if over >= requests:
+        return 0.0
+    return float(1 - scipy.special.betainc((requests - over) / inflated, over / inflated + 1, p))
 
 
 def broken_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
     """Confidence that less than a share ``p`` stays within the limit; as ``held_confidence``, the other side."""
-    return float(special.betainc((requests - over) / inflated + 1, over / inflated, p)) if over else 0.0
+    return float(scipy.special.betainc((requests - over) / inflated + 1, over / inflated, p)) if over else 0.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special
+import scipy
 
 from sweep import stats
 from sweep.capacity import CONFIRM, PROBE, all_evidence, bracket, confirms, tag
@@ -260,4 +260,4 @@ def _nearest(seen: Sequence[Evidence], rate: float) -> list[Evidence]:
 
 def _sure_deviations() -> float:
     """Standard deviations behind ``stats.CONFIDENCE``, one-sided."""
-    return float(special.ndtri(stats.CONFIDENCE))
+    return float(scipy.special.ndtri(stats.CONFIDENCE))
