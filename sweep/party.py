@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.pool import Outcome
+from sweep.samples import handed_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -129,6 +131,9 @@ class _Together:
             for thread in threads:  # each still holds its worker's pipe
                 thread.join(_GRACE_S)
             raise
+        finally:
+            for file in handed_over(Path(job["samples"]), len(self._workers)):  # not before: another may still read it
+                file.unlink(missing_ok=True)
         if self._broken:
             raise self._broken[0]
         return self._told()

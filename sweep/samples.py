@@ -169,6 +169,11 @@ def hand_over(path: Path, points: list[PointSamples]) -> None:
         np.savez(file, **_packed(points))
 
 
+def handed_over(path: Path, clients: int) -> list[Path]:
+    """Where each client of a job, whose samples go to ``path``, hands its own over."""
+    return [path.with_name(f"{path.name}.client{number}") for number in range(clients)]
+
+
 def _packed(points: list[PointSamples]) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     heads = []

@@ -24,7 +24,7 @@ from sweep.errors import SweepError
 from sweep.load.meeting import ALONE
 from sweep.load.search import Ask
 from sweep.measure import Job, measure
-from sweep.samples import hand_over, load
+from sweep.samples import hand_over, handed_over, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +98,7 @@ class Piped:
         self.clients = clients
         self._send = send
         self._round = 0
-        self._files = [samples.with_name(f"{samples.name}.client{number}") for number in range(clients)]
+        self._files = handed_over(samples, clients)
 
     def all(self, value: Any) -> list[Any]:
         """Every client's ``value``, by client."""
@@ -116,24 +116,17 @@ class Piped:
         self.all(None)
         return [own if number == self.client else load(path)[0] for number, path in enumerate(self._files)]
 
-    def close(self) -> None:
-        """Remove what was handed over."""
-        self._files[self.client].unlink(missing_ok=True)
-
 
 @contextlib.contextmanager
 def _meeting(job: Job, client: int, send: Callable[..., None]) -> Iterator[Meeting]:
-    """Where the job's clients meet; they end it together, so that none takes away what another still reads."""
+    """Where the job's clients meet; they end it together."""
     clients = job.variant.session.clients
     if clients == 1 or job.only_build:
         yield ALONE
         return
     meeting = Piped(client, clients, job.samples, send)
-    try:
-        yield meeting
-        meeting.all(None)
-    finally:
-        meeting.close()
+    yield meeting
+    meeting.all(None)
 
 
 def _said(error: Exception) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.heavy
 
-LOAD = LoadAxes(kind="closed", warmup_s=0.1, min_s=0.02, min_requests=3, max_s=3.0)
+LOAD = LoadAxes(kind="closed", warmup_s=0.05, min_s=0.02, min_requests=3, max_s=0.5)
 
 
 def measured(folder: Path, gates: Gates | None = None, **recipe: object) -> dict:

@@ -127,7 +127,7 @@ def measured(tmp_path: Path) -> Path:
         backend="onnxruntime",
         onnx=OnnxAxes(model=ref, precision=INT8),
         engine=EngineAxes(batch=2),
-        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=20.0),
+        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=0.5),
     )
     results = tmp_path / "results"
     (results / "s").mkdir(parents=True)

@@ -283,7 +283,7 @@ def test_the_record_says_what_ranges_came_from(own: bool, tmp_path: Path) -> Non
         backend="onnxruntime",
         onnx=OnnxAxes(model=ModelRef(name="tiny_cnn", revision=1), precision=recipe, calibration=data),
         engine=EngineAxes(batch=2),
-        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=20.0),
+        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=0.5),
     )
     job = measure.Job(variant=variant, repeat=0, rates_ips=None, cache=tmp_path / "c", samples=tmp_path / "s.npz")
     found = measure.measure(job, lambda *_, **__: None, lambda _: None)

@@ -98,7 +98,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(house: Path, graph: GraphPass | None, dtype: str = "fp32") -> Variant:
     ref = ModelRef(name="net", path=str(house / "net.onnx"), digest=file_digest(house / "net.onnx"))
     recipe = Precision(name=dtype, dtype=dtype, quantize_ops=("Conv",) if dtype == "int8" else (), **CALIBRATED[dtype])
-    load = LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=20.0)
+    load = LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=0.5)
     onnx_axes = OnnxAxes(model=ref, precision=recipe, graph=graph)
     return Variant(backend="onnxruntime", onnx=onnx_axes, engine=EngineAxes(batch=2), load=load)
 

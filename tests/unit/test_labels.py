@@ -64,7 +64,7 @@ def variant(path: Path, text: str | None, batch: int = 32, repeats: int = 1, **r
     variants.labels._checked.cache_clear()
     made = variants.from_config(config(path, text))
     load = LoadAxes(
-        kind="closed", warmup_s=0.01, min_s=0.02, min_requests=3, max_s=1.0, repeats=repeats, labels=made.load.labels
+        kind="closed", warmup_s=0.01, min_s=0.02, min_requests=3, max_s=0.3, repeats=repeats, labels=made.load.labels
     )
     onnx_axes = OnnxAxes(model=made.onnx.model, precision=Precision(**{"name": "fp32", "dtype": "fp32"} | recipe))
     return Variant(backend="onnxruntime", onnx=onnx_axes, engine=EngineAxes(batch=batch), load=load)
@@ -91,7 +91,7 @@ def test_an_npz_scores_as_the_network_that_brings_the_same_samples(batch: int, n
         backend="onnxruntime",
         onnx=OnnxAxes(model=own, precision=Precision(name="fp32", dtype="fp32")),
         engine=EngineAxes(batch=batch),
-        load=LoadAxes(kind="closed", warmup_s=0.01, min_s=0.02, min_requests=3, max_s=1.0),
+        load=LoadAxes(kind="closed", warmup_s=0.01, min_s=0.02, min_requests=3, max_s=0.3),
     )
     assert scored(brought, network.parent)[:2] == (RIGHT, RIGHT)
 

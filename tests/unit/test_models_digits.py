@@ -22,7 +22,7 @@ from sweep.tracking import content
 pytestmark = pytest.mark.heavy
 
 REF = ModelRef(name="digits", revision=models.zoo.entry("digits").revision)
-QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
+QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
 RECIPES: dict[str, dict[str, Any]] = {
     "fp32": {"dtype": "fp32"},
     "fp16": {"dtype": "fp16"},

@@ -15,7 +15,7 @@ from sweep.errors import ModelError
 
 pytestmark = pytest.mark.heavy
 
-QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
+QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
 RNG = np.random.default_rng(0)
 
 
