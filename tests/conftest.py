@@ -3,4 +3,5 @@
 import os
 import tempfile
 
-os.environ["SWEEP_LOCK_DIR"] = tempfile.mkdtemp(prefix="sweep-locks-")  # that of the machine is for measurements
+_LOCKS = tempfile.TemporaryDirectory(prefix="sweep-locks-")  # that of the machine is for measurements
+os.environ["SWEEP_LOCK_DIR"] = _LOCKS.name
