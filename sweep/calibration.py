@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from sweep.axes import CalibrationData
 from sweep.errors import ConfigError, ConversionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from sweep.models import Signature, TensorSpec
     from sweep.own_arrays import Arrays
@@ -101,25 +101,14 @@ def batches(data: CalibrationData, signature: Signature, count: int) -> Iterator
 
 
 def _called(data: CalibrationData, signature: Signature) -> Iterator[Arrays]:
-    function = callables.load(KEY, data.source, data.digest)
-    try:
-        given: Iterable[Any] = iter(function())
-        for number in itertools.count():
-            batch = next(given, None)  # type: ignore[call-overload]  # it is an iterator
-            if batch is None:
-                break
-            if not isinstance(batch, dict):
-                raise ConversionError(  # noqa: TRY301 - it is this batch's own line
-                    f"{KEY}={data.source}: batch {number} is a {type(batch).__name__}, not a dict of arrays by input"
-                )
-            values = {str(name): np.asarray(value) for name, value in batch.items()}
-            _refuse(data, values, signature)
-            yield values
-    except ConversionError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split()) or "no message"
-        raise ConversionError(f"{KEY}={data.source} raised {type(error).__name__}: {text}") from error
+    for number, batch in enumerate(callables.batches(KEY, data.source, data.digest)):
+        if not isinstance(batch, dict):
+            raise ConversionError(
+                f"{KEY}={data.source}: batch {number} is a {type(batch).__name__}, not a dict of arrays by input"
+            )
+        values = {str(name): np.asarray(value) for name, value in batch.items()}
+        _refuse(data, values, signature)
+        yield values
 
 
 def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:

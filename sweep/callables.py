@@ -142,3 +142,24 @@ def _here() -> Iterator[None]:
     finally:
         if added:
             sys.path.remove(here)
+
+
+def batches(key: str, spec: str, digest: str | None) -> Iterator[Any]:
+    """What a user's function gives, one after the other, until it ends or gives None.
+
+    Args:
+        key: the config key, for messages.
+        spec: ``package.module:function``; called without arguments.
+        digest: of its source when it was planned.
+
+    Raises:
+        ConversionError: it cannot be had, or raised; one line.
+    """
+    function = load(key, spec, digest)
+    try:
+        given: Iterable[Any] = iter(function())
+        while (batch := next(given, None)) is not None:  # type: ignore[call-overload]  # it is an iterator
+            yield batch
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise ConversionError(f"{key}={spec} raised {type(error).__name__}: {text}") from error

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sweep.labels.files import KEY
 from sweep.models import BATCH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from sweep.axes import LabelledData
     from sweep.models import Signature
@@ -144,27 +144,19 @@ def _images(data: LabelledData, network: Signature) -> Iterator[Chunk]:
 
 def _called(data: LabelledData, network: Signature) -> Iterator[Chunk]:
     del network
-    where = f"{KEY}={data.source}"
-    try:
-        function = callables.load(KEY, data.source, data.digest)
-    except ConversionError as error:
-        raise LabelError(str(error)) from error
-    try:
-        given: Iterable[Any] = iter(function())
-        for number in itertools.count():
-            batch = next(given, None)  # type: ignore[call-overload]  # it is an iterator
-            if batch is None:
-                return
-            if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], dict):  # noqa: PLR2004 - inputs, labels
-                raise LabelError(  # noqa: TRY301 - it is this batch's own line
-                    f"{where}: batch {number} is a {type(batch).__name__}, not (arrays by input, labels)"
-                )
-            yield {str(name): np.asarray(value) for name, value in batch[0].items()}, np.asarray(batch[1])
-    except LabelError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split()) or "no message"
-        raise LabelError(f"{where} raised {type(error).__name__}: {text}") from error
+    given = callables.batches(KEY, data.source, data.digest)
+    for number in itertools.count():
+        try:
+            batch = next(given, None)
+        except ConversionError as error:
+            raise LabelError(str(error)) from error
+        if batch is None:
+            return
+        if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], dict):  # noqa: PLR2004 - inputs, labels
+            raise LabelError(
+                f"{KEY}={data.source}: batch {number} is a {type(batch).__name__}, not (arrays by input, labels)"
+            )
+        yield {str(name): np.asarray(value) for name, value in batch[0].items()}, np.asarray(batch[1])
 
 
 def _spread(arrays: Arrays, network: Signature) -> str | None:

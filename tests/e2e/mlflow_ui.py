@@ -64,14 +64,14 @@ def wait_until(ready: Callable[[], bool], seconds: float, told: Callable[[], str
         time.sleep(0.25)
 
 
-def curves_shown(driver: Chrome, want: dict[str, int]) -> dict[str, Any]:
-    """What both line charts have plotted, once each of them shows as many lines as ``want`` has for its metric."""
+def curves_shown(driver: Chrome, want: int) -> dict[str, Any]:
+    """What both line charts have plotted, once each of them shows ``want`` lines."""
     drawn: dict[str, Any] = {}
 
     def ready() -> bool:
         drawn.clear()
         drawn.update(driver.execute_script(READ_CURVES))
-        return {name: len(lines) for name, lines in drawn.items()} == want
+        return len(drawn) == 2 and all(len(lines) == want for lines in drawn.values())
 
     wait_until(ready, 60.0, lambda: f"drawn so far: {drawn}")
     return drawn

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 from browser import chromium_driver, require
@@ -13,11 +12,7 @@ from conftest import QUICK, Cli
 from mlflow import MlflowClient
 from mlflow_ui import curves_shown
 
-if TYPE_CHECKING:
-    from sweep.axes import JsonDict
-    from sweep.record import Record
-
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = pytest.mark.e2e  # its points have to be steady: not beside other tests
 
 NAME = "live"
 
@@ -55,28 +50,14 @@ def test_results_and_the_view_agree_point_by_point(cli: Cli, server: str) -> Non
     assert "0 sent, 4 unchanged" in again.stdout
 
     require("chromium")
-    drawn = {name: drawn_in(name, records) for name in ("p50", "p99")}
-    assert len(drawn["p99"]) >= 2, "a crowded machine may keep a variant from having a p99, but not most of them"
     with chromium_driver() as driver:
         driver.get(link.group(1))
-        curves = curves_shown(driver, want={f"curve/{name}_ms": len(labels) for name, labels in drawn.items()})
-    for label, points in drawn["p99"].items():
-        x, y = curves["curve/p99_ms"][label]
+        curves = curves_shown(driver, want=4)
+    for record in records.values():
+        points = [p for p in record.points if p["verdict"] != "invalid" and p["latency_ms"]["p99"] is not None]
+        x, y = curves["curve/p99_ms"][record.variant["label"]]
         assert x == pytest.approx([point["achieved_ips"] for point in points])
         assert y == pytest.approx([point["latency_ms"]["p99"] for point in points])
-
-
-def drawn_in(percentile: str, records: dict[str, Record]) -> dict[str, list[JsonDict]]:
-    """By label, the points that the chart of this percentile shows; of variants that have some."""
-    kept = {
-        record.variant["label"]: [
-            point
-            for point in record.points
-            if point["verdict"] != "invalid" and point["latency_ms"][percentile] is not None
-        ]
-        for record in records.values()
-    }
-    return {label: points for label, points in kept.items() if points}
 
 
 @pytest.mark.chromium
@@ -97,6 +78,4 @@ def test_the_report_draws_the_records_points_offline(cli: Cli) -> None:
         x, y = curves[record.variant["label"]]
         assert x == pytest.approx([point["achieved_ips"] for point in points])
         assert y == pytest.approx([point["latency_ms"]["p50"] for point in points])
-    said = "samples/s keep p90 <= 100 ms"
-    assert "p90 <= 100 ms" in text
-    assert (said in text) == (said in " ".join(done.stdout.split())), "the page answers as the terminal does"
+    assert "samples/s keep p90 <= 100 ms" in text

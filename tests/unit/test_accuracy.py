@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from sweep.accuracy import Gates, again, contradicts, errors, is_tf32
 
+pytestmark = pytest.mark.heavy
+
+
 NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "max_rel", "cosine", "cosine_centred", "top1_agreement", "nonfinite"))
 RNG = np.random.default_rng(1)
 

@@ -9,6 +9,9 @@ from sweep import judge, samples
 from sweep.record import Record, Store
 from sweep.samples import PointSamples
 
+pytestmark = pytest.mark.heavy
+
+
 MS = 1_000_000
 
 

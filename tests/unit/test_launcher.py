@@ -11,6 +11,8 @@ from sweep import launcher
 from sweep.config import Config, help_lines
 from sweep.errors import ConfigError
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture
 def ask(monkeypatch, tmp_path):

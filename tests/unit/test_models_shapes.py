@@ -9,6 +9,8 @@ from sweep.errors import ModelError
 from sweep.models import Signature, TensorSpec, check_batch
 from sweep.models.shapes import UNKNOWN_RANK, override, settle
 
+pytestmark = pytest.mark.heavy
+
 
 def settled(
     shapes: dict[str, tuple[int | str, ...]], *fixes: InputFix, batch_dim: str | None = None, dtype: str = "float32"

@@ -11,6 +11,8 @@ from sweep import axes, plan
 from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.errors import ConfigError
 
+pytestmark = pytest.mark.heavy
+
 
 def variant(dtype="fp32", batch=1, backend="onnxruntime", load=None, **session):
     onnx = OnnxAxes(model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name=dtype, dtype=dtype))

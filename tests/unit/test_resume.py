@@ -10,6 +10,8 @@ from sweep.errors import ConfigError
 from sweep.folder import RETRIED, Settings
 from sweep.record import Record
 
+pytestmark = pytest.mark.heavy
+
 
 def variant(batch=1, streams=1, precision="fp32", **session):
     return Variant(

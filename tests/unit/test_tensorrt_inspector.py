@@ -10,6 +10,9 @@ from sweep.axes import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends.tensorrt import inspector
 from sweep.backends.tensorrt.library import Library, Log
 
+pytestmark = pytest.mark.heavy
+
+
 TEN = {
     "Layers": [
         {

@@ -7,6 +7,9 @@ import pytest
 from sweep.errors import ParityError
 from sweep.trtexec import output
 
+pytestmark = pytest.mark.heavy
+
+
 DATA = Path(__file__).parents[1] / "data"
 
 

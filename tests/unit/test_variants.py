@@ -14,6 +14,9 @@ from sweep.axes import InputFix, Precision, Profile, Variant, engine_key, onnx_k
 from sweep.config import BackendConfig, Config, ScriptConfig
 from sweep.errors import ConfigError, ModelError
 
+pytestmark = pytest.mark.heavy
+
+
 INF, NAN = float("inf"), float("nan")
 
 
