@@ -50,13 +50,13 @@ ui: install ## MLflow's pages over the records published to results/, at http://
 	  --backend-store-uri sqlite:///$(abspath $(RESULTS))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 publish: install ## send every record in results/ to MLflow; twice changes nothing
-	$(BIN)/python -m sweep.tracking $(RESULTS) $(ARGS)
+	$(BIN)/python -m sweep.cli.publish $(RESULTS) $(ARGS)
 
 cache: install ## models, ONNX and engines on disk: make cache ARGS="prune --to-gib 5" makes room
-	$(BIN)/python -m sweep.cache $(RESULTS) $(ARGS)
+	$(BIN)/python -m sweep.cli.cache $(RESULTS) $(ARGS)
 
 doctor: install ## what this machine can do, and the command for what is missing
-	$(BIN)/python -m sweep.doctor
+	$(BIN)/python -m sweep.cli.doctor
 
 test: install ## the tests; none needs a GPU
 ifeq ($(strip $(ARGS)),)

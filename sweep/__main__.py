@@ -5,22 +5,22 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from sweep import interrupts, private
+from sweep.system import file_trust, signals
 
 
 def main() -> NoReturn:
     """Run the command line; always ends the process with its exit code (see ``cli``)."""
-    interrupts.install()
-    private.restrict()
+    signals.install()
+    file_trust.restrict()
     try:
-        from sweep import cli
+        from sweep.cli import run
 
-        sys.exit(cli.run(sys.argv[1:]))
+        sys.exit(run.run(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit(interrupts.EXIT_CODE)
+        sys.exit(signals.EXIT_CODE)
     except Exception:
-        if interrupts.arrived():  # an import that it broke off says ImportError
-            sys.exit(interrupts.EXIT_CODE)
+        if signals.arrived():  # an import that it broke off says ImportError
+            sys.exit(signals.EXIT_CODE)
         raise
 
 

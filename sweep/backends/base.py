@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from sweep.axes import EngineAxes, SessionAxes
+from sweep.spec import EngineAxes, SessionAxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sweep.axes import JsonDict, Variant
+    from sweep.spec import JsonDict, Variant
 
     ShapesAt = Callable[[int], Mapping[str, tuple[int, ...]]]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from sweep import facts
 from sweep.errors import ConfigError
+from sweep.system import environment
 
 if TYPE_CHECKING:
     from sweep.backends.base import Backend
 
 _BACKENDS = {
-    "onnxruntime": "sweep.backends.onnxruntime:OnnxRuntime",
+    "onnxruntime": "sweep.backends.onnxruntime.backend:OnnxRuntime",
     "simulated": "sweep.backends.simulated:Simulated",
     "tensorrt": "sweep.backends.tensorrt.backend:TensorRT",
     "tensorrt_rtx": "sweep.backends.tensorrt.backend:TensorRTRTX",
@@ -42,7 +42,7 @@ def resolve(name: str) -> tuple[str, str | None]:
     if name != "auto":
         get(name)
         return name, None
-    gpu = facts.machine()["gpu"]
+    gpu = environment.machine()["gpu"]
     if gpu is None:
         return "onnxruntime", "no GPU on this machine"
     from sweep.backends.tensorrt.backend import TensorRT, TensorRTRTX

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep import __version__
-from sweep.axes import Script
-from sweep.clock import VirtualClock
+from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
+from sweep.spec import Script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sweep.axes import JsonDict, Variant
     from sweep.backends.base import ShapesAt
+    from sweep.spec import JsonDict, Variant
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWN_AT_ONCE = 4096

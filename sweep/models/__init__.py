@@ -3,15 +3,15 @@
 Importing this imports neither onnx nor onnxruntime: a plan needs signatures only.
 """
 
-from sweep.models import export, saved_model, zoo
+from sweep.models import zoo
 from sweep.models.cost import COST_REVISION, Cost, cost
-from sweep.models.inputs import draw
-from sweep.models.labelled import Labelled
-from sweep.models.materialise import calibration, feeds, has_data, held_out, resolve, signature
-from sweep.models.shapes import check_batch
-from sweep.models.source import dynamic_inputs, feeds_weights, file_digest, inspect, opset, outputs, parameters
-from sweep.models.spec import BATCH, OutputSpec, Signature, TensorSpec
-from sweep.models.upgrade import LEAST_OPSET, upgrade
+from sweep.models.datasets.builtin import Labelled
+from sweep.models.importers import LEAST_OPSET, saved_model, torch_export, upgrade
+from sweep.models.input_shapes import check_batch
+from sweep.models.onnx_file import dynamic_inputs, feeds_weights, file_digest, inspect, opset, outputs, parameters
+from sweep.models.random_inputs import draw
+from sweep.models.resolve import calibration, feeds, has_data, held_out, resolve, signature
+from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec
 
 __all__ = [
     "BATCH",
@@ -27,7 +27,6 @@ __all__ = [
     "cost",
     "draw",
     "dynamic_inputs",
-    "export",
     "feeds",
     "feeds_weights",
     "file_digest",
@@ -40,6 +39,7 @@ __all__ = [
     "resolve",
     "saved_model",
     "signature",
+    "torch_export",
     "upgrade",
     "zoo",
 ]

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.models import source
+from sweep.models import onnx_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from sweep.axes import JsonDict
+    from sweep.spec import JsonDict
 
     Shape = tuple[int, ...]
 
@@ -65,7 +65,7 @@ def cost(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
         ModelError: the file cannot be read.
     """
     counted = _macs(path, shapes)
-    return Cost(parameters=source.parameters(path), gmacs=None if counted is None else counted / 1e9)
+    return Cost(parameters=onnx_file.parameters(path), gmacs=None if counted is None else counted / 1e9)
 
 
 def _macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING, Any
 
-from sweep.judge import joules, score
-from sweep.record import write_atomic
-from sweep.report.answer import answer
+from sweep.analysis.record_views import joules, score
+from sweep.report.ranking import answer
 from sweep.report.table import cost_line, score_lines
+from sweep.system.atomic_files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sweep.record import Record
+    from sweep.storage.record import Record
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")  # Okabe-Ito
 _DASHES = ("solid", "dash", "dot", "dashdot")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +10,17 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep import fairness
-from sweep.judge import carried_tail, drifted, joules, light, near, prediction_errors, score
+from sweep.analysis import fairness
+from sweep.analysis.record_views import carried_tail, drifted, joules, light, near, prediction_errors, score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from sweep.plan import Plan, Work
-    from sweep.record import Record
-    from sweep.report.answer import Answer
+    from sweep.report.ranking import Answer
+    from sweep.storage.record import Record
 
-_SHOWN_AT_MOST = 60  # rows of a plan
-_DUPLICATES_SHOWN = 10
 _AXES = (
     "model",
     "precision",
@@ -57,7 +53,6 @@ _LOAD_AXES = (
     "trace_scale",
     "labels",
 )  # those of record.variant["load"] that a sweep compares
-_MINUTE_S = 60
 _MILLION = 1_000_000
 _SMALL_GMACS = 0.1
 
@@ -240,45 +235,3 @@ def _print_prediction(console: Console, records: Sequence[Record]) -> None:
     if errors:
         text = f"Predicted from service times: p99 within {statistics.median(errors):.0%} of the measured (median of"
         console.print(f"{text} {len(errors)} steady rungs up to 90% of the peak).", highlight=False, soft_wrap=True)
-
-
-def print_plan(
-    console: Console,
-    plan: Plan,
-    todo: Sequence[Work],
-    predicted_s: tuple[float, float],
-    searches: Sequence[Work] = (),
-) -> None:
-    """Variants by shared engine, duplicates, what cannot run and why, predicted time."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("engine", "variant", "record", "state"):
-        table.add_column(name)
-    waiting, searched = {work.key for work in todo}, {work.key for work in searches}
-    for work in plan.works[:_SHOWN_AT_MOST]:
-        state = "to measure" if work.key in waiting else "measured already"
-        state += ", then its capacity" if work.key in searched else ""
-        state = f"unsupported: {work.unsupported}" if work.unsupported else state
-        table.add_row(work.engine_key[:8], escape(work.variant.label), work.key, escape(state))
-    console.print(table)
-    if len(plan.works) > _SHOWN_AT_MOST:
-        console.print(f"... and {len(plan.works) - _SHOWN_AT_MOST} more")
-    unsupported = len(plan.works) - len(plan.runnable)
-    console.print(
-        f"{len(plan.works)} variants, {len(plan.engines)} engines, {len(todo)} to measure, "
-        f"{len(plan.duplicates)} duplicates dropped, {unsupported} unsupported here.",
-        highlight=False,
-    )
-    repeated = Counter(plan.duplicates)
-    for label, count in list(repeated.items())[:_DUPLICATES_SHOWN]:
-        console.print(f"duplicate dropped: {escape(label)} (asked {count + 1} times)", highlight=False)
-    if len(repeated) > _DUPLICATES_SHOWN:
-        console.print(
-            f"... and {len(repeated) - _DUPLICATES_SHOWN} more that were asked more than once", highlight=False
-        )
-    low, high = predicted_s
-    span = _duration(low) if high <= low else f"{_duration(low)} to {_duration(high)}"
-    console.print(f"Predicted time: {span}.", highlight=False)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 2 * _MINUTE_S else f"{seconds / _MINUTE_S:.0f} min"

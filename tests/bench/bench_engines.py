@@ -9,11 +9,12 @@ import onnx
 from c_loop import BenchError
 from onnx import TensorProto, helper, numpy_helper
 
-from sweep import models, prepare
-from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep import models
 from sweep.backends import registry
 from sweep.backends.tensorrt import library
-from sweep.cache import Cache
+from sweep.runner.worker import artifacts
+from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.storage.cache import Cache
 
 _OPSET = 20
 _IR_VERSION = 10
@@ -110,8 +111,8 @@ class Rig:
         """A session that times compute alone; the engine is built the first time that it is asked for."""
         axes = SessionAxes(streams=streams, cuda_graph=graph, transfers=False, wait=wait)
         variant = self._variant(spec, axes)
-        typed = prepare.typed_file(variant, prepare.model_file(variant, self._cache), self._cache)
-        entry = prepare.build_engine(variant, self._backend, typed, self._cache)
+        typed = artifacts.typed_file(variant, artifacts.model_file(variant, self._cache), self._cache)
+        entry = artifacts.build_engine(variant, self._backend, typed, self._cache)
         # the typed file's own inputs: without keep_io they are float16
         given = variant.onnx.model if spec.model else ModelRef(name=spec.name, path=str(typed))
         feeds = models.draw(models.signature(given), spec.batch, 0)

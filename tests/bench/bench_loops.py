@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.load import servers
+from sweep.loadgen import closed_loop, issue_loops
+from sweep.loadgen.open_loop import OpenServer, Queue
 
 _WARM_S = 0.1
 _HEAD_START_NS = 100_000_000  # garbage is collected before the first is due
@@ -61,28 +62,28 @@ class Figures:
 
 
 def closed(streams, depth: int, seconds: float) -> Run:
-    """The product's closed loop: ``servers.run`` of one ``ClosedServer`` a stream."""
+    """The product's closed loop: ``issue_loops.run`` of one ``ClosedServer`` a stream."""
     with _ready(streams):
         until = _until(seconds)
-        ran = [servers.ClosedServer(stream, depth, until) for stream in streams]
-        servers.run(ran, virtual=False)
+        ran = [closed_loop.ClosedServer(stream, depth, until) for stream in streams]
+        issue_loops.run(ran, virtual=False)
     return _run([(server.stream, server.issued, server.done) for server in ran])
 
 
 def closed_by_threads(streams, depth: int, seconds: float) -> Run:
     """The same servers, a thread each, as the product drives streams that cannot be polled."""
-    with _ready(streams), servers.quiet_interpreter():
+    with _ready(streams), issue_loops.quiet_interpreter():
         until = _until(seconds)
-        ran = [servers.ClosedServer(stream, depth, until) for stream in streams]
-        servers._run_threads(ran)
+        ran = [closed_loop.ClosedServer(stream, depth, until) for stream in streams]
+        issue_loops._run_threads(ran)
     return _run([(server.stream, server.issued, server.done) for server in ran])
 
 
 def open_loop(stream, due_ns: np.ndarray) -> Run:
-    """The product's open loop on one stream: ``servers.run`` of an ``OpenServer``."""
-    queue = servers.Queue(due_ns.tolist(), max_wait_ns=10**10)
+    """The product's open loop on one stream: ``issue_loops.run`` of an ``OpenServer``."""
+    queue = Queue(due_ns.tolist(), max_wait_ns=10**10)
     with _ready([stream]):
-        servers.run([servers.OpenServer(stream, queue, 0)], virtual=False)
+        issue_loops.run([OpenServer(stream, queue, 0)], virtual=False)
     return _run([(stream, queue.issued, queue.done)])
 
 
@@ -95,7 +96,7 @@ def constant_due(gap_us: float, seconds: float) -> np.ndarray:
 
 @contextlib.contextmanager
 def _ready(streams):
-    """No GPU times from before, and little left for the collection of garbage with which ``servers.run`` begins."""
+    """No GPU times from before, and little left for the collection of garbage with which ``issue_loops.run`` begins."""
     for stream in streams:
         stream.take_parts_ms()
     gc.collect()
@@ -106,9 +107,9 @@ def _ready(streams):
         gc.unfreeze()
 
 
-def _until(seconds: float) -> servers.Until:
+def _until(seconds: float) -> closed_loop.Until:
     span = round(seconds * 1e9)
-    return servers.Until(time.perf_counter_ns(), span, span, 0)
+    return closed_loop.Until(time.perf_counter_ns(), span, span, 0)
 
 
 def _run(served) -> Run:

@@ -23,12 +23,16 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from sweep import accuracy, models, prepare, typed_onnx, variants
-from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep import models
+from sweep import precision as typed_onnx
+from sweep.analysis import accuracy
 from sweep.backends import registry
-from sweep.cache import Cache
-from sweep.config import PrecisionConfig
+from sweep.config import variants
+from sweep.config.schema import PrecisionConfig
 from sweep.errors import SweepError
+from sweep.runner.worker import artifacts, reference
+from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,13 +119,13 @@ def measured(model: str, precision: Precision, batch: int, cache: Cache) -> Row:
     asked = Variant(backend="tensorrt_rtx", onnx=onnx_axes, engine=EngineAxes(batch=batch))
     row = Row(model=model, recipe=", ".join(filter(None, (precision.name, precision.tool))))
     try:
-        source = prepare.model_file(asked, cache)
-        typed, told = prepare.converted_file(asked, source, cache)
+        source = artifacts.model_file(asked, cache)
+        typed, told = artifacts.converted_file(asked, source, cache)
         row = dataclasses.replace(row, convert_s=told.get("convert_s"), onnx_mb=_mb(told.get("onnx_bytes")))
         row = dataclasses.replace(row, notes=tuple(told.get("onnx_notes", ())))
         row = dataclasses.replace(row, sqnr=sqnr(asked, source, typed, cache))
         if importlib.util.find_spec("tensorrt_rtx"):
-            entry = prepare.build_engine(asked, registry.get("tensorrt_rtx"), typed, cache)
+            entry = artifacts.build_engine(asked, registry.get("tensorrt_rtx"), typed, cache)
             made = ", ".join(f"{kind} {count}" for kind, count in entry.info["precision"].items())
             row = dataclasses.replace(row, build_s=entry.seconds, engine_mb=_mb(entry.bytes), built=made)
     except SweepError as error:
@@ -138,10 +142,10 @@ def sqnr(asked: Variant, source: Path, typed: Path, cache: Cache) -> float | Non
     if asked.onnx.precision.dtype == "tf32":
         return None
     feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, 0)
-    expected = prepare.reference_outputs(asked, source, feeds, cache)
+    expected = reference.reference_outputs(asked, source, feeds, cache)
     if typed_onnx.passes_through(asked.onnx.precision):
         return float("inf")
-    found = accuracy.errors(expected, accuracy.run(prepare.emulated_file(asked, typed, cache), feeds))
+    found = accuracy.errors(expected, reference.run(artifacts.emulated_file(asked, typed, cache), feeds))
     if found["nonfinite"]:
         return float("-inf")
     return float("inf") if found["sqnr_db"] is None else float(found["sqnr_db"])

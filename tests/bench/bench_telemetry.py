@@ -25,12 +25,15 @@ from scipy import special
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from sweep import models, plain, prepare, stats, telemetry
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep import models
+from sweep.analysis import percentiles
+from sweep.analysis.measured_window import window_ips
 from sweep.backends import registry
-from sweep.cache import Cache
-from sweep.load.points import Place, closed_point
-from sweep.summary import window_ips
+from sweep.loadgen.load_point import Place, closed_point
+from sweep.runner.worker import artifacts
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.storage.cache import Cache
+from sweep.system import serialization, telemetry
 
 MOST_COST = 0.005
 _LOADS = {  # model, batch, streams: the shortest inference, where the driver's time weighs most, and a long one
@@ -92,8 +95,8 @@ def serve(asked: Variant, cache: Cache) -> None:
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)  # whatever the libraries print goes to stderr
         backend = registry.get(asked.backend)
-        typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
-        entry = prepare.build_engine(asked, backend, typed, cache)
+        typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+        entry = artifacts.build_engine(asked, backend, typed, cache)
         feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, 0)
         session = backend.load(entry.path, entry.info, asked, feeds)
         answers.write("ready\n")
@@ -106,7 +109,7 @@ def serve(asked: Variant, cache: Cache) -> None:
 @contextlib.contextmanager
 def driven(asked: Variant, cache: Path) -> Iterator[Callable[[], float]]:
     """A child that is ready; the function makes it run once and gives its samples/s."""
-    command = [sys.executable, __file__, "--child", json.dumps(plain.to_plain(asked)), "--cache", str(cache)]
+    command = [sys.executable, __file__, "--child", json.dumps(serialization.to_plain(asked)), "--cache", str(cache)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as child:
 
         def run() -> float:
@@ -131,7 +134,7 @@ def compared(load: str, run: Callable[[], float], gpu: telemetry.Gpu, hz: float,
             with gpu.watch() if read else contextlib.nullcontext():
                 found[read].append(run())
     logs = np.log(found[True]) - np.log(found[False])
-    half = special.stdtrit(pairs - 1, (1 + stats.INTERVAL) / 2) * logs.std(ddof=1) / math.sqrt(pairs)
+    half = special.stdtrit(pairs - 1, (1 + percentiles.INTERVAL) / 2) * logs.std(ddof=1) / math.sqrt(pairs)
     low, high = logs.mean() - half, logs.mean() + half
     return Cost(
         load=load,
@@ -183,7 +186,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        serve(plain.from_plain(Variant, json.loads(asked.child)), Cache(asked.cache))
+        serve(serialization.from_plain(Variant, json.loads(asked.child)), Cache(asked.cache))
         return
     gpu = telemetry.find(asked.hz)
     if gpu is None:

@@ -23,13 +23,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from sweep import plan, resume
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.backends.simulated import Simulated
-from sweep.facts import of
-from sweep.folder import Settings
-from sweep.load.curve import point_count
-from sweep.record import Record
+from sweep.loadgen.load_curve import point_count
+from sweep.runner import plan, resume
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec.settings import Settings
+from sweep.storage.record import Record
+from sweep.storage.store import Store
+from sweep.system.environment import of
 
 HERE = Path(__file__).resolve().parent
 SHARE, EACH_S, TRIVIAL_S, RESUME_S = 0.05, 0.1, 120.0, 5.0
@@ -129,11 +130,11 @@ def _fill(settings: Settings, made: plan.Plan) -> None:
     fields = {"variant": sample["variant"], "peak": sample["peak"], "points": sample["points"]}
     record = Record(key="KEY", sweep="s", status="ok", started_at="t", facts=of(Simulated()), **fields)
     text = json.dumps({name: getattr(record, name) for name in record.__slots__}, indent=1)
-    (settings.store.root / "records").mkdir(parents=True)
-    (settings.store.root / "samples").mkdir()
+    (settings.root / "records").mkdir(parents=True)
+    (settings.root / "samples").mkdir()
     for work in made.works:
-        settings.store.record_path(work.key).write_text(text.replace('"KEY"', f'"{work.key}"'))
-        settings.store.samples_path(work.key).write_bytes(b"PK\x05\x06" + bytes(18))
+        Store(settings.root).record_path(work.key).write_text(text.replace('"KEY"', f'"{work.key}"'))
+        Store(settings.root).samples_path(work.key).write_bytes(b"PK\x05\x06" + bytes(18))
 
 
 def main() -> int:

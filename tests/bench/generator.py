@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sweep import summary
-from sweep.axes import LoadAxes
-from sweep.clock import RealClock
-from sweep.load.points import Place, open_point
+from sweep.analysis import measured_window
+from sweep.backends.clock import RealClock
+from sweep.loadgen.load_point import Place, open_point
+from sweep.spec import LoadAxes
 
 SUSTAINED_RPS = 50_000
 LAG_RPS = 5_000
@@ -107,7 +107,7 @@ def measure(
     point = open_point(session, load, rate_rps, Place(index=0, repeat=0, batch=gather))
     keep = point.measured
     issued, done = point.issued_ns[keep], point.done_ns[keep]
-    lag = summary.issue_lag_ms([point])
+    lag = measured_window.issue_lag_ms([point])
     span_s = (int(done.max()) - int(issued.min())) / 1e9
     latency = np.sort(point.latency_ms) * 1e3
     return Found(

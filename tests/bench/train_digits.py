@@ -2,7 +2,7 @@
 
 ``python tests/bench/train_digits.py`` needs scikit-learn and PyTorch (``pip install scikit-learn torch``) and half a
 minute, and is run by hand: what it writes is in the repository. Trained again, elsewhere, the weights differ in their
-last bits; then raise the network's revision and pin its bytes (tests/unit/test_models_zoo.py).
+last bits; then raise the network's revision and pin its bytes (tests/unit/models/zoo/test_catalog.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TARGET = Path(__file__).parents[2] / "sweep" / "models" / "data"
 
 
 def network() -> nn.Sequential:
-    """The graph of ``sweep.models.digits``, layer by layer."""
+    """The graph of ``sweep.models.zoo.digits``, layer by layer."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.ReLU(),

@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import require
 
-from sweep import axes, measure, models, prepare, samples
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep import models, spec
 from sweep.backends import registry
 from sweep.backends.base import unhonoured, why_unsupported
-from sweep.cache import Cache
 from sweep.errors import BuildError, ConfigError
+from sweep.runner.worker import artifacts, measure
+from sweep.runner.worker.job import Job
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.storage import samples, samples_file
+from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,8 +60,8 @@ def variant(backend: Backend, precision: str = "fp32", **changes: object) -> Var
 def loaded(backend: Backend, asked: Variant, folder: Path) -> Session:
     require.gpu_for(backend.name)
     cache = Cache(folder)
-    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
-    engine = prepare.build_engine(asked, backend, typed, cache)
+    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    engine = artifacts.build_engine(asked, backend, typed, cache)
     feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, asked.load.seed)
     return backend.load(engine.path, engine.info, asked, feeds)
 
@@ -99,12 +102,12 @@ def test_its_facts_are_plain_and_known(backend: Backend) -> None:
 def test_it_builds_and_says_what_it_built(backend: Backend, precision: str, tmp_path: Path) -> None:
     require.library_for(backend.name)
     cache, asked = Cache(tmp_path), variant(backend, precision)
-    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
+    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
     with require.int8_convolutions(backend.name, precision):
-        engine = prepare.build_engine(asked, backend, typed, cache)
+        engine = artifacts.build_engine(asked, backend, typed, cache)
     assert engine.bytes > 0
     assert json.loads(json.dumps(engine.info)) == engine.info
-    assert prepare.build_engine(asked, backend, typed, cache).cached
+    assert artifacts.build_engine(asked, backend, typed, cache).cached
 
 
 @pytest.mark.parametrize("precision", sorted(PRECISIONS))
@@ -116,7 +119,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
     asked = variant(backend, precision, session=SessionAxes(streams=streams))
     assert why_unsupported(backend, asked) is None
     stages: list[str] = []
-    job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
+    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
     with require.int8_convolutions(backend.name, precision):
         found = measure.measure(job, lambda stage, *_, **__: stages.append(stage), lambda _: None)
     needed = backend.environment(asked)
@@ -128,7 +131,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
     assert found["engine"]["bytes"] > 0
     assert json.loads(json.dumps(found)) == found
     assert list(dict.fromkeys(stages)) == ["model", "onnx", "build", "load", "measure", "accuracy"]
-    closed, rung = (point for point in samples.load(tmp_path / "s.npz") if point.kind not in {"calm", "busy"})
+    closed, rung = (point for point in samples_file.load(tmp_path / "s.npz") if point.kind not in {"calm", "busy"})
     assert (closed.kind, rung.kind) == ("closed", "poisson")
     assert set(closed.stream[~closed.warmup]) == set(range(streams))
     for point in (closed, rung):
@@ -171,10 +174,10 @@ def test_gathered_batches_run_and_what_became_of_partial_ones_is_realised(backen
     require.gpu_for(backend.name)
     load = dataclasses.replace(QUICK, batch_wait_ms=1.0)
     asked = variant(backend, engine=EngineAxes(batch=4), session=SessionAxes(streams=2), load=load)
-    job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
+    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
     found = measure.measure(job, lambda *_, **__: None, lambda _: None)
     assert found["realised"]["partial_batches"] in {"true size", "padded"}
-    closed, rung = samples.load(tmp_path / "s.npz")
+    closed, rung = samples_file.load(tmp_path / "s.npz")
     assert (closed.batch, rung.batch, rung.gathers) == (4, 1, 4)
     assert rung.ran_with is not None
     assert set(rung.ran_with[rung.done_ns != samples.NEVER]) <= {1, 2, 3, 4}
@@ -213,13 +216,13 @@ def test_a_graph_it_cannot_read_is_a_build_error(backend: Backend, tmp_path: Pat
 
 def test_the_engine_key_knows_backend_precision_and_batch(backend: Backend) -> None:
     keys = {
-        axes.engine_key(variant(backend, precision, engine=EngineAxes(batch=batch)))
+        spec.engine_key(variant(backend, precision, engine=EngineAxes(batch=batch)))
         for precision in PRECISIONS
         for batch in (1, 2)
     }
     assert len(keys) == 2 * len(PRECISIONS)
-    assert axes.engine_key(variant(backend)) not in {
-        axes.engine_key(variant(registry.get(name))) for name in registry.names() if name != backend.name
+    assert spec.engine_key(variant(backend)) not in {
+        spec.engine_key(variant(registry.get(name))) for name in registry.names() if name != backend.name
     }
 
 

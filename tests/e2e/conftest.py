@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from mlflow_ui import mlflow_server
 
-from sweep.record import Record, Store
+from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sweep.storage.record import Record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = (

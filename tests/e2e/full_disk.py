@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sweep.record import Store
+from sweep.storage.store import Store
 
 FAULTY = Path(__file__).parent / "faulty"
 LOAD = ("load=closed", "load.min_s=0.4", "load.max_s=1", "load.min_requests=9")

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from sweep.tracking import reachable
+from sweep.report.mlflow import reachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,8 +12,8 @@ import pytest
 from conftest import QUICK, Cli
 from onnx import TensorProto, helper, numpy_helper
 
-from sweep import samples
-from sweep.config import help_lines
+from sweep.config.schema import help_lines
+from sweep.storage import samples_file
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +50,7 @@ def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
         assert item.accuracy["sqnr_db"] > 15
         assert item.realised
         assert item.realised["contexts"] == 1
-        assert samples.load(cli.stores()[0].samples_path(item.key))
+        assert samples_file.load(cli.stores()[0].samples_path(item.key))
     assert "backend: onnxruntime (auto: " in done.stdout
     assert "Most samples/s: tiny_cnn" in done.stdout
     assert "is emulated" in done.stdout
@@ -87,7 +87,7 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
     done = cli.run("-m", "batch=1,8", "repeats=2", *QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
     for record in cli.records():
-        points = samples.load(cli.stores()[0].samples_path(record.key))
+        points = samples_file.load(cli.stores()[0].samples_path(record.key))
         assert sorted({point.repeat for point in points}) == [0, 1]
         rungs = [point for point in points if point.index == 0]
         assert rungs[0].offered_rps == rungs[1].offered_rps

@@ -15,17 +15,21 @@ import psutil
 import pytest
 from conftest import QUICK, Cli
 
-from sweep import fairness, models, plain, restat, samples, summary
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
-from sweep.party import Party
-from sweep.pool import Worker
+from sweep import models
+from sweep.analysis import fairness, measured_window
+from sweep.cli import recompute
+from sweep.runner.client_group import Party
+from sweep.runner.worker_process import Worker
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.storage import samples, samples_file
+from sweep.system import serialization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from sweep.axes import JsonDict
-    from sweep.pool import Outcome
+    from sweep.runner.worker_process import Outcome
+    from sweep.spec import JsonDict
 
 pytestmark = pytest.mark.e2e
 
@@ -45,7 +49,7 @@ def job(folder: Path, load: LoadAxes, clients: int = 2) -> JsonDict:
         load=load,
     )
     paths = {"cache": str(folder / "cache"), "samples": str(folder / "s.npz")}
-    return {"variant": plain.to_plain(made), "repeat": 0, "rates_ips": None, **paths}
+    return {"variant": serialization.to_plain(made), "repeat": 0, "rates_ips": None, **paths}
 
 
 class Clients:
@@ -79,7 +83,7 @@ class Clients:
         return outcome
 
     def measured(self) -> samples.PointSamples:
-        (point,) = samples.load(self._folder / "s.npz")
+        (point,) = samples_file.load(self._folder / "s.npz")
         return point
 
 
@@ -143,7 +147,7 @@ def test_clients_start_together_split_the_load_and_leave_nothing_behind(clients:
     assert [int((point.client == number).sum()) for number in (0, 1)] == [340, 340]
     assert point.offered_rps == 400.0
     each = fairness.shared([point])["clients"]
-    assert sum(item["achieved_ips"] for item in each) == pytest.approx(summary.window_ips(point))
+    assert sum(item["achieved_ips"] for item in each) == pytest.approx(measured_window.window_ips(point))
     assert sorted(path.name for path in folder.glob("s.npz*")) == ["s.npz"]
 
 
@@ -160,12 +164,12 @@ def test_a_closed_loop_counts_the_window_of_all_with_the_pauses_of_one_in_it(cli
     load = dataclasses.replace(CLOSED, warmup_s=0.1, min_s=1.5, max_s=1.5)
     assert clients.run(load, stopped(clients.pids[1], 0.2, times=8)).status == "ok"
     point = clients.measured()
-    start, end = summary.window(point)
+    start, end = measured_window.window(point)
     assert end - start > 1e9
     shared = fairness.shared([point])
     first, second = (item["achieved_ips"] for item in shared["clients"])
     assert second < 0.8 * first
-    assert first + second == pytest.approx(summary.window_ips(point))
+    assert first + second == pytest.approx(measured_window.window_ips(point))
     assert shared["fairness"]["jain"] < 0.99
 
 
@@ -219,8 +223,8 @@ def test_a_sweep_over_clients_builds_once_keeps_totals_and_each_client_and_its_b
     assert shared.engine["key"] == alone.engine["key"]
     assert [item["sm_count"] for item in shared.realised["clients"]] == [None, None]
     assert shared.slo["probes"]
-    assert all(point.client is not None for point in samples.load(store.samples_path(shared.key)))
-    assert restat.main([str(store.root)]) == 0
+    assert all(point.client is not None for point in samples_file.load(store.samples_path(shared.key)))
+    assert recompute.main([str(store.root)]) == 0
     assert not list((store.root / "parts").glob("*"))
     logs = sorted(path.name.partition("-")[2] for path in (store.root / "logs").iterdir())
     assert logs == ["", "client1.log", "client2.log"]

@@ -16,7 +16,7 @@ from mlflow_ui import wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweep.record import Record
+    from sweep.storage.record import Record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
 
@@ -30,7 +30,7 @@ Simulated.{stage} = lambda *_: time.sleep(600)
 """
 LITTLE_MEMORY = """
 import resource, sys
-if "sweep.worker" in sys.orig_argv:
+if "sweep.runner.worker.main" in sys.orig_argv:
     resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 """
 

@@ -27,7 +27,7 @@ def worker_of(process: subprocess.Popen[str]) -> psutil.Process | None:
     """The measuring child."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
-        return next((child for child in children if "sweep.worker" in child.cmdline()), None)
+        return next((child for child in children if "sweep.runner.worker.main" in child.cmdline()), None)
     except psutil.Error:
         return None
 

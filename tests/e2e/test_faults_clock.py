@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweep.record import Record, Store
+from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from conftest import Cli
+
+    from sweep.storage.record import Record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweep.private import OTHERS
+from sweep.system.file_trust import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,12 +21,12 @@ from mlflow import MlflowClient
 from mlflow_ui import mlflow_server
 from proxy import Behaviour, proxy
 
-from sweep.config import TrackingConfig
 from sweep.errors import TrackingError
-from sweep.folder import Settings
-from sweep.publishing import Publishing
-from sweep.record import Record, Store
-from sweep.tracking import Publisher
+from sweep.report.mlflow import Publisher
+from sweep.report.mlflow.live import Publishing
+from sweep.spec.settings import Settings, Tracking
+from sweep.storage.record import Record
+from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,12 +98,12 @@ def test_a_sweep_does_not_wait_again_for_a_server_that_was_slow(
     upstream: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between variants it is asked once; the rest goes at the end."""
-    monkeypatch.setattr("sweep.publishing._SLOW_S", 0.2)
-    monkeypatch.setattr("sweep.publishing._EVERY_S", 0.0)
+    monkeypatch.setattr("sweep.report.mlflow.live._SLOW_S", 0.2)
+    monkeypatch.setattr("sweep.report.mlflow.live._EVERY_S", 0.0)
     behaviour = Behaviour(upstream, delay_s=0.05)
     with proxy(behaviour) as url:
         settings = Settings(name=store.root.name, results=store.root.parent)
-        publishing = Publishing(TrackingConfig(uri=url, experiment="patient"), settings)
+        publishing = Publishing(Tracking(uri=url, experiment="patient"), settings)
         publishing.finished(a_record(0))
         asked = behaviour.seen
         assert asked > 0

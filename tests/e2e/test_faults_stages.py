@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from conftest import Cli
 
-    from sweep.record import Record
+    from sweep.storage.record import Record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
 
@@ -44,7 +44,7 @@ def left_alive(cli: Cli) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if "sweep.worker" in process.cmdline() and process.cwd() == str(cli.results.parent):
+            if "sweep.runner.worker.main" in process.cmdline() and process.cwd() == str(cli.results.parent):
                 found.append(process)
         except psutil.Error:
             continue

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from sweep.models import digits
+from sweep.models.zoo import digits
 
 if TYPE_CHECKING:
     from pathlib import Path

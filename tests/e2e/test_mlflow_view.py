@@ -9,9 +9,10 @@ import pytest
 from browser import chromium_driver, require
 from mlflow_ui import curves_shown
 
-from sweep.axes import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant, flat, variant_key
-from sweep.record import Record, Store
-from sweep.tracking import Publisher
+from sweep.report.mlflow import Publisher
+from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant, flat, variant_key
+from sweep.storage.record import Record
+from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import QUICK
 
-from sweep import samples
+from sweep.storage import samples, samples_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +34,7 @@ def test_the_shipped_experiment_sets_a_gathered_batch_beside_streams(cli: Cli) -
         assert (item.realised or {}).get("partial_batches") == ("true size" if "w2ms" in label else None)
     assert "batch_wait_ms" in done.stdout
     (store,) = cli.stores()
-    _, *rungs = samples.load(store.samples_path(records["tiny_cnn fp32 b8 s1 w2ms"].key))
+    _, *rungs = samples_file.load(store.samples_path(records["tiny_cnn fp32 b8 s1 w2ms"].key))
     assert rungs
     for rung in rungs:
         assert (rung.batch, rung.gathers) == (1, 8)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from conftest import QUICK, Cli
 
-from sweep import judge, samples
+from sweep.analysis import record_summary
+from sweep.storage import samples, samples_file
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +37,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert cli.run(*ONE).returncode == 0
     (store,) = cli.stores()
     (before,) = cli.records()
-    curve = samples.load(store.samples_path(before.key))
+    curve = samples_file.load(store.samples_path(before.key))
     assert before.slo is None
     assert all(point["prediction"]["p99_ms"] > 0 for point in before.points)
 
@@ -53,7 +54,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     else:
         assert found.slo["reason"] in done.stdout
     assert (found.started_at, found.peak, found.points) == (before.started_at, before.peak, before.points)
-    kept = curve_of(samples.load(store.samples_path(found.key)))
+    kept = curve_of(samples_file.load(store.samples_path(found.key)))
     assert len(kept) == len(curve)
     assert all(np.array_equal(old.done_ns, new.done_ns) for old, new in zip(curve, kept, strict=True))
 
@@ -62,7 +63,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert "to search" not in again.stdout
     assert store.samples_path(found.key).stat().st_mtime_ns == stamp
     assert cli.records() == [found]
-    assert judge.summarised(found, samples.load(store.samples_path(found.key)), ("p90", 200.0)) == found
+    assert record_summary.summarised(found, samples_file.load(store.samples_path(found.key)), ("p90", 200.0)) == found
 
     hopeless = cli.run(*ONE, "slo.p90_ms=0.001", "slo.search_s=3")
     assert hopeless.returncode == 0, hopeless.stdout + hopeless.stderr
@@ -74,7 +75,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     )  # as it is on a machine with more work than cores
     assert spoilt or "does not hold even at" in last.slo["reason"]
     assert last.slo["reason"] in hopeless.stdout
-    asked = {point.asked for point in samples.load(store.samples_path(found.key))}
+    asked = {point.asked for point in samples_file.load(store.samples_path(found.key))}
     assert asked == {None, "p90<=200", "p90<=0.001"}
 
 

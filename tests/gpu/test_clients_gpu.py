@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import require
 
-from sweep import fairness, mps
+from sweep.analysis import fairness
 from sweep.backends.tensorrt import library
-from sweep.record import Store
+from sweep.storage.store import Store
+from sweep.system import mps
 
 pytestmark = pytest.mark.gpu
 

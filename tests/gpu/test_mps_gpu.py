@@ -16,15 +16,15 @@ import pytest
 import require
 from test_tensorrt_gpu import BACKENDS, CLOSED, entry_of, feeds_of, variant
 
-from sweep import mps, nvml, plain
-from sweep.axes import EngineAxes, LoadAxes
 from sweep.backends import registry
-from sweep.backends.tensorrt import cuda, sms
-from sweep.cache import Cache
+from sweep.backends.tensorrt import cuda, sm_probe
 from sweep.errors import UnsupportedError
-from sweep.load import curve
-from sweep.mps import control
-from sweep.pool import Worker
+from sweep.loadgen import load_curve
+from sweep.runner.worker_process import Worker
+from sweep.spec import EngineAxes, LoadAxes
+from sweep.storage.cache import Cache
+from sweep.system import mps, nvml, serialization
+from sweep.system.mps import control
 
 pytestmark = pytest.mark.gpu
 
@@ -55,7 +55,7 @@ def daemon():
 
 @pytest.fixture(scope="module")
 def total() -> int:
-    found = sms.of_whole_gpu()
+    found = sm_probe.of_whole_gpu()
     if found is None:
         require.missing("gpu", "no process here can tell the SMs of a GPU")
     return found
@@ -64,7 +64,7 @@ def total() -> int:
 def in_worker(backend, asked, environment: dict[str, str], tmp_path, cache_folder=None):
     """The outcome of one pass in a real worker with these variables."""
     worker = Worker(tmp_path / "worker.log", {**backend.environment(asked), **environment})
-    job = {"variant": plain.to_plain(asked), "repeat": 0, "rates_ips": None, "accuracy": False}
+    job = {"variant": serialization.to_plain(asked), "repeat": 0, "rates_ips": None, "accuracy": False}
     job |= {"cache": str(cache_folder or tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
     try:
         outcome = worker.run(job, lambda _event: None, 120.0)
@@ -164,7 +164,7 @@ def test_a_green_context_holds_an_engine_in_every_way_of_driving_it(backend, cac
         assert backend.mismatch(asked, session.realised) is None
         assert session.realised["sm_reached"] == (count or total)
         assert session.realised["sm_total"] == total
-        (point,) = curve.measure(session, dataclasses.replace(CLOSED, min_s=0.4), batch=8)
+        (point,) = load_curve.measure(session, dataclasses.replace(CLOSED, min_s=0.4), batch=8)
         rates[count] = len(point.done_ns) / ((point.done_ns.max() - point.issued_ns.min()) / 1e9)
         session.poison()
         for stream in session.streams:
@@ -198,7 +198,7 @@ def test_memory_comes_back_from_green_contexts(backend, cache) -> None:
 def test_open_load_on_a_green_context(backend, cache) -> None:
     _, session = session_of(backend, cache, streams=2, cuda_graph=True, sm_count=64)
     load = LoadAxes(fractions=(0.3, 0.7), warmup_s=0.1, min_s=0.3, min_requests=200, max_s=5.0)
-    points = [point for point in curve.measure(session, load, batch=8) if point.kind == "poisson"]
+    points = [point for point in load_curve.measure(session, load, batch=8) if point.kind == "poisson"]
     assert points
     assert all(np.all(point.gpu_compute_ms[point.measured] > 0) for point in points)
     session.close()

@@ -12,13 +12,17 @@ import pytest
 import require
 from rich.console import Console
 
-from sweep import gpu_state, models, plan, telemetry
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep import models
+from sweep.analysis import gpu_telemetry
 from sweep.backends import registry
 from sweep.backends.tensorrt import cuda, library
-from sweep.folder import Settings
-from sweep.progress import Display
-from sweep.run import Run
+from sweep.runner import plan
+from sweep.runner.executor import Run
+from sweep.runner.progress import Display
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec.settings import Settings
+from sweep.storage.store import Store
+from sweep.system import telemetry
 
 pytestmark = pytest.mark.gpu
 
@@ -44,7 +48,7 @@ def test_an_idle_gpu_can_be_read(gpu) -> None:
     with gpu.watch() as watch:
         time.sleep(2.0)
     series = watch.series()
-    found = gpu_state.window(series, int(series.t_ns[0]), int(series.t_ns[-1]), samples=1)
+    found = gpu_telemetry.window(series, int(series.t_ns[0]), int(series.t_ns[-1]), samples=1)
     print(found)  # noqa: T201 - the figures are worth a look
     assert series.lost is None
     assert 30 <= len(series.t_ns) <= 42
@@ -71,7 +75,7 @@ def test_a_pass_on_a_gpu_has_its_state_and_its_energy(backend, tmp_path, monkeyp
     with Display(Console(file=io.StringIO()), 2) as display:
         monkeypatch.setattr(display, "note", print)
         Run(made, settings, display, lambda _: None).execute(made.works)
-    record = settings.store.read(made.works[0].key)
+    record = Store(settings.root).read(made.works[0].key)
     assert record.status == "ok", record.error
     for name, part in (("peak", record.peak), *((point["offered_ips"], point) for point in record.points)):
         found = part["telemetry"]
@@ -84,7 +88,7 @@ def test_a_pass_on_a_gpu_has_its_state_and_its_energy(backend, tmp_path, monkeyp
     expected_w = peak["energy_j_per_sample"] * record.peak["ips"]
     assert expected_w == pytest.approx(peak["power_w"]["mean"], rel=0.25)
     assert record.telemetry["energy_j_per_sample"] == peak["energy_j_per_sample"]
-    with np.load(settings.store.telemetry_path(record.key)) as stored:
+    with np.load(Store(settings.root).telemetry_path(record.key)) as stored:
         assert len(stored["0/t_ns"]) >= 30
     print("foreign:", record.telemetry["foreign_processes"], record.telemetry["foreign"])  # noqa: T201 - same
 
@@ -117,7 +121,7 @@ def test_a_stranger_on_the_gpu_is_seen_wherever_nvml_lists_us(gpu, stranger) -> 
     with gpu.watch() as watch:
         time.sleep(0.5)
     series = watch.series()
-    found = gpu_state.window(series, int(series.t_ns[0]), int(series.t_ns[-1]), samples=1)
+    found = gpu_telemetry.window(series, int(series.t_ns[0]), int(series.t_ns[-1]), samples=1)
     listed = np.nanmax(series.columns["own"], initial=0.0)
     print("our processes that NVML lists:", listed, "others:", series.strangers, "stranger:", stranger)  # noqa: T201
     if not listed:  # a container may be shown no pids, or the host's
@@ -125,4 +129,4 @@ def test_a_stranger_on_the_gpu_is_seen_wherever_nvml_lists_us(gpu, stranger) -> 
         return
     assert found["foreign_processes"] >= 1
     assert any(text.split()[0] == str(stranger) for text in found["foreign"])
-    assert "shared with" in gpu_state.spoilt(found)
+    assert "shared with" in gpu_telemetry.spoilt(found)

@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 import require
 
-from sweep import accuracy, measure, models, plain, prepare, samples
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
+from sweep import models
+from sweep.analysis import accuracy, accuracy_gates
+from sweep.analysis.point_summary import closed_summary
 from sweep.backends import registry
-from sweep.backends.tensorrt import cuda, inspector, library
+from sweep.backends.tensorrt import cuda, engine_inspector, library
 from sweep.backends.tensorrt.backend import PLAN
-from sweep.cache import Cache
 from sweep.errors import BuildError, SessionError, UnsupportedError
-from sweep.load import curve, points
-from sweep.pool import Worker
-from sweep.summary import closed_summary
+from sweep.loadgen import load_curve, load_point
+from sweep.runner.worker import artifacts, measure, reference
+from sweep.runner.worker.job import Job
+from sweep.runner.worker_process import Worker
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
+from sweep.storage import samples, samples_file
+from sweep.storage.cache import Cache
+from sweep.system import serialization
 
 pytestmark = pytest.mark.gpu
 
@@ -64,8 +69,8 @@ def feeds_of(asked: Variant) -> dict[str, np.ndarray]:
 
 
 def entry_of(backend, asked: Variant, cache: Cache):
-    typed = prepare.typed_file(asked, prepare.model_file(asked, cache), cache)
-    return prepare.build_engine(asked, backend, typed, cache)
+    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    return artifacts.build_engine(asked, backend, typed, cache)
 
 
 def loaded(backend, asked: Variant, cache: Cache):
@@ -88,7 +93,7 @@ def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: 
         session = loaded(backend, asked, cache)
     session.poison()
     once(session)
-    found = accuracy.compare(prepare.model_file(asked, cache), feeds_of(asked), session.outputs())
+    found = reference.compare(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
     print(f"{backend.name} {model} {dtype} graph={graph}: {found}")  # noqa: T201 - the figures are worth a look
     assert backend.mismatch(asked, session.realised) is None
     assert found["nonfinite"] == 0
@@ -101,7 +106,7 @@ def test_fp32_in_a_worker_is_true_fp32(backend, model: str, tmp_path) -> None:
     """A worker starts with what its backend needs; this process may have loaded the libraries without it."""
     asked = dataclasses.replace(variant(backend, model, "fp32"), load=CLOSED)
     worker = Worker(tmp_path / "worker.log", backend.environment(asked))
-    job = {"variant": plain.to_plain(asked), "repeat": 0, "rates_ips": None}
+    job = {"variant": serialization.to_plain(asked), "repeat": 0, "rates_ips": None}
     job |= {"cache": str(tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
     try:
         outcome = worker.run(job, lambda _event: None, 120.0)
@@ -116,7 +121,7 @@ def test_fp32_in_a_worker_is_true_fp32(backend, model: str, tmp_path) -> None:
 
 def test_the_inspector_answers_here_and_is_kept(backend, cache) -> None:
     entry = entry_of(backend, variant(backend, dtype="fp16"), cache)
-    kept = json.loads((entry.path / inspector.FILE).read_text())
+    kept = json.loads((entry.path / engine_inspector.FILE).read_text())
     print(kept["source"], entry.info["precision"], [layer.get("LayerType") for layer in kept["Layers"]])  # noqa: T201
     assert entry.info["precision"].get("fp16")
 
@@ -173,7 +178,7 @@ def test_a_range_profile_runs_every_batch_in_it_captured_anew(backend, cache, tr
             outputs = {name: value[:samples_in] for name, value in session.outputs_of(turn % 2).items()}
             found[graph, turn] = outputs
             fed = {name: value[:samples_in] for name, value in feeds_of(asked).items()}
-            judged = accuracy.compare(prepare.model_file(asked, cache), fed, outputs)
+            judged = reference.compare(artifacts.model_file(asked, cache), fed, outputs)
             assert judged["nonfinite"] == 0
             assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
         session.close()
@@ -208,7 +213,7 @@ def test_arrivals_are_gathered_and_run_at_their_true_size(backend, cache, graph,
     load = LoadAxes(
         kind="poisson", rates_ips=(4000.0,), warmup_s=0.1, min_s=0.5, min_requests=662, max_s=5.0, batch_wait_ms=1.0
     )
-    (point,) = curve.measure(session, load, batch=8)
+    (point,) = load_curve.measure(session, load, batch=8)
     assert point.measured.all() or not point.overloaded
     sizes = set(point.ran_with.tolist())
     print(graph, wait, sorted(sizes), np.median(point.latency_ms))  # noqa: T201
@@ -221,7 +226,7 @@ def test_arrivals_are_gathered_and_run_at_their_true_size(backend, cache, graph,
 def test_device_memory_is_recorded_by_phase_and_none_is_asked_for_while_running(backend, cache) -> None:
     for graph in (False, True):
         session = loaded(backend, variant(backend, "resnet50", streams=2, cuda_graph=graph), cache)
-        curve.measure(session, CLOSED, batch=2)
+        load_curve.measure(session, CLOSED, batch=2)
         session.close()
         told = session.engine_facts["memory"]
         print(graph, told, session.engine_facts)  # noqa: T201
@@ -251,7 +256,7 @@ def test_a_full_device_ends_as_out_of_memory(backend, tmp_path) -> None:
     made.call("cudaFree", 0)
     asked = dataclasses.replace(variant(backend, "resnet50", batch=64), load=CLOSED)
     worker = Worker(tmp_path / "worker.log", backend.environment(asked))
-    job = {"variant": plain.to_plain(asked), "repeat": 0, "rates_ips": None}
+    job = {"variant": serialization.to_plain(asked), "repeat": 0, "rates_ips": None}
     job |= {"cache": str(tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
     hog = made.malloc(made.free_memory() - (640 << 20))
     try:
@@ -284,7 +289,7 @@ def test_a_flag_is_seen_in_the_loaded_engine_or_refused_by_name(backend, cache, 
     print(knob, session.realised["knobs"], session.realised.get("weight_streaming_budget_bytes"))  # noqa: T201
     if backend.mismatch(asked, session.realised) is None:
         once(session)
-        judged = accuracy.compare(prepare.model_file(asked, cache), feeds_of(asked), session.outputs())
+        judged = reference.compare(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
         assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
     session.close()
 
@@ -306,7 +311,7 @@ def test_memory_is_given_back(backend, cache) -> None:
 def test_several_streams_under_load_closed_and_open(backend, cache, wait: str, graph) -> None:
     session = loaded(backend, variant(backend, "unet", streams=4, cuda_graph=graph, wait=wait), cache)
     load = LoadAxes(fractions=(0.3, 0.7), warmup_s=0.1, min_s=0.3, min_requests=200, max_s=5.0)
-    measured = curve.measure(session, load, batch=2)
+    measured = load_curve.measure(session, load, batch=2)
     points = [point for point in measured if point.kind in {"closed", "poisson"}]
     assert [point.kind for point in points[:2]] == ["closed", "poisson"]
     for point in points:
@@ -329,7 +334,7 @@ def test_depth_two_keeps_the_gpu_busy(backend, cache) -> None:
     session = loaded(backend, variant(backend, "mlp", cuda_graph=True, transfers=False), cache)
     rates = {}
     for depth in (1, 2):
-        points = curve.measure(session, dataclasses.replace(CLOSED, depth=depth), batch=2)
+        points = load_curve.measure(session, dataclasses.replace(CLOSED, depth=depth), batch=2)
         rates[depth] = closed_summary(points)["ips"]
     print(rates)  # noqa: T201
     assert rates[2] > rates[1] * 1.05
@@ -378,12 +383,12 @@ def test_what_is_realised_and_found_is_recorded(backend, cache) -> None:
 
 def test_a_whole_pass_gives_a_record_with_gpu_times(backend, tmp_path) -> None:
     asked = dataclasses.replace(variant(backend, streams=2, cuda_graph=True), load=CLOSED)
-    job = measure.Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
+    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
     found = measure.measure(job, lambda *_, **__: None, lambda _: None)
     assert found["mismatch"] is None
     assert found["engine"]["device_memory_bytes"] > 0
     assert json.loads(json.dumps(found)) == found
-    (point,) = samples.load(tmp_path / "s.npz")
+    (point,) = samples_file.load(tmp_path / "s.npz")
     assert point.gpu_compute_ms is not None
     assert registry.resolve("auto")[0] in library.NAMES
 
@@ -423,13 +428,13 @@ def test_outputs_stand_after_a_burst_on_all_streams(backend, cache) -> None:
     asked = variant(backend, "unet", "fp16", batch=4, streams=4)
     session = loaded(backend, asked, cache)
     first = once(session)
-    expected = accuracy.run(prepare.model_file(asked, cache), feeds_of(asked))
-    done, later = points.burst(session, 2, 0.3), {number: session.outputs_of(number) for number in range(4)}
+    expected = reference.run(artifacts.model_file(asked, cache), feeds_of(asked))
+    done, later = load_point.burst(session, 2, 0.3), {number: session.outputs_of(number) for number in range(4)}
     found = accuracy.again(expected, first, [later])
     print(f"{backend.name}: {done} inferences, {found}")  # noqa: T201 - the figures are worth a look
     assert done > 4
     assert found["lost_db"] < 1
     later[2] = {name: np.zeros_like(value) for name, value in later[2].items()}
     judged = {**accuracy.against(expected, first), "again": accuracy.again(expected, first, [later])}
-    assert "under load, on stream 2" in accuracy.contradicts("fp16", judged)
+    assert "under load, on stream 2" in accuracy_gates.contradicts("fp16", judged)
     session.close()

@@ -5,13 +5,15 @@ import os
 import pytest
 import require
 
-from sweep import nvml, plan
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.backends import registry
 from sweep.backends.tensorrt import library
-from sweep.folder import Settings
-from sweep.lanes import device
-from sweep.run import Run
+from sweep.runner import plan
+from sweep.runner.executor import Run
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.spec.settings import Settings
+from sweep.storage.store import Store
+from sweep.system import devices as device
+from sweep.system import nvml
 
 pytestmark = pytest.mark.gpu
 
@@ -56,7 +58,7 @@ def swept(tmp_path, backend, batches, gpus):
     settings = Settings(name="s", results=tmp_path, gpus=gpus, wait_s=60.0)
     screen = Screen()
     Run(made, settings, screen, lambda _: None).execute(made.runnable)
-    return [settings.store.read(work.key) for work in made.works], screen
+    return [Store(settings.root).read(work.key) for work in made.works], screen
 
 
 def test_the_first_gpu_is_named_and_its_worker_sees_no_other(backend, tmp_path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.backends.base import Stream
-from sweep.load import servers
+from sweep.loadgen import issue_loops
 
 SUMMARY, TRACE = "mlperf_log_summary.txt", "mlperf_log_trace.json"
 SAMPLE = '{"name":"Sample","cat":"default","ph":"b"'
@@ -95,7 +95,7 @@ class System:
         """Serve while ``test`` runs, in the quiet interpreter that our own generator measures in."""
         thread = threading.Thread(target=self._work)
         thread.start()
-        with servers.quiet_interpreter():
+        with issue_loops.quiet_interpreter():
             test()
         self._waiting.put(None)
         thread.join()
@@ -120,7 +120,7 @@ def run(stream: Stream, scenario: str, rate_rps: float, queries: int, seed: int,
     system = System(stream, threaded=scenario == "Server")
     sut = lg.ConstructSUT(system.issue, lambda: None)
     samples = lg.ConstructQSL(1, 1, lambda _: None, lambda _: None)
-    servers._precise_sleep()  # LoadGen's sleeps and ours wake by the same rule
+    issue_loops._precise_sleep()  # LoadGen's sleeps and ours wake by the same rule
     try:
         system.during(lambda: lg.StartTestWithLogSettings(sut, samples, settings, logs))
     finally:

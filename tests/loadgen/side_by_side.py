@@ -13,13 +13,16 @@ from dataclasses import dataclass, field
 import mlperf
 import numpy as np
 
-from sweep import models, prepare, stats
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep import models
+from sweep.analysis import percentiles as stats
+from sweep.analysis.measured_window import window_ips
+from sweep.analysis.verdicts import open_verdict
 from sweep.backends import registry
-from sweep.load import servers
-from sweep.load.meeting import now_ns
-from sweep.load.points import Place, closed_point, open_point
-from sweep.summary import open_verdict, window_ips
+from sweep.loadgen import issue_loops, open_loop
+from sweep.loadgen.communicator import now_ns
+from sweep.loadgen.load_point import Place, closed_point, open_point
+from sweep.runner.worker import artifacts
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 
 BATCH = 64  # tiny_cnn takes 1 to 3 ms
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -75,7 +78,7 @@ class Bench:
         self.folder = folder
         self.runs = 0
         self.until_s = time.monotonic() + MOST_S
-        servers._precise_sleep()
+        issue_loops._precise_sleep()
         calm = [self._closed(seed) for seed in range(5)]
         self.found = Both(
             peak_rps=max(window_ips(point) for point in calm),
@@ -191,8 +194,8 @@ class Bench:
     def _replayed(self, scheduled_ns):
         """Latencies of our generator under a given schedule, and how long each inference took, ms."""
         origin = now_ns(self.session) + 100_000_000
-        waiting = servers.Queue((scheduled_ns + origin).tolist(), 60_000_000_000)
-        servers.run([servers.OpenServer(self.stream, waiting, 0)], virtual=False)
+        waiting = open_loop.Queue((scheduled_ns + origin).tolist(), 60_000_000_000)
+        issue_loops.run([open_loop.OpenServer(self.stream, waiting, 0)], virtual=False)
         issued, done, due = (np.array(each) for each in (waiting.issued, waiting.done, waiting.due))
         self._undisturbed((done - issued) / 1e6)
         return (done - due) / 1e6, (done - issued) / 1e6
@@ -263,7 +266,7 @@ def session_of(cache):
     model = ModelRef(name="tiny_cnn", revision=models.zoo.entry("tiny_cnn").revision)
     onnx = OnnxAxes(model=model, precision=Precision(name="fp32", dtype="fp32"))
     asked = Variant(backend=backend.name, onnx=onnx, engine=EngineAxes(batch=BATCH))
-    entry = prepare.build_engine(asked, backend, prepare.model_file(asked, cache), cache)
+    entry = artifacts.build_engine(asked, backend, artifacts.model_file(asked, cache), cache)
     return backend.load(entry.path, entry.info, asked, models.draw(models.signature(model), BATCH, 0))
 
 

@@ -5,7 +5,7 @@ import statistics
 import pytest
 import require
 
-from sweep.cache import Cache
+from sweep.storage.cache import Cache
 
 try:
     import side_by_side as sides

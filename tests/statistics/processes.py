@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import signal, special
 
-from sweep.load.arrivals import schedule
+from sweep.loadgen.arrivals import schedule
 
 
 def gaussian(rng, sweeps, count, phi):

@@ -12,9 +12,9 @@ import before
 import numpy as np
 import processes
 
-from sweep import drift, intervals
-from sweep.record import Record
-from sweep.report.answer import answer
+from sweep.analysis import drift, intervals
+from sweep.report.ranking import answer
+from sweep.storage.record import Record
 
 SWEEPS = 2000
 OLD_SHARE = 10  # the old bootstrap is slow: one sweep in ten
@@ -106,7 +106,7 @@ def closed_loops(rng, sweeps, count, *, cv, phi=0.0, slower=1.0):
 
 
 def peak_of(passes):
-    """The record's ``peak`` of these passes, as ``summary.closed_summary`` makes it."""
+    """The record's ``peak`` of these passes, as ``point_summary.closed_summary`` makes it."""
     each = [(len(times) - 1) / times[-1] for times in passes]
     ips = sum(each) / len(each)
     interval, batches = intervals.rate_interval(ips, passes)

@@ -10,9 +10,9 @@ import study
 from processes import exponential_queue_percentile, queue, sojourn
 from scipy import special
 
-from sweep.axes import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 from sweep.backends.simulated import SimulatedSession
-from sweep.load.points import Place, open_point
+from sweep.loadgen.load_point import Place, open_point
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 
 pytestmark = pytest.mark.heavy
 

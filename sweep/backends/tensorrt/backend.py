@@ -7,11 +7,12 @@ import json
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from sweep import facts, mps
-from sweep.backends.tensorrt import apart, build, cuda, inspector, knobs, library, sms
+from sweep.backends.tensorrt import build, builder_config, cuda, engine_inspector, isolated_build, library, sm_probe
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError
+from sweep.system import environment as facts
+from sweep.system import mps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.axes import JsonDict, Variant
     from sweep.backends.base import ShapesAt
     from sweep.backends.tensorrt.library import Library
+    from sweep.spec import JsonDict, Variant
 
 PLAN = "engine.plan"
 _KNOBS = (
@@ -92,7 +93,7 @@ class TensorRT:
         """
         share, asked = mps.share_of(os.environ), variant.engine.mps_build
         if share is not None and asked is None:
-            return apart.build(onnx, variant, {batch: shapes(batch) for batch in _batches(variant)}, target)
+            return isolated_build.build(onnx, variant, {batch: shapes(batch) for batch in _batches(variant)}, target)
         if share != asked:
             raise BuildError(f"mps_build={asked}: this process has {share or 'no'} MPS share to build under")
         used = library.load(self.name)
@@ -100,23 +101,23 @@ class TensorRT:
         timing = self._timing_cache(used, target, share) if self.times_tactics else None
         plan, built = build.serialised(used, onnx, variant.engine, _profile(variant, shapes), tf32=tf32, timing=timing)
         information = self._evidence(used, plan)
-        told = inspector.precision(information)
+        told = engine_inspector.precision(information)
         (target / PLAN).write_bytes(plan)
-        (target / inspector.FILE).write_text(json.dumps(information, indent=1))
+        (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
         return {
             **built,
             "precision": told or built["network"],
             "evidence": information["source"] if told else "network",
-            "artifacts": [inspector.FILE],
-            "build_sm_count": sms.of_this_process() if share is not None else None,
+            "artifacts": [engine_inspector.FILE],
+            "build_sm_count": sm_probe.of_this_process() if share is not None else None,
         }
 
     def _evidence(self, used: Library, plan: bytes) -> JsonDict:
         listing = used.log.listing
-        found = [] if listing is None else [inspector.of_listing(listing)]
+        found = [] if listing is None else [engine_inspector.of_listing(listing)]
         if self.missing() is None:
-            found.insert(0, inspector.of_engine(used, Engine(used, plan).engine))
-        return inspector.best(found)
+            found.insert(0, engine_inspector.of_engine(used, Engine(used, plan).engine))
+        return engine_inspector.best(found)
 
     def _timing_cache(self, used: Library, target: Path, share: int | None) -> Path:
         """Beside the engines, one per library version and GPU, and one for each MPS share to build under."""
@@ -134,7 +135,7 @@ class TensorRT:
         """
         used = library.load(self.name)
         if variant.engine.plugins:
-            knobs.load_plugins(used, tuple(plugin.path for plugin in variant.engine.plugins))
+            builder_config.load_plugins(used, tuple(plugin.path for plugin in variant.engine.plugins))
         session = TensorRTSession(used, (engine / PLAN).read_bytes(), variant.session, feeds, engine)
         session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
         if info["evidence"] == "network":
@@ -146,9 +147,9 @@ class TensorRT:
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
         """Contexts, CUDA graph, the types that the engine computes in, the knobs that it remembers, and the SMs."""
         return (
-            inspector.mismatch(variant, realised)
-            or knobs.mismatch(variant.engine, realised["knobs"])
-            or sms.mismatch(variant, realised)
+            engine_inspector.mismatch(variant, realised)
+            or builder_config.mismatch(variant.engine, realised["knobs"])
+            or sm_probe.mismatch(variant, realised)
         )
 
 

@@ -8,9 +8,9 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sweep import private
-from sweep.backends.tensorrt import inspector, knobs
+from sweep.backends.tensorrt import builder_config, engine_inspector
 from sweep.errors import BuildError
+from sweep.system import file_trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import tensorrt
 
-    from sweep.axes import EngineAxes, JsonDict
     from sweep.backends.tensorrt.library import Library
+    from sweep.spec import EngineAxes, JsonDict
 
 Shape = tuple[int, ...]
 Profiled = Mapping[str, tuple[Shape, Shape, Shape]]
@@ -58,13 +58,13 @@ def serialised(
         BuildError: the library refused; its own last messages.
     """
     if axes.plugins:
-        knobs.load_plugins(library, tuple(plugin.path for plugin in axes.plugins))
+        builder_config.load_plugins(library, tuple(plugin.path for plugin in axes.plugins))
     library.log.clear()
     builder: tensorrt.Builder = library.trt.Builder(library.logger)
     network: tensorrt.INetworkDefinition = builder.create_network(_network_flags(library))
     parser = _parsed(library, network, onnx)
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
-    knobs.apply(library, config, axes, tf32=tf32)
+    builder_config.apply(library, config, axes, tf32=tf32)
     _add_profile(library, builder, network, config, profile)
     with _timing_cache(config, None if axes.timing_cache is False else timing):
         plan = builder.build_serialized_network(network, config)
@@ -72,7 +72,7 @@ def serialised(
     if plan is None:
         raise BuildError(f"{library.label} built no engine: {library.log.tail()}")
     facts: JsonDict = {"inputs": network.num_inputs, "layers": network.num_layers, "tf32": tf32}
-    facts["network"] = inspector.precision(inspector.of_network(network))
+    facts["network"] = engine_inspector.precision(engine_inspector.of_network(network))
     return bytes(plan), facts
 
 
@@ -128,7 +128,7 @@ def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterato
     lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        known = path.read_bytes() if path.exists() and not private.distrusted(path) else b""
+        known = path.read_bytes() if path.exists() and not file_trust.distrusted(path) else b""
         cache = config.create_timing_cache(known)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)

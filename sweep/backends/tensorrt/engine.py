@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sweep.backends.tensorrt import compiled, knobs, memory
+from sweep.backends.tensorrt import builder_config, gpu_allocator, runtime_cache
 from sweep.errors import SessionError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     import tensorrt
 
-    from sweep.axes import JsonDict
+    from sweep.backends.tensorrt.gpu_allocator import Ledger
     from sweep.backends.tensorrt.library import Library
-    from sweep.backends.tensorrt.memory import Ledger
+    from sweep.spec import JsonDict
 
 _MIB = 1 << 20
 
@@ -46,13 +46,13 @@ class Engine:
         self._runtime: tensorrt.Runtime = library.trt.Runtime(library.logger)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             self._runtime.engine_host_code_allowed = True  # a version-compatible engine carries its own runtime
-        self._allocator = None if ledger is None else memory.recorder(library, ledger)
+        self._allocator = None if ledger is None else gpu_allocator.recorder(library, ledger)
         if self._allocator is not None:
             self._runtime.gpu_allocator = self._allocator
         self.engine: tensorrt.ICudaEngine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise SessionError(f"{library.label} cannot load the engine: {library.log.tail()}")
-        self.settings: JsonDict = {"knobs": knobs.realised(self.engine)}
+        self.settings: JsonDict = {"knobs": builder_config.realised(self.engine)}
         self._compiled: Any = None
         self._config = self._runtime_config()
 
@@ -72,7 +72,7 @@ class Engine:
             self.settings["kernel_specialization"] = eager.name
         if hasattr(config, "create_runtime_cache"):
             self._compiled = config.create_runtime_cache()
-            known = None if self._kernels is None else compiled.read(self._kernels)
+            known = None if self._kernels is None else runtime_cache.read(self._kernels)
             warm = known is not None and bool(self._compiled.deserialize(known))
             config.set_runtime_cache(self._compiled)
             self.settings["runtime_cache"] = "warm" if warm else "cold"
@@ -122,7 +122,7 @@ class Engine:
     def remember(self) -> None:
         """Keep what was compiled for the next session of this engine."""
         if self._compiled is not None and self._kernels is not None and self.settings["runtime_cache"] == "cold":
-            compiled.write(self._kernels, bytes(self._compiled.serialize()))
+            runtime_cache.write(self._kernels, bytes(self._compiled.serialize()))
 
     def facts(self) -> JsonDict:
         """{context_memory_bytes, weights_bytes}: scratch memory of one context, and the engine's weights."""

@@ -7,12 +7,12 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
-from sweep.backends.tensorrt import compiled, green, sms
 from sweep.backends.tensorrt import cuda as cuda_module
+from sweep.backends.tensorrt import green_context, runtime_cache, sm_probe
 from sweep.backends.tensorrt.cuda import Held
 from sweep.backends.tensorrt.engine import Engine
-from sweep.backends.tensorrt.lane import Lane
-from sweep.backends.tensorrt.memory import Ledger
+from sweep.backends.tensorrt.execution_context import Lane
+from sweep.backends.tensorrt.gpu_allocator import Ledger
 from sweep.backends.tensorrt.stream import WAITS
 from sweep.errors import SessionError
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.axes import JsonDict, SessionAxes
     from sweep.backends.tensorrt.library import Library
     from sweep.backends.tensorrt.stream import TensorRTStream
+    from sweep.spec import JsonDict, SessionAxes
 
 
 class TensorRTSession:
@@ -55,7 +55,7 @@ class TensorRTSession:
         start = time.perf_counter()
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
-        self._green = None if axes.sm_count is None else green.context(self._cuda, axes.sm_count)
+        self._green = None if axes.sm_count is None else green_context.context(self._cuda, axes.sm_count)
         free = self._cuda.free_memory()
         self._device = self._cuda.device()
         self._sm_count: int = self._device["sm_count"] if self._green is None else self._green.sm_count
@@ -68,7 +68,7 @@ class TensorRTSession:
         try:
             if self._green is not None:
                 self._green.enter()
-            kernels = None if entry is None else compiled.path(entry, self._sm_count)
+            kernels = None if entry is None else runtime_cache.path(entry, self._sm_count)
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
             self._open(engine, axes, feeds, start)
             self.engine_facts |= engine.facts()
@@ -109,12 +109,12 @@ class TensorRTSession:
 
     def _proof(self, axes: SessionAxes) -> JsonDict:
         """{sm_reached, sm_total, under_mps}: SMs that a kernel on the session's own streams ran on, and of the GPU."""
-        under_mps = sms.under_mps(self._cuda)
+        under_mps = sm_probe.under_mps(self._cuda)
         return {
-            "sm_reached": sms.reached(
+            "sm_reached": sm_probe.reached(
                 self._cuda, [lane.handle for lane in self._lanes], self._sm_count, graph=axes.cuda_graph
             ),
-            "sm_total": sms.of_whole_gpu() if under_mps else self._device["sm_count"],
+            "sm_total": sm_probe.of_whole_gpu() if under_mps else self._device["sm_count"],
             "under_mps": under_mps,
         }
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.clock import RealClock
+from sweep.backends.clock import RealClock
 from sweep.errors import SessionError
 
 if TYPE_CHECKING:

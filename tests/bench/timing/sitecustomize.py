@@ -6,8 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-if "sweep.worker" in sys.orig_argv and os.environ.get("SWEEP_BENCH_TIMES"):
-    from sweep import measure, prepare
+if "sweep.runner.worker.main" in sys.orig_argv and os.environ.get("SWEEP_BENCH_TIMES"):
+    from sweep.runner.worker import artifacts, measure
 
     def timed(module, name):
         original = getattr(module, name)
@@ -22,5 +22,5 @@ if "sweep.worker" in sys.orig_argv and os.environ.get("SWEEP_BENCH_TIMES"):
 
         setattr(module, name, wrapped)
 
-    timed(prepare, "build_engine")
+    timed(artifacts, "build_engine")
     timed(measure, "_drive")

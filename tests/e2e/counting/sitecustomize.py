@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from sweep.backends.onnxruntime import OnnxRuntime
+from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.backends.simulated import Simulated
 
 

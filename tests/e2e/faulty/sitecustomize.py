@@ -56,8 +56,8 @@ def cause(what: str, where: str) -> None:
 
 
 def install(faults: dict[str, list[str]]) -> None:  # noqa: C901 - a wrapper for each place
-    from sweep import measure
-    from sweep.backends.onnxruntime import OnnxRuntime
+    from sweep.backends.onnxruntime.backend import OnnxRuntime
+    from sweep.runner.worker import measure
 
     paths = {what for what, _ in faults.values() if what.startswith("/")}
     for path in paths:  # what an earlier worker filled the disk with
@@ -103,5 +103,5 @@ def install(faults: dict[str, list[str]]) -> None:  # noqa: C901 - a wrapper for
     measure._drive, measure.measure = faulty_drive, faulty_measure
 
 
-if "SWEEP_TEST_FAULTS" in os.environ and "sweep.worker" in sys.orig_argv:
+if "SWEEP_TEST_FAULTS" in os.environ and "sweep.runner.worker.main" in sys.orig_argv:
     install(json.loads(os.environ["SWEEP_TEST_FAULTS"]))

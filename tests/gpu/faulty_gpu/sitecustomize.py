@@ -64,8 +64,8 @@ def memory() -> None:
 
 
 def install(batch: int, what: str) -> None:
-    from sweep import measure
     from sweep.backends.tensorrt.backend import TensorRT
+    from sweep.runner.worker import measure
 
     drive, load = measure._drive, TensorRT.load
 
@@ -82,6 +82,6 @@ def install(batch: int, what: str) -> None:
     measure._drive, TensorRT.load = faulty_drive, faulty_load
 
 
-if "SWEEP_TEST_GPU_FAULT" in os.environ and "sweep.worker" in sys.orig_argv:
+if "SWEEP_TEST_GPU_FAULT" in os.environ and "sweep.runner.worker.main" in sys.orig_argv:
     asked_batch, _, asked = os.environ["SWEEP_TEST_GPU_FAULT"].partition(":")
     install(int(asked_batch), asked)

@@ -1,0 +1,1 @@
+"""Compute figures and verdicts from samples; pure functions."""

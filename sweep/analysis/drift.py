@@ -1,0 +1,130 @@
+"""Did the machine stay the same: sentinel runs -> a verdict on the stretch in which a variant was measured. Pure.
+
+A sentinel is a short closed loop of always the same variant, run before the first pass, every few passes, and after
+the last one. A stretch is what lies between two of them and bears the number of the first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep.analysis import intervals, point_summary
+from sweep.errors import RecordError
+from sweep.storage import samples_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from sweep.spec import JsonDict
+    from sweep.storage.samples import PointSamples
+    from sweep.storage.store import Store
+
+FLOOR = 0.02  # a sentinel that moved by less is no drift: its own starts differ by that (docs/decisions/0015)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """What one sentinel run found.
+
+    Attributes:
+        key: of the sentinel's variant, with -1, -2 and so on once force=true measured anew; levels of different keys
+            are not compared.
+        start: which start of the sweep ran it, from 0.
+        ips: its throughput, samples/s.
+        interval: (low, high, batches) of that, as ``intervals.apart`` takes it; None if it has none.
+    """
+
+    key: str
+    start: int
+    ips: float
+    interval: tuple[float, float, int] | None
+
+
+def levels(store: Store) -> dict[int, Level]:
+    """Every sentinel run of a sweep's folder that can be read, by number."""
+    found = {int(path.stem.partition("-")[0]): level(path) for path in store.sentinel_paths()}
+    return {number: known for number, known in found.items() if known is not None}
+
+
+def level(path: Path) -> Level | None:
+    """What the sentinel run at ``path`` found; None if it is damaged or nothing was completed in it."""
+    try:
+        return level_of(samples_file.load(path), path.stem.partition("-")[2])
+    except RecordError:
+        return None
+
+
+def level_of(run: Sequence[PointSamples], key: str) -> Level | None:
+    """What one sentinel run found; None where nothing was completed in it."""
+    closed = [point for point in run if point.kind == "closed"]
+    said = point_summary.closed_rate(closed)
+    if said["ips"] is None:
+        return None
+    interval = (*said["interval"], said["batches"]) if said["interval"] else None
+    return Level(key=key, start=closed[0].repeat, ips=said["ips"], interval=interval)
+
+
+def judged(stretches: Sequence[int | None], known: Mapping[int, Level]) -> JsonDict | None:
+    """The record's ``drift``.
+
+    Args:
+        stretches: the one in which each pass of the variant was measured; None where no sentinel ran.
+        known: ``levels`` of the sweep.
+
+    Returns:
+        {verdict, reason, sentinel_key, stretches, before, after}, the last two the sentinel's samples/s at both ends
+        of the stretch that moved most. ``drifted`` where an end of a stretch differs from the sweep's median sentinel
+        by over 2% and, at 3% for the whole sweep, by more than chance; ``unknown`` while an end is missing; else
+        ``steady``. None where no sentinel ran.
+    """
+    held = sorted({stretch for stretch in stretches if stretch is not None and stretch in known})
+    if not held:
+        return None
+    ends = {stretch: _ends(stretch, known) for stretch in held}
+    usual = _usual(known[held[0]].key, known)
+    worst = max(held, key=lambda stretch: max(_moved(level, usual) for level in ends[stretch] if level))
+    before, after = ends[worst]
+    reason = _reason([level for pair in ends.values() for level in pair if level], usual, known)
+    complete = None not in stretches and all(after for _, after in ends.values())
+    return {
+        "verdict": "drifted" if reason else "steady" if complete else "unknown",
+        "reason": reason,
+        "sentinel_key": usual.key,
+        "stretches": list(stretches),
+        "before": before.ips,
+        "after": after.ips if after else None,
+    }
+
+
+def _ends(stretch: int, known: Mapping[int, Level]) -> tuple[Level, Level | None]:
+    """The sentinel before the stretch, and the one after it if the same start of the sweep came to it."""
+    before, after = known[stretch], known.get(stretch + 1)
+    whole = after is not None and (after.key, after.start) == (before.key, before.start)
+    return before, after if whole else None
+
+
+def _usual(key: str, known: Mapping[int, Level]) -> Level:
+    """The median sentinel: what most of the sweep was measured in, whichever end of it is the odd one."""
+    runs = sorted((level for level in known.values() if level.key == key), key=lambda level: level.ips)
+    return runs[(len(runs) - 1) // 2]
+
+
+def _moved(level: Level, usual: Level) -> float:
+    return abs(level.ips / usual.ips - 1)
+
+
+def _reason(ends: Sequence[Level], usual: Level, known: Mapping[int, Level]) -> str | None:
+    risk = intervals.RISK / max(sum(level.key == usual.key for level in known.values()) - 1, 1)
+    odd = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
+    if not odd:
+        return None
+    worst = max(odd, key=lambda level: _moved(level, usual))
+    return f"the sentinel ran {worst.ips / usual.ips - 1:+.1%} off the sweep's median of {usual.ips:,.0f} samples/s"
+
+
+def _beyond_chance(level: Level, usual: Level, risk: float) -> bool:
+    if level.interval is None or usual.interval is None:
+        return False
+    return intervals.apart(level.interval, usual.interval, risk)

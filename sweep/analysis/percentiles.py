@@ -1,0 +1,100 @@
+"""Percentiles, the counts that carry them, and confidence: pure functions of latencies (docs/method.md).
+
+One percentile everywhere: nearest rank, ``sorted[ceil(p * n) - 1]``, over pooled raw samples, and printed
+only where the count can carry it at 99% confidence.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy  # its submodules load when they are used; scipy.stats would take a second
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from sweep.spec import JsonDict
+
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
+INTERVAL = 0.95  # of every interval in a record
+_BATCHES = 25  # stretches behind a variance inflation: long enough to hold a busy period, enough to average
+_SEEN = 20  # slow requests that show how slow ones cluster
+
+Floats = NDArray[np.float64]
+
+
+def percentile(ordered: Floats, p: float) -> float:
+    """Nearest-rank percentile of ascending values, ``ordered[ceil(p * n) - 1]``."""
+    return float(ordered[math.ceil(p * len(ordered)) - 1])
+
+
+@cache
+def min_count(p: float, over: int = 1) -> int:
+    """Fewest samples that carry percentile ``p`` at 99% confidence with ``over`` of them above the mark.
+
+    The binomial early-stopping bound of MLPerf LoadGen (early_stopping.cc): the smallest n with
+    P(Binomial(n, 1 - p) <= over) <= 1%. For one over the mark: p90 64, p99 662, p99.9 6636.
+    """
+    low, high = over + 1, 2 * (over + 1)
+    while scipy.special.bdtr(over, high, 1 - p) > 1 - CONFIDENCE:
+        low, high = high, high * 2
+    while low < high:
+        middle = (low + high) // 2
+        if scipy.special.bdtr(over, middle, 1 - p) > 1 - CONFIDENCE:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def latency_summary(latency_ms: Floats) -> JsonDict:
+    """{mean, p50, p90, p95, p99, p999, max} in ms; a percentile that the count cannot carry is None."""
+    if not len(latency_ms):
+        return dict.fromkeys(("mean", *PERCENTILES, "max"))
+    ordered = np.sort(latency_ms)
+    named = {name: percentile(ordered, p) if len(ordered) >= min_count(p) else None for name, p in PERCENTILES.items()}
+    return {"mean": float(ordered.mean()), **named, "max": float(ordered[-1])}
+
+
+def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
+    """Confidence that at least a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
+    over = int(np.count_nonzero(latency_ms > limit_ms))
+    return float(1 - scipy.special.bdtr(over, len(latency_ms), 1 - p))
+
+
+def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
+    """How many requests count as one where the slow ones come together: variance inflation of their share, >= 1.
+
+    Batch means over ``_BATCHES`` stretches of the indicator "slower than the limit". Where fewer than ``_SEEN`` are
+    slower, the mark is lowered until that many are: slow requests of a lesser kind show how they cluster.
+    """
+    count = len(latency_ms)
+    seen = min(max(_SEEN, math.ceil((1 - p) * count)), count // 4)
+    if seen < _SEEN:
+        return 1.0
+    mark = min(limit_ms, float(np.partition(latency_ms, count - seen - 1)[count - seen - 1]))
+    slow = (latency_ms > mark).astype(np.float64)
+    share = float(slow.mean())
+    if not 0 < share < 1:
+        return 1.0
+    size = count // _BATCHES
+    means = slow[: size * _BATCHES].reshape(_BATCHES, size).mean(axis=1)
+    return max(1.0, float(size * means.var(ddof=1) / (share * (1 - share))))
+
+
+def held_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
+    """Confidence that at least a share ``p`` stays within the limit, ``over`` of ``requests`` having not.
+
+    One-sided binomial; ``inflated`` requests count as one, so that 1 gives ``slo_confidence``.
+    """
+    if over >= requests:
+        return 0.0
+    return float(1 - scipy.special.betainc((requests - over) / inflated, over / inflated + 1, p))
+
+
+def broken_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
+    """Confidence that less than a share ``p`` stays within the limit; as ``held_confidence``, the other side."""
+    return float(scipy.special.betainc((requests - over) / inflated + 1, over / inflated, p)) if over else 0.0

@@ -1,0 +1,63 @@
+"""Evaluate a stored record again under today's SLO and accuracy gates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sweep.analysis import accuracy_gates, percentiles
+from sweep.analysis.record_summary import with_slo
+from sweep.errors import RecordError
+from sweep.storage import samples_file
+
+if TYPE_CHECKING:
+    from sweep.spec.gates import Gates
+    from sweep.storage.record import Record
+    from sweep.storage.store import Store
+
+_BY_A_GATE = re.compile(r"(under load, on stream \d+: )?accuracy: .*\(accuracy\.\w+\)")
+
+
+def regated(store: Store, found: Record, gates: Gates) -> Record:
+    """The record as these gates have it, rewritten if that changes its status.
+
+    What is invalid for another reason than a gate stays so, as does what one of several clients was found to be: the
+    record's accuracy may be another's.
+    """
+    failed = found.status == "invalid" and _BY_A_GATE.match((found.error or {}).get("message", "")) is not None
+    dtype = (found.variant.get("precision_recipe") or {}).get("dtype")
+    if found.accuracy is None or dtype is None or not (found.status == "ok" or failed):
+        return found
+    reason = accuracy_gates.contradicts(dtype, found.accuracy, gates)
+    if (reason is not None) == failed:
+        return found
+    error = reason and {"stage": "realised", "kind": "Mismatch", "message": reason, "stderr_tail": []}
+    made = replace(found, status="invalid" if reason else "ok", error=error or None)
+    store.write(made)
+    return made
+
+
+def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
+    """The record of ``key`` judged by ``slo``; rewritten if that changes it. None if it cannot be read.
+
+    Without an SLO the record stays as it is, an earlier judgement included.
+    """
+    try:
+        found = store.read(key)
+    except RecordError:
+        return None
+    if slo is None or not found.points or _judged_by(found, slo):
+        return found
+    try:
+        points = samples_file.load(store.samples_path(key))
+    except RecordError:
+        return found
+    judged = with_slo(found, points, slo)
+    store.write(judged)
+    return judged
+
+
+def _judged_by(found: Record, slo: tuple[str, float]) -> bool:
+    known = found.slo or {}
+    return (known.get("percentile"), known.get("limit_ms")) == (percentiles.PERCENTILES[slo[0]] * 100, slo[1])

@@ -1,0 +1,1 @@
+"""Run typed ONNX on onnxruntime."""

@@ -1,0 +1,79 @@
+"""Report the node types and data types that onnxruntime really runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from sweep.spec import JsonDict
+
+_COMPUTE = ("Conv", "MatMul", "Gemm", "Attention")  # op types of the layers that carry the arithmetic
+_INTEGER = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
+
+
+def header(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> tuple[dict[str, int], bool]:
+    """Symbolic dimension -> size, from the concrete input shapes; and whether weights lie in other files.
+
+    A symbol that stands first in an input and has the batch's size is the batch: it is left symbolic.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    dims = {
+        dim.dim_param: size
+        for value in graph.input
+        if value.name in shapes
+        for dim, size in zip(value.type.tensor_type.shape.dim, shapes[value.name], strict=True)
+        if dim.dim_param
+    }
+    for value in graph.input:
+        first = next((dim.dim_param for dim in value.type.tensor_type.shape.dim), "")
+        if dims.get(first) == batch:
+            del dims[first]
+    return dims, any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
+
+
+def evidence(path: Path) -> JsonDict:
+    """What the optimised graph computes in.
+
+    Returns:
+        {precision: {type: compute layers}, quantised_tensors: tensors that are dequantised, rounded_tensors: tensors
+        that are cast to bfloat16}; compute layers are convolutions and matrix products.
+    """
+    import onnx
+
+    names: dict[int, str] = {
+        onnx.TensorProto.FLOAT: "fp32",
+        onnx.TensorProto.FLOAT16: "fp16",
+        onnx.TensorProto.DOUBLE: "fp64",
+    }
+    graph = onnx.load(path, load_external_data=False).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    counts: Counter[str] = Counter()
+    for node in _nodes(graph):
+        to = next((item.i for item in node.attribute if item.name == "to"), None)
+        floats = [types[name] for name in node.input if types.get(name) in names]
+        types |= dict.fromkeys(node.output, to if to is not None else next(iter(floats), onnx.TensorProto.FLOAT))
+        if any(word in node.op_type for word in _COMPUTE):
+            integer = node.op_type.startswith(_INTEGER) or "Integer" in node.op_type
+            counts["int8" if integer else names[next(iter(floats), onnx.TensorProto.FLOAT)]] += 1
+    quantised = sum(node.op_type == "DequantizeLinear" for node in _nodes(graph))
+    rounded = sum(
+        node.op_type == "Cast" and any(item.i == onnx.TensorProto.BFLOAT16 for item in node.attribute)
+        for node in _nodes(graph)
+    )
+    return {"precision": dict(counts), "quantised_tensors": quantised, "rounded_tensors": rounded}
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Nodes of the graph and, before each, those of its branches and loop bodies."""
+    for node in graph.node:
+        for item in node.attribute:
+            if item.HasField("g"):
+                yield from _nodes(item.g)
+        yield node

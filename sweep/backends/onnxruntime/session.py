@@ -1,0 +1,118 @@
+"""Run inferences on an onnxruntime session, one stream object per concurrent stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sweep.backends.clock import RealClock
+from sweep.errors import SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from sweep.spec import JsonDict
+
+
+class OnnxRuntimeStream:
+    """One session with its bound buffers. ``enqueue`` runs to completion, without the GIL.
+
+    Args:
+        session: onnxruntime's.
+        feeds: value of each input at the full batch.
+        parts: the same at each smaller batch, from 1 sample up; none where only the full batch runs.
+    """
+
+    max_depth = 1
+
+    def __init__(
+        self, session: Any, feeds: Mapping[str, np.ndarray], parts: Sequence[Mapping[str, np.ndarray]] = ()
+    ) -> None:
+        import onnxruntime as ort
+
+        self.clock = RealClock()
+        self._binding = session.io_binding()
+        self._run = session.run_with_iobinding
+        names = [output.name for output in session.get_outputs()]
+        first = session.run(names, dict(feeds))
+        for name, value in feeds.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        self._outputs = {}
+        for name, value in zip(names, first, strict=True):
+            self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
+            self._binding.bind_ortvalue_output(name, self._outputs[name])
+        self._fed = (feeds, parts)  # the bindings point into these arrays
+        self._parts = [self._binding, *(self._part(session, part) for part in parts)]
+        self._run(self._binding)  # last, so that the buffers hold the whole batch
+
+    def _part(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Any:
+        """A smaller batch, bound to the front of the full batch's output buffers; it has run once."""
+        import onnxruntime as ort
+
+        binding = session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        found = session.run(list(self._outputs), dict(feeds))
+        for (name, whole), value in zip(self._outputs.items(), found, strict=True):
+            if value.dtype != whole.numpy().dtype or value.nbytes > whole.numpy().nbytes:
+                raise SessionError(f"output {name} of a smaller batch does not fit that of the full one")
+            binding.bind_output(name, "cpu", 0, value.dtype, list(value.shape), whole.data_ptr())
+        session.run_with_iobinding(binding)
+        return binding
+
+    def enqueue(self, samples: int | None = None) -> None:
+        """Run one inference on the bound buffers.
+
+        Args:
+            samples: how many of them; None for the batch.
+        """
+        self._run(self._parts[samples or 0])
+
+    def wait(self) -> None:
+        """Nothing is in flight once ``enqueue`` has returned."""
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Copies of the bound outputs."""
+        return {name: value.numpy().copy() for name, value in self._outputs.items()}
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, which stay bound."""
+        import onnxruntime as ort
+
+        self._fed = (feeds, self._fed[1])
+        for name, value in feeds.items():
+            self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        self._run(self._binding)
+        return self.outputs()
+
+
+class OnnxRuntimeSession:
+    """N onnxruntime sessions of one optimised graph."""
+
+    virtual = False
+
+    def __init__(self, streams: Sequence[OnnxRuntimeStream], realised: JsonDict, *, partial_batches: bool) -> None:
+        self.streams = streams
+        self.partial_batches = partial_batches
+        self.realised = realised
+        self.engine_facts: JsonDict = {}
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Every size up to the batch is ready as it is."""
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on the first stream."""
+        return self.outputs_of(0)
+
+    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
+        """Outputs of the last inference on stream ``number``."""
+        return self.streams[number].outputs()
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Outputs of one inference with other inputs, on the first stream."""
+        return self.streams[0].infer(feeds)
+
+    def close(self) -> None:
+        """Let go of the sessions and their buffers."""
+        self.streams = []

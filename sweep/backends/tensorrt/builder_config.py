@@ -1,0 +1,140 @@
+"""Builder knobs -> the library's config. A knob at None is left alone; one that is not there is named."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import BuildError, UnsupportedError
+
+if TYPE_CHECKING:
+    import tensorrt
+
+    from sweep.backends.tensorrt.library import Library
+    from sweep.spec import EngineAxes, JsonDict
+
+_MIB = 1 << 20
+_FLAGS = {"refit": "REFIT", "weight_streaming": "WEIGHT_STREAMING", "version_compatible": "VERSION_COMPATIBLE"}
+
+
+def apply(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes, *, tf32: bool) -> None:
+    """Set every knob of ``axes`` that is not None.
+
+    Args:
+        library: made ``config``.
+        config: changed.
+        axes: the knobs.
+        tf32: float32 products may run in TF32. Cleared, they may not; the library's own default is on.
+
+    Raises:
+        UnsupportedError: this library or version lacks a knob, or changes its value in silence; with the knob's name.
+    """
+    # Detailed engines are what the proof of the precision is read from; it costs a few kilobytes and no time.
+    asked = (axes.profiling_verbosity or "detailed").upper()
+    config.profiling_verbosity = member(library, "profiling_verbosity", "ProfilingVerbosity", asked)
+    _set_tf32(library, config, on=tf32)
+    _set_searches(library, config, axes)
+    _set_flags(library, config, axes)
+    if axes.workspace_mib is not None:
+        pool = member(library, "workspace_mib", "MemoryPoolType", "WORKSPACE")
+        config.set_memory_pool_limit(pool, axes.workspace_mib * _MIB)
+    if axes.hardware_compatibility is not None:
+        level = axes.hardware_compatibility.upper()
+        value = member(library, "hardware_compatibility", "HardwareCompatibilityLevel", level)
+        _assign(library, config, "hardware_compatibility_level", value, axis="hardware_compatibility")
+
+
+def _set_searches(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes) -> None:
+    _assign(library, config, "builder_optimization_level", axes.builder_optimization_level)
+    _assign(library, config, "max_aux_streams", axes.max_aux_streams)
+    if axes.tiling is not None:
+        level = member(library, "tiling", "TilingOptimizationLevel", axes.tiling.upper())
+        _assign(library, config, "tiling_optimization_level", level, axis="tiling")
+
+
+def _set_flags(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes) -> None:
+    for axis, flag in _FLAGS.items():
+        value = getattr(axes, axis)
+        if value is not None:
+            _set_flag(library, config, axis, flag, on=value)
+    if axes.sparsity is not None:
+        _set_flag(library, config, "sparsity", "SPARSE_WEIGHTS", on=True)
+    if axes.timing_cache is False:
+        _set_flag(library, config, "timing_cache", "DISABLE_TIMING_CACHE", on=True)
+
+
+def _set_flag(library: Library, config: tensorrt.IBuilderConfig, axis: str, name: str, *, on: bool) -> None:
+    flag = member(library, axis, "BuilderFlag", name)
+    (config.set_flag if on else config.clear_flag)(flag)
+
+
+def _set_tf32(library: Library, config: tensorrt.IBuilderConfig, *, on: bool) -> None:
+    if not library.has("BuilderFlag", "TF32"):
+        if on:
+            raise UnsupportedError(f"{library.label} has no TF32 flag")
+        return
+    _set_flag(library, config, "tf32", "TF32", on=on)
+
+
+def member(library: Library, axis: str, enum: str, name: str) -> Any:
+    """A member of an enumeration that ``axis`` needs.
+
+    Raises:
+        UnsupportedError: the library has no such member; with the axis's name.
+    """
+    if not library.has(enum, name):
+        raise UnsupportedError(f"{library.label} does not have {axis}: it has no {enum}.{name}")
+    return library.member(enum, name)
+
+
+def _assign(
+    library: Library, config: tensorrt.IBuilderConfig, attribute: str, value: Any, axis: str | None = None
+) -> None:
+    """Set a property of the builder's config and see that it took; the library clamps some in silence."""
+    if value is None:
+        return
+    if not hasattr(config, attribute):
+        raise UnsupportedError(f"{library.label} does not have {axis or attribute}")
+    setattr(config, attribute, value)
+    found = getattr(config, attribute)
+    if found != value:
+        asked, made = (getattr(item, "name", item) for item in (value, found))
+        raise UnsupportedError(f"{library.label} does not take {axis or attribute}={asked}: it made it {made}")
+
+
+@functools.cache
+def load_plugins(library: Library, paths: tuple[str, ...]) -> None:
+    """Register the plugins of shared libraries, once a process.
+
+    Raises:
+        BuildError: the library could not load one; its own last messages.
+    """
+    complaining = library.trt.Builder(library.logger)  # before the first of these the library has no logger
+    for path in paths:
+        library.log.clear()
+        if library.trt.get_plugin_registry().load_library(path) is None:
+            raise BuildError(f"{library.label} cannot load the plugins of {path}: {library.log.tail()}")
+    del complaining
+
+
+def realised(engine: Any) -> JsonDict:
+    """What a loaded engine says of the knobs that it remembers; None where this version does not tell."""
+    level = getattr(engine, "hardware_compatibility_level", None)
+    streamable = getattr(engine, "streamable_weights_size", None)
+    return {
+        "refit": getattr(engine, "refittable", None),
+        "hardware_compatibility": None if level is None else level.name.lower(),
+        "aux_streams": getattr(engine, "num_aux_streams", None),
+        "streamable_weights_bytes": None if streamable is None else int(streamable),
+    }
+
+
+def mismatch(axes: EngineAxes, found: JsonDict) -> str | None:
+    """How the knobs of a loaded engine differ from what was asked, in one line; None if they do not."""
+    for axis in ("refit", "hardware_compatibility"):
+        asked, ran = getattr(axes, axis), found.get(axis)
+        if asked is not None and ran is not None and asked != ran:
+            return f"asked for {axis}={asked}, but the engine says {ran}"
+    if axes.weight_streaming and found.get("streamable_weights_bytes") == 0:
+        return "asked for weight_streaming, but the engine has no weights that it can stream"
+    return None

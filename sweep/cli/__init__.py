@@ -1,0 +1,1 @@
+"""Parse the command line of each command, call the packages below and print."""

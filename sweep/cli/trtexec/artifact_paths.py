@@ -1,0 +1,112 @@
+"""Where the typed ONNX and the engine of a record lie, and how to have them again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep import precision as typed_onnx
+from sweep.backends.tensorrt.backend import PLAN
+from sweep.models.input_shapes import override
+from sweep.models.signatures import render_shape
+from sweep.runner.worker import artifact_keys, artifacts
+from sweep.spec import ModelRef, Precision
+from sweep.system.serialization import from_plain
+
+if TYPE_CHECKING:
+    from sweep.spec import JsonDict
+    from sweep.storage.record import Record
+
+_TOP = ("batch", "streams", "cuda_graph", "transfers")
+_BACKEND = (
+    *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "wait"),
+    *("timing_cache", "profiling_verbosity", "version_compatible", "hardware_compatibility", "refit"),
+    *("weight_streaming", "weight_streaming_budget_mib"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Paths that the command names, there or not.
+
+    Attributes:
+        onnx: the typed ONNX.
+        engine: the engine that was timed; None where the record ended before one was built.
+        advice: the command that fills the cache again.
+    """
+
+    onnx: Path
+    engine: Path | None
+    advice: str
+
+    @property
+    def has_onnx(self) -> bool:
+        """The typed ONNX is there."""
+        return self.onnx.is_file()
+
+    @property
+    def has_engine(self) -> bool:
+        """The engine is there."""
+        return self.engine is not None and self.engine.is_file()
+
+
+def find(record: Record, path: Path, cache: Path | None) -> Files:
+    """The files of ``record``, which lies at ``path`` (``<results>/<sweep>/records/<key>.json``).
+
+    Args:
+        record: whose files.
+        path: where it was read; the cache stands beside its sweep.
+        cache: another cache; None takes ``<results>/cache``.
+    """
+    sweep = path.resolve().parent.parent
+    root = cache or sweep.parent / "cache"
+    engine = record.engine or {}
+    plan = root / "engines" / engine["key"] / PLAN if engine.get("key") else None
+    return Files(onnx=_onnx(record, root), engine=plan, advice=_advice(record, root.parent))
+
+
+def model(record: Record) -> ModelRef:
+    """The record's network."""
+    return from_plain(ModelRef, record.variant["model_ref"])
+
+
+def _onnx(record: Record, root: Path) -> Path:
+    precision = from_plain(Precision, record.variant["precision_recipe"])
+    ref = model(record)
+    if not typed_onnx.passes_through(precision):
+        return root / "onnx" / str((record.engine or {}).get("onnx_key")) / artifacts.MODEL_FILE
+    passed = (record.engine or {}).get("graph_pass")
+    if passed:
+        return root / "models" / str(passed["key"]) / artifacts.MODEL_FILE
+    if ref.path is not None:
+        return Path(ref.path)
+    return root / "models" / artifact_keys.model_key(ref) / artifacts.MODEL_FILE
+
+
+def _advice(record: Record, results: Path) -> str:
+    """This variant in the sweep's own words, under another name, so that no record changes."""
+    variant, ref = record.variant, model(record)
+    words = [
+        f"backend={variant['backend']}",
+        f"model.path={ref.path}" if ref.path else f"model={ref.name}",
+        f"precision={variant['precision']}",
+        *([f"graph={variant['graph']}"] if variant.get("graph") else []),
+        *(override(fix.name, "shape", render_shape(fix.shape)) for fix in ref.inputs if fix.shape is not None),
+        *([] if ref.batch_dim is None else [f"+model.batch_dim={ref.batch_dim}"]),
+        *(_word(axis, variant[axis]) for axis in _TOP if variant.get(axis) is not None),
+        *(_word(f"backend.{axis}", variant[axis]) for axis in _BACKEND if variant.get(axis) is not None),
+        *_profile_words(variant.get("profile")),
+    ]
+    return shlex.join(["python", "-m", "sweep", *words, "load=closed", f"results={results}", "name=files"])
+
+
+def _word(key: str, value: Any) -> str:
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def _profile_words(profile: JsonDict | None) -> list[str]:
+    if profile is None:
+        return []
+    return ["profile=range", *(f"range.{name}={value}" for name, value in profile.items())]

@@ -1,0 +1,90 @@
+"""Runs the binary: a list of arguments, no shell, its output in a file, an end after a time limit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.cli.trtexec import output_parser
+from sweep.errors import ConfigError, ParityError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_INSTALL = {
+    "trtexec": "it comes with TensorRT's tar and Debian packages (bin/trtexec) and NVIDIA's containers, not with pip",
+    "tensorrt_rtx": "it comes with the TensorRT-RTX SDK's tar package (bin/tensorrt_rtx), not with pip",
+}
+
+
+def locate(name: str, given: str | None) -> str:
+    """Absolute path of the executable.
+
+    Args:
+        name: of the binary.
+        given: its path, or another name to look for; None looks for ``name`` on PATH.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    found = shutil.which(given or name)
+    if found is None:
+        where = f"binary={given} is no executable" if given else f"{name} is not on PATH"
+        raise ConfigError(f"parity=true: {where}; {_INSTALL[name]}; put it on PATH or give binary=/path/to/{name}")
+    return str(Path(found).resolve())
+
+
+def run(command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: float) -> float:
+    """Run ``command`` to its end; its wall time in seconds.
+
+    Args:
+        command: executable and arguments.
+        env: variables added to this process's own.
+        log: file that gets everything that it prints; replaced.
+        timeout_s: after which it and its children are killed.
+
+    Raises:
+        ParityError: it could not be started, ran past the limit, or ended with another code than 0.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with log.open("wb") as out:
+        try:
+            child = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **env},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ParityError(f"{command[0]} cannot be started: {error.strerror}") from error
+        code = _wait(child, command[0], log, timeout_s)
+    if code != 0:
+        how = f"ended with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
+        raise ParityError(f"{command[0]} {how}{_said(log)}")
+    return time.monotonic() - start
+
+
+def _wait(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float) -> int:
+    try:
+        return child.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        raise ParityError(f"{name} ran past timeout_s={timeout_s:g} and was killed; its output: {log}") from None
+    finally:
+        if child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _said(log: Path) -> str:
+    words = output_parser.failed(log.read_text(errors="replace"))
+    return f"{f': {words}' if words else ''}; its output: {log}"

@@ -1,0 +1,59 @@
+"""Shapes of the record's inputs, as the binaries want them: of those that are dynamic in the file, and of no other.
+
+A file without a dynamic input is refused when shapes are given ("Static model does not take explicit shapes",
+samples/common/sampleEngines.cpp); an input left out runs at 1 wherever it is dynamic.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep import models
+from sweep.models.signatures import BATCH
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.models import TensorSpec
+    from sweep.spec import JsonDict, ModelRef
+
+
+def dynamic(ref: ModelRef) -> tuple[TensorSpec, ...]:
+    """The inputs of ``ref`` whose shape must be said.
+
+    Raises:
+        ModelError: a user's file is no longer there or no longer readable.
+    """
+    inputs = models.signature(ref).inputs
+    if ref.path is None:
+        return tuple(spec for spec in inputs if BATCH in spec.shape)
+    symbolic = models.dynamic_inputs(Path(ref.path))
+    return tuple(spec for spec in inputs if spec.name in symbolic)
+
+
+def flags(specs: Sequence[TensorSpec], batch: int) -> tuple[str, ...]:
+    """``--shapes`` at ``batch``; nothing for a static file. A build from them has one static profile."""
+    return (f"--shapes={_spelled(specs, batch)}",) if specs else ()
+
+
+def profile_flags(specs: Sequence[TensorSpec], profile: JsonDict | None) -> tuple[str, ...]:
+    """The range that an engine is built for; nothing for a static profile.
+
+    Args:
+        specs: the dynamic inputs.
+        profile: batch sizes {least, best, most}, or {min, opt, max}.
+    """
+    if profile is None or not specs:
+        return ()
+    names = (("min", "least"), ("opt", "best"), ("max", "most"))
+    sizes = {flag: int(profile[flag] if flag in profile else profile[own]) for flag, own in names}
+    return tuple(f"--{flag}Shapes={_spelled(specs, size)}" for flag, size in sizes.items())
+
+
+def _spelled(specs: Sequence[TensorSpec], batch: int) -> str:
+    return ",".join(f"{_name(spec.name)}:{'x'.join(map(str, spec.concrete(batch)))}" for spec in specs)
+
+
+def _name(name: str) -> str:
+    return f"'{name}'" if ":" in name else name

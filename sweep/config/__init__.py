@@ -1,0 +1,1 @@
+"""Compose argv and conf/ into checked variants and settings."""

@@ -1,0 +1,139 @@
+"""``model``: the network, with its revision or digest."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache as cache_results
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep import models, spec
+from sweep.config.schema import InputConfig
+from sweep.errors import ConfigError
+from sweep.spec import InputFix, ModelRef
+from sweep.storage.cache import Cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sweep.config.schema import ModelConfig
+
+_DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+
+
+_MODEL_FILE = "model.onnx"
+_SOURCES = ("torch", "saved_model", "path")
+
+
+def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
+    """The network: by name, from a file, or exported from PyTorch into the ``cache``."""
+    inputs = tuple(_input(name, given) for name, given in sorted(config.inputs.items()))
+    _refuse_several(config)
+    if config.torch is not None:
+        return exported(config.torch, inputs, tuple(_examples(config, inputs)), cache)
+    if config.saved_model is not None:
+        return converted(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
+    if inputs and config.path is None:
+        raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
+    typed = [name for name, given in config.inputs.items() if given.get("dtype") is not None]
+    if typed:
+        raise ConfigError(f"model.inputs.{typed[0]}.dtype: the file says the type; only model.torch needs it")
+    return resolved(config.name, config.path, inputs, config.batch_dim)
+
+
+def _refuse_several(config: ModelConfig) -> None:
+    given = [f"model.{name}={value}" for name in _SOURCES if (value := getattr(config, name)) is not None]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)}: give one of them")
+
+
+@cache_results
+def exported(
+    reference: str, inputs: tuple[InputFix, ...], examples: tuple[models.torch_export.Example, ...], root: Path
+) -> ModelRef:
+    """The model exported from PyTorch: once a sweep asked, and not at all where nothing it hangs on has changed."""
+    name = models.torch_export.factory_name(reference)
+    with models.torch_export.TorchExport(reference, examples) as child:
+
+        def build(folder: Path) -> spec.JsonDict:
+            return child.write(folder / _MODEL_FILE)
+
+        entry = _held(root).get("models", spec.digest("torch", child.key), build, {"model": f"{name} from PyTorch"})
+    limits = tuple(dataclasses.replace(fix, shape=None) for fix in inputs if (fix.low, fix.high) != (None, None))
+    found = resolved(name, str(entry.path / _MODEL_FILE), limits, None)
+    return dataclasses.replace(found, name=name, made_from=f"torch {reference}")
+
+
+@cache_results
+def converted(folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path) -> ModelRef:
+    """The model of a TensorFlow SavedModel, converted where its files or the tools have changed."""
+    key = spec.digest("saved_model", models.saved_model.content(folder), models.saved_model.OPSET)
+
+    def build(entry: Path) -> spec.JsonDict:
+        return models.saved_model.convert(folder, entry / _MODEL_FILE)
+
+    entry = _held(root).get("models", key, build, {"model": f"{folder.name} from TensorFlow"})
+    found = resolved(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim)
+    return dataclasses.replace(found, name=folder.name, made_from=f"saved_model {folder}")
+
+
+@cache_results
+def _held(root: Path) -> Cache:
+    """The cache, kept as long as the process: so is what was exported into it, whatever else needs room."""
+    return Cache(root)
+
+
+def _examples(config: ModelConfig, inputs: tuple[InputFix, ...]) -> Iterator[models.torch_export.Example]:
+    for fix in inputs:
+        dtype = config.inputs[fix.name].get("dtype") or "float32"
+        if dtype not in _DTYPES:
+            raise ConfigError(f"model.inputs.{fix.name}.dtype={dtype}: must be one of {', '.join(_DTYPES)}")
+        if fix.shape is not None:
+            yield models.torch_export.Example(name=fix.name, shape=fix.shape, dtype=dtype, fill=_fill(fix, dtype))
+
+
+def _fill(fix: InputFix, dtype: str) -> float | None:
+    """A value in the range of an integer input, since an example out of it may not run."""
+    return None if np.dtype(dtype).kind == "f" else fix.low
+
+
+@cache_results
+def check_batch(model: ModelRef, batch: int) -> None:
+    """Refuse a batch that the model does not take, once for each pair of them."""
+    models.check_batch(models.signature(model), batch, model.name)
+
+
+@cache_results
+def resolved(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None) -> ModelRef:
+    """The model with its revision or digest; read once a sweep, however many variants share it."""
+    if path is None:
+        return ModelRef(name=name, revision=models.zoo.entry(name).revision, inputs=inputs, batch_dim=batch_dim)
+    file = Path(path).expanduser().resolve()
+    ref = ModelRef(name=file.stem, path=str(file), inputs=inputs, batch_dim=batch_dim)
+    models.signature(ref)
+    return dataclasses.replace(ref, digest=models.file_digest(file))
+
+
+def _input(name: str, given: object) -> InputFix:
+    """``model.inputs.NAME``, which Hydra cannot check: its names are the model's."""
+    known = {item.name for item in dataclasses.fields(InputConfig)}
+    if not isinstance(given, dict) or not set(given) <= known:
+        keys = ", ".join(sorted(set(given) - known)) if isinstance(given, dict) else given
+        raise ConfigError(f"model.inputs.{name}: {keys} is not known; there are: {', '.join(sorted(known))}")
+    shape, low, high = given.get("shape"), given.get("low"), given.get("high")
+    for key, value in (("low", low), ("high", high)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"model.inputs.{name}.{key}={value}: must be a number")
+    if shape is not None and not isinstance(shape, list):
+        raise ConfigError(f"model.inputs.{name}.shape={shape}: must be a list, as in [batch,512]")
+    for size in shape or ():
+        if size != "batch" and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise ConfigError(f"model.inputs.{name}.shape: {size!r} is neither a size nor the word batch")
+    return InputFix(
+        name=name,
+        shape=None if shape is None else tuple(shape),
+        low=None if low is None else float(low),
+        high=None if high is None else float(high),
+    )

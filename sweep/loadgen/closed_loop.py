@@ -1,0 +1,101 @@
+"""Keep a fixed number of inferences in flight on one stream (closed loop)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from sweep.loadgen.stream_server import BUSY, OVER
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sweep.backends.base import Stream
+
+
+class ClosedServer:
+    """Keeps ``depth`` inferences in flight until the time is up and the count is reached.
+
+    Attributes:
+        issued: when each inference was enqueued, ns.
+        done: when its completion was seen, ns.
+        gpu_ms: what the device timed of each, once the loop is over (``base.TimesParts``); None if it times nothing.
+    """
+
+    gpu_ms: NDArray[np.float32] | None = None
+
+    def __init__(self, stream: Stream, depth: int, until: Until) -> None:
+        self.stream = stream
+        self.issued: list[int] = []
+        self.done: list[int] = []
+        self._depth = min(depth, stream.max_depth)
+        self._in_flight: deque[int] = deque()
+        self._until = until
+        self._filled = False
+
+    def step(self) -> bool:
+        """Wait for the oldest inference and start another in its place, before anything else is done."""
+        if not self._filled:
+            self._fill()
+        if not self._in_flight:
+            return False
+        self.stream.wait()
+        self._next()
+        return True
+
+    def serve(self) -> None:
+        """Step until nothing is left; nothing is looked up twice, for engines of a few microseconds."""
+        self._fill()
+        in_flight, over, enqueue, wait = self._in_flight, self._until.over, self.stream.enqueue, self.stream.wait
+        now, issued, done = self.stream.clock.now_ns, self.issued.append, self.done.append
+        count = 0
+        while in_flight:
+            wait()
+            seen = now()
+            count += 1
+            if not over(seen, count):
+                in_flight.append(seen)
+                enqueue()
+            issued(in_flight.popleft())
+            done(seen)
+
+    def advance(self) -> int:
+        """Note a completion and start another inference in its place."""
+        if not self._filled:
+            self._fill()
+        if not self._in_flight:
+            return OVER
+        if self.stream.poll():  # type: ignore[attr-defined]  # ``run`` calls this for streams that have it
+            self._next()
+        return BUSY
+
+    def _fill(self) -> None:
+        """One inference in any case: a machine so busy that the time is over before the first still gives a sample."""
+        self._filled = True
+        clock = self.stream.clock
+        while len(self._in_flight) < self._depth and not (self._in_flight and self._until.over(clock.now_ns(), 0)):
+            self._in_flight.append(clock.now_ns())
+            self.stream.enqueue()
+
+    def _next(self) -> None:
+        in_flight, done = self._in_flight, self.done
+        now = self.stream.clock.now_ns()
+        if not self._until.over(now, len(done) + 1):
+            in_flight.append(now)
+            self.stream.enqueue()
+        self.issued.append(in_flight.popleft())
+        done.append(now)
+
+
+class Until:
+    """When a closed loop ends: minimum time and minimum count both reached, or the longest time."""
+
+    def __init__(self, start_ns: int, min_ns: int, max_ns: int, min_count: int) -> None:
+        self._earliest = start_ns + min(min_ns, max_ns)
+        self._latest = start_ns + max_ns
+        self._min_count = min_count
+
+    def over(self, now_ns: int, count: int) -> bool:
+        """Whether a server that has completed ``count`` inferences is to stop at ``now_ns``."""
+        return now_ns >= self._earliest and (count >= self._min_count or now_ns >= self._latest)

@@ -1,0 +1,294 @@
+"""One load point: a closed loop or an open loop at one rate -> its samples."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.analysis.verdicts import STABLE_WITHIN
+from sweep.backends.base import TimesParts
+from sweep.loadgen import arrival_trace, closed_loop, communicator, dynamic_batching, issue_loops, open_loop
+from sweep.loadgen.arrivals import Schedule, drawn
+from sweep.storage.samples import NEVER, PARTS, PointSamples
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from sweep.backends.base import Session, Stream
+    from sweep.spec import LoadAxes
+
+_START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
+_LONGEST_BURST_S = 60.0  # for a stream that has not run once
+_STRETCHES = 3  # warm-up stretches that must agree
+_WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
+_SPARE = 1.2  # a common window is this much longer than the rate of the warm-up says
+_ENOUGH = 1.02  # of the count: the ends of a common window, where not every client runs, do not count
+_STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a point stands.
+
+    Attributes:
+        index: rung of the ladder; -1 for the closed loop.
+        repeat: pass, from 0.
+        batch: samples per inference; also per request, unless the server batches (``samples_per_request``).
+    """
+
+    index: int
+    repeat: int
+    batch: int
+
+
+def samples_per_request(load: LoadAxes, batch: int) -> int:
+    """Samples that one open-loop arrival carries: 1 where the server gathers them, else the whole batch."""
+    return batch if load.batch_wait_ms is None else 1
+
+
+def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
+    """Closed loop at ``load.depth``: warm-up until the throughput is stable, then the measured window."""
+    together = communicator.of(session).clients > 1 and not session.virtual
+    with (
+        issue_loops.quiet_interpreter() if together else contextlib.nullcontext()
+    ):  # else its gc.collect delays one start
+        warm, rate_rps = _warm_up(session, load)
+        if communicator.of(session).clients > 1:
+            measured = _common_window(session, load, rate_rps, warm)
+        else:
+            least = math.ceil(load.min_requests / len(session.streams))
+            measured = _run_closed(session, load.depth, _ns(load.min_s), _ns(load.max_s), least)
+    complete = sum(len(server.done) for server in measured) >= load.min_requests
+    return communicator.merged(session, _closed_samples(warm, measured, place, complete=complete), load.min_requests)
+
+
+def burst(session: Session, depth: int, seconds: float) -> int:
+    """All streams at once for a while, each for one inference at least; the number of inferences."""
+    ran = _run_closed(session, depth, _ns(seconds), _ns(_LONGEST_BURST_S), 1)
+    return sum(len(server.done) for server in ran)
+
+
+def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.ClosedServer]], float]:
+    """Stretches of closed loop until the last three agree on throughput within 5%, or the limit is reached.
+
+    Returns:
+        The stretches, and requests/s of all clients in the last.
+    """
+    stretches: list[list[closed_loop.ClosedServer]] = []
+    rates: list[float] = []
+    first = communicator.now_ns(session)
+    while True:
+        ran = _run_closed(session, load.depth, _ns(load.warmup_s / _STRETCHES), _ns(load.max_s), _STRETCH_COUNT)
+        stretches.append(ran)
+        rates.append(sum(communicator.of(session).all(_rate_rps(ran))))
+        last = rates[-_STRETCHES:]
+        stable = len(last) == _STRETCHES and max(last) <= min(last) * (1 + STABLE_WITHIN)
+        spent = communicator.now_ns(session) - first
+        if (stable and spent >= _ns(load.warmup_s)) or spent >= _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s)):
+            return stretches, rates[-1]
+
+
+def _rate_rps(ran: Sequence[closed_loop.ClosedServer]) -> float:
+    """Of one client; 0 where it was held up for so long that it served nothing."""
+    served = [server for server in ran if server.done]
+    start = min((server.issued[0] for server in served), default=0)
+    end = max((server.done[-1] for server in served), default=0)
+    return sum(len(server.done) for server in served) / (max(end - start, 1) / 1e9)
+
+
+def _common_window(
+    session: Session, load: LoadAxes, rate_rps: float, warm: list[list[closed_loop.ClosedServer]]
+) -> list[closed_loop.ClosedServer]:
+    """A closed loop of a length that all clients know beforehand: what their count needs at ``rate_rps``.
+
+    A window that turns out too short for the count joins the warm-up, and a longer one follows.
+    """
+    window_s = min(max(load.min_s, _SPARE * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
+    while True:
+        ran = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
+        counted = sum(communicator.of(session).all(sum(len(server.done) for server in ran)))
+        if counted >= load.min_requests * _ENOUGH or window_s >= load.max_s:
+            return ran
+        warm.append(ran)
+        window_s = min(window_s * max(_SPARE, _SPARE * load.min_requests / max(counted, 1)), load.max_s)
+
+
+def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[closed_loop.ClosedServer]:
+    """A closed loop from now, or from the start that all clients share; times as of ``closed_loop.Until``."""
+    start = communicator.begin(session)
+    ran = [
+        closed_loop.ClosedServer(stream, depth, closed_loop.Until(start, min_ns, max_ns, least))
+        for stream in session.streams
+    ]
+    _take_gpu_ms(session)
+    session.streams[0].clock.sleep_until_ns(start)
+    issue_loops.run(ran, virtual=session.virtual)
+    for server, gpu_ms in zip(ran, _take_gpu_ms(session), strict=True):
+        server.gpu_ms = gpu_ms
+    return ran
+
+
+def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
+    """What each stream's device timed since the last call; None where it does not."""
+
+    def take(stream: Stream) -> NDArray[np.float32] | None:
+        return stream.take_parts_ms() if isinstance(stream, TimesParts) else None
+
+    return [take(stream) for stream in session.streams]
+
+
+def _gpu_columns(gpu_ms: NDArray[np.float32] | None) -> dict[str, Any]:
+    return {} if gpu_ms is None else dict(zip(PARTS, np.ascontiguousarray(gpu_ms.T), strict=True))
+
+
+def _closed_samples(
+    warm: list[list[closed_loop.ClosedServer]],
+    measured: list[closed_loop.ClosedServer],
+    place: Place,
+    *,
+    complete: bool,
+) -> PointSamples:
+    rows = [
+        (issued, done, number, is_warm)
+        for stretch, is_warm in [*((item, True) for item in warm), (measured, False)]
+        for number, server in enumerate(stretch)
+        for issued, done in zip(server.issued, server.done, strict=True)
+    ]
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    issued, done, number, is_warm = (np.array(column, dtype=np.int64)[order] for column in zip(*rows, strict=True))
+    origin = issued[0]
+    timed = [server.gpu_ms for stretch in (*warm, measured) for server in stretch if server.gpu_ms is not None]
+    return PointSamples(
+        kind="closed",
+        index=place.index,
+        repeat=place.repeat,
+        batch=place.batch,
+        offered_rps=None,
+        overloaded=False,
+        complete=complete,
+        origin_ns=int(origin),
+        scheduled_ns=issued - origin,
+        issued_ns=issued - origin,
+        done_ns=done - origin,
+        slot_free=np.ones(len(issued), dtype=np.bool_),
+        warmup=is_warm.astype(np.bool_),
+        stream=number.astype(np.int16),
+        **_gpu_columns(np.concatenate(timed)[order] if timed else None),
+    )
+
+
+def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) -> PointSamples:
+    """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
+    kind = load.arrivals if load.kind == "curve" else load.kind
+    seed = (load.seed, place.index + 1, place.repeat)
+    own, of = communicator.of(session).client, communicator.of(session).clients
+    return replay(session, load, drawn(kind, rate_rps, request_counts(load, rate_rps), seed, (own, of)), place)
+
+
+def trace_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
+    """Open loop over the arrivals of ``load.trace``, all of them measured; several clients take them in turn."""
+    own, of = communicator.of(session).client, communicator.of(session).clients
+    return replay(session, load, arrival_trace.replayed(load).dealt(own, of), place)
+
+
+def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
+    """Issue every arrival of ``schedule`` as it falls due, gathered into batches where ``load`` asks for it."""
+    return communicator.merged(session, _replayed(session, load, schedule, place), load.min_requests)
+
+
+def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
+    if load.batch_wait_ms is not None and session.partial_batches:
+        session.prepare(range(1, place.batch))
+    _take_gpu_ms(session)
+    with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes 20 ms
+        origin = communicator.begin(session, _START_NS)
+        queue, crew = _crew(session, load, (schedule.due_ns + origin).tolist(), place.batch)
+        issue_loops.run(crew, virtual=session.virtual)
+    gpu_ms = _by_request(queue, crew, _take_gpu_ms(session))
+    issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
+    return PointSamples(
+        kind=schedule.kind,
+        index=place.index,
+        repeat=place.repeat,
+        batch=samples_per_request(load, place.batch),
+        offered_rps=schedule.rate_rps,
+        overloaded=queue.overloaded,
+        complete=schedule.measured >= load.min_requests and not queue.overloaded,
+        origin_ns=origin,
+        scheduled_ns=schedule.due_ns,
+        issued_ns=np.where(issued < 0, issued, issued - origin),
+        done_ns=np.where(done < 0, done, done - origin),
+        slot_free=np.array(queue.slot_free, dtype=np.bool_),
+        warmup=np.arange(len(done)) < schedule.warmup,
+        stream=np.array(queue.served_by, dtype=np.int16),
+        **_gathered_columns(queue, origin),
+        **_gpu_columns(gpu_ms),
+    )
+
+
+def _crew(
+    session: Session, load: LoadAxes, due: list[int], batch: int
+) -> tuple[open_loop.Queue, Sequence[open_loop.OpenServer | dynamic_batching.BatchServer]]:
+    """The queue of the arrivals, and a server for each stream."""
+    if load.batch_wait_ms is None:
+        queue = open_loop.Queue(due, _ns(load.max_wait_s))
+        return queue, [open_loop.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)]
+    rule = dynamic_batching.Rule(batch=batch, max_wait_ns=_ns(load.batch_wait_ms / 1e3))
+    gathered = dynamic_batching.BatchQueue(due, _ns(load.max_wait_s), rule)
+    partial = session.partial_batches
+    return gathered, [
+        dynamic_batching.BatchServer(stream, gathered, number, partial=partial)
+        for number, stream in enumerate(session.streams)
+    ]
+
+
+def _gathered_columns(queue: open_loop.Queue, origin_ns: int) -> dict[str, Any]:
+    if not isinstance(queue, dynamic_batching.BatchQueue):
+        return {}
+    ran_with, ready = np.array(queue.ran_with, dtype=np.int32), np.array(queue.ready, dtype=np.int64)
+    return {
+        "gathers": queue.rule.batch,
+        "ran_with": ran_with,
+        "ready_ns": np.where(ran_with > 0, ready - origin_ns, NEVER),
+    }
+
+
+def _by_request(
+    queue: open_loop.Queue,
+    crew: Sequence[open_loop.OpenServer | dynamic_batching.BatchServer],
+    taken: list[NDArray[np.float32] | None],
+) -> NDArray[np.float32] | None:
+    """The streams' GPU times in the order of the requests; those that ran together have the same.
+
+    A stream serves its requests in that order.
+    """
+    served_by, done = np.array(queue.served_by), np.array(queue.done)
+    out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
+    for number, (server, times) in enumerate(zip(crew, taken, strict=True)):
+        if times is None:
+            return None
+        each = np.repeat(times, server.sizes, axis=0) if isinstance(server, dynamic_batching.BatchServer) else times
+        out[(served_by == number) & (done != NEVER)] = each
+    return out
+
+
+def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:
+    """Warm-up and measured requests of an open-loop point at ``rate_rps``."""
+    wanted = max(load.min_requests, math.ceil(rate_rps * load.min_s))
+    affordable = max(1, math.floor(rate_rps * load.max_s))
+    return math.ceil(rate_rps * load.warmup_s), min(wanted, affordable)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def total_rates(fractions: Sequence[float], peak_ips: float) -> tuple[float, ...]:
+    """Offered rates in samples/s, lowest first."""
+    return tuple(sorted(fraction * peak_ips for fraction in fractions))

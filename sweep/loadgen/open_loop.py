@@ -1,0 +1,100 @@
+"""Serve scheduled arrivals on one stream (open loop)."""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from typing import TYPE_CHECKING
+
+from sweep.loadgen.stream_server import BUSY, OVER
+from sweep.storage.samples import NEVER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.backends.base import Stream
+
+
+class Queue:
+    """The arrivals of one open-loop point, shared by its servers, and what became of each.
+
+    Attributes:
+        due: scheduled time of each request, ns on the session's clock.
+        issued: when it was handed to a stream; ``NEVER`` if it was not.
+        done: when its completion was seen; ``NEVER`` if it was not.
+        slot_free: 1 where a server was waiting for it when it was due.
+        served_by: index of the server.
+        max_wait_ns: a request that waited longer than this ends the point.
+        overloaded: one did.
+    """
+
+    def __init__(self, due: Sequence[int], max_wait_ns: int) -> None:
+        count = len(due)
+        self.due = list(due)
+        self.issued = array("q", [NEVER]) * count
+        self.done = array("q", [NEVER]) * count
+        self.slot_free = array("b", [0]) * count
+        self.served_by = array("h", [0]) * count
+        self.max_wait_ns = max_wait_ns
+        self.overloaded = False
+        self.next_index = itertools.count().__next__  # atomic under the GIL
+
+
+class OpenServer:
+    """Takes arrivals from the queue, one at a time."""
+
+    def __init__(self, stream: Stream, queue: Queue, number: int) -> None:
+        self.stream = stream
+        self._queue = queue
+        self._number = number
+        self._running: int | None = None
+        self._next: int | None = None
+        self._in_time = False
+
+    def step(self) -> bool:
+        """Take the next arrival, wait for it, run it to completion."""
+        queue, stream = self._queue, self.stream
+        index = queue.next_index()
+        if queue.overloaded or index >= len(queue.due):
+            return False
+        clock, due = stream.clock, queue.due[index]
+        now = clock.now_ns()
+        if now <= due:
+            now = clock.sleep_until_ns(due)
+            queue.slot_free[index] = 1
+        elif now - due > queue.max_wait_ns:
+            queue.overloaded = True
+            return False
+        queue.issued[index] = now
+        queue.served_by[index] = self._number
+        stream.enqueue()
+        stream.wait()
+        queue.done[index] = clock.now_ns()
+        return True
+
+    def advance(self) -> int:
+        """Note a completion, take the next arrival, issue it if it is due."""
+        queue, stream = self._queue, self.stream
+        if self._running is not None:
+            if not stream.poll():  # type: ignore[attr-defined]  # ``run`` calls this for streams that have it
+                return BUSY
+            queue.done[self._running] = stream.clock.now_ns()
+            self._running = None
+        if queue.overloaded:
+            return OVER
+        index, now = self._next, stream.clock.now_ns()
+        if index is None:
+            index = queue.next_index()
+            if index >= len(queue.due):
+                return OVER
+            self._next, self._in_time = index, now <= queue.due[index]
+        due = queue.due[index]
+        if now < due:
+            return due
+        if not self._in_time and now - due > queue.max_wait_ns:
+            queue.overloaded = True
+            return OVER
+        queue.issued[index], queue.served_by[index], queue.slot_free[index] = now, self._number, self._in_time
+        stream.enqueue()
+        self._running, self._next = index, None
+        return BUSY

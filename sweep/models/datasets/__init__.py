@@ -1,0 +1,11 @@
+"""A user's own samples with their classes: read, checked, cut into the batches that a session is scored on.
+
+Nothing of it is timed, and calibration does not see it. Pictures and a function's batches are taken as they are needed,
+so that a data set may be larger than memory; an .npz is read whole.
+"""
+
+from sweep.models.datasets.labelled_files import KEY, asked
+from sweep.models.datasets.labelled_reader import check
+from sweep.models.datasets.labelled_samples import Samples
+
+__all__ = ["KEY", "Samples", "asked", "check"]

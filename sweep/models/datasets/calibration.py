@@ -1,0 +1,196 @@
+"""A user's own samples, from which ranges of activations are drawn: read, checked, cut into batches.
+
+Samples are the inputs of the network by name, of its own dtype. Images and token ids have loaders, for whom a folder of
+pictures or a file of ids is all there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.errors import ConfigError, ConversionError
+from sweep.models.datasets import arrays as own_arrays
+from sweep.models.datasets import images
+from sweep.spec import CalibrationData
+from sweep.system import user_code
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sweep.models.datasets.arrays import Arrays
+    from sweep.models.signatures import Signature, TensorSpec
+
+SAMPLES = 8
+"""In each calibration batch."""
+
+KEY = "model.calibration"
+_KINDS = "an .npz, a folder of .npy, images:FOLDER, tokens:FILE or package.module:function"
+
+
+def asked(text: str) -> CalibrationData:
+    """What ``model.calibration=text`` names, with the digest of its content.
+
+    Raises:
+        ConfigError: there is no such file, folder or function, or it is of no known kind.
+    """
+    kind, _, rest = text.partition(":")
+    if kind in {"images", "tokens"} and rest:
+        return _files(text, kind, Path(rest))
+    path = Path(text)
+    if not path.exists() and user_code.is_named(text):
+        return CalibrationData(kind="function", name=text, digest=user_code.digest(KEY, text))
+    return _files(text, "npy" if path.is_dir() else "npz", path)
+
+
+def _files(text: str, kind: str, given: Path) -> CalibrationData:
+    path = given.expanduser().resolve()
+    try:
+        files = _listed(path, kind)
+        lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in files]
+    except OSError as error:
+        raise ConfigError(f"{KEY}={text}: {error.strerror}: give {_KINDS}") from error
+    if not files:
+        wanted = ", ".join(images.PICTURES) if kind == "images" else ".npy"
+        raise ConfigError(f"{KEY}={text}: no {wanted} in that folder")
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return CalibrationData(kind=kind, path=str(path), digest=digest)
+
+
+def _listed(path: Path, kind: str) -> list[Path]:
+    """The files that a loader reads, in their order."""
+    if kind in {"npz", "tokens"}:
+        return [path]
+    endings = images.PICTURES if kind == "images" else (".npy",)
+    return sorted(item for item in path.iterdir() if item.suffix.lower() in endings)
+
+
+def check(data: CalibrationData, signature: Signature, count: int) -> None:
+    """Reads files and holds them to the network's inputs; a function is left to the worker.
+
+    Raises:
+        ConfigError: names, dtypes, shapes or values are not such that the network could be fed; one line.
+    """
+    if data.kind == "function":
+        return
+    try:
+        next(batches(data, signature, count))
+    except ConversionError as error:
+        raise ConfigError(str(error)) from error
+
+
+def batches(data: CalibrationData, signature: Signature, count: int) -> Iterator[Arrays]:
+    """At most ``count`` batches: of 8 samples from files, as they come from a function.
+
+    Raises:
+        ConversionError: names, dtypes, shapes or values are not such that the network could be fed; one line.
+    """
+    if data.kind == "function":
+        yield from itertools.islice(_called(data, signature), count)
+        return
+    limit = count * SAMPLES
+    try:
+        read = {"npz": _npz, "npy": _npy, "images": _images, "tokens": _tokens}[data.kind](data, signature, limit)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise ConversionError(f"{KEY}={data.source} cannot be read: {text}") from error
+    _refuse(data, read, signature)
+    yield from itertools.islice(_cut(read, signature), count)
+
+
+def _called(data: CalibrationData, signature: Signature) -> Iterator[Arrays]:
+    for number, batch in enumerate(user_code.batches(KEY, data.source, data.digest)):
+        if not isinstance(batch, dict):
+            raise ConversionError(
+                f"{KEY}={data.source}: batch {number} is a {type(batch).__name__}, not a dict of arrays by input"
+            )
+        values = {str(name): np.asarray(value) for name, value in batch.items()}
+        _refuse(data, values, signature)
+        yield values
+
+
+def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
+    del signature, limit
+    read = np.load(data.source, allow_pickle=False)
+    if not isinstance(read, np.lib.npyio.NpzFile):
+        raise ValueError("it is one array, not an .npz of arrays by input name")  # noqa: TRY004 - of what was read
+    with read as file:
+        return dict(file)
+
+
+def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
+    """A file an input by its name; or, for a network of one input, any number of files of samples or batches."""
+    files = _listed(Path(data.source), "npy")
+    names = {spec.name for spec in signature.inputs}
+    if len(names) > 1 or {file.stem for file in files} & names:
+        return {file.stem: np.load(file, allow_pickle=False) for file in files}
+    (spec,) = signature.inputs
+    arrays = [np.load(file, allow_pickle=False) for file in files[:limit]]
+    rank = len(spec.shape)
+    if spec.batch_axis is None:
+        return {spec.name: np.stack(arrays)}
+    grown = [np.expand_dims(item, spec.batch_axis) if item.ndim == rank - 1 else item for item in arrays]
+    return {spec.name: np.concatenate(grown, axis=spec.batch_axis)}
+
+
+def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
+    return images.pictures(_listed(Path(data.source), "images")[:limit], images.frame(signature))
+
+
+def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
+    """A sequence of ids a line, cut or padded with 0; the mask is 1 where there are ids, other inputs are 0."""
+    lines = [line.split() for line in Path(data.source).read_text(encoding="utf-8").splitlines() if line.strip()]
+    sequences = [[int(word) for word in line] for line in lines[:limit]]
+    kinds = {spec.name: _token_kind(spec, len(signature.inputs)) for spec in signature.inputs}
+    if not sequences or list(kinds.values()).count("ids") != 1:
+        raise ValueError(
+            "tokens are lines of ids for a network with integer inputs [batch,length], one of them the ids; "
+            f"found {len(sequences)} lines and inputs {', '.join(f'{name} {kind}' for name, kind in kinds.items())}"
+        )
+    made = {}
+    for spec in signature.inputs:
+        length = int(spec.shape[1])
+        rows = np.zeros((len(sequences), length), spec.dtype)
+        for row, sequence in zip(rows, sequences, strict=True):
+            kept = sequence[:length]
+            if kinds[spec.name] != "rest":
+                row[: len(kept)] = 1 if kinds[spec.name] == "mask" else kept
+        made[spec.name] = rows
+    return made
+
+
+def _token_kind(spec: TensorSpec, count: int) -> str:
+    """ids, mask or rest, by the input's name; odd where it is no row of integers a sample."""
+    if spec.is_float or spec.batch_axis != 0 or len(spec.shape) != 2:  # noqa: PLR2004 - (batch, length)
+        return "odd"
+    name = spec.name.lower()
+    if "mask" in name:
+        return "mask"
+    return "ids" if count == 1 or ("ids" in name and "type" not in name and "position" not in name) else "rest"
+
+
+def _refuse(data: CalibrationData, arrays: Arrays, signature: Signature) -> None:
+    """One line on the first thing that keeps the network from being fed with these."""
+    found = own_arrays.fault(arrays, signature)
+    if found:
+        raise ConversionError(f"{KEY}={data.source}: {found}")
+
+
+def _cut(arrays: Arrays, signature: Signature) -> Iterator[Arrays]:
+    """Batches of 8 samples, the last of what is left; a network without a batch axis takes a sample at a time."""
+    counts = [own_arrays.samples(spec, arrays[spec.name]) for spec in signature.inputs]
+    total = next((count for count in counts if count is not None), 1)
+    batched = any(spec.batch_axis is not None for spec in signature.inputs)
+    step = SAMPLES if batched else 1
+    for start in range(0, total, step):
+        yield {spec.name: _part(spec, arrays[spec.name], slice(start, start + step)) for spec in signature.inputs}
+
+
+def _part(spec: TensorSpec, value: np.ndarray, rows: slice) -> np.ndarray:
+    if spec.batch_axis is not None:
+        return np.ascontiguousarray(value[(slice(None),) * spec.batch_axis + (rows,)])
+    return value[rows.start] if value.ndim > len(spec.shape) else value

@@ -1,0 +1,198 @@
+"""Labelled data -> arrays by input and the class of each sample, held to what the network takes and gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import zipfile
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sweep.errors import ConfigError, ConversionError, LabelError
+from sweep.models.datasets import arrays as own_arrays
+from sweep.models.datasets import images, labelled_files
+from sweep.models.datasets.labelled_files import KEY
+from sweep.models.signatures import BATCH
+from sweep.system import user_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sweep.models.datasets.arrays import Arrays
+    from sweep.models.signatures import Signature
+    from sweep.spec import LabelledData
+
+    Chunk = tuple[Arrays, np.ndarray]
+
+LABELS = "labels"
+"""The array of an .npz that holds the classes."""
+
+_TOGETHER = 32  # pictures that are read at a time
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def check(data: LabelledData, signature: Signature) -> None:
+    """Reads an .npz whole, and of pictures what tells that they are some; a function is left to the worker.
+
+    Raises:
+        ConfigError: the network cannot be fed or scored with these; one line.
+    """
+    try:
+        network, _ = by_sample(data, signature)
+        if data.kind == "images":
+            _check_pictures(data)
+        if data.kind != "function":
+            next(chunks(data, network))
+    except LabelError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _check_pictures(data: LabelledData) -> None:
+    """Their headers."""
+    for file, _ in labelled_files.pictures(data):
+        try:
+            images.look_at(file)
+        except ValueError as error:
+            raise _unreadable(data, error) from error
+
+
+def by_sample(data: LabelledData, signature: Signature) -> tuple[Signature, int | None]:
+    """The network with a batch axis to put samples along, and how many it takes where that is fixed."""
+    if any(spec.batch_axis is not None for spec in signature.inputs):
+        return signature, None
+    sizes = {spec.shape[0] for spec in signature.inputs if spec.shape}
+    if len(sizes) != 1:
+        raise LabelError(f"{KEY}={data.source}: the network has no batch axis, and its inputs no first size in common")
+    inputs = tuple(
+        dataclasses.replace(spec, shape=(BATCH, *spec.shape[1:])) if spec.shape else spec for spec in signature.inputs
+    )
+    return dataclasses.replace(signature, inputs=inputs), int(sizes.pop())
+
+
+def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
+    """The samples as they are read, each chunk held to the network."""
+    read = {"npz": _npz, "images": _images, "function": _called}[data.kind](data, network)
+    while True:
+        try:
+            chunk = next(read, None)
+        except _UNREADABLE as error:
+            raise _unreadable(data, error) from error
+        if chunk is None:
+            return
+        fault = own_arrays.fault(chunk[0], network) or _spread(chunk[0], network)
+        fault = fault or _labels_fault(data, chunk[1], _count(chunk[0], network))
+        if fault:
+            raise LabelError(f"{KEY}={data.source}: {fault}")
+        yield chunk
+
+
+def some(data: LabelledData, network: Signature, chosen: Callable[[int], np.ndarray]) -> Arrays:
+    """Inputs of those samples of a file or folder whose numbers ``chosen`` gives, told how many there are.
+
+    Raises:
+        LabelError: they cannot be had, or do not fit.
+    """
+    if data.kind == "images":
+        try:
+            listed = labelled_files.pictures(data)
+            wanted = [listed[number][0] for number in chosen(len(listed))]
+            return images.pictures(wanted, images.frame(network))
+        except _UNREADABLE as error:
+            raise _unreadable(data, error) from error
+    arrays, labels = next(chunks(data, network))
+    return rows(arrays, network, chosen(len(labels)))
+
+
+def rows(arrays: Arrays, network: Signature, numbers: np.ndarray) -> Arrays:
+    """These samples; inputs that are one value for all as they are."""
+    return {
+        spec.name: arrays[spec.name]
+        if spec.batch_axis is None
+        else np.ascontiguousarray(arrays[spec.name].take(numbers, axis=spec.batch_axis))
+        for spec in network.inputs
+    }
+
+
+def _unreadable(data: LabelledData, error: Exception) -> LabelError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return LabelError(f"{KEY}={data.source} cannot be read: {text}")
+
+
+def _npz(data: LabelledData, network: Signature) -> Iterator[Chunk]:
+    read = np.load(data.source, allow_pickle=False)
+    if not isinstance(read, np.lib.npyio.NpzFile):
+        raise ValueError("it is one array, not an .npz of arrays by input name and labels")  # noqa: TRY004 - of what was read
+    if any(spec.name == LABELS for spec in network.inputs):
+        raise LabelError(
+            f"{KEY}={data.source}: the network has an input called {LABELS} itself; give package.module:function"
+        )
+    with read as file:
+        arrays = dict(file)
+    if LABELS not in arrays:
+        raise LabelError(f"{KEY}={data.source}: holds {', '.join(sorted(arrays)) or 'nothing'}, and no array {LABELS}")
+    labels = arrays.pop(LABELS)
+    yield arrays, labels
+
+
+def _images(data: LabelledData, network: Signature) -> Iterator[Chunk]:
+    wanted, listed = images.frame(network), labelled_files.pictures(data)
+    for start in range(0, len(listed), _TOGETHER):
+        part = listed[start : start + _TOGETHER]
+        yield images.pictures([file for file, _ in part], wanted), np.array([number for _, number in part])
+
+
+def _called(data: LabelledData, network: Signature) -> Iterator[Chunk]:
+    del network
+    given = user_code.batches(KEY, data.source, data.digest)
+    for number in itertools.count():
+        try:
+            batch = next(given, None)
+        except ConversionError as error:
+            raise LabelError(str(error)) from error
+        if batch is None:
+            return
+        if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], dict):  # noqa: PLR2004 - inputs, labels
+            raise LabelError(
+                f"{KEY}={data.source}: batch {number} is a {type(batch).__name__}, not (arrays by input, labels)"
+            )
+        yield {str(name): np.asarray(value) for name, value in batch[0].items()}, np.asarray(batch[1])
+
+
+def _spread(arrays: Arrays, network: Signature) -> str | None:
+    """An input without a batch axis beside others that have one takes a single value."""
+    for spec in network.inputs:
+        if spec.batch_axis is None and own_arrays.samples(spec, arrays[spec.name]) is not None:
+            return f"{spec.name} has a value a sample, but the network takes one for the whole batch"
+    return None
+
+
+def _count(arrays: Arrays, network: Signature) -> int:
+    counts = (own_arrays.samples(spec, arrays[spec.name]) for spec in network.inputs)
+    return next(count for count in counts if count is not None)
+
+
+def _labels_fault(data: LabelledData, labels: np.ndarray, count: int) -> str | None:
+    """What keeps these from being the classes of so many samples; None for nothing."""
+    if labels.ndim != 1:
+        hint = "; of one-hot rows take .argmax(axis=1)" if labels.ndim > 1 else ""
+        return f"{LABELS} have shape {list(labels.shape)}, not one class a sample{hint}"
+    if labels.dtype.kind not in "iu":
+        return f"{LABELS} are {labels.dtype}, not integers: save them as .astype('int64')"
+    if len(labels) != count:
+        return f"holds {len(labels)} {LABELS} for {count} samples"
+    if labels.min() < 0:
+        return f"{LABELS}[{labels.argmin()}] is {labels.min()}: classes count from 0"
+    return _beyond(labels, data.output, data.classes)
+
+
+def _beyond(labels: np.ndarray, output: str, classes: int | None) -> str | None:
+    """A label that the output has no class for; None where there is none, or the classes are not known."""
+    if classes is None or labels.max() < classes:
+        return None
+    hint = "; take 1 off labels that count from 1" if labels.max() == classes and labels.min() > 0 else ""
+    return (
+        f"{LABELS}[{labels.argmax()}] is {labels.max()}, but output {output} has {classes} classes, from 0 to "
+        f"{classes - 1}{hint}"
+    )

@@ -1,0 +1,6 @@
+"""Import networks of other frameworks and old opsets as ONNX."""
+
+from sweep.models.importers import saved_model, torch_export
+from sweep.models.importers.opset_upgrade import LEAST_OPSET, upgrade
+
+__all__ = ["LEAST_OPSET", "saved_model", "torch_export", "upgrade"]

@@ -1,0 +1,258 @@
+"""Reads a user's ONNX file: what it takes, how large it is, which bytes it is made of.
+
+The weights in external files are hashed and measured, never loaded. What was read is kept for as
+long as the file stays as it is, since a plan asks for the same file once per variant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import stat
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from sweep.errors import ModelError
+from sweep.models import external_data
+from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, settle
+from sweep.models.signatures import OutputSpec, Signature, TensorSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import onnx
+
+    from sweep.spec import ModelRef
+
+_DTYPES = {"FLOAT": "float32", "DOUBLE": "float64", "FLOAT16": "float16", "BOOL": "bool"} | {
+    f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (8, 16, 32, 64)
+}
+_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+_NO_WEIGHTS = ("INT64", "BOOL", "STRING")  # shapes, indices and flags
+_LFS_POINTER = b"version https://git-lfs"
+_MOST_BYTES = (1 << 31) - 1  # of a protobuf message
+_SETTLED_NS = 2_000_000_000
+_FRESH = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """An ONNX file without its weights.
+
+    Attributes:
+        inputs: as in the file: symbolic dimensions by name, unnamed ones as ``?``.
+        outputs: the graph outputs.
+        external: the external files that hold its weights.
+        parameters: number of weights.
+        opset: version of the standard operators; None where the file names none.
+        feeds_weights: it lists weights among its inputs, as files before IR 4 had to.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    external: tuple[external_data.ExternalFile, ...]
+    parameters: int
+    opset: int | None
+    feeds_weights: bool
+
+
+def inspect(path: Path, ref: ModelRef) -> Signature:
+    """Inputs and outputs of a user's file, with the batch axis found and the user's fixes applied.
+
+    Args:
+        path: the ONNX file.
+        ref: what the user says of it: ``inputs``, ``batch_dim`` and the name that errors call it by.
+
+    Raises:
+        ModelError: the file or its external data cannot be read, or an input's shape or range is
+            not settled by the file and the fixes together.
+    """
+    header = _header(path)
+    external_data.check(path, header.external)
+    return Signature(inputs=settle(header.inputs, ref), outputs=tuple(spec.name for spec in header.outputs))
+
+
+def file_digest(path: Path) -> str:
+    """Sha256, in hex, of the file and its external data.
+
+    Without external data this is what ``sha256sum`` prints; with it, the sha256 of one line for the
+    file and one per external file, by name. Files are streamed.
+
+    Raises:
+        ModelError: the file or its external data cannot be read.
+    """
+    files = _header(path).external
+    external_data.check(path, files)
+    own = _sha256(path, _stamp(path))
+    if not files:
+        return own
+    parts = [(item.location, path.parent / item.location) for item in files]
+    lines = [own, *(f"{_sha256(data, _stamp(data))}  {location}" for location, data in parts)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def dynamic_inputs(path: Path) -> frozenset[str]:
+    """Names of the inputs that have a symbolic dimension in the file.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return frozenset(spec.name for spec in _header(path).inputs if any(isinstance(size, str) for size in spec.shape))
+
+
+def outputs(path: Path) -> tuple[OutputSpec, ...]:
+    """The graph outputs with their shapes, as far as the file says them.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).outputs
+
+
+def parameters(path: Path) -> int:
+    """Number of weights in the file, subgraphs and Constant nodes included.
+
+    Scalars and int64 are left out: they are factors, shapes and indices.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).parameters
+
+
+def opset(path: Path) -> int | None:
+    """Version of the standard operators that the file is written in; None where it names none.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).opset
+
+
+def feeds_weights(path: Path) -> bool:
+    """Whether the file lists weights among its inputs: a caller could replace them, so nothing may be folded.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).feeds_weights
+
+
+def _header(path: Path) -> Header:
+    return _read_header(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes when the file does. A file younger than two seconds gets a new stamp each time.
+
+    Two writes within one tick of the clock leave the same times.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}; give model.path the path of an ONNX file") from error
+    changed = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    settled = time.time_ns() - changed > _SETTLED_NS
+    return (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, 0 if settled else next(_FRESH))
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, _: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _read_header(path: Path, _: tuple[int, ...]) -> Header:
+    model = _load(path)
+    graph = model.graph
+    if not graph.output:
+        raise ModelError(f"{path} has no graph outputs; is it an ONNX model, and was it exported whole?")
+    weights = {tensor.name for tensor in graph.initializer}
+    weights |= {tensor.values.name for tensor in graph.sparse_initializer}
+    inputs = tuple(_input(path, value) for value in graph.input if value.name not in weights)
+    if not inputs:
+        raise ModelError(f"{path} has no inputs besides its weights, so there is nothing to feed it; export it again")
+    tensors = list(external_data.tensors(model))
+    return Header(
+        inputs=inputs,
+        outputs=tuple(_output(value) for value in graph.output),
+        external=external_data.files(path, tensors),
+        parameters=sum(math.prod(tensor.dims) for tensor in tensors if _is_weight(tensor)),
+        opset=next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None),
+        feeds_weights=len(inputs) < len(graph.input),
+    )
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    _check_kind(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+        if not start:
+            raise ModelError(f"{path} is empty (0 bytes); download or export it again")
+        if start == _LFS_POINTER:
+            raise ModelError(f"{path} is a Git LFS pointer, not the model itself; run `git lfs pull`")
+        return onnx.load(path, format="protobuf", load_external_data=False)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}; give model.path a readable ONNX file") from error
+    except DecodeError as error:
+        raise ModelError(f"{path} is no ONNX model (broken protobuf); download or export it again") from error
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse what cannot be read to its end, before it is opened: a pipe would wait for ever."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; give model.path the ONNX file in it")
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ModelError(f"{path} is a pipe, socket or device, not a file; give model.path an ONNX file")
+    if found.st_size > _MOST_BYTES:
+        raise ModelError(
+            f"{path} has {found.st_size} bytes and an ONNX file at most {_MOST_BYTES}; save it with external data"
+        )
+
+
+def _is_weight(tensor: onnx.TensorProto) -> bool:
+    from onnx import TensorProto
+
+    return bool(tensor.dims) and TensorProto.DataType.Name(tensor.data_type) not in _NO_WEIGHTS
+
+
+def _input(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
+    from onnx import TensorProto
+
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise ModelError(f"{path}: input {value.name!r} is a {kind or 'value of no type'}; only tensors can be fed")
+    tensor = value.type.tensor_type
+    dtype = TensorProto.DataType.Name(tensor.elem_type)
+    if dtype not in _DTYPES:
+        known = ", ".join(_DTYPES.values())
+        raise ModelError(f"{path}: input {value.name!r} is of type {dtype}; export it with one of {known}")
+    shape = tuple(_dimension(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else UNKNOWN_RANK
+    return TensorSpec(name=value.name, dtype=_DTYPES[dtype], shape=shape)
+
+
+def _output(value: onnx.ValueInfoProto) -> OutputSpec:
+    from onnx import TensorProto
+
+    tensor = value.type.tensor_type
+    known = value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape")
+    return OutputSpec(
+        name=value.name,
+        is_float=tensor.elem_type in {TensorProto.DataType.Value(name) for name in _FLOATS},
+        shape=tuple(_dimension(dim) for dim in tensor.shape.dim) if known else None,
+    )
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    if dim.HasField("dim_value") and dim.dim_value > 0:  # exporters write -1 and 0 for "any"
+        return int(dim.dim_value)
+    return dim.dim_param or UNNAMED

@@ -1,0 +1,123 @@
+"""From a reference to a model: its signature for the plan, its file for the build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.errors import ModelError
+from sweep.models import onnx_file
+from sweep.models.input_shapes import settle
+from sweep.models.random_inputs import draw
+from sweep.models.signatures import Signature
+from sweep.models.zoo import catalog
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from sweep.models.datasets.builtin import DataSet, Labelled
+    from sweep.spec import ModelRef
+
+    Feeds = dict[str, NDArray[Any]]
+
+_CALIBRATION_SEED = 1_000_000  # set apart, so that what is timed was not looked at
+
+
+def signature(ref: ModelRef) -> Signature:
+    """Inputs and outputs of the network, without building or loading its weights.
+
+    Raises:
+        ConfigError: the zoo has no network of that name.
+        ModelError: the user's file cannot be read, or what is said of the inputs does not fit.
+    """
+    if ref.path is not None:
+        return onnx_file.inspect(Path(ref.path), ref)
+    entry = _zoo_entry(ref)
+    return Signature(inputs=settle(entry.inputs, ref), outputs=entry.outputs)
+
+
+def feeds(ref: ModelRef, batch: int, seed: int) -> Feeds:
+    """The inputs that are timed: held-out samples where the network has data, else drawn (``draw``)."""
+    held = held_out(ref)
+    return draw(signature(ref), batch, seed) if held is None else held.drawn(batch, seed)
+
+
+def has_data(ref: ModelRef) -> bool:
+    """Whether the network brings labelled samples of its own."""
+    return _data(ref) is not None
+
+
+def held_out(ref: ModelRef) -> Labelled | None:
+    """What the network is scored on; None where nothing is labelled."""
+    data = _data(ref)
+    return None if data is None else data.held_out()
+
+
+def calibration(ref: ModelRef, batch: int, count: int) -> list[Feeds]:
+    """What the ranges of activations are drawn from: of the training data where there is some, else drawn at random.
+
+    Args:
+        ref: the network.
+        batch: samples in a batch, at most; one where the network has no batch axis.
+        count: batches.
+
+    Returns:
+        Inputs of each batch; none of them is ever timed or scored.
+    """
+    data, found = _data(ref), signature(ref)
+    if data is not None:
+        training = data.training()
+        return [training.drawn(batch, _CALIBRATION_SEED + number) for number in range(count)]
+    most = None if ref.path is not None else catalog.entry(ref.name).calibrate_by
+    batched = any(spec.batch_axis is not None for spec in found.inputs)
+    size = min(batch, most or batch) if batched else 1
+    return [draw(found, size, _CALIBRATION_SEED + number) for number in range(count)]
+
+
+def _data(ref: ModelRef) -> DataSet | None:
+    return None if ref.path is not None or ref.inputs else catalog.entry(ref.name).data
+
+
+def resolve(ref: ModelRef, target: Path) -> Path:
+    """The float32 ONNX file of the network.
+
+    Args:
+        ref: the network.
+        target: where a zoo network is written, its folder included; a user's file stays where it is.
+
+    Returns:
+        ``target``, or the path of the user's file.
+
+    Raises:
+        ConfigError: the zoo has no network of that name.
+        ModelError: the user's file cannot be read, or is no longer the one whose digest ``ref`` has;
+            or ``ref`` has another revision than the zoo.
+    """
+    if ref.path is not None:
+        return _unchanged(Path(ref.path), ref)
+    import onnx
+
+    model = _zoo_entry(ref).build()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, target, format="protobuf")
+    return target
+
+
+def _zoo_entry(ref: ModelRef) -> catalog.ZooEntry:
+    entry = catalog.entry(ref.name)
+    if ref.revision not in (None, entry.revision):
+        raise ModelError(
+            f"model {ref.name!r} was asked for in revision {ref.revision}, but this version of sweep builds "
+            f"revision {entry.revision}; plan the sweep again"
+        )
+    return entry
+
+
+def _unchanged(path: Path, ref: ModelRef) -> Path:
+    found = onnx_file.file_digest(path)
+    if ref.digest not in (None, found):
+        raise ModelError(
+            f"{path} has changed since it was planned (sha256 {found[:12]}, planned {str(ref.digest)[:12]}); "
+            "start the sweep again"
+        )
+    return path

@@ -1,0 +1,171 @@
+"""The networks that `sweep` writes by itself: deterministic, with random weights, nothing to download.
+
+A change to what a network's bytes are needs a new ``revision``: it is part of every key, and a test
+pins each network's sha256 beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep.errors import ConfigError
+from sweep.models.zoo import convnets, diffusion, digits, mobilenet, transformers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnx
+
+    from sweep.models.datasets.builtin import DataSet
+    from sweep.models.signatures import TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooEntry:
+    """What is known of a network without building it.
+
+    Attributes:
+        name: what ``model=`` takes.
+        revision: raised whenever the network's bytes change.
+        build: makes the float32 ONNX model.
+        inputs: its inputs, batch axis and ranges included.
+        outputs: names of its outputs, all float32.
+        parameters: number of weights, as :func:`sweep.models.parameters` counts them.
+        source: where the architecture is from.
+        data: what it was trained on and is scored on; None for random weights.
+        calibrate_by: most samples in a batch of calibration, where the activations are large.
+    """
+
+    name: str
+    revision: int
+    build: Callable[[], onnx.ModelProto]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[str, ...]
+    parameters: int
+    source: str
+    data: DataSet | None = None
+    calibrate_by: int | None = None
+
+
+_ENTRIES = (
+    ZooEntry(
+        name="tiny_cnn",
+        revision=1,
+        build=convnets.tiny_cnn,
+        inputs=(convnets.TINY_CNN_INPUT,),
+        outputs=("logits",),
+        parameters=23_914,
+        source="ours: a CIFAR-sized CNN small enough for a demonstration on a laptop's CPU",
+    ),
+    ZooEntry(
+        name="mlp",
+        revision=1,
+        build=convnets.mlp,
+        inputs=(convnets.MLP_INPUT,),
+        outputs=("logits",),
+        parameters=1_863_690,
+        source="ours: a perceptron of MNIST's shape, so short that the cost of enqueueing shows",
+    ),
+    ZooEntry(
+        name="digits",
+        revision=1,
+        build=digits.digits,
+        inputs=(digits.INPUT,),
+        outputs=("logits",),
+        parameters=19_178,
+        source="ours: a trained CNN for scikit-learn's digits, so that there is a score to lose",
+        data=digits.DATA,
+    ),
+    ZooEntry(
+        name="unet",
+        revision=1,
+        build=convnets.unet,
+        inputs=(convnets.UNET_INPUT,),
+        outputs=("logits",),
+        parameters=1_946_984,
+        source="small U-Net after Ronneberger et al., 2015, arXiv:1505.04597",
+    ),
+    ZooEntry(
+        name="mobilenet_v3",
+        revision=1,
+        build=mobilenet.mobilenet_v3,
+        inputs=(mobilenet.INPUT,),
+        outputs=("logits",),
+        parameters=5_470_832,
+        source="MobileNetV3-Large, batch norm folded; Howard et al., 2019, arXiv:1905.02244: 5.4 M, 0.219 GMACs",
+    ),
+    ZooEntry(
+        name="resnet50",
+        revision=1,
+        build=convnets.resnet50,
+        inputs=(convnets.RESNET50_INPUT,),
+        outputs=("logits",),
+        parameters=25_530_472,
+        source="ResNet-50 v1.5, batch norm folded; He et al., 2015, arXiv:1512.03385: 25.6 M",
+    ),
+    ZooEntry(
+        name="sd_unet_block",
+        revision=1,
+        build=diffusion.sd_unet_block,
+        inputs=diffusion.INPUTS,
+        outputs=("level2.transformer",),
+        parameters=86_565_184,
+        source="half of the way down of Stable Diffusion 1.5's U-Net; Rombach et al., 2021, arXiv:2112.10752",
+        calibrate_by=1,
+    ),
+    ZooEntry(
+        name="vit_b16",
+        revision=1,
+        build=transformers.vit_b16,
+        inputs=(transformers.VIT_B16_INPUT,),
+        outputs=("logits",),
+        parameters=86_567_656,
+        source="ViT-B/16; Dosovitskiy et al., 2020, arXiv:2010.11929: 86.6 M",
+    ),
+    ZooEntry(
+        name="bert_base",
+        revision=1,
+        build=transformers.bert_base,
+        inputs=transformers.BERT_BASE_INPUTS,
+        outputs=("last_hidden_state", "pooler_output"),
+        parameters=109_482_240,
+        source="BERT-base uncased; Devlin et al., 2018, arXiv:1810.04805: 110 M",
+    ),
+    ZooEntry(
+        name="bert_base_384",
+        revision=1,
+        build=transformers.bert_base_384,
+        inputs=transformers.BERT_BASE_384_INPUTS,
+        outputs=("last_hidden_state", "pooler_output"),
+        parameters=109_482_240,
+        source="BERT-base at the sequence length of SQuAD, as in MLPerf Inference",
+    ),
+)
+
+
+def names() -> tuple[str, ...]:
+    """Names of all networks, smallest first."""
+    return tuple(item.name for item in _ENTRIES)
+
+
+def entry(name: str) -> ZooEntry:
+    """The network of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for item in _ENTRIES:
+        if item.name == name:
+            return item
+    known = ", ".join(names())
+    raise ConfigError(f"model {name!r} is unknown; take one of {known}, or your own file with model.path=FILE.onnx")
+
+
+def build(name: str) -> onnx.ModelProto:
+    """The float32 ONNX model of that name: the same bytes each time.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return entry(name).build()

@@ -1,0 +1,108 @@
+"""Writes ONNX graphs: nodes, seeded weights and constants, collected first and turned into protobuf last.
+
+Only :meth:`GraphBuilder.model` imports onnx, so that knowing a network's inputs costs nothing.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import ArrayLike, NDArray
+
+    from sweep.models.signatures import TensorSpec
+
+OPSET = 20
+IR_VERSION = 10
+
+
+class GraphBuilder:
+    """One ONNX graph in the making; methods take and return tensor names.
+
+    Every random weight has its own generator, seeded by ``seed`` and the weight's name, so adding a
+    layer leaves the weights of all others as they were.
+
+    Args:
+        name: the graph's name.
+        seed: seed of every weight.
+    """
+
+    def __init__(self, name: str, *, seed: int = 0) -> None:
+        self.name = name
+        self.seed = seed
+        self._nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
+        self._weights: dict[str, NDArray[Any]] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._inputs: list[tuple[str, str, tuple[int | str, ...]]] = []
+        self._outputs: list[tuple[str, str, tuple[int | str, ...]]] = []
+
+    def input(self, spec: TensorSpec) -> str:
+        """Declare a graph input."""
+        self._inputs.append((spec.name, spec.dtype, spec.shape))
+        return spec.name
+
+    def output(self, tensor: str, shape: tuple[int | str, ...]) -> None:
+        """Declare ``tensor`` a graph output, float32, under the name that it has."""
+        self._outputs.append((tensor, "float32", shape))
+
+    def weight(self, name: str, values: ArrayLike) -> str:
+        """Add a float32 initializer."""
+        self._weights[name] = np.asarray(values, dtype=np.float32, order="C")
+        return name
+
+    def normal(self, name: str, shape: tuple[int, ...], std: float, *, centre: tuple[int, ...] = ()) -> str:
+        """Add a float32 initializer of normal values with mean 0 and the given standard deviation.
+
+        Args:
+            name: the initializer's name, which seeds it too.
+            shape: its shape.
+            std: standard deviation of the values.
+            centre: axes over which the sample mean is taken away, so that the values sum to 0 along them.
+        """
+        generator = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
+        values = generator.standard_normal(shape, dtype=np.float32)
+        if centre:  # in float64, where the order of the sum, which is numpy's affair, cannot change the float32
+            values = (values - values.mean(axis=centre, dtype=np.float64, keepdims=True)).astype(np.float32)
+        return self.weight(name, values * np.float32(std))
+
+    def constant(self, values: ArrayLike, dtype: str = "int64") -> str:
+        """Add a small constant, such as a shape; equal constants are stored once."""
+        array = np.asarray(values, dtype=dtype)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = f"const_{len(self._constants)}"
+            self._weights[self._constants[key]] = array
+        return self._constants[key]
+
+    def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node with one output, which bears the node's name."""
+        output = name or f"{op_type}_{len(self._nodes)}"
+        self._nodes.append((op_type, list(inputs), output, attributes))
+        return output
+
+    def model(self) -> onnx.ModelProto:
+        """The finished ONNX model; the builder hands its weights over and is empty afterwards."""
+        import onnx
+        from onnx import helper, numpy_helper
+
+        graph = helper.make_graph(
+            [helper.make_node(kind, ins, [out], name=out, **attrs) for kind, ins, out, attrs in self._nodes],
+            self.name,
+            [_value_info(*tensor) for tensor in self._inputs],
+            [_value_info(*tensor) for tensor in self._outputs],
+        )
+        model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="sweep", graph=graph)
+        model.opset_import.append(helper.make_opsetid("", OPSET))
+        for name in list(self._weights):  # popped and copied once each: BERT's weights are 438 MB
+            model.graph.initializer.append(numpy_helper.from_array(self._weights.pop(name), name))
+        return model
+
+
+def _value_info(name: str, dtype: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), list(shape))

@@ -1,0 +1,10 @@
+"""Records -> MLflow, by idempotent replay. Disk is the truth: whatever is lost here is sent again.
+
+One run per sweep, one child run per record, and one saved view that opens on the curves.
+Importing this package does not import mlflow.
+"""
+
+from sweep.report.mlflow.publisher import Published, Publisher
+from sweep.report.mlflow.store_uri import default_uri, reachable, resolve_uri
+
+__all__ = ["Published", "Publisher", "default_uri", "reachable", "resolve_uri"]

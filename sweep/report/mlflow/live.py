@@ -1,0 +1,80 @@
+"""A running sweep's end of the tracking: sends records as they come, and never lets a dead server hold it up."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.errors import TrackingError
+from sweep.report.mlflow.publisher import Publisher
+from sweep.report.mlflow.store_uri import is_http, reachable, resolve_uri, without_password
+from sweep.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.spec.settings import Settings, Tracking
+    from sweep.storage.record import Record
+
+_EVERY_S = 10.0  # between two sendings, so that a thousand short variants cost a few
+_SLOW_S = 10.0  # a sending that took longer is the last before the end: the sweep does not wait for a slow server
+
+
+class Publishing:
+    """Publishes between variants, when nothing is being measured.
+
+    The first failure ends it for this sweep: the records are on disk, and ``make publish`` sends them later. A server
+    that is slow gets the rest at the end.
+
+    Args:
+        tracking: where to, and whether at all.
+        settings: of the sweep.
+    """
+
+    def __init__(self, tracking: Tracking, settings: Settings) -> None:
+        self._enabled = tracking.enabled
+        self._store = Store(settings.root)
+        self._results = settings.results
+        self._uri = resolve_uri(tracking.uri, settings.results)
+        artifacts = settings.results / "mlartifacts"
+        self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
+        self._waiting: list[Record] = []
+        self._last_s = 0.0
+        self._slow = False
+        self._problem: str | None = None
+
+    def finished(self, record: Record) -> None:
+        """Take a record that is on disk; send it now or with the next ones."""
+        if not self._enabled or self._problem or self._slow:
+            return
+        self._waiting.append(record)
+        if time.monotonic() - self._last_s >= _EVERY_S:
+            self._send(self._waiting)
+            self._waiting = []
+
+    def conclude(self, records: Sequence[Record]) -> str:
+        """Send whatever is not there yet; the line to print: the link, or what to do."""
+        if not self._enabled:
+            return "MLflow   not asked for; `make publish` sends the records"
+        url = None if self._problem else self._send(records)
+        if self._problem:
+            return f"MLflow   {self._problem}; nothing is lost, `make publish` sends the records"
+        elsewhere = "" if self._results == Path("results").resolve() else f" RESULTS={self._results}"
+        served = "" if is_http(self._uri) else f"  (once `make ui{elsewhere}` runs)"
+        return f"MLflow   {url}{served}"
+
+    def _send(self, records: Sequence[Record]) -> str | None:
+        began = time.monotonic()
+        problem = reachable(self._uri)
+        if problem is not None:
+            self._problem = f"{without_password(self._uri)} cannot be written: {problem}"
+            return None
+        try:
+            return self._publisher.publish(records, self._store).url
+        except TrackingError as error:
+            self._problem = str(error)
+            return None
+        finally:
+            self._last_s = time.monotonic()
+            self._slow = self._last_s - began > _SLOW_S

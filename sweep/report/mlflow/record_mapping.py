@@ -1,0 +1,142 @@
+"""What one record says in MLflow's words: params, tags and metrics. Pure; None is left out, never zero."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sweep.analysis import record_views
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sweep.spec import JsonDict
+    from sweep.storage.record import Record
+
+MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
+PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "p999")
+_COST = ("parameters", "gmacs")
+FINISHED = ("ok", "unsupported")  # the rest are FAILED runs
+
+
+class Value(NamedTuple):
+    """One metric value.
+
+    Attributes:
+        key: the metric's name.
+        value: the number.
+        step: load index under ``curve/``, samples/s under ``latency/``, else 0.
+    """
+
+    key: str
+    value: float
+    step: int
+
+
+def started_ms(record: Record) -> int:
+    """Start of the record, Unix milliseconds: the timestamp of all its metrics, so that a replay adds none."""
+    start = datetime.fromisoformat(record.started_at)
+    return round((start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def ended_ms(record: Record) -> int:
+    """End of the record, Unix milliseconds."""
+    return started_ms(record) + round((record.wall_s or 0.0) * 1000)
+
+
+def params(record: Record) -> dict[str, str]:
+    """Every axis by its dotted name, and what the network costs; what is not set or not known reads ``none``."""
+    axes = {name: value for name, value in record.variant.items() if name != "label"}
+    axes |= {f"model.{name}": (record.model or {}).get(name) for name in _COST if record.model}
+    return {name: "none" if value is None else _text(value) for name, value in _leaves(axes)}
+
+
+def tags(record: Record) -> dict[str, str]:
+    """How it ended and where it ran: status, backend, error, and each fact under ``facts.``."""
+    facts = {name: _text(value) for name, value in _leaves({"facts": record.facts}) if value is not None}
+    error = record.error or {}
+    told = {"sweep.error": _text(f"{error.get('stage')}: {error.get('message')}")} if error else {}
+    return {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend")), **told, **facts}
+
+
+def metrics(record: Record) -> list[Value]:
+    """Scalars, then the curve twice: by load index (``curve/``) and by samples/s (``latency/``).
+
+    Latencies of a record or point that is ``invalid`` (what ran is not what was asked, or the load
+    generator was the bottleneck) are no measurement and stay out; the record itself is attached. Its accuracy, which
+    may be why, is there.
+    """
+    if record.status == "invalid":
+        return _numbers(_costs(record) | _accuracy(record))
+    values = _numbers(_costs(record) | _summary(record) | _accuracy(record))
+    for index, point in enumerate(record.points):
+        values += _point(index, point)
+    return values
+
+
+def _costs(record: Record) -> JsonDict:
+    engine = record.engine or {}
+    return {
+        "wall_s": record.wall_s,
+        "build_s": engine.get("build_s"),
+        "engine_bytes": engine.get("bytes"),
+        "device_memory_bytes": engine.get("device_memory_bytes"),
+    }
+
+
+def _summary(record: Record) -> JsonDict:
+    peak = (record.peak or {}).get("ips")
+    light = (record_views.light(record) or {}).get("latency_ms", {})
+    loaded = (record_views.near(record, 0.8) or {}).get("latency_ms", {})
+    return {
+        "throughput_max_ips": peak,
+        "p50_ms_light": light.get("p50"),
+        "p99_ms_light": light.get("p99"),
+        "p50_ms_at_80pct": loaded.get("p50"),
+        "p99_ms_at_80pct": loaded.get("p99"),
+        "capacity_ips": (record.slo or {}).get("capacity_ips"),
+        "fairness_jain": ((record.peak or {}).get("fairness") or {}).get("jain"),
+        "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
+    }
+
+
+def _accuracy(record: Record) -> JsonDict:
+    return {f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()}
+
+
+def _point(index: int, point: JsonDict) -> list[Value]:
+    if point.get("verdict") == "invalid":
+        return []
+    latency, achieved = point.get("latency_ms") or {}, point.get("achieved_ips")
+    lag = point.get("issue_lag_ms")
+    timed = {f"{name}_ms": latency.get(name) for name in PERCENTILES}
+    curve = {
+        "throughput_ips": achieved,
+        "offered_ips": point.get("offered_ips"),
+        **timed,
+        "mean_batch": (point.get("batching") or {}).get("mean_batch"),
+        "issue_lag_p99_ms": lag.get("p99") if isinstance(lag, dict) else lag,
+        "ok": float(point.get("verdict") == "ok"),  # MLflow has no other way to tell an overloaded point
+    }
+    values = _numbers({f"curve/{name}": value for name, value in curve.items()}, index)
+    if achieved is not None:
+        values += _numbers({f"latency/{name}": value for name, value in timed.items()}, round(achieved))
+    return values
+
+
+def _numbers(named: JsonDict, step: int = 0) -> list[Value]:
+    return [Value(key, float(value), step) for key, value in named.items() if isinstance(value, (int, float))]
+
+
+def _leaves(tree: JsonDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"

@@ -1,0 +1,146 @@
+"""The runs of one sweep in one experiment: found by tags, written so that a second replay changes nothing.
+
+A run carries ``sweep.record_begun`` (the record's sha256) from its first moment and
+``sweep.record_sha`` as the very last thing written. The second equal to the file's: nothing to do.
+The second missing: a publisher died half-way, its run is filled up. Anything else is stale: it is
+deleted once a whole run has taken its place.
+
+Two publishers on one machine take turns (see ``publish``). On two machines both may create a run;
+the next publish keeps the first and deletes the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from sweep.report.mlflow import record_mapping
+from sweep.report.mlflow.saved_view import colour, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from sweep.storage.record import Record
+
+PAGE = 1000  # runs a search brings
+METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # MLflow's limits of one log_batch
+KIND, NAME, KEY = "sweep.kind", "sweep.name", "sweep.key"
+BEGUN, DONE = "sweep.record_begun", "sweep.record_sha"
+PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
+
+
+class Runs:
+    """The sweep's runs as one search found them, and what was written since."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str) -> None:
+        self._client, self._experiment_id, self._sweep = client, experiment_id, sweep
+        found = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
+        parents = [run for run in found if run.data.tags.get(KIND) == "sweep"]
+        self._variants: dict[str, list[Run]] = {}
+        for run in found:
+            if run.data.tags.get(KIND) == "variant":
+                self._variants.setdefault(run.data.tags.get(KEY, ""), []).append(run)
+        self.parent: Run | None = parents[0] if parents else None
+        self._spare_parents = parents[1:]
+
+    def params(self) -> list[dict[str, str]]:
+        """Params of every variant that the search found."""
+        return [run.data.params for runs in self._variants.values() for run in runs]
+
+    def open_parent(self, start_ms: int) -> Run:
+        """The sweep's own run, created at ``start_ms`` (Unix milliseconds) where there is none."""
+        if self.parent is None:
+            tags = {KIND: "sweep", NAME: self._sweep}
+            self.parent = self._client.create_run(self._experiment_id, start_ms, tags, self._sweep)
+        for spare in self._spare_parents:
+            self._client.delete_run(spare.info.run_id)
+        return self.parent
+
+    def close_parent(self, end_ms: int, texts: dict[str, str]) -> None:
+        """Attach the sweep's files (name -> content) where they changed; move its end to ``end_ms`` if later."""
+        if self.parent is None:
+            return
+        run_id = self.parent.info.run_id
+        sha = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
+        if texts and self.parent.data.tags.get(FILES) != sha:
+            for name, text in texts.items():
+                self._client.log_text(run_id, text, name)
+            self._client.set_tag(run_id, FILES, sha)
+        if end_ms > (self.parent.info.end_time or 0):
+            self._client.set_terminated(run_id, "FINISHED", end_ms)
+
+    def send(self, record: Record, file: bytes, parent_id: str, files: Sequence[Path] = ()) -> bool:
+        """Make the record's run say what the record says.
+
+        Args:
+            record: what is said.
+            file: the record's bytes on disk: attached, and its sha256 is what makes a replay cheap.
+            parent_id: run of the sweep.
+            files: attached too, where they are still there.
+
+        Returns:
+            False when it did already.
+        """
+        sha = hashlib.sha256(file).hexdigest()
+        runs = self._variants.get(record.key, [])
+        run = next((run for run in runs if run.data.tags.get(DONE) == sha), None)
+        whole = run is not None
+        run = run or next((run for run in runs if _half_done(run, sha)), None)
+        run_id = run.info.run_id if run else self._create(record, sha, parent_id)
+        if run and run.data.tags.get(PARENT) != parent_id:  # the old parent was a spare, or deleted by hand
+            self._client.set_tag(run_id, PARENT, parent_id)
+        if not whole:
+            self._fill(run_id, record, file)
+            for path in files:
+                if path.is_file():
+                    self._client.log_artifact(run_id, str(path), "engine")
+            self._client.set_tag(run_id, DONE, sha)
+        for stale in runs:
+            if stale is not run:
+                self._client.delete_run(stale.info.run_id)
+        return not whole
+
+    def _search(self) -> list[Run]:
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            where = f"tags.`{NAME}` = {quoted(self._sweep)}"
+            page = self._client.search_runs([self._experiment_id], where, max_results=PAGE, page_token=token)
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    def _create(self, record: Record, sha: str, parent_id: str) -> str:
+        tags = {KIND: "variant", NAME: self._sweep, KEY: record.key, PARENT: parent_id, BEGUN: sha}
+        place = list(self._variants).index(record.key) if record.key in self._variants else len(self._variants)
+        tags[COLOUR] = colour(place)
+        label = str(record.variant.get("label", record.key))
+        run = self._client.create_run(self._experiment_id, record_mapping.started_ms(record), tags, label)
+        self._variants.setdefault(record.key, [])
+        return str(run.info.run_id)
+
+    def _fill(self, run_id: str, record: Record, file: bytes) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        at = record_mapping.started_ms(record)
+        metrics = [Metric(value.key, value.value, at, value.step) for value in record_mapping.metrics(record)]
+        params = [Param(name, value) for name, value in record_mapping.params(record).items()]
+        tags = [RunTag(name, value) for name, value in record_mapping.tags(record).items()]
+        room = METRICS_A_BATCH - 2 * OTHERS_A_BATCH  # metrics, params and tags of a call are limited together
+        for n in range(max(-(-len(metrics) // room), -(-max(len(params), len(tags)) // OTHERS_A_BATCH))):
+            few = slice(n * OTHERS_A_BATCH, (n + 1) * OTHERS_A_BATCH)
+            self._client.log_batch(run_id, metrics[n * room : (n + 1) * room], params[few], tags[few])
+        self._client.log_text(run_id, file.decode(), "record.json")
+        status = "FINISHED" if record.status in record_mapping.FINISHED else "FAILED"
+        self._client.set_terminated(run_id, status, record_mapping.ended_ms(record))
+
+
+def _half_done(run: Run, sha: str) -> bool:
+    tags = run.data.tags
+    return DONE not in tags and tags.get(BEGUN, sha) == sha

@@ -1,0 +1,166 @@
+"""The saved view of a sweep: one experiment tag, and the link that opens the charts on it.
+
+The tag is what MLflow's "share view" button writes. It is undocumented, which is why mlflow is pinned
+and the view is tested in a browser. Field names are those of MLflow 3.17's user interface.
+"""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import hashlib
+import json
+import re
+import zlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sweep.spec import JsonDict
+
+THROUGHPUT = "curve/throughput_ips"
+SECTION = "sweep"
+GENERATED = ("curve", "latency", "Model metrics")  # where MLflow puts a chart of every metric; folded by us
+MAX_TAG = 5000  # characters; older servers refuse more
+MAX_AXES = 5  # parallel axes that can still be read
+FIXED_AXES = ("model", "precision", "batch", "streams")  # shown where nothing varies
+RESULTS = ("throughput_max_ips", "p99_ms_at_80pct")
+
+
+def view_key(sweep: str) -> str:
+    """Key of that sweep's view: readable, and safe in a tag and a link."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", sweep).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(sweep.encode()).hexdigest()[:8]}"
+
+
+def view_tag(sweep: str) -> str:
+    """Name of the experiment tag that holds the view."""
+    return f"mlflow.sharedViewState.{view_key(sweep)}"
+
+
+def view_link(ui: str, experiment_id: str, sweep: str) -> str:
+    """The link that opens the view. ``workflowType`` keeps MLflow from asking what the experiment is for."""
+    return (
+        f"{ui}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
+        f"&workflowType=machine_learning&viewStateShareKey={view_key(sweep)}"
+    )
+
+
+def view_value(sweep: str, axes: list[str], created_ms: int) -> str:
+    """The tag's value: the same for the same arguments, and at most ``MAX_TAG`` long.
+
+    Args:
+        sweep: whose variants it shows.
+        axes: params for the parallel coordinates, from ``varying``.
+        created_ms: Unix milliseconds, shown nowhere but required.
+    """
+    state = json.dumps(_state(sweep, axes)).encode()
+    packed = "deflate;" + base64.b64encode(zlib.compress(state, 9)).decode()
+    value = json.dumps({"name": f"sweep {sweep}", "createdAt": created_ms, "updatedAt": created_ms, "state": packed})
+    if len(value) > MAX_TAG:
+        raise AssertionError(f"the saved view of {sweep!r} takes {len(value)} characters, MLflow holds {MAX_TAG}")
+    return value
+
+
+def varying(variants: list[Mapping[str, str]]) -> list[str]:
+    """Params that differ between the variants, at most ``MAX_AXES``; the usual four where none does."""
+    names = dict.fromkeys(name for variant in variants for name in variant if "." not in name)
+    differ = [name for name in names if len({variant.get(name, "none") for variant in variants}) > 1]
+    return differ[:MAX_AXES] or list(FIXED_AXES)
+
+
+def colour(index: int) -> str:
+    """The colour of the sweep's run number ``index``; MLflow's own choice may give two runs the same.
+
+    Hues a golden ratio apart stay distinct for any count; the lightness changes from one to the next.
+    """
+    hue, lightness = (0.58 + index * 0.618034) % 1.0, (0.42, 0.58, 0.3)[index % 3]
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(hue, lightness, 0.75))
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def quoted(text: str) -> str:
+    """``text`` as a string of MLflow's search language, which has two quotes and no escape."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def _state(sweep: str, axes: list[str]) -> JsonDict:
+    columns = [*(f"params.`{name}`" for name in axes), *(f"metrics.`{name}`" for name in RESULTS)]
+    return {
+        "searchFilter": f"tags.`sweep.kind` = 'variant' AND tags.`sweep.name` = {quoted(sweep)}",
+        "orderByKey": "tags.`mlflow.runName`",  # sorted by time, MLflow hides child runs
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "columnOrder": [],
+        "columnWidths": {},
+        "runsHiddenMode": "SHOW_ALL",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": True,  # sections in our order, not in the alphabet's
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,  # such as the capacity of a sweep without an SLO
+        "groupBy": None,
+        "groupsExpanded": {},
+        "compareRunCharts": _charts(axes),
+        "compareRunSections": [
+            _section(SECTION, "latency at throughput", display=True),
+            *(_section(name, name, display=False) for name in GENERATED),
+        ],
+        "globalLineChartConfig": {"xAxisKey": "metric", "lineSmoothness": 0, "selectedXAxisMetricKey": THROUGHPUT},
+    }
+
+
+def _section(uuid: str, name: str, *, display: bool) -> JsonDict:
+    return {"uuid": uuid, "name": name, "display": display, "isReordered": False, "columns": 2, "cardHeight": 400}
+
+
+def _charts(axes: list[str]) -> list[JsonDict]:
+    peak, tail = ({"key": name, "type": "METRIC"} for name in RESULTS)
+    return [
+        _line("p99", "p99 latency (ms, log) at throughput (samples/s)", "log"),
+        _line("p50", "p50 latency (ms, log) at throughput (samples/s)", "log"),
+        _chart("SCATTER", "p99 at 80% load against peak throughput", xaxis=peak, yaxis=tail),
+        _chart("BAR", "peak throughput (samples/s)", uuid="peak", metricKey=RESULTS[0]),
+        _chart("PARALLEL", "axes to results", selectedParams=axes, selectedMetrics=list(RESULTS), showAllRuns=True),
+        _chart("BAR", "throughput that holds the SLO (samples/s)", uuid="capacity", metricKey="capacity_ips"),
+    ]
+
+
+def _line(percentile: str, title: str, scale: str) -> JsonDict:
+    metric = f"curve/{percentile}_ms"
+    return _chart(
+        "LINE",
+        title,
+        uuid=percentile,
+        metricKey=metric,
+        scaleType=scale,
+        xAxisKey="metric",
+        selectedXAxisMetricKey=THROUGHPUT,
+        xAxisScaleType="linear",
+        yAxisKey="metric",
+        yAxisExpressions=[],
+        range={},
+        lineSmoothness=0,
+        ignoreOutliers=False,
+        displayPoints=True,
+        useGlobalXaxisKey=False,
+        useGlobalLineSmoothing=False,
+    )
+
+
+def _chart(kind: str, title: str, **settings: Any) -> JsonDict:
+    return {
+        "uuid": kind.lower(),
+        "type": kind,
+        "displayName": title,
+        "runsCountToCompare": 100,  # MLflow's own limit
+        "metricSectionId": SECTION,
+        "deleted": False,
+        "isGenerated": False,
+        **settings,
+    }

@@ -1,0 +1,65 @@
+"""What needs at least as much memory as a variant that ran out of it is not tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from sweep.spec import Variant
+
+KIND = "Pruned"  # error.kind of a record that was made without trying, with error.stage plan
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A variant that was tried and ran out of memory.
+
+    Attributes:
+        label: of the variant.
+        needs: its batch, streams and clients: with each of them the memory that it needs grows.
+    """
+
+    label: str
+    needs: tuple[int, int, int]
+
+
+class Pruning:
+    """What is known so far; shared by all lanes."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, list[Exhausted]] = {}
+        self._lock = threading.Lock()
+
+    def ran_out(self, variant: Variant, gpu: str | None) -> None:
+        """``variant`` ran out of memory on a GPU of that name (None for the host)."""
+        with self._lock:
+            self._known.setdefault(_rest(variant, gpu), []).append(Exhausted(variant.label, _needs(variant)))
+
+    def cause(self, variant: Variant, gpu: str | None) -> Exhausted | None:
+        """The variant that is the same but for a smaller batch, fewer streams or clients, and ran out of memory."""
+        with self._lock:
+            if not self._known:
+                return None
+            known = self._known.get(_rest(variant, gpu), ())
+            needs = _needs(variant)
+            return next((item for item in known if _below(item.needs, needs)), None)
+
+
+def _below(these: tuple[int, ...], those: tuple[int, ...]) -> bool:
+    return these != those and all(this <= that for this, that in zip(these, those, strict=True))
+
+
+def _needs(variant: Variant) -> tuple[int, int, int]:
+    return variant.engine.batch, variant.session.streams, variant.session.clients
+
+
+def _rest(variant: Variant, gpu: str | None) -> Hashable:
+    """Everything else that tells variants apart, and the kind of GPU, whose memory is what ran out."""
+    engine = dataclasses.replace(variant.engine, batch=1)
+    session = dataclasses.replace(variant.session, streams=1, clients=1)
+    return dataclasses.replace(variant, engine=engine, session=session), gpu

@@ -1,0 +1,118 @@
+"""Variants + facts -> ordered work: keys, duplicates, what cannot run here and why, predicted time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep import spec
+from sweep.backends import registry
+from sweep.backends.base import why_unsupported
+from sweep.spec import LoadAxes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sweep.spec import Variant
+
+SENTINEL_LOAD = LoadAxes(kind="closed", warmup_s=0.3, min_s=0.5, min_requests=200, max_s=2.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One variant to be measured.
+
+    Attributes:
+        variant: what.
+        key: of its record.
+        engine_key: of the engine it shares with its group.
+        unsupported: why it cannot run here; None if it can.
+    """
+
+    variant: Variant
+    key: str
+    engine_key: str
+    unsupported: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The whole sweep, before anything runs.
+
+    Attributes:
+        works: distinct variants, those that share an engine side by side, in the order they were asked.
+        duplicates: label of each variant that was asked more than once, once per extra time.
+    """
+
+    works: tuple[Work, ...]
+    duplicates: tuple[str, ...]
+
+    @property
+    def runnable(self) -> tuple[Work, ...]:
+        """The work that can run here."""
+        return tuple(work for work in self.works if work.unsupported is None)
+
+    @property
+    def engines(self) -> dict[str, list[Work]]:
+        """Runnable work by the engine it shares."""
+        groups: dict[str, list[Work]] = {}
+        for work in self.runnable:
+            groups.setdefault(work.engine_key, []).append(work)
+        return groups
+
+    @property
+    def sentinel(self) -> Work | None:
+        """The first variant that can run, under a short closed loop; None where there is nothing to compare."""
+        return sentinel_of(self.runnable[0]) if len(self.runnable) > 1 else None
+
+
+def make(variants: Iterable[Variant]) -> Plan:
+    """Drop duplicates, group by engine, and find what cannot run here."""
+    found: dict[str, Work] = {}
+    duplicates = []
+    for variant in variants:
+        key, engine_key = spec.both_keys(variant)
+        if key in found:
+            duplicates.append(variant.label)
+            continue
+        reason = why_unsupported(registry.get(variant.backend), variant)
+        found[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
+    order = list(dict.fromkeys(work.engine_key for work in found.values()))
+    rank = {engine: number for number, engine in enumerate(order)}
+    works = sorted(found.values(), key=lambda work: rank[work.engine_key])  # stable: asked order within a group
+    return Plan(works=tuple(works), duplicates=tuple(duplicates))
+
+
+def sentinel_of(work: Work) -> Work:
+    """The same variant under a short closed loop."""
+    load = dataclasses.replace(SENTINEL_LOAD, depth=work.variant.load.depth, seed=work.variant.load.seed)
+    variant = dataclasses.replace(work.variant, load=load)
+    return dataclasses.replace(work, variant=variant, key=spec.variant_key(variant))
+
+
+def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
+    """Every pass of every variant: the first pass in the plan's order, later ones interleaved at random.
+
+    Groups stay together within a pass, so that an engine is loaded once a pass.
+    """
+    ordered: list[tuple[Work, int]] = [(work, 0) for work in todo]
+    rng = random.Random(seed)  # noqa: S311 - an order, no secret
+    for repeat in range(1, max((work.variant.load.repeats for work in todo), default=1)):
+        groups: dict[str, list[Work]] = {}
+        for work in todo:
+            if work.variant.load.repeats > repeat:
+                groups.setdefault(work.engine_key, []).append(work)
+        shuffled = list(groups.values())
+        rng.shuffle(shuffled)
+        for group in shuffled:
+            rng.shuffle(group)
+            ordered.extend((work, repeat) for work in group)
+    return ordered
+
+
+def sentinel_runs(passes: int, every: int) -> int:
+    """How often the sentinel runs: before the first pass, after each ``every`` of them, and after the last."""
+    return math.ceil(passes / every) + 1 if passes and every else 0

@@ -1,0 +1,127 @@
+"""What became of a variant -> its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from sweep import spec
+from sweep.analysis import record_summary
+from sweep.backends import registry
+from sweep.errors import RecordError
+from sweep.runner import oom_pruning
+from sweep.storage.record import Record
+from sweep.storage.store import Store
+from sweep.system import environment
+from sweep.system.atomic_files import write_atomic
+
+if TYPE_CHECKING:
+    from sweep.runner.plan import Work
+    from sweep.runner.worker_process import Outcome
+    from sweep.spec import JsonDict
+    from sweep.spec.settings import Settings
+    from sweep.storage import samples
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """When the work on a variant began, and what it took so far.
+
+    Attributes:
+        began: UTC, ISO 8601.
+        wall_s: seconds of all its passes.
+    """
+
+    began: str
+    wall_s: float = 0.0
+
+    def plus(self, seconds: float) -> Timing:
+        """With one more pass."""
+        return dataclasses.replace(self, wall_s=self.wall_s + seconds)
+
+
+def measured(
+    work: Work,
+    outcome: Outcome,
+    points: list[samples.PointSamples],
+    timing: Timing,
+    settings: Settings,
+    uuid: str | None = None,
+) -> Record:
+    """The record of a variant that was tried, whatever came of it.
+
+    Args:
+        work: the variant.
+        outcome: of its last pass.
+        points: the samples of all its passes; empty where it did not come to the end.
+        timing: when, and for how long.
+        settings: of the sweep.
+        uuid: of the GPU that it was tried on.
+    """
+    result = outcome.result or {}
+    _keep_artifacts(result.get("engine"), settings)
+    mismatch = result.get("mismatch")
+    error: JsonDict | None = outcome.error
+    if mismatch:
+        error = {"stage": "realised", "kind": "Mismatch", "message": mismatch, "stderr_tail": []}
+    made = Record(
+        key=work.key,
+        sweep=settings.name,
+        status="invalid" if mismatch else outcome.status,
+        started_at=timing.began,
+        wall_s=timing.wall_s,
+        variant=spec.flat(work.variant),
+        facts=environment.of(registry.get(work.variant.backend).facts(), uuid),
+        model=result.get("model"),
+        engine=result.get("engine"),
+        realised=result.get("realised"),
+        accuracy=result.get("accuracy"),
+        error=error,
+    )
+    return record_summary.summarised(made, points, settings.slo)
+
+
+def unsupported(work: Work, settings: Settings) -> Record:
+    """The record of a variant that cannot run here."""
+    return _untried(work, settings, "unsupported", "Unsupported", work.unsupported or "")
+
+
+def pruned(work: Work, cause: oom_pruning.Exhausted, settings: Settings) -> Record:
+    """The record of a variant that is not tried, since one that needs no more memory ran out of it."""
+    message = f"not tried: {cause.label} ran out of memory, and this needs no less (prune=false tries it)"
+    return _untried(work, settings, "oom", oom_pruning.KIND, message)
+
+
+def _untried(work: Work, settings: Settings, status: str, kind: str, message: str) -> Record:
+    """A record of what planning alone says; the one on disk if it says the same."""
+    error: JsonDict = {"stage": "plan", "kind": kind, "message": message, "stderr_tail": []}
+    try:
+        found = Store(settings.root).read(work.key)
+    except RecordError:
+        found = None
+    if found is not None and found.error == error:
+        return found
+    return Record(
+        key=work.key,
+        sweep=settings.name,
+        status=status,
+        started_at=utc_now(),
+        variant=spec.flat(work.variant),
+        facts=environment.of(registry.get(work.variant.backend).facts()),
+        error=error,
+    )
+
+
+def _keep_artifacts(engine: JsonDict | None, settings: Settings) -> None:
+    """Copies of what the engine's cache entry has for people to look at; the entry itself may be evicted."""
+    for name in (engine or {}).get("artifacts", ()):
+        target = settings.root / name
+        source = settings.cache / "engines" / target.parent.name / target.name
+        if not target.exists() and source.exists():
+            write_atomic(target, source.read_bytes())
+
+
+def utc_now() -> str:
+    """UTC, ISO 8601, to the millisecond."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,107 @@
+"""Check the outputs of the session that was timed against the reference."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from sweep import precision
+from sweep.analysis import accuracy
+from sweep.backends.base import GivesEachStreams
+from sweep.loadgen import issue_loops, load_point
+from sweep.models.datasets import evaluation
+from sweep.runner.worker import artifacts, scoring
+from sweep.runner.worker.reference import reference_outputs, reference_score, run, runner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from sweep.backends.base import Backend, Session
+    from sweep.spec import JsonDict, Variant
+    from sweep.storage.cache import Cache
+
+_TOLD_S = 1.0  # between two words on how far the scoring is
+_BURST_S = 0.2  # on all streams, before the outputs are looked at once more
+_SHORT_BURST_S = 0.002  # of those that follow on a GPU, each with a look
+_LOOKS_S = 1.2  # of bursts and looks together
+ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
+PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing (the reference is pruned too)"
+
+
+def check_accuracy(
+    variant: Variant,
+    backend: Backend,
+    files: tuple[Path, Path],
+    feeds: Mapping[str, np.ndarray],
+    session: Session,
+    cache: Cache,
+) -> JsonDict:
+    """Errors of what was timed, then of every stream after further bursts. ``files``: fp32, typed.
+
+    Where what was timed hides rounding, the first are those of a run that rounds.
+    """
+    source, typed = files
+    expected = reference_outputs(variant, source, feeds, cache)
+    emulation, timed = artifacts.emulation(variant, backend), session.outputs()
+    rounded = timed
+    if emulation == "outputs":
+        rounded = run(artifacts.emulated_file(variant, typed, cache), feeds)
+    notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
+    own = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
+    reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
+    found = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
+    ran: list[int] = []
+    looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, ran)
+    again = {**accuracy.again(expected, timed, looks), "inferences": sum(ran)}
+    return found | {"again": again}
+
+
+def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iterator[dict[int, dict[str, np.ndarray]]]:
+    """The outputs of every stream after each of several bursts on all of them; ``ran`` gets their inferences.
+
+    The first burst is the longest. A GPU's kernels may race, once in a hundred inferences: it gets ``seconds``.
+    """
+    until = time.perf_counter() + seconds
+    with issue_loops.quiet_interpreter():  # each burst would collect garbage for 10 ms
+        while not ran or time.perf_counter() < until:
+            ran.append(load_point.burst(session, depth, _SHORT_BURST_S if ran else _BURST_S))
+            if isinstance(session, GivesEachStreams):
+                yield {number: session.outputs_of(number) for number in range(len(session.streams))}
+            else:
+                yield {0: session.outputs()}
+
+
+def heartbeat(report: Callable[..., None]) -> Callable[[int], None]:
+    """Says how far the scoring is, now and then: a worker that is silent for long is taken for one that hangs."""
+    last = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _TOLD_S:
+            last = time.monotonic()
+            report("accuracy", f"{done:,} labelled samples", 1.0)
+
+    return tell
+
+
+def score_session(
+    variant: Variant,
+    backend: Backend,
+    files: tuple[Path, Path],
+    session: Session,
+    cache: Cache,
+    tell: Callable[[int], None],
+) -> JsonDict:
+    """Score the timed session and fp32 where samples have labels; see ``check_accuracy`` for emulated rounding."""
+    labelled, batch = evaluation.of(variant), variant.engine.batch
+    if labelled is None:
+        return {}
+    source, typed = files
+    rounding = artifacts.emulation(variant, backend) == "outputs"
+    infer = runner(artifacts.emulated_file(variant, typed, cache)) if rounding else session.infer
+    score = scoring.score(labelled, batch, infer, tell)
+    reference = reference_score(variant, source, labelled, cache, tell)
+    return {"score": score, "reference_score": reference, "scored_on": labelled.what}

@@ -1,0 +1,203 @@
+"""What a pass needs, from the cache or made: model -> typed ONNX -> engine, and the outputs of fp32."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep import models
+from sweep import precision as typed_onnx
+from sweep import spec as axes
+from sweep.analysis import accuracy
+from sweep.backends.base import Emulates
+from sweep.errors import ModelError
+from sweep.models.datasets import calibration
+from sweep.runner.worker import reference
+from sweep.runner.worker.artifact_keys import engine_cache_key, file_content, model_key, onnx_cache_key, pass_tools
+from sweep.system import user_code
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sweep.backends.base import Backend
+    from sweep.spec import JsonDict, ModelRef, Variant
+    from sweep.storage.cache import Cache, Entry
+
+MODEL_FILE = "model.onnx"
+RANDOM = "seeded random"
+TRAINING = "training data"
+_SAME_DB = 90.0  # two fp32 graphs of the same function on one machine
+
+
+def model_file(variant: Variant, cache: Cache) -> Path:
+    """The fp32 ONNX: a user's own file as it is, or the zoo's network from the cache; pruned if that is asked for."""
+    dense = _dense_file(variant, cache)
+    if variant.onnx.prune is None:
+        return dense
+
+    def build(folder: Path) -> JsonDict:
+        return {"pruned": typed_onnx.prune(dense, folder / MODEL_FILE)}
+
+    key = axes.digest("pruned", variant.onnx.prune, variant.onnx.model)
+    return cache.get("models", key, build).path / MODEL_FILE
+
+
+def model_facts(variant: Variant, source: Path, cache: Cache) -> JsonDict:
+    """What the record says of the network: {parameters, gmacs, opset, opset_of_file, made_from}.
+
+    ``gmacs`` is None where a graph cannot be counted; the file's own opset stands where it was upgraded.
+    """
+    model = variant.onnx.model
+    signature = models.signature(model)
+
+    def build(_: Path) -> JsonDict:
+        counted = models.cost(source, {spec.name: spec.concrete(1) for spec in signature.inputs})
+        return {**counted.plain(), "opset": models.opset(source)}
+
+    shapes = [(spec.name, spec.concrete(1)) for spec in signature.inputs]
+    key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, importlib.metadata.version("onnx"))
+    found = cache.get("costs", key, build, {"model": model.name}).info
+    return {**found, "opset_of_file": _too_old(model), "made_from": model.made_from}
+
+
+def _dense_file(variant: Variant, cache: Cache) -> Path:
+    model = variant.onnx.model
+    if model.path is not None and (_too_old(model) or models.feeds_weights(Path(model.path))):
+        return _upgraded_file(model, cache)
+    if model.path is not None:
+        return models.resolve(model, cache.root)
+
+    def build(folder: Path) -> JsonDict:
+        models.resolve(model, folder / MODEL_FILE)
+        return {"model": model.name, "revision": model.revision}
+
+    return cache.get("models", model_key(model), build, {"model": model.name}).path / MODEL_FILE
+
+
+def _too_old(model: ModelRef) -> int | None:
+    """The opset of a user's file where it has to be upgraded."""
+    found = None if model.path is None else models.opset(Path(model.path))
+    return found if found is not None and found < models.LEAST_OPSET else None
+
+
+def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
+    """The file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
+
+    def build(folder: Path) -> JsonDict:
+        own, target = models.resolve(model, folder), folder / MODEL_FILE
+        models.upgrade(own, target)
+        feeds = models.draw(models.signature(model), 1, 0)
+        found = accuracy.errors(reference.run(own, feeds), reference.run(target, feeds))
+        if found["nonfinite"] or (found["sqnr_db"] is not None and found["sqnr_db"] < _SAME_DB):
+            raise ModelError(
+                f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "
+                f"{models.LEAST_OPSET}; export it again with that opset or a later one"
+            )
+        return {}
+
+    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, importlib.metadata.version("onnx"))
+    return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
+
+
+def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """The graph after the pass that was asked for, and what the record says of it; ``source`` for none."""
+    asked = variant.onnx.graph
+    if asked is None:
+        return source, {}
+
+    def build(folder: Path) -> JsonDict:
+        own = None if asked.name == typed_onnx.SIMPLIFY else user_code.load("graph", asked.name, asked.digest)
+        return typed_onnx.transform(source, asked.name, own, folder / MODEL_FILE)
+
+    about = {"model": variant.onnx.model.name, "precision": f"fp32, {asked.name}"}
+    key = axes.digest("graph", asked, variant.onnx.model, variant.onnx.prune, *pass_tools(variant))
+    entry = cache.get("models", key, build, about)
+    return entry.path / MODEL_FILE, {
+        "graph_pass": {"name": asked.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
+    }
+
+
+def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
+    """The ONNX whose types are the precision; fp32 is the source itself, once its types are seen to be so."""
+    return converted_file(variant, source, cache)[0]
+
+
+def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+    """As ``typed_file``, and what the record says of the conversion, see ``Record.engine``."""
+    precision = variant.onnx.precision
+    if typed_onnx.passes_through(precision):
+        typed_onnx.check_label(source, precision)
+        return source, {}
+
+    def build(folder: Path) -> JsonDict:
+        converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
+        told = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
+        return {"dtypes": converted.dtypes, **told}
+
+    about = {"model": variant.onnx.model.name, "precision": precision.name}
+    entry = cache.get("onnx", onnx_cache_key(variant), build, about)
+    told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    told["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
+    return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
+
+
+def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
+    """What ranges were drawn from; None where none were drawn."""
+    if not samples:
+        return None
+    data, method = variant.onnx.calibration, variant.onnx.precision.calibration_method
+    random = RANDOM if models.held_out(variant.onnx.model) is None else TRAINING
+    source = random if data is None else data.source
+    return {"source": source, "digest": data and data.digest, "samples": samples, "method": method or "max"}
+
+
+def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
+    """The typed graph in float32, rounded explicitly wherever it holds 16 bits."""
+
+    def build(folder: Path) -> JsonDict:
+        return {"rounded": typed_onnx.emulate(typed, folder / MODEL_FILE)}
+
+    about = {"model": variant.onnx.model.name, "precision": f"{variant.onnx.precision.name}, emulated"}
+    return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
+
+
+def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
+    """The user's own, else training data where the network has some, else seeded random ones; never what is timed."""
+    model, count = variant.onnx.model, variant.onnx.precision.calibration_batches or 0
+    if variant.onnx.calibration is not None:
+        return list(calibration.batches(variant.onnx.calibration, models.signature(model), count))
+    return models.calibration(model, calibration.SAMPLES, count)
+
+
+def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
+    """The engine from the cache, built if it is not there; library versions are part of its key."""
+    signature = models.signature(variant.onnx.model)
+    built_from = emulated_file(variant, typed, cache) if emulation(variant, backend) == "engine" else typed
+
+    def shapes(batch: int) -> dict[str, tuple[int, ...]]:
+        return {spec.name: spec.concrete(batch) for spec in signature.inputs}
+
+    return cache.get(
+        "engines",
+        engine_cache_key(variant, backend, built_from),
+        lambda folder: backend.build(built_from, variant, shapes, folder),
+        _about_engine(variant, backend),
+    )
+
+
+def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
+    """What a person looking at the cache wants to know of an engine; it decides nothing."""
+    facts, knobs = backend.facts(), axes.projection(variant.engine)
+    return {
+        "model": variant.onnx.model.name,
+        "precision": variant.onnx.precision.name,
+        "batch": knobs.pop("batch", None),
+        "knobs": knobs,
+        "library": facts.get("tensorrt") or f"{backend.name} {facts.get(backend.name, '')}".rstrip(),
+    }
+
+
+def emulation(variant: Variant, backend: Backend) -> str | None:
+    """How the backend's fp16 and bf16 get their rounding: as ``Emulates.emulation``; None where it rounds itself."""
+    return backend.emulation(variant) if isinstance(backend, Emulates) else None

@@ -1,0 +1,87 @@
+"""Compute the float32 reference outputs and score of a network with onnxruntime."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep import spec
+from sweep.analysis.accuracy import against
+from sweep.runner.worker import scoring
+from sweep.runner.worker.artifact_keys import file_content
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from sweep.models.datasets import evaluation
+    from sweep.spec import JsonDict, Variant
+    from sweep.storage.cache import Cache
+
+
+if TYPE_CHECKING:
+    Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def compare(
+    reference_onnx: Path, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], note: str | None = None
+) -> JsonDict:
+    """The record's ``accuracy`` of ``outputs``, against a run of the fp32 graph; see ``against``."""
+    return against(run(reference_onnx, feeds), outputs, note)
+
+
+def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs of a graph on onnxruntime's CPU provider; Q/DQ pairs as they stand, since it fuses fp8 ones wrongly."""
+    return runner(onnx)(feeds)
+
+
+def runner(onnx: Path) -> Infer:
+    """As ``run``, for several inputs of one graph."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    session = ort.InferenceSession(
+        str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
+    )
+    names = [item.name for item in session.get_outputs()]
+    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+REFERENCE_FILE = "outputs.npz"
+_SCORED_TOGETHER = 32
+
+
+def reference_outputs(
+    variant: Variant, source: Path, feeds: Mapping[str, np.ndarray], cache: Cache
+) -> dict[str, np.ndarray]:
+    """Compute the outputs of the fp32 graph for these inputs (``evaluation.feeds``), once for all engines."""
+
+    def build(folder: Path) -> JsonDict:
+        np.savez(folder / REFERENCE_FILE, **run(source, feeds))  # type: ignore[arg-type]  # allow_pickle is none
+        return {}
+
+    drawn: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    if variant.load.labels is not None:
+        drawn += tuple(hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds))
+    key = spec.digest("reference", file_content(source), *drawn, importlib.metadata.version("onnxruntime"))
+    about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
+    with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
+        return dict(file)
+
+
+def reference_score(
+    variant: Variant, source: Path, scored: evaluation.Held, cache: Cache, tell: Callable[[int], None]
+) -> float:
+    """Top-1 of the fp32 graph on samples that an engine was scored on, computed once for all batches and precisions."""
+
+    def build(_: Path) -> JsonDict:
+        return {"score": scoring.score(scored, _SCORED_TOGETHER, runner(source), tell)}
+
+    key = spec.digest("score", file_content(source), scored.identity, importlib.metadata.version("onnxruntime"))
+    found: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
+    return found

@@ -1,0 +1,140 @@
+"""The worker processes that measure the variants of one engine, for as long as that is the engine in hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from sweep.backends import registry
+from sweep.errors import MpsError
+from sweep.runner.client_group import Party
+from sweep.runner.worker_process import Outcome, Worker
+from sweep.system.mps import Mps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from sweep.runner.plan import Work
+    from sweep.spec import JsonDict
+    from sweep.spec.settings import Settings
+
+    OnEvent = Callable[[JsonDict], None]
+
+
+class Crew:
+    """The children of one engine group: a process a client, started when the first job comes that needs them.
+
+    They live over the variants of the group that have the same clients, variables in their environment and SM count.
+
+    Args:
+        settings: where the logs go, and how long a worker may be silent.
+        environment: variables for every child, such as the GPU it may see.
+        cores: logical CPUs that its children run on; None leaves them all.
+
+    Attributes:
+        engine: engine key of the group, of the last one once it is left; None before the first.
+    """
+
+    def __init__(
+        self, settings: Settings, environment: Mapping[str, str] | None = None, cores: Iterable[int] | None = None
+    ) -> None:
+        self._settings = settings
+        self._variables = environment or {}
+        self._cores = cores
+        self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
+        self._party: Party | None = None
+        self._needs: tuple[int, dict[str, str], int | None] | None = None  # clients, environment, SMs of the party
+        self._ready: set[str] = set()  # engine keys whose engine is known to be in the cache
+        self._fresh: set[str] = set()  # those of them that were built for a variant that is still to be measured
+        self.engine: str | None = None
+
+    def run(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
+        """Have the group's workers do ``job`` (``sweep.runner.worker.main``) for ``work``.
+
+        Several clients, or one under a share, find the engine in the cache: one worker alone, on the whole GPU unless
+        ``mps_build`` gives it a share, builds it first. So only one builds, and every variant of the group has its
+        kernels.
+        """
+        if work.engine_key != self.engine:
+            self.leave(at_once=False)
+            self.engine = work.engine_key
+        try:
+            if _shares(work) and work.engine_key not in self._ready:
+                built = self._build(work, job, on_event)
+                if built.status != "ok":
+                    return built
+            outcome = self._party_for(work).run(job, on_event, self._settings.timeout_s)
+        except MpsError as error:
+            said: JsonDict = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}
+            return Outcome(status="failed", error=said)
+        return self._noted(work, outcome)
+
+    def _build(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
+        """Have one worker put the engine into the cache, and let it go."""
+        self._end(at_once=False)
+        builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build), self._cores)
+        try:
+            outcome = builder.run(job | {"only_build": True}, on_event, self._settings.timeout_s)
+        except BaseException:
+            builder.kill()
+            raise
+        builder.close()
+        if outcome.result is not None:
+            self._ready.add(work.engine_key)
+            if not outcome.result["engine"]["cached"]:
+                self._fresh.add(work.engine_key)
+        return outcome
+
+    def _noted(self, work: Work, outcome: Outcome) -> Outcome:
+        """The outcome; an engine that the builder built for this variant was not found in the cache."""
+        if outcome.result is None:
+            return outcome
+        self._ready.add(work.engine_key)
+        if work.engine_key not in self._fresh:
+            return outcome
+        self._fresh.remove(work.engine_key)
+        engine = {**outcome.result["engine"], "cached": False}
+        return dataclasses.replace(outcome, result={**outcome.result, "engine": engine})
+
+    def _party_for(self, work: Work) -> Party:
+        """The workers that this variant needs, started if those at hand are others."""
+        session = work.variant.session
+        # A process that held a green context gives the whole GPU no more (docs/decisions/0022).
+        needs = (session.clients, self._environment(work, session.mps), session.sm_count)
+        if self._party is None or self._needs != needs:
+            self._end(at_once=False)
+            logs = [self._log(work, None if session.clients == 1 else number) for number in range(session.clients)]
+            self._party = Party([Worker(log, needs[1], self._cores) for log in logs])
+            self._needs = needs
+        return self._party
+
+    def _environment(self, work: Work, share: int | None) -> dict[str, str]:
+        """Variables of a worker that is to have ``share`` per cent of the GPU; None for all of it, without MPS."""
+        backend = registry.get(work.variant.backend)
+        shared = self._mps.environment(share) if backend.on_gpu else {}
+        return {**backend.environment(work.variant), **self._variables, **shared}
+
+    def _log(self, work: Work, client: int | None = None) -> Path:
+        name = work.engine_key if client is None else f"{work.engine_key}-client{client + 1}"
+        return self._settings.root / "logs" / f"{name}.log"
+
+    def leave(self, *, at_once: bool, unless: Work | None = None) -> None:
+        """End the children; ``at_once`` kills them. Nothing is done where they are those of ``unless``."""
+        if unless is None or unless.engine_key != self.engine:
+            self._end(at_once=at_once)
+
+    def _end(self, *, at_once: bool) -> None:
+        if self._party is not None:
+            self._party.leave(at_once=at_once)
+        self._party = None
+
+    def close(self) -> None:
+        """End the children at once, and the MPS daemon if it is ours."""
+        self._end(at_once=True)
+        self._mps.close()
+
+
+def _shares(work: Work) -> bool:
+    """Whether its workers are not alone on the whole device."""
+    return work.variant.session.clients > 1 or work.variant.session.mps is not None

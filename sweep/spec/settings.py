@@ -1,0 +1,89 @@
+"""The folder of one sweep: its settings, and the lock that keeps a second sweep out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sweep.spec.gates import Gates
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RETRIED = frozenset({"failed", "oom", "timeout", "crashed"})  # whose cause may be gone the next time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tracking:
+    """Where a sweep publishes its records.
+
+    Attributes:
+        enabled: whether the sweep publishes at all; `publish` can send the records later.
+        uri: of the MLflow store; None takes MLFLOW_TRACKING_URI, else sqlite in the results folder.
+        experiment: name of the MLflow experiment.
+    """
+
+    enabled: bool = True
+    uri: str | None = None
+    experiment: str = "sweep"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What does not change a measured number.
+
+    Attributes:
+        name: of the sweep.
+        results: root of all results.
+        force: measure again what is there already.
+        slo: {percentile name: limit in ms}, at most one entry.
+        search_s: seconds of load for the search of one variant's capacity at the SLO; None searches none.
+        seed: of the order of the passes.
+        timeout_s: longest time that a worker spends in one stage.
+        build_timeout_s, load_timeout_s, point_timeout_s: the same for building, loading, and each point of a load;
+            None for ``timeout_s``.
+        gpus: the GPUs to measure on, as ``lanes.device.find`` takes them; None for the first.
+        wait_s: longest wait for a device that somebody else measures on; None waits as long as it takes.
+        retry: statuses that are measured again at the next start.
+        prune: what needs no less memory than a variant that ran out of it is not tried.
+        cache_limit_bytes: what the cache may hold; None lets it grow.
+        gates: what outputs have to keep, else a variant is invalid.
+        telemetry_hz: readings of the GPU's state a second; 0 takes none.
+        sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
+        mps_pipe_directory: of the user's own MPS daemon; None starts one where a variant asks for a share.
+    """
+
+    name: str
+    results: Path
+    force: bool = False
+    slo: tuple[str, float] | None = None
+    search_s: float | None = None
+    seed: int = 0
+    timeout_s: float = 600.0
+    cache_limit_bytes: int | None = None
+    gates: Gates = field(default_factory=Gates)
+    telemetry_hz: float = 10.0
+    sentinel_every: int = 0
+    mps_pipe_directory: str | None = None
+    build_timeout_s: float | None = None
+    load_timeout_s: float | None = None
+    point_timeout_s: float | None = None
+    gpus: tuple[str, ...] | None = None
+    wait_s: float | None = None
+    retry: frozenset[str] = RETRIED
+    prune: bool = True
+
+    @property
+    def limits_s(self) -> dict[str, float | None]:
+        """Limits of stages of their own, as ``worker_process.Worker.run`` takes them."""
+        return {"build": self.build_timeout_s, "load": self.load_timeout_s, "point": self.point_timeout_s}
+
+    @property
+    def root(self) -> Path:
+        """Return the sweep's own folder below `results`."""
+        return self.results / self.name
+
+    @property
+    def cache(self) -> Path:
+        """Models, typed ONNX and engines, shared by all sweeps."""
+        return self.results / "cache"

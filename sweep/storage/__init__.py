@@ -1,0 +1,1 @@
+"""Store records, samples and cached artifacts on disk."""

@@ -1,0 +1,182 @@
+"""What lies in a cache: entries, files that belong to them, and the remains of processes that died.
+
+Layout::
+
+    <root>/<kind>/<key>/entry.json    an entry; the manifest's mtime is when it was last used
+    <root>/<kind>/<key>.lock          held while it is looked up, built or evicted
+    <root>/<kind>/.<key>.<random>/    being built or evicted if that lock is held, else a dead process's remains
+    <root>/<kind>/timing-*            TensorRT's timing caches, shared by builds; never evicted
+    <root>/runtime/<key>*             what TensorRT-RTX compiled for the engine of that key; goes with it
+    <root>/.in-use/                   see ``claims``
+    <root>/.limit                     the limit that was last held here, bytes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sweep.spec import JsonDict
+
+MANIFEST = "entry.json"
+ENGINES = "engines"
+RUNTIME = "runtime"
+TIMING = "timing"
+_SHARED = "timing-"
+_LIMIT = ".limit"
+_NAMED = ("model", "precision", "batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """Something that takes room.
+
+    Attributes:
+        kind: ``models``, ``onnx``, ``engines``; ``runtime`` or ``timing`` for plain files.
+        key: of the entry; of the engine for ``runtime``; the file's name for ``timing``.
+        path: its folder or file.
+        bytes: of all its files.
+        used_ns: when it was last used, ns since 1970.
+        about: what its maker said of it.
+    """
+
+    kind: str
+    key: str
+    path: Path
+    bytes: int
+    used_ns: int
+    about: JsonDict = field(default_factory=dict)
+
+    @property
+    def owner(self) -> tuple[str, str]:
+        """Kind and key of the entry whose lock and users count."""
+        return (ENGINES if self.kind == RUNTIME else self.kind, self.key)
+
+    @property
+    def what(self) -> str:
+        """The model, its precision and batch, knobs, and the library that built it; as far as is known."""
+        model, precision, batch = (self.about.get(name) for name in _NAMED)
+        words = [model, precision, None if batch is None else f"b{batch}"]
+        words += [f"{name}={value}" for name, value in self.about.get("knobs", {}).items()]
+        words.append(self.about.get("library"))
+        return " ".join(str(word) for word in words if word)
+
+
+def items(root: Path) -> list[Item]:
+    """Everything that takes room and belongs to somebody, least recently used first."""
+    found = [item for kind in _kinds(root) for path in _inside(kind) if (item := _item(kind.name, path)) is not None]
+    return sorted(found, key=lambda item: item.used_ns)
+
+
+def remains(root: Path) -> list[tuple[str, str, Path]]:
+    """(kind, key, folder) of what is being built or evicted, or was when its process died."""
+    return [
+        (kind.name, path.name[1:].rpartition(".")[0], path)
+        for kind in _kinds(root)
+        if kind.name != RUNTIME
+        for path in _inside(kind)
+        if path.name.startswith(".") and path.is_dir()
+    ]
+
+
+def idle_locks(root: Path) -> list[Path]:
+    """Lock files without an entry. Those of timing caches are their makers' own."""
+    return [
+        path
+        for kind in _kinds(root)
+        if kind.name != RUNTIME
+        for path in _inside(kind)
+        if path.suffix == ".lock" and not path.name.startswith(_SHARED) and not path.with_suffix("").exists()
+    ]
+
+
+def lock_of(root: Path, kind: str, key: str) -> Path:
+    """The lock of an entry."""
+    return root / kind / f"{key}.lock"
+
+
+def size(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; what goes meanwhile does not count."""
+    total = 0
+    files = [path] if path.is_file() else [Path(at) / name for at, _, names in os.walk(path) for name in names]
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            total += file.lstat().st_size
+    return total
+
+
+def used_ns(path: Path) -> int | None:
+    """When an entry or a plain file was last used, ns since 1970; None if it is not there."""
+    for stamped in (path / MANIFEST, path):  # an entry without a manifest is damaged, and has only its own mtime
+        with contextlib.suppress(OSError):
+            return stamped.stat().st_mtime_ns
+    return None
+
+
+def runtime_files(root: Path, key: str) -> list[Path]:
+    """What was compiled for the engine of that key."""
+    return [path for path in _inside(root / RUNTIME) if _engine_of(path) == key]
+
+
+def keep_limit(root: Path, limit_bytes: int) -> None:
+    """Remember the limit for whoever looks at this cache next."""
+    if kept_limit(root) != limit_bytes:
+        with contextlib.suppress(OSError):  # the limit holds all the same; the table then shows another
+            (root / _LIMIT).write_text(f"{limit_bytes}\n")
+
+
+def kept_limit(root: Path) -> int | None:
+    """The limit that was last held here, bytes; None if none was."""
+    try:
+        return int((root / _LIMIT).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _kinds(root: Path) -> list[Path]:
+    return [path for path in _inside(root) if path.is_dir() and not path.name.startswith(".")]
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    with contextlib.suppress(FileNotFoundError):
+        yield from sorted(folder.iterdir())
+
+
+def _item(kind: str, path: Path) -> Item | None:
+    if kind == RUNTIME:
+        return _made(RUNTIME, _engine_of(path), path)
+    if path.name.startswith(_SHARED):
+        return None if path.suffix == ".lock" else _made(TIMING, path.name, path)
+    if path.name.startswith(".") or not path.is_dir():
+        return None
+    return _made(kind, path.name, path)
+
+
+def _made(kind: str, key: str, path: Path) -> Item | None:
+    used = used_ns(path)
+    if used is None:  # evicted since it was listed
+        return None
+    return Item(kind=kind, key=key, path=path, bytes=size(path), used_ns=used, about=_about(path / MANIFEST))
+
+
+def _engine_of(runtime: Path) -> str:
+    """A key has neither dots nor dashes; what follows it tells one file of that engine from another."""
+    return re.split(r"[.-]", runtime.name.lstrip("."))[0]
+
+
+def _about(manifest: Path) -> JsonDict:
+    """What its maker said; what was built by an older version said less, and in ``info``."""
+    try:
+        kept = json.loads(manifest.read_bytes())
+        about = kept.get("about") or {name: kept["info"][name] for name in ("model",) if name in kept["info"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+    return about if isinstance(about, dict) else {}

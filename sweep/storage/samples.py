@@ -1,0 +1,146 @@
+"""Raw samples of one variant: what the clock said, request by request, warm-up included and marked.
+
+Everything that is printed is a pure function of these (``sweep.analysis.percentiles``), so a figure can be recomputed
+from disk for as long as the file lasts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+GpuMs = NDArray[np.float32]
+NEVER = -1  # done_ns of a request that was never completed
+
+ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream")
+_GATHERED = ("ran_with", "ready_ns")  # None without server batching
+ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
+GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
+PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
+OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client")
+_TIMES = ("scheduled_ns", "issued_ns", "done_ns", "ready_ns")  # from the point's origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointSamples:
+    """One load point of one pass. All arrays have one entry per request, in schedule order.
+
+    Attributes:
+        kind: ``closed``, ``poisson``, ``constant`` or ``trace``; ``calm`` and ``busy`` probe service times, ``probe``
+            and ``confirm`` search the capacity at an SLO.
+        index: place on the ladder, lowest rate first; -1 for the closed loop and the probes of service times.
+        repeat: pass that measured it, from 0.
+        batch: samples per request.
+        offered_rps: offered rate, requests/s; None for the closed loop.
+        overloaded: the backlog bound was passed and the point stopped early.
+        complete: minimum duration and minimum count were both reached.
+        origin_ns: zero of the times below on the session's clock; None in files of before it was kept.
+        telemetry: what the GPU did in the measured window (``analysis.gpu_telemetry``); None where nothing watched it.
+        scheduled_ns: arrival by the schedule, monotonic clock; for the closed loop the issue time.
+        issued_ns: when the request was handed to the session.
+        done_ns: completion as the host saw it; ``NEVER`` where it was not reached.
+        slot_free: a stream was waiting for this request when it was due.
+        warmup: does not count: before the measured window or, of several clients, while not all of them ran.
+        stream: stream that served it, of its client.
+        gathers: most requests that the server gathers into one inference; None where each runs by itself.
+        ran_with: requests in the inference that served it, itself included; 0 where none did. With ``gathers``.
+        ready_ns: when that inference was to start by the rule: full, or its oldest had waited. With ``gathers``.
+        stretch: number of the sentinel's run before this pass; None where no sentinel runs.
+        gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
+        gpu_compute_ms: GPU time of the inference alone.
+        gpu_d2h_ms: GPU time of the copies back.
+        enqueue_ms: host time that the enqueue of the inference took, copies left out.
+        asked: SLO for which ``probe`` and ``confirm`` were measured, as ``p99<=10``; None for the rest.
+        client: client that served it; None where there is one.
+    """
+
+    kind: str
+    index: int
+    repeat: int
+    batch: int
+    offered_rps: float | None
+    overloaded: bool
+    complete: bool
+    scheduled_ns: Ints
+    issued_ns: Ints
+    done_ns: Ints
+    slot_free: Bools
+    warmup: Bools
+    stream: NDArray[np.int16]
+    gathers: int | None = None
+    ran_with: NDArray[np.int32] | None = None
+    ready_ns: Ints | None = None
+    origin_ns: int | None = None
+    telemetry: dict[str, Any] | None = None
+    stretch: int | None = None
+    gpu_h2d_ms: GpuMs | None = None
+    gpu_compute_ms: GpuMs | None = None
+    gpu_d2h_ms: GpuMs | None = None
+    enqueue_ms: GpuMs | None = None
+    asked: str | None = None
+    client: NDArray[np.int16] | None = None
+
+    @property
+    def lane(self) -> NDArray[np.int64]:
+        """Number of the stream that served each request, counted over all clients."""
+        own = self.stream.astype(np.int64)
+        return own if self.client is None else self.client * (int(own.max(initial=0)) + 1) + own
+
+    @property
+    def measured(self) -> Bools:
+        """Requests that count: completed and after the warm-up."""
+        return np.asarray(~self.warmup & (self.done_ns != NEVER), dtype=np.bool_)
+
+    @property
+    def latency_ms(self) -> NDArray[np.float64]:
+        """Latency of each measured request, from the scheduled arrival, in arrival order."""
+        keep = self.measured
+        return np.asarray((self.done_ns[keep] - self.scheduled_ns[keep]) / 1e6)
+
+
+def merged(parts: Sequence[PointSamples]) -> PointSamples:
+    """One point of what several clients measured at the same time, in the order of all their schedules.
+
+    Args:
+        parts: of each client, by number; their origins are times on one clock.
+    """
+    origin = min(part.origin_ns or 0 for part in parts)
+    moved = [_moved(part, (part.origin_ns or 0) - origin) for part in parts]
+    order = np.argsort(np.concatenate([part.scheduled_ns for part in moved]), kind="stable")
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in moved])[order]
+        for name in (*ARRAYS, *OPTIONAL_ARRAYS)
+        if getattr(moved[0], name) is not None
+    }
+    client = np.repeat(np.arange(len(parts), dtype=np.int16), [len(part.stream) for part in parts])[order]
+    offered = [part.offered_rps for part in parts if part.offered_rps is not None]
+    return dataclasses.replace(
+        parts[0],
+        **columns,
+        client=client,
+        origin_ns=origin,
+        offered_rps=sum(offered) if offered else None,
+        overloaded=any(part.overloaded for part in parts),
+        complete=all(part.complete for part in parts),
+    )
+
+
+def _moved(part: PointSamples, by_ns: int) -> PointSamples:
+    """The same times from an origin that lies ``by_ns`` earlier."""
+    times: dict[str, Any] = {name: getattr(part, name) for name in _TIMES if getattr(part, name) is not None}
+    moved: dict[str, Any] = {name: np.where(value == NEVER, value, value + by_ns) for name, value in times.items()}
+    return dataclasses.replace(part, **moved)
+
+
+def stretches(points: list[PointSamples]) -> list[int | None]:
+    """Number of the sentinel's run before each pass, by pass; the search of a capacity is no pass."""
+    return list({point.repeat: point.stretch for point in points if point.asked is None}.values())

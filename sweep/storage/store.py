@@ -1,0 +1,83 @@
+"""Locate, write and read the files of one sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.errors import RecordError
+from sweep.storage.record import Record, encoded, read
+from sweep.system.atomic_files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FOLDERS = ("records", "samples", "telemetry", "sentinel")
+_SCRAP = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has mkstemp name them
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The folder of one sweep.
+
+    Attributes:
+        root: ``results/<sweep>``.
+    """
+
+    root: Path
+
+    def record_path(self, key: str) -> Path:
+        """Where the record of ``key`` lies."""
+        return self.root / "records" / f"{key}.json"
+
+    def samples_path(self, key: str) -> Path:
+        """Where the raw samples of ``key`` lie."""
+        return self.root / "samples" / f"{key}.npz"
+
+    def telemetry_path(self, key: str) -> Path:
+        """Where the GPU readings taken meanwhile lie, if there was a GPU to read (``gpu_readings.save``)."""
+        return self.root / "telemetry" / f"{key}.npz"
+
+    def write(self, record: Record) -> None:
+        """Put the record on disk: whole or not at all, and there to stay once this returns."""
+        write_atomic(self.record_path(record.key), encoded(record))
+
+    def clear_scraps(self) -> None:
+        """Remove what a process that was killed while it wrote has left; the sweep's lock is held."""
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            with contextlib.suppress(OSError), os.scandir(folder) as found:
+                for item in found:
+                    if _SCRAP.fullmatch(item.name):
+                        Path(item.path).unlink(missing_ok=True)
+
+    def sentinel_path(self, number: int, key: str) -> Path:
+        """Where the samples of the sentinel's run ``number`` lie; ``key`` is ``Level.key``."""
+        return self.root / "sentinel" / f"{number:04d}-{key}.npz"
+
+    def sentinel_paths(self) -> list[Path]:
+        """The sentinel's runs, oldest first."""
+        return sorted((self.root / "sentinel").glob("*.npz"))
+
+    def read(self, key: str) -> Record:
+        """The record of ``key``.
+
+        Raises:
+            RecordError: there is none, it is damaged, or a newer version wrote it.
+        """
+        return read(self.record_path(key))
+
+    def record_keys(self) -> list[str]:
+        """Keys of the records on disk, sorted; their content is not looked at."""
+        return sorted(path.stem for path in (self.root / "records").glob("*.json"))
+
+    def readable(self) -> Iterator[Record]:
+        """Every record that can be read, by key; a damaged one is passed over."""
+        for key in self.record_keys():
+            try:
+                yield self.read(key)
+            except RecordError:
+                continue

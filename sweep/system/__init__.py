@@ -1,0 +1,1 @@
+"""Wrap the operating system and the GPU: signals, child processes, locks, files, NVML, MPS."""

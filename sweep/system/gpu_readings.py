@@ -1,0 +1,49 @@
+"""Hold the readings of a GPU over a pass and save them."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.system.atomic_files import write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SPREAD = ("power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c")
+COLUMNS = (*SPREAD, "energy_j", "reasons", "own", "foreign")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """Readings of one GPU over one pass.
+
+    Attributes:
+        t_ns: when each was taken, ns on the host's monotonic clock (``time.perf_counter_ns``), ascending.
+        columns: one value a reading, by ``COLUMNS``; NaN where it could not be read. Watts, MHz, degrees Celsius,
+            joules since the driver was loaded, NVML's bit mask, processes on the GPU of ours and of others.
+        strangers: pid and name of each process of others that was seen.
+        lost: why the readings ended early, in NVML's words; None if they did not.
+    """
+
+    t_ns: NDArray[np.int64]
+    columns: Mapping[str, NDArray[np.float64]]
+    strangers: tuple[str, ...] = ()
+    lost: str | None = None
+
+
+def save(path: Path, passes: Mapping[int, Series]) -> None:
+    """Write the series of each pass to one compressed npz, atomically: ``<pass>/t_ns`` and ``<pass>/<column>``."""
+    arrays: dict[str, Any] = {}
+    for number, series in passes.items():
+        arrays[f"{number}/t_ns"] = series.t_ns
+        arrays |= {f"{number}/{name}": values for name, values in series.columns.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(path, buffer.getvalue())

@@ -1,0 +1,205 @@
+"""Reads the GPU's state while a worker measures: from a thread of the parent, outside the timed threads.
+
+The parent has an interpreter of its own and waits meanwhile, so a reading takes nothing from the worker but the
+driver's time. Both use ``time.perf_counter_ns``, which is CLOCK_MONOTONIC on Linux, one clock for all processes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import psutil
+
+from sweep.system import gpu_readings, nvml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from sweep.system.gpu_readings import Series
+
+_MPS_SERVER = "nvidia-cuda-mps"  # as /proc shortens its name; it holds the GPU for its clients, who are listed too
+_ABSENT = ("NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "NO_PERMISSION", "ARGUMENT_VERSION_MISMATCH")
+
+
+class Gpu:
+    """A device that NVML can read.
+
+    Args:
+        library: ``pynvml``, initialised.
+        device: NVML's handle.
+        hz: readings a second.
+    """
+
+    def __init__(self, library: Any, device: Any, hz: float) -> None:
+        self._library = library
+        self._device = device
+        self._hz = hz
+
+    def watch(self) -> Watch:
+        """A context in which the device is read ``hz`` times a second."""
+        return Watch(Reader(self._library, self._device), 1 / self._hz)
+
+    def close(self) -> None:
+        """Give NVML back."""
+        nvml.close(self._library)
+
+
+def find(hz: float, uuid: str | None = None) -> Gpu | None:
+    """The GPU ``uuid``, or the one that CUDA would take, if NVML can read it; None for ``hz`` 0, or without one."""
+    library = nvml.library() if hz else None
+    if library is None:
+        return None
+    try:
+        return Gpu(library, nvml.visible(library, uuid), hz)
+    except library.NVMLError:
+        nvml.close(library)
+        return None
+
+
+class Reader:
+    """Takes readings and keeps them. What a device does not have is asked for once.
+
+    Args:
+        library: ``pynvml``, initialised.
+        device: NVML's handle.
+    """
+
+    def __init__(self, library: Any, device: Any) -> None:
+        self._library = library
+        self._getters = _getters(library, device)
+        self._absent = {getattr(library, f"NVML_ERROR_{name}") for name in _ABSENT}
+        self._kinds: dict[int, str] = {}
+        self._rows: list[list[float]] = []
+        self._times: list[int] = []
+        self._strangers: dict[int, str] = {}
+        self._lost: str | None = None
+
+    def read(self) -> bool:
+        """Take one reading; False once the device is lost."""
+        before = time.perf_counter_ns()
+        try:
+            row = {name: self._get(name) for name in list(self._getters)}
+        except self._library.NVMLError as error:
+            self._lost = str(error)
+            return False
+        own, foreign = self._sorted(row.pop("processes", None))
+        row |= {"own": own, "foreign": foreign}
+        self._times.append((before + time.perf_counter_ns()) // 2)
+        self._rows.append([row.get(name, np.nan) for name in gpu_readings.COLUMNS])
+        return True
+
+    def _get(self, name: str) -> Any:
+        """One value; NaN and never asked again where this device, driver or library does not have it."""
+        try:
+            return self._getters[name]()
+        except AttributeError:  # an older nvidia-ml-py
+            pass
+        except self._library.NVMLError as error:
+            if error.value not in self._absent:
+                raise
+        del self._getters[name]
+        return None if name == "processes" else np.nan
+
+    def _sorted(self, pids: set[int] | None) -> tuple[float, float]:
+        """How many of the processes are ours, and how many are others'; NaN where NVML lists none to anybody."""
+        if pids is None:
+            return np.nan, np.nan
+        for pid in pids - self._kinds.keys():
+            self._kinds[pid], name = _kind(pid)
+            if self._kinds[pid] == "foreign":
+                self._strangers[pid] = f"{pid} {name}"
+        kinds = [self._kinds[pid] for pid in pids]
+        return float(kinds.count("own")), float(kinds.count("foreign"))
+
+    def series(self) -> Series:
+        """What was read so far."""
+        table = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), len(gpu_readings.COLUMNS))
+        return gpu_readings.Series(
+            t_ns=np.array(self._times, dtype=np.int64),
+            columns=dict(zip(gpu_readings.COLUMNS, table.T.copy(), strict=True)),
+            strangers=tuple(self._strangers.values()),
+            lost=self._lost,
+        )
+
+
+def _getters(library: Any, device: Any) -> dict[str, Callable[[], Any]]:
+    """How to read each column, in its unit: NVML gives mW and mJ."""
+
+    def reasons() -> int:
+        try:
+            return int(library.nvmlDeviceGetCurrentClocksEventReasons(device))  # since driver 535
+        except (AttributeError, library.NVMLError):
+            return int(library.nvmlDeviceGetCurrentClocksThrottleReasons(device))  # its name until then
+
+    def processes() -> set[int]:
+        alone = library.nvmlDeviceGetComputeRunningProcesses(device)
+        try:
+            shared = library.nvmlDeviceGetMPSComputeRunningProcesses(device)
+        except (AttributeError, library.NVMLError):
+            shared = []
+        return {item.pid for item in [*alone, *shared]}
+
+    return {
+        "sm_clock_mhz": lambda: library.nvmlDeviceGetClockInfo(device, library.NVML_CLOCK_SM),
+        "memory_clock_mhz": lambda: library.nvmlDeviceGetClockInfo(device, library.NVML_CLOCK_MEM),
+        "power_w": lambda: library.nvmlDeviceGetPowerUsage(device) / 1e3,
+        "temperature_c": lambda: library.nvmlDeviceGetTemperature(device, library.NVML_TEMPERATURE_GPU),
+        "energy_j": lambda: library.nvmlDeviceGetTotalEnergyConsumption(device) / 1e3,
+        "reasons": reasons,
+        "processes": processes,
+    }
+
+
+def _kind(pid: int) -> tuple[str, str]:
+    """``own``, ``mps`` or ``foreign``, and the name: ours are this process and whatever it or its children started."""
+    try:
+        process = psutil.Process(pid)
+        name = process.name()
+        line = {pid, *(parent.pid for parent in process.parents())}
+    except psutil.Error:
+        return "foreign", "(of another container or user)"
+    if os.getpid() in line:
+        return "own", name
+    return ("mps" if name.startswith(_MPS_SERVER) else "foreign"), name
+
+
+class Watch:
+    """Reads at a fixed rate from enter to exit, in a thread of its own.
+
+    Args:
+        reader: takes the readings.
+        interval_s: between them.
+    """
+
+    def __init__(self, reader: Reader, interval_s: float) -> None:
+        self._reader = reader
+        self._interval_s = interval_s
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        due = time.perf_counter()
+        while self._reader.read():
+            due = max(due + self._interval_s, time.perf_counter())
+            if self._over.wait(due - time.perf_counter()):
+                self._reader.read()  # so that the readings enclose the last window
+                return
+
+    def series(self) -> Series:
+        """What was read, once the watch is over."""
+        return self._reader.series()

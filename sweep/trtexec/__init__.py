@@ -1,4 +1,0 @@
-"""A record as the command of NVIDIA's own tool, and what that tool says beside it (docs/trtexec.md).
-
-``python -m sweep.trtexec RECORD`` prints the command; ``parity=true`` runs it and keeps the difference.
-"""

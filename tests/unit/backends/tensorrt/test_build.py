@@ -1,0 +1,263 @@
+"""Real builds with TensorRT-RTX, which needs no GPU for them: what is built, what it computes in, how it refuses."""
+
+import dataclasses
+import json
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+import require
+from onnx import TensorProto, helper
+
+from sweep import models
+from sweep.backends.base import unhonoured
+from sweep.backends.tensorrt import build, builder_config, engine_inspector, library
+from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
+from sweep.errors import BuildError, UnsupportedError
+from sweep.runner.worker import artifacts
+from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Plugin, Precision, Profile, Variant
+from sweep.storage.cache import Cache
+
+pytestmark = pytest.mark.heavy
+
+COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
+SHAPES = {"x": (2, 3, 32, 32)}
+
+
+@pytest.fixture(scope="module")
+def rtx():
+    require.library_for("tensorrt_rtx")
+    return library.load("tensorrt_rtx")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Cache:
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+def variant(model: str = "tiny_cnn", dtype: str = "fp32", **engine) -> Variant:
+    quantised = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1} if dtype == "int8" else {}
+    return Variant(
+        backend="tensorrt_rtx",
+        onnx=OnnxAxes(
+            model=ModelRef(name=model, revision=models.zoo.entry(model).revision),
+            precision=Precision(name=dtype, dtype=dtype, **quantised),
+        ),
+        engine=EngineAxes(batch=2, **engine),
+    )
+
+
+def typed(asked: Variant, cache: Cache):
+    return artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+
+
+def refuse(rtx, cache, path=None, shapes=None, **engine) -> str:
+    asked = variant(**engine)
+    with pytest.raises((BuildError, UnsupportedError)) as caught:
+        build.serialised(rtx, path or typed(asked, cache), asked.engine, build.static(shapes or SHAPES), tf32=False)
+    assert "\n" not in str(caught.value)
+    assert caught.type is UnsupportedError or rtx.label in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("model", sorted(COMPUTE_LAYERS))
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "fp16", "int8"])
+def test_every_layer_that_computes_does_so_in_the_asked_type(rtx, cache, model: str, dtype: str) -> None:
+    asked = variant(model, dtype)
+    if dtype == "int8" and rtx.trt.__version__ < "1.7":
+        pytest.skip("TensorRT-RTX before 1.7 builds no int8 convolution")
+    entry = artifacts.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    shown = "fp32" if dtype == "tf32" else dtype
+    assert entry.info["precision"] == {shown: COMPUTE_LAYERS[model]}
+    assert entry.info["tf32"] == (dtype == "tf32")
+    assert (entry.path / PLAN).stat().st_size > 10_000
+    kept = json.loads((entry.path / engine_inspector.FILE).read_text())
+    assert engine_inspector.precision(kept) == entry.info["precision"]
+    assert kept["source"] == entry.info["evidence"]
+
+
+def test_the_knobs_that_it_has_are_set(rtx, cache) -> None:
+    asked = variant(
+        builder_optimization_level=1, max_aux_streams=2, tiling="fast", sparsity="enable", workspace_mib=256
+    )
+    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
+    assert len(plan) > 10_000
+    assert facts["tf32"] is False
+
+
+def test_one_engine_takes_a_range_of_batches(rtx, cache) -> None:
+    asked = variant(profile=Profile(least=1, best=2, most=8))
+    backend, path = TensorRTRTX(), typed(asked, cache)
+    entry = artifacts.build_engine(asked, backend, path, cache)
+    larger = dataclasses.replace(asked, engine=dataclasses.replace(asked.engine, batch=8))
+    assert artifacts.build_engine(larger, backend, path, cache).cached
+    static = artifacts.build_engine(variant(), backend, path, cache)
+    assert static.path != entry.path
+    assert entry.info["precision"] == static.info["precision"] == {"fp32": COMPUTE_LAYERS["tiny_cnn"]}
+
+
+@pytest.mark.parametrize("verbosity", ["none", "layer_names_only"])
+def test_an_engine_that_tells_nothing_is_judged_by_its_network(rtx, cache, verbosity: str) -> None:
+    asked = variant("tiny_cnn", "fp16", profiling_verbosity=verbosity)
+    entry = artifacts.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    assert entry.info["precision"] == {"fp16": COMPUTE_LAYERS["tiny_cnn"]}
+    assert entry.info["evidence"] == "network"
+
+
+def test_the_flags_that_it_has_are_set(rtx, cache) -> None:
+    asked = variant(weight_streaming=True, refit=False, hardware_compatibility="none", timing_cache=False)
+    plan, _ = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
+    assert len(plan) > 10_000
+
+
+def test_a_compatibility_that_it_drops_in_silence_is_unsupported_by_name(rtx, cache) -> None:
+    said = refuse(rtx, cache, hardware_compatibility="ampere_plus")
+    assert "does not take hardware_compatibility=AMPERE_PLUS: it made it NONE" in said
+
+
+def test_a_version_compatible_engine_needs_a_runtime_that_rtx_does_not_ship(rtx, cache) -> None:
+    assert "libnvinfer_lean" in refuse(rtx, cache, version_compatible=True)
+    assert "version_compatible" in (unhonoured(TensorRTRTX(), variant(version_compatible=True)) or "")
+    assert "timing_cache" in (unhonoured(TensorRTRTX(), variant(timing_cache=False)) or "")
+
+
+def test_a_library_without_plugins_is_a_build_error_with_its_words(rtx, cache, tmp_path) -> None:
+    made = tmp_path / "libempty.so"
+    source = tmp_path / "empty.c"
+    source.write_text("int nothing(void) { return 0; }")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(made), str(source)], check=True)
+    (tmp_path / "text.so").write_text("no library")
+    for path, words in ((made, "getCreators"), (tmp_path / "text.so", "text.so")):
+        said = refuse(rtx, cache, plugins=(Plugin(path=str(path), digest="0"),))
+        assert f"cannot load the plugins of {path}" in said
+        assert words in said.partition(f"{path}: ")[2]
+
+
+def test_a_knob_that_it_clamps_is_unsupported_by_name(rtx, cache) -> None:
+    said = refuse(rtx, cache, builder_optimization_level=9)
+    assert "builder_optimization_level=9" in said
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "enum"),
+    [
+        ("tiling", "fast", "TilingOptimizationLevel"),
+        ("sparsity", "enable", "BuilderFlag"),
+        ("workspace_mib", 64, "MemoryPoolType"),
+        ("max_aux_streams", 2, None),
+        ("builder_optimization_level", 2, None),
+        ("refit", True, "BuilderFlag"),
+        ("weight_streaming", True, "BuilderFlag"),
+        ("version_compatible", False, "BuilderFlag"),
+        ("timing_cache", False, "BuilderFlag"),
+        ("hardware_compatibility", "ampere_plus", "HardwareCompatibilityLevel"),
+    ],
+)
+def test_a_knob_that_it_lacks_is_unsupported_by_name(rtx, axis: str, value: object, enum: str | None) -> None:
+    class Config:
+        def clear_flag(self, flag) -> None:
+            pass
+
+    class Older:
+        __version__ = "1.0"
+        ProfilingVerbosity = rtx.trt.ProfilingVerbosity
+
+    older = library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger)
+    with pytest.raises(UnsupportedError, match=rf"tensorrt_rtx 1\.0 does not have {axis}") as caught:
+        builder_config.apply(older, Config(), EngineAxes(**{axis: value}), tf32=False)
+    assert enum is None or enum in str(caught.value)
+
+
+def test_tf32_without_its_flag_is_unsupported(rtx) -> None:
+    class Older:
+        __version__ = "1.0"
+
+    with pytest.raises(UnsupportedError, match="TF32"):
+        builder_config._set_tf32(library.Library("tensorrt_rtx", Older, rtx.log, rtx.logger), object(), on=True)
+
+
+def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache) -> None:
+    assert "workspace" in refuse(rtx, cache, workspace_mib=1)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        ({"x": (2, 4, 32, 32)}, "Dimension mismatch for tensor x"),
+        ({"x": (2, 3, 32)}, "has 4 dimensions but profile 0 has 3"),
+        ({"other": (2, 3, 32, 32)}, "inputs are x"),
+    ],
+)
+def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words: str) -> None:
+    asked = variant()
+    with pytest.raises(BuildError, match=words):
+        build.serialised(rtx, typed(asked, cache), asked.engine, build.static(shapes), tf32=False)
+
+
+def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")], "g", *[[e] for e in ends]
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "m.onnx")
+    said = refuse(rtx, cache, tmp_path / "m.onnx", {"x": (2, 4)})
+    assert "odd (NoSuchOp)" in said
+    assert "Plugin not found" in said
+
+
+def test_a_file_that_is_no_graph_or_is_not_there(rtx, cache, tmp_path) -> None:
+    (tmp_path / "bad.onnx").write_bytes(b"no graph")
+    assert "Failed to parse the ONNX model" in refuse(rtx, cache, tmp_path / "bad.onnx")
+    assert "cannot be found" in refuse(rtx, cache, tmp_path / "absent.onnx")
+
+
+def test_external_weights_are_found_beside_the_graph(rtx, tmp_path) -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((4, 300), np.float32), "w")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", size]) for n, size in (("x", 4), ("y", 300))]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], "product")], "g", *[[e] for e in ends], [weight]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), build.static({"x": (1, 4)}), tf32=False)
+    assert len(plan) > 4 * 300 * 4
+
+
+def test_a_timing_cache_is_written_for_the_next_build(rtx, tmp_path) -> None:
+    kept = []
+
+    class Learnt:
+        def serialize(self) -> bytes:
+            return b"learnt"
+
+    class Config:
+        def create_timing_cache(self, known: bytes) -> bytes:
+            kept.append(known)
+            return known
+
+        def set_timing_cache(self, _cache, ignore_mismatch) -> bool:
+            return True
+
+        def get_timing_cache(self) -> Learnt:
+            return Learnt()
+
+    for _ in range(2):
+        with build._timing_cache(Config(), tmp_path / "timing.bin"):
+            pass
+    assert kept == [b"", b"learnt"]
+
+
+def test_what_the_library_said_is_short_and_on_one_line() -> None:
+    log = library.Log()
+    assert log.tail() == "it gave no reason"
+    for severity, text in (("VERBOSE", "chatter"), ("WARNING", "mind\nthis"), ("INFO", "more")):
+        log.add(severity, text)
+    assert log.tail() == "mind this"
+    for number in range(20):
+        log.add("ERROR", f"wrong {number}")
+    log.add("INTERNAL_ERROR", "broken")
+    assert log.tail() == "wrong 18; wrong 19; broken"
+    log.clear()
+    assert log.tail() == "it gave no reason"

@@ -1,0 +1,78 @@
+"""Every shipped network in every precision, built for real by TensorRT-RTX, which needs no GPU for it.
+
+What the engine computes in is read from the builder's own listing of its layers, every product counted.
+"""
+
+import json
+
+import pytest
+import require
+from recipes import RECIPES, shipped
+
+from sweep import models
+from sweep.backends.tensorrt import engine_inspector
+from sweep.backends.tensorrt.backend import TensorRTRTX
+from sweep.models.datasets import calibration
+from sweep.models.zoo import transformers
+from sweep.runner.worker import artifacts
+from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Variant
+from sweep.storage.cache import Cache
+
+pytestmark = pytest.mark.heavy
+
+PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "digits": 4, "unet": 15, "mobilenet_v3": 64, "resnet50": 54}
+LAYER, OUTSIDE = 5, {"vit_b16": 2, "bert_base": 1}  # transformers: products of a layer, and outside all layers
+LAYERS = 2  # of the shipped network's 12: all are alike, and bench_precision builds them all
+NO_FP8_STEM = ("resnet50", "vit_b16")  # it has no fp8 kernel of that convolution, and takes it dequantised
+FEW = ("fp16", "int8", "fp8_fp16")  # of a slow network; bench_precision has all of all
+CASES = [
+    *((model, name) for model in PRODUCTS for name in (FEW if model == "mobilenet_v3" else RECIPES)),
+    *((model, name) for model in OUTSIDE for name in ("fp32", "int8_bf16", *FEW)),
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Cache:
+    require.library_for("tensorrt_rtx")
+    return Cache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.mark.parametrize(("model", "name"), CASES)
+def test_every_product_is_computed_in_the_asked_type(
+    cache: Cache, model: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "SAMPLES", 1)  # what is built does not hang on the ranges
+    monkeypatch.setattr(transformers, "LAYERS", LAYERS)
+    asked = Variant(
+        backend="tensorrt_rtx",
+        onnx=OnnxAxes(model=ModelRef(name=model, revision=models.zoo.entry(model).revision), precision=shipped(name)),
+        engine=EngineAxes(batch=2),
+    )
+    backend = TensorRTRTX()
+    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    entry = artifacts.build_engine(asked, backend, typed, cache)
+    precision = asked.onnx.precision
+    unfused = precision.dtype in {"fp32", "tf32"}  # attention is two products there; in every other type one kernel
+    products = OUTSIDE[model] + (LAYER + unfused) * LAYERS if model in OUTSIDE else PRODUCTS[model]
+    expected = {precision.dtype.replace("tf32", "fp32"): products}
+    if precision.dtype == "fp8" and model in NO_FP8_STEM:
+        expected = {"fp8": products - 1, "fp32": 1}
+    assert entry.info["precision"] == expected
+    if precision.rest is not None:
+        kept = json.loads((entry.path / engine_inspector.FILE).read_text())
+        assert sums(kept) == {"Float"}, "an unscaled sum of quantised products overflows fp16"
+    held = {"sm_count": 132, "sm_reached": 132, "sm_total": 132, "under_mps": False, "build_sm_count": None}
+    realised = {"contexts": 1, "cuda_graph": False, "precision": entry.info["precision"], "knobs": {}, **held}
+    assert backend.mismatch(asked, realised) is None
+
+
+def sums(information: dict) -> set[str]:
+    """Types of what quantised products with a weight give: attention works on activations alone, in one kernel."""
+    quantised = {"Int8", "FP8"}
+    return {
+        tensor["Datatype"]
+        for layer in information["Layers"]
+        if layer["LayerType"] in {"gemm", "correlation"}
+        and quantised & {tensor["Datatype"] for tensor in layer["Inputs"]}
+        for tensor in layer["Outputs"]
+    }

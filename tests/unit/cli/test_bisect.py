@@ -1,0 +1,198 @@
+"""Which nodes carry the error: a planted bad layer is named, sums agree with the whole, bad commands are one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+import pytest
+from authored_graphs import NETWORKS, Author, batch, save
+from onnx import TensorProto, numpy_helper
+
+from sweep import precision, spec
+from sweep.cli import bisect
+from sweep.models import file_digest
+from sweep.runner.worker import measure, reference
+from sweep.runner.worker.job import Job
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.storage import record, store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.heavy
+
+LAYERS = 6
+BAD = 3
+INT8 = Precision(name="int8", dtype="int8", quantize_ops=("MatMul",), per_channel=False, calibration_batches=2)
+FP16 = Precision(name="fp16", dtype="fp16")
+
+
+def planted() -> onnx.ModelProto:
+    """Six products with Relus; one weight of the fourth is a thousand times too large, and meets a zero."""
+    g = Author()
+    x, width = "x", 32
+    for layer in range(LAYERS):
+        weight = g.rng.standard_normal((width, width), dtype=np.float32) * np.float32((2 / width) ** 0.5)
+        if layer == BAD:
+            weight[:, 0] = 0
+            weight[0, 0] = 1000  # of a channel that is silent: fp32 does not notice, a scale for the whole tensor does
+        bias = g.rng.standard_normal(width, dtype=np.float32) * np.float32(0.1)
+        if layer == BAD - 1:
+            bias[0] = -1000
+        x = g.op("Relu", g.op("Add", g.op("MatMul", x, g.const(weight)), g.const(bias)))
+    return g.model(x, {"x": (TensorProto.FLOAT, ["batch", width])}, ["batch", width])
+
+
+def matmuls(model: onnx.ModelProto) -> list[str]:
+    return [node.name for node in model.graph.node if node.op_type == "MatMul"]
+
+
+def traced(source: Path, recipe: Precision, feeds: dict, **options: int) -> tuple[list, Path]:
+    calibration = [batch(onnx.load(source), 8, seed) for seed in (1, 2)]
+    typed = precision.convert(source, recipe, calibration, source.with_name("typed.onnx")).path
+    return precision.traced(source, typed, recipe, feeds, **options), typed
+
+
+def test_the_planted_layer_has_the_largest_share(tmp_path: Path) -> None:
+    onnx.save(planted(), tmp_path / "net.onnx")
+    feeds = batch(planted(), 4, 0)
+    found, _ = traced(tmp_path / "net.onnx", INT8, feeds)
+    parts = bisect.shares(found)
+    worst = found[int(np.argmax(parts))]
+    assert worst.node == matmuls(planted())[BAD]
+    assert max(parts) > 0.9
+    assert sum(parts) == pytest.approx(1)
+    assert bisect.first_below(found, 20).node == worst.node
+    relus = [item for item in found if item.op == "Relu"]
+    assert all(item.added == 0 for item in relus), "a Relu that is not quantised adds nothing"
+    assert relus[-1].carried > 0.1, "and hands the error on"
+
+
+@pytest.mark.parametrize("recipe", [INT8, FP16, Precision(name="bf16", dtype="bf16")])
+@pytest.mark.parametrize("name", ["transformer", "matrices", "resizer", "cnn"])
+def test_what_is_carried_to_the_end_is_the_error_of_the_whole(name: str, recipe: Precision, tmp_path: Path) -> None:
+    source, feeds = save(name, tmp_path), batch(NETWORKS[name](), 4, 0)
+    recipe = dataclasses.replace(recipe, quantize_ops=("Conv", "MatMul", "Gemm") if recipe == INT8 else ())
+    found, typed = traced(source, recipe, feeds)
+    precision.emulate(typed, tmp_path / "emulated.onnx")
+    whole = reference.compare(source, feeds, reference.run(tmp_path / "emulated.onnx", feeds))
+    last = found[-1]
+    assert last.tensor == "y"
+    assert -10 * math.log10(last.carried) == pytest.approx(whole["sqnr_db"], abs=0.2)
+    in_chunks, _ = traced(source, recipe, feeds, at_once=1)
+    assert [dataclasses.astuple(item) for item in in_chunks] == [dataclasses.astuple(item) for item in found]
+
+
+def test_a_node_by_itself_errs_as_it_does_on_the_references_inputs(tmp_path: Path) -> None:
+    """Held against numpy: the product of the fp32 graph's own input with rounded operands."""
+    onnx.save(planted(), tmp_path / "net.onnx")
+    feeds = batch(planted(), 4, 0)
+    found, typed = traced(tmp_path / "net.onnx", INT8, feeds)
+    stored = {item.name: numpy_helper.to_array(item) for item in onnx.load(typed).graph.initializer}
+    weights = {item.name: numpy_helper.to_array(item) for item in planted().graph.initializer}
+    x = feeds["x"]
+    scale = stored["x__scale"]
+    rounded = np.clip(np.rint(x / scale), -127, 127) * scale
+    first = next(node for node in planted().graph.node if node.op_type == "MatMul")
+    weight = weights[first.input[1]]
+    step = np.abs(weight).max() / 127
+    wrong = rounded @ (np.clip(np.rint(weight / step), -127, 127) * step) - x @ weight
+    expected = float((wrong**2).sum() / ((x @ weight) ** 2).sum())
+    assert found[0].added == pytest.approx(expected, rel=1e-3)
+    assert found[0].carried == pytest.approx(expected, rel=1e-3)
+    assert found[0].carried_in == 0
+
+
+def test_overflow_is_named_as_not_finite(tmp_path: Path) -> None:
+    g = Author()
+    loud = g.op("Mul", "x", g.const(np.float32(60_000)))
+    calm = g.op("Div", g.op("Mul", loud, g.const(np.float32(4))), g.const(np.float32(2.4e5)))
+    wide = {"x": (TensorProto.FLOAT, ["batch", 16])}
+    onnx.save(g.model(g.op("MatMul", calm, g.weight(16, 4)), wide, ["batch", 4]), tmp_path / "loud.onnx")
+    found, _ = traced(tmp_path / "loud.onnx", FP16, {"x": np.ones((2, 16), np.float32)})
+    assert bisect.first_below(found, 20).op == "Mul"
+    assert math.isinf(found[1].added)
+    assert [part for part in bisect.shares(found) if part]
+    assert bisect._row(found[1], 0.5)["finite"] is False
+    json.dumps([bisect._row(item, 0.0) for item in found], allow_nan=False)
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """The record of the planted network in int8, its cache beside it."""
+    onnx.save(planted(), tmp_path / "net.onnx")
+    ref = ModelRef(name="net", path=str(tmp_path / "net.onnx"), digest=file_digest(tmp_path / "net.onnx"))
+    variant = Variant(
+        backend="onnxruntime",
+        onnx=OnnxAxes(model=ref, precision=INT8),
+        engine=EngineAxes(batch=2),
+        load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=0.5),
+    )
+    results = tmp_path / "results"
+    (results / "s").mkdir(parents=True)
+    job = Job(variant=variant, repeat=0, rates_ips=None, cache=results / "cache", samples=tmp_path / "s.npz")
+    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    made = record.Record(
+        key=spec.variant_key(variant),
+        sweep="s",
+        status="ok",
+        started_at="2026-01-01T00:00:00+00:00",
+        variant=spec.flat(variant),
+        engine=found["engine"],
+        accuracy=found["accuracy"],
+    )
+    store.Store(results / "s").write(made)
+    return store.Store(results / "s").record_path(made.key)
+
+
+def test_from_a_record(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert bisect.main([str(measured), "rows=2", f"json={tmp_path / 'rows.json'}"]) == 0
+    printed = capsys.readouterr().out
+    bad = matmuls(planted())[BAD]
+    assert bad in printed
+    assert "net int8 b2 s1: " in printed
+    assert "First below 6 dB" in printed or "No node is below 6 dB" in printed
+    told = record.read(measured).accuracy["sqnr_db"]
+    assert f"the record has {told:.1f} dB over all outputs at batch 2" in printed
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert max(rows, key=lambda row: row["share"])["node"] == bad
+    assert rows[-1]["sqnr_out_db"] == pytest.approx(told, abs=0.2)
+
+
+def test_a_bad_command_is_one_line(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    plain = json.loads(measured.read_text())
+    plain["variant"]["precision_recipe"] = {"name": "fp32", "dtype": "fp32"}
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / measured.name).write_text(json.dumps(plain))
+    (tmp_path / "junk.json").write_text("{")
+    for words, line in (
+        ([str(tmp_path / "gone.json")], "gone.json cannot be read: No such file"),
+        ([str(tmp_path / "junk.json")], "junk.json is damaged"),
+        (
+            [str(tmp_path / "plain" / measured.name)],
+            "fp32 is the fp32 graph itself, no node differs; take a converted one",
+        ),
+        ([str(measured), "row=3"], "row: give one record and of rows=, gate_db=, batch=, cache=, json= what you need"),
+        ([str(measured), "rows=three"], "rows=three: invalid literal"),
+        ([str(measured), "rows=0"], "rows=0 batch=4: must be 1 or more"),
+        (["rows=3"], "no record: give one record"),
+    ):
+        assert bisect.main(words) == 2
+        said = capsys.readouterr().err
+        assert line in said
+        assert said.count("\n") == 1
+    assert bisect.main([]) == 2
+    assert "which nodes" in capsys.readouterr().err
+
+
+def test_a_model_that_is_gone_is_one_line(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").unlink()
+    assert bisect.main([str(measured)]) == 1
+    said = capsys.readouterr().err
+    assert "net.onnx: No such file" in said
+    assert said.count("\n") == 1

@@ -1,0 +1,108 @@
+"""The doctor on a real machine, in a process of its own."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from sweep.cli import doctor
+
+
+def doctored(tmp_path, **environment):
+    """Output and exit code of ``python -m sweep.cli.doctor``; no tracking server unless one is given."""
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sweep.cli.doctor"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**kept, "COLUMNS": "250", **environment},
+        timeout=60,
+        check=False,
+    )
+    return done.stdout, done.stderr, done.returncode
+
+
+def row(text, what):
+    return next(line for line in text.splitlines() if f" {what} " in line)
+
+
+def remedy(text, what):
+    """The line that says how to mend it, below the table."""
+    return next(line for line in text.splitlines() if line.startswith(f"  {what}: "))
+
+
+def test_it_ends_well_and_leaves_nothing_behind(tmp_path) -> None:
+    text, complaints, code = doctored(tmp_path)
+    assert code == 0
+    assert complaints == ""
+    assert row(text, "onnxruntime").split()[0] == "yes"
+    assert f"sqlite:///{tmp_path}/results/mlflow.db" in row(text, "MLflow")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_comes_with_its_remedy(tmp_path) -> None:
+    """Without a PATH, no binary is there."""
+    text, _, code = doctored(tmp_path, PATH="/nowhere")
+    assert code == 0
+    assert row(text, "Chromium (tests only)").split()[0] == "no"
+    assert "apt-get install chromium chromium-driver" in remedy(text, "Chromium (tests only)")
+    assert "comes with" in remedy(text, "trtexec")
+    assert row(text, "MPS").split()[0] == "no"
+    assert "nvidia-cuda-mps-control, which is not on PATH; it comes with" in remedy(text, "MPS")
+    assert "sweeps run on onnxruntime, on the CPU" in remedy(text, "GPU")
+
+
+LACKING = """
+import importlib.metadata as metadata
+found = metadata.version
+def version(name):
+    if name == "{name}":
+        raise metadata.PackageNotFoundError(name)
+    return found(name)
+metadata.version = version
+"""
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnx"])
+def test_a_machine_without_the_embedded_default_is_exit_1(tmp_path, name) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LACKING.format(name=name))
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    text, complaints, code = doctored(tmp_path, PYTHONPATH=path)
+    assert complaints == ""
+    assert row(text, name).split()[0] == "no"
+    assert f"pip install {name}" in remedy(text, name)
+    assert code == 1
+
+
+def test_every_finding_that_is_missing_says_what_to_do(tmp_path) -> None:
+    found = doctor.findings(tmp_path)
+    assert all(item.remedy for item in found if item.found is None)
+    missing = doctor._package("no-such-package-here", "pip install it")
+    assert (missing.found, missing.remedy) == (None, "pip install it")
+
+
+def test_a_dead_tracking_server_is_named_with_the_reason(tmp_path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        text, _, code = doctored(tmp_path, MLFLOW_TRACKING_URI=uri)
+    assert code == 0
+    assert row(text, "MLflow").split()[0] == "no"
+    line = remedy(text, "MLflow")
+    assert "refused" in line
+    assert "unset MLFLOW_TRACKING_URI" in line
+    assert uri in line
+
+
+def test_a_password_in_the_uri_is_not_printed(tmp_path) -> None:
+    text, _, _ = doctored(tmp_path, MLFLOW_TRACKING_URI="postgresql://me:hunter2@db.example/mlflow")
+    assert "db.example/mlflow" in row(text, "MLflow")
+    assert "hunter2" not in text
+
+
+def test_a_command_is_not_broken_by_a_narrow_terminal(tmp_path) -> None:
+    text, _, _ = doctored(tmp_path, COLUMNS="80", PATH="/nowhere")
+    assert "apt-get install chromium chromium-driver" in text

@@ -1,0 +1,203 @@
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from sweep.errors import ConfigError, ModelError
+from sweep.models import draw, file_digest, inspect, parameters, resolve, signature
+from sweep.models.cost import cost
+from sweep.models.zoo import catalog
+from sweep.spec import InputFix, ModelRef
+
+pytestmark = pytest.mark.heavy
+
+# A changed network has other bytes: raise its revision in the zoo and pin the new pair here.
+GOLDEN = {
+    "tiny_cnn": (1, "534a450a62e0db3495638ef76ab0dda8712dc68c9a32fbb203ae013f5e70a42f"),
+    "mlp": (1, "67f066af42a1646a7e31b4d9e2bff870b271b527d783827bbf6e7ee4ebe75af3"),
+    "digits": (1, "42aa1b955bf0b639ee04de0c6dfc97ddd176ec5b401de9254a250383aea0a4ec"),
+    "unet": (1, "1d024c505e0cda924db81393fc8fa84bab3ff32cb5422ed28400057bf751e5e7"),
+    "mobilenet_v3": (1, "9d0d0b006290f8935df5aba9d144a8ace7fa98929cf30e4c4d19b5762238116f"),
+    "resnet50": (1, "373b31e26081c830e5dd24e52c7ff5c117f61a87fabccafc576fee8c01400ff5"),
+    "sd_unet_block": (1, "5325ae721764174f97c49a5822fdc6b9f1af4eb8525d18003376ece07f80dea1"),
+    "vit_b16": (1, "dae1aef99a203f8175b11b2606565a21288ec652c2ef51bbdf2f564b7c302878"),
+    "bert_base": (1, "3bd2bff33154d646d673b83a6ad45139bef2f809d2b26359ebb8c87f49930bed"),
+    "bert_base_384": (1, "62cdf4fe6a80acf6179ee94de6ab2047b10d96b3a6c9e65d3828113417ab0e7d"),
+}
+LARGE = ("sd_unet_block", "vit_b16", "bert_base", "bert_base_384")
+
+
+def bert_macs(tokens: int) -> int:
+    """Devlin et al., 2018, table 1: twelve layers of 768, feed-forward 3072; and the pooler."""
+    return 12 * ((4 * 768**2 + 2 * 768 * 3072) * tokens + 2 * tokens**2 * 768) + 768**2
+
+
+def unet_macs() -> int:
+    """Two 3 x 3 convolutions at each of 32, 64, 128, 256 channels down and three times up, and 1 x 1 to 4 classes."""
+    pairs = [(3, 32, 128), (32, 64, 64), (64, 128, 32), (128, 256, 16), (384, 128, 32), (192, 64, 64), (96, 32, 128)]
+    return sum(9 * side**2 * (c_in * c_out + c_out**2) for c_in, c_out, side in pairs) + 128**2 * 32 * 4
+
+
+def diffusion_macs() -> int:
+    """Stable Diffusion 1.5's unet/config.json: 320, 640, 1280 channels, text of 77 x 768; one block of each level."""
+    total = 9 * 4 * 320 * 64**2 + 320 * 1280 + 1280**2
+    for c_in, width, side in ((320, 320, 64), (320, 640, 32), (640, 1280, 16)):
+        places = side**2
+        total += 9 * c_in**2 * places if side < 64 else 0  # the strided convolution before it
+        total += (9 * c_in * width + 9 * width**2 + (c_in * width if c_in != width else 0)) * places + 1280 * width
+        total += 2 * width**2 * places + (4 * width**2 + 2 * places * width) * places  # in and out, self-attention
+        total += 2 * width**2 * places + 2 * 768 * width * 77 + 2 * places * 77 * width  # attention to the text
+        total += (8 + 4) * width**2 * places  # gated, so twice as wide on the way up
+    return total
+
+
+# Parameters and multiply-adds as published: torchvision's model pages (mobilenet_v3_large 5,483,032 and 0.217e9,
+# resnet50 25,557,032 and 4.089e9, vit_b_16 86,567,656 and 17.564e9), which have batch norm apart, and the papers above.
+LITERATURE = {
+    "tiny_cnn": (23_914, 1_585_472),
+    "mlp": (1_863_690, 784 * 1024 + 1024**2 + 1024 * 10),
+    "digits": (19_178, 9 * (16 * 64 + 16 * 32 * 16 + 32 * 32 * 16) + 512 * 10),
+    "unet": (1_946_984, unet_macs()),
+    "mobilenet_v3": (5_483_032, 0.217e9),
+    "resnet50": (25_557_032, 4.089e9),
+    "sd_unet_block": (86_565_184, diffusion_macs()),
+    "vit_b16": (86_567_656, 17.564e9),
+    "bert_base": (110e6, bert_macs(128)),
+    "bert_base_384": (110e6, bert_macs(384)),
+}
+
+
+@pytest.fixture(scope="module", params=catalog.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def path(name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    path = resolve(ModelRef(name=name), tmp_path_factory.mktemp("zoo") / "new" / f"{name}.onnx")
+    yield path
+    path.unlink()  # BERT is 438 MB
+
+
+@pytest.fixture(scope="module")
+def outputs(name: str, path: Path) -> dict[int, list[np.ndarray]]:
+    """Outputs at batch 1 and 2, by batch."""
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return {batch: session.run(None, draw(signature(ModelRef(name=name)), batch, seed=0)) for batch in (1, 2)}
+
+
+def test_bytes_are_those_of_the_revision(name: str, path: Path) -> None:
+    found = (catalog.entry(name).revision, file_digest(path))
+    assert found == GOLDEN[name], f"{name}: bytes and revision go together: raise the revision, pin {found}"
+
+
+def test_second_build_has_the_same_bytes(name: str, path: Path) -> None:
+    if name in LARGE:
+        return  # seconds each, and the pinned bytes say as much
+    assert hashlib.sha256(catalog.build(name).SerializeToString()).hexdigest() == file_digest(path)
+
+
+def test_checker_accepts_it(path: Path) -> None:
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path)
+    assert model.opset_import[0].version == 20
+    assert model.ir_version == 10
+
+
+def test_parameters(name: str, path: Path) -> None:
+    assert parameters(path) == catalog.entry(name).parameters
+
+
+def test_parameters_and_multiply_adds_are_those_of_the_literature(name: str, path: Path) -> None:
+    found = cost(path, {spec.name: spec.concrete(1) for spec in signature(ModelRef(name=name)).inputs})
+    assert found.gmacs is not None
+    assert (found.parameters, found.gmacs * 1e9) == pytest.approx(LITERATURE[name], rel=0.01)
+
+
+def test_entry_tells_what_the_file_says(name: str, path: Path) -> None:
+    entry = catalog.entry(name)
+    ranges = tuple(InputFix(name=spec.name, low=spec.low, high=spec.high) for spec in entry.inputs)
+    assert inspect(path, ModelRef(name=name, inputs=ranges)) == signature(ModelRef(name=name))
+    assert entry.source
+
+
+def test_outputs_are_float32_of_the_declared_names(name: str, path: Path, outputs: dict[int, list[np.ndarray]]) -> None:
+    declared = onnx.load(path).graph.output
+    assert tuple(value.name for value in declared) == catalog.entry(name).outputs
+    for value, one, two in zip(declared, outputs[1], outputs[2], strict=True):
+        fixed = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1:])
+        assert one.dtype == two.dtype == np.float32
+        assert (one.shape, two.shape) == ((1, *fixed), (2, *fixed))
+
+
+def test_a_sample_does_not_depend_on_its_batch(outputs: dict[int, list[np.ndarray]]) -> None:
+    for one, two in zip(outputs[1], outputs[2], strict=True):
+        np.testing.assert_allclose(two[:1], one, rtol=1e-3, atol=1e-3 * one.std())
+
+
+def test_samples_are_told_apart_and_scaled(outputs: dict[int, list[np.ndarray]]) -> None:
+    for values in outputs[2]:
+        assert np.isfinite(values).all()
+        assert 0.1 < values.std() < 10
+        assert (values[0] - values[1]).std() > 0.1 * values.std()
+
+
+def test_bert_heeds_its_mask_and_types(tmp_path: Path) -> None:
+    session = ort.InferenceSession(resolve(ModelRef(name="bert_base"), tmp_path / "b.onnx"))
+    feed = draw(signature(ModelRef(name="bert_base")), 1, seed=0)
+    (whole,) = session.run(["pooler_output"], feed)
+    padded = feed | {"attention_mask": feed["attention_mask"] * (np.arange(128) < 64)}
+    (half,) = session.run(["pooler_output"], padded)
+    assert not np.allclose(half, whole, atol=1e-3)
+    other = padded | {"input_ids": np.where(np.arange(128) < 64, feed["input_ids"], 7)}
+    np.testing.assert_allclose(session.run(["pooler_output"], other)[0], half, atol=1e-5)
+    typed = feed | {"token_type_ids": 1 - feed["token_type_ids"]}
+    assert not np.allclose(session.run(["pooler_output"], typed)[0], whole, atol=1e-3)
+
+
+def test_every_network_is_pinned() -> None:
+    assert set(GOLDEN) == set(catalog.names())
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as error:
+        catalog.entry("resnet51")
+    assert str(error.value) == (
+        "model 'resnet51' is unknown; take one of tiny_cnn, mlp, digits, unet, mobilenet_v3, resnet50, "
+        "sd_unet_block, vit_b16, bert_base, bert_base_384, or your own file with model.path=FILE.onnx"
+    )
+    with pytest.raises(ConfigError, match="resnet51"):
+        signature(ModelRef(name="resnet51"))
+    with pytest.raises(ConfigError, match="resnet51"):
+        resolve(ModelRef(name="resnet51"), Path("unused"))
+
+
+def test_other_revision_is_refused(tmp_path: Path) -> None:
+    revision = catalog.entry("mlp").revision
+    signature(ModelRef(name="mlp", revision=revision))
+    with pytest.raises(ModelError, match=f"revision 99, but this version of sweep builds revision {revision}"):
+        resolve(ModelRef(name="mlp", revision=99), tmp_path / "mlp.onnx")
+
+
+def test_zoo_inputs_can_be_fixed() -> None:
+    fixes = (InputFix(name="input_ids", shape=(1, 128), high=99),)
+    inputs = signature(ModelRef(name="bert_base", inputs=fixes)).inputs
+    assert [spec.shape for spec in inputs] == [(1, 128)] * 3
+    assert inputs[0].bounds == (0, 99)
+    with pytest.raises(ModelError, match="wants 256 at axis 1"):
+        signature(ModelRef(name="bert_base", inputs=(InputFix(name="input_ids", shape=("batch", 256)),)))
+
+
+def test_signatures_need_no_onnx() -> None:
+    code = (
+        "import sys, sweep.models as m; from sweep.spec import ModelRef\n"
+        "for name in m.zoo.names(): m.draw(m.signature(ModelRef(name=name)), 2, 0)\n"
+        "assert not {'onnx', 'onnxruntime', 'google.protobuf'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,269 @@
+"""Which variant to take, and what the table shows of it; never a crash on a record that lacks something."""
+
+import dataclasses
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sweep.report import table
+from sweep.report.ranking import answer
+from sweep.storage.record import STATUSES, Record
+
+SLO = ("p99", 5.0)
+
+
+def record(label, **changes):
+    model, precision, batch = label.split()
+    made = Record(
+        key=label,
+        sweep="s",
+        status="ok",
+        started_at="2026-01-01T00:00:00.000+00:00",
+        variant={"label": label, "model": model, "precision": precision, "batch": int(batch)},
+    )
+    return dataclasses.replace(made, **changes)
+
+
+def peaked(label, ips, interval=None, *, batches=10, passes_ips=None, **changes):
+    peak = {"ips": ips, "interval": interval, "batches": batches, "passes_ips": passes_ips, "verdict": "ok"}
+    return record(label, peak=peak, **changes)
+
+
+def held(label, capacity, following, *, monotonic=True, **changes):
+    slo = {"capacity_ips": capacity, "next_ips": following, "confidence": capacity and 0.993, "monotonic": monotonic}
+    return record(label, slo=slo, **changes)
+
+
+def point(offered, p99=2.0, verdict="ok"):
+    return {
+        "offered_ips": offered,
+        "achieved_ips": offered,
+        "verdict": verdict,
+        "latency_ms": {"p50": 1.0, "p90": 1.5, "p95": 1.7, "p99": p99},
+    }
+
+
+def labels(records):
+    return [item.variant["label"] for item in records]
+
+
+def test_the_highest_peak_wins_where_intervals_are_apart() -> None:
+    found = answer([peaked("m fp32 1", 100, [95, 105]), peaked("m fp16 1", 200, [190, 210])], None)
+    assert found.best
+    assert labels([found.best]) == ["m fp16 1"]
+    assert found.tied == ()
+    assert "m fp16 1 at 200" in found.text
+    assert "Not told apart" not in found.text
+
+
+def test_overlapping_intervals_are_a_tie_and_are_named() -> None:
+    records = [peaked("m a 1", 196, [188, 204]), peaked("m b 1", 200, [190, 210]), peaked("m c 1", 150, [140, 160])]
+    found = answer(records, None)
+    assert found.best
+    assert labels([found.best, *found.tied]) == ["m b 1", "m a 1"]
+    assert found.text.endswith("Not told apart from it by this measurement: m a 1.")
+
+
+def test_a_peak_without_an_interval_is_told_from_nothing() -> None:
+    assert labels(answer([peaked("m a 1", 200), peaked("m b 1", 100, [99, 101])], None).tied) == ["m b 1"]
+    assert labels(answer([peaked("m a 1", 200, [199, 201]), peaked("m b 1", 100)], None).tied) == ["m b 1"]
+
+
+def test_intervals_may_overlap_where_their_difference_is_no_chance() -> None:
+    """Two standard errors of 1% each: 4% apart is 2.8 of the difference, though both intervals hold 198."""
+    found = answer([peaked("m a 1", 202, [197.6, 206.5]), peaked("m b 1", 194, [189.7, 198.4])], None)
+    assert found.tied == ()
+
+
+def test_one_pass_never_tells_apart_what_differs_by_less_than_two_starts_do() -> None:
+    sharp = [peaked("m a 1", 200, [199.99, 200.01]), peaked("m b 1", 198.5, [198.49, 198.51])]
+    assert labels(answer(sharp, None).tied) == ["m b 1"]
+    sharp[1].peak.update(ips=197.0, interval=[196.99, 197.01])
+    assert answer(sharp, None).tied == ()
+
+
+def passes(label, *each):
+    ips = sum(each) / len(each)
+    return peaked(label, ips, [ips * 0.5, ips * 1.5], batches=len(each), passes_ips=list(each))
+
+
+def test_three_interleaved_passes_are_compared_pass_by_pass() -> None:
+    """The machine swings by a half from round to round, the variants by 3% in each."""
+    rounds = [100.0, 150.0, 70.0, 120.0]
+    fast = passes("m a 1", *(speed * 1.03 for speed in rounds))
+    slow = passes("m b 1", *(speed * (1 + 0.001 * number) for number, speed in enumerate(rounds)))
+    assert answer([slow, fast], None).best is fast
+    assert answer([slow, fast], None).tied == ()
+    fast.peak["passes_ips"].pop()
+    assert answer([slow, fast], None).tied == (slow,)
+
+
+@given(st.integers(2, 12))
+def test_the_more_variants_the_more_it_takes_to_name_a_difference(variants) -> None:
+    """2.5 standard errors of the difference: enough for one pair, not for the best of many."""
+    rest = [peaked(f"m b {number}", 100, [98, 102]) for number in range(1, variants)]
+    best = peaked("m a 99", 103.2, [101.2, 105.2])
+    assert bool(answer([best, *rest], None).tied) == (variants > 2)
+
+
+def drifting(label, ips, verdict, reason=None):
+    drift = {"verdict": verdict, "reason": reason, "sentinel_key": "k", "stretches": [0], "before": 1, "after": 1}
+    return peaked(label, ips, [ips * 0.99, ips * 1.01], drift=drift)
+
+
+def test_what_drifted_is_not_ranked_and_is_named() -> None:
+    odd, one, two = (
+        drifting("m a 1", 300, "drifted", "it [ran] off"),
+        drifting("m b 2", 200, "steady"),
+        peaked("m c 4", 1),
+    )
+    found = answer([odd, one, two], None)
+    assert found.best is one
+    assert odd not in found.tied
+    assert found.text.endswith("Not ranked, since the machine drifted while they were measured (force=true): m a 1.")
+    text = outcome([odd, one, two])
+    assert "ok, drift" in row(text, " 300 ")
+    assert "m a 1: the machine drifted: it [ran] off" in text
+
+
+def test_where_all_drifted_they_are_ranked_with_a_warning() -> None:
+    odd = [drifting("m a 1", 300, "drifted", "x"), drifting("m b 2", 200, "drifted", "x")]
+    found = answer(odd, None)
+    assert found.best is odd[0]
+    assert "drifted while all of them were measured" in found.text
+
+
+def test_drift_that_is_not_known_yet_counts_as_none() -> None:
+    found = answer([drifting("m a 1", 300, "unknown"), drifting("m b 2", 200, "steady")], None)
+    assert labels([found.best]) == ["m a 1"]
+    assert "drift" not in found.text
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e6), st.floats(0.001, 0.3)), min_size=1, max_size=6), st.randoms())
+def test_ranking_does_not_depend_on_the_order_of_records(rows, rng) -> None:
+    records = [
+        peaked(f"m p {number}", ips, [ips * (1 - share), ips * (1 + share)])
+        for number, (ips, share) in enumerate(dict(rows).items())
+    ]
+    first, second = (answer(order, None) for order in (records, rng.sample(records, len(records))))
+    assert first.best is second.best
+    assert set(labels(first.tied)) == set(labels(second.tied))
+    assert first.best.peak["ips"] == max(item.peak["ips"] for item in records)
+
+
+def test_an_slo_ranks_by_capacity_not_by_peak() -> None:
+    fast = held("m fast 1", 100, 120, peak={"ips": 900, "interval": None, "verdict": "ok"})
+    steady = held("m steady 1", 300, 350, peak={"ips": 500, "interval": None, "verdict": "ok"})
+    found = answer([fast, steady], SLO)
+    assert found.best is steady
+    assert found.tied == ()
+    assert "Take m steady 1: 300 samples/s keep p99 <= 5 ms (99.3% confidence)" in found.text
+    assert "the next rung, 350, did not" in found.text
+    assert answer([fast, steady], None).best is fast
+
+
+def test_a_ladder_that_never_failed_ties_with_whatever_is_above_it() -> None:
+    open_ended, best = held("m open 1", 100, None), held("m best 1", 300, 350)
+    found = answer([open_ended, best], SLO)
+    assert labels(found.tied) == ["m open 1"]
+    assert "no rung failed" in answer([open_ended], SLO).text
+
+
+def test_a_curve_that_recovers_is_said() -> None:
+    assert "not monotonic" in answer([held("m a 1", 100, 200, monotonic=False)], SLO).text
+
+
+def test_confidence_is_never_printed_as_certainty() -> None:
+    sure = held("m a 1", 100, 200)
+    sure.slo["confidence"] = 0.99999
+    assert "100" not in answer([sure], SLO).text.partition("ms (")[2].partition("confidence")[0]
+
+
+@pytest.mark.parametrize("slo", [None, SLO])
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [record("m a 1")],
+        [held("m a 1", None, 100)],
+        [peaked("m a 1", None)],
+        [held("m a 1", 9, 10, status="invalid", peak={"ips": 9, "interval": None, "verdict": "ok"})],
+    ],
+)
+def test_no_figure_is_no_answer(records, slo) -> None:
+    found = answer(records, slo)
+    assert (found.best, found.tied) == (None, ())
+    assert found.text.startswith("No answer: ")
+    if slo:
+        assert "p99 <= 5 ms" in found.text
+
+
+def outcome(records, slo=None, width=200):
+    console = Console(record=True, width=width, file=io.StringIO())
+    table.print_outcome(console, records, answer(records, slo), slo)
+    return console.export_text()
+
+
+def row(text, *words):
+    return next(line for line in text.splitlines() if all(word in line for word in words))
+
+
+def test_the_table_marks_the_best_and_what_ties_with_it() -> None:
+    text = outcome([peaked("m a 1", 196, [188, 204]), peaked("m b 2", 200, [190, 210]), peaked("m c 4", 1, [1, 1])])
+    assert row(text, " b ", " 2 ").split()[0] == ">"
+    assert row(text, " a ", " 1 ").split()[0] == "="
+    assert row(text, " c ", " 4 ").split()[0] == "c"
+
+
+def test_the_table_shows_what_varies_and_the_figures() -> None:
+    one = peaked("m a 1", 1000, [999, 1001], points=[point(200, 2.5), point(800, 4.25)], accuracy={"sqnr_db": 41.26})
+    text = outcome([one, peaked("m a 8", 50, [49, 51])])
+    assert "batch" in text
+    assert "precision" not in text
+    cells = row(text, "1,000").split()
+    assert cells == [">", "1", "ok", "1,000", "1", "2.5", "4.25", "41.3"]
+    assert row(text, " 8 ").split() == ["8", "ok", "50", "-", "-", "-", "-"]
+
+
+def test_points_that_do_not_count_in_full_are_marked_and_counted() -> None:
+    text = outcome([peaked("m a 1", 1000, points=[point(200, verdict="unstable"), point(1100, verdict="overloaded")])])
+    assert "~2" in text
+    assert "Of 3 points: 1 unstable (~ in the table" in text
+
+
+def test_notes_become_footnotes_once_each() -> None:
+    slow, odd = "int8 is emulated here", "kept [Resize] in fp32"
+    records = [
+        peaked("m int8 1", 3, realised={"notes": [slow]}),
+        peaked("m int8 8", 2, realised={"notes": [slow, odd]}),
+        peaked("m fp32 1", 1, realised={"notes": None}),
+    ]
+    text = outcome(records)
+    assert [line for line in text.splitlines() if line.startswith("*")] == [f"* {slow}", f"** {odd}"]
+    assert row(text, " int8* ")
+    assert row(text, " int8*,** ")
+    assert row(text, " fp32 ")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("slo", [None, SLO])
+def test_a_record_with_nothing_in_it_is_a_row(status, slo) -> None:
+    error = {"stage": "build", "kind": "X", "message": "no [kernel] for it", "stderr_tail": []}
+    text = outcome([record("m a 1", status=status, error=None if status == "ok" else error)], slo)
+    assert status in text
+    assert ("m a 1: " in text and "no [kernel] for it" in text) == (status != "ok")
+    assert "No answer" in text
+
+
+def test_no_records_is_no_crash() -> None:
+    assert "No answer" in outcome([])
+
+
+def test_brackets_in_names_are_not_eaten_as_markup() -> None:
+    text = outcome([peaked("net[v2] a 1", 1), peaked("net[bold] a 1", 2)])
+    assert row(text, "net[v2]", "ok")
+    assert row(text, "net[bold]", "ok")
+    assert "Most samples/s: net[bold] a 1" in text

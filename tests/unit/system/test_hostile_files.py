@@ -1,0 +1,335 @@
+"""Files from anywhere: cache entries of others, records and samples that are bombs, names that would act."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+import zipfile
+from html.parser import HTMLParser
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from cache_entries import content, fill, put
+from rich.progress import Progress
+from rich.table import Table
+
+from sweep.backends.tensorrt import runtime_cache
+from sweep.cli.console import Terminal
+from sweep.errors import RecordError, SweepError, printable
+from sweep.report import html
+from sweep.report.mlflow.publisher import _below
+from sweep.storage import samples_file
+from sweep.storage.cache import MANIFEST, Cache
+from sweep.storage.record import Record
+from sweep.storage.store import Store
+from sweep.system import file_trust
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+pytestmark = [pytest.mark.fault, pytest.mark.heavy]
+
+OTHER = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+EVIL = '\x1b]0;owned\x07\x1b[2J\x9b31m<img src=x onerror="alert(1)"></script><b>'
+
+
+def a_record(key="abc", **changes):
+    made = Record(key=key, sweep="s", status="ok", started_at="2026-01-01T00:00:00.000+00:00", variant={"label": "x"})
+    return dataclasses.replace(made, **changes)
+
+
+def rebuilt(root: Path) -> str | None:
+    """Takes entry ``a``; why it was built again, or None."""
+    calls: list[str] = []
+    with Cache(root) as cache:
+        entry = cache.get("engines", "a", fill("a", calls))
+        assert (entry.path / "file").read_bytes() == content("a")
+    assert bool(calls) == (entry.note is not None)
+    return entry.note
+
+
+def test_our_own_entry_is_taken(tmp_path) -> None:
+    put(tmp_path, "a")
+    assert rebuilt(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", [".", "file", MANIFEST])
+@pytest.mark.parametrize("mode", [0o020, 0o002])
+def test_an_entry_that_others_may_write_is_built_again(tmp_path, name: str, mode: int) -> None:
+    put(tmp_path, "a")
+    path = tmp_path / "engines" / "a" / name
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | mode)
+    assert "can be written by other users and is not trusted: built again" in (rebuilt(tmp_path) or "")
+    assert rebuilt(tmp_path) is None
+
+
+@needs_root
+@pytest.mark.parametrize("name", [".", "file", MANIFEST])
+def test_an_entry_of_another_user_is_built_again(tmp_path, name: str) -> None:
+    put(tmp_path, "a")
+    os.chown(tmp_path / "engines" / "a" / name, OTHER, OTHER)
+    assert f"belongs to user {OTHER} and is not trusted: built again" in (rebuilt(tmp_path) or "")
+    assert rebuilt(tmp_path) is None
+
+
+def test_a_link_in_an_entry_is_not_followed(tmp_path) -> None:
+    put(tmp_path, "a")
+    file = tmp_path / "engines" / "a" / "file"
+    elsewhere = tmp_path / "elsewhere"
+    file.rename(elsewhere)
+    file.symlink_to(elsewhere)
+    assert "is a link and is not trusted" in (rebuilt(tmp_path) or "")
+    assert elsewhere.read_bytes() == content("a")
+
+
+def test_an_entry_under_another_ones_name_is_built_again(tmp_path) -> None:
+    put(tmp_path, "a", "b")
+    engines = tmp_path / "engines"
+    (engines / "a").rename(engines / "aside")
+    (engines / "b").rename(engines / "a")
+    assert "was made as b: built again" in (rebuilt(tmp_path) or "")
+
+
+@pytest.mark.parametrize("mask", [0, 0o002, 0o077])
+def test_what_is_made_is_not_for_others_to_write_whatever_the_umask(tmp_path, mask: int) -> None:
+    code = "import os, pathlib, sys\nfrom sweep import private\nfrom sweep.storage.cache import Cache\n"
+    code += "from sweep.storage.record import write_atomic"
+    code += f"\nos.umask({mask}); private.restrict(); root = pathlib.Path(sys.argv[1])"
+    code += "\nwrite_atomic(root / 'r' / 'x.json', b'x'); (root / 'f').write_text('x'); (root / 'd').mkdir()"
+    code += "\nCache(root / 'c').get('engines', 'a', lambda at: (at / 'file').write_text('x') and {})"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    made = list(tmp_path.rglob("*"))
+    assert len(made) > 6
+    assert [path for path in made if path.stat().st_mode & file_trust.OTHERS] == []
+
+
+def test_compiled_kernels_that_others_may_write_are_passed_over(tmp_path) -> None:
+    file = tmp_path / "k.bin"
+    assert runtime_cache.write(file, b"kernels")
+    assert runtime_cache.read(file) == b"kernels"
+    file.chmod(0o602)
+    assert runtime_cache.read(file) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": ' + "9" * 10_000 + "}",
+        '{"schema": 0}',
+        '{"schema": -1}',
+        '{"schema": true, "key": "abc"}',
+        "[" * 200_000,
+        '{"a":' * 200_000,
+        '{"schema": 1, "wall_s": NaN}',
+        '{"schema": 1, "wall_s": Infinity}',
+        "\x00" * 100,
+        "\ufeff{}",
+    ],
+    ids=range(10),
+)
+def test_a_record_that_is_a_bomb_is_one_line(tmp_path, text: str) -> None:
+    store = Store(tmp_path)
+    store.write(a_record())
+    store.record_path("abc").write_text(text)
+    with pytest.raises(RecordError) as caught:
+        store.read("abc")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+    assert list(store.readable()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"key": "../../elsewhere"},
+        {"key": 5},
+        {"status": "fine"},
+        {"status": ["ok"]},
+        {"variant": []},
+        {"variant": {"label": 5}},
+        {"points": {}},
+        {"points": [5]},
+        {"error": "bad"},
+        {"error": {}},
+        {"engine": "x"},
+        {"telemetry": [1]},
+    ],
+)
+def test_a_record_of_another_shape_is_one_line(tmp_path, changes) -> None:
+    store = Store(tmp_path)
+    store.write(a_record())
+    raw = json.loads(store.record_path("abc").read_text()) | changes
+    store.record_path("abc").write_text(json.dumps(raw))
+    with pytest.raises(RecordError, match="is damaged"):
+        store.read("abc")
+
+
+def test_a_record_of_a_gigabyte_is_not_read(tmp_path) -> None:
+    store = Store(tmp_path)
+    store.write(a_record())
+    os.truncate(store.record_path("abc"), 1 << 30)
+    with pytest.raises(RecordError, match="bytes long"):
+        store.read("abc")
+
+
+def npz(path: Path, **members: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(f"{name}.npy", data)
+    return path
+
+
+def header(shape: str, descr: str = "'|u1'") -> bytes:
+    text = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("pickled",))
+
+
+def pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        header("(1000000000000,)"),
+        header("(4611686018427387904, 4)"),
+        header("(2,)") + b"[" + b"]",
+        header("(200000,)") + b"[" * 200_000,
+        header("(2,)", "'|O'") + b"xx",
+        header("()"),
+        pickled(),
+        b"",
+    ],
+    ids=range(8),
+)
+def test_samples_that_are_a_bomb_are_one_line(tmp_path, monkeypatch, member: bytes) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = npz(tmp_path / "a.npz", points=member)
+    if member.endswith(b"[]"):
+        assert samples_file.load(path) == []
+        return
+    for read in (samples_file.load, lambda at: samples_file.asked(at, "p99<=1")):
+        with pytest.raises(RecordError, match="force=true") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pickled").exists()
+
+
+def test_samples_that_unpack_to_gigabytes_are_not_unpacked(tmp_path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        for number in range(5):
+            with file.open(f"{number}.npy", "w", force_zip64=True) as member:
+                member.write(b"")
+    raw = bytearray(path.read_bytes())
+    at = -1
+    while (at := raw.find(b"PK\x01\x02", at + 1)) >= 0:  # each entry of the directory now claims 3 GiB
+        raw[at + 24 : at + 28] = (3 << 30).to_bytes(4, "little")
+    path.write_bytes(bytes(raw))
+    with pytest.raises(RecordError, match="unpacks to"):
+        samples_file.load(path)
+
+
+def test_a_pickle_and_a_bare_array_are_no_samples(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.npz"
+    for content_ in (pickle.dumps(Bomb()), pickled(), header("(0,)")):
+        path.write_bytes(content_)
+        with pytest.raises(RecordError, match="force=true"):
+            samples_file.load(path)
+    assert not (tmp_path / "pickled").exists()
+
+
+def test_a_records_artifacts_are_those_of_its_own_folder(tmp_path) -> None:
+    root = tmp_path / "s"
+    (root / "artifacts").mkdir(parents=True)
+    (root / "link").symlink_to("/etc")
+    names = ["artifacts/x.json", "../up", "/etc/passwd", "artifacts/../../up", "link/passwd", 5]
+    assert _below(root, names) == [root / "artifacts/x.json", root / "5"]
+
+
+def shown(print_it) -> str:
+    file = io.StringIO()
+    print_it(Terminal(file=file, force_terminal=True, color_system=None, width=500))
+    return file.getvalue()
+
+
+def in_a_table(console: Console) -> None:
+    table = Table(title=EVIL)
+    table.add_column(EVIL)
+    table.add_row(EVIL)
+    console.print(table)
+
+
+def in_progress(console: Console) -> None:
+    with Progress(console=console) as progress:
+        progress.add_task(EVIL.replace("[", ""), total=1)
+
+
+@pytest.mark.parametrize("print_it", [lambda console: console.print(EVIL, markup=False), in_a_table, in_progress])
+def test_control_codes_in_names_reach_no_terminal(print_it) -> None:
+    text = shown(print_it)
+    assert "\x1b]0;" not in text
+    assert "\x1b[2J" not in text
+    assert "\x9b" not in text
+    assert "\x07" not in text
+    assert "owned" in text
+
+
+def test_errors_are_printable() -> None:
+    assert str(SweepError("a\x1b[2Jb\u202ec")) == "a\\x1b[2Jb\\u202ec"
+    assert printable("grün\tund\n日本") == "grün\tund\n日本"
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_a_name_is_text_in_the_report(tmp_path) -> None:
+    point = {
+        "verdict": "ok",
+        "achieved_ips": 1.0,
+        "offered_ips": 1.0,
+        "requests": 9,
+        "latency_ms": {"p50": 1.0, "p99": 1.0},
+        "interval": {},
+        "reason": EVIL,
+    }
+    error = {"stage": EVIL, "kind": EVIL, "message": EVIL}
+    records = [
+        a_record(variant={"label": EVIL, "model": EVIL}, points=[point], facts={EVIL: EVIL}),
+        a_record("b", variant={"label": EVIL}, status="failed", error=error),
+    ]
+    page = html.write(tmp_path / "r.html", EVIL, records, None).read_text()
+    tags = Tags()
+    tags.feed(page)
+    acting = [item for item in tags.found if item[0] in {"img", "b"} or any(name.startswith("on") for name in item[1])]
+    assert not acting
+    assert page.count("<script") == page.count("</script>")
+    assert "<" not in html.figure(records, "p99", None).data[0].name
