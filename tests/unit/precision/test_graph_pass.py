@@ -95,7 +95,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     for name in ("my_passes", "my_samples", "my_faulty"):  # of an earlier test
         monkeypatch.delitem(sys.modules, name, raising=False)
-    variants.graph.graph_pass.cache_clear()
+    variants.precision.graph_pass.cache_clear()
     return tmp_path
 
 
@@ -131,7 +131,7 @@ def test_simplify_takes_out_a_pair_side_by_side(house: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_it_goes_before_the_precision_and_the_reference_does_without(dtype: str, house: Path) -> None:
-    variant = asked(house, variants.graph.graph_pass("my_passes:untransposed"), dtype)
+    variant = asked(house, variants.precision.graph_pass("my_passes:untransposed"), dtype)
     job = Job(variant=variant, repeat=0, rates_ips=None, cache=house / "c", samples=house / "s.npz")
     found = measure.measure(job, lambda *_, **__: None, lambda _: None)
     assert found["mismatch"] is None
@@ -148,10 +148,10 @@ def test_it_goes_before_the_precision_and_the_reference_does_without(dtype: str,
 
 
 def test_an_edit_makes_it_again(house: Path) -> None:
-    one = variants.graph.graph_pass("my_passes:untransposed")
+    one = variants.precision.graph_pass("my_passes:untransposed")
     (house / "my_passes.py").write_text(textwrap.dedent(MODULE) + "\n# edited\n")
-    variants.graph.graph_pass.cache_clear()
-    other = variants.graph.graph_pass("my_passes:untransposed")
+    variants.precision.graph_pass.cache_clear()
+    other = variants.precision.graph_pass("my_passes:untransposed")
     assert axes.onnx_key(asked(house, one)) != axes.onnx_key(asked(house, other))
     assert axes.onnx_key(asked(house, None)) != axes.onnx_key(asked(house, one))
     with pytest.raises(ConversionError, match="its source has changed since it was planned; start the sweep again"):

@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from sweep import models
 from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.errors import ConversionError
-from sweep.precision import sparsity
+from sweep.precision import prune
 from sweep.precision.sparsity import prune_2_4
 from sweep.runner.worker import artifacts, reference
 from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
@@ -78,8 +78,8 @@ def test_ties_are_broken_the_same_way_each_time(tmp_path: Path) -> None:
     equal = np.ones((8, 8), np.float32)
     model = g.model(g.op("MatMul", "x", g.const(equal)), {"x": (TensorProto.FLOAT, ["batch", 8])}, ["batch", 8])
     onnx.save(model, tmp_path / "a.onnx")
-    assert sparsity(tmp_path / "a.onnx", tmp_path / "b.onnx") == 1
-    sparsity(tmp_path / "a.onnx", tmp_path / "c.onnx")
+    assert prune(tmp_path / "a.onnx", tmp_path / "b.onnx") == 1
+    prune(tmp_path / "a.onnx", tmp_path / "c.onnx")
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
     assert (weights(onnx.load(tmp_path / "b.onnx"))["w0"].sum(axis=0) == 4).all()
 
@@ -91,14 +91,14 @@ def test_a_graph_without_a_weight_to_prune_is_one_clear_line(tmp_path: Path) -> 
     with pytest.raises(
         ConversionError, match=r"sparsity=force asks to prune a\.onnx 2:4, but none of its Conv"
     ) as caught:
-        sparsity(tmp_path / "a.onnx", tmp_path / "b.onnx")
+        prune(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "b.onnx").exists()
 
 
 def test_a_pruned_graph_runs(tmp_path: Path) -> None:
 
-    assert sparsity(save("cnn", tmp_path), tmp_path / "b.onnx") == 3
+    assert prune(save("cnn", tmp_path), tmp_path / "b.onnx") == 3
     found = reference.compare(
         tmp_path / "cnn.onnx",
         batch(NETWORKS["cnn"](), 2, 0),

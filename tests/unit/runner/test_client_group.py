@@ -10,7 +10,7 @@ import pytest
 from queues import LOAD, highest, md1_within, session
 from rich.console import Console
 
-from sweep.analysis import fairness, record_summary, slo_capacity
+from sweep.analysis import fairness, measured_window, point_summary, record_summary, slo_capacity
 from sweep.analysis.queue_model import Service, latencies_ms
 from sweep.errors import ConfigError, LoadError
 from sweep.loadgen import capacity_search, load_curve
@@ -80,8 +80,8 @@ def test_every_client_measures_the_same_curve_and_decides_alike(clients) -> None
     (alone,) = together(1, lambda made: load_curve.measure(made, LOAD, batch=1), streams=2)
     assert fairness.shared([alone[0]]) == {}
     one, all_ = (
-        record_summary.summary.closed_rate([alone[0]])["ips"],
-        record_summary.summary.closed_rate([first[0]])["ips"],
+        point_summary.closed_rate([alone[0]])["ips"],
+        point_summary.closed_rate([first[0]])["ips"],
     )
     assert all_ == pytest.approx(clients * one, rel=0.01)
     assert [point.kind for point in first] == [point.kind for point in alone]
@@ -157,9 +157,7 @@ def test_only_the_window_in_which_all_ran_counts() -> None:
     assert (kept.min(), kept.max()) == (200_000_000, 900_000_000)
     shared = fairness.shared([found])
     assert [item["achieved_ips"] for item in shared["clients"]] == pytest.approx([2000.0, 1000.0], rel=0.002)
-    assert sum(item["achieved_ips"] for item in shared["clients"]) == pytest.approx(
-        record_summary.summary.window_ips(found)
-    )
+    assert sum(item["achieved_ips"] for item in shared["clients"]) == pytest.approx(measured_window.window_ips(found))
     assert shared["fairness"]["jain"] == pytest.approx(0.9, rel=0.002)
     assert found.complete
     assert not merged(Member(session(), Met()), parts[0], 2000).complete

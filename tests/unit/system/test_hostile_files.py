@@ -102,9 +102,9 @@ def test_an_entry_under_another_ones_name_is_built_again(tmp_path) -> None:
 
 @pytest.mark.parametrize("mask", [0, 0o002, 0o077])
 def test_what_is_made_is_not_for_others_to_write_whatever_the_umask(tmp_path, mask: int) -> None:
-    code = "import os, pathlib, sys\nfrom sweep import private\nfrom sweep.storage.cache import Cache\n"
-    code += "from sweep.storage.record import write_atomic"
-    code += f"\nos.umask({mask}); private.restrict(); root = pathlib.Path(sys.argv[1])"
+    code = "import os, pathlib, sys\nfrom sweep.system import file_trust\nfrom sweep.storage.cache import Cache\n"
+    code += "from sweep.system.atomic_files import write_atomic"
+    code += f"\nos.umask({mask}); file_trust.restrict(); root = pathlib.Path(sys.argv[1])"
     code += "\nwrite_atomic(root / 'r' / 'x.json', b'x'); (root / 'f').write_text('x'); (root / 'd').mkdir()"
     code += "\nCache(root / 'c').get('engines', 'a', lambda at: (at / 'file').write_text('x') and {})"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)

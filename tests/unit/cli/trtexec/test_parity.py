@@ -71,7 +71,7 @@ class Place:
 
     def run(self, *words):
         return subprocess.run(
-            [sys.executable, "-m", "sweep.cli.trtexec", str(self.path), *words],
+            [sys.executable, "-m", "sweep.cli.trtexec.main", str(self.path), *words],
             capture_output=True,
             text=True,
             env={**os.environ, "PATH": f"{self.bin}:/usr/bin:/bin", **self.env},
