@@ -37,3 +37,7 @@ def main() -> None:
     with os.fdopen(os.dup(1), "w") as out:
         os.dup2(2, 1)  # what the library prints goes with the worker's own
         json.dump(_serve(json.load(sys.stdin)), out)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from sweep.backends.isolated_build_worker import main
 from sweep.errors import BuildError, UnsupportedError
 from sweep.system import serialization
 from sweep.system.mps import without
@@ -52,7 +51,3 @@ def build(onnx: Path, variant: Variant, shapes: Shapes, target: Path) -> JsonDic
     if "error" in answer:
         raise (UnsupportedError if answer["kind"] == "UnsupportedError" else BuildError)(answer["error"])
     return answer
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_queueing_theory import session
 
-from sweep.analysis import point_summary, record_summary
+from sweep.analysis import point_summary
 from sweep.backends.clock import RealClock, VirtualClock
 from sweep.loadgen import issue_loops, load_curve, open_loop
 from sweep.loadgen.dynamic_batching import BatchQueue, BatchServer, Rule
@@ -307,4 +307,4 @@ def test_what_ran_together_is_kept_on_disk(tmp_path) -> None:
     assert again.gathers == 8
     assert np.array_equal(again.ran_with, point.ran_with)
     assert np.array_equal(again.ready_ns, point.ready_ns)
-    assert record_summary.summary.open_summary([again]) == point_summary.open_summary([point])
+    assert point_summary.open_summary([again]) == point_summary.open_summary([point])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sweep.errors import BuildError, RecordError
-from sweep.storage import record, samples_file
+from sweep.storage import samples_file
 from sweep.storage.cache import MANIFEST, Cache
 from sweep.storage.record import Record
 from sweep.storage.samples import PointSamples
@@ -77,7 +77,7 @@ def test_a_failed_write_leaves_the_old_content_and_no_scraps(tmp_path, monkeypat
     def full(_descriptor) -> Never:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         atomic_files.write_atomic(path, b"new")
     assert path.read_bytes() == b"old"

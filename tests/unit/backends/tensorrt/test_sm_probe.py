@@ -190,7 +190,7 @@ ANSWERING = """
 import json, os, sys
 from pathlib import Path
 from sweep.backends import registry
-from sweep.backends.tensorrt import apart
+from sweep.backends import isolated_build_worker
 class Backend:
     def build(self, onnx, variant, shapes, target):
         print("a library's own words")
@@ -198,7 +198,7 @@ class Backend:
         return {"share": os.environ.get("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"),
                 "pipes": os.environ["CUDA_MPS_PIPE_DIRECTORY"], "shape": list(shapes(1)["x"]), **FAILS}
 registry.get = lambda name: Backend()
-apart.main()
+isolated_build_worker.main()
 """
 
 
