@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - Sphinx reads it by its path; the docs are no package
 """Configure Sphinx: MyST Markdown, the Furo theme, search without a network, strict links (``make docs``)."""
 
 import sys
@@ -12,7 +13,6 @@ extensions = ["myst_parser", "schema_pages"]
 exclude_patterns = ["_ext"]
 myst_enable_extensions = ["attrs_inline", "deflist"]
 myst_heading_anchors = 4  # page.md#heading, checked by the build
-suppress_warnings = ["myst.header"]  # decision pages and included results open at the level that suits them alone
 nitpicky = True  # a reference that does not resolve is a warning, and `make docs` makes warnings errors
 
 html_theme = "furo"

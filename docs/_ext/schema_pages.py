@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 - Sphinx finds it by its folder; the docs are no package
 """Generate the reference of every key and of every record field from the code, when the site is built.
 
 A page of ``PAGES`` holds hand-written text and the comment ``<!-- generated -->``, which is replaced by one section
@@ -32,8 +33,15 @@ PLACEHOLDER = "<!-- generated -->"
 _ENTRY = re.compile(r"^    (?P<names>\w+(?:, \w+)*):(?P<text>.*)")
 _UNION = (typing.Union, types.UnionType)
 _WORDS = {
-    **{str: "text", int: "integer", float: "number", bool: "true or false", Any: "any", type(None): "null"},
-    **{list: "list", tuple: "list", dict: "table"},
+    str: "text",
+    int: "integer",
+    float: "number",
+    bool: "true or false",
+    list: "list",
+    tuple: "list",
+    dict: "table",
+    Any: "any",
+    type(None): "null",
 }
 
 
@@ -132,7 +140,7 @@ def resolved_hints(kind: type) -> dict[str, Any]:
 
 
 def _below(annotation: Any, dotted: str, nested: dict[str, type]) -> tuple[type, str] | None:
-    """Return the table that an annotation holds, with its dotted name: ``x``, ``x[]`` of a list, ``x.NAME`` of a dict."""
+    """Return the table that an annotation holds, with its name: ``x``, ``x[]`` of a list, ``x.NAME`` of a dict."""
     if dotted in nested:
         return nested[dotted], f"{dotted}.NAME"
     if dataclasses.is_dataclass(annotation) or typing.is_typeddict(annotation):
@@ -200,7 +208,7 @@ def markdown(found: Iterator[Section], directive: str) -> str:
         lines += [f"## `{section.name}`" if section.name else "## Top level", "", section.text, ""]
         for entry in section.entries:
             options = [f":type: {entry.kind}"]
-            options += [f":default: `{entry.default}`"] if entry.default is not None else []
+            options += [f":default: `{entry.default}`"] if directive == "confval" and entry.default is not None else []
             lines += [f"```{{{directive}}} {entry.name}", *options, "", entry.text, "```", ""]
     return "\n".join(lines)
 
