@@ -17,6 +17,7 @@ nitpicky = True  # a reference that does not resolve is a warning, and `make doc
 
 html_theme = "furo"
 html_title = "sweep"
+html_search_scorer = str(DOCS / "_ext" / "scorer.js")  # pages for users before decisions and evidence
 html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"source_repository": "", "top_of_page_buttons": []}

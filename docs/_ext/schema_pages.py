@@ -207,9 +207,8 @@ def markdown(found: Iterator[Section], directive: str) -> str:
     for section in found:
         lines += [f"## `{section.name}`" if section.name else "## Top level", "", section.text, ""]
         for entry in section.entries:
-            options = [f":type: {entry.kind}"]
-            options += [f":default: `{entry.default}`"] if directive == "confval" and entry.default is not None else []
-            lines += [f"```{{{directive}}} {entry.name}", *options, "", entry.text, "```", ""]
+            default = f", default `{entry.default}`" if directive == "confval" and entry.default is not None else ""
+            lines += [f"```{{{directive}}} {entry.name}", "", f"*{entry.kind}*{default}\\", entry.text, "```", ""]
     return "\n".join(lines)
 
 

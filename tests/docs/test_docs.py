@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import typing
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
+from require import missing
 from sphinx.util.inventory import InventoryFile
 
 from sweep import launcher
@@ -199,3 +201,19 @@ def test_scripts_in_the_docs_compile(files_of_the_docs) -> None:
     assert [script.name for script in scripts] == ["ci_gate.py", "reasons.py"]
     for script in scripts:
         compile(script.read_text(), script.name, "exec")
+
+
+@pytest.mark.chromium
+def test_the_search_finds_a_term_from_a_file_without_a_server(site) -> None:
+    """In a real browser on ``file:``; pages for users come before decisions and evidence."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        missing("chromium", "Chromium is not installed: apt-get install chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom"]
+    command = [browser, *flags, f"{(site / 'search.html').as_uri()}?q=knee"]
+    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = re.findall(r"<a href=\"([^\"#]+)[^\"]*\"", page[page.index('class="search"') :])
+    assert found[0] == "glossary.html"
+    ranks = [place.startswith(("decisions/", "evidence/")) for place in found if place.count("/") < 2]
+    assert ranks == sorted(ranks)
+    assert True in ranks
