@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu bench-stats lint types layers check lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu bench-stats lint types layers check docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -93,6 +93,10 @@ layers: install ## the direction of imports
 	$(BIN)/lint-imports --no-cache
 
 check: lint types layers test ## what CI runs
+
+docs: install ## the docs site, build/docs/index.html: searched without a network; a broken link is an error
+	$(BIN)/sphinx-build -E -W --keep-going -q -b html docs build/docs
+	@echo "docs     $(abspath build/docs/index.html)"
 
 lock: install ## resolve requirements.lock anew from pyproject.toml
 	$(BIN)/uv pip compile -q --universal -p 3.11 --generate-hashes --group dev --no-emit-index-url \

@@ -1,0 +1,219 @@
+"""The docs site builds without a warning, every link leads somewhere, and every command in the docs parses."""
+
+import dataclasses
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+from require import missing
+from sphinx.util.inventory import InventoryFile
+
+from sweep import launcher
+from sweep.config import help_lines
+from sweep.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+sys.path.insert(0, str(DOCS / "_ext"))
+
+import schema_pages  # noqa: E402 - found beside the docs, which are no package
+
+pytestmark = pytest.mark.heavy
+
+BESIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PUBLISHED = sorted((ROOT / "results").glob("README.md")) + sorted((ROOT / "results" / "reference").rglob("README.md"))
+USERS = [*BESIDE[:2], *(page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "decisions"), *PUBLISHED]
+COMMANDS = {"doctor", "publish", "ui", "cache", "recompute", "bisect", "trtexec", "completion", "--version", "--help"}
+CODE = {"fence", "code_block"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site; a warning fails the build, and with it every test that asks for the site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-E", "-W", "--keep-going", "-q", "-b", "html", str(DOCS), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return folder
+
+
+def test_the_site_builds_without_a_warning_and_needs_no_network(site) -> None:
+    """Styles, scripts and pictures are the site's own; links in the text may lead out."""
+    pages = list(site.rglob("*.html"))
+    assert site / "search.html" in pages
+    assert "Search.setIndex" in (site / "searchindex.js").read_text()
+    for page in pages:
+        fetched = re.findall(r"<(?:script|link|img)\b[^>]*?(?:src|href)=\"(?:https?:)?//[^\"]*\"", page.read_text())
+        assert fetched == [], page
+
+
+def test_every_key_and_every_field_of_a_record_has_its_place(site) -> None:
+    with (site / "objects.inv").open("rb") as file:
+        known = InventoryFile.load(file, "", lambda base, path: base + path)
+    keys = {line.split()[0] for line in help_lines()}
+    assert keys <= set(known["std:confval"]), keys - set(known["std:confval"])
+    record = schema_pages.load(schema_pages.RECORD)
+    fields = {item.name for item in dataclasses.fields(record)}
+    assert fields <= {name.split(".")[0].removesuffix("[]") for name in known["std:recordfield"]}
+
+
+def test_every_key_and_every_field_is_described() -> None:
+    for page in schema_pages.PAGES:
+        root, _ = schema_pages.PAGES[page]
+        for section in schema_pages.sections(schema_pages.load(root)):
+            for entry in section.entries:
+                assert entry.text, f"{page}: {entry.name}"
+
+
+class Tail(typing.TypedDict):
+    """Percentiles.
+
+    Attributes:
+        p50: the median, ms.
+    """
+
+    p50: float
+
+
+@dataclasses.dataclass
+class Point:
+    """One rate.
+
+    Attributes:
+        rate, ips: samples/s
+            offered and achieved.
+        tail: percentiles of it.
+    """
+
+    rate: float
+    ips: float | None
+    tail: Tail | None = None
+
+
+@dataclasses.dataclass
+class Outcome:
+    """All of it: ``{a}``, {b}.
+
+    Attributes:
+        points: lowest first.
+        by_name: the same, by name.
+    """
+
+    points: list[Point]
+    by_name: dict[str, Point] = dataclasses.field(default_factory=dict)
+    note: str | None = dataclasses.field(default=None, metadata={"help": "from the metadata"})
+
+
+def test_tables_of_every_kind_are_described_down_to_their_fields() -> None:
+    found = {section.name: section for section in schema_pages.sections(Outcome)}
+    assert list(found) == ["", "points[]", "points[].tail", "by_name.NAME", "by_name.NAME.tail"]
+    assert found[""].text == r"All of it: `{a}`, \{b\}."
+    top = {entry.name: (entry.kind, entry.default, entry.text) for entry in found[""].entries}
+    assert top["points"] == ("list of table", None, "lowest first.")
+    assert top["note"] == ("text or null", "null", "from the metadata")
+    inner = {entry.name: (entry.kind, entry.text) for entry in found["points[]"].entries}
+    assert inner["points[].ips"] == ("number or null", "samples/s offered and achieved.")
+    assert inner["points[].tail"] == ("table or null", "percentiles of it.")
+    assert found["points[].tail"].entries[0].text == "the median, ms."
+
+
+@pytest.mark.parametrize("page", [*BESIDE, *PUBLISHED], ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_of_pages_beside_the_site_lead_somewhere(page) -> None:
+    """Sphinx checks those of docs/; external ones are not fetched."""
+    for token in MarkdownIt().enable("table").parse(page.read_text()):
+        for child in token.children or []:
+            target = child.attrs.get("href") or child.attrs.get("src") or ""
+            place, _, heading = str(target).partition("#")
+            if "://" in place or not target:
+                continue
+            linked = (page.parent / place).resolve() if place else page
+            assert linked.exists(), target
+            assert not heading or heading in slugs(linked), target
+
+
+def slugs(page):
+    """The anchors of a page's headings, as GitHub and MyST make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def blocks(page):
+    """The code blocks of a page: (first line of the block's info, text), those inside directives included."""
+    for token in MarkdownIt().enable("table").parse(page.read_text()):
+        if token.type in CODE:
+            yield token.info, token.content
+        elif token.type == "inline":
+            for child in token.children or []:
+                if child.type == "code_inline" and child.content.startswith(("sweep ", "python -m sweep ")):
+                    yield "", child.content
+
+
+def commands():
+    """Every sweep that the docs show, once: its words."""
+    found = {}
+    for page in USERS:
+        for _, text in blocks(page):
+            for line in re.sub(r"\\\n\s*", "", text).splitlines():
+                word = re.match(r"\s*(?:\.venv/bin/)?(?:python -m )?sweep (?=\S)(.*)", line)
+                if word and "..." not in word[1].split("#")[0]:
+                    words = tuple(shlex.split(word[1], comments=True))
+                    found.setdefault(words, page.relative_to(ROOT).as_posix())
+    return sorted(found.items())
+
+
+@pytest.fixture
+def files_of_the_docs(tmp_path, monkeypatch):
+    """A working folder with the files that the docs show: blocks with a caption."""
+    for page in USERS:
+        for info, text in blocks(page):
+            named = re.match(r":caption: (\S+)\n", text)
+            if named and "code-block" in info:
+                file = tmp_path / named[1]
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text[named.end() :])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_in_the_docs_parses(files_of_the_docs) -> None:
+    """Against the schema and conf/; files that a command names need not be there."""
+    shown = commands()
+    assert len(shown) > 50
+    for words, page in shown:
+        if words[0] in COMMANDS or "--cfg" in words:
+            continue
+        assert any("=" in word for word in words), f"{page}: no such command: sweep {' '.join(words)}"
+        try:
+            assert launcher.read(words) is not None
+        except ConfigError as error:
+            pytest.fail(f"{page}: sweep {' '.join(words)}: {error}")
+
+
+def test_scripts_in_the_docs_compile(files_of_the_docs) -> None:
+    scripts = sorted(files_of_the_docs.glob("*.py"))
+    assert [script.name for script in scripts] == ["ci_gate.py", "reasons.py"]
+    for script in scripts:
+        compile(script.read_text(), script.name, "exec")
+
+
+@pytest.mark.chromium
+def test_the_search_finds_a_term_from_a_file_without_a_server(site) -> None:
+    """In a real browser on ``file:``; pages for users come before decisions and evidence."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        missing("chromium", "Chromium is not installed: apt-get install chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom"]
+    command = [browser, *flags, f"{(site / 'search.html').as_uri()}?q=knee"]
+    page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = re.findall(r"<a href=\"([^\"#]+)[^\"]*\"", page[page.index('class="search"') :])
+    assert found[0] == "glossary.html"
+    ranks = [place.startswith(("decisions/", "evidence/")) for place in found if place.count("/") < 2]
+    assert ranks == sorted(ranks)
+    assert True in ranks
