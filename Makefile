@@ -79,7 +79,7 @@ bench: install ## what the load generator and the executor themselves cost; want
 bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make bench-gpu ARGS="--json FILE"
 	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)
 
-bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/statistics.md
+bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/evidence/statistics.md
 	PYTHONPATH=. $(BIN)/python tests/statistics/study.py $(ARGS)
 
 lint: install ## ruff, all rules

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from sphinx.application import Sphinx
 
-SCHEMA = "sweep.config:Config"
-RECORD = "sweep.record:Record"
-NESTED = {"model.inputs": "sweep.config:InputConfig"}  # what the values of an untyped mapping are
+SCHEMA = "sweep.config.schema:Config"
+RECORD = "sweep.storage.record:Record"
+NESTED = {"model.inputs": "sweep.config.schema:InputConfig"}  # what the values of an untyped mapping are
 PAGES = {"reference/keys": (SCHEMA, "confval"), "reference/record": (RECORD, "recordfield")}  # page: root, directive
 PLACEHOLDER = "<!-- generated -->"
 

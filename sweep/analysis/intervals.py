@@ -2,7 +2,7 @@
 
 A percentile's interval is the binomial one of order statistics with the count replaced by an effective count:
 the count over the factor by which correlation inflates the variance of "share of requests above the mark".
-That factor comes from batch means, whose own uncertainty a Student quantile carries. docs/statistics.md has the
+That factor comes from batch means, whose own uncertainty a Student quantile carries. docs: statistics has the
 coverage that was measured, and docs/decisions/0014 why the block bootstrap went.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 BATCHES = 10  # of a pass, where passes are too few to be the batches
 PASSES_AS_BATCHES = 3  # from here on the spread between passes is measured, and is the interval
 RISK = 0.03  # nominal, so that equal ones are called different in at most 5% where batches still correlate
-_LEAST_EFFECTIVE = 60  # below it even a median's interval covers too little (docs/statistics.md)
+_LEAST_EFFECTIVE = 60  # below it even a median's interval covers too little (docs/evidence/statistics.md)
 _LEAST_INFLATION = 0.1  # ten batches that agree by chance prove no more than this
 _OVER = 5  # of the binomial bound where latencies are correlated
 _TAIL = 0.9  # level at which the tail's correlation is looked at, beside the percentile's own

@@ -1,4 +1,4 @@
-"""Percentiles, the counts that carry them, and confidence: pure functions of latencies (docs/method.md).
+"""Percentiles, the counts that carry them, and confidence: pure functions of latencies (docs/explanation/method.md).
 
 One percentile everywhere: nearest rank, ``sorted[ceil(p * n) - 1]``, over pooled raw samples, and printed
 only where the count can carry it at 99% confidence.

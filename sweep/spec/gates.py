@@ -11,7 +11,7 @@ class Gates:
 
     Attributes:
         min_sqnr_db: least SQNR; None takes the type's own, which lies well below every engine that was right and above
-            those that were wrong (docs/precision.md).
+            those that were wrong (docs/explanation/precision.md).
         min_top1: least share of samples with the same arg max, 0 to 1.
         max_error: largest error as a share of the largest reference value.
         min_cosine: least batch-centred cosine.

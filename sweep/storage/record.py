@@ -49,7 +49,7 @@ class Record:
             the range guard kept in fp32, and {source, digest, samples, method} of what ranges were drawn from; after
             a pass {graph_pass: {name, key, nodes_before, nodes_after, pass_s}}.
         realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}, of the first client.
-            On a GPU also {sm_reached, sm_total, under_mps, build_sm_count} (docs/sharing.md). With several clients also
+            On a GPU also {sm_reached, sm_total, under_mps, build_sm_count} (docs: sharing). With several clients also
             {clients: [{contexts, sm_count, sm_reached, under_mps, device_memory_bytes}]}.
         peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
         points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,

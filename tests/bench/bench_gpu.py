@@ -1,6 +1,6 @@
 """What the Python loops cost against a C loop over the same CUDA graphs, and whether the timers agree.
 
-``make bench-gpu`` runs it on a machine with an NVIDIA GPU; docs/bench.md says what each figure means.
+``make bench-gpu`` runs it on a machine with an NVIDIA GPU; docs/evidence/bench.md says what each figure means.
 """
 
 import argparse

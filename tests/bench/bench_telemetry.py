@@ -1,7 +1,8 @@
 """What reading the GPU's state costs the throughput: ``python tests/bench/bench_telemetry.py``.
 
 A child process drives closed loops, as a worker does; this process reads NVML, or does not, in pairs of alternating
-order. Needs a GPU, NVML (nvidia-ml-py) and TensorRT or TensorRT-RTX. docs/telemetry.md says what each figure means.
+order. Needs a GPU, NVML (nvidia-ml-py) and TensorRT or TensorRT-RTX.
+docs/reference/telemetry.md says what each figure means.
 """
 
 import argparse

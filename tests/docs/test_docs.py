@@ -14,8 +14,8 @@ from markdown_it import MarkdownIt
 from require import missing
 from sphinx.util.inventory import InventoryFile
 
-from sweep import launcher
-from sweep.config import help_lines
+from sweep.config import compose
+from sweep.config.schema import help_lines
 from sweep.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,7 +191,7 @@ def test_every_command_in_the_docs_parses(files_of_the_docs) -> None:
             continue
         assert any("=" in word for word in words), f"{page}: no such command: sweep {' '.join(words)}"
         try:
-            assert launcher.read(words) is not None
+            assert compose.read(words) is not None
         except ConfigError as error:
             pytest.fail(f"{page}: sweep {' '.join(words)}: {error}")
 

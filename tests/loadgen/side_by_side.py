@@ -287,7 +287,7 @@ def show(found) -> None:
             f"over a queue with {statistics.median(handover):.3f} ms of hand-over {said(found.explained[tool, name])}"
             for name in SHARES
         ]
-    print("\n".join(lines))  # noqa: T201 - the table of docs/loadgen.md
+    print("\n".join(lines))  # noqa: T201 - the table of docs/evidence/loadgen.md
 
 
 def said(values) -> str:

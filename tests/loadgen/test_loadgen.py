@@ -1,4 +1,4 @@
-"""Our generator and MLPerf LoadGen drive the same onnxruntime session in turn; docs/loadgen.md has a run's table."""
+"""Drive one onnxruntime session by our generator and by MLPerf LoadGen in turn (docs/evidence/loadgen.md)."""
 
 import statistics
 

@@ -1,4 +1,4 @@
-"""The intervals that were replaced, to show what changed (docs/statistics.md)."""
+"""The intervals that were replaced, to show what changed (docs/evidence/statistics.md)."""
 
 import math
 

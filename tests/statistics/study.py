@@ -1,4 +1,4 @@
-"""The table of docs/statistics.md: coverage, A/A, power and drift, over simulated sweeps with fixed seeds.
+"""The table of docs/evidence/statistics.md: coverage, A/A, power and drift, over simulated sweeps with fixed seeds.
 
 make bench-stats                            # 2,000 sweeps a row: half an hour
 python tests/statistics/study.py 100 peaks  # quicker and coarser, and one of the four tables

@@ -1,4 +1,4 @@
-"""Coverage, A/A and power on simulated sweeps with fixed seeds: docs/statistics.md in small, and able to fail.
+"""Coverage, A/A and power on simulated sweeps with fixed seeds: docs/evidence/statistics.md in small, and able to fail.
 
 The bounds leave room for two standard deviations of this smaller count around the 93 to 97% of the full table.
 """
@@ -80,7 +80,7 @@ def test_two_sweeps_of_the_same_are_called_different_in_at_most_5_percent(asked)
     ],
 )
 def test_a_slowdown_of_3_percent_is_called_in_at_least_90_percent(asked) -> None:
-    """At the default budget's smallest count; what larger spreads need is in docs/statistics.md."""
+    """At the default budget's smallest count; what larger spreads need is in docs/evidence/statistics.md."""
     assert study.calls(300, 662, slower=1.03, **asked) >= 0.9
 
 

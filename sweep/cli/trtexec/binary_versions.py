@@ -1,7 +1,7 @@
 """How each version of the binaries spells graph, transfers and waiting: the defaults were turned round in 11.0.
 
 Sources: samples/common/sampleOptions.{h,cpp} of NVIDIA/TensorRT at v10.0.0 to v11.1, and NVIDIA's pages on
-``tensorrt_rtx``; docs/trtexec.md names each.
+``tensorrt_rtx``; docs/reference/trtexec.md names each.
 """
 
 from __future__ import annotations
