@@ -59,6 +59,12 @@ class UnsupportedError(SweepError):
     stage = "plan"
 
 
+class MessageError(SweepError):
+    """A message between the parent and a worker is malformed."""
+
+    stage = "start"
+
+
 class MpsError(SweepError):
     """The MPS daemon cannot be started or reached."""
 

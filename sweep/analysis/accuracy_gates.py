@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.analysis.accuracy import LOST_DB, level
@@ -12,6 +13,21 @@ if TYPE_CHECKING:
 
 _TRUE_FP32_DB = 75.0
 _LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs
+
+_ROUNDING = 1e-9  # 0.8 - 0.7 is more than 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Describe why outputs cannot be those of what was requested.
+
+    Attributes:
+        message: the reason, in one line.
+        gate: the field of ``Gates`` that is not kept; None where no gate would let the outputs pass.
+    """
+
+    message: str
+    gate: str | None = None
 
 
 def is_tf32(dtype: str, found: JsonDict | None) -> bool:
@@ -30,8 +46,8 @@ def least_db(dtype: str, gates: Gates | None = None) -> float:
     return _LEAST_DB.get(dtype, 0.0) if given is None else given
 
 
-def contradicts(dtype: str, found: JsonDict | None, gates: Gates | None = None) -> str | None:
-    """Why the outputs of the timed session cannot be those of what was asked; None if they can.
+def fault(dtype: str, found: JsonDict | None, gates: Gates | None = None) -> Fault | None:
+    """Return why the outputs of the timed session cannot be those of what was requested; None if they can.
 
     Args:
         dtype: of the recipe.
@@ -41,43 +57,44 @@ def contradicts(dtype: str, found: JsonDict | None, gates: Gates | None = None) 
     if found is None:
         return None
     gates = gates or Gates()
-    reason = _fault(dtype, found, gates) or too_low(found, gates.min_score, gates.max_score_drop)
+    first = _output_fault(dtype, found, gates) or score_fault(found, gates.min_score, gates.max_score_drop)
     later = found.get("again")
-    if reason or later is None:
-        return reason
+    if first or later is None:
+        return first
     under = f"under load, on stream {later['stream']}: "
     if (later["lost_db"] or 0.0) > LOST_DB:
         lost = f"{under}accuracy: the outputs lost {later['lost_db']:.1f} dB against those right after the timing"
-        return lost + _how_often(later)
-    reason = _fault(dtype, later, gates)
-    return None if reason is None else under + reason + _how_often(later)
+        return Fault(lost + _how_often(later))
+    second = _output_fault(dtype, later, gates)
+    return None if second is None else Fault(under + second.message + _how_often(later), second.gate)
 
 
 def _how_often(later: JsonDict) -> str:
-    """Of a record that says it; a session that is always wrong has lost nothing."""
+    """Return the share of wrong looks, of a record that has it; a session that is always wrong has lost nothing."""
     return f", in {later['wrong']} of {later['looks']} looks" if later.get("wrong") else ""
 
 
-def _fault(dtype: str, found: JsonDict, gates: Gates) -> str | None:
+def _output_fault(dtype: str, found: JsonDict, gates: Gates) -> Fault | None:
     if found["nonfinite"]:
-        return f"{found['nonfinite']} outputs are not finite; those of the reference are"
+        return Fault(f"{found['nonfinite']} outputs are not finite; those of the reference are")
     sqnr_db, least = level(found), least_db(dtype, gates)
     if dtype == "fp32" and sqnr_db < _TRUE_FP32_DB:
-        return (
+        return Fault(
             f"asked for fp32, but the outputs are only {sqnr_db:.0f} dB from the reference, as TF32's are; "
             "precision=tf32 is the label for that"
         )
     if sqnr_db < least:
-        return (
-            f"accuracy: the outputs are {sqnr_db:.1f} dB from the fp32 reference, below the {least:g} dB that "
-            f"{dtype} has to keep (accuracy.min_sqnr_db)"
+        return _gate_fault(
+            f"the outputs are {sqnr_db:.1f} dB from the fp32 reference, below the {least:g} dB that "
+            f"{dtype} has to keep",
+            "min_sqnr_db",
         )
-    return _gated(found, gates)
+    return _user_gate_fault(found, gates)
 
 
-def _gated(found: JsonDict, gates: Gates) -> str | None:
-    """The first of the user's own gates that is not kept; a figure that is not known passes."""
-    for key, name, words, limit, sign in (
+def _user_gate_fault(found: JsonDict, gates: Gates) -> Fault | None:
+    """Return the first of the user's own gates that is not kept; a figure that is not known passes."""
+    for gate, name, words, limit, sign in (
         ("min_top1", "top1_agreement", "the share of samples with the reference's arg max is", gates.min_top1, 1),
         ("max_error", "max_rel", "the largest error over the largest reference value is", gates.max_error, -1),
         ("min_cosine", "cosine_centred", "the batch-centred cosine is", gates.min_cosine, 1),
@@ -85,31 +102,33 @@ def _gated(found: JsonDict, gates: Gates) -> str | None:
         value = found.get(name)
         if limit is not None and value is not None and sign * (value - limit) < 0:
             side = "below" if sign > 0 else "above"
-            return f"accuracy: {words} {value:.4g}, {side} the {limit:g} that was asked for (accuracy.{key})"
+            return _gate_fault(f"{words} {value:.4g}, {side} the {limit:g} that was asked for", gate)
     return None
 
 
-_ROUNDING = 1e-9  # 0.8 - 0.7 is more than 0.1
-
-
-def too_low(found: JsonDict, least: float | None, most_drop: float | None) -> str | None:
-    """Which gate the score does not keep; None where it keeps both, or nothing was scored.
+def score_fault(found: JsonDict, least: float | None, most_drop: float | None) -> Fault | None:
+    """Return which gate the score does not keep; None where it keeps both, or nothing was scored.
 
     Args:
         found: the record's ``accuracy``.
         least: score, 0 to 1; None for no such gate.
         most_drop: below that of fp32, 0 to 1; None for no such gate.
     """
-    right = found.get("score")
-    if right is None:
+    score = found.get("score")
+    if score is None:
         return None
-    said = f"accuracy: {right:.2%} of {found['scored_on']} are right"
-    if least is not None and right < least - _ROUNDING:
-        return f"{said}, below the {least:.4g} that was asked for (accuracy.min_score)"
-    drop = found["reference_score"] - right
+    scored = f"{score:.2%} of {found['scored_on']} are right"
+    if least is not None and score < least - _ROUNDING:
+        return _gate_fault(f"{scored}, below the {least:.4g} that was asked for", "min_score")
+    drop = found["reference_score"] - score
     if most_drop is not None and drop > most_drop + _ROUNDING:
-        return (
-            f"{said}, {drop * 100:.2f} points below fp32's {found['reference_score']:.2%}; {most_drop * 100:g} were "
-            "allowed (accuracy.max_score_drop)"
+        return _gate_fault(
+            f"{scored}, {drop * 100:.2f} points below fp32's {found['reference_score']:.2%}; {most_drop * 100:g} were "
+            "allowed",
+            "max_score_drop",
         )
     return None
+
+
+def _gate_fault(words: str, gate: str) -> Fault:
+    return Fault(f"accuracy: {words} (accuracy.{gate})", gate)

@@ -12,30 +12,53 @@ from sweep.errors import RecordError
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
+    from sweep.spec import JsonDict
     from sweep.spec.gates import Gates
     from sweep.storage.record import Record
     from sweep.storage.store import Store
 
-_BY_A_GATE = re.compile(r"(under load, on stream \d+: )?accuracy: .*\(accuracy\.\w+\)")
+_GATE_IN_MESSAGE = re.compile(r"(?:under load, on stream \d+: )?accuracy: .*\(accuracy\.(\w+)\)")
 
 
 def regated(store: Store, found: Record, gates: Gates) -> Record:
-    """The record as these gates have it, rewritten if that changes its status.
+    """Return the record as these gates have it, rewritten if that changes its status.
 
     What is invalid for another reason than a gate stays so, as does what one of several clients was found to be: the
     record's accuracy may be another's.
     """
-    failed = found.status == "invalid" and _BY_A_GATE.match((found.error or {}).get("message", "")) is not None
+    failed = found.status == "invalid" and failed_gate(found.error) is not None
     dtype = (found.variant.get("precision_recipe") or {}).get("dtype")
     if found.accuracy is None or dtype is None or not (found.status == "ok" or failed):
         return found
-    reason = accuracy_gates.contradicts(dtype, found.accuracy, gates)
-    if (reason is not None) == failed:
+    fault = accuracy_gates.fault(dtype, found.accuracy, gates)
+    if (fault is not None) == failed:
         return found
-    error = reason and {"stage": "realised", "kind": "Mismatch", "message": reason, "stderr_tail": []}
-    made = replace(found, status="invalid" if reason else "ok", error=error or None)
-    store.write(made)
-    return made
+    error = None if fault is None else mismatch_error(fault.message, fault.gate)
+    judged = replace(found, status="invalid" if fault else "ok", error=error)
+    store.write(judged)
+    return judged
+
+
+def mismatch_error(message: str, gate: str | None) -> JsonDict:
+    """Return ``Record.error`` of a variant whose outputs or engine are not what was requested.
+
+    Args:
+        message: how they differ, in one line.
+        gate: the accuracy gate (a field of ``Gates``) that is not kept; None where it is no gate.
+    """
+    return {"stage": "realised", "kind": "Mismatch", "message": message, "stderr_tail": [], "gate": gate}
+
+
+def failed_gate(error: JsonDict | None) -> str | None:
+    """Return the accuracy gate that made a record invalid; None for any other error."""
+    if error is None:
+        return None
+    if "gate" in error:
+        gate: str | None = error["gate"]
+        return gate
+    # Records of earlier versions have the gate in the message alone.
+    match = _GATE_IN_MESSAGE.match(error.get("message", ""))
+    return match and match[1]
 
 
 def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,14 +11,13 @@ from sweep.backends import registry
 from sweep.errors import SweepError
 from sweep.spec import Variant
 from sweep.system import serialization
+from sweep.system.child_process import answer_stream, die_with_parent
 
 if TYPE_CHECKING:
     from sweep.spec import JsonDict
 
-_PR_SET_PDEATHSIG = 1
 
-
-def _serve(job: JsonDict) -> JsonDict:
+def _build(job: JsonDict) -> JsonDict:
     variant = serialization.from_plain(Variant, job["variant"])
     shapes = {batch: {name: tuple(shape) for name, shape in at.items()} for batch, at in job["shapes"]}
     backend = registry.get(variant.backend)
@@ -32,11 +28,10 @@ def _serve(job: JsonDict) -> JsonDict:
 
 
 def main() -> None:
-    """Do the job on stdin."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    with os.fdopen(os.dup(1), "w") as out:
-        os.dup2(2, 1)  # what the library prints goes with the worker's own
-        json.dump(_serve(json.load(sys.stdin)), out)
+    """Do the job on stdin, one line."""
+    die_with_parent()
+    with answer_stream() as stream:  # what the library prints goes with the worker's own
+        stream.write(json.dumps(_build(json.loads(sys.stdin.readline()))) + "\n")
 
 
 if __name__ == "__main__":

@@ -148,9 +148,8 @@ def trace(variant: Variant, asked: Asked) -> list[Traced]:
     root = asked.cache or asked.path.resolve().parents[2] / "cache"
     feeds = evaluation.feeds(variant, min(variant.engine.batch, asked.batch))
     with Cache(root, None, _note) as cache:
-        source, _ = artifacts.passed_file(variant, artifacts.model_file(variant, cache), cache)
-        typed, _ = artifacts.converted_file(variant, source, cache)
-        return typed_onnx.traced(source, typed, variant.onnx.precision, feeds)
+        onnx = artifacts.make_onnx(variant, cache)
+        return typed_onnx.traced(onnx.passed, onnx.typed, variant.onnx.precision, feeds)
 
 
 def _note(line: str) -> None:

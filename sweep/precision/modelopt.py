@@ -19,7 +19,7 @@ from sweep.precision import activation_ranges, compute_types
 from sweep.precision import graph as graphs
 from sweep.precision.cast import plural
 from sweep.precision.modelopt_worker import BATCHES, SEEN, SOURCE, TYPED
-from sweep.system.child_process import RefusedError, SideProcess
+from sweep.system.child_process import ChildProcess, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +51,7 @@ def versions() -> dict[str, str | None]:
         ConversionError: the child cannot be started.
     """
     with _child("precision.tool=modelopt", {}) as child:
-        return child.ask({"versions": True})["versions"]  # type: ignore[no-any-return]  # JSON
+        return child.request({"versions": True})["versions"]  # type: ignore[no-any-return]  # JSON
 
 
 def converted(
@@ -76,7 +76,7 @@ def converted(
         folder = Path(place)
         large = _handed(folder, source, calibration if drawing else ())
         with _child(doing, {**_STEADY, "TMPDIR": place}) as child:
-            made_by = child.ask({"folder": place, "large": large, **_asked(precision)})["versions"]
+            made_by = child.request({"folder": place, "large": large, **_asked(precision)})["versions"]
             sys.stderr.write(child.printed())  # to the worker's log, with what other libraries print
         model = graphs.inferred(graphs.load(folder / TYPED))
     kept = _in_fp32(model) if precision.rest or not quantising else ()
@@ -113,12 +113,19 @@ def _asked(precision: Precision) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _child(doing: str, environment: Mapping[str, str]) -> Iterator[SideProcess]:
+def _child(doing: str, environment: Mapping[str, str]) -> Iterator[ChildProcess]:
     python = os.environ.get(PYTHON) or sys.executable
     try:
-        child = SideProcess([python, "-c", _START, str(_ROOT)], "the process of Model Optimizer", environment)
-    except RefusedError as error:
-        raise ConversionError(f"{doing}: {error}; set {PYTHON} to an interpreter that has nvidia-modelopt") from error
+        child = ChildProcess(
+            [python, "-c", _START, str(_ROOT)],
+            "the process of Model Optimizer",
+            environment={**os.environ, **environment},
+        )
+    except OSError as error:
+        raise ConversionError(
+            f"{doing}: the process of Model Optimizer cannot be started: {error}; set {PYTHON} to an interpreter that "
+            "has nvidia-modelopt"
+        ) from error
     try:
         yield child
     except RefusedError as error:

@@ -1,7 +1,7 @@
 """The child process that runs NVIDIA's Model Optimizer, started by ``sweep.precision.modelopt``.
 
 One JSON line in on stdin, one out; what Model Optimizer prints goes to stderr. It may run in an interpreter that has
-neither `sweep` nor its dependencies: nothing is imported from here but the standard library and ``side_process``.
+neither `sweep` nor its dependencies: nothing is imported from here but the standard library and ``child_process``.
 
 Source:
     https://nvidia.github.io/Model-Optimizer/guides/_onnx_quantization.html and .../guides/8_autocast.html

@@ -1,7 +1,7 @@
-"""The clients of one variant: N workers that do a job together, told from the outside as one.
+"""Run one request on N client processes and merge their results into one outcome.
 
-Each worker is watched by a thread of its own. Where they meet (``sweep.loadgen.communicator``) their messages come
-together here; one that dies, errs or is silent ends the job for all of them, with its own error.
+Each worker is followed by a thread of its own. What they exchange (``sweep.loadgen.communicator``) comes together here;
+one that dies, fails or is silent ends the request for all of them, with its own error.
 """
 
 from __future__ import annotations
@@ -9,31 +9,36 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from sweep.runner.messages import Exchange, Values
 from sweep.runner.worker_process import Outcome
 from sweep.storage.samples_file import handed_over
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from sweep.runner.worker_process import Worker
+    from sweep.runner.messages import AnyEvent, Request, Result
+    from sweep.runner.worker_process import OnEvent, Worker
     from sweep.spec import JsonDict
 
-    OnEvent = Callable[[JsonDict], None]
-
-
 _GRACE_S = 5.0
-_OWN = ("contexts", "sm_count", "sm_reached", "under_mps")  # of ``realised``, that each client has to show for itself
+_CLIENT_FACTS = (
+    "contexts",
+    "sm_count",
+    "sm_reached",
+    "under_mps",
+)  # of ``realised``, that each client has to show for itself
 
 
 class LeftError(Exception):
-    """A client that others wait for will not come."""
+    """A client that others wait for has left."""
 
 
 class Rendezvous:
-    """Where each client brings a value and waits until all have.
+    """Collect a value of each client, and give all of them to each once the last has come.
 
     Args:
         clients: how many.
@@ -46,10 +51,10 @@ class Rendezvous:
         self._over = False
 
     def meet(self, client: int, number: int, value: Any) -> list[Any]:
-        """Every client's value of round ``number``, by client.
+        """Return every client's value of round `number`, by client.
 
         Raises:
-            LeftError: one of them left before it came.
+            LeftError: one of them left before its value came.
         """
         with self._changed:
             values = self._rounds.setdefault(number, {})
@@ -62,14 +67,14 @@ class Rendezvous:
             return [values[number] for number in range(self._clients)]
 
     def leave(self) -> None:
-        """A client is through, or gone: whoever waits for it, or will, is told so."""
+        """Mark a client as finished or gone: whoever waits for it, or will, gets a ``LeftError``."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
 
 
-class Party:
-    """Workers that measure together.
+class ClientGroup:
+    """Run requests on workers that measure together.
 
     Args:
         workers: one a client.
@@ -78,24 +83,24 @@ class Party:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._workers = tuple(workers)
 
-    def run(self, job: JsonDict, on_event: OnEvent, timeout_s: float) -> Outcome:
-        """Have all of them do ``job``.
+    def run(self, request: Request, on_event: OnEvent, timeout_s: float) -> Outcome:
+        """Run `request` on all of them.
 
         Args:
-            job: as ``sweep.runner.worker.main`` takes it.
+            request: what each is to do.
             on_event: called with the events of the first client.
             timeout_s: longest silence of each, but for the time that it waits for the others.
 
         Returns:
-            What the first client found, completed with what the others did (``combined``); or how the first of them
-            ended that did not end well.
+            The result of the first client, completed with those of the others (``merged``); or the outcome of the first
+            of them that did not end well.
         """
         if len(self._workers) == 1:
-            return self._workers[0].run(job, on_event, timeout_s)
-        return _Together(self._workers, on_event).run(job, timeout_s)
+            return self._workers[0].run(request, on_event, timeout_s)
+        return _GroupRun(self._workers, on_event).run(request, timeout_s)
 
-    def leave(self, *, at_once: bool) -> None:
-        """End the workers; ``at_once`` kills them."""
+    def end(self, *, at_once: bool) -> None:
+        """End the workers; `at_once` kills them."""
         for worker in self._workers if at_once else ():
             worker.strike()
         for worker in self._workers:
@@ -105,20 +110,24 @@ class Party:
                 worker.close()
 
 
-class _Together:
-    """One job of several workers."""
+class _GroupRun:
+    """Run one request on several workers."""
 
     def __init__(self, workers: Sequence[Worker], on_event: OnEvent) -> None:
         self._workers = workers
         self._on_event = on_event
         self._rendezvous = Rendezvous(len(workers))
         self._outcomes: dict[int, Outcome] = {}  # in the order in which they ended
-        self._broken: list[BaseException] = []
+        self._raised: list[BaseException] = []
         self._changed = threading.Lock()
 
-    def run(self, job: JsonDict, timeout_s: float) -> Outcome:
+    def run(self, request: Request, timeout_s: float) -> Outcome:
         threads = [
-            threading.Thread(target=self._watch, args=(number, job | {"client": number}, timeout_s), daemon=True)
+            threading.Thread(
+                target=self._follow,
+                args=(number, msgspec.structs.replace(request, client=number), timeout_s),
+                daemon=True,
+            )
             for number in range(len(self._workers))
         ]
         for thread in threads:
@@ -132,20 +141,20 @@ class _Together:
                 thread.join(_GRACE_S)
             raise
         finally:
-            for file in handed_over(Path(job["samples"]), len(self._workers)):  # not before: another may still read it
+            for file in handed_over(request.samples, len(self._workers)):  # not before: another may still read it
                 file.unlink(missing_ok=True)
-        if self._broken:
-            raise self._broken[0]
-        return self._told()
+        if self._raised:
+            raise self._raised[0]
+        return self._outcome()
 
-    def _watch(self, number: int, job: JsonDict, timeout_s: float) -> None:
+    def _follow(self, number: int, request: Request, timeout_s: float) -> None:
         outcome = None
         try:
-            outcome = self._workers[number].run(job, lambda event: self._on_client_event(number, event), timeout_s)
+            outcome = self._workers[number].run(request, lambda event: self._on_client_event(number, event), timeout_s)
         except LeftError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised again in ``run``, in the caller's thread
-            self._broken.append(error)
+            self._raised.append(error)
         with self._changed:
             if outcome is not None:
                 self._outcomes[number] = outcome
@@ -154,10 +163,9 @@ class _Together:
         else:
             self._rendezvous.leave()
 
-    def _on_client_event(self, number: int, event: JsonDict) -> None:
-        if event["event"] == "meet":
-            values = self._rendezvous.meet(number, event["round"], event["value"])
-            self._workers[number].answer({"met": values})
+    def _on_client_event(self, number: int, event: AnyEvent) -> None:
+        if isinstance(event, Exchange):
+            self._workers[number].answer(Values(self._rendezvous.meet(number, event.round, event.value)))
         elif number == 0:
             self._on_event(event)
 
@@ -166,7 +174,7 @@ class _Together:
         for worker in self._workers:
             worker.strike()
 
-    def _told(self) -> Outcome:
+    def _outcome(self) -> Outcome:
         for number, outcome in self._outcomes.items():
             if outcome.error is not None:
                 name = _name(number, len(self._workers))
@@ -178,51 +186,53 @@ class _Together:
             message = f"{_name(waited, len(self._workers))} waited for others that were through already"
             error: JsonDict = {"stage": "measure", "kind": "LeftError", "message": message, "stderr_tail": []}
             return Outcome(status="failed", error=error)
-        return Outcome(
-            status="ok", result=combined([self._outcomes[number].result or {} for number in range(len(self._workers))])
-        )
+        results = [self._outcomes[number].result for number in range(len(self._workers))]
+        return Outcome(status="ok", result=merged([result for result in results if result is not None]))
 
 
 def _name(number: int, clients: int) -> str:
     return f"client {number + 1} of {clients}"
 
 
-def combined(results: Sequence[JsonDict]) -> JsonDict:
-    """The first client's result, with what is said of all of them.
+def merged(results: Sequence[Result]) -> Result:
+    """Return the first client's result, completed with facts of all of them.
 
     ``realised.clients`` has {contexts, sm_count, device_memory_bytes} of each, on a GPU {sm_reached, under_mps} too.
-    The accuracy is the worst; a mismatch of any is that of the variant.
+    The accuracy is the worst; a mismatch of any is that of the variant, and no gate judges it again later: the accuracy
+    in the record may be another client's.
     """
     first, count = results[0], len(results)
     mismatches = [
-        f"{_name(number, count)}: {result['mismatch']}" for number, result in enumerate(results) if result["mismatch"]
+        f"{_name(number, count)}: {result.mismatch}" for number, result in enumerate(results) if result.mismatch
     ]
     each = [
-        {name: result["realised"][name] for name in _OWN if name in result["realised"]}
-        | {"device_memory_bytes": result["engine"]["device_memory_bytes"]}
+        {name: result.realised[name] for name in _CLIENT_FACTS if name in result.realised}
+        | {"device_memory_bytes": result.engine["device_memory_bytes"]}
         for result in results
+        if result.realised is not None
     ]
-    return {
-        **first,
-        "realised": {**first["realised"], "clients": each},
-        "accuracy": _worst([result["accuracy"] for result in results]),
-        "mismatch": mismatches[0] if mismatches else None,
-    }
+    return msgspec.structs.replace(
+        first,
+        realised={**(first.realised or {}), "clients": each},
+        accuracy=_worst([result.accuracy for result in results]),
+        mismatch=mismatches[0] if mismatches else None,
+        gate=None,
+    )
 
 
-def _worst(found: Sequence[JsonDict | None]) -> JsonDict | None:
-    """The accuracy of the client that is furthest from the reference, and that it is the worst."""
-    known = [item for item in found if item is not None]
+def _worst(accuracies: Sequence[JsonDict | None]) -> JsonDict | None:
+    """Return the accuracy of the client that is furthest from the reference, with a note that it is the worst."""
+    known = [accuracy for accuracy in accuracies if accuracy is not None]
     if not known:
         return None
-    worst = min(known, key=_badness)
-    said = f"the worst of {len(known)} clients"
-    return {**worst, "note": f"{worst['note']}; {said}" if worst["note"] else said}
+    worst = min(known, key=_rank)
+    note = f"the worst of {len(known)} clients"
+    return {**worst, "note": f"{worst['note']}; {note}" if worst["note"] else note}
 
 
-def _badness(found: JsonDict) -> tuple[int, float, float]:
-    """Lower is worse: right after the timing or under a further load, then by the score."""
-    looks = [found, *([found["again"]] if found.get("again") else [])]
+def _rank(accuracy: JsonDict) -> tuple[int, float, float]:
+    """Return a rank, lower is worse: right after the timing or under a further load, then by the score."""
+    looks = [accuracy, *([accuracy["again"]] if accuracy.get("again") else [])]
     nonfinite = max(look["nonfinite"] or 0 for look in looks)
     levels = [math.inf if look["sqnr_db"] is None else look["sqnr_db"] for look in looks]
-    return -nonfinite, min(levels), found.get("score") or 0.0
+    return -nonfinite, min(levels), accuracy.get("score") or 0.0

@@ -1,4 +1,4 @@
-"""The sentinel of a running sweep: when it runs, where its samples go, and what that says of the records so far."""
+"""Run the sentinel of a sweep between its passes, and judge the records so far by its runs."""
 
 from __future__ import annotations
 
@@ -18,97 +18,101 @@ if TYPE_CHECKING:
     from sweep.spec.settings import Settings
     from sweep.storage.record import Record
 
-_LANE = 100_000  # runs of the sentinel that one lane may number
+_RUNS = 100_000  # of the sentinel, that one device runner may number
 _SHORT = 8  # characters of a UUID in a file's name
 
 
-class Watch:
-    """Runs the sentinel between passes.
+class Sentinel:
+    """Run the sentinel between passes.
 
     Args:
         work: what runs (``plan.sentinel_of``); None runs none.
         settings: how often, and where samples go.
-        ask: called as ask(work, start, path) to measure it; the samples are at ``path`` if the outcome is ok.
-        place: number of the lane and its device, where there are several: runs on one are held against no other's.
+        measure: called as measure(work, start, path); the samples are at `path` if the outcome is ok.
+        place: number of the device runner and its device, where there are several: runs on one device are compared with
+            no other's.
 
     Attributes:
         work: what runs; None once it failed.
-        stretch: number of the last run; None where no sentinel runs.
+        interval: number of the last run, which begins the interval that passes are measured in; None where no sentinel
+            runs.
     """
 
     def __init__(
         self,
         work: Work | None,
         settings: Settings,
-        ask: Callable[[Work, int, Path], Outcome],
+        measure: Callable[[Work, int, Path], Outcome],
         place: tuple[int, str] | None = None,
     ) -> None:
         self._every = settings.sentinel_every
         self.work = work if self._every else None
         self._store = Store(settings.root)
-        self._ask = ask
+        self._measure = measure
         self._levels = drift.levels(self._store)
         known = [path.stem.split("-") for path in self._store.sentinel_paths()]
         self._next = max((int(number) for number, *_ in known), default=-1) + 1
         self._device = ""
-        if place is not None:  # a stretch ends at the next number, so each lane counts by itself
-            self._next += place[0] * _LANE
+        if place is not None:  # an interval ends at the next number, so each device runner counts by itself
+            self._next += place[0] * _RUNS
             self._device = "." + place[1].removeprefix("GPU-").replace("-", "")[:_SHORT]
-        anew = max((int(rest[0]) for _, _, *rest in known if rest), default=0) + bool(known and settings.force)
-        self._anew = f"-{anew}" if anew else ""  # what is measured anew is not held against what it replaces
+        repeated = max((int(rest[0]) for _, _, *rest in known if rest), default=0) + bool(known and settings.force)
+        self._repeated = (
+            f"-{repeated}" if repeated else ""
+        )  # what is measured again is not compared with what it replaces
         self._start = max((level.start for level in self._levels.values()), default=-1) + 1
         self._passes = 0
-        self.stretch: int | None = None
+        self.interval: int | None = None
 
     @property
     def on(self) -> bool:
-        """Whether a sentinel runs."""
+        """Return whether a sentinel runs."""
         return self.work is not None
 
     def due(self) -> bool:
-        """Whether it is to run before the next pass, which is counted."""
+        """Return whether it is to run before the next pass, which is counted."""
         self._passes += 1
         return self.on and (self._passes - 1) % self._every == 0
 
     def run(self) -> str | None:
-        """Run it, if there is one; why it failed, which ends it for this sweep, or None."""
+        """Run it, if there is one, and return why it failed, which ends it for this sweep; None if it did not."""
         if self.work is None:
             return None
-        path = self._store.sentinel_path(self._next, self.work.key + self._device + self._anew)
-        outcome = self._ask(self.work, self._start, path)
+        path = self._store.sentinel_path(self._next, self.work.key + self._device + self._repeated)
+        outcome = self._measure(self.work, self._start, path)
         level = drift.level(path) if outcome.status == "ok" else None
         if level is None:
-            self.work = self.stretch = None
-            said = outcome.error["message"] if outcome.error else "it completed nothing"
-            return f"the sentinel ended as {outcome.status}: {said}; drift is not watched from here on"
+            self.work = self.interval = None
+            reason = outcome.error["message"] if outcome.error else "it completed nothing"
+            return f"the sentinel ended as {outcome.status}: {reason}; drift is not watched from here on"
         self._levels[self._next] = level
-        self.stretch = self._next
+        self.interval = self._next
         self._next += 1
         return None
 
-    def judged(self, record: Record, stretches: Iterable[int | None]) -> Record:
-        """The record with what is known by now of drift in the stretches of its passes."""
-        return _judged(record, stretches, self._levels)
+    def judged(self, record: Record, intervals: Iterable[int | None]) -> Record:
+        """Return the record judged by the runs so far around the intervals of its passes."""
+        return _judged(record, intervals, self._levels)
 
     def settled(self, keys: Iterable[str]) -> Iterator[Record]:
-        """Rejudge records on disk, and write those that this changes; every one that was read."""
+        """Judge records on disk again, write those that this changes, and give every one that was read."""
         return settled(self._store, keys, self._levels)
 
 
-def settled(store: Store, keys: Iterable[str], known: Mapping[int, drift.Level]) -> Iterator[Record]:
-    """Rejudge records on disk by these runs of the sentinel, write those that this changes; every one that was read."""
+def settled(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]) -> Iterator[Record]:
+    """Judge records on disk again by these runs of the sentinel, write those that this changes, and give all."""
     for key in keys:
         try:
             found = store.read(key)
         except RecordError:
             continue
         if found.drift is not None:
-            judged = _judged(found, found.drift["stretches"], known)
+            judged = _judged(found, found.drift["stretches"], levels)
             if judged != found:
                 store.write(judged)
             found = judged
         yield found
 
 
-def _judged(record: Record, stretches: Iterable[int | None], known: Mapping[int, drift.Level]) -> Record:
-    return dataclasses.replace(record, drift=drift.judged(list(stretches), known))
+def _judged(record: Record, intervals: Iterable[int | None], levels: Mapping[int, drift.Level]) -> Record:
+    return dataclasses.replace(record, drift=drift.judged(list(intervals), levels))

@@ -1,4 +1,4 @@
-"""Plan -> records: hands the groups that are left to lanes, and settles what they leave open."""
+"""Execute a plan: hand its groups to device runners, and settle the verdicts that they leave open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sweep.analysis import drift
 from sweep.backends import registry
 from sweep.errors import BusyError
 from sweep.runner import drift_sentinel, plan, record_builder
-from sweep.runner.device_runner import Lane
+from sweep.runner.device_runner import DeviceRunner
 from sweep.runner.oom_pruning import Pruning
 from sweep.runner.work_queue import Group, Queue, Sweep, grouped
 from sweep.storage.store import Store
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from sweep.storage.record import Record
     from sweep.system.devices import Device
 
-_LOOK_S = 0.2
+_POLL_S = 0.2
 
 
 class Run:
-    """Executes a plan.
+    """Execute a plan.
 
     Args:
         made: what to do.
         settings: where and how.
         display: what the user sees.
         finished: called with each record once it is on disk; never while anything is measured.
-        devices: the GPUs, a lane each; None finds those that the settings ask for.
+        devices: the GPUs, a device runner each; None finds those that the settings ask for.
         pruning: what ran out of memory at an earlier start.
     """
 
@@ -63,52 +63,54 @@ class Run:
         A variant is searched right after its last pass; one that has its record already, before its group.
 
         Raises:
-            BusyError: somebody else kept a device for longer than the user would wait.
+            BusyError: another process kept a device for longer than the user would wait.
             KeyboardInterrupt: an interrupt arrived; the variant in hand has its record, unless it said to stop now.
         """
         for work in self._plan.works:
             if work.unsupported is not None:
-                made = record_builder.unsupported(work, self._settings)
-                Store(self._settings.root).write(made)
-                self._display.finished(made)
-                self._finished(made)
+                record = record_builder.unsupported(work, self._settings)
+                Store(self._settings.root).write(record)
+                self._display.finished(record)
+                self._finished(record)
         groups = grouped(todo, searches)
-        with signals.patient(self._say_patience):
+        with signals.patient(self._note_patience):
             waiting = self._measure(groups, frozenset(work.key for work in searches))
         self._settle(waiting)
 
     def _measure(self, groups: Sequence[Group], searched: frozenset[str]) -> list[str]:
-        """Every group in some lane; keys of the records whose drift is open."""
+        """Measure every group on some device; return the keys of the records whose drift is open."""
         devices = self._devices
         if devices is None:
             devices = device.find(self._settings.gpus) if any(map(_on_gpu, groups)) else (device.Device(),)
         if len(devices) == 1:
-            return self._lanes(devices, groups, searched)
+            return self._run_on(devices, groups, searched)
         spread = [group for group in groups if _on_gpu(group)]
         rest = [group for group in groups if not _on_gpu(group)]  # cores: not while GPUs are measured
-        waiting = self._lanes(devices, spread, searched)
-        return waiting + self._lanes((device.Device(),), rest, searched)
+        waiting = self._run_on(devices, spread, searched)
+        return waiting + self._run_on((device.Device(),), rest, searched)
 
-    def _lanes(self, devices: Sequence[Device], groups: Sequence[Group], searched: frozenset[str]) -> list[str]:
-        """These groups over these devices: in this thread for one, in a thread each for several."""
+    def _run_on(self, devices: Sequence[Device], groups: Sequence[Group], searched: frozenset[str]) -> list[str]:
+        """Run these groups on these devices: in this thread for one, in a thread each for several."""
         queue = Queue(groups)
         if len(devices) == 1:
             sweep = self._shared(queue, searched, self._plan.sentinel, self._finished)
-            lanes = [Lane(devices[0], -1, sweep, self._display)]
-            lanes[0].run(queue)
+            runners = [DeviceRunner(devices[0], -1, sweep, self._display)]
+            runners[0].run(queue)
         else:
             done: list[Record] = []
             sweep = self._shared(queue, searched, self._first_on_gpu(), done.append)
-            lanes = [Lane(one, number, sweep, self._display.lane(one.shown)) for number, one in enumerate(devices)]
+            runners = [
+                DeviceRunner(one, number, sweep, self._display.lane(one.shown)) for number, one in enumerate(devices)
+            ]
             try:
-                side_by_side(lanes, queue)
+                side_by_side(runners, queue)
             finally:
                 for record in done:  # publishing beside a measurement would disturb it
                     self._finished(record)
-        return [key for lane in lanes for key in lane.waiting]
+        return [key for runner in runners for key in runner.waiting]
 
     def _first_on_gpu(self) -> Work | None:
-        """The sentinel of lanes side by side: the same variant on each."""
+        """Return the sentinel of device runners side by side: the same variant on each."""
         if self._plan.sentinel is None:
             return None
         return next(plan.sentinel_of(work) for work in self._plan.runnable if _uses_gpu(work))
@@ -126,45 +128,47 @@ class Run:
         )
 
     def _settle(self, waiting: Sequence[str]) -> None:
-        """Judge drift anew, now that every stretch has its end; records that wait for that are finished."""
-        known = drift.levels(Store(self._settings.root))
-        keys = [work.key for work in self._plan.works] if known else waiting
-        for made in drift_sentinel.settled(Store(self._settings.root), keys, known):
-            if made.key in waiting:
-                self._finished(made)
+        """Judge drift again, now that every sentinel interval has its end; records that wait for that are finished."""
+        levels = drift.levels(Store(self._settings.root))
+        keys = [work.key for work in self._plan.works] if levels else waiting
+        for record in drift_sentinel.settled(Store(self._settings.root), keys, levels):
+            if record.key in waiting:
+                self._finished(record)
 
-    def _say_patience(self) -> None:
+    def _note_patience(self) -> None:
         self._display.note("stopping after this variant; Ctrl-C again stops now")
 
 
-def side_by_side(lanes: Sequence[Lane], queue: Queue) -> None:
-    """Run each lane in a thread of its own; raises what the first of them raised, once all have ended.
+def side_by_side(runners: Sequence[DeviceRunner], queue: Queue) -> None:
+    """Run each device runner in a thread of its own; raise what the first of them raised, once all have ended.
 
-    A device that stays busy costs its lane alone, as long as the others do all of the work.
+    A device that stays busy costs its own runner alone, as long as the others do all of the work.
     """
-    failed: list[tuple[Lane, BaseException]] = []
+    failed: list[tuple[DeviceRunner, BaseException]] = []
 
-    def work(lane: Lane) -> None:
+    def work(runner: DeviceRunner) -> None:
         try:
-            lane.run(queue)
+            runner.run(queue)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            failed.append((lane, error))
+            failed.append((runner, error))
             if not isinstance(error, BusyError):
                 queue.halt()
 
-    threads = [threading.Thread(target=work, args=(lane,), name=f"lane {n}") for n, lane in enumerate(lanes)]
+    threads = [threading.Thread(target=work, args=(runner,), name=f"device {n}") for n, runner in enumerate(runners)]
     for thread in threads:
         thread.start()
     try:
         for thread in threads:
             while thread.is_alive():
-                thread.join(_LOOK_S)  # a signal is handled in between
+                thread.join(_POLL_S)  # a signal is handled in between
     finally:
-        for thread in threads:  # an interrupt that says now: each lane sees it within a second, and ends its worker
+        for (
+            thread
+        ) in threads:  # an interrupt that says now: each device runner sees it within a second, and ends its workers
             with contextlib.suppress(KeyboardInterrupt):
                 thread.join()
-    grave = [error for lane, error in failed if not isinstance(error, BusyError)]
-    costly = [error for lane, error in failed if lane.taken or len(queue)]
+    grave = [error for _, error in failed if not isinstance(error, BusyError)]
+    costly = [error for runner, error in failed if runner.taken or len(queue)]
     for error in (*grave, *costly):
         raise error
 

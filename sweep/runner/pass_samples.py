@@ -1,8 +1,9 @@
-"""Raw samples of single passes, until their variant is whole: ``parts/<key>.<repeat>.npz``."""
+"""Keep the raw samples of single passes until their variant is whole: ``parts/<key>.<repeat>.npz``."""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.storage import samples, samples_file
@@ -11,13 +12,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.runner.plan import Work
+    from sweep.spec import JsonDict
     from sweep.storage.store import Store
 
 _SEARCH = "search"
 
 
-class Parts:
-    """The passes of one lane's variants.
+@dataclass(slots=True)
+class _Conditions:
+    """What the parent adds to the samples of one pass.
+
+    Attributes:
+        interval: number of the sentinel's run before the pass; None where no sentinel runs.
+        gpu_states: of each point, in order; none where no GPU was read.
+    """
+
+    interval: int | None
+    gpu_states: list[JsonDict | None] = field(default_factory=list)
+
+
+class PassSamples:
+    """Keep the passes of the variants that one device runner measures.
+
+    The worker writes the samples of a pass once; what the parent adds stays in memory until the variant's own file is
+    written.
 
     Args:
         store: the sweep's folder.
@@ -25,30 +43,46 @@ class Parts:
 
     def __init__(self, store: Store) -> None:
         self._root = store.root / "parts"
-        self._stretches: dict[tuple[str, int], int | None] = {}
+        self._conditions: dict[tuple[str, int], _Conditions] = {}
 
     def path(self, work: Work, repeat: int | None) -> Path:
-        """Where the samples of a pass lie; None for ``repeat`` means the search of the capacity."""
+        """Return the file of a pass; None for `repeat` means the search of the capacity."""
         return self._root / f"{work.key}.{_SEARCH if repeat is None else repeat}.npz"
 
-    def begin(self, work: Work, repeat: int, stretch: int | None) -> None:
-        """A pass starts, in that stretch between two runs of the sentinel."""
-        self._stretches[work.key, repeat] = stretch
+    def begin(self, work: Work, repeat: int, interval: int | None) -> None:
+        """Begin a pass in that interval between two runs of the sentinel."""
+        self._conditions[work.key, repeat] = _Conditions(interval)
+
+    def load(self, work: Work, repeat: int | None) -> list[samples.PointSamples]:
+        """Return the points of one pass, as the worker wrote them."""
+        return samples_file.load(self.path(work, repeat))
+
+    def add_gpu_states(self, work: Work, repeat: int, states: list[JsonDict | None]) -> None:
+        """Add the GPU's state in the window of each point of a pass (``PointSamples.telemetry``), in their order."""
+        self._conditions[work.key, repeat].gpu_states = states
 
     def rates_ips(self, work: Work) -> list[float]:
-        """Rates that the first pass placed on the ladder, samples/s."""
-        first = samples_file.load(self.path(work, 0))
+        """Return the rates that the first pass placed on the ladder, samples/s."""
+        first = self.load(work, 0)
         return [(point.offered_rps or 0.0) * point.batch for point in first if point.kind not in samples.ASIDE]
 
     def gathered(self, work: Work) -> list[samples.PointSamples]:
-        """The points of all passes, each with the stretch that it was measured in."""
+        """Return the points of all passes, each with the conditions that it was measured under."""
         return [
-            dataclasses.replace(point, stretch=self._stretches[work.key, repeat])
+            point
             for repeat in range(work.variant.load.repeats)
-            for point in samples_file.load(self.path(work, repeat))
+            for point in _completed(self.load(work, repeat), self._conditions[work.key, repeat])
         ]
 
     def clear(self, work: Work) -> None:
-        """Throw away what there is of the variant's passes."""
+        """Remove the files of the variant's passes."""
         for repeat in (None, *range(work.variant.load.repeats)):
             self.path(work, repeat).unlink(missing_ok=True)
+
+
+def _completed(points: list[samples.PointSamples], conditions: _Conditions) -> list[samples.PointSamples]:
+    states = conditions.gpu_states or [point.telemetry for point in points]
+    return [
+        dataclasses.replace(point, stretch=conditions.interval, telemetry=state)
+        for point, state in zip(points, states, strict=True)
+    ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweep import spec
 from sweep.analysis import record_summary
+from sweep.analysis.reevaluate import mismatch_error
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.runner import oom_pruning
@@ -59,25 +60,23 @@ def measured(
         settings: of the sweep.
         uuid: of the GPU that it was tried on.
     """
-    result = outcome.result or {}
-    _keep_artifacts(result.get("engine"), settings)
-    mismatch = result.get("mismatch")
-    error: JsonDict | None = outcome.error
-    if mismatch:
-        error = {"stage": "realised", "kind": "Mismatch", "message": mismatch, "stderr_tail": []}
+    result = outcome.result
+    error, status, found = outcome.error, outcome.status, {}
+    if result is not None:
+        found = {name: getattr(result, name) for name in ("model", "engine", "realised", "accuracy")}
+        _keep_artifacts(result.engine, settings)
+        if result.mismatch is not None:
+            status, error = "invalid", mismatch_error(result.mismatch, result.gate)
     made = Record(
         key=work.key,
         sweep=settings.name,
-        status="invalid" if mismatch else outcome.status,
+        status=status,
         started_at=timing.began,
         wall_s=timing.wall_s,
         variant=spec.flat(work.variant),
         facts=environment.of(registry.get(work.variant.backend).facts(), uuid),
-        model=result.get("model"),
-        engine=result.get("engine"),
-        realised=result.get("realised"),
-        accuracy=result.get("accuracy"),
         error=error,
+        **found,
     )
     return record_summary.summarised(made, points, settings.slo)
 
@@ -113,9 +112,9 @@ def _untried(work: Work, settings: Settings, status: str, kind: str, message: st
     )
 
 
-def _keep_artifacts(engine: JsonDict | None, settings: Settings) -> None:
-    """Copies of what the engine's cache entry has for people to look at; the entry itself may be evicted."""
-    for name in (engine or {}).get("artifacts", ()):
+def _keep_artifacts(engine: JsonDict, settings: Settings) -> None:
+    """Copy what the engine's cache entry has for people to look at; the entry itself may be evicted."""
+    for name in engine.get("artifacts", ()):
         target = settings.root / name
         source = settings.cache / "engines" / target.parent.name / target.name
         if not target.exists() and source.exists():

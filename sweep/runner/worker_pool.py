@@ -1,29 +1,31 @@
-"""The worker processes that measure the variants of one engine, for as long as that is the engine in hand."""
+"""Keep the worker processes that measure the variants of one engine, for as long as that engine is measured."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from sweep.backends import registry
 from sweep.errors import MpsError
-from sweep.runner.client_group import Party
+from sweep.runner.client_group import ClientGroup
 from sweep.runner.worker_process import Outcome, Worker
 from sweep.system.mps import Mps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from sweep.runner.messages import Request, Result
     from sweep.runner.plan import Work
+    from sweep.runner.worker_process import OnEvent
     from sweep.spec import JsonDict
     from sweep.spec.settings import Settings
 
-    OnEvent = Callable[[JsonDict], None]
 
-
-class Crew:
-    """The children of one engine group: a process a client, started when the first job comes that needs them.
+class WorkerPool:
+    """Keep the children of one engine group: a process a client, started when the first request needs them.
 
     They live over the variants of the group that have the same clients, variables in their environment and SM count.
 
@@ -43,74 +45,73 @@ class Crew:
         self._variables = environment or {}
         self._cores = cores
         self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
-        self._party: Party | None = None
-        self._needs: tuple[int, dict[str, str], int | None] | None = None  # clients, environment, SMs of the party
+        self._clients: ClientGroup | None = None
+        self._needs: tuple[int, dict[str, str], int | None] | None = None  # clients, environment, SMs of the group
         self._ready: set[str] = set()  # engine keys whose engine is known to be in the cache
         self._fresh: set[str] = set()  # those of them that were built for a variant that is still to be measured
         self.engine: str | None = None
 
-    def run(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
-        """Have the group's workers do ``job`` (``sweep.runner.worker.main``) for ``work``.
+    def run(self, work: Work, request: Request, on_event: OnEvent) -> Outcome:
+        """Run `request` for `work` on the workers of its engine.
 
         Several clients, or one under a share, find the engine in the cache: one worker alone, on the whole GPU unless
         ``mps_build`` gives it a share, builds it first. So only one builds, and every variant of the group has its
         kernels.
         """
         if work.engine_key != self.engine:
-            self.leave(at_once=False)
+            self.end(at_once=False)
             self.engine = work.engine_key
         try:
             if _shares(work) and work.engine_key not in self._ready:
-                built = self._build(work, job, on_event)
+                built = self._build(work, request, on_event)
                 if built.status != "ok":
                     return built
-            outcome = self._party_for(work).run(job, on_event, self._settings.timeout_s)
+            outcome = self._clients_for(work).run(request, on_event, self._settings.timeout_s)
         except MpsError as error:
-            said: JsonDict = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}
-            return Outcome(status="failed", error=said)
-        return self._noted(work, outcome)
+            start: JsonDict = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}
+            return Outcome(status="failed", error=start)
+        return self._credited(work, outcome)
 
-    def _build(self, work: Work, job: JsonDict, on_event: OnEvent) -> Outcome:
-        """Have one worker put the engine into the cache, and let it go."""
-        self._end(at_once=False)
+    def _build(self, work: Work, request: Request, on_event: OnEvent) -> Outcome:
+        """Build the engine into the cache by one worker, and end that."""
+        self.end(at_once=False)
         builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build), self._cores)
         try:
-            outcome = builder.run(job | {"only_build": True}, on_event, self._settings.timeout_s)
+            outcome = builder.run(msgspec.structs.replace(request, only_build=True), on_event, self._settings.timeout_s)
         except BaseException:
             builder.kill()
             raise
         builder.close()
         if outcome.result is not None:
             self._ready.add(work.engine_key)
-            if not outcome.result["engine"]["cached"]:
+            if not outcome.result.engine["cached"]:
                 self._fresh.add(work.engine_key)
         return outcome
 
-    def _noted(self, work: Work, outcome: Outcome) -> Outcome:
-        """The outcome; an engine that the builder built for this variant was not found in the cache."""
+    def _credited(self, work: Work, outcome: Outcome) -> Outcome:
+        """Return the outcome; an engine that the builder built for this variant was not found in the cache."""
         if outcome.result is None:
             return outcome
         self._ready.add(work.engine_key)
         if work.engine_key not in self._fresh:
             return outcome
         self._fresh.remove(work.engine_key)
-        engine = {**outcome.result["engine"], "cached": False}
-        return dataclasses.replace(outcome, result={**outcome.result, "engine": engine})
+        return dataclasses.replace(outcome, result=built_now(outcome.result))
 
-    def _party_for(self, work: Work) -> Party:
-        """The workers that this variant needs, started if those at hand are others."""
+    def _clients_for(self, work: Work) -> ClientGroup:
+        """Return the workers that this variant needs, started if those at hand are others."""
         session = work.variant.session
         # A process that held a green context gives the whole GPU no more (docs/decisions/0022).
         needs = (session.clients, self._environment(work, session.mps), session.sm_count)
-        if self._party is None or self._needs != needs:
-            self._end(at_once=False)
+        if self._clients is None or self._needs != needs:
+            self.end(at_once=False)
             logs = [self._log(work, None if session.clients == 1 else number) for number in range(session.clients)]
-            self._party = Party([Worker(log, needs[1], self._cores) for log in logs])
+            self._clients = ClientGroup([Worker(log, needs[1], self._cores) for log in logs])
             self._needs = needs
-        return self._party
+        return self._clients
 
     def _environment(self, work: Work, share: int | None) -> dict[str, str]:
-        """Variables of a worker that is to have ``share`` per cent of the GPU; None for all of it, without MPS."""
+        """Return the variables of a worker with `share` per cent of the GPU; None for all of it, without MPS."""
         backend = registry.get(work.variant.backend)
         shared = self._mps.environment(share) if backend.on_gpu else {}
         return {**backend.environment(work.variant), **self._variables, **shared}
@@ -119,22 +120,23 @@ class Crew:
         name = work.engine_key if client is None else f"{work.engine_key}-client{client + 1}"
         return self._settings.root / "logs" / f"{name}.log"
 
-    def leave(self, *, at_once: bool, unless: Work | None = None) -> None:
-        """End the children; ``at_once`` kills them. Nothing is done where they are those of ``unless``."""
-        if unless is None or unless.engine_key != self.engine:
-            self._end(at_once=at_once)
-
-    def _end(self, *, at_once: bool) -> None:
-        if self._party is not None:
-            self._party.leave(at_once=at_once)
-        self._party = None
+    def end(self, *, at_once: bool) -> None:
+        """End the children; `at_once` kills them."""
+        if self._clients is not None:
+            self._clients.end(at_once=at_once)
+        self._clients = None
 
     def close(self) -> None:
         """End the children at once, and the MPS daemon if it is ours."""
-        self._end(at_once=True)
+        self.end(at_once=True)
         self._mps.close()
 
 
+def built_now(result: Result) -> Result:
+    """Return the result of a pass as that of the one for which the engine was built."""
+    return msgspec.structs.replace(result, engine={**result.engine, "cached": False})
+
+
 def _shares(work: Work) -> bool:
-    """Whether its workers are not alone on the whole device."""
+    """Return whether the workers of `work` are not alone on the whole device."""
     return work.variant.session.clients > 1 or work.variant.session.mps is not None

@@ -69,7 +69,8 @@ class Record:
             foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
         drift: whether the machine stayed the same: {verdict, reason, sentinel_key, stretches, before, after};
             None where no sentinel ran.
-        error: {stage, kind, message, stderr_tail}; None when the status is ok.
+        error: {stage, kind, message, stderr_tail}, of an ``invalid`` variant also {gate}: the accuracy gate that is not
+            kept, None where no gate is at fault (``analysis.reevaluate``); None when the status is ok.
     """
 
     schema: int = SCHEMA

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
 from sweep.storage.store import Store
+from sweep.system import file_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def folder_lock(settings: Settings) -> Iterator[None]:
-    """Hold the sweep's folder; two sweeps at once would measure each other.
+    """Lock the folder of a sweep: two sweeps at once would measure each other.
 
     Raises:
         ConfigError: another process holds it.
@@ -26,18 +26,23 @@ def folder_lock(settings: Settings) -> Iterator[None]:
     root = settings.root
     try:
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = file_locks.open_lock_file(root / ".lock")
     except OSError as error:
         raise ConfigError(f"results={settings.results}: cannot be written ({error.strerror})") from error
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _locked(handle):
             holder = os.read(handle, 100).decode() or "another process"
-            raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=") from error
+            raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=")
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
         Store(settings.root).clear_scraps()
         yield
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        return file_locks.lock_descriptor(handle, wait=False)
+    except OSError:  # a file system without locks: nothing tells whether another sweep writes here
+        return False

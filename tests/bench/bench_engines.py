@@ -111,7 +111,7 @@ class Rig:
         """A session that times compute alone; the engine is built the first time that it is asked for."""
         axes = SessionAxes(streams=streams, cuda_graph=graph, transfers=False, wait=wait)
         variant = self._variant(spec, axes)
-        typed = artifacts.typed_file(variant, artifacts.model_file(variant, self._cache), self._cache)
+        typed = artifacts.make_onnx(variant, self._cache).typed
         entry = artifacts.build_engine(variant, self._backend, typed, self._cache)
         # the typed file's own inputs: without keep_io they are float16
         given = variant.onnx.model if spec.model else ModelRef(name=spec.name, path=str(typed))

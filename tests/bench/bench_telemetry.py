@@ -96,7 +96,7 @@ def serve(asked: Variant, cache: Cache) -> None:
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)  # whatever the libraries print goes to stderr
         backend = registry.get(asked.backend)
-        typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+        typed = artifacts.make_onnx(asked, cache).typed
         entry = artifacts.build_engine(asked, backend, typed, cache)
         feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, 0)
         session = backend.load(entry.path, entry.info, asked, feeds)

@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import passes
 import pytest
 import require
 
@@ -15,8 +16,7 @@ from sweep import models, spec
 from sweep.backends import registry
 from sweep.backends.base import unhonoured, why_unsupported
 from sweep.errors import BuildError, ConfigError
-from sweep.runner.worker import artifacts, measure
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
@@ -60,7 +60,7 @@ def variant(backend: Backend, precision: str = "fp32", **changes: object) -> Var
 def loaded(backend: Backend, asked: Variant, folder: Path) -> Session:
     require.gpu_for(backend.name)
     cache = Cache(folder)
-    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    typed = passes.typed_file(asked, cache)
     engine = artifacts.build_engine(asked, backend, typed, cache)
     feeds = models.draw(models.signature(asked.onnx.model), asked.engine.batch, asked.load.seed)
     return backend.load(engine.path, engine.info, asked, feeds)
@@ -102,7 +102,7 @@ def test_its_facts_are_plain_and_known(backend: Backend) -> None:
 def test_it_builds_and_says_what_it_built(backend: Backend, precision: str, tmp_path: Path) -> None:
     require.library_for(backend.name)
     cache, asked = Cache(tmp_path), variant(backend, precision)
-    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    typed = passes.typed_file(asked, cache)
     with require.int8_convolutions(backend.name, precision):
         engine = artifacts.build_engine(asked, backend, typed, cache)
     assert engine.bytes > 0
@@ -118,10 +118,9 @@ def test_one_pass_gives_samples_and_what_was_realised(
     require.gpu_for(backend.name)
     asked = variant(backend, precision, session=SessionAxes(streams=streams))
     assert why_unsupported(backend, asked) is None
-    stages: list[str] = []
-    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
+    stages = passes.Stages()
     with require.int8_convolutions(backend.name, precision):
-        found = measure.measure(job, lambda stage, *_, **__: stages.append(stage), lambda _: None)
+        found = passes.measured(asked, tmp_path, stages)
     needed = backend.environment(asked)
     if needed.items() <= os.environ.items():
         assert found["mismatch"] is None
@@ -130,7 +129,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
     assert found["realised"]["contexts"] == streams
     assert found["engine"]["bytes"] > 0
     assert json.loads(json.dumps(found)) == found
-    assert list(dict.fromkeys(stages)) == ["model", "onnx", "build", "load", "measure", "accuracy"]
+    assert list(dict.fromkeys(stages.names)) == ["model", "onnx", "build", "load", "measure", "accuracy"]
     closed, rung = (point for point in samples_file.load(tmp_path / "s.npz") if point.kind not in {"calm", "busy"})
     assert (closed.kind, rung.kind) == ("closed", "poisson")
     assert set(closed.stream[~closed.warmup]) == set(range(streams))
@@ -174,8 +173,7 @@ def test_gathered_batches_run_and_what_became_of_partial_ones_is_realised(backen
     require.gpu_for(backend.name)
     load = dataclasses.replace(QUICK, batch_wait_ms=1.0)
     asked = variant(backend, engine=EngineAxes(batch=4), session=SessionAxes(streams=2), load=load)
-    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(asked, tmp_path)
     assert found["realised"]["partial_batches"] in {"true size", "padded"}
     closed, rung = samples_file.load(tmp_path / "s.npz")
     assert (closed.batch, rung.batch, rung.gathers) == (4, 1, 4)
@@ -183,7 +181,7 @@ def test_gathered_batches_run_and_what_became_of_partial_ones_is_realised(backen
     assert set(rung.ran_with[rung.done_ns != samples.NEVER]) <= {1, 2, 3, 4}
     assert np.all(rung.issued_ns >= rung.scheduled_ns)
     assert np.all(np.diff(rung.issued_ns[rung.done_ns != samples.NEVER]) >= 0)
-    plain = measure.measure(dataclasses.replace(job, variant=variant(backend)), lambda *_, **__: None, lambda _: None)
+    plain = passes.measured(variant(backend), tmp_path)
     assert "partial_batches" not in plain["realised"]
 
 

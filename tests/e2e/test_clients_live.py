@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import passes
 import psutil
 import pytest
 from conftest import QUICK, Cli
@@ -18,18 +19,17 @@ from conftest import QUICK, Cli
 from sweep import models
 from sweep.analysis import fairness, measured_window
 from sweep.cli import recompute
-from sweep.runner.client_group import Party
+from sweep.runner import messages
+from sweep.runner.client_group import ClientGroup
 from sweep.runner.worker_process import Worker
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage import samples, samples_file
-from sweep.system import serialization
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sweep.runner.worker_process import Outcome
-    from sweep.spec import JsonDict
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +37,7 @@ CONSTANT = LoadAxes(kind="constant", rates_ips=(400.0,), warmup_s=0.2, min_s=1.5
 CLOSED = LoadAxes(kind="closed", depth=1, warmup_s=0.1, min_s=0.5, min_requests=100, max_s=5.0)
 
 
-def job(folder: Path, load: LoadAxes, clients: int = 2) -> JsonDict:
+def job(folder: Path, load: LoadAxes, clients: int = 2) -> messages.Request:
     made = Variant(
         backend="onnxruntime",
         onnx=OnnxAxes(
@@ -48,12 +48,11 @@ def job(folder: Path, load: LoadAxes, clients: int = 2) -> JsonDict:
         session=SessionAxes(clients=clients),
         load=load,
     )
-    paths = {"cache": str(folder / "cache"), "samples": str(folder / "s.npz")}
-    return {"variant": serialization.to_plain(made), "repeat": 0, "rates_ips": None, **paths}
+    return passes.request(made, folder)
 
 
 class Clients:
-    """Two workers of one party.
+    """Two workers of one client group.
 
     Args:
         folder: where they work.
@@ -66,18 +65,18 @@ class Clients:
         self._folder = folder
         workers = [Worker(folder / f"{number}.log") for number in range(2)]
         self.pids = [worker.pid for worker in workers]
-        self.party = Party(workers)
+        self.group = ClientGroup(workers)
 
     def run(self, load: LoadAxes, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = 60) -> Outcome:
         """Measure; ``meanwhile`` is called half a second after the point began."""
         threads: list[threading.Timer] = []
 
-        def on_event(event: JsonDict) -> None:
-            if event["event"] == "stage" and event["stage"] == "measure" and not threads:
+        def on_event(event: messages.AnyEvent) -> None:
+            if isinstance(event, messages.Stage) and event.stage == "measure" and not threads:
                 threads.append(threading.Timer(0.5, meanwhile))
                 threads[0].start()
 
-        outcome = self.party.run(job(self._folder, load), on_event, timeout_s)
+        outcome = self.group.run(job(self._folder, load), on_event, timeout_s)
         for thread in threads:
             thread.join()
         return outcome
@@ -97,7 +96,7 @@ def clients(folder: Path) -> Iterator[Clients]:
     """Those of the tests that leave them alive."""
     made = Clients(folder)
     yield made
-    made.party.leave(at_once=False)
+    made.group.end(at_once=False)
     assert not any(psutil.pid_exists(pid) for pid in made.pids)
 
 
@@ -106,7 +105,7 @@ def doomed(folder: Path) -> Iterator[Clients]:
     """Clients of a test's own: one of them ends badly, and then none may be left."""
     made = Clients(folder)
     yield made
-    made.party.leave(at_once=True)
+    made.group.end(at_once=True)
     assert not any(psutil.pid_exists(pid) for pid in made.pids)
 
 
@@ -139,8 +138,8 @@ def test_clients_start_together_split_the_load_and_leave_nothing_behind(clients:
     outcome = clients.run(CLOSED)
     assert outcome.status == "ok", outcome.error
     assert outcome.result
-    assert len(outcome.result["realised"]["clients"]) == 2
-    assert outcome.result["accuracy"]["note"] == "the worst of 2 clients"
+    assert len(outcome.result.realised["clients"]) == 2
+    assert outcome.result.accuracy["note"] == "the worst of 2 clients"
     assert np.median(skews_ms(clients.measured(), 2)) < 12, "each by itself, stretches would begin tens of ms apart"
     assert clients.run(CONSTANT).status == "ok"
     point = clients.measured()

@@ -11,7 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import passes
 import pytest
 import require
 from test_tensorrt_gpu import BACKENDS, CLOSED, entry_of, feeds_of, variant
@@ -23,7 +25,7 @@ from sweep.loadgen import load_curve
 from sweep.runner.worker_process import Worker
 from sweep.spec import EngineAxes, LoadAxes
 from sweep.storage.cache import Cache
-from sweep.system import mps, nvml, serialization
+from sweep.system import mps, nvml
 from sweep.system.mps import control
 
 pytestmark = pytest.mark.gpu
@@ -64,14 +66,13 @@ def total() -> int:
 def in_worker(backend, asked, environment: dict[str, str], tmp_path, cache_folder=None):
     """The outcome of one pass in a real worker with these variables."""
     worker = Worker(tmp_path / "worker.log", {**backend.environment(asked), **environment})
-    job = {"variant": serialization.to_plain(asked), "repeat": 0, "rates_ips": None, "accuracy": False}
-    job |= {"cache": str(cache_folder or tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
+    job = passes.request(asked, tmp_path, cache=cache_folder or tmp_path / "cache", accuracy=False)
     try:
         outcome = worker.run(job, lambda _event: None, 120.0)
     finally:
         worker.close()
     assert outcome.status == "ok", (outcome.error, (tmp_path / "worker.log").read_text())
-    return outcome.result
+    return msgspec.structs.asdict(outcome.result)
 
 
 def shared(backend, share: int | None, mps_build: int | None = None):

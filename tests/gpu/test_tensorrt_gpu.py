@@ -10,6 +10,7 @@ import statistics
 import time
 
 import numpy as np
+import passes
 import pytest
 import require
 
@@ -21,13 +22,11 @@ from sweep.backends.tensorrt import cuda, engine_inspector, library
 from sweep.backends.tensorrt.backend import PLAN
 from sweep.errors import BuildError, SessionError, UnsupportedError
 from sweep.loadgen import load_curve, load_point
-from sweep.runner.worker import artifacts, measure, reference
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import artifacts, reference
 from sweep.runner.worker_process import Worker
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
-from sweep.system import serialization
 
 pytestmark = pytest.mark.gpu
 
@@ -69,7 +68,7 @@ def feeds_of(asked: Variant) -> dict[str, np.ndarray]:
 
 
 def entry_of(backend, asked: Variant, cache: Cache):
-    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    typed = passes.typed_file(asked, cache)
     return artifacts.build_engine(asked, backend, typed, cache)
 
 
@@ -93,7 +92,7 @@ def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: 
         session = loaded(backend, asked, cache)
     session.poison()
     once(session)
-    found = reference.compare(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
+    found = passes.against_fp32(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
     print(f"{backend.name} {model} {dtype} graph={graph}: {found}")  # noqa: T201 - the figures are worth a look
     assert backend.mismatch(asked, session.realised) is None
     assert found["nonfinite"] == 0
@@ -106,17 +105,16 @@ def test_fp32_in_a_worker_is_true_fp32(backend, model: str, tmp_path) -> None:
     """A worker starts with what its backend needs; this process may have loaded the libraries without it."""
     asked = dataclasses.replace(variant(backend, model, "fp32"), load=CLOSED)
     worker = Worker(tmp_path / "worker.log", backend.environment(asked))
-    job = {"variant": serialization.to_plain(asked), "repeat": 0, "rates_ips": None}
-    job |= {"cache": str(tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
+    job = passes.request(asked, tmp_path)
     try:
         outcome = worker.run(job, lambda _event: None, 120.0)
     finally:
         worker.close()
     assert outcome.status == "ok", outcome.error
-    assert outcome.result["mismatch"] is None
-    assert outcome.result["realised"]["tf32_override"] == "0"
-    print(f"{backend.name} {model} fp32 in a worker: {outcome.result['accuracy']}")  # noqa: T201 - the figures are worth a look
-    assert outcome.result["accuracy"]["sqnr_db"] > 75
+    assert outcome.result.mismatch is None
+    assert outcome.result.realised["tf32_override"] == "0"
+    print(f"{backend.name} {model} fp32 in a worker: {outcome.result.accuracy}")  # noqa: T201 - the figures are worth a look
+    assert outcome.result.accuracy["sqnr_db"] > 75
 
 
 def test_the_inspector_answers_here_and_is_kept(backend, cache) -> None:
@@ -178,7 +176,7 @@ def test_a_range_profile_runs_every_batch_in_it_captured_anew(backend, cache, tr
             outputs = {name: value[:samples_in] for name, value in session.outputs_of(turn % 2).items()}
             found[graph, turn] = outputs
             fed = {name: value[:samples_in] for name, value in feeds_of(asked).items()}
-            judged = reference.compare(artifacts.model_file(asked, cache), fed, outputs)
+            judged = passes.against_fp32(artifacts.model_file(asked, cache), fed, outputs)
             assert judged["nonfinite"] == 0
             assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
         session.close()
@@ -256,8 +254,7 @@ def test_a_full_device_ends_as_out_of_memory(backend, tmp_path) -> None:
     made.call("cudaFree", 0)
     asked = dataclasses.replace(variant(backend, "resnet50", batch=64), load=CLOSED)
     worker = Worker(tmp_path / "worker.log", backend.environment(asked))
-    job = {"variant": serialization.to_plain(asked), "repeat": 0, "rates_ips": None}
-    job |= {"cache": str(tmp_path / "cache"), "samples": str(tmp_path / "s.npz")}
+    job = passes.request(asked, tmp_path)
     hog = made.malloc(made.free_memory() - (640 << 20))
     try:
         full = worker.run(job, lambda _event: None, 120.0)
@@ -289,7 +286,7 @@ def test_a_flag_is_seen_in_the_loaded_engine_or_refused_by_name(backend, cache, 
     print(knob, session.realised["knobs"], session.realised.get("weight_streaming_budget_bytes"))  # noqa: T201
     if backend.mismatch(asked, session.realised) is None:
         once(session)
-        judged = reference.compare(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
+        judged = passes.against_fp32(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
         assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
     session.close()
 
@@ -383,8 +380,7 @@ def test_what_is_realised_and_found_is_recorded(backend, cache) -> None:
 
 def test_a_whole_pass_gives_a_record_with_gpu_times(backend, tmp_path) -> None:
     asked = dataclasses.replace(variant(backend, streams=2, cuda_graph=True), load=CLOSED)
-    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(asked, tmp_path)
     assert found["mismatch"] is None
     assert found["engine"]["device_memory_bytes"] > 0
     assert json.loads(json.dumps(found)) == found
@@ -436,5 +432,5 @@ def test_outputs_stand_after_a_burst_on_all_streams(backend, cache) -> None:
     assert found["lost_db"] < 1
     later[2] = {name: np.zeros_like(value) for name, value in later[2].items()}
     judged = {**accuracy.against(expected, first), "again": accuracy.again(expected, first, [later])}
-    assert "under load, on stream 2" in accuracy_gates.contradicts("fp16", judged)
+    assert "under load, on stream 2" in accuracy_gates.fault("fp16", judged).message
     session.close()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.tensorrt import builder_config, engine_inspector
 from sweep.errors import BuildError
-from sweep.system import file_trust
+from sweep.system import file_locks, file_trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,11 +22,6 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 Profiled = Mapping[str, tuple[Shape, Shape, Shape]]
-
-
-def static(shapes: Mapping[str, Shape]) -> Profiled:
-    """The profile of an engine that takes these shapes and no other."""
-    return {name: (shape, shape, shape) for name, shape in shapes.items()}
 
 
 def serialised(
@@ -45,7 +39,7 @@ def serialised(
         library: builds it.
         onnx: the typed ONNX; external data is found beside it.
         axes: the builder knobs; None leaves the library's default alone.
-        profile: smallest, tuned-for and largest shape of each input; ``static`` makes one of a single shape.
+        profile: smallest, tuned-for and largest shape of each input.
         tf32: float32 products may run in TF32. Cleared, they may not; the library's own default is on.
         timing: file of the timing cache that builds share; None for none.
 
@@ -125,9 +119,7 @@ def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterato
     if path is None:
         yield
         return
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_locks.locked(path.with_suffix(".lock")):
         known = path.read_bytes() if path.exists() and not file_trust.distrusted(path) else b""
         cache = config.create_timing_cache(known)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -138,5 +130,3 @@ def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterato
             scratch = path.with_suffix(f".{os.getpid()}")
             scratch.write_bytes(bytes(learnt.serialize()))
             scratch.replace(path)
-    finally:
-        os.close(lock)

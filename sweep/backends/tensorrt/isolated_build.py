@@ -1,19 +1,18 @@
-"""A build in a process of its own, where this one has an MPS share and the engine is to be built with the whole GPU.
+"""Build in a process of its own, where this one has an MPS share and the engine is to be built with the whole GPU.
 
 An engine is shared by all that hold it, whatever their share, so it must not depend on who came first. The process
-takes one job on stdin, answers on what was stdout, and ends: ``python -m sweep.backends.tensorrt.isolated_build``.
+(``sweep.backends.isolated_build_worker``) reads one job, answers, and ends.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from sweep.errors import BuildError, UnsupportedError
 from sweep.system import serialization
+from sweep.system.child_process import ChildProcess, module_command, module_environment
 from sweep.system.mps import without
 
 if TYPE_CHECKING:
@@ -24,9 +23,11 @@ if TYPE_CHECKING:
 
     Shapes = Mapping[int, Mapping[str, tuple[int, ...]]]
 
+_NAME = "the process that builds outside the MPS share"
+
 
 def build(onnx: Path, variant: Variant, shapes: Shapes, target: Path) -> JsonDict:
-    """As ``Backend.build``, with the shapes at each batch that it asks for.
+    """Build an engine as ``Backend.build`` does, with the shapes at each batch that it asks for.
 
     Raises:
         UnsupportedError: as it is raised there.
@@ -38,16 +39,27 @@ def build(onnx: Path, variant: Variant, shapes: Shapes, target: Path) -> JsonDic
         "shapes": [[batch, {name: list(shape) for name, shape in at.items()}] for batch, at in shapes.items()],
         "target": str(target),
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "sweep.backends.isolated_build_worker"],
-        input=json.dumps(job).encode(),
-        stdout=subprocess.PIPE,
-        env=without(os.environ),
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BuildError(f"the process that builds outside the MPS share ended with code {done.returncode}")
-    answer: JsonDict = json.loads(done.stdout)
+    answer = _answer(job)
     if "error" in answer:
         raise (UnsupportedError if answer["kind"] == "UnsupportedError" else BuildError)(answer["error"])
+    return answer
+
+
+def _answer(job: JsonDict) -> JsonDict:
+    child = ChildProcess(
+        module_command("sweep.backends.isolated_build_worker"),
+        _NAME,
+        environment=without(module_environment()),
+        stderr=os.fdopen(os.dup(2), "wb"),  # what the library prints goes with this process's own
+    )
+    try:
+        child.send(json.dumps(job).encode() + b"\n")
+        line = child.read_line()
+    except BrokenPipeError:
+        line = None
+    finally:
+        child.close()
+    if line is None:
+        raise BuildError(f"{_NAME} ended with code {child.wait()}")
+    answer: JsonDict = json.loads(line)
     return answer

@@ -7,12 +7,11 @@ what the export hangs on: only if that is new is anything exported.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from sweep.errors import ConfigError, ModelError
-from sweep.system.child_process import RefusedError, SideProcess
+from sweep.system.child_process import ChildProcess, RefusedError, module_command, module_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +67,10 @@ class TorchExport:
 
     def __init__(self, reference: str, examples: tuple[Example, ...]) -> None:
         self._reference = reference
-        self._child = SideProcess(
-            [sys.executable, "-m", "sweep.models.importers.torch_worker"], "the exporting process"
+        self._child = ChildProcess(
+            module_command("sweep.models.importers.torch_worker"),
+            "the exporting process",
+            environment=module_environment(),
         )
         try:
             asked = [{"name": it.name, "shape": it.shape, "dtype": it.dtype, "fill": it.fill} for it in examples]
@@ -94,7 +95,7 @@ class TorchExport:
 
     def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return self._child.ask(message)
+            return self._child.request(message)
         except RefusedError as error:
             raise ModelError(f"model.torch={self._reference}: {error}") from error
 

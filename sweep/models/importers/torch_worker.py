@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system.child_process import RefusedError, first_line, required, said, serve
+from sweep.system.child_process import RefusedError, first_line, refusing, required, serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ class _Export:
         batch = self._torch.export.Dim(BATCH, min=1)
         dynamic = {name: None if axis is None else {axis: batch} for name, axis in self._axes.items()}
         size = sum(value.numel() * value.element_size() for value in self._module.state_dict().values())
-        with said("PyTorch could not export it"), self._torch.no_grad():
+        with refusing("PyTorch could not export it"), self._torch.no_grad():
             self._torch.onnx.export(
                 self._module,
                 kwargs=self._examples,
@@ -150,7 +150,7 @@ def _made(torch: Any, reference: str) -> Any:
         found = getattr(found, name)
     if not callable(found):
         raise RefusedError(f"{path} is a {type(found).__name__}, and must be callable without arguments")
-    with said(f"calling {path}() failed"):
+    with refusing(f"calling {path}() failed"):
         made = found()
     if not isinstance(made, torch.nn.Module):
         raise RefusedError(f"{path}() returned a {type(made).__name__}, and must return a torch.nn.Module")

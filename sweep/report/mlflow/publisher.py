@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from sweep.report.mlflow.client import connect, explained, failure, open_experim
 from sweep.report.mlflow.runs import Runs
 from sweep.report.mlflow.saved_view import varying, view_link, view_tag, view_value
 from sweep.report.mlflow.store_uri import ui_url
+from sweep.system import file_locks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -126,9 +126,6 @@ def _below(root: Path, names: Iterable[str]) -> list[Path]:
 
 def _locked(handle: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return file_locks.lock_descriptor(handle, wait=False)
     except OSError:  # NFS locks no folders: go on alone, `runs` heals what two publishers do
         return True
-    return True

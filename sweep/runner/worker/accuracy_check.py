@@ -15,11 +15,12 @@ from sweep.runner.worker.reference import reference_outputs, reference_score, ru
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     import numpy as np
 
     from sweep.backends.base import Backend, Session
+    from sweep.runner.worker.artifacts import OnnxFiles
+    from sweep.runner.worker.events import Events
     from sweep.spec import JsonDict, Variant
     from sweep.storage.cache import Cache
 
@@ -34,21 +35,31 @@ PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing 
 def check_accuracy(
     variant: Variant,
     backend: Backend,
-    files: tuple[Path, Path],
+    onnx: OnnxFiles,
     feeds: Mapping[str, np.ndarray],
     session: Session,
     cache: Cache,
 ) -> JsonDict:
-    """Errors of what was timed, then of every stream after further bursts. ``files``: fp32, typed.
+    """Compute the errors of what was timed, then of every stream after further bursts.
 
     Where what was timed hides rounding, the first are those of a run that rounds.
+
+    Args:
+        variant: what was timed.
+        backend: ran it.
+        onnx: its graphs.
+        feeds: the inputs that were timed, by name.
+        session: the one that was timed.
+        cache: keeps the reference outputs.
+
+    Returns:
+        ``Record.accuracy`` without the score.
     """
-    source, typed = files
-    expected = reference_outputs(variant, source, feeds, cache)
+    expected = reference_outputs(variant, onnx.model, feeds, cache)
     emulation, timed = artifacts.emulation(variant, backend), session.outputs()
     rounded = timed
     if emulation == "outputs":
-        rounded = run(artifacts.emulated_file(variant, typed, cache), feeds)
+        rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
     own = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
     reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
@@ -74,15 +85,18 @@ def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iter
                 yield {0: session.outputs()}
 
 
-def heartbeat(report: Callable[..., None]) -> Callable[[int], None]:
-    """Says how far the scoring is, now and then: a worker that is silent for long is taken for one that hangs."""
+def heartbeat(events: Events) -> Callable[[int], None]:
+    """Return a function that tells, now and then, how many samples are scored.
+
+    A worker that is silent for long is taken for one that hangs.
+    """
     last = time.monotonic()
 
     def tell(done: int) -> None:
         nonlocal last
         if time.monotonic() - last >= _TOLD_S:
             last = time.monotonic()
-            report("accuracy", f"{done:,} labelled samples", 1.0)
+            events.stage("accuracy", f"{done:,} labelled samples", 1.0)
 
     return tell
 
@@ -90,7 +104,7 @@ def heartbeat(report: Callable[..., None]) -> Callable[[int], None]:
 def score_session(
     variant: Variant,
     backend: Backend,
-    files: tuple[Path, Path],
+    onnx: OnnxFiles,
     session: Session,
     cache: Cache,
     tell: Callable[[int], None],
@@ -99,9 +113,8 @@ def score_session(
     labelled, batch = evaluation.of(variant), variant.engine.batch
     if labelled is None:
         return {}
-    source, typed = files
     rounding = artifacts.emulation(variant, backend) == "outputs"
-    infer = runner(artifacts.emulated_file(variant, typed, cache)) if rounding else session.infer
+    infer = runner(artifacts.emulated_file(variant, onnx.typed, cache)) if rounding else session.infer
     score = scoring.score(labelled, batch, infer, tell)
-    reference = reference_score(variant, source, labelled, cache, tell)
+    reference = reference_score(variant, onnx.model, labelled, cache, tell)
     return {"score": score, "reference_score": reference, "scored_on": labelled.what}

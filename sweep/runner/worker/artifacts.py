@@ -1,8 +1,9 @@
-"""What a pass needs, from the cache or made: model -> typed ONNX -> engine, and the outputs of fp32."""
+"""Make the files that a pass needs, or take them from the cache: model -> typed ONNX -> engine."""
 
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
 from sweep.runner.worker.artifact_keys import engine_cache_key, file_content, model_key, onnx_cache_key, pass_tools
+from sweep.runner.worker.events import Events
 from sweep.system import user_code
 
 if TYPE_CHECKING:
@@ -28,6 +30,82 @@ MODEL_FILE = "model.onnx"
 RANDOM = "seeded random"
 TRAINING = "training data"
 _SAME_DB = 90.0  # two fp32 graphs of the same function on one machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxFiles:
+    """The graphs of a variant.
+
+    Attributes:
+        model: the fp32 graph, which outputs are compared with.
+        passed: that graph after the graph pass; `model` itself where there is none.
+        typed: the graph in the precision.
+        facts: of the pass and the conversion, as they stand in ``Record.engine``.
+    """
+
+    model: Path
+    passed: Path
+    typed: Path
+    facts: JsonDict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifacts:
+    """Everything that a pass of a variant is made of.
+
+    Attributes:
+        onnx: its graphs.
+        engine: the engine's entry in the cache.
+        model: ``Record.model``.
+    """
+
+    onnx: OnnxFiles
+    engine: Entry
+    model: JsonDict
+
+    def engine_facts(self, variant: Variant) -> JsonDict:
+        """Return what ``Record.engine`` says of the engine before it is loaded."""
+        converted = not typed_onnx.passes_through(variant.onnx.precision)
+        return {
+            "key": self.engine.path.name,
+            "onnx_key": self.onnx.typed.parent.name if converted else axes.onnx_key(variant),
+            "build_s": self.engine.seconds,
+            "cached": self.engine.cached,
+            "bytes": self.engine.bytes,
+            "device_memory_bytes": None,
+            "artifacts": [
+                f"artifacts/{self.engine.path.name}/{name}" for name in self.engine.info.get("artifacts", ())
+            ],
+        }
+
+
+def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Events | None = None) -> Artifacts:
+    """Make the graphs and the engine of `variant`, or take them from the cache.
+
+    Args:
+        variant: its ONNX and engine axes.
+        backend: builds the engine.
+        cache: keeps what is made.
+        events: hears of each stage, and of the engine's key; None for nobody.
+    """
+    events = events or Events()
+    events.stage("model")
+    model = model_file(variant, cache)
+    facts = model_facts(variant, model, cache)
+    events.stage("onnx")
+    onnx = make_onnx(variant, cache, model)
+    events.stage("build")
+    engine = build_engine(variant, backend, onnx.typed, cache)
+    events.engine(engine.path.name)
+    return Artifacts(onnx=onnx, engine=engine, model=facts)
+
+
+def make_onnx(variant: Variant, cache: Cache, model: Path | None = None) -> OnnxFiles:
+    """Make the graphs of `variant`, or take them from the cache; `model` is its fp32 graph where that is at hand."""
+    model = model or model_file(variant, cache)
+    passed, rewritten = passed_file(variant, model, cache)
+    typed, converted = converted_file(variant, passed, cache)
+    return OnnxFiles(model=model, passed=passed, typed=typed, facts={**rewritten, **converted})
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:
@@ -118,13 +196,11 @@ def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, Jso
     }
 
 
-def typed_file(variant: Variant, source: Path, cache: Cache) -> Path:
-    """The ONNX whose types are the precision; fp32 is the source itself, once its types are seen to be so."""
-    return converted_file(variant, source, cache)[0]
-
-
 def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
-    """As ``typed_file``, and what the record says of the conversion, see ``Record.engine``."""
+    """Return the ONNX in the precision, and what ``Record.engine`` says of the conversion.
+
+    fp32 is `source` itself, once its types are seen to be so.
+    """
     precision = variant.onnx.precision
     if typed_onnx.passes_through(precision):
         typed_onnx.check_label(source, precision)

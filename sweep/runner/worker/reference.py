@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep import spec
-from sweep.analysis.accuracy import against
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
 
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
     Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
-
-
-def compare(
-    reference_onnx: Path, feeds: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray], note: str | None = None
-) -> JsonDict:
-    """The record's ``accuracy`` of ``outputs``, against a run of the fp32 graph; see ``against``."""
-    return against(run(reference_onnx, feeds), outputs, note)
 
 
 def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

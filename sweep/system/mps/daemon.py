@@ -9,23 +9,19 @@ folder's name, drawn at random, in its environment.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sweep.errors import MpsError
+from sweep.system import file_locks
+from sweep.system.child_process import ChildProcess, module_command, module_environment
 from sweep.system.mps import control
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _STATE = "state.json"
 _LOCK = ".lock"
@@ -52,13 +48,13 @@ class Daemon:
     def __init__(self, gpu: str | None) -> None:
         root = root_folder()
         self._owner = os.getpid()
-        with _locked(root / _LOCK):
+        with file_locks.locked(root / _LOCK):
             _clean(root)
             self._folder = Path(tempfile.mkdtemp(dir=root, prefix=""))
-            self._state = _open(self._folder / _STATE)
-            fcntl.flock(self._state, fcntl.LOCK_EX)  # the kernel lets go of it when this process dies
+            self._state = file_locks.open_lock_file(self._folder / _STATE)
+            file_locks.lock_descriptor(self._state, wait=True)
         self.pipes, self.logs = pipes_of(self._folder), self._folder / "log"
-        self._watcher: subprocess.Popen[bytes] | None = None
+        self._watcher: ChildProcess | None = None
         try:
             for folder in (self.pipes, self.logs):
                 folder.mkdir(mode=_PRIVATE)
@@ -115,9 +111,8 @@ class Daemon:
         if self._state < 0 or os.getpid() != self._owner:
             return
         end(self._folder)
-        if self._watcher is not None and self._watcher.stdin is not None:
-            self._watcher.stdin.close()
-            self._watcher.wait()
+        if self._watcher is not None:
+            self._watcher.close()
         os.close(self._state)
         self._state = -1
 
@@ -148,17 +143,13 @@ def _gone(pipes: Path, patience_s: float) -> None:
         time.sleep(_LOOK_S)
 
 
-def _watch(folder: Path) -> subprocess.Popen[bytes]:
+def _watch(folder: Path) -> ChildProcess:
     """The watcher (``sweep.system.mps.__main__``): its stdin ends when this process does, whatever ended it."""
-    package = str(Path(__file__).resolve().parents[3])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, "-m", "sweep.system.mps", str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,
+    return ChildProcess(
+        module_command("sweep.system.mps", str(folder)),
+        "the watcher of the MPS daemon",
+        environment=module_environment(),
+        own_session=True,
     )
 
 
@@ -168,14 +159,12 @@ def _clean(root: Path) -> None:
         if not folder.is_dir():
             continue
         try:
-            handle = _open(folder / _STATE)
+            handle = file_locks.open_lock_file(folder / _STATE)
         except FileNotFoundError:  # its watcher was quicker
             continue
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            end(folder)
-        except BlockingIOError:
-            continue
+            if file_locks.lock_descriptor(handle, wait=False):
+                end(folder)
         finally:
             os.close(handle)
 
@@ -197,17 +186,3 @@ def root_folder() -> Path:
     if root.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise MpsError(f"MPS: the folder {root} is not this user's alone; remove it")
     return root
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    handle = _open(path)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sweep.analysis.accuracy import again, errors
-from sweep.analysis.accuracy_gates import contradicts, is_tf32
+from sweep.analysis.accuracy_gates import fault, is_tf32
 from sweep.spec.gates import Gates
 
 pytestmark = pytest.mark.heavy
@@ -17,6 +17,12 @@ pytestmark = pytest.mark.heavy
 
 NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "max_rel", "cosine", "cosine_centred", "top1_agreement", "nonfinite"))
 RNG = np.random.default_rng(1)
+
+
+def reason_of(*asked):
+    """The message of a fault; None for no fault."""
+    found = fault(*asked)
+    return None if found is None else found.message
 
 
 def floats(*shape):
@@ -129,15 +135,15 @@ def test_outputs_of_another_shape_do_not_throw_the_measurement_away() -> None:
 def test_fp32_that_is_as_far_off_as_tf32_is_contradicted(dtype, noise, said) -> None:
     reference = np.random.default_rng(0).standard_normal((4, 100))
     found = errors({"y": reference}, {"y": reference + noise * np.random.default_rng(1).standard_normal((4, 100))})
-    reason = contradicts(dtype, found)
+    reason = reason_of(dtype, found)
     assert (reason is None) == (said is None)
     assert said is None or said in reason
 
 
 def test_outputs_that_are_not_finite_are_contradicted() -> None:
     found = errors({"y": np.ones((1, 3))}, {"y": np.array([[1.0, np.inf, np.nan]])})
-    assert "2 outputs are not finite" in contradicts("fp16", found)
-    assert contradicts("fp16", None) is None
+    assert "2 outputs are not finite" in reason_of("fp16", found)
+    assert fault("fp16", None) is None
 
 
 @pytest.mark.parametrize(
@@ -155,7 +161,7 @@ def test_outputs_that_are_not_finite_are_contradicted() -> None:
 def test_an_engine_that_is_fast_finite_and_wrong_is_contradicted(dtype, noise, least, wrong) -> None:
     reference = np.random.default_rng(0).standard_normal((4, 100))
     found = errors({"y": reference}, {"y": reference + noise * np.random.default_rng(1).standard_normal((4, 100))})
-    reason = contradicts(dtype, found, Gates(min_sqnr_db=least))
+    reason = reason_of(dtype, found, Gates(min_sqnr_db=least))
     assert (reason is not None) == wrong
     assert not wrong or ("accuracy: the outputs are" in reason and "accuracy.min_sqnr_db" in reason)
 
@@ -207,8 +213,9 @@ def test_each_gate_has_its_line(gates, line) -> None:
     wrong = SCORES.copy()
     wrong[2] = np.roll(wrong[2], 1) * 1.0
     found = errors({"y": SCORES}, {"y": wrong})
-    reason = contradicts("int8", {**found, "sqnr_db": 30.0}, gates)
+    reason = reason_of("int8", {**found, "sqnr_db": 30.0}, gates)
     assert (reason is None) == (line is None)
+    assert line is None or fault("int8", {**found, "sqnr_db": 30.0}, gates).gate in reason
     assert line is None or line.split(" is, ")[0] in reason
     assert line is None or line.split(" is, ")[1] in reason
 
@@ -216,7 +223,7 @@ def test_each_gate_has_its_line(gates, line) -> None:
 def test_a_gate_on_what_is_not_known_lets_through() -> None:
     reference = floats(5)
     found = errors({"y": reference}, {"y": reference * 1.001})
-    assert contradicts("fp16", found, Gates(min_top1=1.0)) is None
+    assert fault("fp16", found, Gates(min_top1=1.0)) is None
 
 
 @pytest.mark.parametrize(
@@ -241,8 +248,8 @@ def test_every_stream_is_looked_at_again() -> None:
     assert (found["identical"], found["stream"]) == (False, 1)
     assert found["lost_db"] == pytest.approx(errors(reference, first)["sqnr_db"] - errors(reference, spoilt)["sqnr_db"])
     record = errors(reference, first)
-    assert contradicts("int8", {**record, "again": calm}) is None
-    reason = contradicts("int8", {**record, "again": found}, Gates(min_sqnr_db=-100.0))
+    assert fault("int8", {**record, "again": calm}) is None
+    reason = reason_of("int8", {**record, "again": found}, Gates(min_sqnr_db=-100.0))
     assert reason.startswith("under load, on stream 1: accuracy: the outputs lost ")
 
 
@@ -251,7 +258,7 @@ def test_outputs_that_stop_being_finite_under_load_are_named() -> None:
     spoilt = {"y": np.full((4, 10), np.nan)}
     found = again(reference, reference, [{0: reference, 3: spoilt}])
     assert (found["stream"], found["nonfinite"], found["lost_db"]) == (3, 40, None)
-    reason = contradicts("fp16", {**errors(reference, reference), "again": found})
+    reason = reason_of("fp16", {**errors(reference, reference), "again": found})
     said = "under load, on stream 3: 40 outputs are not finite; those of the reference are, in 1 of 2 looks"
     assert reason == said
     json.dumps(found, allow_nan=False)
@@ -263,7 +270,7 @@ def test_a_kernel_that_is_wrong_once_in_a_while_is_found_among_many_looks() -> N
     looks = ({0: first, 1: spoilt if number == 17 else first} for number in range(40))
     found = again(reference, first, looks)
     assert (found["looks"], found["wrong"], found["stream"], found["streams"]) == (80, 1, 1, 2)
-    reason = contradicts("fp16", {**errors(reference, first), "again": found})
+    reason = reason_of("fp16", {**errors(reference, first), "again": found})
     assert reason.endswith(" dB against those right after the timing, in 1 of 80 looks")
 
 
@@ -272,4 +279,4 @@ def test_bits_that_differ_as_sums_do_are_let_through() -> None:
     first, later = {"y": reference["y"] * 1.001}, {"y": reference["y"] * 1.0011}
     found = again(reference, first, [{0: later}])
     assert not found["identical"]
-    assert contradicts("fp16", {**errors(reference, first), "again": found}) is None
+    assert fault("fp16", {**errors(reference, first), "again": found}) is None

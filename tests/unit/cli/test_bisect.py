@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import passes
 import pytest
 from authored_graphs import NETWORKS, Author, batch, save
 from onnx import TensorProto, numpy_helper
@@ -16,8 +17,7 @@ from onnx import TensorProto, numpy_helper
 from sweep import precision, spec
 from sweep.cli import bisect
 from sweep.models import file_digest
-from sweep.runner.worker import measure, reference
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage import record, store
 
@@ -80,7 +80,7 @@ def test_what_is_carried_to_the_end_is_the_error_of_the_whole(name: str, recipe:
     recipe = dataclasses.replace(recipe, quantize_ops=("Conv", "MatMul", "Gemm") if recipe == INT8 else ())
     found, typed = traced(source, recipe, feeds)
     precision.emulate(typed, tmp_path / "emulated.onnx")
-    whole = reference.compare(source, feeds, reference.run(tmp_path / "emulated.onnx", feeds))
+    whole = passes.against_fp32(source, feeds, reference.run(tmp_path / "emulated.onnx", feeds))
     last = found[-1]
     assert last.tensor == "y"
     assert -10 * math.log10(last.carried) == pytest.approx(whole["sqnr_db"], abs=0.2)
@@ -135,8 +135,7 @@ def measured(tmp_path: Path) -> Path:
     )
     results = tmp_path / "results"
     (results / "s").mkdir(parents=True)
-    job = Job(variant=variant, repeat=0, rates_ips=None, cache=results / "cache", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(variant, results, samples=tmp_path / "s.npz")
     made = record.Record(
         key=spec.variant_key(variant),
         sweep="s",

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import passes
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep import models
 from sweep.config import variants
 from sweep.config.schema import BackendConfig, Config, LoadConfig, ModelConfig, PrecisionConfig
-from sweep.runner.worker import measure
-from sweep.runner.worker.job import Job
 from sweep.spec import Variant
 
 pytestmark = pytest.mark.heavy
@@ -75,8 +74,7 @@ def test_a_file_with_everything_is_measured(path: Path, tmp_path: Path, dtype: s
         ("features", (7, "batch", 8)),
         ("kept", (7, "batch")),
     ]
-    job = Job(variant=variant, repeat=0, rates_ips=None, cache=tmp_path / "cache", samples=tmp_path / "samples.npz")
-    made = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    made = passes.measured(variant, tmp_path, samples=tmp_path / "samples.npz")
     assert made["mismatch"] is None
     assert made["accuracy"]["sqnr_db"] is None or made["accuracy"]["sqnr_db"] > 40
     assert made["model"] == {

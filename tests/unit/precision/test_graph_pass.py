@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import passes
 import pytest
 from authored_graphs import IMAGE, Author, batch
 from onnx import TensorProto, helper
@@ -20,8 +21,7 @@ from sweep.config.schema import Config
 from sweep.errors import ConfigError, ConversionError
 from sweep.models import file_digest
 from sweep.precision import transform
-from sweep.runner.worker import artifacts, measure, reference
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import artifacts, reference
 from sweep.spec import EngineAxes, GraphPass, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 from sweep.system import user_code
@@ -117,7 +117,7 @@ def test_a_users_function_takes_the_pairs_out_and_nothing_else_changes(house: Pa
     assert told["nodes_before"] - told["nodes_after"] == 6
 
     feed = batch(transposes(), 2, 0)
-    found = reference.compare(house / "net.onnx", feed, reference.run(house / "out.onnx", feed))
+    found = passes.against_fp32(house / "net.onnx", feed, reference.run(house / "out.onnx", feed))
     assert found["sqnr_db"] is None or found["sqnr_db"] > 110
 
 
@@ -132,8 +132,7 @@ def test_simplify_takes_out_a_pair_side_by_side(house: Path) -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_it_goes_before_the_precision_and_the_reference_does_without(dtype: str, house: Path) -> None:
     variant = asked(house, variants.precision.graph_pass("my_passes:untransposed"), dtype)
-    job = Job(variant=variant, repeat=0, rates_ips=None, cache=house / "c", samples=house / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(variant, house, cache=house / "c")
     assert found["mismatch"] is None
     told = found["engine"]["graph_pass"]
     assert (told["name"], told["nodes_before"] - told["nodes_after"]) == ("my_passes:untransposed", 6)

@@ -25,7 +25,7 @@ from sweep.errors import ConfigError, ConversionError
 from sweep.precision import convert, modelopt, traced
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import ModelRef, Precision
-from sweep.system.child_process import RefusedError, SideProcess
+from sweep.system.child_process import ChildProcess, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,9 +153,9 @@ def test_nothing_of_the_working_directory_is_imported(bare: None, tmp_path: Path
 
 
 def test_a_child_that_dies_is_told_with_its_last_words() -> None:
-    child = SideProcess([sys.executable, "-c", "raise SystemExit('out of luck')"], "the child")
+    child = ChildProcess([sys.executable, "-c", "raise SystemExit('out of luck')"], "the child")
     with pytest.raises(RefusedError, match="the child ended with status 1: out of luck"):
-        child.ask({})
+        child.request({})
     child.close()
     child.close()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnxruntime
+import passes
 import pytest
 from authored_graphs import NETWORKS, Author, batch, save
 from onnx import TensorProto, helper, numpy_helper
@@ -15,8 +16,7 @@ from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.errors import ConversionError
 from sweep.precision import check_label, convert, dtypes, emulate
-from sweep.runner.worker import accuracy_check, artifacts, measure, reference
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import accuracy_check, artifacts, reference
 from sweep.spec import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 
@@ -58,7 +58,7 @@ def rounded_db(source: Path, typed: Path, folder: Path) -> float:
     """SQNR of a typed graph under true rounding."""
     feed = batch(onnx.load(source), 8, 99)
     emulate(typed, folder / "emulated.onnx")
-    found = reference.compare(source, feed, reference.run(folder / "emulated.onnx", feed))
+    found = passes.against_fp32(source, feed, reference.run(folder / "emulated.onnx", feed))
     return -np.inf if found["nonfinite"] else found["sqnr_db"]
 
 
@@ -69,7 +69,7 @@ def test_what_overflows_fp16_is_right_with_the_guard_and_wrong_without(name: str
     assert plain.guarded == ()
     assert rounded_db(tmp_path / "loud.onnx", plain.path, tmp_path) < 1
     feed = batch(loud(), 8, 99)
-    hidden = reference.compare(tmp_path / "loud.onnx", feed, reference.run(plain.path, feed))
+    hidden = passes.against_fp32(tmp_path / "loud.onnx", feed, reference.run(plain.path, feed))
     assert hidden["sqnr_db"] > LEAST_DB[name], "onnxruntime's CPU computes fp16 in fp32: it hides the overflow"
 
     safe = convert(tmp_path / "loud.onnx", guarding(name), calibration(), tmp_path / "safe.onnx")
@@ -176,8 +176,7 @@ def test_fp8_is_computed_as_it_stands(model: str, tmp_path: Path) -> None:
         engine=EngineAxes(batch=2),
     )
     cache, backend = Cache(tmp_path), OnnxRuntime()
-    source = artifacts.model_file(asked, cache)
-    typed = artifacts.typed_file(asked, source, cache)
+    typed = passes.typed_file(asked, cache)
     feeds = models.draw(models.signature(asked.onnx.model), 2, 0)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -208,8 +207,7 @@ def test_the_embedded_backend_shows_the_overflow_and_records_what_was_guarded(
         engine=EngineAxes(batch=4),
         load=LoadAxes(kind="closed", warmup_s=0.01, min_s=0.02, min_requests=9, max_s=1.0),
     )
-    job = Job(variant=asked, repeat=0, rates_ips=None, cache=tmp_path / "c", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(asked, tmp_path, cache=tmp_path / "c")
     assert found["accuracy"]["note"] == accuracy_check.ROUNDED
     assert (found["accuracy"]["sqnr_db"] > 45) == bool(guard)
     assert len(found["engine"]["guarded"]) == (3 if guard else 0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+import passes
 import pytest
 import require
 from authored_graphs import IMAGE, NETWORKS, Author, batch, save
@@ -99,7 +100,7 @@ def test_a_graph_without_a_weight_to_prune_is_one_clear_line(tmp_path: Path) -> 
 def test_a_pruned_graph_runs(tmp_path: Path) -> None:
 
     assert prune(save("cnn", tmp_path), tmp_path / "b.onnx") == 3
-    found = reference.compare(
+    found = passes.against_fp32(
         tmp_path / "cnn.onnx",
         batch(NETWORKS["cnn"](), 2, 0),
         reference.run(tmp_path / "b.onnx", batch(NETWORKS["cnn"](), 2, 0)),
@@ -121,7 +122,7 @@ def test_forced_sparsity_reaches_the_typed_graph_and_the_builder(name: str, tmp_
         engine=EngineAxes(batch=2, sparsity="force"),
     )
     cache = Cache(tmp_path)
-    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    typed = passes.typed_file(asked, cache)
     large = [values for values in weights(onnx.load(typed)).values() if values.size >= 10_000]
     assert len(large) == 3
     for values in large:

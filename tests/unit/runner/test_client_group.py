@@ -18,8 +18,8 @@ from sweep.loadgen.arrivals import drawn
 from sweep.loadgen.communicator import Member, in_turn, merged
 from sweep.loadgen.load_point import Place, closed_point, open_point
 from sweep.report import html, ranking, table
-from sweep.runner import filters, plan
-from sweep.runner.client_group import LeftError, Rendezvous, combined
+from sweep.runner import client_group, filters, messages, plan
+from sweep.runner.client_group import LeftError, Rendezvous
 from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.record import Record
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.heavy
 
 
 class Thread:
-    """The meeting of a client that is a thread: what ``pipe_communicator.Piped`` is to one that is a process."""
+    """The communicator of a client that is a thread: what ``PipeCommunicator`` is to one that is a process."""
 
     def __init__(self, client, clients, rendezvous):
         self.client, self.clients, self._rendezvous, self._round = client, clients, rendezvous, 0
@@ -311,28 +311,35 @@ def test_who_waits_for_one_that_left_is_told() -> None:
         met.meet(1, 1, None)
 
 
-def result(sqnr_db, sm_count, mismatch=None, nonfinite=0):
-    return {
-        "engine": {"key": "e", "device_memory_bytes": sm_count * 10},
-        "realised": {"contexts": 1, "sm_count": sm_count, "notes": []},
-        "accuracy": {"sqnr_db": sqnr_db, "nonfinite": nonfinite, "note": None},
-        "mismatch": mismatch,
-    }
+def result(sqnr_db, sm_count, mismatch=None, nonfinite=0, gate=None):
+    return messages.Result(
+        engine={"key": "e", "device_memory_bytes": sm_count * 10},
+        realised={"contexts": 1, "sm_count": sm_count, "notes": []},
+        accuracy={"sqnr_db": sqnr_db, "nonfinite": nonfinite, "note": None},
+        mismatch=mismatch,
+        gate=gate,
+    )
 
 
 def test_the_record_has_the_sm_count_of_each_client_the_worst_accuracy_and_any_mismatch() -> None:
-    found = combined([result(50.0, 66), result(40.0, 60, "asked for 66 SMs, found 60"), result(None, 66)])
-    assert [item["sm_count"] for item in found["realised"]["clients"]] == [66, 60, 66]
-    assert found["accuracy"] == {"sqnr_db": 40.0, "nonfinite": 0, "note": "the worst of 3 clients"}
-    assert found["mismatch"] == "client 2 of 3: asked for 66 SMs, found 60"
-    assert combined([result(50.0, 66), result(None, 66, nonfinite=3)])["accuracy"]["nonfinite"] == 3
-    assert combined([result(50.0, 66), result(50.0, 66)])["mismatch"] is None
+    found = client_group.merged([result(50.0, 66), result(40.0, 60, "asked for 66 SMs, found 60"), result(None, 66)])
+    assert [item["sm_count"] for item in found.realised["clients"]] == [66, 60, 66]
+    assert found.accuracy == {"sqnr_db": 40.0, "nonfinite": 0, "note": "the worst of 3 clients"}
+    assert found.mismatch == "client 2 of 3: asked for 66 SMs, found 60"
+    assert client_group.merged([result(50.0, 66), result(None, 66, nonfinite=3)]).accuracy["nonfinite"] == 3
+    assert client_group.merged([result(50.0, 66), result(50.0, 66)]).mismatch is None
 
 
 def test_the_worst_client_is_the_one_that_goes_wrong_under_load() -> None:
     right, later = result(39.0, 66), result(40.0, 66)
-    later["accuracy"]["again"] = {"sqnr_db": 12.0, "nonfinite": 0}
-    assert combined([right, later])["accuracy"]["again"]["sqnr_db"] == 12.0
+    later.accuracy["again"] = {"sqnr_db": 12.0, "nonfinite": 0}
+    assert client_group.merged([right, later]).accuracy["again"]["sqnr_db"] == 12.0
     low, high = result(40.0, 66), result(40.0, 66)
-    low["accuracy"]["score"], high["accuracy"]["score"] = 0.7, 0.8
-    assert combined([high, low])["accuracy"]["score"] == 0.7
+    low.accuracy["score"], high.accuracy["score"] = 0.7, 0.8
+    assert client_group.merged([high, low]).accuracy["score"] == 0.7
+
+
+def test_a_gate_that_a_client_does_not_keep_is_not_judged_again() -> None:
+    """The record's accuracy is that of the worst client, which may be another."""
+    found = client_group.merged([result(50.0, 66), result(9.0, 66, "accuracy: too low", gate="min_sqnr_db")])
+    assert (found.mismatch, found.gate) == ("client 2 of 2: accuracy: too low", None)

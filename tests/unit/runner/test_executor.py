@@ -16,7 +16,7 @@ from sweep.runner.executor import Run
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.spec.settings import Settings
 from sweep.storage.store import Store
-from sweep.system.device_lock import Turn
+from sweep.system.device_lock import DeviceLock
 from sweep.system.devices import Device
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -141,17 +141,17 @@ def test_each_lane_has_its_own_sentinel_and_is_judged_by_no_other(tmp_path, load
 
 
 def test_a_gpu_that_stays_busy_leaves_its_work_to_the_other(tmp_path, loads) -> None:
-    ours = Turn("gpu-GPU-b", 0.0, lambda _: None)
-    ours.take()
+    ours = DeviceLock("gpu-GPU-b", 0.0, lambda _: None)
+    ours.acquire()
     records, screen, _ = swept(tmp_path, variants(range(1, 4)), wait_s=0.4)
     assert [record.facts["gpu_uuid"] for record in records] == ["GPU-a"] * 3
     assert any("waiting for gpu-GPU-b" in note for note in screen.notes)
-    other = Turn("gpu-GPU-a", 0.0, lambda _: None)
-    other.take()
+    other = DeviceLock("gpu-GPU-a", 0.0, lambda _: None)
+    other.acquire()
     with pytest.raises(BusyError):
         swept(tmp_path / "again", variants(range(1, 4)), wait_s=0.4)
-    ours.leave()
-    other.leave()
+    ours.release()
+    other.release()
 
 
 def test_an_error_in_one_lane_ends_the_other_after_its_variant(tmp_path, loads, monkeypatch) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from sweep import spec
 from sweep.runner.plan import Work
-from sweep.runner.worker_pool import Crew
+from sweep.runner.worker_pool import WorkerPool
 from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.spec.settings import Settings
 
@@ -18,26 +18,26 @@ def work(**held) -> Work:
 
 
 @pytest.fixture
-def crew(tmp_path):
-    made = Crew(Settings(name="s", results=tmp_path))
+def pool(tmp_path):
+    made = WorkerPool(Settings(name="s", results=tmp_path))
     yield made
     made.close()
 
 
-def pids(crew: Crew, **held) -> list[int]:
-    return [worker.pid for worker in crew._party_for(work(**held))._workers]
+def pids(pool: WorkerPool, **held) -> list[int]:
+    return [worker.pid for worker in pool._clients_for(work(**held))._workers]
 
 
-def test_streams_and_graphs_share_a_process(crew) -> None:
-    assert pids(crew, streams=1) == pids(crew, streams=4, cuda_graph=True)
+def test_streams_and_graphs_share_a_process(pool) -> None:
+    assert pids(pool, streams=1) == pids(pool, streams=4, cuda_graph=True)
 
 
-def test_each_sm_count_has_a_process_of_its_own_and_so_has_none_after_it(crew) -> None:
+def test_each_sm_count_has_a_process_of_its_own_and_so_has_none_after_it(pool) -> None:
     """A process that held a green context gave the whole GPU no more: docs/decisions/0022."""
-    small, again, whole = pids(crew, sm_count=16), pids(crew, sm_count=16, streams=2), pids(crew)
+    small, again, whole = pids(pool, sm_count=16), pids(pool, sm_count=16, streams=2), pids(pool)
     assert small == again
     assert small != whole
 
 
-def test_each_client_has_a_process(crew) -> None:
-    assert len({*pids(crew, clients=3), *pids(crew)}) == 4
+def test_each_client_has_a_process(pool) -> None:
+    assert len({*pids(pool, clients=3), *pids(pool)}) == 4

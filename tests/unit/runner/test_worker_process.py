@@ -4,13 +4,14 @@ import os
 import signal
 import time
 
+import passes
 import psutil
 import pytest
 
+from sweep.runner import messages
 from sweep.runner.worker_process import Worker
 from sweep.spec import LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 from sweep.storage import samples, samples_file
-from sweep.system import serialization
 
 LONG_S = 60.0
 
@@ -40,14 +41,7 @@ def job(tmp_path):
             session=SessionAxes(script=script or Script()),
             load=LoadAxes(kind="closed", min_requests=min_requests, min_s=0.01, warmup_s=0.01),
         )
-        made = {
-            "variant": serialization.to_plain(variant),
-            "repeat": 0,
-            "rates_ips": None,
-            "cache": str(tmp_path / "cache"),
-            "samples": str(tmp_path / "samples.npz"),
-        }
-        return made | changes
+        return passes.request(variant, tmp_path, **{"samples": tmp_path / "samples.npz", **changes})
 
     return make
 
@@ -88,8 +82,8 @@ def test_a_job_is_done_and_its_stages_are_told_in_order(start, job, tmp_path) ->
     outcome = worker.run(job(), events.append, LONG_S)
     assert (outcome.status, outcome.error) == ("ok", None)
     assert outcome.result
-    assert outcome.result["realised"]["contexts"] == 1
-    stages = dict.fromkeys(event["stage"] for event in events if event["event"] == "stage")
+    assert outcome.result.realised["contexts"] == 1
+    stages = dict.fromkeys(event.stage for event in events if isinstance(event, messages.Stage))
     assert list(stages) == ["model", "onnx", "build", "load", "measure", "accuracy"]
     assert samples_file.load(tmp_path / "samples.npz")
     worker.close()
@@ -112,7 +106,7 @@ def test_a_job_that_raises_has_failed_and_the_worker_lives(start, job, stage, ki
 
 def test_an_error_that_nobody_foresaw_has_the_stage_it_came_in(start, job, tmp_path) -> None:
     (tmp_path / "taken").write_text("")
-    outcome = start().run(job(samples=str(tmp_path / "taken" / "x.npz")), ignore, LONG_S)
+    outcome = start().run(job(samples=tmp_path / "taken" / "x.npz"), ignore, LONG_S)
     assert outcome.status == "failed"
     assert outcome.error
     assert outcome.error["stage"] == "measure"
@@ -123,7 +117,7 @@ def test_a_killed_child_is_crashed_with_signal_stage_and_tail(start, job, tmp_pa
     worker = start(**customised(tmp_path / "site", "import sys; sys.stderr.write('last words\\n')"))
 
     def kill(event) -> None:
-        if event["stage"] == "model":
+        if isinstance(event, messages.Stage) and event.stage == "model":
             os.kill(worker.pid, signal.SIGKILL)
 
     outcome = worker.run(job(min_requests=10**7), kill, LONG_S)
@@ -199,7 +193,7 @@ def test_a_library_that_prints_does_not_garble_the_events(start, job, tmp_path, 
     outcome = worker.run(job(), ignore, LONG_S)
     assert outcome.status == "ok"
     assert outcome.result
-    assert outcome.result["realised"]["contexts"] == 1
+    assert outcome.result.realised["contexts"] == 1
     assert noise.split("\\")[0][:6] in (tmp_path / "logs" / "worker.log").read_text()
 
 

@@ -13,20 +13,20 @@ import pytest
 
 from sweep.errors import BusyError
 from sweep.system import device_lock
-from sweep.system.device_lock import Turn
+from sweep.system.device_lock import DeviceLock
 
 pytestmark = pytest.mark.heavy
 
 HOLDS = """
 import os, psutil, sys
-from sweep.system.device_lock import Turn
+from sweep.system.device_lock import DeviceLock
 if len(sys.argv) > 1:
     os.setuid(int(sys.argv[1]))
-turn = Turn("gpu-x", 30.0, lambda text: print("waits", flush=True))
-turn.take()
+turn = DeviceLock("gpu-x", 30.0, lambda text: print("waits", flush=True))
+turn.acquire()
 print("holds", flush=True)
 sys.stdin.readline()
-turn.leave()
+turn.release()
 print("left", flush=True)
 sys.stdin.readline()
 """
@@ -56,26 +56,26 @@ def other():
 
 
 def turn(wait_s=30.0, said=None):
-    return Turn("gpu-x", wait_s, (said if said is not None else []).append)
+    return DeviceLock("gpu-x", wait_s, (said if said is not None else []).append)
 
 
 def test_it_is_one_holder_s_and_free_once_left(folder) -> None:
     first, second = turn(), turn(wait_s=0.0)
-    first.take()
-    assert first.held
+    first.acquire()
+    assert first.acquired
     with pytest.raises(BusyError):
-        second.take()
-    first.leave()
-    second.take()
-    assert (first.held, second.held) == (False, True)
-    second.leave()
+        second.acquire()
+    first.release()
+    second.acquire()
+    assert (first.acquired, second.acquired) == (False, True)
+    second.release()
 
 
 def test_who_is_in_the_way_is_named_with_user_process_command_and_since(other) -> None:
     holder, said = other(), []
     assert holder.stdout.readline() == "holds\n"
     with pytest.raises(BusyError, match=r"gpu-x is still measured on by .* after 0.5 s \(gpu.wait_s\)") as raised:
-        turn(0.5, said).take()
+        turn(0.5, said).acquire()
     user = pwd.getpwuid(os.getuid()).pw_name
     for text in (said[0], str(raised.value)):
         assert f"user {user}, process {holder.pid} ({sys.executable} -c" in text
@@ -89,29 +89,29 @@ def test_a_killed_holder_holds_nothing(other) -> None:
     assert holder.stdout.readline() == "holds\n"
     holder.kill()
     holder.wait()
-    turn(5.0).take()
+    turn(5.0).acquire()
 
 
 def test_who_waits_comes_before_who_had_it(other) -> None:
     mine = turn()
-    mine.take()
-    assert not mine.wanted()
+    mine.acquire()
+    assert not mine.has_waiters()
     waiting = other()
     assert waiting.stdout.readline() == "waits\n"
-    assert mine.wanted()
-    mine.leave()
+    assert mine.has_waiters()
+    mine.release()
     waiting.stdin.write("\n")
     waiting.stdin.flush()
-    mine.take()  # at once, and yet after the other
+    mine.acquire()  # at once, and yet after the other
     assert waiting.stdout.read(6) == "holds\n"
     assert waiting.stdout.readline() == "left\n"
-    mine.leave()
+    mine.release()
 
 
 def test_the_files_can_be_read_by_all_and_written_by_their_maker_alone(folder) -> None:
     before = os.umask(0o077)
     try:
-        turn().take()
+        turn().acquire()
     finally:
         os.umask(before)
     files = sorted(folder.iterdir())
@@ -123,14 +123,14 @@ def test_the_files_can_be_read_by_all_and_written_by_their_maker_alone(folder) -
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_another_user_takes_it_waits_for_it_and_cannot_write_it(folder, other, tmp_path) -> None:
     ours = turn()
-    ours.take()  # made by us, for all
-    ours.leave()
+    ours.acquire()  # made by us, for all
+    ours.release()
     for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(0o755)
     stranger = other(pwd.getpwnam("nobody").pw_uid)
     assert stranger.stdout.readline() == "holds\n"
     with pytest.raises(BusyError, match="user nobody, process"):
-        turn(0.5).take()
+        turn(0.5).acquire()
     assert (folder / "sweep-gpu-x.lock").stat().st_uid == 0
 
 
@@ -138,20 +138,20 @@ def test_a_link_or_a_pipe_in_its_place_is_refused(folder, tmp_path) -> None:
     folder.mkdir()
     (folder / "sweep-gpu-x.lock").symlink_to(tmp_path / "precious")
     with pytest.raises(BusyError, match="cannot be opened"):
-        turn().take()
+        turn().acquire()
     assert not (tmp_path / "precious").exists()
     (folder / "sweep-gpu-x.lock").unlink()
     os.mkfifo(folder / "sweep-gpu-x.lock")
     with pytest.raises(BusyError, match="is no plain file"):
-        turn().take()
+        turn().acquire()
 
 
 def test_a_file_that_somebody_tidied_away_is_made_anew(folder) -> None:
-    turn().take()
+    turn().acquire()
     (folder / "sweep-gpu-x.lock").unlink()
     again = turn(wait_s=1.0)
-    again.take()
-    assert again.held
+    again.acquire()
+    assert again.acquired
     assert (folder / "sweep-gpu-x.lock").exists()
 
 

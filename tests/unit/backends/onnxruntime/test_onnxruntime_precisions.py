@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import passes
 import pytest
 from recipes import RECIPES, shipped
 
 from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
-from sweep.runner.worker import accuracy_check, measure
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import accuracy_check
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Variant
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def asked(model: str, name: str) -> Variant:
 def test_it_runs_and_says_what_it_emulates(model: str, name: str, tmp_path: Path) -> None:
     variant = asked(model, name)
     assert OnnxRuntime().unsupported(variant) is None
-    job = Job(variant=variant, repeat=0, rates_ips=None, cache=tmp_path / "c", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(variant, tmp_path, cache=tmp_path / "c")
     assert found["mismatch"] is None
     precision, accuracy, notes = variant.onnx.precision, found["accuracy"], found["realised"]["notes"]
     assert accuracy["sqnr_db"] is None or accuracy["sqnr_db"] > LEAST_DB[precision.dtype]

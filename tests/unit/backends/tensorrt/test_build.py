@@ -6,6 +6,7 @@ import subprocess
 
 import numpy as np
 import onnx
+import passes
 import pytest
 import require
 from onnx import TensorProto, helper
@@ -26,6 +27,11 @@ SHAPES = {"x": (2, 3, 32, 32)}
 
 
 @pytest.fixture(scope="module")
+def static(shapes):
+    """The profile of an engine that takes these shapes and no other."""
+    return {name: (shape, shape, shape) for name, shape in shapes.items()}
+
+
 def rtx():
     require.library_for("tensorrt_rtx")
     return library.load("tensorrt_rtx")
@@ -49,13 +55,13 @@ def variant(model: str = "tiny_cnn", dtype: str = "fp32", **engine) -> Variant:
 
 
 def typed(asked: Variant, cache: Cache):
-    return artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    return passes.typed_file(asked, cache)
 
 
 def refuse(rtx, cache, path=None, shapes=None, **engine) -> str:
     asked = variant(**engine)
     with pytest.raises((BuildError, UnsupportedError)) as caught:
-        build.serialised(rtx, path or typed(asked, cache), asked.engine, build.static(shapes or SHAPES), tf32=False)
+        build.serialised(rtx, path or typed(asked, cache), asked.engine, static(shapes or SHAPES), tf32=False)
     assert "\n" not in str(caught.value)
     assert caught.type is UnsupportedError or rtx.label in str(caught.value)
     return str(caught.value)
@@ -81,7 +87,7 @@ def test_the_knobs_that_it_has_are_set(rtx, cache) -> None:
     asked = variant(
         builder_optimization_level=1, max_aux_streams=2, tiling="fast", sparsity="enable", workspace_mib=256
     )
-    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
+    plan, facts = build.serialised(rtx, typed(asked, cache), asked.engine, static(SHAPES), tf32=False)
     assert len(plan) > 10_000
     assert facts["tf32"] is False
 
@@ -92,9 +98,9 @@ def test_one_engine_takes_a_range_of_batches(rtx, cache) -> None:
     entry = artifacts.build_engine(asked, backend, path, cache)
     larger = dataclasses.replace(asked, engine=dataclasses.replace(asked.engine, batch=8))
     assert artifacts.build_engine(larger, backend, path, cache).cached
-    static = artifacts.build_engine(variant(), backend, path, cache)
-    assert static.path != entry.path
-    assert entry.info["precision"] == static.info["precision"] == {"fp32": COMPUTE_LAYERS["tiny_cnn"]}
+    fixed = artifacts.build_engine(variant(), backend, path, cache)
+    assert fixed.path != entry.path
+    assert entry.info["precision"] == fixed.info["precision"] == {"fp32": COMPUTE_LAYERS["tiny_cnn"]}
 
 
 @pytest.mark.parametrize("verbosity", ["none", "layer_names_only"])
@@ -107,7 +113,7 @@ def test_an_engine_that_tells_nothing_is_judged_by_its_network(rtx, cache, verbo
 
 def test_the_flags_that_it_has_are_set(rtx, cache) -> None:
     asked = variant(weight_streaming=True, refit=False, hardware_compatibility="none", timing_cache=False)
-    plan, _ = build.serialised(rtx, typed(asked, cache), asked.engine, build.static(SHAPES), tf32=False)
+    plan, _ = build.serialised(rtx, typed(asked, cache), asked.engine, static(SHAPES), tf32=False)
     assert len(plan) > 10_000
 
 
@@ -192,7 +198,7 @@ def test_no_workspace_for_any_tactic_is_a_build_error_with_its_words(rtx, cache)
 def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words: str) -> None:
     asked = variant()
     with pytest.raises(BuildError, match=words):
-        build.serialised(rtx, typed(asked, cache), asked.engine, build.static(shapes), tf32=False)
+        build.serialised(rtx, typed(asked, cache), asked.engine, static(shapes), tf32=False)
 
 
 def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
@@ -221,7 +227,7 @@ def test_external_weights_are_found_beside_the_graph(rtx, tmp_path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
     onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), build.static({"x": (1, 4)}), tf32=False)
+    plan, _ = build.serialised(rtx, tmp_path / "m.onnx", EngineAxes(), static({"x": (1, 4)}), tf32=False)
     assert len(plan) > 4 * 300 * 4
 
 

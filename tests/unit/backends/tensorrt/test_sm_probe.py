@@ -1,6 +1,5 @@
 """SMs asked for, given and reached: green contexts, the kernel that counts, and what makes a variant invalid."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -203,13 +202,8 @@ isolated_build_worker.main()
 
 
 def building_apart(monkeypatch, script: str) -> None:
-    """Have ``apart`` start ``script`` in place of itself, in a real process."""
-    run = subprocess.run
-    monkeypatch.setattr(
-        subprocess,
-        "run",
-        lambda command, **options: run([sys.executable, "-c", script], **options) if command else None,
-    )
+    """Have ``isolated_build`` start ``script`` in place of its worker, in a real process."""
+    monkeypatch.setattr(isolated_build, "module_command", lambda _module: [sys.executable, "-c", script])
 
 
 def test_an_engine_without_a_share_is_built_outside_the_share_of_its_worker(monkeypatch, tmp_path) -> None:

@@ -5,6 +5,7 @@ What the engine computes in is read from the builder's own listing of its layers
 
 import json
 
+import passes
 import pytest
 import require
 from recipes import RECIPES, shipped
@@ -49,7 +50,7 @@ def test_every_product_is_computed_in_the_asked_type(
         engine=EngineAxes(batch=2),
     )
     backend = TensorRTRTX()
-    typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+    typed = passes.typed_file(asked, cache)
     entry = artifacts.build_engine(asked, backend, typed, cache)
     precision = asked.onnx.precision
     unfused = precision.dtype in {"fp32", "tf32"}  # attention is two products there; in every other type one kernel

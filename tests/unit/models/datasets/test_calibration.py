@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import passes
 import pytest
 from authored_graphs import IMAGE, NETWORKS, Author, batch, save
 from onnx import numpy_helper
@@ -23,7 +24,6 @@ from sweep.models import Signature, TensorSpec
 from sweep.models.datasets import calibration
 from sweep.precision import convert, histograms
 from sweep.runner.worker import artifacts, measure
-from sweep.runner.worker.job import Job
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 
 if TYPE_CHECKING:
@@ -290,8 +290,7 @@ def test_the_record_says_what_ranges_came_from(own: bool, tmp_path: Path) -> Non
         engine=EngineAxes(batch=2),
         load=LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=0.5),
     )
-    job = Job(variant=variant, repeat=0, rates_ips=None, cache=tmp_path / "c", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(variant, tmp_path, cache=tmp_path / "c")
     told = found["engine"]["calibration"]
     if own:
         assert (told["source"], told["samples"], told["method"]) == (str(tmp_path / "own.npz"), 11, "max")

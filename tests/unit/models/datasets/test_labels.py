@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import passes
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from sweep import models, spec
 from sweep.analysis import reevaluate
-from sweep.analysis.accuracy_gates import contradicts
+from sweep.analysis.accuracy_gates import fault
 from sweep.cli import bisect
 from sweep.config import compose, variants
 from sweep.config.schema import AccuracyConfig, BackendConfig, Config, ModelConfig
@@ -26,8 +27,7 @@ from sweep.models.datasets import calibration, evaluation
 from sweep.models.zoo import digits
 from sweep.report import html, table
 from sweep.report.mlflow import record_mapping
-from sweep.runner.worker import artifacts, measure
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, LabelledData, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.spec.gates import Gates
 from sweep.storage.record import Record
@@ -80,8 +80,7 @@ def variant(path: Path, text: str | None, batch: int = 32, repeats: int = 1, **r
 
 
 def measured(asked: Variant, folder: Path, repeat: int = 0, **changes: Any) -> dict[str, Any]:
-    job = Job(variant=asked, repeat=repeat, rates_ips=None, cache=folder / "cache", samples=folder / "s.npz", **changes)
-    return measure.measure(job, lambda *_, **__: None, lambda _: None)
+    return passes.measured(asked, folder, repeat=repeat, **changes)
 
 
 def scored(asked: Variant, folder: Path) -> tuple[float, float, str]:
@@ -546,15 +545,15 @@ def test_gates_of_the_score_make_it_invalid_and_keep_the_figure(network: Path) -
     line = r"points below fp32's 97.49%; 0.1 were allowed \(accuracy.max_score_drop\)"
     assert re.fullmatch(rf"{right}\d.\d\d {line}", found["mismatch"])
     line = r"below the 0.99 that was asked for \(accuracy.min_score\)"
-    assert re.fullmatch(right + line, contradicts("int8", told, Gates(min_score=0.99)))
-    assert contradicts("int8", told, Gates(max_score_drop=0.05, min_score=0.9)) is None
+    assert re.fullmatch(right + line, fault("int8", told, Gates(min_score=0.99)).message)
+    assert fault("int8", told, Gates(max_score_drop=0.05, min_score=0.9)) is None
 
 
 def test_a_drop_of_just_what_was_allowed_passes() -> None:
     known = {"sqnr_db": 40.0, "nonfinite": 0, "score": 0.7, "reference_score": 0.8, "scored_on": "10 samples of a"}
-    assert contradicts("int8", known, Gates(max_score_drop=0.1, min_score=0.7)) is None
-    assert contradicts("int8", known | {"score": 0.9}, Gates(max_score_drop=0.0)) is None, "better than fp32"
-    assert contradicts("int8", known | {"score": None}, Gates(max_score_drop=0.0, min_score=1.0)) is None
+    assert fault("int8", known, Gates(max_score_drop=0.1, min_score=0.7)) is None
+    assert fault("int8", known | {"score": 0.9}, Gates(max_score_drop=0.0)) is None, "better than fp32"
+    assert fault("int8", known | {"score": None}, Gates(max_score_drop=0.0, min_score=1.0)) is None
 
 
 @pytest.mark.parametrize(
@@ -597,6 +596,7 @@ def test_records_are_judged_by_the_gates_of_today(network: Path) -> None:
     strict = reevaluate.regated(store, made, Gates(max_score_drop=0.0))
     assert (strict.status, store.read(made.key).status) == ("invalid", "invalid")
     assert "accuracy.max_score_drop" in strict.error["message"]
+    assert strict.error["gate"] == "max_score_drop"
     assert strict.accuracy == made.accuracy
     assert reevaluate.regated(store, strict, Gates(max_score_drop=0.05)) == made
     assert store.read(made.key).status == "ok"
@@ -606,8 +606,11 @@ def test_records_are_judged_by_the_gates_of_today(network: Path) -> None:
         "client 2 of 4: accuracy: the outputs are 3.0 dB from the fp32 reference, below (accuracy.min_sqnr_db)",
     ):
         error = {"stage": "realised", "kind": "Mismatch", "message": why, "stderr_tail": []}
-        untouched = Record(**{**vars_of(made), "status": "invalid", "error": error})
-        assert reevaluate.regated(store, untouched, Gates()) is untouched
+        for same in (error, error | {"gate": None}):
+            untouched = Record(**{**vars_of(made), "status": "invalid", "error": same})
+            assert reevaluate.regated(store, untouched, Gates()) is untouched
+    old = {name: value for name, value in strict.error.items() if name != "gate"}
+    assert reevaluate.regated(store, Record(**{**vars_of(strict), "error": old}), Gates()) == made, "the message has it"
     failed = Record(**{**vars_of(made), "status": "failed", "error": strict.error})
     assert reevaluate.regated(store, failed, Gates()) is failed
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import passes
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep import models
 from sweep.errors import ModelError
-from sweep.runner.worker import artifacts, measure, reference
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import artifacts, reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 
@@ -75,10 +75,7 @@ def test_it_is_upgraded_once_and_computes_the_same(opset: int, tmp_path: Path) -
 def test_the_record_says_so(precision: str, tmp_path: Path) -> None:
     path = tmp_path / "old.onnx"
     onnx.save(old_cnn(9), path)
-    job = Job(
-        variant=asked(path, precision), repeat=0, rates_ips=None, cache=tmp_path / "c", samples=tmp_path / "s.npz"
-    )
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(asked(path, precision), tmp_path, cache=tmp_path / "c")
     assert found["mismatch"] is None
     assert found["model"]["opset"] == 13
     assert found["model"]["opset_of_file"] == 9
@@ -100,8 +97,7 @@ def test_weights_among_the_inputs_are_hidden_whatever_the_opset(tmp_path: Path) 
     assert len(model.graph.input) == 8
     model.ir_version = 8
     onnx.save(model, path)
-    job = Job(variant=asked(path, "bf16"), repeat=0, rates_ips=None, cache=tmp_path / "c", samples=tmp_path / "s.npz")
-    found = measure.measure(job, lambda *_, **__: None, lambda _: None)
+    found = passes.measured(asked(path, "bf16"), tmp_path, cache=tmp_path / "c")
     assert (found["model"]["opset"], found["model"]["opset_of_file"]) == (17, None)
     assert not any("opset" in note for note in found["realised"]["notes"])
     assert found["accuracy"]["sqnr_db"] > 15

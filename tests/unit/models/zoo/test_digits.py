@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import passes
 import pytest
 from rich.console import Console
 
@@ -15,8 +16,7 @@ from sweep.models.zoo import digits
 from sweep.report import html, table
 from sweep.report.mlflow import record_mapping
 from sweep.report.ranking import answer
-from sweep.runner.worker import artifacts, measure, reference, scoring
-from sweep.runner.worker.job import Job
+from sweep.runner.worker import artifacts, reference, scoring
 from sweep.spec import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 from sweep.storage.record import Record
@@ -44,8 +44,7 @@ def variant(precision: str = "fp32", batch: int = 32, model: ModelRef = REF) -> 
 
 
 def measured(asked: Variant, folder: Path) -> dict[str, Any]:
-    job = Job(variant=asked, repeat=0, rates_ips=None, cache=folder / "cache", samples=folder / "s.npz")
-    return measure.measure(job, lambda *_, **__: None, lambda _: None)
+    return passes.measured(asked, folder)
 
 
 def record(asked: Variant, found: dict[str, Any]) -> Record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import passes
 import pytest
 
 from sweep import models
@@ -15,8 +16,6 @@ from sweep.config import variants
 from sweep.config.schema import AccuracyConfig, Config
 from sweep.errors import ConfigError
 from sweep.loadgen import load_point
-from sweep.runner.worker import measure
-from sweep.runner.worker.job import Job
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.spec.gates import Gates
 
@@ -38,8 +37,7 @@ def measured(folder: Path, gates: Gates | None = None, **recipe: object) -> dict
         load=LOAD,
     )
     kept = {} if gates is None else {"gates": gates}
-    job = Job(variant=variant, repeat=0, rates_ips=None, cache=folder / "cache", samples=folder / "s.npz", **kept)
-    return measure.measure(job, lambda *_, **__: None, lambda _: None)
+    return passes.measured(variant, folder, **kept)
 
 
 def test_all_streams_are_looked_at_after_a_burst(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import onnx
+import passes
 import pytest
 import require
 
@@ -62,12 +63,12 @@ class Bench:
 
     def entry(self, asked: Variant) -> Entry:
         with Cache(self.root) as cache:
-            typed = artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+            typed = passes.typed_file(asked, cache)
             return artifacts.build_engine(asked, self.backend, typed, cache)
 
     def typed(self, asked: Variant) -> Path:
         with Cache(self.root) as cache:
-            return artifacts.typed_file(asked, artifacts.model_file(asked, cache), cache)
+            return passes.typed_file(asked, cache)
 
     def builds(self, asked: Variant) -> int:
         before = self.backend.builds

@@ -1,0 +1,129 @@
+"""Make the records of one device runner, write them, and pass them on once no verdict of theirs is open."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from sweep.analysis import record_summary
+from sweep.backends import registry
+from sweep.runner import record_builder
+from sweep.runner.record_builder import Timing
+from sweep.storage import samples, samples_file
+from sweep.storage.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sweep.runner.drift_sentinel import Sentinel
+    from sweep.runner.oom_pruning import Exhausted
+    from sweep.runner.plan import Work
+    from sweep.runner.progress import Screen
+    from sweep.runner.work_queue import Sweep
+    from sweep.runner.worker_process import Outcome
+    from sweep.storage.record import Record
+
+
+class RecordFinisher:
+    """Make and write the records of one device runner.
+
+    Args:
+        sweep: what is shared with other device runners; hears of each record that is finished.
+        screen: shows each record that is written.
+        sentinel: judges drift.
+        uuid: of the GPU that is measured on.
+
+    Attributes:
+        waiting: keys of the records whose drift is not judged yet.
+    """
+
+    def __init__(self, sweep: Sweep, screen: Screen, sentinel: Sentinel, uuid: str | None) -> None:
+        self._sweep = sweep
+        self._settings = sweep.settings
+        self._store = Store(sweep.settings.root)
+        self._screen = screen
+        self._sentinel = sentinel
+        self._uuid = uuid
+        self._timing: dict[str, Timing] = {}
+        self.waiting: list[str] = []
+
+    def begin(self, work: Work) -> None:
+        """Begin the first pass of a variant."""
+        self._timing[work.key] = Timing(began=record_builder.utc_now())
+
+    @contextmanager
+    def timed(self, work: Work) -> Iterator[None]:
+        """Add the time that is spent within to that of the variant."""
+        start = time.perf_counter()
+        yield
+        self._timing[work.key] = self._timing[work.key].plus(time.perf_counter() - start)
+
+    def write(self, record: Record) -> None:
+        """Write and show a record; it is finished once its drift is judged."""
+        self._store.write(record)
+        self._screen.finished(record)
+        if self._sentinel.on:
+            self.waiting.append(record.key)
+        else:
+            self._sweep.finished(record)
+
+    def write_pruned(self, work: Work, cause: Exhausted) -> None:
+        """Write the record of a variant that is not tried."""
+        self.write(record_builder.pruned(work, cause, self._settings))
+
+    def write_failed(self, work: Work, outcome: Outcome) -> None:
+        """Write the record of a variant whose pass ended badly."""
+        self.write(self._record(work, outcome, []))
+
+    def save_samples(self, work: Work, points: list[samples.PointSamples]) -> None:
+        """Save the samples of all passes of a variant into its one file."""
+        samples_file.save(self._store.samples_path(work.key), points)
+
+    def write_measured(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> bool:
+        """Write the record that is made of the samples of all passes.
+
+        Returns:
+            Whether the variant's capacity is to be searched now: its record stands whatever becomes of the search, and
+            is shown once that is over.
+        """
+        record = self._record(work, outcome, points)
+        if record.status == "ok" and work.key in self._sweep.searched:
+            self._store.write(record)
+            return True
+        self.write(record)
+        return False
+
+    def write_searched(self, work: Work, outcome: Outcome, probes: list[samples.PointSamples], seconds: float) -> None:
+        """Write the record of a variant whose capacity was searched.
+
+        The probes join the variant's samples, and the record is judged again. A search that ended badly marks the
+        record as its error, and leaves its curve as it is.
+
+        Args:
+            work: the variant.
+            outcome: of the search.
+            probes: its samples; none where it ended badly.
+            seconds: that it took.
+        """
+        path = self._store.samples_path(work.key)
+        record, points = self._store.read(work.key), samples_file.load(path)
+        if outcome.status == "ok":
+            points += probes
+            samples_file.save(path, points)
+        else:
+            record = dataclasses.replace(record, status=outcome.status, error=outcome.error)
+        record = dataclasses.replace(record, wall_s=(record.wall_s or 0.0) + seconds)
+        self.write(record_summary.summarised(record, points, self._settings.slo))
+
+    def settle(self) -> None:
+        """Judge the drift of the records that wait for it by the sentinel's last run."""
+        waiting, self.waiting = self.waiting, []
+        for record in self._sentinel.settled(waiting):
+            self._sweep.finished(record)
+
+    def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
+        uuid = self._uuid if registry.get(work.variant.backend).on_gpu else None
+        record = record_builder.measured(work, outcome, points, self._timing[work.key], self._settings, uuid)
+        return self._sentinel.judged(record, samples.stretches(points))
