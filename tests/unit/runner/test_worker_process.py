@@ -202,6 +202,17 @@ def test_a_banner_before_the_worker_is_ready_does_not_end_the_sweep(start, job, 
     assert worker.run(job(), ignore, LONG_S).status == "ok"
 
 
+def test_a_malformed_event_ends_the_variant_in_one_line(start, job, tmp_path) -> None:
+    code = """import os; os.write(1, b'{"event": "stage", "done": "half"}' + bytes([10]))"""
+    worker = start(**customised(tmp_path / "site", code))
+    outcome = worker.run(job(), ignore, LONG_S)
+    assert outcome.status == "failed"
+    assert outcome.error
+    assert (outcome.error["stage"], outcome.error["kind"]) == ("start", "MessageError")
+    assert outcome.error["message"].startswith("a message between processes is malformed (")
+    assert gone(worker.pid)
+
+
 def test_closing_and_killing_twice_is_harmless(start, job) -> None:
     worker = start()
     assert worker.run(job(), ignore, LONG_S).status == "ok"

@@ -1,0 +1,179 @@
+"""Real children: what they answer, what is left of them, and what becomes of them with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from sweep.system import child_process
+from sweep.system.child_process import ChildProcess, RefusedError, module_command, module_environment
+
+SERVING = """
+import sys
+from sweep.system.child_process import RefusedError, serve
+
+def answer(message):
+    print("a library's own words", flush=True)
+    if "refuse" in message:
+        raise RefusedError(message["refuse"])
+    if "exit" in message:
+        sys.exit(message["exit"])
+    return {"echo": message["word"]}
+
+serve(answer)
+"""
+WAITING = "import time; print('ready', flush=True); time.sleep(600)"
+PARENT = """
+import sys, time
+from sweep.system.child_process import ChildProcess, module_environment
+child = ChildProcess([sys.executable, "-c", sys.argv[1]], "it", environment=module_environment(), own_session=True)
+assert child.read_line() == b"ready"
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+ORPHAN = """
+import time
+from sweep.system.child_process import die_with_parent
+die_with_parent()
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start():
+    children = []
+
+    def begin(code, **options) -> ChildProcess:
+        command = [sys.executable, "-c", code]
+        children.append(ChildProcess(command, "the child", environment=module_environment(), **options))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.kill()
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_it_answers_each_request_and_keeps_what_is_printed(start) -> None:
+    child = start(SERVING)
+    assert [child.request({"word": word}) for word in ("a", "ä")] == [{"echo": "a"}, {"echo": "ä"}]
+    assert child.printed().splitlines() == ["a library's own words"] * 2
+    child.close()
+    assert child.wait() == 0
+    assert len(child.printed().splitlines()) == 2, "also after its end"
+    child.close()
+
+
+def test_it_refuses_in_its_own_words_and_lives(start) -> None:
+    child = start(SERVING)
+    with pytest.raises(RefusedError, match=r"^not that$"):
+        child.request({"refuse": "not that"})
+    with pytest.raises(RefusedError, match=r"^KeyError: 'word'$"):
+        child.request({})
+    assert child.request({"word": "b"}) == {"echo": "b"}
+
+
+def test_its_end_is_told_with_its_last_words(start) -> None:
+    child = start(SERVING)
+    with pytest.raises(RefusedError, match=r"^the child ended with status 1: out of luck$"):
+        child.request({"exit": "out of luck"})
+    with pytest.raises(RefusedError, match="ended with status 1"):
+        child.request({"word": "a"})
+
+
+def test_a_command_that_is_not_there_is_an_os_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        ChildProcess(["/nowhere/python"], "the child")
+
+
+def test_silence_ends_at_the_deadline_and_death_at_once(start) -> None:
+    child = start(WAITING)
+    assert child.read_line() == b"ready"
+    with pytest.raises(TimeoutError):
+        child.read_line(time.monotonic() + 0.1)
+    child.strike()
+    assert child.read_line() is None
+    assert child.wait() == -signal.SIGKILL
+    child.kill()
+    with pytest.raises(OSError):  # noqa: PT011 - which one, the kernel decides
+        child.send(b"x\n" * 100_000)
+
+
+STARTS = """
+import subprocess, sys, time
+children = [subprocess.Popen(["sleep", "600"], start_new_session=new) for new in (False, True)]
+print(*[child.pid for child in children], flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("own_session", [True, False])
+def test_what_it_started_ends_with_it(start, own_session) -> None:
+    child = start(STARTS, own_session=own_session)
+    pids = [int(word) for word in child.read_line().split()]
+    child.kill()
+    wait_until(lambda: not any(map(psutil.pid_exists, pids)))
+
+
+def test_it_dies_with_its_parent_however_that_ends() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, ORPHAN], stdout=subprocess.PIPE, env=module_environment(), text=True
+    )
+    pid = int(parent.stdout.readline())
+    assert psutil.pid_exists(pid)
+    parent.kill()
+    parent.communicate()
+    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.parametrize(("told", "leaves"), [(None, True), ("1", False), ("7", True)])
+def test_a_child_of_process_1_knows_whether_that_is_its_parent(monkeypatch, told, leaves) -> None:
+    """In a container `sweep` itself may be process 1; elsewhere process 1 adopts the child of a dead parent."""
+    monkeypatch.setattr(child_process.ctypes, "CDLL", lambda _name: type("C", (), {"prctl": lambda *_: 0}))
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    monkeypatch.delenv("SWEEP_PARENT_PID", raising=False)
+    if told is not None:
+        monkeypatch.setenv("SWEEP_PARENT_PID", told)
+    if leaves:
+        with pytest.raises(SystemExit, match="the parent process is gone"):
+            child_process.die_with_parent()
+    else:
+        child_process.die_with_parent()
+
+
+def test_its_stderr_may_go_elsewhere(start, tmp_path) -> None:
+    path = tmp_path / "log"
+    path.write_text("of an earlier one\n")
+    child = start("import sys; print('mine', file=sys.stderr)", stderr=path.open("a+b"))
+    assert child.read_line() is None
+    child.log(b"a stray line")
+    assert child.printed() == "mine\na stray line\n"
+    assert path.read_text() == "of an earlier one\nmine\na stray line\n"
+
+
+def test_it_stays_on_its_cores(start) -> None:
+    core = min(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    child = start("import os; print(*os.sched_getaffinity(0), flush=True)", cores=[core])
+    assert child.read_line() == str(core).encode()
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_module_is_found_from_anywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    done = subprocess.run(
+        module_command("sweep.system.child_process"), env=module_environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
