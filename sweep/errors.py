@@ -1,7 +1,24 @@
-"""One small tree of errors, by stage.
+"""Define the errors of ``sweep``, one class a stage of the pipeline.
 
-Each message says what was asked, what was found and what to do, in one line. ``stage`` names the
-stage of the pipeline that raised it and ends up in the record's ``error.stage``.
+Each message says in one line what was requested, what it met and what to do. ``stage`` names the stage that raised it
+and stands in the record's ``error.stage``.
+
+    SweepError
+        ConfigError        config      the command line or a YAML
+        ModelError         model       a network, its file, its inputs
+        ConversionError    onnx        fp32 to another precision
+        LabelError         accuracy    labelled samples
+        CacheError         cache       the cache of models and engines
+        UnsupportedError   plan        what this backend or machine lacks
+        MessageError       start       between parent and worker
+        MpsError           start       the MPS daemon
+        BuildError         build       typed ONNX to an engine
+        SessionError       load        an engine that is loaded or run
+        LoadError          measure     the load generator
+        BusyError          wait        a device that others measure on
+        RecordError        record      a record or its samples
+        TrackingError      tracking    the tracking server
+        ParityError        parity      NVIDIA's own tool
 """
 
 _BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder what stands around them
@@ -10,12 +27,12 @@ _CODES |= {code: f"\\u{code:04x}" for code in _BIDI}
 
 
 def printable(text: str) -> str:
-    """The text with the control codes of a terminal shown as text; line feeds and tabs stay."""
+    """Return the text with the control codes of a terminal shown as text; line feeds and tabs stay."""
     return text if text.isprintable() else text.translate(_CODES)
 
 
 class SweepError(Exception):
-    """Anything that `sweep` itself has to say; never raised as such."""
+    """Be the base of all errors that `sweep` raises itself; never raised as such."""
 
     stage = "sweep"
 
@@ -24,90 +41,90 @@ class SweepError(Exception):
 
 
 class ConfigError(SweepError):
-    """The command line or a YAML asks for what cannot be planned. Exit code 2, nothing written."""
+    """Refuse a command line or a YAML that cannot be planned. Exit code 2, nothing written."""
 
     stage = "config"
 
 
 class ModelError(SweepError):
-    """A model name, an ONNX file or its inputs cannot be used as asked."""
+    """Refuse a model name, an ONNX file or inputs that cannot be used as requested."""
 
     stage = "model"
 
 
 class ConversionError(SweepError):
-    """The fp32 graph could not be turned into a graph of the asked precision."""
+    """Report an fp32 graph that could not be converted to the requested precision."""
 
     stage = "onnx"
 
 
 class LabelError(SweepError):
-    """Labelled samples cannot be had, or the network cannot be scored on them."""
+    """Report labelled samples that cannot be read, or a network that cannot be scored on them."""
 
     stage = "accuracy"
 
 
 class CacheError(SweepError):
-    """A cache entry could not be made or read."""
+    """Report a cache entry that could not be made or read."""
 
     stage = "cache"
 
 
 class UnsupportedError(SweepError):
-    """This backend, library or machine cannot do what was asked, and says so before timing anything."""
+    """Refuse what this backend, library or machine cannot do, before anything is timed."""
 
     stage = "plan"
 
 
 class MessageError(SweepError):
-    """A message between the parent and a worker is malformed."""
+    """Report a malformed message between the parent and a worker."""
 
     stage = "start"
 
 
 class MpsError(SweepError):
-    """The MPS daemon cannot be started or reached."""
+    """Report an MPS daemon that cannot be started or reached."""
 
     stage = "start"
 
 
 class BuildError(SweepError):
-    """The backend refused to build an engine from the typed ONNX."""
+    """Report that the backend refused to build an engine from the typed ONNX."""
 
     stage = "build"
 
 
 class SessionError(SweepError):
-    """An engine could not be loaded or run."""
+    """Report an engine that could not be loaded or run."""
 
     stage = "load"
 
 
 class LoadError(SweepError):
-    """The load generator could not do what its axes ask."""
+    """Report a load that the generator could not produce."""
 
     stage = "measure"
 
 
 class BusyError(SweepError):
-    """Somebody else measures on the device for longer than the user would wait. Exit code 2, nothing lost."""
+    """Report a device that others measure on for longer than the user would wait. Exit code 2, nothing lost."""
 
     stage = "wait"
 
 
 class RecordError(SweepError):
-    """A record on disk cannot be read: damaged, or written by a newer version."""
+    """Report a record on disk that cannot be read: damaged, or written by a newer version."""
 
     stage = "record"
 
 
 class TrackingError(SweepError):
-    """The tracking server could not be reached or refused what it was sent."""
+    """Report a tracking server that could not be reached or refused what it was sent."""
 
     stage = "tracking"
 
 
 class ParityError(SweepError):
-    """NVIDIA's tool ran and gave no figures that could stand beside a record. Exit code 1."""
+    """Report that NVIDIA's tool gave no figures to stand beside a record. Exit code 1."""
 
     stage = "parity"

@@ -30,35 +30,35 @@ class Fault:
     gate: str | None = None
 
 
-def is_tf32(dtype: str, found: JsonDict | None) -> bool:
-    """Whether a graph asked for as fp32 gave outputs as far from the reference as TF32's are.
+def is_tf32(dtype: str, figures: JsonDict | None) -> bool:
+    """Return whether a graph requested as fp32 gave outputs as far from the reference as TF32's are.
 
     TF32 keeps 10 bits of mantissa where fp32 keeps 23. Measured on an H200 over the networks built here: 40 to 70 dB
     with the one, 78 to 106 with the other, so 75 dB tells them apart.
     """
-    known = found is not None and found["sqnr_db"] is not None
-    return dtype == "fp32" and known and _LEAST_DB["tf32"] <= level(found or {}) < _TRUE_FP32_DB
+    compared = figures is not None and figures["sqnr_db"] is not None
+    return dtype == "fp32" and compared and _LEAST_DB["tf32"] <= level(figures or {}) < _TRUE_FP32_DB
 
 
 def least_db(dtype: str, gates: Gates | None = None) -> float:
-    """The least SQNR that an engine of a type has to keep."""
+    """Return the least SQNR, dB, that an engine of a type has to keep."""
     given = None if gates is None else gates.min_sqnr_db
     return _LEAST_DB.get(dtype, 0.0) if given is None else given
 
 
-def fault(dtype: str, found: JsonDict | None, gates: Gates | None = None) -> Fault | None:
+def fault(dtype: str, figures: JsonDict | None, gates: Gates | None = None) -> Fault | None:
     """Return why the outputs of the timed session cannot be those of what was requested; None if they can.
 
     Args:
         dtype: of the recipe.
-        found: the record's ``accuracy``; None where no model ran.
+        figures: the record's ``accuracy``; None where no model ran.
         gates: what the outputs have to keep.
     """
-    if found is None:
+    if figures is None:
         return None
     gates = gates or Gates()
-    first = _output_fault(dtype, found, gates) or score_fault(found, gates.min_score, gates.max_score_drop)
-    later = found.get("again")
+    first = _output_fault(dtype, figures, gates) or score_fault(figures, gates.min_score, gates.max_score_drop)
+    later = figures.get("again")
     if first or later is None:
         return first
     under = f"under load, on stream {later['stream']}: "
@@ -74,10 +74,10 @@ def _how_often(later: JsonDict) -> str:
     return f", in {later['wrong']} of {later['looks']} looks" if later.get("wrong") else ""
 
 
-def _output_fault(dtype: str, found: JsonDict, gates: Gates) -> Fault | None:
-    if found["nonfinite"]:
-        return Fault(f"{found['nonfinite']} outputs are not finite; those of the reference are")
-    sqnr_db, least = level(found), least_db(dtype, gates)
+def _output_fault(dtype: str, figures: JsonDict, gates: Gates) -> Fault | None:
+    if figures["nonfinite"]:
+        return Fault(f"{figures['nonfinite']} outputs are not finite; those of the reference are")
+    sqnr_db, least = level(figures), least_db(dtype, gates)
     if dtype == "fp32" and sqnr_db < _TRUE_FP32_DB:
         return Fault(
             f"asked for fp32, but the outputs are only {sqnr_db:.0f} dB from the reference, as TF32's are; "
@@ -89,42 +89,42 @@ def _output_fault(dtype: str, found: JsonDict, gates: Gates) -> Fault | None:
             f"{dtype} has to keep",
             "min_sqnr_db",
         )
-    return _user_gate_fault(found, gates)
+    return _user_gate_fault(figures, gates)
 
 
-def _user_gate_fault(found: JsonDict, gates: Gates) -> Fault | None:
+def _user_gate_fault(figures: JsonDict, gates: Gates) -> Fault | None:
     """Return the first of the user's own gates that is not kept; a figure that is not known passes."""
     for gate, name, words, limit, sign in (
         ("min_top1", "top1_agreement", "the share of samples with the reference's arg max is", gates.min_top1, 1),
         ("max_error", "max_rel", "the largest error over the largest reference value is", gates.max_error, -1),
         ("min_cosine", "cosine_centred", "the batch-centred cosine is", gates.min_cosine, 1),
     ):
-        value = found.get(name)
+        value = figures.get(name)
         if limit is not None and value is not None and sign * (value - limit) < 0:
             side = "below" if sign > 0 else "above"
             return _gate_fault(f"{words} {value:.4g}, {side} the {limit:g} that was asked for", gate)
     return None
 
 
-def score_fault(found: JsonDict, least: float | None, most_drop: float | None) -> Fault | None:
+def score_fault(figures: JsonDict, least: float | None, most_drop: float | None) -> Fault | None:
     """Return which gate the score does not keep; None where it keeps both, or nothing was scored.
 
     Args:
-        found: the record's ``accuracy``.
+        figures: the record's ``accuracy``.
         least: score, 0 to 1; None for no such gate.
         most_drop: below that of fp32, 0 to 1; None for no such gate.
     """
-    score = found.get("score")
+    score = figures.get("score")
     if score is None:
         return None
-    scored = f"{score:.2%} of {found['scored_on']} are right"
+    scored = f"{score:.2%} of {figures['scored_on']} are right"
     if least is not None and score < least - _ROUNDING:
         return _gate_fault(f"{scored}, below the {least:.4g} that was asked for", "min_score")
-    drop = found["reference_score"] - score
+    drop = figures["reference_score"] - score
     if most_drop is not None and drop > most_drop + _ROUNDING:
         return _gate_fault(
-            f"{scored}, {drop * 100:.2f} points below fp32's {found['reference_score']:.2%}; {most_drop * 100:g} were "
-            "allowed",
+            f"{scored}, {drop * 100:.2f} points below fp32's {figures['reference_score']:.2%}; "
+            f"{most_drop * 100:g} were allowed",
             "max_score_drop",
         )
     return None

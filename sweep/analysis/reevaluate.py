@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 _GATE_IN_MESSAGE = re.compile(r"(?:under load, on stream \d+: )?accuracy: .*\(accuracy\.(\w+)\)")
 
 
-def regated(store: Store, found: Record, gates: Gates) -> Record:
+def regated(store: Store, record: Record, gates: Gates) -> Record:
     """Return the record as these gates have it, rewritten if that changes its status.
 
-    What is invalid for another reason than a gate stays so, as does what one of several clients was found to be: the
+    What is invalid for another reason than a gate stays so, as does what made one of several clients invalid: the
     record's accuracy may be another's.
     """
-    failed = found.status == "invalid" and failed_gate(found.error) is not None
-    dtype = (found.variant.get("precision_recipe") or {}).get("dtype")
-    if found.accuracy is None or dtype is None or not (found.status == "ok" or failed):
-        return found
-    fault = accuracy_gates.fault(dtype, found.accuracy, gates)
+    failed = record.status == "invalid" and failed_gate(record.error) is not None
+    dtype = (record.variant.get("precision_recipe") or {}).get("dtype")
+    if record.accuracy is None or dtype is None or not (record.status == "ok" or failed):
+        return record
+    fault = accuracy_gates.fault(dtype, record.accuracy, gates)
     if (fault is not None) == failed:
-        return found
+        return record
     error = None if fault is None else mismatch_error(fault.message, fault.gate)
-    judged = replace(found, status="invalid" if fault else "ok", error=error)
+    judged = replace(record, status="invalid" if fault else "ok", error=error)
     store.write(judged)
     return judged
 
@@ -62,25 +62,25 @@ def failed_gate(error: JsonDict | None) -> str | None:
 
 
 def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
-    """The record of ``key`` judged by ``slo``; rewritten if that changes it. None if it cannot be read.
+    """Return the record of `key` judged by `slo`, rewritten if that changes it; None if it cannot be read.
 
     Without an SLO the record stays as it is, an earlier judgement included.
     """
     try:
-        found = store.read(key)
+        record = store.read(key)
     except RecordError:
         return None
-    if slo is None or not found.points or _judged_by(found, slo):
-        return found
+    if slo is None or not record.points or _judged_by(record, slo):
+        return record
     try:
         points = samples_file.load(store.samples_path(key))
     except RecordError:
-        return found
-    judged = with_slo(found, points, slo)
+        return record
+    judged = with_slo(record, points, slo)
     store.write(judged)
     return judged
 
 
-def _judged_by(found: Record, slo: tuple[str, float]) -> bool:
-    known = found.slo or {}
-    return (known.get("percentile"), known.get("limit_ms")) == (percentiles.PERCENTILES[slo[0]] * 100, slo[1])
+def _judged_by(record: Record, slo: tuple[str, float]) -> bool:
+    judged = record.slo or {}
+    return (judged.get("percentile"), judged.get("limit_ms")) == (percentiles.PERCENTILES[slo[0]] * 100, slo[1])

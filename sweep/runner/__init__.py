@@ -1,6 +1,7 @@
-"""A lane measures on one device, one pass at a time: its worker, its lock, its telemetry, its sentinel.
+"""Run a plan: the parent's half, from work to records; ``runner.worker`` is the child's.
 
-``device`` says which there are and what a worker needs to use one; ``turns`` keeps everybody else off it meanwhile;
-``lane`` is the order of things, ``shared`` what all lanes have in common; ``jobs`` asks the worker, ``parts`` keeps
-passes until their variant is whole, ``recording`` makes the record.
+``plan`` orders the work, ``resume`` and ``filters`` leave what is to be done of it, ``executor`` hands it to one
+``device_runner`` a device. That one has a ``device_access`` (its lock), a ``pass_order``, a ``worker_pool`` with a
+``client_group`` of ``worker_process``es, which ``job_client`` sends ``messages``, a ``monitored_pass`` and a
+``drift_sentinel``, ``pass_samples`` until a variant is whole, and a ``record_finisher``.
 """

@@ -34,7 +34,7 @@ _CLIENT_FACTS = (
 
 
 class LeftError(Exception):
-    """A client that others wait for has left."""
+    """Tell whoever waits that another client has left."""
 
 
 class Rendezvous:
@@ -222,11 +222,11 @@ def merged(results: Sequence[Result]) -> Result:
 
 def _worst(accuracies: Sequence[JsonDict | None]) -> JsonDict | None:
     """Return the accuracy of the client that is furthest from the reference, with a note that it is the worst."""
-    known = [accuracy for accuracy in accuracies if accuracy is not None]
-    if not known:
+    present = [accuracy for accuracy in accuracies if accuracy is not None]
+    if not present:
         return None
-    worst = min(known, key=_rank)
-    note = f"the worst of {len(known)} clients"
+    worst = min(present, key=_rank)
+    note = f"the worst of {len(present)} clients"
     return {**worst, "note": f"{worst['note']}; {note}" if worst["note"] else note}
 
 

@@ -50,13 +50,13 @@ class Sentinel:
         self._store = Store(settings.root)
         self._measure = measure
         self._levels = drift.levels(self._store)
-        known = [path.stem.split("-") for path in self._store.sentinel_paths()]
-        self._next = max((int(number) for number, *_ in known), default=-1) + 1
+        earlier = [path.stem.split("-") for path in self._store.sentinel_paths()]
+        self._next = max((int(number) for number, *_ in earlier), default=-1) + 1
         self._device = ""
         if place is not None:  # an interval ends at the next number, so each device runner counts by itself
             self._next += place[0] * _RUNS
             self._device = "." + place[1].removeprefix("GPU-").replace("-", "")[:_SHORT]
-        repeated = max((int(rest[0]) for _, _, *rest in known if rest), default=0) + bool(known and settings.force)
+        repeated = max((int(rest[0]) for _, _, *rest in earlier if rest), default=0) + bool(earlier and settings.force)
         self._repeated = (
             f"-{repeated}" if repeated else ""
         )  # what is measured again is not compared with what it replaces
@@ -103,15 +103,15 @@ def settled(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]
     """Judge records on disk again by these runs of the sentinel, write those that this changes, and give all."""
     for key in keys:
         try:
-            found = store.read(key)
+            record = store.read(key)
         except RecordError:
             continue
-        if found.drift is not None:
-            judged = _judged(found, found.drift["stretches"], levels)
-            if judged != found:
+        if record.drift is not None:
+            judged = _judged(record, record.drift["stretches"], levels)
+            if judged != record:
                 store.write(judged)
-            found = judged
-        yield found
+            record = judged
+        yield record
 
 
 def _judged(record: Record, intervals: Iterable[int | None], levels: Mapping[int, drift.Level]) -> Record:

@@ -33,7 +33,7 @@ class Run:
     """Execute a plan.
 
     Args:
-        made: what to do.
+        work_plan: what to do.
         settings: where and how.
         display: what the user sees.
         finished: called with each record once it is on disk; never while anything is measured.
@@ -43,14 +43,14 @@ class Run:
 
     def __init__(
         self,
-        made: Plan,
+        work_plan: Plan,
         settings: Settings,
         display: Display,
         finished: Callable[[Record], None],
         devices: Sequence[Device] | None = None,
         pruning: Pruning | None = None,
     ) -> None:
-        self._plan = made
+        self._plan = work_plan
         self._settings = settings
         self._display = display
         self._finished = finished
@@ -64,7 +64,8 @@ class Run:
 
         Raises:
             BusyError: another process kept a device for longer than the user would wait.
-            KeyboardInterrupt: an interrupt arrived; the variant in hand has its record, unless it said to stop now.
+            KeyboardInterrupt: an interrupt arrived; the variant that was measured has its record, unless it said to
+                stop now.
         """
         for work in self._plan.works:
             if work.unsupported is not None:

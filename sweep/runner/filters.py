@@ -1,4 +1,4 @@
-"""``only=`` and ``skip=``: some of what was asked, by words of the label or by axis:value.
+"""Filter a plan by ``only=`` and ``skip=``: by words of the label or by axis:value.
 
 A condition is a word of the label (``fp16``, ``b8``) or ``axis:value``; ``|`` separates alternatives, and ``&`` joins
 conditions into one that asks for all of them. ``only`` keeps what every one of its conditions holds for, ``skip``
@@ -20,43 +20,44 @@ if TYPE_CHECKING:
     from sweep.runner.plan import Plan, Work
 
 
-def of(made: Plan, only: Sequence[str], skip: Sequence[str]) -> Plan:
-    """The plan with the chosen works alone.
+def of(plan: Plan, only: Sequence[str], skip: Sequence[str]) -> Plan:
+    """Return the plan with the works that pass the filters alone.
 
     Raises:
         ConfigError: a condition names no axis, or holds for no variant, or nothing is left.
     """
     if not only and not skip:
-        return made
-    known = {work.key: _values(work) for work in made.works}
+        return plan
+    axis_values = {work.key: _values(work) for work in plan.works}
     for key, conditions in (("only", only), ("skip", skip)):
-        for condition in (part for whole in conditions for part in _single(whole, known)):
-            if not any(_holds(condition, work, known[work.key]) for work in made.works):
-                raise ConfigError(f"{key}={condition}: {_why_none(condition, list(known.values()))}")
+        for condition in (part for whole in conditions for part in _required_parts(whole, axis_values)):
+            if not any(_holds(condition, work, axis_values[work.key]) for work in plan.works):
+                raise ConfigError(f"{key}={condition}: {_why_none(condition, list(axis_values.values()))}")
     works = tuple(
         work
-        for work in made.works
-        if all(_holds(condition, work, known[work.key]) for condition in only)
-        and not any(_holds(condition, work, known[work.key]) for condition in skip)
+        for work in plan.works
+        if all(_holds(condition, work, axis_values[work.key]) for condition in only)
+        and not any(_holds(condition, work, axis_values[work.key]) for condition in skip)
     )
     if not works:
-        asked = [f"{key}=[{','.join(words)}]" for key, words in (("only", only), ("skip", skip)) if words]
-        raise ConfigError(f"{' '.join(asked)}: leaves none of {len(made.works)} variants")
-    return dataclasses.replace(made, works=works)
+        filters = [f"{key}=[{','.join(words)}]" for key, words in (("only", only), ("skip", skip)) if words]
+        raise ConfigError(f"{' '.join(filters)}: leaves none of {len(plan.works)} variants")
+    return dataclasses.replace(plan, works=works)
 
 
-def _single(condition: str, known: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """What of a condition has to hold for some variant: all of it, but of a joined one only axes that no variant has.
+def _required_parts(condition: str, axis_values: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Return the parts of a condition that have to hold for some variant, else it is an error.
 
-    An experiment may leave out combinations that its user does not ask for.
+    That is all of it, but of a joined one only the axes that no variant has: an experiment may leave out combinations
+    that its user does not ask for.
     """
     parts = condition.split("&")
-    return parts if len(parts) == 1 else [part for part in parts if not _names_an_axis(part, known)]
+    return parts if len(parts) == 1 else [part for part in parts if not _names_an_axis(part, axis_values)]
 
 
-def _names_an_axis(part: str, known: Mapping[str, Mapping[str, str]]) -> bool:
+def _names_an_axis(part: str, axis_values: Mapping[str, Mapping[str, str]]) -> bool:
     axis, colon, _ = part.partition(":")
-    return bool(colon) and any(axis in values for values in known.values())
+    return bool(colon) and any(axis in values for values in axis_values.values())
 
 
 def _holds(condition: str, work: Work, values: Mapping[str, str]) -> bool:
@@ -75,7 +76,7 @@ def _alternatives(text: str) -> set[str]:
 
 
 def _values(work: Work) -> dict[str, str]:
-    """Every axis that has one value, as it is typed on the command line; those of the load under ``load.`` too."""
+    """Return every axis that has one value, as the command line spells it; those of the load under ``load.`` too."""
     flat = spec.flat(work.variant)
     load = flat.pop("load")
     named: dict[str, Any] = {**flat, **{f"load.{name}": value for name, value in load.items()}, "load": load["kind"]}
@@ -88,12 +89,13 @@ def _typed(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
-def _why_none(condition: str, known: Sequence[Mapping[str, str]]) -> str:
+def _why_none(condition: str, axis_values: Sequence[Mapping[str, str]]) -> str:
     axis, colon, _ = condition.partition(":")
     if not colon:
         return "no variant has that word in its label; axis:value, as in batch:8, names an axis"
-    names = sorted(set().union(*known))
+    names = sorted(set().union(*axis_values))
     if axis not in names:
         near = difflib.get_close_matches(axis, names, n=1)
         return f"no such axis; {f'did you mean {near[0]}?' if near else 'batch, precision and streams are some'}"
-    return f"no variant has it; {axis} is {', '.join(sorted({values[axis] for values in known if axis in values}))}"
+    present = sorted({values[axis] for values in axis_values if axis in values})
+    return f"no variant has it; {axis} is {', '.join(present)}"

@@ -74,7 +74,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", tag=st
 
 
 class Stage(Event, frozen=True, kw_only=True):
-    """A stage of the pipeline starts, or has come further.
+    """Tell that a stage of the pipeline starts, or has come further.
 
     Attributes:
         stage: its name, as it stands in the record's ``error.stage``.
@@ -88,19 +88,19 @@ class Stage(Event, frozen=True, kw_only=True):
 
 
 class Note(Event, frozen=True, kw_only=True):
-    """One line that the user should know."""
+    """Tell the user one line."""
 
     text: str
 
 
 class Engine(Event, frozen=True, kw_only=True):
-    """The engine of this pass is in the cache under ``key``, pinned there by the worker."""
+    """Tell that the engine of this pass is in the cache under ``key``, pinned there by the worker."""
 
     key: str
 
 
 class Exchange(Event, frozen=True, kw_only=True):
-    """A client waits for the values of all others.
+    """Ask for the values of all clients, and give this one's own.
 
     Attributes:
         round: how many exchanges this client made before in this request.
@@ -112,7 +112,7 @@ class Exchange(Event, frozen=True, kw_only=True):
 
 
 class Result(Event, frozen=True, kw_only=True):
-    """The request is done.
+    """End a request that is done.
 
     Attributes:
         engine: as ``Record.engine``.
@@ -132,7 +132,7 @@ class Result(Event, frozen=True, kw_only=True):
 
 
 class Failure(Event, frozen=True, kw_only=True):
-    """The request failed.
+    """End a request that failed.
 
     Attributes:
         stage: of the pipeline.

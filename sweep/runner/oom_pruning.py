@@ -1,4 +1,4 @@
-"""What needs at least as much memory as a variant that ran out of it is not tried."""
+"""Leave out variants that need at least as much memory as one that ran out of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KIND = "Pruned"  # error.kind of a record that was made without trying, with err
 
 @dataclass(frozen=True, slots=True)
 class Exhausted:
-    """A variant that was tried and ran out of memory.
+    """Describe a variant that was tried and ran out of memory.
 
     Attributes:
         label: of the variant.
@@ -29,25 +29,25 @@ class Exhausted:
 
 
 class Pruning:
-    """What is known so far; shared by all lanes."""
+    """Remember the variants that ran out of memory; shared by all device runners."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, list[Exhausted]] = {}
+        self._exhausted: dict[Hashable, list[Exhausted]] = {}
         self._lock = threading.Lock()
 
     def ran_out(self, variant: Variant, gpu: str | None) -> None:
-        """``variant`` ran out of memory on a GPU of that name (None for the host)."""
+        """Remember that `variant` ran out of memory on a GPU of that model (None for the host)."""
         with self._lock:
-            self._known.setdefault(_rest(variant, gpu), []).append(Exhausted(variant.label, _needs(variant)))
+            self._exhausted.setdefault(_rest(variant, gpu), []).append(Exhausted(variant.label, _needs(variant)))
 
     def cause(self, variant: Variant, gpu: str | None) -> Exhausted | None:
-        """The variant that is the same but for a smaller batch, fewer streams or clients, and ran out of memory."""
+        """Return one that ran out of memory, the same but for a smaller batch, fewer streams or clients; or None."""
         with self._lock:
-            if not self._known:
+            if not self._exhausted:
                 return None
-            known = self._known.get(_rest(variant, gpu), ())
+            candidates = self._exhausted.get(_rest(variant, gpu), ())
             needs = _needs(variant)
-            return next((item for item in known if _below(item.needs, needs)), None)
+            return next((item for item in candidates if _below(item.needs, needs)), None)
 
 
 def _below(these: tuple[int, ...], those: tuple[int, ...]) -> bool:
@@ -59,7 +59,7 @@ def _needs(variant: Variant) -> tuple[int, int, int]:
 
 
 def _rest(variant: Variant, gpu: str | None) -> Hashable:
-    """Everything else that tells variants apart, and the kind of GPU, whose memory is what ran out."""
+    """Return everything else that distinguishes variants, and the GPU model, whose memory ran out."""
     engine = dataclasses.replace(variant.engine, batch=1)
     session = dataclasses.replace(variant.session, streams=1, clients=1)
     return dataclasses.replace(variant, engine=engine, session=session), gpu

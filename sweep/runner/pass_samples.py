@@ -20,7 +20,7 @@ _SEARCH = "search"
 
 @dataclass(slots=True)
 class _Conditions:
-    """What the parent adds to the samples of one pass.
+    """Hold what the parent adds to the samples of one pass.
 
     Attributes:
         interval: number of the sentinel's run before the pass; None where no sentinel runs.

@@ -1,4 +1,4 @@
-"""Variants + facts -> ordered work: keys, duplicates, what cannot run here and why, predicted time."""
+"""Order variants into work: keys, duplicates, what cannot run here and why, passes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SENTINEL_LOAD = LoadAxes(kind="closed", warmup_s=0.3, min_s=0.5, min_requests=20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One variant to be measured.
+    """Describe one variant that is to be measured.
 
     Attributes:
         variant: what.
@@ -40,11 +40,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The whole sweep, before anything runs.
+    """Describe the whole sweep, before anything runs.
 
     Attributes:
-        works: distinct variants, those that share an engine side by side, in the order they were asked.
-        duplicates: label of each variant that was asked more than once, once per extra time.
+        works: distinct variants, those that share an engine side by side, in the order of the request.
+        duplicates: label of each variant that was requested more than once, once per extra time.
     """
 
     works: tuple[Work, ...]
@@ -52,12 +52,12 @@ class Plan:
 
     @property
     def runnable(self) -> tuple[Work, ...]:
-        """The work that can run here."""
+        """Return the work that can run here."""
         return tuple(work for work in self.works if work.unsupported is None)
 
     @property
     def engines(self) -> dict[str, list[Work]]:
-        """Runnable work by the engine it shares."""
+        """Return the runnable work by the engine that it shares."""
         groups: dict[str, list[Work]] = {}
         for work in self.runnable:
             groups.setdefault(work.engine_key, []).append(work)
@@ -65,36 +65,37 @@ class Plan:
 
     @property
     def sentinel(self) -> Work | None:
-        """The first variant that can run, under a short closed loop; None where there is nothing to compare."""
+        """Return the first variant that can run, under a short closed loop; None where there is nothing to compare."""
         return sentinel_of(self.runnable[0]) if len(self.runnable) > 1 else None
 
 
 def make(variants: Iterable[Variant]) -> Plan:
     """Drop duplicates, group by engine, and find what cannot run here."""
-    found: dict[str, Work] = {}
+    works: dict[str, Work] = {}
     duplicates = []
     for variant in variants:
         key, engine_key = spec.both_keys(variant)
-        if key in found:
+        if key in works:
             duplicates.append(variant.label)
             continue
         reason = why_unsupported(registry.get(variant.backend), variant)
-        found[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
-    order = list(dict.fromkeys(work.engine_key for work in found.values()))
+        works[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
+    order = list(dict.fromkeys(work.engine_key for work in works.values()))
     rank = {engine: number for number, engine in enumerate(order)}
-    works = sorted(found.values(), key=lambda work: rank[work.engine_key])  # stable: asked order within a group
-    return Plan(works=tuple(works), duplicates=tuple(duplicates))
+    # The sort is stable: within a group the order of the request stays.
+    ordered = sorted(works.values(), key=lambda work: rank[work.engine_key])
+    return Plan(works=tuple(ordered), duplicates=tuple(duplicates))
 
 
 def sentinel_of(work: Work) -> Work:
-    """The same variant under a short closed loop."""
+    """Return the work of the same variant under a short closed loop."""
     load = dataclasses.replace(SENTINEL_LOAD, depth=work.variant.load.depth, seed=work.variant.load.seed)
     variant = dataclasses.replace(work.variant, load=load)
     return dataclasses.replace(work, variant=variant, key=spec.variant_key(variant))
 
 
 def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
-    """Every pass of every variant: the first pass in the plan's order, later ones interleaved at random.
+    """Return every pass of every variant: first passes in the plan's order, later ones interleaved at random.
 
     Groups stay together within a pass, so that an engine is loaded once a pass.
     """
@@ -114,5 +115,5 @@ def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
 
 
 def sentinel_runs(passes: int, every: int) -> int:
-    """How often the sentinel runs: before the first pass, after each ``every`` of them, and after the last."""
+    """Return how often the sentinel runs: before the first pass, after each `every` of them, and after the last."""
     return math.ceil(passes / every) + 1 if passes and every else 0

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a live bar on a terminal, a line per variant elsewhere."""
+"""Show a sweep while it runs: a live bar on a terminal, a line per variant elsewhere."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _STYLES = {"ok": "green", "unsupported": "yellow", "invalid": "yellow"}
 
 
 class Screen(Protocol):
-    """What a lane shows of itself."""
+    """Show one device runner."""
 
     def variant(self, label: str) -> None:
-        """A pass over the variant called ``label`` starts."""
+        """Show that a pass over the variant called `label` starts."""
         ...
 
     def stage(self, name: str, detail: str, done: float) -> None:
-        """The pass has come to stage ``name``; ``done`` of it, from 0 to 1, is behind it."""
+        """Show that the pass has come to stage `name`, with `done` of it, 0 to 1, behind it."""
         ...
 
     def passed(self) -> None:
-        """The pass is over."""
+        """Show that the pass is over."""
         ...
 
     def finished(self, record: Record) -> None:
-        """A variant has its record."""
+        """Show that a variant has its record."""
         ...
 
     def note(self, text: str) -> None:
-        """One line that the user should know."""
+        """Print one line that the user should know."""
         ...
 
 
 class Display:
-    """Progress of one sweep: a ``Screen`` for one lane, and of several their sum.
+    """Show the progress of one sweep: a ``Screen`` for one device runner, and of several their sum.
 
     Args:
         console: where to print.
@@ -81,22 +81,22 @@ class Display:
         self._live.stop()
 
     def variant(self, label: str) -> None:
-        """A pass over the variant called ``label`` starts."""
+        """Show that a pass over the variant called `label` starts."""
         text = f"variant {self._done + 1} of {self._passes}  [bold]{escape(label)}[/bold]"
         self._live.update(self._task, description=text, stage="", completed=float(self._done))
 
     def stage(self, name: str, detail: str, done: float) -> None:
-        """The pass has come to stage ``name``; ``done`` of it, from 0 to 1, is behind it."""
+        """Show that the pass has come to stage `name`, with `done` of it, 0 to 1, behind it."""
         self._live.update(self._task, stage=f"{name} {detail}".strip(), completed=self._done + done)
 
     def passed(self) -> None:
-        """The pass is over."""
+        """Show that the pass is over."""
         with self._counting:
             self._done += 1
         self._live.update(self._task, completed=float(self._done), stage="")
 
     def finished(self, record: Record) -> None:
-        """A variant has its record."""
+        """Show that a variant has its record."""
         style = _STYLES.get(record.status, "red")
         what = f"[{self._done}/{self._passes}] {escape(record.variant['label'])}"
         self._console.print(
@@ -104,22 +104,22 @@ class Display:
         )
 
     def note(self, text: str) -> None:
-        """One line that the user should know."""
+        """Print one line that the user should know."""
         self._console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
 
     def lane(self, name: str) -> Screen:
-        """The screen of one of several lanes, with a line of its own."""
+        """Return the screen of one of several device runners, with a line of its own."""
         self._live.update(self._task, description="all GPUs")
-        return _Lane(self, self._live, name)
+        return _DeviceLine(self, self._live, name)
 
 
-class _Lane:
-    """One lane's line.
+class _DeviceLine:
+    """Show one of several device runners on a line of its own.
 
     Args:
         display: what all of them add up to.
         live: where the line is.
-        name: what the lane is called.
+        name: of the device.
     """
 
     def __init__(self, display: Display, live: Progress, name: str) -> None:

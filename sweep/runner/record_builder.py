@@ -1,4 +1,4 @@
-"""What became of a variant -> its record."""
+"""Build the record of a variant from the outcome of its passes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """When the work on a variant began, and what it took so far.
+    """Hold when the work on a variant began, and the time that it took so far.
 
     Attributes:
         began: UTC, ISO 8601.
@@ -38,7 +38,7 @@ class Timing:
     wall_s: float = 0.0
 
     def plus(self, seconds: float) -> Timing:
-        """With one more pass."""
+        """Return this with one more pass."""
         return dataclasses.replace(self, wall_s=self.wall_s + seconds)
 
 
@@ -50,7 +50,7 @@ def measured(
     settings: Settings,
     uuid: str | None = None,
 ) -> Record:
-    """The record of a variant that was tried, whatever came of it.
+    """Build the record of a variant that was tried, whatever came of it.
 
     Args:
         work: the variant.
@@ -61,13 +61,13 @@ def measured(
         uuid: of the GPU that it was tried on.
     """
     result = outcome.result
-    error, status, found = outcome.error, outcome.status, {}
+    error, status, measured_facts = outcome.error, outcome.status, {}
     if result is not None:
-        found = {name: getattr(result, name) for name in ("model", "engine", "realised", "accuracy")}
+        measured_facts = {name: getattr(result, name) for name in ("model", "engine", "realised", "accuracy")}
         _keep_artifacts(result.engine, settings)
         if result.mismatch is not None:
             status, error = "invalid", mismatch_error(result.mismatch, result.gate)
-    made = Record(
+    record = Record(
         key=work.key,
         sweep=settings.name,
         status=status,
@@ -76,31 +76,31 @@ def measured(
         variant=spec.flat(work.variant),
         facts=environment.of(registry.get(work.variant.backend).facts(), uuid),
         error=error,
-        **found,
+        **measured_facts,
     )
-    return record_summary.summarised(made, points, settings.slo)
+    return record_summary.summarised(record, points, settings.slo)
 
 
 def unsupported(work: Work, settings: Settings) -> Record:
-    """The record of a variant that cannot run here."""
+    """Build the record of a variant that cannot run here."""
     return _untried(work, settings, "unsupported", "Unsupported", work.unsupported or "")
 
 
 def pruned(work: Work, cause: oom_pruning.Exhausted, settings: Settings) -> Record:
-    """The record of a variant that is not tried, since one that needs no more memory ran out of it."""
+    """Build the record of a variant that is not tried, since one that needs no more memory ran out of it."""
     message = f"not tried: {cause.label} ran out of memory, and this needs no less (prune=false tries it)"
     return _untried(work, settings, "oom", oom_pruning.KIND, message)
 
 
 def _untried(work: Work, settings: Settings, status: str, kind: str, message: str) -> Record:
-    """A record of what planning alone says; the one on disk if it says the same."""
+    """Build a record from the plan alone; return the one on disk if it says the same."""
     error: JsonDict = {"stage": "plan", "kind": kind, "message": message, "stderr_tail": []}
     try:
-        found = Store(settings.root).read(work.key)
+        earlier = Store(settings.root).read(work.key)
     except RecordError:
-        found = None
-    if found is not None and found.error == error:
-        return found
+        earlier = None
+    if earlier is not None and earlier.error == error:
+        return earlier
     return Record(
         key=work.key,
         sweep=settings.name,
@@ -122,5 +122,5 @@ def _keep_artifacts(engine: JsonDict, settings: Settings) -> None:
 
 
 def utc_now() -> str:
-    """UTC, ISO 8601, to the millisecond."""
+    """Return the time in UTC, ISO 8601, to the millisecond."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds")

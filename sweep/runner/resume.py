@@ -1,4 +1,4 @@
-"""What is left to do: which records stand, and which are measured again."""
+"""Find what is left to do: which records stand, and which variants are measured again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WITH_SAMPLES = ("ok", "invalid")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """What a start has to do.
+    """Describe what a start has to do.
 
     Attributes:
         todo: runnable work without a record that stands.
@@ -40,30 +40,30 @@ class Left:
 
 
 def left(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Left:
-    """What is left of the plan; ``keep_index`` writes what was read, so that the next start need not."""
-    found = Left(todo=[], notes=[], pruning=Pruning())
+    """Return what is left of the plan; `keep_index` writes what was read, so that the next start need not read it."""
+    result = Left(todo=[], notes=[], pruning=Pruning())
     index = Index(Store(settings.root))
     standing = _Standing(settings, index)
     for work in plan.runnable:
         stands, note = standing.of(work)
         if note:
-            found.notes.append(note)
+            result.notes.append(note)
         if not stands:
-            found.todo.append(work)
+            result.todo.append(work)
         elif settings.prune and index.entry(work.key).status == "oom":
-            found.pruning.ran_out(work.variant, standing.gpu(work))
+            result.pruning.ran_out(work.variant, standing.gpu(work))
     if keep_index:
         index.save(())
-    return found
+    return result
 
 
 def keep_index(plan: Plan, settings: Settings) -> None:
-    """Write down what the records say, for the next start."""
+    """Write the index of the records, for the next start."""
     Index(Store(settings.root)).save(work.key for work in plan.works)
 
 
 def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]:
-    """The work whose capacity is to be searched: all of ``todo``, and what stands without a search for this SLO."""
+    """Return the work whose capacity is to be searched: all of `todo`, and records without a search for this SLO."""
     if settings.slo is None or settings.search_s is None:
         return []
     waiting = {work.key for work in todo}
@@ -77,16 +77,16 @@ def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]
 
 
 def walls(todo: Sequence[Work], settings: Settings) -> dict[str, float]:
-    """Seconds that each work took the last time, where it was measured before and is measured again (``force``)."""
-    found = {}
+    """Return the seconds that each work took the last time, where it is measured again (``force``)."""
+    seconds = {}
     for work in todo:
         try:
             record = Store(settings.root).read(work.key)
         except RecordError:
             continue
         if record.status == "ok" and record.wall_s is not None:
-            found[work.key] = record.wall_s
-    return found
+            seconds[work.key] = record.wall_s
+    return seconds
 
 
 def _unsearched(work: Work, settings: Settings, slo: tuple[str, float]) -> bool:
@@ -99,7 +99,7 @@ def _unsearched(work: Work, settings: Settings, slo: tuple[str, float]) -> bool:
 
 
 class _Standing:
-    """Which records stand.
+    """Decide which records stand.
 
     Args:
         settings: of the sweep.
@@ -112,38 +112,38 @@ class _Standing:
         self._changes: dict[tuple[int, str], str] = {}
 
     def of(self, work: Work) -> tuple[bool, str | None]:
-        """Whether the variant's record stands, and what the user should know about it."""
+        """Return whether the variant's record stands, and what the user should know about it."""
         if self._settings.force or work.key not in self._index:
             return False, None
         try:
-            found = self._index.entry(work.key)
+            entry = self._index.entry(work.key)
         except RecordError as error:
             return False, f"{work.variant.label} is measured again: {error}"
-        if found.status in self._settings.retry or found.status == "unsupported" or found.kind == KIND:
+        if entry.status in self._settings.retry or entry.status == "unsupported" or entry.kind == KIND:
             return False, None
-        if found.status in _WITH_SAMPLES and not found.whole:
+        if entry.status in _WITH_SAMPLES and not entry.whole:
             return False, f"{work.variant.label} is measured again: its samples are gone or damaged"
-        changed = self._changed(found.facts, work.variant.backend)
+        changed = self._changed(entry.facts, work.variant.backend)
         if changed:
             return True, f"{work.variant.label} is kept from an earlier run where {changed} (force=true measures again)"
         return True, None
 
     def gpu(self, work: Work) -> str | None:
-        """The GPU model of a record; None for one that ran on the host."""
+        """Return the GPU model of a record; None for one that ran on the host."""
         if not registry.get(work.variant.backend).on_gpu:
             return None
-        known: str | None = self._index.facts[self._index.entry(work.key).facts].get("gpu")
-        return known
+        model: str | None = self._index.facts[self._index.entry(work.key).facts].get("gpu")
+        return model
 
     def _changed(self, number: int, backend: str) -> str:
-        """How facts of a record differ from those of today, the same for all records that share them."""
+        """Return how facts of a record differ from those of today, the same for all records that share them."""
         if (number, backend) not in self._changes:
-            known = self._index.facts[number]
-            names = environment.differing(known, environment.of(registry.get(backend).facts()))
-            self._changes[number, backend] = ", ".join(f"{name} was {known[name]}" for name in names)
+            facts = self._index.facts[number]
+            names = environment.differing(facts, environment.of(registry.get(backend).facts()))
+            self._changes[number, backend] = ", ".join(f"{name} was {facts[name]}" for name in names)
         return self._changes[number, backend]
 
 
 def forget_parts(settings: Settings) -> None:
-    """Throw away the passes of variants that an earlier start left unfinished."""
+    """Remove the passes of variants that an earlier start left unfinished."""
     shutil.rmtree(settings.root / "parts", ignore_errors=True)

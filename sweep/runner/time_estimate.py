@@ -27,7 +27,7 @@ def predicted_s(
     walls: Mapping[str, float] | None = None,
     sentinels: int = 0,
 ) -> tuple[float, float]:
-    """Shortest and longest time that the work takes, in seconds; one figure where it is known.
+    """Return the shortest and longest time that the work takes, s; one figure where it is known.
 
     It is known where a variant has ``load.budget_s`` or was measured before. Else the shortest has every point reach
     its minimum count within ``load.min_s``, and the longest has the slow rungs run to ``load.max_s``. Simulated
@@ -40,20 +40,20 @@ def predicted_s(
         walls: seconds that a work took the last time it was measured, by key, its search included.
         sentinels: runs of the sentinel (``sentinel_runs``).
     """
-    known = walls or {}
+    last_s = walls or {}
     low = high = 0.0
     for engine in dict.fromkeys(work.engine_key for work in (*works, *searches)):
         own = [work for work in works if work.engine_key == engine]
-        if own and all(work.key in known for work in own):
+        if own and all(work.key in last_s for work in own):
             continue  # the first one's time has its engine in it
         backend = next(work.variant.backend for work in (*works, *searches) if work.engine_key == engine)
-        shortest, longest = _engine_s(backend, known=bool(own) and _is_known(own))
+        shortest, longest = _engine_s(backend, exact=bool(own) and _is_exact(own))
         low, high = low + shortest, high + longest
     for work in works:
-        shortest, longest = (known[work.key],) * 2 if work.key in known else _work_s(work)
+        shortest, longest = (last_s[work.key],) * 2 if work.key in last_s else _work_s(work)
         low, high = low + shortest, high + longest
     for work in searches:
-        if work.key not in known and work.variant.backend != "simulated":
+        if work.key not in last_s and work.variant.backend != "simulated":
             low, high = low + _SEARCHED * search_s, high + _SEARCHED * search_s
     if not sentinels:
         return low, high
@@ -62,13 +62,13 @@ def predicted_s(
     return low + sentinels * (_VARIANT_S[0] + shortest), high + sentinels * (_ENGINE_S[0] + _VARIANT_S[1] + longest)
 
 
-def _is_known(works: Sequence[Work]) -> bool:
-    """Whether the load of every one of these has a budget."""
+def _is_exact(works: Sequence[Work]) -> bool:
+    """Return whether the load of every one of these has a budget."""
     return all(work.variant.load.budget_s is not None for work in works)
 
 
-def _engine_s(backend: str, *, known: bool) -> tuple[float, float]:
-    return (_ENGINE_LIKELY_S.get(backend, _ENGINE_S[1]),) * 2 if known else _ENGINE_S
+def _engine_s(backend: str, *, exact: bool) -> tuple[float, float]:
+    return (_ENGINE_LIKELY_S.get(backend, _ENGINE_S[1]),) * 2 if exact else _ENGINE_S
 
 
 def _work_s(work: Work) -> tuple[float, float]:

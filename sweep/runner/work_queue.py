@@ -1,21 +1,14 @@
-"""What lanes share: the groups that are left, and what holds for all of them."""
+"""Share the groups that are left, and what holds for all of them, among device runners."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from sweep.runner.plan import Work
-
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sweep.runner.oom_pruning import Pruning
     from sweep.runner.plan import Work
@@ -25,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Work that shares an engine, and so stays in one lane.
+    """Hold the work that shares an engine, and so stays on one device.
 
     Attributes:
         works: to be measured, in the plan's order.
@@ -37,33 +30,33 @@ class Group:
 
     @property
     def first(self) -> Work:
-        """Any of it: they share a backend."""
+        """Return any work of it: they share a backend."""
         return (*self.searches, *self.works)[0]
 
 
 class Groups(Protocol):
-    """What is left for any lane to take."""
+    """Give groups to any device runner that takes them."""
 
     def peek(self) -> Group | None:
-        """The next one; None when there is none, or the sweep is to end."""
+        """Return the next one; None when there is none, or the sweep is to end."""
         ...
 
     def take(self) -> Group | None:
-        """The next one, for good."""
+        """Remove and return the next one; None when there is none."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What all lanes share.
+    """Hold what all device runners share.
 
     Attributes:
         settings: where and how.
         searched: keys of the variants whose capacity is searched once they are measured.
-        sentinel: what every lane runs now and then to see drift; None for nothing.
+        sentinel: what every device runner runs now and then to see drift; None for nothing.
         pruning: what ran out of memory so far.
         finished: called with each record once it is on disk and no verdict of it is open.
-        halted: whether another lane failed.
+        halted: whether another device runner failed.
     """
 
     settings: Settings
@@ -75,7 +68,7 @@ class Sweep:
 
 
 class Queue:
-    """Groups that no lane has taken yet.
+    """Hold the groups that no device runner has taken yet.
 
     Args:
         groups: in the order in which they are taken.
@@ -87,21 +80,21 @@ class Queue:
         self._halted = False
 
     def peek(self) -> Group | None:
-        """The next one; None when there is none."""
+        """Return the next one; None when there is none."""
         with self._lock:
             return self._groups[0] if self._groups else None
 
     def take(self) -> Group | None:
-        """The next one, for good."""
+        """Remove and return the next one; None when there is none."""
         with self._lock:
             return self._groups.popleft() if self._groups else None
 
     def halt(self) -> None:
-        """A lane failed: the others finish what they have in hand."""
+        """Tell that a device runner failed: the others finish the variant that they measure."""
         self._halted = True
 
     def halted(self) -> bool:
-        """Whether a lane failed."""
+        """Return whether a device runner failed."""
         return self._halted
 
     def __len__(self) -> int:
@@ -110,16 +103,19 @@ class Queue:
 
 
 def grouped(todo: Sequence[Work], searches: Sequence[Work] = ()) -> list[Group]:
-    """The work by the engine it shares, in the plan's order; a search of what is measured anyway comes with that."""
+    """Group the work by the engine that it shares, in the plan's order.
+
+    A search of a variant that is measured anyway comes with its measurement.
+    """
     measured = {work.key for work in todo}
     works: dict[str, list[Work]] = {}
-    apart: dict[str, list[Work]] = {}
+    searched: dict[str, list[Work]] = {}
     for work in todo:
         works.setdefault(work.engine_key, []).append(work)
     for work in searches:
         if work.key not in measured:
-            apart.setdefault(work.engine_key, []).append(work)
+            searched.setdefault(work.engine_key, []).append(work)
     return [
-        Group(works=tuple(works.get(key, ())), searches=tuple(apart.get(key, ())))
-        for key in dict.fromkeys([*apart, *works])
+        Group(works=tuple(works.get(key, ())), searches=tuple(searched.get(key, ())))
+        for key in dict.fromkeys([*searched, *works])
     ]

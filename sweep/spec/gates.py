@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """What outputs have to keep, else the variant is ``invalid``; None leaves a figure ungated.
+    """Set the accuracy that outputs have to keep, else the variant is ``invalid``; None leaves a figure without a gate.
 
     Attributes:
         min_sqnr_db: least SQNR; None takes the type's own, which lies well below every engine that was right and above

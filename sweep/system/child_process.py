@@ -38,7 +38,7 @@ _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class RefusedError(Exception):
-    """The child cannot do what was requested, in one line. Whoever requested it raises an error of its own."""
+    """Tell why a child cannot do what was requested, in one line. Whoever requested it raises an error of its own."""
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
@@ -53,7 +53,7 @@ def module_environment(variables: Mapping[str, str] | None = None) -> dict[str, 
 
 
 class ChildProcess:
-    """A child process that reads lines and answers with lines.
+    """Run a child process that reads lines and answers with lines.
 
     Args:
         command: starts it.

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: stop now, or first finish the variant in hand.
+"""Handle Ctrl-C and SIGTERM: stop now, or first finish the variant that is measured.
 
-While a sweep measures (``patient``), the first SIGINT asks for an end after the variant in hand; a second one, SIGTERM,
-and either at any other time raise KeyboardInterrupt in the main thread. One that arrives inside a C extension's
-import or a destructor can be lost: Python raises it there and the library clears it. So it is remembered too, and
-whoever waits for long asks for it (``raise_if_now``), in any thread.
+While a sweep measures (``patient``), the first SIGINT asks for an end after the variant that is measured; a second one,
+SIGTERM, and either at any other time raise KeyboardInterrupt in the main thread. One that arrives inside a C
+extension's import or a destructor can be lost: Python raises it there and the library clears it. So it is remembered
+too, and whoever waits for long asks for it (``raise_if_now``), in any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXIT_CODE = 130
 _arrived: list[int] = []
 _now: list[int] = []
-_patient: list[int] = []  # the pipe that tells the first SIGINT on, while a sweep measures
+_patient: list[int] = []  # the pipe that passes the first SIGINT on, while a sweep measures
 
 
 def install() -> None:
@@ -30,42 +30,45 @@ def install() -> None:
 
 
 def arrived() -> bool:
-    """Whether an interrupt arrived at any time before: nothing new is begun."""
+    """Return whether an interrupt arrived at any time before: nothing new is begun."""
     return bool(_arrived)
 
 
 def raise_if_now() -> None:
-    """Raise KeyboardInterrupt if an interrupt arrived that does not wait for the variant in hand."""
+    """Raise KeyboardInterrupt if an interrupt arrived that does not wait for the variant that is measured."""
     if _now:
         raise KeyboardInterrupt
 
 
 @contextmanager
-def patient(say: Callable[[], None]) -> Iterator[None]:
-    """Within, the first SIGINT raises nothing; ``say`` is called for it, in a thread of its own.
+def patient(notify: Callable[[], None]) -> Iterator[None]:
+    """Raise nothing for the first SIGINT within; `notify` is called for it, in a thread of its own.
 
     Raises:
         KeyboardInterrupt: at the end, where any interrupt arrived.
     """
-    heard, told = os.pipe()
-    listener = threading.Thread(target=_listen, args=(heard, say), name="interrupts", daemon=True)
+    reader, writer = os.pipe()
+    listener = threading.Thread(target=_listen, args=(reader, notify), name="interrupts", daemon=True)
     listener.start()
-    _patient.append(told)
+    _patient.append(writer)
     try:
         yield
     finally:
         _patient.clear()
-        os.close(told)
+        os.close(writer)
         listener.join()
-        os.close(heard)
+        os.close(reader)
     if arrived():
         raise KeyboardInterrupt
 
 
-def _listen(heard: int, say: Callable[[], None]) -> None:
-    """A signal handler must not print: what it broke into may hold the terminal's lock. A byte in a pipe is safe."""
-    while os.read(heard, 1):
-        say()
+def _listen(reader: int, notify: Callable[[], None]) -> None:
+    """Call `notify` for each byte in the pipe.
+
+    A signal handler must not print: what it broke into may hold the terminal's lock. A byte in a pipe is safe.
+    """
+    while os.read(reader, 1):
+        notify()
 
 
 def _handle(number: int, _frame: object) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict, Variant
     from sweep.storage.cache import Cache
 
-_TOLD_S = 1.0  # between two words on how far the scoring is
+_HEARTBEAT_S = 1.0  # between two events on how far the scoring is
 _BURST_S = 0.2  # on all streams, before the outputs are looked at once more
 _SHORT_BURST_S = 0.002  # of those that follow on a GPU, each with a look
 _LOOKS_S = 1.2  # of bursts and looks together
@@ -63,15 +63,15 @@ def check_accuracy(
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
     own = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
     reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
-    found = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
+    figures = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
     ran: list[int] = []
     looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, ran)
     again = {**accuracy.again(expected, timed, looks), "inferences": sum(ran)}
-    return found | {"again": again}
+    return figures | {"again": again}
 
 
 def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iterator[dict[int, dict[str, np.ndarray]]]:
-    """The outputs of every stream after each of several bursts on all of them; ``ran`` gets their inferences.
+    """Give the outputs of every stream after each of several bursts on all of them; `ran` gets their inferences.
 
     The first burst is the longest. A GPU's kernels may race, once in a hundred inferences: it gets ``seconds``.
     """
@@ -94,7 +94,7 @@ def heartbeat(events: Events) -> Callable[[int], None]:
 
     def tell(done: int) -> None:
         nonlocal last
-        if time.monotonic() - last >= _TOLD_S:
+        if time.monotonic() - last >= _HEARTBEAT_S:
             last = time.monotonic()
             events.stage("accuracy", f"{done:,} labelled samples", 1.0)
 

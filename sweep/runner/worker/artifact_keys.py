@@ -19,26 +19,26 @@ _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its eng
 
 
 def pass_tools(variant: Variant) -> list[str]:
-    """Versions of what a pass is made with, where it is one that comes with `sweep`."""
-    asked = variant.onnx.graph
-    simplifies = asked is not None and asked.name == precision.SIMPLIFY
+    """Return the versions of the tools of a graph pass, where it is one that comes with `sweep`."""
+    graph_pass = variant.onnx.graph
+    simplifies = graph_pass is not None and graph_pass.name == precision.SIMPLIFY
     return [importlib.metadata.version("onnxslim")] if simplifies else []
 
 
 def model_key(model: ModelRef) -> str:
-    """Key of the zoo's network in the cache."""
+    """Return the key of the zoo's network in the cache."""
     return spec.digest("model", model.name, model.revision)
 
 
 def onnx_cache_key(variant: Variant) -> str:
-    """Key of the typed ONNX in the cache: what was asked, and the converters that made it."""
+    """Return the key of the typed ONNX in the cache: what was requested, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in precision.TOOLS}
     others = [precision.modelopt_versions()] if variant.onnx.precision.tool == "modelopt" else []
     return spec.digest(spec.onnx_key(variant), precision.REVISION, tools, *pass_tools(variant), *others)
 
 
 def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
-    """Key of the built engine: what was asked, of which graph and weights, by which library and processor.
+    """Return the key of the engine: what was requested, of which graph and weights, by which library and processor.
 
     Args:
         variant: its engine axes.
@@ -54,6 +54,6 @@ def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
 
 
 def file_content(onnx: Path) -> Any:
-    """What tells this graph and its weights from any other; of a file in the cache its manifest says it."""
+    """Return what distinguishes this graph and its weights from any other; for a file in the cache, its manifest."""
     manifest = onnx.parent / MANIFEST
     return json.loads(manifest.read_bytes())["files"] if manifest.is_file() else models.file_digest(onnx)

@@ -34,7 +34,7 @@ _SAME_DB = 90.0  # two fp32 graphs of the same function on one machine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxFiles:
-    """The graphs of a variant.
+    """Hold the graphs of a variant.
 
     Attributes:
         model: the fp32 graph, which outputs are compared with.
@@ -51,7 +51,7 @@ class OnnxFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifacts:
-    """Everything that a pass of a variant is made of.
+    """Hold everything that a pass of a variant is made of.
 
     Attributes:
         onnx: its graphs.
@@ -109,7 +109,7 @@ def make_onnx(variant: Variant, cache: Cache, model: Path | None = None) -> Onnx
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:
-    """The fp32 ONNX: a user's own file as it is, or the zoo's network from the cache; pruned if that is asked for."""
+    """Return the fp32 ONNX: a user's own file as it is, or the zoo's network from the cache; pruned if requested."""
     dense = _dense_file(variant, cache)
     if variant.onnx.prune is None:
         return dense
@@ -122,7 +122,7 @@ def model_file(variant: Variant, cache: Cache) -> Path:
 
 
 def model_facts(variant: Variant, source: Path, cache: Cache) -> JsonDict:
-    """What the record says of the network: {parameters, gmacs, opset, opset_of_file, made_from}.
+    """Return ``Record.model``: {parameters, gmacs, opset, opset_of_file, made_from}.
 
     ``gmacs`` is None where a graph cannot be counted; the file's own opset stands where it was upgraded.
     """
@@ -135,8 +135,8 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> JsonDict:
 
     shapes = [(spec.name, spec.concrete(1)) for spec in signature.inputs]
     key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, importlib.metadata.version("onnx"))
-    found = cache.get("costs", key, build, {"model": model.name}).info
-    return {**found, "opset_of_file": _too_old(model), "made_from": model.made_from}
+    cost = cache.get("costs", key, build, {"model": model.name}).info
+    return {**cost, "opset_of_file": _too_old(model), "made_from": model.made_from}
 
 
 def _dense_file(variant: Variant, cache: Cache) -> Path:
@@ -154,20 +154,20 @@ def _dense_file(variant: Variant, cache: Cache) -> Path:
 
 
 def _too_old(model: ModelRef) -> int | None:
-    """The opset of a user's file where it has to be upgraded."""
-    found = None if model.path is None else models.opset(Path(model.path))
-    return found if found is not None and found < models.LEAST_OPSET else None
+    """Return the opset of a user's file where it has to be upgraded; None where it does not."""
+    opset = None if model.path is None else models.opset(Path(model.path))
+    return opset if opset is not None and opset < models.LEAST_OPSET else None
 
 
 def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
-    """The file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
+    """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
 
     def build(folder: Path) -> JsonDict:
         own, target = models.resolve(model, folder), folder / MODEL_FILE
         models.upgrade(own, target)
         feeds = models.draw(models.signature(model), 1, 0)
-        found = accuracy.errors(reference.run(own, feeds), reference.run(target, feeds))
-        if found["nonfinite"] or (found["sqnr_db"] is not None and found["sqnr_db"] < _SAME_DB):
+        errors = accuracy.errors(reference.run(own, feeds), reference.run(target, feeds))
+        if errors["nonfinite"] or (errors["sqnr_db"] is not None and errors["sqnr_db"] < _SAME_DB):
             raise ModelError(
                 f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "
                 f"{models.LEAST_OPSET}; export it again with that opset or a later one"
@@ -179,20 +179,22 @@ def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
 
 
 def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
-    """The graph after the pass that was asked for, and what the record says of it; ``source`` for none."""
-    asked = variant.onnx.graph
-    if asked is None:
+    """Return the graph after the requested pass, and what the record says of it; `source` for none."""
+    graph_pass = variant.onnx.graph
+    if graph_pass is None:
         return source, {}
 
     def build(folder: Path) -> JsonDict:
-        own = None if asked.name == typed_onnx.SIMPLIFY else user_code.load("graph", asked.name, asked.digest)
-        return typed_onnx.transform(source, asked.name, own, folder / MODEL_FILE)
+        function = None
+        if graph_pass.name != typed_onnx.SIMPLIFY:
+            function = user_code.load("graph", graph_pass.name, graph_pass.digest)
+        return typed_onnx.transform(source, graph_pass.name, function, folder / MODEL_FILE)
 
-    about = {"model": variant.onnx.model.name, "precision": f"fp32, {asked.name}"}
-    key = axes.digest("graph", asked, variant.onnx.model, variant.onnx.prune, *pass_tools(variant))
+    about = {"model": variant.onnx.model.name, "precision": f"fp32, {graph_pass.name}"}
+    key = axes.digest("graph", graph_pass, variant.onnx.model, variant.onnx.prune, *pass_tools(variant))
     entry = cache.get("models", key, build, about)
     return entry.path / MODEL_FILE, {
-        "graph_pass": {"name": asked.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
+        "graph_pass": {"name": graph_pass.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
     }
 
 
@@ -208,18 +210,18 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
 
     def build(folder: Path) -> JsonDict:
         converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
-        told = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
-        return {"dtypes": converted.dtypes, **told}
+        facts = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
+        return {"dtypes": converted.dtypes, **facts}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
     entry = cache.get("onnx", onnx_cache_key(variant), build, about)
-    told = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
-    told["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
-    return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **told}
+    facts = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
+    facts["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
+    return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **facts}
 
 
 def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
-    """What ranges were drawn from; None where none were drawn."""
+    """Return what ranges were drawn from; None where none were drawn."""
     if not samples:
         return None
     data, method = variant.onnx.calibration, variant.onnx.precision.calibration_method
@@ -229,7 +231,7 @@ def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
 
 
 def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
-    """The typed graph in float32, rounded explicitly wherever it holds 16 bits."""
+    """Return the typed graph in float32, rounded explicitly wherever it holds 16 bits."""
 
     def build(folder: Path) -> JsonDict:
         return {"rounded": typed_onnx.emulate(typed, folder / MODEL_FILE)}
@@ -239,7 +241,7 @@ def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
 
 
 def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
-    """The user's own, else training data where the network has some, else seeded random ones; never what is timed."""
+    """Return batches to calibrate with: the user's own, else training data, else seeded random; never what is timed."""
     model, count = variant.onnx.model, variant.onnx.precision.calibration_batches or 0
     if variant.onnx.calibration is not None:
         return list(calibration.batches(variant.onnx.calibration, models.signature(model), count))
@@ -247,7 +249,7 @@ def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
 
 
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
-    """The engine from the cache, built if it is not there; library versions are part of its key."""
+    """Return the engine from the cache, built if it is not there; library versions are part of its key."""
     signature = models.signature(variant.onnx.model)
     built_from = emulated_file(variant, typed, cache) if emulation(variant, backend) == "engine" else typed
 
@@ -263,7 +265,7 @@ def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) 
 
 
 def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
-    """What a person looking at the cache wants to know of an engine; it decides nothing."""
+    """Describe an engine for a person who looks at the cache; it decides nothing."""
     facts, knobs = backend.facts(), axes.projection(variant.engine)
     return {
         "model": variant.onnx.model.name,
@@ -275,5 +277,5 @@ def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
 
 
 def emulation(variant: Variant, backend: Backend) -> str | None:
-    """How the backend's fp16 and bf16 get their rounding: as ``Emulates.emulation``; None where it rounds itself."""
+    """Return how the backend emulates fp16 and bf16 (``Emulates.emulation``); None where it rounds itself."""
     return backend.emulation(variant) if isinstance(backend, Emulates) else None

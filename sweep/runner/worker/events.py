@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Events:
-    """The events of one request.
+    """Send the events of one request.
 
     Args:
         stream: takes them, a line each; None sends them nowhere.

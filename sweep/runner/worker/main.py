@@ -1,4 +1,4 @@
-"""The child process that builds, loads and measures: ``python -m sweep.runner.worker.main``.
+"""Build, load and measure in a child process: ``python -m sweep.runner.worker.main``.
 
 Requests come in on stdin, events go out on what was stdout (``sweep.runner.messages``); whatever a library prints goes
 to stderr, which the parent keeps. One worker lives for a group of variants that share an engine, and dies with its

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs of a graph on onnxruntime's CPU provider; Q/DQ pairs as they stand, since it fuses fp8 ones wrongly."""
+    """Run a graph on onnxruntime's CPU provider; Q/DQ pairs as they stand, since it fuses fp8 ones wrongly."""
     return runner(onnx)(feeds)
 
 
 def runner(onnx: Path) -> Infer:
-    """As ``run``, for several inputs of one graph."""
+    """Return a function that runs one graph as ``run`` does, for several inputs."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -69,11 +69,11 @@ def reference_outputs(
 def reference_score(
     variant: Variant, source: Path, scored: evaluation.Held, cache: Cache, tell: Callable[[int], None]
 ) -> float:
-    """Top-1 of the fp32 graph on samples that an engine was scored on, computed once for all batches and precisions."""
+    """Compute the top-1 of the fp32 graph on labelled samples, once for all batches and precisions."""
 
     def build(_: Path) -> JsonDict:
         return {"score": scoring.score(scored, _SCORED_TOGETHER, runner(source), tell)}
 
     key = spec.digest("score", file_content(source), scored.identity, importlib.metadata.version("onnxruntime"))
-    found: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
-    return found
+    score: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
+    return score

@@ -1,4 +1,4 @@
-"""Top-1 of a session on samples whose class is known."""
+"""Score a session on labelled samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLASSES_FROM = 2
 
 
 def score(held: Held, batch: int, infer: Infer, tell: Callable[[int], None] = lambda _done: None) -> float:
-    """Top-1: the share of labelled samples whose largest output is that of their class.
+    """Compute the top-1: the share of labelled samples whose largest output is that of their class.
 
     Args:
         held: the samples.
@@ -45,7 +45,7 @@ def score(held: Held, batch: int, infer: Infer, tell: Callable[[int], None] = la
 
 
 def _refuse(rows: np.ndarray, labels: np.ndarray, size: int, output: str) -> None:
-    """What a file that leaves its shapes open shows only once it runs."""
+    """Refuse outputs that hold no scores, which a file that leaves its shapes open shows only once it runs."""
     if rows.ndim != 2 or len(rows) != size or rows.shape[1] < _CLASSES_FROM:  # noqa: PLR2004 - (batch, classes)
         raise LabelError(
             f"model.labels: output {output} has shape {list(rows.shape)} for a batch of {size}, not [batch,classes]; "
