@@ -14,7 +14,7 @@ from sweep.runner.device_runner import DeviceRunner
 from sweep.runner.oom_pruning import Pruning
 from sweep.runner.work_queue import Group, Queue, Sweep, grouped
 from sweep.storage.store import Store
-from sweep.system import devices as device
+from sweep.system import devices as machine
 from sweep.system import signals
 
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ class Run:
         """Measure every group on some device; return the keys of the records whose drift is open."""
         devices = self._devices
         if devices is None:
-            devices = device.find(self._settings.gpus) if any(map(_on_gpu, groups)) else (device.Device(),)
+            devices = machine.find(self._settings.gpus) if any(map(_on_gpu, groups)) else (machine.Device(),)
         if len(devices) == 1:
             return self._run_on(devices, groups, searched)
         spread = [group for group in groups if _on_gpu(group)]
         rest = [group for group in groups if not _on_gpu(group)]  # cores: not while GPUs are measured
         waiting = self._run_on(devices, spread, searched)
-        return waiting + self._run_on((device.Device(),), rest, searched)
+        return waiting + self._run_on((machine.Device(),), rest, searched)
 
     def _run_on(self, devices: Sequence[Device], groups: Sequence[Group], searched: frozenset[str]) -> list[str]:
         """Run these groups on these devices: in this thread for one, in a thread each for several."""
@@ -101,7 +101,8 @@ class Run:
             done: list[Record] = []
             sweep = self._shared(queue, searched, self._first_on_gpu(), done.append)
             runners = [
-                DeviceRunner(one, number, sweep, self._display.lane(one.shown)) for number, one in enumerate(devices)
+                DeviceRunner(device, number, sweep, self._display.device_line(device.shown))
+                for number, device in enumerate(devices)
             ]
             try:
                 side_by_side(runners, queue)

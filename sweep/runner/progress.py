@@ -107,7 +107,7 @@ class Display:
         """Print one line that the user should know."""
         self._console.print(f"note: {escape(text)}", highlight=False, soft_wrap=True)
 
-    def lane(self, name: str) -> Screen:
+    def device_line(self, name: str) -> Screen:
         """Return the screen of one of several device runners, with a line of its own."""
         self._live.update(self._task, description="all GPUs")
         return _DeviceLine(self, self._live, name)

@@ -24,7 +24,7 @@ class Screen:
     def __init__(self):
         self.notes, self.records = [], []
 
-    def lane(self, name):
+    def device_line(self, name):
         return self
 
     def variant(self, label): ...

@@ -47,7 +47,7 @@ class Screen:
     def __init__(self):
         self.labels, self.notes, self.threads = [], [], set()
 
-    def lane(self, name):
+    def device_line(self, name):
         return self
 
     def variant(self, label):
