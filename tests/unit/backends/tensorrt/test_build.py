@@ -26,12 +26,12 @@ COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
 SHAPES = {"x": (2, 3, 32, 32)}
 
 
-@pytest.fixture(scope="module")
 def static(shapes):
     """The profile of an engine that takes these shapes and no other."""
     return {name: (shape, shape, shape) for name, shape in shapes.items()}
 
 
+@pytest.fixture(scope="module")
 def rtx():
     require.library_for("tensorrt_rtx")
     return library.load("tensorrt_rtx")
