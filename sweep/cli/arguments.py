@@ -7,16 +7,15 @@ import math
 from pathlib import Path
 from typing import NoReturn
 
-from sweep.system import command_line
+from sweep.errors import ConfigError
 
 
 class Parser(argparse.ArgumentParser):
-    """Parse arguments; a wrong command line ends with one line on stderr and exit code 2."""
+    """Parse arguments; refuse a wrong command line with a ConfigError instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Print ``message`` as one line and end the process with exit code 2."""
-        name = self.prog.rpartition(" ")[2]
-        self.exit(2, f"{command_line.NAME} {name}: {message} (--help lists the arguments)\n")
+        """Raise a ConfigError of one line."""
+        raise ConfigError(f"{message} (--help lists the arguments)")
 
 
 def parser_of(prog: str, text: str) -> Parser:
@@ -91,7 +90,7 @@ def decibels(text: str) -> float:
 
 
 def filled(text: str) -> str:
-    """Return ``text``.
+    """Return ``text``, the name of a program or folder.
 
     Raises:
         argparse.ArgumentTypeError: if it is empty.
@@ -99,6 +98,15 @@ def filled(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("the value is empty")
     return text
+
+
+def folder(text: str) -> Path:
+    """Return the path that ``text`` holds.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is empty, which ``Path`` takes for the working directory.
+    """
+    return Path(filled(text))
 
 
 def _number(text: str) -> float:

@@ -102,12 +102,12 @@ def main(words: Sequence[str]) -> int:
 def run_command(name: str, words: Sequence[str]) -> int:
     """Run the command ``name`` with ``words``; return its exit code.
 
-    An error that the command does not handle itself becomes one line on stderr: exit code 2 for one of ours, 1 for
-    the operating system's.
+    An error that the command does not handle becomes one line on stderr: exit code 2 for one of this package, a wrong
+    command line included, and 1 for one of the operating system.
     """
     command = COMMANDS[name]
-    options = command.parser(name).parse_intermixed_args(list(words))
     try:
+        options = command.parser(name).parse_intermixed_args(list(words))
         return command.load().run(options)
     except SweepError as error:
         sys.stderr.write(f"{command_line.NAME} {name}: {error}\n")

@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=arguments.count, default=4, metavar="N", help="most samples, of those that were timed [4]"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache folder [the one beside the record's sweep]")
+    parser.add_argument(
+        "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the record's sweep]"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures of all nodes [none]")
 
 

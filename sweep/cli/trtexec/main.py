@@ -11,7 +11,6 @@ Example:
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
@@ -35,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--binary", type=arguments.filled, metavar="PATH", help="binary, or its name on PATH [by the record's backend]"
     )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="cache folder [the one beside the record's sweep]")
+    parser.add_argument(
+        "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the record's sweep]"
+    )
     parser.add_argument(
         "--timeout-s", type=arguments.seconds, default=600.0, metavar="N", help="longest run of the binary, s [600]"
     )
