@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the script."""
-    sys.stdout.write(shell_integration.shellcode([command_line.NAME], shell=options.shell) + "\n")
+    script = shell_integration.shellcode([command_line.NAME], True, options.shell)  # noqa: FBT003 - use the shell's own completion of files too
+    sys.stdout.write(f"{script}\n")
     return 0
 
 
