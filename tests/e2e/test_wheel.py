@@ -75,9 +75,6 @@ def test_a_sweep_and_the_commands_over_its_results(installed: Installation) -> N
     assert installed.run("recompute", "results") == "results: 2 same\n"
     assert "of at most 50 GiB (cache_gib)" in installed.run("cache")
     assert "0 removed" in installed.run("cache", "prune")
-    again = installed.run(*SCRIPTED)
-    assert "0 to measure, 2 measured already" in again
-    assert f"(once `{script} ui` runs)" in again
     assert "onnxruntime" in installed.run("doctor")
     module = (sys.executable, "-m", "sweep")
     assert "Keys [default]:" in installed.run("--help", program=module)
