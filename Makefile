@@ -4,6 +4,7 @@ UV_VERSION := 0.13.8
 RTX_VERSION ?= 1.7.1.116
 VENV := .venv
 BIN := $(VENV)/bin
+SWEEP := $(BIN)/sweep
 ARGS ?=
 RESULTS ?= results
 PORT ?= 5000
@@ -36,27 +37,25 @@ install-trt-names: install ## the APIs of TensorRT 10 and 11, without their engi
 	  tensorrt-lean-cu13-bindings==11.4.0.106 tensorrt-lean-cu13-libs==11.4.0.106
 
 demo: install ## from nothing to curves: a trained network in fp16 and int8, batch 1, 8, 32, on this machine
-	$(BIN)/python -m sweep -m model=digits precision=fp16,int8 batch=1,8,32
-	@echo "MLflow   run 'make ui', then open the link above"
+	$(SWEEP) -m model=digits precision=fp16,int8 batch=1,8,32
 
 sweep: install ## run a sweep: make sweep ARGS="-m precision=fp16,int8 batch=1,8"
-	$(BIN)/python -m sweep $(ARGS)
+	$(SWEEP) $(ARGS)
 
 plan: install ## what a sweep would run, and how long: make plan ARGS="-m batch=1,8"
-	$(BIN)/python -m sweep $(ARGS) plan=true
+	$(SWEEP) $(ARGS) plan=true
 
 ui: install ## MLflow's pages over the records published to results/, at http://127.0.0.1:$(PORT)
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server \
-	  --backend-store-uri sqlite:///$(abspath $(RESULTS))/mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+	$(SWEEP) ui $(RESULTS) --port $(PORT) $(ARGS)
 
 publish: install ## send every record in results/ to MLflow; twice changes nothing
-	$(BIN)/python -m sweep.cli.publish $(RESULTS) $(ARGS)
+	$(SWEEP) publish $(RESULTS) $(ARGS)
 
 cache: install ## models, ONNX and engines on disk: make cache ARGS="prune --to-gib 5" makes room
-	$(BIN)/python -m sweep.cli.cache $(RESULTS) $(ARGS)
+	$(SWEEP) cache $(ARGS) $(RESULTS)
 
 doctor: install ## what this machine can do, and the command for what is missing
-	$(BIN)/python -m sweep.cli.doctor
+	$(SWEEP) doctor $(RESULTS)
 
 test: install ## the tests; none needs a GPU
 ifeq ($(strip $(ARGS)),)

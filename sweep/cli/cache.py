@@ -1,79 +1,108 @@
-"""``make cache``: what the cache holds, against its limit; ``prune`` makes room. What is in use stays."""
+"""List the models, ONNX files and engines in the cache, against its limit; prune makes room. What is in use stays.
+
+prune removes the least recently used first; without an option, down to the limit of the last sweep (cache_gib).
+
+Exit codes: 0 done; 1 some of what nobody uses could not be removed; 2 the command is wrong.
+
+Examples:
+  sweep cache
+  sweep cache prune --to-gib 5
+"""
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
-import math
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep.cli import arguments
 from sweep.cli.console import Terminal
-from sweep.errors import CacheError
+from sweep.errors import ConfigError
 from sweep.storage.cache import DEFAULT_GIB, GIB, eviction, inventory, pins
-from sweep.system import file_trust
 
 if TYPE_CHECKING:
+    import argparse
+
     from rich.console import Console
 
     from sweep.storage.cache.eviction import Pruned
     from sweep.storage.cache.inventory import Item
 
+_ACTIONS = ("list", "prune")
 _KINDS = ("models", "onnx", inventory.ENGINES, "references", inventory.RUNTIME)
 _MIB = 1 << 20
 _DAY_NS = 86_400 * 10**9
 _LOG_WIDTH = 160  # of a pipe or file, where nothing says how wide it is
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    bounds_usage = "[--to-gib N | --older-than-days N | --all] [--kind KIND]"
+    parser.usage = f"%(prog)s [list] [RESULTS]\n       %(prog)s prune [RESULTS] {bounds_usage}"
+    parser.add_argument(
+        "words", nargs="*", metavar="[list|prune] [RESULTS]", help="what to do [list], and the results folder [results]"
+    )
+    bounds = parser.add_mutually_exclusive_group()
+    bounds.add_argument(
+        "--to-gib", type=arguments.amount, metavar="N", help="prune to at most N GiB [the cache's limit]"
+    )
+    bounds.add_argument(
+        "--older-than-days", type=arguments.amount, metavar="N", help="prune what was unused for N days"
+    )
+    bounds.add_argument("--all", action="store_true", help="prune everything that is not in use")
+    parser.add_argument("--kind", action="append", choices=_KINDS, default=[], help="prune only these; can be repeated")
 
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (-h shows what there is)\n")
 
+def run(options: argparse.Namespace) -> int:
+    """List the cache or prune it; return the exit code.
 
-def main(argv: list[str] | None = None) -> int:
-    """Show or prune.
-
-    Returns:
-        0; 1 when what nobody uses could not be removed; 2 after one line on stderr when
-        what was asked makes no sense.
+    Raises:
+        ConfigError: if the words make no command, or the results folder does not exist.
+        CacheError: if the cache cannot be read.
     """
-    file_trust.restrict()
-    args = _arguments(argv)
-    root = args.results / "cache"
-    if not args.results.is_dir():
-        return _refuse(f"{args.results} is not there: name the results folder")
+    action, results = _action(options)
+    root = results / "cache"
+    if not results.is_dir():
+        raise ConfigError(f"{results} is not there: name the results folder")
     if not root.is_dir():
-        print(f"nothing is cached below {args.results}")  # noqa: T201 - a command's answer
+        sys.stdout.write(f"nothing is cached below {results}\n")
         return 0
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
-    try:
-        if args.command != "prune":
-            _show(console, root)
-            return 0
-        done = _prune(root, args)
-    except CacheError as error:
-        return _refuse(str(error))
-    _say(console, done)
-    return 1 if done.failed else 0
+    if action == "list":
+        _show(console, root)
+        return 0
+    outcome = _prune(root, options)
+    _say(console, outcome)
+    return 1 if outcome.failed else 0
 
 
-def _prune(root: Path, args: argparse.Namespace) -> Pruned:
-    if args.older_than_days is not None:
-        return eviction.older_than(root, time.time_ns() - int(args.older_than_days * _DAY_NS), args.kind)
-    if args.all:
-        return eviction.to_bytes(root, 0, args.kind)
-    limit = _limit_bytes(root) if args.to_gib is None else int(args.to_gib * GIB)
-    return eviction.to_bytes(root, limit, args.kind)
+def _action(options: argparse.Namespace) -> tuple[str, Path]:
+    """Return what to do, list or prune, and the results folder."""
+    words = list(options.words)
+    action = words.pop(0) if words and words[0] in _ACTIONS else "list"
+    if len(words) > 1:
+        raise ConfigError(f"{' '.join(words)}: give {' or '.join(_ACTIONS)}, then one results folder")
+    bounded = options.to_gib is not None or options.older_than_days is not None or options.all or options.kind
+    if action == "list" and bounded:
+        raise ConfigError("--to-gib, --older-than-days, --all and --kind belong to prune")
+    return action, Path(words[0] if words else "results")
+
+
+def _prune(root: Path, options: argparse.Namespace) -> Pruned:
+    if options.older_than_days is not None:
+        return eviction.older_than(root, time.time_ns() - int(options.older_than_days * _DAY_NS), options.kind)
+    if options.all:
+        return eviction.to_bytes(root, 0, options.kind)
+    limit = _limit_bytes(root) if options.to_gib is None else int(options.to_gib * GIB)
+    return eviction.to_bytes(root, limit, options.kind)
 
 
 def _limit_bytes(root: Path) -> int:
@@ -124,35 +153,3 @@ def _amount_of(size: int) -> str:
 
 def _name(item: Item) -> str:
     return f"{item.kind} {item.key} {item.what}".rstrip()
-
-
-def _refuse(line: str) -> int:
-    print(f"python -m sweep.storage.cache: {line}", file=sys.stderr)  # noqa: T201 - a command's answer
-    return 2
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(prog="python -m sweep.storage.cache", description=__doc__)
-    parser.add_argument("results", type=Path, help="the results folder")
-    commands = parser.add_subparsers(dest="command", metavar="prune", parser_class=_Parser)
-    pruning = commands.add_parser("prune", help="least recently used goes first; without options, down to the limit")
-    how = pruning.add_mutually_exclusive_group()
-    how.add_argument("--to-gib", type=_amount, metavar="GIB", help="until all that is cached takes no more than this")
-    how.add_argument("--older-than-days", type=_amount, metavar="DAYS", help="what was not used for so long")
-    how.add_argument("--all", action="store_true", help="everything that is not in use")
-    pruning.add_argument("--kind", action="append", choices=_KINDS, default=[], help="only these; may be given again")
-    return parser.parse_args(argv)
-
-
-def _amount(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
-    return value
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

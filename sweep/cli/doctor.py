@@ -1,4 +1,10 @@
-"""``python -m sweep.cli.doctor``: what this machine can do, and the exact command for what is missing."""
+"""Report what this machine can do, and the command that adds what is missing.
+
+Exit codes: 0 this machine can run a sweep; 1 onnx or onnxruntime is missing; 2 the command is wrong.
+
+Example:
+  sweep doctor
+"""
 
 from __future__ import annotations
 
@@ -6,36 +12,45 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep.cli import arguments
 from sweep.cli.console import Terminal
 from sweep.report.mlflow import reachable, resolve_uri
 from sweep.report.mlflow.store_uri import without_password
 from sweep.system import environment, mps
+
+if TYPE_CHECKING:
+    import argparse
 
 _NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor.
+    """Hold one line of the report.
 
     Attributes:
-        what: the thing looked for.
-        found: what was found; None when it is missing.
-        remedy: the command that mends it, or why nothing needs to be done.
+        what: name of a library, program or device.
+        version: its version, path or names; None if it is missing.
+        remedy: the command that adds it, or why nothing needs to be done.
     """
 
     what: str
-    found: str | None
+    version: str | None
     remedy: str = ""
 
 
 def findings(results: Path) -> list[Finding]:
-    """Everything that was looked for, in the order of the pipeline."""
+    """Look for everything that a sweep can use; return it in the order of the pipeline.
+
+    Args:
+        results: results folder, whose sqlite is the default MLflow store.
+    """
     return [
         Finding("Python", sys.version.split()[0]),
         _package("onnxruntime", _install("onnxruntime")),
@@ -43,32 +58,32 @@ def findings(results: Path) -> list[Finding]:
         _gpu(),
         _device_nodes(),
         _package("tensorrt", _install(f"{_NVIDIA_INDEX} 'tensorrt>=10.3'")),
-        _package("tensorrt-rtx", "make install-rtx"),
+        _package("tensorrt-rtx", _install("'tensorrt-rtx>=1.4' 'cuda-python>=13.0'")),
         _package("cuda-python", _install("'cuda-python>=12.6'")),
         _package("nvidia-ml-py", _install("nvidia-ml-py")),
         _mps(),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
-        _package("nvidia-modelopt", _install("'sweep[modelopt]'") + "; only for precision.tool=modelopt"),
+        _package("nvidia-modelopt", _install("'trt-sweep[modelopt]'") + "; only for precision.tool=modelopt"),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
     ]
 
 
 def _install(what: str) -> str:
-    """The command that installs into the environment that is running."""
+    """Return the command that installs `what` into the environment of this process."""
     python = Path(sys.executable)
     shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
     return f"{shown} -m pip install {what}"
 
 
 def _package(name: str, remedy: str) -> Finding:
-    found = environment.version(name)
-    return Finding(name, found, "" if found else remedy)
+    version = environment.version(name)
+    return Finding(name, version, "" if version else remedy)
 
 
 def _binary(name: str, what: str, remedy: str) -> Finding:
-    found = shutil.which(name)
-    return Finding(what, found, "" if found else remedy)
+    path = shutil.which(name)
+    return Finding(what, path, "" if path else remedy)
 
 
 def _gpu() -> Finding:
@@ -95,26 +110,27 @@ def _tracking(results: Path) -> Finding:
     shown = without_password(uri)
     if problem is None:
         return Finding("MLflow", shown)
-    return Finding("MLflow", None, f"{shown}: {problem}; unset MLFLOW_TRACKING_URI to use sqlite in results/")
+    return Finding("MLflow", None, f"{shown}: {problem}; unset MLFLOW_TRACKING_URI to use sqlite in {results}/")
 
 
-def main() -> None:
-    """Print the findings; exit code 1 if this machine cannot run the embedded default."""
-    found = findings(Path("results"))
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    arguments.add_results(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; return the exit code."""
+    report = findings(options.results)
     console = Terminal()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("", "what", "found"):
         table.add_column(name, overflow="fold")
-    for item in found:
-        mark = "[green]yes[/green]" if item.found else "[yellow]no[/yellow]"
-        table.add_row(mark, item.what, escape(item.found or "-"))
+    for item in report:
+        mark = "[green]yes[/green]" if item.version else "[yellow]no[/yellow]"
+        table.add_row(mark, item.what, escape(item.version or "-"))
     console.print(table)
     console.print("What would mend what is missing:")
-    for item in found:
+    for item in report:
         if item.remedy:
             console.print(f"  {item.what}: {escape(item.remedy)}", highlight=False, soft_wrap=True)
-    sys.exit(0 if all(item.found for item in found if item.what in {"onnxruntime", "onnx"}) else 1)
-
-
-if __name__ == "__main__":
-    main()
+    return 0 if all(item.version for item in report if item.what in {"onnxruntime", "onnx"}) else 1

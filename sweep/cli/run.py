@@ -1,4 +1,4 @@
-"""What was asked -> plan -> run -> table, and the exit code.
+"""Run a sweep: command line -> plan -> run -> table, and the exit code.
 
 0 every variant ok or unsupported; 1 some variant ended otherwise; 2 nothing could be planned; 130 interrupted.
 """
@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from sweep import __version__
 from sweep.analysis import reevaluate
 from sweep.backends import registry
-from sweep.cli import plan_table
+from sweep.cli import commands, plan_table
 from sweep.cli.console import Terminal
 from sweep.config import compose, variants
 from sweep.errors import SweepError
@@ -28,8 +27,8 @@ from sweep.runner.progress import Display
 from sweep.spec.settings import Tracking
 from sweep.storage.store import Store
 from sweep.storage.sweep_folder import folder_lock
+from sweep.system import command_line, signals
 from sweep.system import devices as device
-from sweep.system import signals
 from sweep.system.atomic_files import write_atomic
 
 if TYPE_CHECKING:
@@ -47,10 +46,9 @@ _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run a sweep; its exit code."""
-    if list(arguments) == ["--version"]:
-        sys.stdout.write(f"sweep {__version__}\n")
-        return 0
+    """Run the sweep of the command line ``arguments``, or print its help; return the exit code."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(help_header() + "\n")
     try:
         asked = compose.read(arguments)
         return 0 if asked is None else _task(asked)
@@ -60,6 +58,28 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"sweep: {error}; what was measured is kept, the same command measures the rest\n")
         return 1
+
+
+def help_header() -> str:
+    """Return the help's first lines: examples of a sweep, the commands and the options."""
+    program = command_line.program()
+    examples = {
+        "-m precision=fp16,int8 batch=1,8,32": "commas sweep",
+        "+experiment=quickstart": "a sweep from conf/experiment/",
+        "+experiment=quickstart plan=true": "what it would run, and how long",
+    }
+    return "\n".join(
+        [
+            "Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.\n",
+            *(f"  {program} {words:<36}  {text}" for words, text in examples.items()),
+            f"\nCommands ({program} COMMAND --help explains one):",
+            commands.listing(),
+            "\nOptions:",
+            "  --config-dir FOLDER  YAML files of your own, beside those of conf/",
+            "  --cfg job            print the composed settings and run nothing",
+            "  --version            print the version\n",
+        ]
+    )
 
 
 def _task(asked: Asked) -> int:

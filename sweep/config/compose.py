@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep.config import error_messages, hydra_loader
+from sweep.config.conf_files import conf_folder
 from sweep.config.schema import UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
 from sweep.system import user_code
@@ -41,12 +42,6 @@ _HYDRAS_ERRORS = (
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
     RecursionError,
 )
-_HELP_HEADER = """Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.
-
-  python -m sweep -m precision=fp16,int8 batch=1,8,32        commas sweep
-  python -m sweep +experiment=quickstart                     a sweep from conf/experiment/
-  python -m sweep +experiment=quickstart plan=true           what it would run, and how long
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,13 +275,6 @@ def _condition(word: str) -> str:
     return f"{key}={value.replace('=', ':')}" if key in {"only", "skip"} else word
 
 
-def conf_folder() -> Path:
-    """conf/ beside the package in a checkout, or the copy inside an installed wheel."""
-    package = Path(__file__).resolve().parents[1]
-    beside = package.parent / "conf"
-    return beside if (beside / "config.yaml").exists() else package / "_conf"
-
-
 def _register() -> None:
     """Schema, help text and an experiment's sweep under the names that conf/config.yaml uses."""
     store = ConfigStore.instance()
@@ -297,5 +285,5 @@ def _register() -> None:
 
 def _help() -> dict[str, str]:
     keys = "\n".join(help_lines()).replace("$", "$$")
-    text = f"{_HELP_HEADER}\nGroups (KEY=CHOICE; files in conf/KEY/):\n$APP_CONFIG_GROUPS\nKeys [default]:\n{keys}\n"
+    text = f"Groups (KEY=CHOICE; files in conf/KEY/):\n$APP_CONFIG_GROUPS\nKeys [default]:\n{keys}\n"
     return {"app_name": "sweep", "header": "", "footer": "", "template": text}

@@ -149,7 +149,7 @@ class RangeConfig:
 class TrackingConfig:
     """Where the records are published."""
 
-    enabled: bool = _key(default=True, text="publish to MLflow; false leaves it to `make publish`")
+    enabled: bool = _key(default=True, text="publish to MLflow; false leaves it to `sweep publish`")
     uri: str | None = _key(None, "MLflow server; null takes MLFLOW_TRACKING_URI, else sqlite in results/")
     experiment: str = _key("sweep", "MLflow experiment")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SOURCE, TYPED, BATCHES, SEEN = "source.onnx", "typed.onnx", "batches", "seen"
 TOOLS = ("nvidia-modelopt", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime")
 _ASKED = "precision.tool=modelopt"
-_INSTALL = "pip install 'sweep[modelopt]', or name an interpreter that has it in SWEEP_MODELOPT_PYTHON"
+_INSTALL = "pip install 'trt-sweep[modelopt]', or name an interpreter that has it in SWEEP_MODELOPT_PYTHON"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from conftest import QUICK, Cli
 
 from sweep import models
 from sweep.analysis import fairness, measured_window
-from sweep.cli import recompute
+from sweep.cli import commands
 from sweep.runner import messages
 from sweep.runner.client_group import ClientGroup
 from sweep.runner.worker_process import Worker
@@ -223,7 +223,7 @@ def test_a_sweep_over_clients_builds_once_keeps_totals_and_each_client_and_its_b
     assert [item["sm_count"] for item in shared.realised["clients"]] == [None, None]
     assert shared.slo["probes"]
     assert all(point.client is not None for point in samples_file.load(store.samples_path(shared.key)))
-    assert recompute.main([str(store.root)]) == 0
+    assert commands.main(["recompute", str(store.root)]) == 0
     assert not list((store.root / "parts").glob("*"))
     logs = sorted(path.name.partition("-")[2] for path in (store.root / "logs").iterdir())
     assert logs == ["", "client1.log", "client2.log"]

@@ -125,7 +125,7 @@ def test_500s_in_mid_publish_are_one_line_and_the_next_publish_completes(upstrea
 def breaks_off(url: str, experiment: str, store: Store) -> None:
     """Publishing ends in one line, in time."""
     began = time.monotonic()
-    with pytest.raises(TrackingError, match="`make publish` sends them") as caught:
+    with pytest.raises(TrackingError, match="they are safe on disk, publishing again sends them") as caught:
         Publisher(url, experiment, "s").publish(records(store), store)
     assert time.monotonic() - began < LIMIT_S
     assert "\n" not in str(caught.value)

@@ -45,7 +45,7 @@ def test_results_and_the_view_agree_point_by_point(cli: Cli, server: str) -> Non
             p["latency_ms"]["p99"] for p in points if p["latency_ms"]["p99"] is not None
         ]
 
-    published = [sys.executable, "-m", "sweep.cli.publish", str(cli.results), "--uri", server]
+    published = [sys.executable, "-m", "sweep", "publish", str(cli.results), "--uri", server]
     again = subprocess.run(published, capture_output=True, text=True, env=cli.environment(), check=True)
     assert "0 sent, 4 unchanged" in again.stdout
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NAMES = ("tensorrt", "tensorrt_rtx")
 INSTALL = {
     "tensorrt": "pip install --extra-index-url https://pypi.nvidia.com 'tensorrt>=10.3' 'cuda-python>=12.6'",
-    "tensorrt_rtx": "make install-rtx",
+    "tensorrt_rtx": "pip install 'tensorrt-rtx>=1.4' 'cuda-python>=13.0'",
 }
 _SUFFIXES = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings", "-bindings")  # of the packages that carry it
 _LISTING = "Layers:\nName: "  # starts the message in which a builder lists the layers of a detailed engine

@@ -1,4 +1,4 @@
-"""A record as the command of NVIDIA's own tool, and what that tool says beside it (docs/reference/trtexec.md).
+"""Print a record as the command of NVIDIA's own tool, and compare that tool's figures with it.
 
-``python -m sweep.cli.trtexec RECORD`` prints the command; ``parity=true`` runs it and keeps the difference.
+See docs/reference/trtexec.md.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from sweep.models.input_shapes import override
 from sweep.models.signatures import render_shape
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import ModelRef, Precision
+from sweep.system import command_line
 from sweep.system.serialization import from_plain
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _advice(record: Record, results: Path) -> str:
         *(_word(f"backend.{axis}", variant[axis]) for axis in _BACKEND if variant.get(axis) is not None),
         *_profile_words(variant.get("profile")),
     ]
-    return shlex.join(["python", "-m", "sweep", *words, "load=closed", f"results={results}", "name=files"])
+    return command_line.spelled(*words, "load=closed", f"results={results}", "name=files")
 
 
 def _word(key: str, value: Any) -> str:

@@ -35,8 +35,8 @@ def locate(name: str, given: str | None) -> str:
     """
     found = shutil.which(given or name)
     if found is None:
-        where = f"binary={given} is no executable" if given else f"{name} is not on PATH"
-        raise ConfigError(f"parity=true: {where}; {_INSTALL[name]}; put it on PATH or give binary=/path/to/{name}")
+        where = f"--binary {given} is no executable" if given else f"{name} is not on PATH"
+        raise ConfigError(f"--parity: {where}; {_INSTALL[name]}; put it on PATH or give --binary /path/to/{name}")
     return str(Path(found).resolve())
 
 
@@ -77,7 +77,7 @@ def _wait(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float
     try:
         return child.wait(timeout_s)
     except subprocess.TimeoutExpired:
-        raise ParityError(f"{name} ran past timeout_s={timeout_s:g} and was killed; its output: {log}") from None
+        raise ParityError(f"{name} ran past --timeout-s {timeout_s:g} and was killed; its output: {log}") from None
     finally:
         if child.poll() is None:
             with suppress(ProcessLookupError):

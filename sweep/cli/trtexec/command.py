@@ -54,14 +54,14 @@ class Command:
             ConfigError: neither file is here, or the inputs' shapes are not known.
         """
         if self.shapes_unknown is not None:
-            raise ConfigError(f"parity=true needs the inputs' shapes: {self.shapes_unknown}")
+            raise ConfigError(f"--parity needs the inputs' shapes: {self.shapes_unknown}")
         if self.load is not None and found.has_engine:
             return self.load
         if found.has_onnx:
             return self.build
         raise ConfigError(
-            f"parity=true needs {found.engine or found.onnx} or {found.onnx} and neither is there; "
-            f"cache=FOLDER names another cache, or make them: {found.advice}"
+            f"--parity needs {found.engine or found.onnx} or {found.onnx} and neither is there; "
+            f"--cache DIR names another cache, or make them: {found.advice}"
         )
 
 
@@ -106,7 +106,7 @@ def _one(record: Record, found: Files, spoken: Dialect, specs: Sequence[TensorSp
 
 
 def printed(record: Record, found: Files, command: Command) -> str:
-    """What ``python -m sweep.cli.trtexec RECORD`` prints of one command: comments, then lines for a shell."""
+    """Return the text of one command: comments, then lines for a shell."""
     facts = record.facts
     gpu = facts.get("gpu") or "an unknown GPU"
     lines = [

@@ -40,7 +40,7 @@ def failure(uri: str, reason: str) -> TrackingError:
     line = (reason.strip().splitlines() or ["no reason given"])[0].rpartition("Caused by ")[2][:MAX_REASON]
     where = without_password(uri)
     return TrackingError(
-        f"records not sent to MLflow at {where}: {line}; they are safe on disk, `make publish` sends them"
+        f"records not sent to MLflow at {where}: {line}; they are safe on disk, publishing again sends them"
     )
 
 

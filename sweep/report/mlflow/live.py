@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import TrackingError
 from sweep.report.mlflow.publisher import Publisher
 from sweep.report.mlflow.store_uri import is_http, reachable, resolve_uri, without_password
+from sweep.spec.settings import Tracking
 from sweep.storage.store import Store
+from sweep.system import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec.settings import Settings, Tracking
+    from sweep.spec.settings import Settings
     from sweep.storage.record import Record
 
 _EVERY_S = 10.0  # between two sendings, so that a thousand short variants cost a few
@@ -24,7 +25,7 @@ _SLOW_S = 10.0  # a sending that took longer is the last before the end: the swe
 class Publishing:
     """Publishes between variants, when nothing is being measured.
 
-    The first failure ends it for this sweep: the records are on disk, and ``make publish`` sends them later. A server
+    The first failure ends it for this sweep: the records are on disk, and ``sweep publish`` sends them later. A server
     that is slow gets the rest at the end.
 
     Args:
@@ -35,7 +36,7 @@ class Publishing:
     def __init__(self, tracking: Tracking, settings: Settings) -> None:
         self._enabled = tracking.enabled
         self._store = Store(settings.root)
-        self._results = settings.results
+        self._tracking, self._results = tracking, settings.results
         self._uri = resolve_uri(tracking.uri, settings.results)
         artifacts = settings.results / "mlartifacts"
         self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
@@ -56,13 +57,21 @@ class Publishing:
     def conclude(self, records: Sequence[Record]) -> str:
         """Send whatever is not there yet; the line to print: the link, or what to do."""
         if not self._enabled:
-            return "MLflow   not asked for; `make publish` sends the records"
+            return f"MLflow   not asked for; `{self._publish_command()}` sends the records"
         url = None if self._problem else self._send(records)
         if self._problem:
-            return f"MLflow   {self._problem}; nothing is lost, `make publish` sends the records"
-        elsewhere = "" if self._results == Path("results").resolve() else f" RESULTS={self._results}"
-        served = "" if is_http(self._uri) else f"  (once `make ui{elsewhere}` runs)"
+            return f"MLflow   {self._problem}; nothing is lost, `{self._publish_command()}` sends the records"
+        served = "" if is_http(self._uri) else f"  (once `{self._command('ui')}` runs)"
         return f"MLflow   {url}{served}"
+
+    def _publish_command(self) -> str:
+        experiment = self._tracking.experiment
+        return self._command("publish", *([] if experiment == Tracking().experiment else ["--experiment", experiment]))
+
+    def _command(self, name: str, *options: str) -> str:
+        """Return the command ``name`` for this store and results folder, as the user can type it."""
+        uri = ["--uri", without_password(self._tracking.uri)] if self._tracking.uri else []
+        return command_line.spelled(name, *command_line.results_words(self._results), *uri, *options)
 
     def _send(self, records: Sequence[Record]) -> str | None:
         began = time.monotonic()

@@ -35,7 +35,7 @@ class Published:
     """What publishing did.
 
     Attributes:
-        url: opens the saved view of the sweep; for a sqlite store, once ``make ui`` serves it. None when
+        url: opens the saved view of the sweep; for a sqlite store, once ``sweep ui`` serves it. None when
             there was nothing to publish.
         sent: records written into MLflow.
         unchanged: records that were there already.

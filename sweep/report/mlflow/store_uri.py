@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-LOCAL_UI = "http://127.0.0.1:5000"  # where `make ui` serves a sqlite store
+LOCAL_UI = "http://127.0.0.1:5000"  # where `sweep ui` serves a sqlite store
 SERVER_ERROR = 500
 NOT_FOUND = 404
 
@@ -44,7 +44,7 @@ def without_password(uri: str) -> str:
 
 
 def ui_url(uri: str) -> str:
-    """Where the MLflow UI of that store is, or will be once ``make ui`` runs."""
+    """Where the MLflow UI of that store is, or will be once ``sweep ui`` runs."""
     return without_password(uri).rstrip("/") if is_http(uri) else LOCAL_UI
 
 

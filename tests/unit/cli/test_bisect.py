@@ -15,7 +15,8 @@ from authored_graphs import NETWORKS, Author, batch, save
 from onnx import TensorProto, numpy_helper
 
 from sweep import precision, spec
-from sweep.cli import bisect
+from sweep.cli import commands
+from sweep.cli.bisect import node_table
 from sweep.models import file_digest
 from sweep.runner.worker import reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
@@ -62,12 +63,12 @@ def test_the_planted_layer_has_the_largest_share(tmp_path: Path) -> None:
     onnx.save(planted(), tmp_path / "net.onnx")
     feeds = batch(planted(), 4, 0)
     found, _ = traced(tmp_path / "net.onnx", INT8, feeds)
-    parts = bisect.shares(found)
+    parts = node_table.shares(found)
     worst = found[int(np.argmax(parts))]
     assert worst.node == matmuls(planted())[BAD]
     assert max(parts) > 0.9
     assert sum(parts) == pytest.approx(1)
-    assert bisect.first_below(found, 20).node == worst.node
+    assert node_table.first_below(found, 20).node == worst.node
     relus = [item for item in found if item.op == "Relu"]
     assert all(item.added == 0 for item in relus), "a Relu that is not quantised adds nothing"
     assert relus[-1].carried > 0.1, "and hands the error on"
@@ -115,11 +116,11 @@ def test_overflow_is_named_as_not_finite(tmp_path: Path) -> None:
     wide = {"x": (TensorProto.FLOAT, ["batch", 16])}
     onnx.save(g.model(g.op("MatMul", calm, g.weight(16, 4)), wide, ["batch", 4]), tmp_path / "loud.onnx")
     found, _ = traced(tmp_path / "loud.onnx", FP16, {"x": np.ones((2, 16), np.float32)})
-    assert bisect.first_below(found, 20).op == "Mul"
+    assert node_table.first_below(found, 20).op == "Mul"
     assert math.isinf(found[1].added)
-    assert [part for part in bisect.shares(found) if part]
-    assert bisect._row(found[1], 0.5)["finite"] is False
-    json.dumps([bisect._row(item, 0.0) for item in found], allow_nan=False)
+    assert [part for part in node_table.shares(found) if part]
+    assert node_table.json_row(found[1], 0.5)["finite"] is False
+    json.dumps([node_table.json_row(item, 0.0) for item in found], allow_nan=False)
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def measured(tmp_path: Path) -> Path:
 
 
 def test_from_a_record(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert bisect.main([str(measured), "rows=2", f"json={tmp_path / 'rows.json'}"]) == 0
+    assert commands.main(["bisect", str(measured), "--rows", "2", "--json", str(tmp_path / "rows.json")]) == 0
     printed = capsys.readouterr().out
     bad = matmuls(planted())[BAD]
     assert bad in printed
@@ -176,22 +177,22 @@ def test_a_bad_command_is_one_line(measured: Path, capsys: pytest.CaptureFixture
             [str(tmp_path / "plain" / measured.name)],
             "fp32 is the fp32 graph itself, no node differs; take a converted one",
         ),
-        ([str(measured), "row=3"], "row: give one record and of rows=, gate_db=, batch=, cache=, json= what you need"),
-        ([str(measured), "rows=three"], "rows=three: invalid literal"),
-        ([str(measured), "rows=0"], "rows=0 batch=4: must be 1 or more"),
-        (["rows=3"], "no record: give one record"),
+        ([str(measured), "--row", "3"], "unrecognized arguments: --row 3"),
+        ([str(measured), "--rows", "three"], "--rows: three is not an integer of 1 or more"),
+        ([str(measured), "--rows", "0"], "--rows: 0 is not an integer of 1 or more"),
+        ([str(measured), "--gate-db", "nan"], "--gate-db: nan is not a number of dB"),
+        (["--rows", "3"], "the following arguments are required: RECORD"),
+        ([], "the following arguments are required: RECORD"),
     ):
-        assert bisect.main(words) == 2
+        assert commands.main(["bisect", *words]) == 2
         said = capsys.readouterr().err
         assert line in said
         assert said.count("\n") == 1
-    assert bisect.main([]) == 2
-    assert "which nodes" in capsys.readouterr().err
 
 
 def test_a_model_that_is_gone_is_one_line(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "net.onnx").unlink()
-    assert bisect.main([str(measured)]) == 1
+    assert commands.main(["bisect", str(measured)]) == 1
     said = capsys.readouterr().err
     assert "net.onnx: No such file" in said
     assert said.count("\n") == 1

@@ -11,10 +11,10 @@ from sweep.cli import doctor
 
 
 def doctored(tmp_path, **environment):
-    """Output and exit code of ``python -m sweep.cli.doctor``; no tracking server unless one is given."""
+    """Output and exit code of ``sweep doctor``; no tracking server unless one is given."""
     kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(
-        [sys.executable, "-m", "sweep.cli.doctor"],
+        [sys.executable, "-m", "sweep", "doctor"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -79,9 +79,9 @@ def test_a_machine_without_the_embedded_default_is_exit_1(tmp_path, name) -> Non
 
 def test_every_finding_that_is_missing_says_what_to_do(tmp_path) -> None:
     found = doctor.findings(tmp_path)
-    assert all(item.remedy for item in found if item.found is None)
+    assert all(item.remedy for item in found if item.version is None)
     missing = doctor._package("no-such-package-here", "pip install it")
-    assert (missing.found, missing.remedy) == (None, "pip install it")
+    assert (missing.version, missing.remedy) == (None, "pip install it")
 
 
 def test_a_dead_tracking_server_is_named_with_the_reason(tmp_path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sweep.analysis import record_summary
-from sweep.cli import recompute
+from sweep.cli import commands
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 from sweep.storage.samples import PointSamples
@@ -53,7 +53,7 @@ def kept(root, key, slo=("p99", 9.0), **changes):
 
 
 def said(capsys, *arguments):
-    code = recompute.main([str(argument) for argument in arguments])
+    code = commands.main(["recompute", *map(str, arguments)])
     return code, capsys.readouterr().out
 
 
@@ -78,7 +78,7 @@ def test_a_changed_figure_is_named_left_alone_and_rewritten_when_asked(tmp_path,
     assert code == 1
     assert "peak.ips, points.latency_ms.p99, slo.capacity_ips" in out
     assert store.record_path("a").read_bytes() == before
-    code, out = said(capsys, tmp_path, "write=true")
+    code, out = said(capsys, tmp_path, "--write")
     assert (code, store.record_path("a").read_bytes()) == (0, right)
     assert "rewritten" in out
     assert said(capsys, tmp_path)[0] == 0
@@ -123,10 +123,10 @@ def test_what_cannot_be_read_is_an_error_beside_what_can(tmp_path, capsys, spoil
     assert "1 same" in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["one", "two"], ["nowhere"]])
+@pytest.mark.parametrize("arguments", [[], ["--wrote"], ["one", "two"], ["nowhere"]])
 def test_a_wrong_command_is_2(arguments, capsys, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert recompute.main(arguments) == 2
+    assert commands.main(["recompute", *arguments]) == 2
     assert capsys.readouterr().err
 
 
@@ -143,7 +143,7 @@ def test_a_real_sweep_with_sentinels_and_repeats_is_restated_byte_for_byte(tmp_p
     script = ["backend.script.distribution=exponential", "load.fractions=[0.3,0.9]"]
     subprocess.run([sys.executable, "-m", "sweep", "-m", *words, *where, *script], check=True, capture_output=True)
     done = subprocess.run(
-        [sys.executable, "-m", "sweep.cli.recompute", tmp_path], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sweep", "recompute", tmp_path], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 3 same\n"), done.stderr
     drift = [json.loads(path.read_bytes())["drift"] for path in (tmp_path / "s" / "records").glob("*.json")]
@@ -165,7 +165,7 @@ def test_a_searched_capacity_is_restated_byte_for_byte(tmp_path, words) -> None:
     search = ["streams=1,2", "slo.p90_ms=20", "slo.search_s=3"]
     subprocess.run([sys.executable, "-m", "sweep", "-m", *words, *where, *search], check=True, capture_output=True)
     done = subprocess.run(
-        [sys.executable, "-m", "sweep.cli.recompute", tmp_path], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sweep", "recompute", tmp_path], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 2 same\n"), done.stderr
     records = [json.loads(path.read_bytes()) for path in (tmp_path / "s" / "records").glob("*.json")]

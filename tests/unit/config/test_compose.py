@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sweep.config import compose
 from sweep.config.schema import Config, help_lines
 from sweep.errors import ConfigError
+from sweep.system import command_line
 
 pytestmark = pytest.mark.heavy
 
@@ -189,7 +190,7 @@ def test_only_what_is_measured_names_the_sweep(ask) -> None:
         (["+batchh=3,4"], "batchh: no such key; did you mean batch?"),
         (["load.foo=1"], "load.foo: no such key; "),
         (["+load.foo=1,2"], "load.foo: no such key; "),
-        (["+zzz.y=1"], "zzz: no such key; `python -m sweep --help` lists the keys"),
+        (["+zzz.y=1"], f"zzz: no such key; `{command_line.spelled('--help')}` lists the keys"),
         (["precison=fp16"], "precison: no such key; did you mean precision?"),
         (["experiment=quickstart"], "+experiment"),
         (["batch=1.5"], "batch=1.5: "),

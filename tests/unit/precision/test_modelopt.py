@@ -122,7 +122,7 @@ def test_without_the_package_the_line_says_what_to_install(dtype: str, bare: Non
     module = "quantization" if dtype == "int8" else "autocast"
     assert str(error.value) == (
         f"cnn.onnx as {dtype}: precision.tool=modelopt needs modelopt.onnx.{module}, which cannot be imported "
-        "(No module named 'modelopt'); pip install 'sweep[modelopt]', or name an interpreter that has it in "
+        "(No module named 'modelopt'); pip install 'trt-sweep[modelopt]', or name an interpreter that has it in "
         "SWEEP_MODELOPT_PYTHON"
     )
     assert not (tmp_path / "typed.onnx").exists()

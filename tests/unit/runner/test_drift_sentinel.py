@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sweep.cli import recompute
+from sweep.cli import commands
 from sweep.report.ranking import answer
 from sweep.runner import plan
 from sweep.runner.executor import Run
@@ -79,7 +79,7 @@ def test_a_slowdown_in_mid_sweep_is_seen_marked_and_kept_out_of_the_ranking(tmp_
     assert found.best is records[5]
     assert all(record.variant["label"] in found.text for record in records[6:])
     assert [record.key for record in told] == [record.key for record in records]
-    assert recompute.main([str(settings.root)]) == 0
+    assert commands.main(["recompute", str(settings.root)]) == 0
     assert "12 same" in capsys.readouterr().out
 
 

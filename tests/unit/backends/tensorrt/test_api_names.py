@@ -133,7 +133,7 @@ def test_planning_imports_neither_cuda_nor_tensorrt(name: str) -> None:
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch) -> None:
     backend = registry.get("tensorrt_rtx")
     monkeypatch.setattr(library, "installed", lambda _: False)
-    assert "make install-rtx" in backend.missing()
+    assert "pip install 'tensorrt-rtx>=1.4'" in backend.missing()
     monkeypatch.setattr(library, "installed", lambda _: True)
     monkeypatch.setattr(cuda, "installed", lambda: False)
     assert "cuda-python" in backend.missing()

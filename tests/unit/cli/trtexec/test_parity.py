@@ -1,4 +1,4 @@
-"""parity=true in a process of its own, with a stand-in that replays what the real binary printed elsewhere.
+"""``sweep trtexec --parity`` in a process of its own, with a stand-in that replays the real binary's output.
 
 The real binaries cannot be had here: these tests hold the process, the parser and the arithmetic, not NVIDIA's tool.
 """
@@ -71,7 +71,7 @@ class Place:
 
     def run(self, *words):
         return subprocess.run(
-            [sys.executable, "-m", "sweep.cli.trtexec.main", str(self.path), *words],
+            [sys.executable, "-m", "sweep", "trtexec", str(self.path), *words],
             capture_output=True,
             text=True,
             env={**os.environ, "PATH": f"{self.bin}:/usr/bin:/bin", **self.env},
@@ -92,7 +92,7 @@ class Place:
 def only_line(done, code):
     assert done.returncode == code, (done.stdout, done.stderr)
     assert done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("sweep.cli.trtexec: ")
+    assert done.stderr.startswith("sweep trtexec: ")
     assert "Traceback" not in done.stderr
     return done.stderr
 
@@ -101,7 +101,7 @@ def test_the_difference_is_recorded_beside_the_record(place) -> None:
     """The listing of tensorrt_rtx in NVIDIA's docs against a published record: 1133.1 qps and 0.881485 ms are its."""
     before = place.path.read_bytes()
     place.binary("tensorrt_rtx", (DATA / "tensorrt_rtx-docs.txt").read_text())
-    done = place.run("parity=true")
+    done = place.run("--parity")
     assert (done.returncode, done.stderr) == (0, "")
     kept = json.loads(place.kept.read_text())
     assert kept["binary"] == str(place.bin / "tensorrt_rtx")
@@ -130,7 +130,7 @@ def test_the_difference_is_recorded_beside_the_record(place) -> None:
 def test_trtexec_of_the_same_major_with_another_minor_is_a_caveat(place) -> None:
     place.of_tensorrt("10.16.0.72")
     place.binary("trtexec", (DATA / "trtexec-10.13.txt").read_text())
-    done = place.run("parity=true")
+    done = place.run("--parity")
     assert (done.returncode, done.stderr) == (0, "")
     kept = json.loads(place.kept.read_text())
     assert kept["version"] == "10.13.0"
@@ -142,7 +142,7 @@ def test_trtexec_of_the_same_major_with_another_minor_is_a_caveat(place) -> None
 def test_another_major_means_other_things_and_is_refused(place) -> None:
     place.of_tensorrt("11.1.0.106")
     place.binary("trtexec", (DATA / "trtexec-10.13.txt").read_text())
-    line = only_line(place.run("parity=true"), 1)
+    line = only_line(place.run("--parity"), 1)
     assert "it is 10.13.0 and the flags were for TensorRT 11.x" in line
     assert not place.kept.exists()
     assert place.log.exists()
@@ -162,7 +162,7 @@ def test_another_major_means_other_things_and_is_refused(place) -> None:
 def test_a_run_of_something_else_is_refused(place, said, word) -> None:
     place.of_tensorrt("10.13.0.35")
     place.binary("trtexec", said + (DATA / "trtexec-10.13.txt").read_text())
-    assert word in only_line(place.run("parity=true"), 1)
+    assert word in only_line(place.run("--parity"), 1)
     assert not place.kept.exists()
 
 
@@ -170,7 +170,7 @@ def test_a_run_of_something_else_is_refused(place, said, word) -> None:
 def test_a_binary_that_fails_is_quoted(place, name) -> None:
     place.of_tensorrt("10.13.0.35")
     place.binary("trtexec", (DATA / name).read_text(), code=1)
-    line = only_line(place.run("parity=true"), 1)
+    line = only_line(place.run("--parity"), 1)
     assert "ended with code 1" in line
     assert ("Inference set up failed" in line) or ("Unknown option: --workspace 2048" in line)
     assert str(place.log) in line
@@ -187,15 +187,15 @@ def test_a_binary_that_fails_is_quoted(place, name) -> None:
 )
 def test_garbage_a_crash_and_silence(place, text, script, word) -> None:
     place.binary("tensorrt_rtx", text, script)
-    assert word in only_line(place.run("parity=true"), 1)
+    assert word in only_line(place.run("--parity"), 1)
     assert not place.kept.exists()
 
 
 def test_it_is_killed_at_the_limit_with_its_children(place) -> None:
     place.binary("tensorrt_rtx", "started\n", f"sleep 300 & echo $! > {place.root}/child; wait")
     start = time.monotonic()
-    line = only_line(place.run("parity=true", "timeout_s=1.5"), 1)
-    assert "ran past timeout_s=1.5 and was killed" in line
+    line = only_line(place.run("--parity", "--timeout-s=1.5"), 1)
+    assert "ran past --timeout-s 1.5 and was killed" in line
     assert time.monotonic() - start < 60
     assert place.log.read_text() == "started\n"
     child = int((place.root / "child").read_text())
@@ -216,14 +216,14 @@ def alive(pid):
 def test_a_file_that_cannot_be_executed(place) -> None:
     binary = place.binary("tensorrt_rtx")
     binary.write_bytes(b"\x7fELF no program")
-    assert "cannot be started" in only_line(place.run("parity=true"), 1)
+    assert "cannot be started" in only_line(place.run("--parity"), 1)
 
 
 def test_without_the_binary_it_says_what_to_do(place) -> None:
-    line = only_line(place.run("parity=true"), 2)
+    line = only_line(place.run("--parity"), 2)
     assert "tensorrt_rtx is not on PATH; it comes with the TensorRT-RTX SDK's tar package" in line
-    assert "binary=/path/to/tensorrt_rtx" in line
-    assert "no executable" in only_line(place.run("parity=true", "binary=/nowhere/x"), 2)
+    assert "--binary /path/to/tensorrt_rtx" in line
+    assert "no executable" in only_line(place.run("--parity", "--binary=/nowhere/x"), 2)
 
 
 def test_binary_names_another_place(place) -> None:
@@ -231,22 +231,21 @@ def test_binary_names_another_place(place) -> None:
     elsewhere = place.root / "opt" / "another name"
     elsewhere.parent.mkdir()
     shutil.move(made, elsewhere)
-    assert place.run("parity=true", f"binary={elsewhere}").returncode == 0
+    assert place.run("--parity", f"--binary={elsewhere}").returncode == 0
     assert json.loads(place.kept.read_text())["binary"] == str(elsewhere)
 
 
 def test_without_its_engine_it_builds_from_the_onnx_and_without_both_it_says_how_to_have_them(place) -> None:
     place.binary("tensorrt_rtx", (DATA / "tensorrt_rtx-docs.txt").read_text())
     place.plan.unlink()
-    line = only_line(place.run("parity=true"), 2)
-    assert (
-        "neither is there; cache=FOLDER names another cache, or make them: python -m sweep backend=tensorrt_rtx" in line
-    )
+    line = only_line(place.run("--parity"), 2)
+    assert "neither is there; --cache DIR names another cache, or make them: " in line
+    assert f"{sys.executable} -m sweep backend=tensorrt_rtx" in line
     printed = place.run().stdout
     wanted = Path(next(line.split("=", 1)[1] for line in printed.split() if line.startswith("--onnx=")))
     wanted.parent.mkdir(parents=True)
     wanted.write_bytes(b"a graph")
-    assert place.run("parity=true").returncode == 0
+    assert place.run("--parity").returncode == 0
     assert json.loads(place.kept.read_text())["command"][1] == f"--onnx={wanted}"
 
 
@@ -255,20 +254,21 @@ def test_without_a_closed_loop_there_is_nothing_to_compare(place) -> None:
 
     place.keep(dataclasses.replace(place.found, peak=None, status="failed"))
     place.binary("tensorrt_rtx")
-    assert "has no closed-loop peak to compare" in only_line(place.run("parity=true"), 2)
+    assert "has no closed-loop peak to compare" in only_line(place.run("--parity"), 2)
     assert not (place.root / "got").exists()
 
 
 @pytest.mark.parametrize(
     ("words", "word"),
     [
-        (["parity=yes"], "parity=yes: true or false"),
-        (["timeout_s=soon"], "timeout_s=soon: give seconds above 0"),
-        (["timeout_s=0"], "timeout_s=0: give seconds above 0"),
-        (["timeout_s=inf"], "timeout_s=inf: give seconds above 0"),
-        (["parities=true"], "parities=true: no such key"),
-        (["cache="], "no value"),
-        (["another.json"], "give one record, not 2"),
+        (["--parity=yes"], "--parity: ignored explicit argument 'yes'"),
+        (["--timeout-s=soon"], "--timeout-s: soon is not a number of seconds above 0"),
+        (["--timeout-s=0"], "--timeout-s: 0 is not a number of seconds above 0"),
+        (["--timeout-s=inf"], "--timeout-s: inf is not a number of seconds above 0"),
+        (["--parities"], "unrecognized arguments: --parities"),
+        (["--binary="], "--binary: the value is empty"),
+        (["--cache="], "--cache: the value is empty"),
+        (["another.json"], "unrecognized arguments: another.json"),
     ],
 )
 def test_bad_input_is_one_line(place, words, word) -> None:

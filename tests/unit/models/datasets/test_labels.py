@@ -18,7 +18,7 @@ from PIL import Image
 from sweep import models, spec
 from sweep.analysis import reevaluate
 from sweep.analysis.accuracy_gates import fault
-from sweep.cli import bisect
+from sweep.cli.bisect import trace
 from sweep.config import compose, variants
 from sweep.config.schema import AccuracyConfig, BackendConfig, Config, ModelConfig
 from sweep.errors import ConfigError, LabelError
@@ -143,7 +143,7 @@ def test_samples_for_ranges_are_given_apart_and_errors_are_those_of_real_samples
     store = Store(network.parent / "s")
     store.write(record(asked, found))
     path = store.record_path(spec.variant_key(asked))
-    traced = bisect.trace(bisect.of_record(store.read(path.stem)), bisect.Asked(path=path))
+    traced = trace.trace(trace.of_record(store.read(path.stem)), trace.cache_root(path, None), 4)
     assert -10 * np.log10(traced[-1].carried) == pytest.approx(found["accuracy"]["sqnr_db"], abs=0.2)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweep.cli.publish import main
+from sweep.cli.commands import main
 from sweep.errors import TrackingError
 from sweep.report.mlflow import Publisher, default_uri, reachable, resolve_uri
 from sweep.storage.record import Record
@@ -82,7 +82,7 @@ def refusal(uri: str, store: Store) -> str:
         Publisher(uri, "sweep", "night").publish([RECORD], store)
     assert time.monotonic() - began < LIMIT_S
     assert "\n" not in str(caught.value)
-    assert "`make publish`" in str(caught.value)
+    assert "they are safe on disk, publishing again sends them" in str(caught.value)
     return str(caught.value)
 
 
@@ -104,7 +104,7 @@ def test_a_server_that_falls_silent_after_the_health_check(dies_after_health: st
 def test_the_command_says_one_line_and_exits_1(
     black_hole: str, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(store.root.parent), "--uri", black_hole]) == 1
+    assert main(["publish", str(store.root.parent), "--uri", black_hole]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

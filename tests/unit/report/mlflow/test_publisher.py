@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from sweep.cli.publish import main
+from sweep.cli.commands import main
 from sweep.errors import TrackingError
 from sweep.report.mlflow import Publisher, default_uri
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant, flat, variant_key
@@ -264,20 +264,20 @@ def test_the_command_publishes_every_sweep_below_the_folder(store: Store, capsys
     nested = Store(store.root.parent / "reference" / "h100")
     nested.write(measured(8, sweep="h100"))
     (nested.root / "records" / "torn.json").write_text("{")
-    assert main([str(store.root.parent)]) == 0
+    assert main(["publish", str(store.root.parent)]) == 0
     told = capsys.readouterr().out
     assert "1 sent, 0 unchanged (" in told
     assert "1 sent, 0 unchanged, 1 cannot be read" in told
     assert told.count("viewStateShareKey=") == 2
     assert {run.data.tags["sweep.name"] for run in variants(store)} == {SWEEP, "reference/h100"}
-    assert main([str(store.root.parent), "nosuch"]) == 1
+    assert main(["publish", str(store.root.parent), "nosuch"]) == 2
     assert "no records of nosuch" in capsys.readouterr().err
 
 
 def test_a_deleted_experiment_is_named(store: Store) -> None:
     publish(store, measured())
     client(store).delete_experiment("1")
-    with pytest.raises(TrackingError, match=r"experiment 'sweep' is deleted there.*make publish"):
+    with pytest.raises(TrackingError, match=r"experiment 'sweep' is deleted there.*publishing again"):
         publish(store, measured())
 
 

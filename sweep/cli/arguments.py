@@ -1,0 +1,116 @@
+"""Parse the command line of a command: one style of arguments, help and refusals for all of them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import NoReturn
+
+from sweep.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """Parse arguments; refuse a wrong command line with a ConfigError instead of ending the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a ConfigError of one line."""
+        raise ConfigError(f"{message} (--help lists the arguments)")
+
+
+def parser_of(prog: str, text: str) -> Parser:
+    """Return a parser whose help is ``text``: what precedes "Exit codes:" above the arguments, the rest below them."""
+    above, mark, below = text.partition("Exit codes:")
+    return Parser(
+        prog=prog,
+        description=above.strip(),
+        epilog=mark + below.rstrip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument RESULTS, a folder; ``results`` if it is not given."""
+    parser.add_argument(
+        "results", type=Path, nargs="?", default=Path("results"), metavar="RESULTS", help="results folder [results]"
+    )
+
+
+def add_record(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument RECORD, the file of one record."""
+    parser.add_argument("record", type=Path, metavar="RECORD", help="results/SWEEP/records/KEY.json")
+
+
+def count(text: str) -> int:
+    """Return the integer of 1 or more that ``text`` holds.
+
+    Raises:
+        argparse.ArgumentTypeError: if it holds none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of 1 or more")
+    return int(text)
+
+
+def amount(text: str) -> float:
+    """Return the finite number of 0 or more that ``text`` holds.
+
+    Raises:
+        argparse.ArgumentTypeError: if it holds none.
+    """
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 0 or more")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Return the finite duration above 0 s that ``text`` holds.
+
+    Raises:
+        argparse.ArgumentTypeError: if it holds none.
+    """
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
+
+
+def decibels(text: str) -> float:
+    """Return the number of dB that ``text`` holds.
+
+    Raises:
+        argparse.ArgumentTypeError: if it holds none.
+    """
+    value = _number(text)
+    if math.isnan(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of dB")
+    return value
+
+
+def filled(text: str) -> str:
+    """Return ``text``, the name of a program or folder.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the value is empty")
+    return text
+
+
+def folder(text: str) -> Path:
+    """Return the path that ``text`` holds.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is empty, which ``Path`` takes for the working directory.
+    """
+    return Path(filled(text))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -1,0 +1,63 @@
+"""Find the nodes that carry the error of a converted graph.
+
+RECORD is of a variant with a converted graph (fp16, bf16, int8, fp8 and mixes). Its fp32 and its typed graph run side
+by side on onnxruntime, 16-bit rounding emulated, on the inputs that the variant was timed with. For each node:
+
+  SQNR in, out   of its worst float input and of its output, as the typed graph carries the error along
+  by itself      of its output when its inputs are the fp32 graph's own: the error that this node makes
+  share          of that noise in the sum over all nodes, each against its own signal
+
+Exit codes: 0 done; 1 the graphs cannot be had or run; 2 the command is wrong, or the record has no converted graph.
+
+Example:
+  sweep bisect results/SWEEP/records/KEY.json --rows 30 --json nodes.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.cli import arguments
+from sweep.errors import SweepError
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    arguments.add_record(parser)
+    parser.add_argument("--rows", type=arguments.count, default=15, metavar="N", help="most rows of the table [15]")
+    parser.add_argument(
+        "--gate-db",
+        type=arguments.decibels,
+        metavar="X",
+        help="name the first node whose SQNR is below this, dB [what the record's precision has to keep]",
+    )
+    parser.add_argument(
+        "--batch", type=arguments.count, default=4, metavar="N", help="most samples, of those that were timed [4]"
+    )
+    parser.add_argument(
+        "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the record's sweep]"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures of all nodes [none]")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Trace the record's graphs and print the nodes; return the exit code."""
+    from sweep.cli.bisect import node_table, trace
+    from sweep.storage import record as records
+
+    record = records.read(options.record)
+    variant = trace.of_record(record)
+    try:
+        nodes = trace.trace(variant, trace.cache_root(options.record, options.cache), options.batch)
+    except SweepError as error:
+        sys.stderr.write(f"sweep bisect: {error}\n")
+        return 1
+    node_table.print_nodes(record, variant, nodes, rows=options.rows, gate_db=options.gate_db)
+    if options.json is not None:
+        node_table.write_json(nodes, options.json)
+    return 0

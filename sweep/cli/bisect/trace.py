@@ -1,0 +1,84 @@
+"""Run the fp32 and the typed graph of a record side by side."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sweep import precision as typed_onnx
+from sweep.errors import ConfigError
+from sweep.models.datasets import evaluation
+from sweep.runner.worker import artifacts
+from sweep.spec import (
+    CalibrationData,
+    EngineAxes,
+    GraphPass,
+    LabelledData,
+    LoadAxes,
+    ModelRef,
+    OnnxAxes,
+    Precision,
+    Variant,
+)
+from sweep.storage.cache import Cache
+from sweep.system.serialization import from_plain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sweep.precision import Traced
+    from sweep.storage.record import Record
+
+
+def of_record(record: Record) -> Variant:
+    """Return the variant of `record` as far as its typed graph and its inputs go.
+
+    Raises:
+        ConfigError: if no graph was converted for it.
+    """
+    axes = record.variant
+    precision = from_plain(Precision, axes["precision_recipe"])
+    label = axes["label"]
+    if typed_onnx.passes_through(precision):
+        raise ConfigError(f"{label}: {precision.name} is the fp32 graph itself, no node differs; take a converted one")
+    if precision.tool == "none":
+        raise ConfigError(f"{label}: precision.tool=none, so there is no fp32 graph to hold the file against")
+    graph, calibration, labels = axes.get("graph"), axes.get("calibration"), (axes.get("load") or {}).get("labels")
+    return Variant(
+        backend=axes["backend"],
+        onnx=OnnxAxes(
+            model=from_plain(ModelRef, axes["model_ref"]),
+            precision=precision,
+            prune=axes.get("prune"),
+            graph=None if graph is None else GraphPass(name=graph, digest=axes.get("graph_digest")),
+            calibration=None if calibration is None else from_plain(CalibrationData, calibration),
+        ),
+        engine=EngineAxes(batch=axes["batch"]),
+        load=LoadAxes(seed=axes["seed"], labels=None if labels is None else from_plain(LabelledData, labels)),
+    )
+
+
+def cache_root(record_path: Path, cache: Path | None) -> Path:
+    """Return the cache folder: `cache`, or the one beside the sweep of the record at `record_path`."""
+    return cache or record_path.resolve().parents[2] / "cache"
+
+
+def trace(variant: Variant, root: Path, most_samples: int) -> list[Traced]:
+    """Return the errors of every node of the fp32 graph, in graph order.
+
+    Args:
+        variant: from `of_record`.
+        root: cache folder; graphs that it lacks are made again.
+        most_samples: of the inputs that the variant was timed with.
+
+    Raises:
+        SweepError: if a graph cannot be made or run.
+    """
+    feeds = evaluation.feeds(variant, min(variant.engine.batch, most_samples))
+    with Cache(root, None, _note) as cache:
+        onnx = artifacts.make_onnx(variant, cache)
+        return typed_onnx.traced(onnx.passed, onnx.typed, variant.onnx.precision, feeds)
+
+
+def _note(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,1 @@
+"""Recompute the summaries of records from their raw samples."""

@@ -1,0 +1,148 @@
+"""``sweep COMMAND``: the registry, help and refusals of every command, and how commands are spelled in hints."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweep import __version__, cli
+from sweep.cli import commands, run
+from sweep.system import command_line
+
+HEAVY = {"mlflow", "onnx", "onnxruntime", "plotly", "scipy"}
+
+
+def script(folder: Path) -> Path:
+    """Return an executable named as the console script, which is never run."""
+    path = folder / "sweep"
+    path.write_text("")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_help_has_a_purpose_every_argument_the_exit_codes_and_an_example(name: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        commands.main([name, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: {command_line.program()} {name}")
+    assert "Exit codes: 0" in text
+    assert f"{command_line.program()} {name}" in text[text.index("Example") :]
+    module = commands.COMMANDS[name].load()
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    for action in parser._actions:
+        assert action.help, action.dest
+        assert all(option in text for option in action.option_strings)
+
+
+def test_every_command_module_is_registered() -> None:
+    """A module of cli/ that offers add_arguments is in the registry."""
+    root = Path(cli.__file__).parent
+    offered = {
+        ".".join(("sweep.cli", *path.relative_to(root).with_suffix("").parts))
+        for path in root.rglob("*.py")
+        if "\ndef add_arguments(" in path.read_text()
+    }
+    assert offered == {command.module for command in commands.COMMANDS.values()}
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_help_and_completion_of_a_command_load_no_heavy_library(name: str) -> None:
+    code = (
+        f"import sys; from sweep.cli import commands; commands.COMMANDS[{name!r}].parser({name!r}); "
+        f"print(*sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("doctr", "doctr: no such command; did you mean doctor? The commands are doctor, publish, "),
+        ("recomput", "did you mean recompute?"),
+        ("model.onnx", "model.onnx: no such command; The commands are doctor, "),
+        ("batch", "batch: no such command; it is a setting, which takes a value: batch=VALUE"),
+        ("load.points", "which takes a value: load.points=VALUE"),
+        ("model", "which takes a value: model=VALUE"),
+    ],
+)
+def test_a_first_word_that_is_neither_command_nor_setting_is_one_line(word: str, line: str, capsys) -> None:
+    assert commands.main([word, "batch=1"]) == 2
+    printed = capsys.readouterr()
+    assert line in printed.err
+    assert printed.err.startswith("sweep: ")
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_an_unknown_option_is_one_line_of_the_command(name: str, capsys) -> None:
+    first = {"bisect": ["x.json"], "trtexec": ["x.json"], "recompute": ["x"], "completion": ["bash"]}.get(name, [])
+    assert commands.main([name, *first, "--nonsense"]) == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"sweep {name}: unrecognized arguments: --nonsense (--help lists the arguments)\n", (
+        "abbreviations included"
+    )
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize("words", [["batch=1", "doctor"], ["-m", "batch=1"], ["+experiment=x"], ["~slo"], []])
+def test_anything_else_is_a_sweep(words: list[str], monkeypatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(run, "run", lambda words: asked.append(list(words)) or 7)
+    assert commands.main(words) == 7
+    assert asked == [words]
+
+
+def test_the_version(capsys) -> None:
+    assert commands.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sweep {__version__}\n"
+
+
+def test_the_help_of_a_sweep_lists_the_commands(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:  # Hydra's own
+        commands.main(["--help"])
+    assert not ended.value.code
+    text = capsys.readouterr().out
+    for name, command in commands.COMMANDS.items():
+        assert f"  {name:<10}  {command.summary}\n" in text
+    assert text.index("Commands") < text.index("Groups") < text.index("Keys [default]:") < text.index("load.points ")
+
+
+def test_a_failure_of_the_operating_system_is_one_line_and_1(tmp_path: Path, monkeypatch, capsys) -> None:
+    def fail(*_: object) -> int:
+        raise PermissionError(13, "Permission denied", str(tmp_path))
+
+    monkeypatch.setattr(commands.COMMANDS["doctor"].load(), "run", fail)
+    assert commands.main(["doctor"]) == 1
+    assert capsys.readouterr().err == f"sweep doctor: [Errno 13] Permission denied: '{tmp_path}'\n"
+
+
+def test_the_console_script_is_spelled_by_its_name_or_else_by_its_path(tmp_path: Path, monkeypatch) -> None:
+    path = script(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(path), "batch=1"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command_line.spelled("publish", "my results") == "sweep publish 'my results'"
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command_line.spelled("ui") == f"{path} ui"
+
+
+@pytest.mark.parametrize("interpreter", ["python", ".venv/bin/python"])
+def test_a_module_is_spelled_with_the_interpreter_as_it_was_typed(interpreter: str, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/anywhere/sweep/__main__.py"])
+    monkeypatch.setattr(sys, "orig_argv", [interpreter, "-m", "sweep"])
+    assert command_line.spelled("ui") == f"{interpreter} -m sweep ui"
+
+
+def test_the_results_folder_is_named_unless_it_is_the_default(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command_line.results_words(tmp_path / "results") == []
+    assert command_line.results_words(Path("results")) == []
+    assert command_line.results_words(tmp_path / "other") == [str(tmp_path / "other")]
