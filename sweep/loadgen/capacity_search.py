@@ -12,7 +12,7 @@ import scipy
 from sweep.analysis import percentiles
 from sweep.analysis.queue_model import service_of
 from sweep.analysis.slo_capacity import CONFIRM, PROBE, all_evidence, bracket, confirms, tag
-from sweep.loadgen.communicator import now_ns
+from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, open_point
 from sweep.loadgen.slo_model import Shape
 
@@ -101,7 +101,7 @@ class _Search:
         self._session, self._load, self._ask, self._known, self._report = session, load, ask, known, report
         self._batch = known[0].batch
         self._taken = sum(point.asked is not None for point in known)
-        self._start_ns = now_ns(session)
+        self._start_ns = latest_now_ns(session)
         service = service_of(known)
         assert service is not None  # noqa: S101 - a curve begins with a closed loop; tells mypy
         self._shape = Shape(service, self._batch, ask.p, ask.limit_ms, lambda count: _arrivals(load, count))
@@ -112,7 +112,7 @@ class _Search:
 
     @property
     def _left_s(self) -> float:
-        return self._ask.search_s - (now_ns(self._session) - self._start_ns) / 1e9
+        return self._ask.search_s - (latest_now_ns(self._session) - self._start_ns) / 1e9
 
     def probe(self) -> None:
         """Short probes around the estimate until both its sides were seen; a long one where the two contradict."""

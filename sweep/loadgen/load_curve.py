@@ -9,7 +9,7 @@ from sweep.analysis.measured_window import window_ips
 from sweep.analysis.queue_model import service_of
 from sweep.analysis.verdicts import open_verdict
 from sweep.loadgen import rate_ladder
-from sweep.loadgen.communicator import now_ns
+from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, closed_point, open_point, samples_per_request, total_rates, trace_point
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def measure(
     """One pass over the load of a variant.
 
     Args:
-        session: what is driven; a ``communicator.Member`` drives it together with other clients.
+        session: what is driven; a ``communicator.ClientSession`` drives it together with other clients.
         load: how; rates, counts and the ladder are those of all clients together.
         batch: samples per inference.
         repeat: which pass this is, from 0.
@@ -47,7 +47,7 @@ def measure(
         service times, then one entry a rung, lowest rate first. The ladder ends after the first overloaded rung.
         Every client returns the same, the samples of all.
     """
-    start = now_ns(session)
+    start = latest_now_ns(session)
     points: list[PointSamples] = []
     total = point_count(load)
     if load.kind in _CLOSED_FIRST:
@@ -62,7 +62,7 @@ def measure(
     if load.kind == "curve" and rates_ips is None and load.batch_wait_ms is None:
         points += rate_ladder.probes(session, rate_ladder.closed_load(load), points[0], repeat)
     rates = list(rates_ips) if rates_ips is not None else place_rates(load, points, batch)
-    spent_s = (now_ns(session) - start) / 1e9
+    spent_s = (latest_now_ns(session) - start) / 1e9
     carried = samples_per_request(load, batch)
     windows = _windows_s(load, [rate / carried for rate in rates], points, spent_s)
     for index, (rate, one) in enumerate(zip(rates, windows, strict=True)):
