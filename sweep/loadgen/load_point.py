@@ -12,7 +12,7 @@ import numpy as np
 from sweep.analysis.verdicts import STABLE_WITHIN
 from sweep.backends.base import TimesParts
 from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop
-from sweep.loadgen.arrivals import Schedule, drawn
+from sweep.loadgen.arrivals import Schedule, draw_schedule
 from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
 from sweep.storage.samples import NEVER, PARTS, PointSamples
 
@@ -190,14 +190,17 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
     seed = (load.seed, place.index + 1, place.repeat)
     clients = communicator_of(session)
     return replay(
-        session, load, drawn(kind, rate_rps, request_counts(load, rate_rps), seed, (clients.rank, clients.size)), place
+        session,
+        load,
+        draw_schedule(kind, rate_rps, request_counts(load, rate_rps), seed, clients.rank, clients.size),
+        place,
     )
 
 
 def trace_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
     """Open loop over the arrivals of ``load.trace``, all of them measured; several clients take them in turn."""
     clients = communicator_of(session)
-    return replay(session, load, arrival_trace.replayed(load).dealt(clients.rank, clients.size), place)
+    return replay(session, load, arrival_trace.replayed(load).deal(clients.rank, clients.size), place)
 
 
 def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:

@@ -11,10 +11,10 @@ from queues import LOAD, highest, md1_within, session
 from rich.console import Console
 
 from sweep.analysis import fairness, measured_window, point_summary, record_summary, slo_capacity
-from sweep.analysis.queue_model import Service, latencies_ms
+from sweep.analysis.queue_model import Service, simulate_latency_ms
 from sweep.errors import ConfigError, LoadError
 from sweep.loadgen import capacity_search, load_curve
-from sweep.loadgen.arrivals import drawn
+from sweep.loadgen.arrivals import draw_schedule
 from sweep.loadgen.communicator import ClientSession, in_rank_order, merge_clients
 from sweep.loadgen.load_point import Place, closed_point, open_point
 from sweep.report import html, ranking, table
@@ -111,7 +111,7 @@ def test_constant_arrivals_of_all_clients_are_constant() -> None:
 
 
 def test_poisson_arrivals_of_all_clients_are_poisson() -> None:
-    each = [drawn("poisson", 1000.0, (0, 40_000), (5,), (number, 4)).due_ns for number in range(4)]
+    each = [draw_schedule("poisson", 1000.0, (0, 40_000), (5,), number, 4).due_ns for number in range(4)]
     gaps = np.diff(np.sort(np.concatenate(each))) / 1e6
     assert gaps.mean() == pytest.approx(1.0, rel=0.01)
     assert gaps.std() == pytest.approx(1.0, rel=0.03)
@@ -186,9 +186,9 @@ def test_each_client_has_a_queue_of_its_own() -> None:
 
 
 def test_a_prediction_knows_the_queues_of_the_clients() -> None:
-    service = Service(streams=2, clients=2, calm_ns=np.full(10, 1e6), busy_ns=np.full(10, 1e6))
+    service = Service(streams=2, clients=2, unloaded_ns=np.full(10, 1e6), saturated_ns=np.full(10, 1e6))
     due = np.cumsum(np.random.default_rng(1).exponential(1e9 / 1400, 60_000))
-    found = latencies_ms(service, due)
+    found = simulate_latency_ms(service, due)
     within = [float(np.mean(found <= limit)) for limit in (1.5, 3.0, 6.0)]
     assert within == pytest.approx([md1_within(0.7, limit) for limit in (1.5, 3.0, 6.0)], abs=0.02)
 
