@@ -172,8 +172,11 @@ def draw_due_ns(name: str, rate_rps: float, counts: tuple[int, ...], seed: tuple
 def _scaled_gaps_s(name: str, rng: np.random.Generator, rate_rps: float, count: int) -> NDArray[np.float64]:
     gaps = process(name).gaps(rng, count)
     total = float(gaps.sum())
-    if not 0 < total < math.inf:
-        raise LoadError(f"arrivals={name}: its {count} gaps add up to {total:g}; a process needs gaps >= 0, not all 0")
+    if gaps.shape != (count,) or not 0 < total < math.inf or gaps.min() < 0:
+        raise LoadError(
+            f"arrivals={name}: drew gaps of shape {gaps.shape} that add up to {total:g} for {count} arrivals; "
+            "a process has to draw one gap >= 0 for each, not all of them 0"
+        )
     scale = 1 / rate_rps if total == count else count / rate_rps / total  # equal gaps of 1 stay equal to the last bit
     return np.asarray(gaps * scale)
 
