@@ -20,7 +20,7 @@ def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[
     if not points:
         return made
     closed = [point for point in points if point.kind == "closed"]
-    service = queue_model.service_of(points)
+    service = queue_model.estimate_service(points)
     found = replace(
         made,
         peak={**point_summary.closed_summary(closed), **fairness.shared(closed)} if closed else None,
@@ -34,7 +34,7 @@ def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | 
     """A rung's summary, and what was predicted of it where the closed loop says enough."""
     found = {**point_summary.open_summary(rung), **fairness.shared(rung)}
     known = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
-    found["prediction"] = queue_model.point_prediction(known, rung, found["latency_ms"]) if known else None
+    found["prediction"] = queue_model.predict_point(known, rung, found["latency_ms"]) if known else None
     return found
 
 

@@ -10,16 +10,16 @@ import numpy as np
 import scipy
 
 from sweep.analysis import percentiles
-from sweep.analysis.queue_model import service_of
+from sweep.analysis.queue_model import estimate_service
 from sweep.analysis.slo_capacity import CONFIRM, PROBE, all_evidence, bracket, confirms, tag
-from sweep.loadgen.communicator import now_ns
+from sweep.loadgen.arrivals import draw_unit_arrivals
+from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, open_point
-from sweep.loadgen.slo_model import Shape
+from sweep.loadgen.slo_model import SloModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.analysis.queue_model import Floats
     from sweep.analysis.slo_capacity import Evidence
     from sweep.backends.base import Session
     from sweep.spec import LoadAxes
@@ -101,10 +101,16 @@ class _Search:
         self._session, self._load, self._ask, self._known, self._report = session, load, ask, known, report
         self._batch = known[0].batch
         self._taken = sum(point.asked is not None for point in known)
-        self._start_ns = now_ns(session)
-        service = service_of(known)
+        self._start_ns = latest_now_ns(session)
+        service = estimate_service(known)
         assert service is not None  # noqa: S101 - a curve begins with a closed loop; tells mypy
-        self._shape = Shape(service, self._batch, ask.p, ask.limit_ms, lambda count: _arrivals(load, count))
+        self._model = SloModel(
+            service,
+            self._batch,
+            ask.p,
+            ask.limit_ms,
+            lambda count: draw_unit_arrivals(load.arrivals, count, (load.seed, 6), service.clients),
+        )
 
     @property
     def _seen(self) -> list[Evidence]:
@@ -112,15 +118,15 @@ class _Search:
 
     @property
     def _left_s(self) -> float:
-        return self._ask.search_s - (now_ns(self._session) - self._start_ns) / 1e9
+        return self._ask.search_s - (latest_now_ns(self._session) - self._start_ns) / 1e9
 
     def probe(self) -> None:
         """Short probes around the estimate until both its sides were seen; a long one where the two contradict."""
-        above = contradicted(self._shape, self._seen)
+        above = contradicted(self._model, self._seen)
         if above is not None:
             self._measure(PROBE, above, self._ask.search_s * CONFIRMS[0][0])
         for _ in range(PROBES):
-            rate = next_probe(self._shape, self._seen)
+            rate = next_probe(self._model, self._seen)
             if rate is None:
                 return
             self._measure(PROBE, rate, self._ask.search_s * PROBE_SHARE)
@@ -134,7 +140,7 @@ class _Search:
             left = max(self._left_s / (1 + _WARM_SHARE) - self._load.warmup_s, 1e-3)
             seconds = min(self._ask.search_s * share, left)
             rate, longer, after = (
-                next_confirm(self._shape, self._seen, each / self._batch, most, step)
+                next_confirm(self._model, self._seen, each / self._batch, most, step)
                 for each, most in ((seconds, room), (left, max(room, _LONG_ROOM)), (left - seconds, _LONG_ROOM))
             )
             if longer is not None and (rate is None or after is None or rate < _WORTH * longer):
@@ -169,34 +175,27 @@ class _Search:
         self.made.append(replace(point, kind=kind, asked=tag(self._ask.name, self._ask.limit_ms)))
 
 
-def _arrivals(load: LoadAxes, count: int) -> Floats:
-    """``count`` arrival times in units of the mean gap."""
-    rng = np.random.default_rng([load.seed, 6])
-    gaps = np.ones(count) if load.arrivals == "constant" else rng.exponential(1.0, count)
-    return np.asarray(np.cumsum(gaps), dtype=np.float64)
-
-
-def contradicted(shape: Shape, seen: Sequence[Evidence]) -> float | None:
+def contradicted(model: SloModel, seen: Sequence[Evidence]) -> float | None:
     """The rate to look at where something failed far below the estimate: does the SLO hold again above it?
 
     None where nothing did, or where the answer is known.
     """
-    shape.fit(seen)
-    high, rate = bracket(seen)[1], shape.highest(1 - shape.p) / _APART
+    model.fit(seen)
+    high, rate = bracket(seen)[1], model.capacity_ips() / _APART
     known = any(item.verdict == "held" and item.rate_ips > high for item in seen)
     return None if known or rate <= high * _APART else rate
 
 
-def next_probe(shape: Shape, seen: Sequence[Evidence]) -> float | None:
+def next_probe(model: SloModel, seen: Sequence[Evidence]) -> float | None:
     """Where to look next, samples/s; None once the estimate has been seen from both sides.
 
     First the estimate itself, then whichever side of it no point has shown, within what held and what failed. Where
     something failed far below the estimate: half-way (in the log) between that and what held.
     """
-    shape.fit(seen)
+    model.fit(seen)
     low, high = bracket(seen)
-    rate = shape.highest(1 - shape.p)
-    floor = _LOWEST * shape.ceiling_ips
+    rate = model.capacity_ips()
+    floor = _LOWEST * model.saturation_ips
     halved = math.sqrt(max(low, floor) * high) if high < math.inf else 0.0
     wanted = [rate, rate * _SIDE, rate / _SIDE] if rate <= high * _APART else [halved]
     inside = (min(max(item, low * _CLOSE, floor), max(high / _CLOSE, floor)) for item in wanted)
@@ -207,21 +206,21 @@ def _same(one: float, other: float) -> bool:
     return max(one, other) <= min(one, other) * _CLOSE
 
 
-def next_confirm(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: float, step: float) -> float | None:
+def next_confirm(model: SloModel, seen: Sequence[Evidence], per_ips: float, room: float, step: float) -> float | None:
     """The rate at which to try to confirm the SLO; None where none is left to try.
 
     As high as the estimate allows: the share of slow requests must pass the 99% rule although the run and the
     estimate are both off by chance, by ``room`` standard deviations. Above what was confirmed, below what failed.
 
     Args:
-        shape: the estimate.
+        model: the estimate.
         seen: what was measured.
         per_ips: requests of the run for each sample/s at which it is offered.
         room: 1 passes five times in six, 2.3 ninety-nine in a hundred.
         step: how far below a run that failed.
     """
-    shape.fit(seen)
-    rate = _confirmable(shape, seen, per_ips, room)
+    model.fit(seen)
+    rate = _confirmable(model, seen, per_ips, room)
     if rate is None:
         return None
     failed = [item.rate_ips for item in seen if item.kind == CONFIRM and item.verdict != "held"]
@@ -230,26 +229,28 @@ def next_confirm(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: f
         rate = low
     rate = min([rate, high / _CLOSE, *(other / step for other in failed)])
     confirmed = max((item.rate_ips for item in seen if confirms(item) and item.rate_ips < high), default=0.0)
-    hopeless = rate < _LOWEST * shape.ceiling_ips or (rate > low and shape.share(rate) > 1 - shape.p)
+    hopeless = rate < _LOWEST * model.saturation_ips or (
+        rate > low and float(model.slow_share(np.array(rate))) > 1 - model.p
+    )
     return None if hopeless or rate <= confirmed * _CLOSE else rate
 
 
-def _confirmable(shape: Shape, seen: Sequence[Evidence], per_ips: float, room: float) -> float | None:
+def _confirmable(model: SloModel, seen: Sequence[Evidence], per_ips: float, room: float) -> float | None:
     """The highest rate whose run should pass the 99% rule with ``room``; None where no run of that length can.
 
     Near the knee slow requests come in ever longer bursts, so that the same count says ever less: a rate further down
     may be the highest that this much time can confirm. How many count as one is predicted by rate, and scaled by what
     was measured.
     """
-    rates = np.exp(np.linspace(math.log(_LOWEST * shape.ceiling_ips), math.log(shape.highest(1 - shape.p)), _FINE))
+    rates = np.exp(np.linspace(math.log(_LOWEST * model.saturation_ips), math.log(model.capacity_ips()), _FINE))
     near = _nearest(seen, float(rates[-1]))
-    measured = [item.inflated / float(shape.inflated(np.array(item.rate_ips))) for item in near]
+    measured = [item.inflated / float(model.inflation(np.array(item.rate_ips))) for item in near]
     scale = max(float(np.median(measured or [1.0])), 1.0)
-    counts = np.minimum(rates * per_ips, _MOST) / (scale * shape.inflated(rates))
-    shares = shape.shares(rates)
-    deviations = _sure_deviations() + room * np.sqrt(1 + counts / shape.seen)
-    enough = counts >= math.log(1 - percentiles.CONFIDENCE) / math.log(shape.p)  # with none of them slower
-    passing = np.flatnonzero(enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - shape.p))
+    counts = np.minimum(rates * per_ips, _MOST) / (scale * model.inflation(rates))
+    shares = model.slow_share(rates)
+    deviations = _sure_deviations() + room * np.sqrt(1 + counts / model.effective_requests)
+    enough = counts >= math.log(1 - percentiles.CONFIDENCE) / math.log(model.p)  # with none of them slower
+    passing = np.flatnonzero(enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - model.p))
     return float(rates[passing[-1]]) if len(passing) else None
 
 

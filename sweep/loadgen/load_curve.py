@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweep.analysis.measured_window import window_ips
-from sweep.analysis.queue_model import service_of
+from sweep.analysis.queue_model import estimate_service
 from sweep.analysis.verdicts import open_verdict
-from sweep.loadgen import rate_ladder
-from sweep.loadgen.communicator import now_ns
+from sweep.loadgen import arrival_trace, rate_ladder
+from sweep.loadgen.arrivals import PROCESSES
+from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, closed_point, open_point, samples_per_request, total_rates, trace_point
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sweep.spec import LoadAxes
     from sweep.storage.samples import PointSamples
 
-KINDS = ("curve", "closed", "poisson", "constant", "trace")
+KINDS = ("curve", "closed", *PROCESSES, arrival_trace.KIND)
 _CLOSED_FIRST = ("curve", "closed", "trace")
 
 
@@ -35,7 +36,7 @@ def measure(
     """One pass over the load of a variant.
 
     Args:
-        session: what is driven; a ``communicator.Member`` drives it together with other clients.
+        session: what is driven; a ``communicator.ClientSession`` drives it together with other clients.
         load: how; rates, counts and the ladder are those of all clients together.
         batch: samples per inference.
         repeat: which pass this is, from 0.
@@ -47,7 +48,7 @@ def measure(
         service times, then one entry a rung, lowest rate first. The ladder ends after the first overloaded rung.
         Every client returns the same, the samples of all.
     """
-    start = now_ns(session)
+    start = latest_now_ns(session)
     points: list[PointSamples] = []
     total = point_count(load)
     if load.kind in _CLOSED_FIRST:
@@ -60,9 +61,9 @@ def measure(
         report("trace", 1, total)
         return [*points, trace_point(session, load, Place(index=0, repeat=repeat, batch=batch))]
     if load.kind == "curve" and rates_ips is None and load.batch_wait_ms is None:
-        points += rate_ladder.probes(session, rate_ladder.closed_load(load), points[0], repeat)
+        points += rate_ladder.service_time_probes(session, rate_ladder.closed_load(load), points[0], repeat)
     rates = list(rates_ips) if rates_ips is not None else place_rates(load, points, batch)
-    spent_s = (now_ns(session) - start) / 1e9
+    spent_s = (latest_now_ns(session) - start) / 1e9
     carried = samples_per_request(load, batch)
     windows = _windows_s(load, [rate / carried for rate in rates], points, spent_s)
     for index, (rate, one) in enumerate(zip(rates, windows, strict=True)):
@@ -85,10 +86,10 @@ def place_rates(load: LoadAxes, points: Sequence[PointSamples], batch: int) -> l
     if load.kind != "curve":
         return sorted(load.rates_ips)
     peak = window_ips(points[0]) or 0.0
-    service = None if load.batch_wait_ms is not None else service_of(points)
+    service = None if load.batch_wait_ms is not None else estimate_service(points)
     if load.fractions or service is None:
-        return list(total_rates(load.fractions or rate_ladder.evenly(load.points or rate_ladder.FEWEST), peak))
-    return rate_ladder.placed_ips(service, load, peak, batch)
+        return list(total_rates(load.fractions or rate_ladder.even_rungs(load.points or rate_ladder.MIN_RUNGS), peak))
+    return rate_ladder.place_rungs(service, load, peak, batch)
 
 
 def _windows_s(
@@ -107,5 +108,5 @@ def _windows_s(
 def point_count(load: LoadAxes) -> int:
     """Points of one pass, without the probes of service times."""
     if load.kind == "curve":
-        return 1 + (len(load.fractions) or load.points or rate_ladder.FEWEST)
+        return 1 + (len(load.fractions) or load.points or rate_ladder.MIN_RUNGS)
     return {"closed": 1, "trace": 2}.get(load.kind, len(load.rates_ips))

@@ -11,8 +11,9 @@ import numpy as np
 
 from sweep.analysis.verdicts import STABLE_WITHIN
 from sweep.backends.base import TimesParts
-from sweep.loadgen import arrival_trace, closed_loop, communicator, dynamic_batching, issue_loops, open_loop
-from sweep.loadgen.arrivals import Schedule, drawn
+from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop
+from sweep.loadgen.arrivals import Schedule, draw_schedule
+from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
 from sweep.storage.samples import NEVER, PARTS, PointSamples
 
 if TYPE_CHECKING:
@@ -54,18 +55,18 @@ def samples_per_request(load: LoadAxes, batch: int) -> int:
 
 def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
     """Closed loop at ``load.depth``: warm-up until the throughput is stable, then the measured window."""
-    together = communicator.of(session).clients > 1 and not session.virtual
+    together = communicator_of(session).size > 1 and not session.virtual
     with (
         issue_loops.quiet_interpreter() if together else contextlib.nullcontext()
     ):  # else its gc.collect delays one start
         warm, rate_rps = _warm_up(session, load)
-        if communicator.of(session).clients > 1:
+        if communicator_of(session).size > 1:
             measured = _common_window(session, load, rate_rps, warm)
         else:
             least = math.ceil(load.min_requests / len(session.streams))
             measured = _run_closed(session, load.depth, _ns(load.min_s), _ns(load.max_s), least)
     complete = sum(len(server.done) for server in measured) >= load.min_requests
-    return communicator.merged(session, _closed_samples(warm, measured, place, complete=complete), load.min_requests)
+    return merge_clients(session, _closed_samples(warm, measured, place, complete=complete), load.min_requests)
 
 
 def burst(session: Session, depth: int, seconds: float) -> int:
@@ -82,14 +83,14 @@ def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.Cl
     """
     stretches: list[list[closed_loop.ClosedServer]] = []
     rates: list[float] = []
-    first = communicator.now_ns(session)
+    first = latest_now_ns(session)
     while True:
         ran = _run_closed(session, load.depth, _ns(load.warmup_s / _STRETCHES), _ns(load.max_s), _STRETCH_COUNT)
         stretches.append(ran)
-        rates.append(sum(communicator.of(session).all(_rate_rps(ran))))
+        rates.append(sum(communicator_of(session).all_gather(_rate_rps(ran))))
         last = rates[-_STRETCHES:]
         stable = len(last) == _STRETCHES and max(last) <= min(last) * (1 + STABLE_WITHIN)
-        spent = communicator.now_ns(session) - first
+        spent = latest_now_ns(session) - first
         if (stable and spent >= _ns(load.warmup_s)) or spent >= _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s)):
             return stretches, rates[-1]
 
@@ -112,7 +113,7 @@ def _common_window(
     window_s = min(max(load.min_s, _SPARE * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
     while True:
         ran = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
-        counted = sum(communicator.of(session).all(sum(len(server.done) for server in ran)))
+        counted = sum(communicator_of(session).all_gather(sum(len(server.done) for server in ran)))
         if counted >= load.min_requests * _ENOUGH or window_s >= load.max_s:
             return ran
         warm.append(ran)
@@ -121,7 +122,7 @@ def _common_window(
 
 def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[closed_loop.ClosedServer]:
     """A closed loop from now, or from the start that all clients share; times as of ``closed_loop.Until``."""
-    start = communicator.begin(session)
+    start = agree_on_start(session)
     ran = [
         closed_loop.ClosedServer(stream, depth, closed_loop.Until(start, min_ns, max_ns, least))
         for stream in session.streams
@@ -187,19 +188,24 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
     """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
     kind = load.arrivals if load.kind == "curve" else load.kind
     seed = (load.seed, place.index + 1, place.repeat)
-    own, of = communicator.of(session).client, communicator.of(session).clients
-    return replay(session, load, drawn(kind, rate_rps, request_counts(load, rate_rps), seed, (own, of)), place)
+    clients = communicator_of(session)
+    return replay(
+        session,
+        load,
+        draw_schedule(kind, rate_rps, request_counts(load, rate_rps), seed, clients.rank, clients.size),
+        place,
+    )
 
 
 def trace_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
     """Open loop over the arrivals of ``load.trace``, all of them measured; several clients take them in turn."""
-    own, of = communicator.of(session).client, communicator.of(session).clients
-    return replay(session, load, arrival_trace.replayed(load).dealt(own, of), place)
+    clients = communicator_of(session)
+    return replay(session, load, arrival_trace.replayed(load).deal(clients.rank, clients.size), place)
 
 
 def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
     """Issue every arrival of ``schedule`` as it falls due, gathered into batches where ``load`` asks for it."""
-    return communicator.merged(session, _replayed(session, load, schedule, place), load.min_requests)
+    return merge_clients(session, _replayed(session, load, schedule, place), load.min_requests)
 
 
 def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
@@ -207,7 +213,7 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
         session.prepare(range(1, place.batch))
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes 20 ms
-        origin = communicator.begin(session, _START_NS)
+        origin = agree_on_start(session, _START_NS)
         queue, crew = _crew(session, load, (schedule.due_ns + origin).tolist(), place.batch)
         issue_loops.run(crew, virtual=session.virtual)
     gpu_ms = _by_request(queue, crew, _take_gpu_ms(session))

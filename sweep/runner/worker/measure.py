@@ -9,7 +9,7 @@ from sweep import models
 from sweep.analysis import accuracy_gates
 from sweep.backends import registry
 from sweep.loadgen import capacity_search, load_curve
-from sweep.loadgen.communicator import ALONE, Member, in_turn
+from sweep.loadgen.communicator import SINGLE_CLIENT, ClientSession, in_rank_order
 from sweep.models.datasets import evaluation
 from sweep.runner.messages import Result
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.backends.base import Backend, Session
-    from sweep.loadgen.communicator import Meeting
+    from sweep.loadgen.communicator import Communicator
     from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
 
 
-def measure(request: Request, events: Events, communicator: Meeting = ALONE) -> Result:
+def measure(request: Request, events: Events, communicator: Communicator = SINGLE_CLIENT) -> Result:
     """Do what `request` asks; its raw samples are on disk when this returns.
 
     Args:
@@ -55,11 +55,11 @@ def measure(request: Request, events: Events, communicator: Meeting = ALONE) -> 
             return Result(engine=artifacts.engine_facts(variant))
         events.stage("load")
         feeds = _feeds(variant, backend)
-        session, load_s = in_turn(communicator, lambda: _load(backend, variant, artifacts, feeds))
+        session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, feeds))
         try:
-            driven = session if communicator.clients == 1 else Member(session, communicator)
+            driven = session if communicator.size == 1 else ClientSession(session, communicator)
             points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
-            if communicator.client == 0:
+            if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             accuracy = _check(session, request, artifacts, feeds, (cache, events))
             model_file(variant, cache)  # raises where a user's file has changed since it was read
