@@ -60,10 +60,9 @@ class JobClient:
         """Have the workers search the capacity at the SLO of the settings."""
         request = self._request(work, self._samples.path(work, None))
         if self._settings.slo is not None:
-            name, limit_ms = self._settings.slo
             request = msgspec.structs.replace(
                 request,
-                search=Ask(name=name, limit_ms=limit_ms, search_s=self._settings.search_s or 0.0),
+                search=Ask(slo=self._settings.slo, search_s=self._settings.search_s or 0.0),
                 known=Store(self._settings.root).samples_path(work.key),
             )
         return self._run(work, request)
@@ -97,7 +96,7 @@ class JobClient:
         if engine in self._refused:
             return self._refused[engine]
         outcome = self._pool.run(work, request, self._on_event)
-        if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error["kind"] in _PERMANENT:
+        if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error.get("kind") in _PERMANENT:
             self._refused[engine] = _refused(outcome)
         return outcome
 
@@ -131,6 +130,8 @@ class JobClient:
 
 def _refused(outcome: Outcome) -> Outcome:
     """Return the same outcome for every other variant of that engine."""
-    error = outcome.error or {}
+    error = outcome.error
+    if error is None:
+        return outcome
     message = f"{error['message']} (said of this engine once; not built again for each variant that shares it)"
     return dataclasses.replace(outcome, error={**error, "message": message})

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sweep.storage.record_types import GpuState
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 GpuMs = NDArray[np.float32]
@@ -80,7 +82,7 @@ class PointSamples:
     ran_with: NDArray[np.int32] | None = None
     ready_ns: Ints | None = None
     origin_ns: int | None = None
-    telemetry: dict[str, Any] | None = None
+    telemetry: GpuState | None = None
     stretch: int | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None

@@ -59,8 +59,13 @@ class Store:
         return self.root / "sentinel" / f"{number:04d}-{key}.npz"
 
     def sentinel_paths(self) -> list[Path]:
-        """The sentinel's runs, oldest first."""
+        """Return the files of the sentinel's runs, oldest first."""
         return sorted((self.root / "sentinel").glob("*.npz"))
+
+    def sentinel_runs(self) -> list[tuple[int, Path]]:
+        """Return number and file of each of the sentinel's runs, oldest first; a file of another name is no run."""
+        runs = [(path.stem.partition("-")[0], path) for path in self.sentinel_paths()]
+        return [(int(number), path) for number, path in runs if number.isdecimal()]
 
     def read(self, key: str) -> Record:
         """The record of ``key``.
