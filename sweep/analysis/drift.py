@@ -69,33 +69,32 @@ def level_of(run: Sequence[PointSamples], key: str) -> Level | None:
     return Level(key=key, start=closed[0].repeat, ips=rate["ips"], interval=bounds)
 
 
-def judged(stretches: Sequence[int | None], known: Mapping[int, Level]) -> Drift | None:
+def judged(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -> Drift | None:
     """Return the record's ``drift``.
 
     Args:
-        stretches: the one in which each pass of the variant was measured; None where no sentinel ran.
-        known: ``levels`` of the sweep.
+        sentinel_intervals: that of each pass of the variant; None where no sentinel ran.
+        runs: ``levels`` of the sweep.
 
     Returns:
-        {verdict, reason, sentinel_key, stretches, before, after}, the last two the sentinel's samples/s at both ends
-        of the stretch that moved most. ``drifted`` where an end of a stretch differs from the sweep's median sentinel
-        by over 2% and, at 3% for the whole sweep, by more than chance; ``unknown`` while an end is missing; else
-        ``steady``. None where no sentinel ran.
+        ``drifted`` where an end of an interval differs from the sweep's median sentinel by over 2% and, at 3% for the
+        whole sweep, by more than chance; ``unknown`` while an end is missing; else ``steady``. ``before`` and ``after``
+        are the ends of the interval that moved most. None where no sentinel ran.
     """
-    held = sorted({stretch for stretch in stretches if stretch is not None and stretch in known})
-    if not held:
+    numbers = sorted({number for number in sentinel_intervals if number is not None and number in runs})
+    if not numbers:
         return None
-    ends = {stretch: _ends(stretch, known) for stretch in held}
-    usual = _usual(known[held[0]].key, known)
-    worst = max(held, key=lambda stretch: max(_moved(level, usual) for level in ends[stretch] if level))
+    ends = {number: _ends(number, runs) for number in numbers}
+    usual = _usual(runs[numbers[0]].key, runs)
+    worst = max(numbers, key=lambda number: max(_moved(level, usual) for level in ends[number] if level))
     before, after = ends[worst]
-    reason = _reason([level for pair in ends.values() for level in pair if level], usual, known)
-    complete = None not in stretches and all(after for _, after in ends.values())
+    reason = _reason([level for pair in ends.values() for level in pair if level], usual, runs)
+    complete = None not in sentinel_intervals and all(after for _, after in ends.values())
     return {
         "verdict": _verdict(reason, complete=complete),
         "reason": reason,
         "sentinel_key": usual.key,
-        "stretches": list(stretches),
+        "stretches": list(sentinel_intervals),
         "before": before.ips,
         "after": after.ips if after else None,
     }
@@ -107,25 +106,25 @@ def _verdict(reason: str | None, *, complete: bool) -> DriftVerdict:
     return DriftVerdict.STEADY if complete else DriftVerdict.UNKNOWN
 
 
-def _ends(stretch: int, known: Mapping[int, Level]) -> tuple[Level, Level | None]:
+def _ends(number: int, runs: Mapping[int, Level]) -> tuple[Level, Level | None]:
     """Return the sentinel before an interval, and the one after it if the same start of the sweep ran it."""
-    before, after = known[stretch], known.get(stretch + 1)
+    before, after = runs[number], runs.get(number + 1)
     whole = after is not None and (after.key, after.start) == (before.key, before.start)
     return before, after if whole else None
 
 
-def _usual(key: str, known: Mapping[int, Level]) -> Level:
+def _usual(key: str, runs: Mapping[int, Level]) -> Level:
     """Return the median sentinel: what most of the sweep was measured in, whichever end of it is the odd one."""
-    runs = sorted((level for level in known.values() if level.key == key), key=lambda level: level.ips)
-    return runs[(len(runs) - 1) // 2]
+    ordered = sorted((level for level in runs.values() if level.key == key), key=lambda level: level.ips)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def _moved(level: Level, usual: Level) -> float:
     return abs(level.ips / usual.ips - 1)
 
 
-def _reason(ends: Sequence[Level], usual: Level, known: Mapping[int, Level]) -> str | None:
-    risk = intervals.RISK / max(sum(level.key == usual.key for level in known.values()) - 1, 1)
+def _reason(ends: Sequence[Level], usual: Level, runs: Mapping[int, Level]) -> str | None:
+    risk = intervals.RISK / max(sum(level.key == usual.key for level in runs.values()) - 1, 1)
     odd = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
     if not odd:
         return None

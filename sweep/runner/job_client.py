@@ -12,7 +12,7 @@ from sweep.errors import CacheError
 from sweep.loadgen.capacity_search import Ask
 from sweep.runner import messages
 from sweep.runner.worker_pool import built_now
-from sweep.storage.cache import Claim
+from sweep.storage.cache import Pins
 from sweep.storage.store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class JobClient:
         self._pool = pool
         self._samples = samples
         self._screen = screen
-        self._pins = Claim(settings.cache)
+        self._pins = Pins(settings.cache)
         self._refused: dict[tuple[str, Script | None], Outcome] = {}  # so that each is tried once
         self._entries: dict[str, str] = {}  # keys of engines in the cache, by the engine key of the plan
         self._built_ahead: str | None = None  # engine that the sentinel built for the first variant
@@ -118,7 +118,7 @@ class JobClient:
             case messages.Engine():
                 with contextlib.suppress(CacheError):  # the worker meets it too, and its message goes into the record
                     # Pinned from the first pass to the last: rebuilt in between, an engine may have other kernels.
-                    self._pins.hold("engines", event.key)
+                    self._pins.add("engines", event.key)
                     self._entries[str(self._pool.engine)] = event.key
             case messages.Stage():
                 self._screen.stage(event.stage, event.detail, event.done)

@@ -415,7 +415,13 @@ class RepeatedAccuracy(AccuracyFigures):
         inferences: inferences that ran meanwhile.
         identical: every bit of all of them equals the first outputs.
         lost_db: SQNR that the worst lost against the first outputs, dB.
-        sqnr_db: as in ``AccuracyFigures``, of the worst outputs.
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2) of the worst outputs, dB.
+        max_abs: largest |r - y|.
+        max_rel: that over the largest |r|.
+        cosine: cosine of r and y.
+        cosine_centred: cosine of both less the mean of r over the batch.
+        top1_agreement: share of samples with the same arg max, 0 to 1.
+        nonfinite: number of NaN and Inf in y; None where shapes differ.
     """
 
     streams: NotRequired[Count]
@@ -447,7 +453,13 @@ class Accuracy(AccuracyFigures):
     Attributes:
         reference: what the reference outputs come from.
         note: what a reader of the figures should know.
-        sqnr_db: as in ``AccuracyFigures``.
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
+        max_abs: largest |r - y|.
+        max_rel: that over the largest |r|.
+        cosine: cosine of r and y.
+        cosine_centred: cosine of both less the mean of r over the batch.
+        top1_agreement: share of samples with the same arg max, 0 to 1.
+        nonfinite: number of NaN and Inf in y; None where shapes differ.
         again: the worst of many inferences under a further load.
         score: top-1 of the engine on labelled samples, 0 to 1.
         reference_score: top-1 of fp32 on the same samples, 0 to 1.
