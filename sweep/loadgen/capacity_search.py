@@ -11,11 +11,12 @@ import scipy
 
 from sweep.analysis import percentiles
 from sweep.analysis.queue_model import estimate_service
-from sweep.analysis.slo_capacity import CONFIRM, PROBE, all_evidence, bracket, confirms, tag
+from sweep.analysis.slo_capacity import CONFIRM, PROBE, all_evidence, bracket, confirms
 from sweep.loadgen.arrivals import draw_unit_arrivals
 from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, open_point
 from sweep.loadgen.slo_model import SloModel
+from sweep.spec.slo import Slo  # noqa: TC001 - msgspec reads the annotations of ``Ask`` when the program runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,19 +47,12 @@ class Ask:
     """An SLO whose capacity is wanted.
 
     Attributes:
-        name: percentile, as ``p99``.
-        limit_ms: its limit.
+        slo: the SLO.
         search_s: seconds of load that the search may take.
     """
 
-    name: str
-    limit_ms: float
+    slo: Slo
     search_s: float
-
-    @property
-    def p(self) -> float:
-        """The percentile as a share."""
-        return percentiles.PERCENTILES[self.name]
 
 
 def run(
@@ -107,14 +101,14 @@ class _Search:
         self._model = SloModel(
             service,
             self._batch,
-            ask.p,
-            ask.limit_ms,
+            ask.slo.share,
+            ask.slo.limit_ms,
             lambda count: draw_unit_arrivals(load.arrivals, count, (load.seed, 6), service.clients),
         )
 
     @property
     def _seen(self) -> list[Evidence]:
-        return all_evidence([*self._known, *self.made], self._ask.name, self._ask.limit_ms)
+        return all_evidence([*self._known, *self.made], self._ask.slo)
 
     @property
     def _left_s(self) -> float:
@@ -147,7 +141,7 @@ class _Search:
                 rate, seconds = longer, left
             if rate is None:
                 return
-            needed_s = percentiles.min_count(self._ask.p) * self._batch / rate
+            needed_s = percentiles.min_count(self._ask.slo.share) * self._batch / rate
             if seconds < 2 * needed_s:
                 seconds = left
             if seconds < needed_s:
@@ -162,17 +156,15 @@ class _Search:
 
     def _measure(self, kind: str, rate_ips: float, seconds: float) -> None:
         done = len(self.made)
-        self._report(
-            f"{tag(self._ask.name, self._ask.limit_ms)}: {rate_ips:,.0f} samples/s", done, PROBES + len(CONFIRMS)
-        )
+        self._report(f"{self._ask.slo.tag}: {rate_ips:,.0f} samples/s", done, PROBES + len(CONFIRMS))
         rate_rps = rate_ips / self._batch
         window = min(seconds, _MOST / rate_rps)
-        least = percentiles.min_count(self._ask.p) if kind == CONFIRM else 1
+        least = percentiles.min_count(self._ask.slo.share) if kind == CONFIRM else 1
         warmup_s = max(self._load.warmup_s, _WARM_SHARE * window)
         one = replace(self._load, min_s=window, max_s=window, min_requests=least, warmup_s=warmup_s)
         place = Place(index=_INDEX + self._taken + done, repeat=0, batch=self._batch)
         point = open_point(self._session, one, rate_rps, place)
-        self.made.append(replace(point, kind=kind, asked=tag(self._ask.name, self._ask.limit_ms)))
+        self.made.append(replace(point, kind=kind, asked=self._ask.slo.tag))
 
 
 def contradicted(model: SloModel, seen: Sequence[Evidence]) -> float | None:

@@ -7,8 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.analysis import drift, percentiles, record_summary
+from sweep.analysis import drift, record_summary
 from sweep.errors import RecordError
+from sweep.spec.slo import of_percent
 from sweep.storage import record, samples, samples_file
 from sweep.storage.store import Store
 from sweep.system import atomic_files
@@ -77,8 +78,7 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
 
 def resummed(stored: Record, points: list[samples.PointSamples], levels: Mapping[int, drift.Level]) -> Record:
     """Return the record with everything that is a function of samples computed from them, under the SLO it has."""
-    names = {p * 100: name for name, p in percentiles.PERCENTILES.items()}
-    slo = (names[stored.slo["percentile"]], stored.slo["limit_ms"]) if stored.slo else None
+    slo = of_percent(stored.slo["percentile"], stored.slo["limit_ms"]) if stored.slo else None
     again = record_summary.summarised(stored, points, slo)
     return dataclasses.replace(again, drift=drift.judged(samples.stretches(points), levels))
 

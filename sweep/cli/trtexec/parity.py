@@ -108,11 +108,12 @@ def figures(record: Record) -> JsonDict:
             f"record {record.key} ({record.status}) has no closed-loop peak to compare; measure it with load=closed"
         )
     batch = record.variant["batch"]
-    gpu = peak.get("gpu_ms") or {}
-    parts = {name: gpu[name]["mean"] for name in ("h2d", "compute", "d2h") if gpu.get(name)}
+    gpu, interval = peak.get("gpu_ms"), peak["interval"]
+    timed = {"h2d": gpu["h2d"], "compute": gpu["compute"], "d2h": gpu["d2h"]} if gpu else {}
+    parts = {name: part["mean"] or 0.0 for name, part in timed.items() if part}
     return {
         "throughput_qps": peak["ips"] / batch,
-        "interval_qps": [end / batch for end in peak["interval"]] if peak.get("interval") else None,
+        "interval_qps": [end / batch for end in interval] if interval else None,
         "latency_ms": sum(parts.values()) if "compute" in parts else None,
         "gpu_compute_ms": parts.get("compute"),
         "enqueue_ms": None,

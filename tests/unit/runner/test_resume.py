@@ -67,7 +67,7 @@ def written(settings, work, status="ok", kind=None, facts=None):
             key=work.key,
             sweep="s",
             status=status,
-            started_at="t",
+            started_at="2026-01-01T00:00:00+00:00",
             variant=spec.flat(work.variant),
             facts=facts or {},
             error=error,
