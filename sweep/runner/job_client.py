@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sweep.errors import CacheError
-from sweep.loadgen.capacity_search import Ask
+from sweep.loadgen.capacity_search import SearchRequest
 from sweep.runner import messages
 from sweep.runner.worker_pool import built_now
 from sweep.storage.cache import Claim
@@ -63,7 +63,7 @@ class JobClient:
             name, limit_ms = self._settings.slo
             request = msgspec.structs.replace(
                 request,
-                search=Ask(name=name, limit_ms=limit_ms, search_s=self._settings.search_s or 0.0),
+                search=SearchRequest(name=name, limit_ms=limit_ms, search_s=self._settings.search_s or 0.0),
                 known=Store(self._settings.root).samples_path(work.key),
             )
         return self._run(work, request)
