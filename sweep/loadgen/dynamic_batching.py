@@ -46,7 +46,7 @@ class Rule:
         return due[last] if last < len(due) and due[last] < deadline else deadline
 
     def taken(self, due: Sequence[int], first: int, now_ns: int) -> int:
-        """Count the arrivals that leave together at ``now_ns``: those that are there from ``first`` on, up to a batch."""
+        """Count the arrivals that leave together at ``now_ns``: those there from ``first`` on, up to a batch."""
         return max(bisect_right(due, now_ns, first, min(first + self.batch, len(due))) - first, 1)
 
 

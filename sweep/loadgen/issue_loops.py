@@ -127,7 +127,7 @@ def _precise_sleep() -> None:
 
 @contextmanager
 def quiet_interpreter() -> Iterator[None]:
-    """Keep the garbage collector out of the timed loop, and pass the GIL between streams quickly; no effect if nested."""
+    """Keep the garbage collector out of the timed loop and pass the GIL on quickly; nested, it does nothing."""
     if not gc.isenabled():
         yield
         return
