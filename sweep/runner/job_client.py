@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sweep.errors import CacheError
-from sweep.loadgen.capacity_search import Ask
+from sweep.loadgen.capacity_search import SearchRequest
 from sweep.runner import messages
 from sweep.runner.worker_pool import built_now
 from sweep.storage.cache import Pins
@@ -62,7 +62,7 @@ class JobClient:
         if self._settings.slo is not None:
             request = msgspec.structs.replace(
                 request,
-                search=Ask(slo=self._settings.slo, search_s=self._settings.search_s or 0.0),
+                search=SearchRequest(slo=self._settings.slo, search_s=self._settings.search_s or 0.0),
                 known=Store(self._settings.root).samples_path(work.key),
             )
         return self._run(work, request)

@@ -27,7 +27,7 @@ def session(streams=1, distribution="constant", seed=0, **script):
 def searched(limit_ms, search_s, name="p99", load=LOAD, **server):
     """(the record's slo, the curve's samples, the search's samples)."""
     known = load_curve.measure(session(**server), load, batch=1)
-    ask = capacity_search.Ask(slo=Slo(name, limit_ms), search_s=search_s)
+    ask = capacity_search.SearchRequest(slo=Slo(name, limit_ms), search_s=search_s)
     made = capacity_search.run(session(**server), load, ask, known)
     return slo_capacity.searched([*known, *made], Slo(name, limit_ms)), known, made
 

@@ -127,7 +127,7 @@ def test_a_trace_is_dealt_out_and_none_of_it_is_lost(tmp_path) -> None:
     load = dataclasses.replace(LOAD, kind="trace", min_requests=100, **arrival_trace.axes(str(path), 1.0, 600.0))
     point = together(3, lambda made: load_curve.measure(made, load, batch=1))[0][1]
     assert [int((point.client == number).sum()) for number in range(3)] == [101, 100, 100]
-    assert np.array_equal(point.scheduled_ns, arrival_trace.replayed(load).due_ns)
+    assert np.array_equal(point.scheduled_ns, arrival_trace.replay_schedule(load).due_ns)
     assert point.offered_rps == pytest.approx(100.0)
 
 
@@ -195,7 +195,7 @@ def test_a_prediction_knows_the_queues_of_the_clients() -> None:
 
 
 def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
-    ask = capacity_search.Ask(slo=Slo("p99", 5.0), search_s=100.0)
+    ask = capacity_search.SearchRequest(slo=Slo("p99", 5.0), search_s=100.0)
 
     def work(made):
         known = load_curve.measure(made, LOAD, batch=1)
