@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from forked_command import run_forked
 from mlflow_ui import mlflow_server
 
 from sweep.storage.store import Store
@@ -47,9 +48,15 @@ class Cli:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
 
     def run(self, *words: str, timeout: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run to the end; nothing is published unless the words say so."""
+        """Run to the end; nothing is published unless the words say so.
+
+        With variables of its own, which Python and the loader read when a process starts, it is a fresh interpreter.
+        """
         if not any(word.startswith("tracking") for word in words):
             words = (*words, "tracking=none")
+        if not environment:
+            words = (*words, f"results={self.results}")
+            return run_forked(words, self.environment(), self.results.parent, timeout)
         return subprocess.run(
             self.command(*words),
             env=self.environment() | environment,
