@@ -47,16 +47,19 @@ class Cli:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
 
-    def run(self, *words: str, timeout: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, timeout: float = 200, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run to the end; nothing is published unless the words say so.
 
-        With variables of its own, which Python and the loader read when a process starts, it is a fresh interpreter.
+        It is a fork of a process that has its imports, so variables that this machine's loader reads need ``fresh``;
+        those on PYTHONPATH reach the workers, which are processes of their own either way.
         """
         if not any(word.startswith("tracking") for word in words):
             words = (*words, "tracking=none")
-        if not environment:
+        if not fresh:
             words = (*words, f"results={self.results}")
-            return run_forked(words, self.environment(), self.results.parent, timeout)
+            return run_forked(words, self.environment() | environment, self.results.parent, timeout)
         return subprocess.run(
             self.command(*words),
             env=self.environment() | environment,

@@ -56,12 +56,12 @@ def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
         process.wait()
 
 
-def wait_until(ready: Callable[[], bool], seconds: float, told: Callable[[], str]) -> None:
+def wait_until(ready: Callable[[], bool], seconds: float, told: Callable[[], str], every_s: float = 0.05) -> None:
     """Return once ``ready`` is true; fail with what ``told`` says after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, told()
-        time.sleep(0.25)
+        time.sleep(every_s)
 
 
 def curves_shown(driver: Chrome, want: int) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def kill_at_work(process: subprocess.Popen[str]) -> None:
         seen.append(worker_of(process))
         return len(seen) > 2 and seen[-1] is not None and seen[-3] == seen[-1]
 
-    wait_until(steady, 30, lambda: "no worker stays")
+    wait_until(steady, 30, lambda: "no worker stays", every_s=0.25)
     seen[-1].kill()
 
 
