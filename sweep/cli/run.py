@@ -53,6 +53,8 @@ def run(arguments: Sequence[str]) -> int:
         asked = compose.read(arguments)
         return 0 if asked is None else _task(asked)
     except SweepError as error:
+        if signals.arrived():  # a library met the interrupt inside its own code, and says something else of it
+            return signals.EXIT_CODE
         sys.stderr.write(f"sweep: {error}\n")
         return 2
     except OSError as error:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
 
 PRELOADED = ("sweep.cli.run", "scipy.special", "scipy.optimize", "plotly.graph_objects", "plotly.io", "rich.live")
 
@@ -20,16 +20,20 @@ _FORKS.set_forkserver_preload([*PRELOADED, __name__])
 
 
 def run_forked(
-    words: tuple[str, ...], environment: dict[str, str], folder: Path, timeout_s: float
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    folder: Path,
+    timeout_s: float = 200,
+    module: str = "sweep",
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m sweep WORDS`` to its end; what it printed and its exit code.
+    """Run ``python -m MODULE WORDS`` to its end; what it printed and its exit code.
 
     Raises:
         subprocess.TimeoutExpired: it took longer than ``timeout_s``, and was killed.
     """
     with TemporaryDirectory() as scratch:
         output, error = Path(scratch, "output"), Path(scratch, "error")
-        process = _FORKS.Process(target=_main, args=(words, environment, folder, output, error))
+        process = _FORKS.Process(target=_main, args=(module, words, environment, folder, output, error))
         process.start()
         process.join(timeout_s)
         if process.exitcode is None:
@@ -39,7 +43,9 @@ def run_forked(
         return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), error.read_text())
 
 
-def _main(words: tuple[str, ...], environment: dict[str, str], folder: Path, output: Path, error: Path) -> NoReturn:
+def _main(  # noqa: PLR0917 - all that a process starts with
+    module: str, words: tuple[str, ...], environment: dict[str, str], folder: Path, output: Path, error: Path
+) -> None:
     for descriptor, path in ((1, output), (2, error)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, descriptor)
@@ -47,8 +53,6 @@ def _main(words: tuple[str, ...], environment: dict[str, str], folder: Path, out
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    from sweep import __main__ as program
-
     sys.path.insert(0, str(folder))  # as `python -m` does
-    sys.argv = [program.__file__, *words]
-    program.main()
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -23,6 +23,12 @@ RUN = [name for name in RECIPES if name != "tf32"]
 LEAST_DB = {"fp32": 100, "fp16": 45, "bf16": 30, "int8": 18, "fp8": 5}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: each recipe of a network makes entries of its own there, and the network itself is made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def asked(model: str, name: str) -> Variant:
     return Variant(
         backend="onnxruntime",
@@ -34,10 +40,10 @@ def asked(model: str, name: str) -> Variant:
 
 @pytest.mark.parametrize("name", RUN)
 @pytest.mark.parametrize("model", ["tiny_cnn", "mlp"])
-def test_it_runs_and_says_what_it_emulates(model: str, name: str, tmp_path: Path) -> None:
+def test_it_runs_and_says_what_it_emulates(model: str, name: str, tmp_path: Path, cache: Path) -> None:
     variant = asked(model, name)
     assert OnnxRuntime().unsupported(variant) is None
-    found = passes.measured(variant, tmp_path, cache=tmp_path / "c")
+    found = passes.measured(variant, tmp_path, cache=cache)
     assert found["mismatch"] is None
     precision, accuracy, notes = variant.onnx.precision, found["accuracy"], found["realised"]["notes"]
     assert accuracy["sqnr_db"] is None or accuracy["sqnr_db"] > LEAST_DB[precision.dtype]
