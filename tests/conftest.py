@@ -6,8 +6,18 @@ import gc
 import os
 import tempfile
 
+import pytest
+
 _LOCKS = tempfile.TemporaryDirectory(prefix="sweep-locks-")  # that of the machine is for measurements
 os.environ["SWEEP_LOCK_DIR"] = _LOCKS.name
+
+
+@pytest.fixture(scope="session")
+def empty_db(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The sqlite file of an MLflow store without runs."""
+    from mlflow_store import empty_store
+
+    return empty_store(tmp_path_factory.getbasetemp())
 
 
 def pytest_collection_finish() -> None:

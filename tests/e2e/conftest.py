@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from forked_command import run_forked
-from mlflow_ui import mlflow_server
+from mlflow_ui import SERVER_DB, mlflow_server
 
 from sweep.storage.store import Store
 
@@ -96,6 +96,8 @@ def cli(tmp_path: Path) -> Cli:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_db: bytes) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    (folder / SERVER_DB).write_bytes(empty_db)
+    with mlflow_server(folder) as url:
         yield url

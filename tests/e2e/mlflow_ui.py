@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
+SERVER_DB = "server.db"
 READ_CURVES = """
 const out = {};
 for (const div of document.querySelectorAll('.js-plotly-plot')) {
@@ -39,7 +40,7 @@ def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    store = store or f"sqlite:///{folder}/server.db"
+    store = store or f"sqlite:///{folder}/{SERVER_DB}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}

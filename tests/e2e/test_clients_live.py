@@ -134,6 +134,7 @@ def skews_ms(point: samples.PointSamples, clients: int) -> list[float]:
     return [float(np.ptp(np.concatenate(first))) / 1e6 for first in firsts if all(map(len, first))]
 
 
+@pytest.mark.alone
 def test_clients_start_together_split_the_load_and_leave_nothing_behind(clients: Clients, folder: Path) -> None:
     outcome = clients.run(CLOSED)
     assert outcome.status == "ok", outcome.error
@@ -150,6 +151,7 @@ def test_clients_start_together_split_the_load_and_leave_nothing_behind(clients:
     assert sorted(path.name for path in folder.glob("s.npz*")) == ["s.npz"]
 
 
+@pytest.mark.alone
 def test_a_client_that_stands_still_for_a_while_shows(clients: Clients) -> None:
     assert clients.run(CONSTANT, stopped(clients.pids[1], 0.2)).status == "ok"
     point = clients.measured()
@@ -159,6 +161,7 @@ def test_a_client_that_stands_still_for_a_while_shows(clients: Clients) -> None:
     assert np.count_nonzero(own[0] > 20) < np.count_nonzero(own[1] > 20) / 2
 
 
+@pytest.mark.alone
 def test_a_closed_loop_counts_the_window_of_all_with_the_pauses_of_one_in_it(clients: Clients) -> None:
     load = dataclasses.replace(CLOSED, warmup_s=0.1, min_s=1.5, max_s=1.5)
     assert clients.run(load, stopped(clients.pids[1], 0.2, times=8)).status == "ok"

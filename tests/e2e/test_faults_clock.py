@@ -61,7 +61,11 @@ def test_scripted_figures_are_the_same_to_the_last_digit(cli: Cli, stepping: dic
     assert all(0 <= one.wall_s < 60 for one in stepped if one.wall_s is not None)
 
 
-def test_a_measured_sweep_ends_as_ever_and_its_second_start_keeps_all(cli: Cli, stepping: dict[str, str]) -> None:
+def test_a_measured_sweep_ends_as_ever_and_its_second_start_keeps_all(
+    cli: Cli, stepping: dict[str, str], empty_db: bytes
+) -> None:
+    cli.results.mkdir()
+    (cli.results / "mlflow.db").write_bytes(empty_db)
     done = cli.run(*REAL, "name=real", "tracking=auto", fresh=True, **stepping)
     assert done.returncode == 0, done.stdout + done.stderr
     found = records(cli, "real")

@@ -12,7 +12,7 @@ from conftest import QUICK, Cli
 from mlflow import MlflowClient
 from mlflow_ui import curves_shown
 
-pytestmark = pytest.mark.e2e  # its points have to be steady: not beside other tests
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]  # its points have to be steady: not beside other tests
 
 NAME = "live"
 

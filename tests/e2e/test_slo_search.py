@@ -104,6 +104,7 @@ def test_a_budget_is_a_figure_that_is_kept_within_a_fifth(cli: Cli, words: tuple
     assert found.wall_s == pytest.approx(told, rel=0.2)
 
 
+@pytest.mark.alone
 def test_without_a_budget_the_plan_is_a_range_until_the_variant_was_measured_once(cli: Cli) -> None:
     words = ("load.min_s=2", "load.max_s=3", CALM[0])
     low, high = predicted_s(cli.run(*words, "plan=true").stdout)

@@ -43,7 +43,7 @@ def run_forked(
         return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), error.read_text())
 
 
-def _main(  # noqa: PLR0917 - all that a process starts with
+def _main(
     module: str, words: tuple[str, ...], environment: dict[str, str], folder: Path, output: Path, error: Path
 ) -> None:
     for descriptor, path in ((1, output), (2, error)):

@@ -22,14 +22,6 @@ from sweep.storage.store import Store
 SWEEP = "it's a sweep"
 
 
-@pytest.fixture(scope="session")
-def empty_db(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A store that has its tables: MLflow takes seconds to make them."""
-    folder = tmp_path_factory.mktemp("empty")
-    MlflowClient(default_uri(folder)).search_experiments()
-    return (folder / "mlflow.db").read_bytes()
-
-
 @pytest.fixture
 def store(tmp_path: Path, empty_db: bytes) -> Store:
     (tmp_path / "mlflow.db").write_bytes(empty_db)
