@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import factories
 import numpy as np
 import pytest
 from fake_nvml import FakeNvml, NVMLError
@@ -25,7 +26,7 @@ from sweep.report.ranking import answer
 from sweep.runner import plan
 from sweep.runner.executor import Run
 from sweep.runner.progress import Display
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.spec import LoadAxes
 from sweep.spec.settings import Settings
 from sweep.storage import samples_file
 from sweep.storage.store import Store
@@ -288,8 +289,7 @@ def test_a_rate_that_makes_no_sense_is_refused(hz) -> None:
 
 def a_variant(repeats=1):
     load = LoadAxes(fractions=(0.3,), warmup_s=0.05, min_s=0.5, min_requests=20, max_s=5.0, repeats=repeats)
-    onnx = OnnxAxes(model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name="fp32", dtype="fp32"))
-    return Variant(backend="onnxruntime", onnx=onnx, engine=EngineAxes(batch=2), load=load)
+    return factories.variant(batch=2, load=load)
 
 
 class Notes(Display):

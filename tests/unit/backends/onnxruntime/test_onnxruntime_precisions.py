@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import factories
 import passes
 import pytest
 from recipes import RECIPES, shipped
 
-from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.runner.worker import accuracy_check
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Variant
+from sweep.spec import LoadAxes, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,12 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(model: str, name: str) -> Variant:
-    return Variant(
-        backend="onnxruntime",
-        onnx=OnnxAxes(model=ModelRef(name=model, revision=models.zoo.entry(model).revision), precision=shipped(name)),
-        engine=EngineAxes(batch=2),
-        load=LOAD,
-    )
+    return factories.variant(model, shipped(name), batch=2, load=LOAD)
 
 
 @pytest.mark.parametrize("name", RUN)
