@@ -34,6 +34,7 @@ def onnx_file(path: Path, *, op: str = "Relu", domain: str = "", batch: int | st
     return path
 
 
+@pytest.mark.alone
 def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
     done = cli.run(*SIX, *QUICK)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -41,7 +41,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert before.slo is None
     assert all(point["prediction"]["p99_ms"] > 0 for point in before.points)
 
-    done = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=6")
+    done = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=4")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 to measure, 1 measured already, 1 to search for their capacity" in done.stdout
     (found,) = cli.records()
@@ -59,7 +59,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert all(np.array_equal(old.done_ns, new.done_ns) for old, new in zip(curve, kept, strict=True))
 
     stamp = store.samples_path(found.key).stat().st_mtime_ns
-    again = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=6")
+    again = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=4")
     assert "to search" not in again.stdout
     assert store.samples_path(found.key).stat().st_mtime_ns == stamp
     assert cli.records() == [found]

@@ -289,7 +289,7 @@ def test_a_rate_that_makes_no_sense_is_refused(hz) -> None:
 
 def a_variant(repeats=1):
     load = LoadAxes(fractions=(0.3,), warmup_s=0.05, min_s=0.5, min_requests=20, max_s=5.0, repeats=repeats)
-    return factories.variant(batch=2, load=load)
+    return factories.variant(batch=2, load=load, intra_op_threads=1)
 
 
 class Notes(Display):
