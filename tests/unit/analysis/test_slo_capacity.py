@@ -12,8 +12,6 @@ from sweep.analysis import percentiles, record_summary, slo_capacity
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 SEEDS = range(8)
 
 

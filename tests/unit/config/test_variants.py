@@ -15,9 +15,6 @@ from sweep.errors import ConfigError, ModelError
 from sweep.spec import InputFix, Precision, Profile, Variant, engine_key, onnx_key, variant_key
 from sweep.system import serialization
 
-pytestmark = pytest.mark.heavy
-
-
 INF, NAN = float("inf"), float("nan")
 
 

@@ -13,8 +13,6 @@ from sweep.analysis.queue_model import Service
 from sweep.loadgen import load_curve, rate_ladder
 from sweep.loadgen.communicator import now_ns
 
-pytestmark = pytest.mark.heavy
-
 
 def service(streams=1, calm=1e6, busy=1e6):
     return Service(streams=streams, calm_ns=np.full(9, calm), busy_ns=np.full(9, busy))

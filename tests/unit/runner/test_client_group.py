@@ -24,8 +24,6 @@ from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 
 class Thread:
     """The communicator of a client that is a thread: what ``PipeCommunicator`` is to one that is a process."""
