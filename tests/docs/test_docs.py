@@ -25,8 +25,6 @@ sys.path.insert(0, str(DOCS / "_ext"))
 
 import schema_pages  # noqa: E402 - found beside the docs, which are no package
 
-pytestmark = pytest.mark.heavy
-
 BESIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PUBLISHED = sorted((ROOT / "results").glob("README.md")) + sorted((ROOT / "results" / "reference").rglob("README.md"))
 USERS = [*BESIDE[:2], *(page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "decisions"), *PUBLISHED]

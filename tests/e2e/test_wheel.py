@@ -15,7 +15,7 @@ from sweep.cli.commands import COMMANDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = pytest.mark.e2e
 
 SCRIPTED = ("backend=simulated", "load=closed", "load.warmup_s=0.01", "load.min_s=0.05", "name=s")
 

@@ -11,8 +11,6 @@ from scipy.stats import t as student
 
 from sweep.analysis import intervals, percentiles
 
-pytestmark = pytest.mark.heavy
-
 
 def exponential(count, seed=0):
     return np.random.default_rng(seed).exponential(1.0, count)

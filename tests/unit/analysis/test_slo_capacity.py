@@ -13,8 +13,6 @@ from sweep.spec.slo import Slo
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 SEEDS = range(8)
 
 

@@ -16,8 +16,6 @@ from sweep.storage.record import Record
 from sweep.storage.samples import PointSamples
 from sweep.storage.store import Store
 
-pytestmark = pytest.mark.heavy
-
 MS = 1_000_000
 
 

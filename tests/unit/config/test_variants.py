@@ -16,9 +16,6 @@ from sweep.spec import InputFix, Precision, Profile, Variant, engine_key, onnx_k
 from sweep.spec.slo import Slo
 from sweep.system import serialization
 
-pytestmark = pytest.mark.heavy
-
-
 INF, NAN = float("inf"), float("nan")
 
 

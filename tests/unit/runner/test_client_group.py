@@ -25,8 +25,6 @@ from sweep.spec.slo import Slo
 from sweep.storage import samples, samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 
 class ThreadCommunicator:
     """Exchange values between threads: what ``pipe_communicator.PipeCommunicator`` does between processes."""

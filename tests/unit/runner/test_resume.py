@@ -13,8 +13,6 @@ from sweep.spec.settings import RETRIED, Settings
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 
-pytestmark = pytest.mark.heavy
-
 
 def variant(batch=1, streams=1, precision="fp32", **session):
     return factories.variant(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-pytestmark = [pytest.mark.fault, pytest.mark.heavy]
+pytestmark = pytest.mark.fault
 
 OTHER = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")

@@ -32,8 +32,6 @@ from sweep.storage import samples_file
 from sweep.storage.store import Store
 from sweep.system import environment, gpu_readings, nvml, telemetry
 
-pytestmark = pytest.mark.heavy
-
 SW_POWER_CAP, HW_SLOWDOWN, IDLE, THERMAL = 0x4, 0x8, 0x1, 0x40
 S = 1_000_000_000
 INTERFACE = ("power_w", "energy_j_per_sample", "sm_clock_mhz", "temperature_c", "throttled", "foreign_processes")
