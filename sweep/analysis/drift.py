@@ -69,7 +69,7 @@ def level_of(run: Sequence[PointSamples], key: str) -> Level | None:
     return Level(key=key, start=closed[0].repeat, ips=rate["ips"], interval=bounds)
 
 
-def judged(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -> Drift | None:
+def judge(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -> Drift | None:
     """Return the record's ``drift``.
 
     Args:

@@ -42,9 +42,9 @@ def jain(rates: Sequence[float | None]) -> float | None:
     R. Jain, D. Chiu, W. Hawe, A Quantitative Measure of Fairness and Discrimination for Resource Allocation in Shared
     Computer Systems, DEC-TR-301, 1984: (sum x)^2 / (n sum x^2).
     """
-    known = [rate for rate in rates if rate is not None]
-    squares = sum(rate * rate for rate in known)
-    return sum(known) ** 2 / (len(known) * squares) if squares else None
+    measured = [rate for rate in rates if rate is not None]
+    squares = sum(rate * rate for rate in measured)
+    return sum(measured) ** 2 / (len(measured) * squares) if squares else None
 
 
 def unfair(part: Peak | Point) -> str | None:
@@ -66,8 +66,8 @@ def _apart(intervals_ms: Sequence[Sequence[float] | None]) -> bool:
 
     Near the knee the tails of equal queues differ by more than twice, so the ratio of two p99 alone shows nothing.
     """
-    known = [interval for interval in intervals_ms if interval is not None]
-    return len(known) > 1 and max(low for low, _ in known) > min(high for _, high in known)
+    intervals = [interval for interval in intervals_ms if interval is not None]
+    return len(intervals) > 1 and max(low for low, _ in intervals) > min(high for _, high in intervals)
 
 
 def _client(passes: Sequence[PointSamples], number: int) -> ClientFigures:

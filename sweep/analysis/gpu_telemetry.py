@@ -110,28 +110,28 @@ def _throttle_reasons(reasons: NDArray[np.float64]) -> dict[str, float]:
 
 def merged(parts: Iterable[GpuState | None]) -> GpuState | None:
     """Summarise several windows: means by readings, energy over samples; None where there is no summary."""
-    known = [part for part in parts if part is not None]
-    if not known:
+    states = [part for part in parts if part is not None]
+    if not states:
         return None
-    counted = [(part["energy_j"], part["samples"]) for part in known if part["energy_j"] is not None]
+    counted = [(part["energy_j"], part["samples"]) for part in states if part["energy_j"] is not None]
     energy_j = sum(joules for joules, _ in counted) if counted else None
-    throttled = [part["throttled"] for part in known if part["throttled"] is not None]
-    foreign = [part["foreign_processes"] for part in known if part["foreign_processes"] is not None]
+    throttled = [part["throttled"] for part in states if part["throttled"] is not None]
+    foreign = [part["foreign_processes"] for part in states if part["foreign_processes"] is not None]
     return {
-        "readings": sum(part["readings"] for part in known),
-        "power_w": _merged_spread(known, "power_w"),
-        "sm_clock_mhz": _merged_spread(known, "sm_clock_mhz"),
-        "memory_clock_mhz": _merged_spread(known, "memory_clock_mhz"),
-        "temperature_c": _merged_spread(known, "temperature_c"),
+        "readings": sum(part["readings"] for part in states),
+        "power_w": _merged_spread(states, "power_w"),
+        "sm_clock_mhz": _merged_spread(states, "sm_clock_mhz"),
+        "memory_clock_mhz": _merged_spread(states, "memory_clock_mhz"),
+        "temperature_c": _merged_spread(states, "temperature_c"),
         "energy_j": energy_j,
-        "samples": sum(part["samples"] for part in known),
+        "samples": sum(part["samples"] for part in states),
         "energy_j_per_sample": _per_sample(energy_j, sum(samples for _, samples in counted)),
         "throttled": any(throttled) if throttled else None,
-        "throttle_reasons": _merged_reasons(known),
+        "throttle_reasons": _merged_reasons(states),
         "foreign_processes": max(foreign) if foreign else None,
-        "foreign": sorted({name for part in known for name in part["foreign"]}),
-        "measured_again": next((part["measured_again"] for part in known if part["measured_again"] is not None), None),
-        "lost": next((part["lost"] for part in known if part["lost"] is not None), None),
+        "foreign": sorted({name for part in states for name in part["foreign"]}),
+        "measured_again": next((part["measured_again"] for part in states if part["measured_again"] is not None), None),
+        "lost": next((part["lost"] for part in states if part["lost"] is not None), None),
     }
 
 
@@ -141,21 +141,22 @@ def _mean(pairs: Sequence[tuple[float, int]]) -> float:
 
 
 def _merged_spread(parts: Sequence[GpuState], name: SpreadName) -> Spread | None:
-    known = [(spread, part["readings"]) for part in parts if (spread := part[name]) is not None]
-    if not known:
+    weighted = [(spread, part["readings"]) for part in parts if (spread := part[name]) is not None]
+    if not weighted:
         return None
     return {
-        "mean": _mean([(spread["mean"], readings) for spread, readings in known]),
-        "min": min(spread["min"] for spread, _ in known),
-        "max": max(spread["max"] for spread, _ in known),
+        "mean": _mean([(spread["mean"], readings) for spread, readings in weighted]),
+        "min": min(spread["min"] for spread, _ in weighted),
+        "max": max(spread["max"] for spread, _ in weighted),
     }
 
 
 def _merged_reasons(parts: Sequence[GpuState]) -> dict[str, float]:
-    known = [part for part in parts if part["throttled"] is not None]
-    seen = [name for name in THROTTLES if any(name in part["throttle_reasons"] for part in known)]
+    judged_states = [part for part in parts if part["throttled"] is not None]
+    names = [name for name in THROTTLES if any(name in part["throttle_reasons"] for part in judged_states)]
     return {
-        name: _mean([(part["throttle_reasons"].get(name, 0.0), part["readings"]) for part in known]) for name in seen
+        name: _mean([(part["throttle_reasons"].get(name, 0.0), part["readings"]) for part in judged_states])
+        for name in names
     }
 
 

@@ -64,19 +64,19 @@ def _gpu_ms(passes: Sequence[PointSamples]) -> GpuTimes | None:
 
 def _part_ms(timed_ms: Sequence[GpuMs | None], passes: Sequence[PointSamples]) -> PartTimes | None:
     """Summarise one timed part over the measured requests of every pass; None where a pass did not time it."""
-    known = [values for values in timed_ms if values is not None]
-    if len(known) < len(passes):
+    timed = [values for values in timed_ms if values is not None]
+    if len(timed) < len(passes):
         return None
-    kept = [values[samples.measured] for values, samples in zip(known, passes, strict=True)]
-    pooled = np.concatenate(kept).astype(np.float64)
+    measured = [values[samples.measured] for values, samples in zip(timed, passes, strict=True)]
+    pooled = np.concatenate(measured).astype(np.float64)
     pooled = pooled[~np.isnan(pooled)]
     summary = percentiles.latency_summary(pooled)
     return {"mean": summary["mean"], "p50": summary["p50"], "p99": summary["p99"]} if len(pooled) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
 
 
 def open_summary(passes: Sequence[PointSamples]) -> Point:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sweep.storage.record_types import GpuState, Point
 
 
-def summarised(record: Record, points: Sequence[samples.PointSamples], slo: Slo | None) -> Record:
+def summarise(record: Record, points: Sequence[samples.PointSamples], slo: Slo | None) -> Record:
     """Return `record` with its peak, points and SLO computed from raw samples."""
     if not points:
         return record
@@ -34,8 +34,8 @@ def summarised(record: Record, points: Sequence[samples.PointSamples], slo: Slo 
 def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None) -> Point:
     """Summarise a rung, and predict it where the closed loop has the service times."""
     summary = point_summary.open_summary(rung)
-    known = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
-    prediction = queue_model.predict_point(known, rung, summary["latency_ms"]) if known else None
+    predictable = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
+    prediction = queue_model.predict_point(predictable, rung, summary["latency_ms"]) if predictable else None
     return {**summary, **fairness.shared(rung), "prediction": prediction}
 
 
@@ -55,7 +55,7 @@ def _telemetry(points: Sequence[samples.PointSamples]) -> GpuState | None:
 
 def with_slo(record: Record, points: Sequence[samples.PointSamples], slo: Slo) -> Record:
     """Return `record` judged by `slo`: by its searched capacity if it was searched, else by its rungs."""
-    searched = slo_capacity.searched(points, slo)
+    searched = slo_capacity.slo_result(points, slo)
     if searched is not None:
         return replace(record, slo=searched)
     verdicts = [point["verdict"] for point in record.points]

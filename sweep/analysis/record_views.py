@@ -67,5 +67,5 @@ def drifted(record: Record) -> bool:
 
 def carried_tail(points: Iterable[Point]) -> PercentileName | None:
     """Return the highest percentile, up to p99, that any of the points carries; None for none."""
-    known = [point["latency_ms"] for point in points if _shown(point)]
-    return next((name for name in _TAILS if any(item[name] is not None for item in known)), None)
+    summaries = [point["latency_ms"] for point in points if _shown(point)]
+    return next((name for name in _TAILS if any(item[name] is not None for item in summaries)), None)

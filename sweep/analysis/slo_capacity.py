@@ -122,7 +122,7 @@ def confirms(item: Evidence) -> bool:
     return item.kind == CONFIRM and item.verdict == SloVerdict.HELD and item.carried
 
 
-def searched(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
+def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
     """Return the record's ``slo`` of a variant whose capacity was searched; None where it was not, for this SLO.
 
     The capacity is the highest rate whose confirming run held with everything below it.

@@ -107,7 +107,7 @@ def _prune(root: Path, options: argparse.Namespace) -> Pruned:
 
 def _limit_bytes(root: Path) -> int:
     """Return the limit of the last sweep that built something in `root`, or the default."""
-    return inventory.kept_limit(root) or int(DEFAULT_GIB * GIB)
+    return inventory.stored_limit(root) or int(DEFAULT_GIB * GIB)
 
 
 def _show(console: Console, root: Path) -> None:

@@ -90,7 +90,7 @@ class Sentinel:
         self._next += 1
         return None
 
-    def judged(self, record: Record, intervals: Iterable[int | None]) -> Record:
+    def judge(self, record: Record, intervals: Iterable[int | None]) -> Record:
         """Return the record judged by the runs so far around the intervals of its passes."""
         return _judged(record, intervals, self._levels)
 
@@ -115,4 +115,4 @@ def settled(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]
 
 
 def _judged(record: Record, intervals: Iterable[int | None], levels: Mapping[int, drift.Level]) -> Record:
-    return dataclasses.replace(record, drift=drift.judged(list(intervals), levels))
+    return dataclasses.replace(record, drift=drift.judge(list(intervals), levels))

@@ -80,7 +80,7 @@ def measured(
         error=error,
         **measured_facts,
     )
-    return record_summary.summarised(record, points, settings.slo)
+    return record_summary.summarise(record, points, settings.slo)
 
 
 def unsupported(work: Work, settings: Settings) -> Record:

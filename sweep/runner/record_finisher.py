@@ -115,7 +115,7 @@ class RecordFinisher:
         else:
             record = dataclasses.replace(record, status=outcome.status, error=outcome.error)
         record = dataclasses.replace(record, wall_s=(record.wall_s or 0.0) + seconds)
-        self.write(record_summary.summarised(record, points, self._settings.slo))
+        self.write(record_summary.summarise(record, points, self._settings.slo))
 
     def settle(self) -> None:
         """Judge the drift of the records that wait for it by the sentinel's last run."""
@@ -126,4 +126,4 @@ class RecordFinisher:
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
         uuid = self._uuid if registry.get(work.variant.backend).on_gpu else None
         record = record_builder.measured(work, outcome, points, self._timing[work.key], self._settings, uuid)
-        return self._sentinel.judged(record, samples.stretches(points))
+        return self._sentinel.judge(record, samples.stretches(points))

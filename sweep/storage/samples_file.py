@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def asked(path: Path, slo: str) -> bool:
+def has_search(path: Path, slo: str) -> bool:
     """Tell whether any point of the npz was measured for ``slo``, as ``p99<=10``; only the heads are read.
 
     Raises:

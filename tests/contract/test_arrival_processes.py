@@ -126,7 +126,7 @@ def test_the_prediction_of_each_point_meets_its_measurement(name) -> None:
     load = dataclasses.replace(LOAD, arrivals=name, min_s=20.0, max_s=20.0)
     points = load_curve.measure(session(distribution="exponential"), load, batch=1)
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={"label": "x"})
-    record = record_summary.summarised(empty, points, None)
+    record = record_summary.summarise(empty, points, None)
     errors = [
         abs(point["prediction"]["error"][percentile])
         for point in record.points

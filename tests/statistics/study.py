@@ -247,7 +247,7 @@ def drift_calls(sweeps, *, cv, sentinels, slower=1.0, count=1000, seed=19):
             number: drift.Level(key="k", start=0, ips=run["ips"], interval=(*run["interval"], run["batches"]))
             for number, run in enumerate(runs)
         }
-        odd += any(drift.judged([number], levels)["verdict"] == "drifted" for number in range(sentinels - 1))
+        odd += any(drift.judge([number], levels)["verdict"] == "drifted" for number in range(sentinels - 1))
     return odd / sweeps
 
 

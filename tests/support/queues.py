@@ -29,7 +29,7 @@ def searched(limit_ms, search_s, name="p99", load=LOAD, **server):
     known = load_curve.measure(session(**server), load, batch=1)
     ask = capacity_search.SearchRequest(slo=Slo(name, limit_ms), search_s=search_s)
     made = capacity_search.run(session(**server), load, ask, known)
-    return slo_capacity.searched([*known, *made], Slo(name, limit_ms)), known, made
+    return slo_capacity.slo_result([*known, *made], Slo(name, limit_ms)), known, made
 
 
 def erlang_c(servers, busy):

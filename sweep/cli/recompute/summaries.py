@@ -79,8 +79,8 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
 def resummed(stored: Record, points: list[samples.PointSamples], levels: Mapping[int, drift.Level]) -> Record:
     """Return the record with everything that is a function of samples computed from them, under the SLO it has."""
     slo = of_percent(stored.slo["percentile"], stored.slo["limit_ms"]) if stored.slo else None
-    again = record_summary.summarised(stored, points, slo)
-    return dataclasses.replace(again, drift=drift.judged(samples.stretches(points), levels))
+    again = record_summary.summarise(stored, points, slo)
+    return dataclasses.replace(again, drift=drift.judge(samples.stretches(points), levels))
 
 
 def differing(was: Any, now: Any, prefix: str = "") -> set[str]:

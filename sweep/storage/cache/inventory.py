@@ -128,12 +128,12 @@ def runtime_files(root: Path, key: str) -> list[Path]:
 
 def keep_limit(root: Path, limit_bytes: int) -> None:
     """Keep the limit for whoever lists this cache next."""
-    if kept_limit(root) != limit_bytes:
+    if stored_limit(root) != limit_bytes:
         with contextlib.suppress(OSError):  # the limit holds all the same; the table then shows another
             (root / _LIMIT).write_text(f"{limit_bytes}\n")
 
 
-def kept_limit(root: Path) -> int | None:
+def stored_limit(root: Path) -> int | None:
     """Return the limit that was last kept here, bytes; None if none was."""
     try:
         return int((root / _LIMIT).read_text())

@@ -26,11 +26,11 @@ def known(rates, *, starts=None, spread=0.002, key="k"):
 
 
 def verdict(stretches, levels):
-    return drift.judged(stretches, levels)["verdict"]
+    return drift.judge(stretches, levels)["verdict"]
 
 
 def test_a_machine_that_stays_the_same_is_steady() -> None:
-    found = drift.judged([2, 4], known(STEADY))
+    found = drift.judge([2, 4], known(STEADY))
     expected = {
         "verdict": "steady",
         "reason": None,
@@ -54,7 +54,7 @@ def test_what_most_sentinels_say_is_the_measure_even_if_the_first_is_the_odd_one
 
 
 def test_the_reason_names_the_worst_end_and_the_figures_those_around_it() -> None:
-    found = drift.judged([0, 2], known({0: 100, 1: 100, 2: 100, 3: 90}))
+    found = drift.judge([0, 2], known({0: 100, 1: 100, 2: 100, 3: 90}))
     assert found["reason"] == "the sentinel ran -10.0% off the sweep's median of 100 samples/s"
     assert (found["before"], found["after"]) == (100, 90)
 
@@ -72,7 +72,7 @@ def test_a_sentinel_without_an_interval_proves_nothing() -> None:
 
 def test_a_stretch_without_its_end_is_unknown_unless_its_beginning_was_odd() -> None:
     assert verdict([1], known({0: 100, 1: 100})) == "unknown"
-    assert drift.judged([1], known({0: 100, 1: 100}))["after"] is None
+    assert drift.judge([1], known({0: 100, 1: 100}))["after"] is None
     assert verdict([3], known({0: 100, 1: 100, 2: 100, 3: 80})) == "drifted"
     assert verdict([0, None], known({0: 100, 1: 100})) == "unknown"
 
@@ -87,12 +87,12 @@ def test_a_later_start_of_the_sweep_ends_no_stretch_and_is_measured_by_the_same_
 def test_sentinels_of_another_variant_are_not_compared() -> None:
     levels = known({0: 100, 1: 100}) | known({2: 900, 3: 900}, key="other")
     assert (verdict([0], levels), verdict([2], levels)) == ("steady", "steady")
-    assert drift.judged([1], levels)["after"] is None
+    assert drift.judge([1], levels)["after"] is None
 
 
 @pytest.mark.parametrize("stretches", [[], [None], [None, None], [7]])
 def test_without_a_sentinel_there_is_no_verdict(stretches) -> None:
-    assert drift.judged(stretches, known(STEADY)) is None
+    assert drift.judge(stretches, known(STEADY)) is None
 
 
 @given(st.lists(st.floats(10, 1000), min_size=2, max_size=9), st.floats(0.001, 0.3), st.data())

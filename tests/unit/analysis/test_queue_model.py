@@ -67,7 +67,7 @@ def test_prediction_meets_the_measurement_below_the_knee(streams, distribution) 
     start = time.process_time()
     found = queue_model.estimate_service(points)
     assert found
-    errors = record_views.prediction_errors(record_summary.summarised(made, points, None))
+    errors = record_views.prediction_errors(record_summary.summarise(made, points, None))
     assert len(errors) >= 3
     assert np.median(errors) <= 0.15
     rung = [point for point in points if point.index == 0]

@@ -45,14 +45,14 @@ POINTS = [series("closed"), series(index=0, gap_ms=4.0), series(index=1, gap_ms=
 
 @pytest.mark.parametrize("slo", [None, Slo("p99", 9.0), Slo("p50", 0.1)])
 def test_judged_twice_is_judged_once(slo) -> None:
-    once = record_summary.summarised(record(), POINTS, slo)
-    assert record_summary.summarised(once, POINTS, slo) == once
-    assert record_summary.summarised(record(), POINTS, slo) == once
+    once = record_summary.summarise(record(), POINTS, slo)
+    assert record_summary.summarise(once, POINTS, slo) == once
+    assert record_summary.summarise(record(), POINTS, slo) == once
     assert (once.slo is None) == (slo is None)
 
 
 def test_the_parts_go_where_they_belong() -> None:
-    made = record_summary.summarised(record(), [POINTS[2], POINTS[0], POINTS[1]], Slo("p99", 9.0))
+    made = record_summary.summarise(record(), [POINTS[2], POINTS[0], POINTS[1]], Slo("p99", 9.0))
     assert made.peak
     assert made.peak["ips"] == pytest.approx(2000, rel=0.01)
     assert [point["offered_ips"] for point in made.points] == [500, 1000]
@@ -62,20 +62,20 @@ def test_the_parts_go_where_they_belong() -> None:
 
 def test_passes_of_a_rung_are_pooled() -> None:
     both = [*POINTS, *(dataclasses.replace(point, repeat=1) for point in POINTS)]
-    made = record_summary.summarised(record(), both, None)
+    made = record_summary.summarise(record(), both, None)
     assert [point["requests"] for point in made.points] == [4000, 4000]
 
 
 def test_without_samples_nothing_is_judged() -> None:
-    assert record_summary.summarised(record(), [], Slo("p99", 1.0)) == record()
-    closed = record_summary.summarised(record(), POINTS[:1], Slo("p99", 1.0))
+    assert record_summary.summarise(record(), [], Slo("p99", 1.0)) == record()
+    closed = record_summary.summarise(record(), POINTS[:1], Slo("p99", 1.0))
     assert (closed.points, closed.slo) == ([], None)
 
 
 def test_a_stall_in_the_closed_loop_is_a_verdict_not_a_crash() -> None:
     """A whole third of the window without a completion."""
     stalled = series("closed", count=9, latency_ms=np.array([1, 1, 1, 1, 100, 100, 100, 100, 100]) * 1.0)
-    made = record_summary.summarised(record(), [stalled], None)
+    made = record_summary.summarise(record(), [stalled], None)
     assert made.peak
     assert made.peak["verdict"] == "unstable"
 
@@ -88,7 +88,7 @@ def store(tmp_path):
 
 
 def test_another_slo_rewrites_the_record_and_the_same_does_not(store) -> None:
-    store.write(record_summary.summarised(record(), POINTS, None))
+    store.write(record_summary.summarise(record(), POINTS, None))
     judged = reevaluate.rejudged(store, "k", Slo("p99", 9.0))
     assert judged
     assert judged.slo
@@ -104,7 +104,7 @@ def test_another_slo_rewrites_the_record_and_the_same_does_not(store) -> None:
     assert other
     assert other.slo
     assert (other.slo["percentile"], other.slo["capacity_ips"]) == (50, None)
-    assert other == record_summary.summarised(record(), POINTS, Slo("p50", 0.1))
+    assert other == record_summary.summarise(record(), POINTS, Slo("p50", 0.1))
 
 
 @pytest.mark.parametrize("status", ["failed", "unsupported", "timeout", "crashed", "oom"])
@@ -115,7 +115,7 @@ def test_what_was_not_measured_is_left_as_it_is(store, status) -> None:
 
 def test_what_cannot_be_read_is_none_and_lost_samples_lose_no_record(store) -> None:
     assert reevaluate.rejudged(store, "gone", Slo("p99", 9.0)) is None
-    plain = record_summary.summarised(record(), POINTS, None)
+    plain = record_summary.summarise(record(), POINTS, None)
     store.write(plain)
     store.samples_path("k").write_bytes(b"damaged")
     assert reevaluate.rejudged(store, "k", Slo("p99", 9.0)) == plain

@@ -130,9 +130,9 @@ def test_the_same_samples_give_the_same_slo_from_disk(tmp_path) -> None:
     found, known, made = searched(5.0, 20.0)
     samples_file.save(tmp_path / "s.npz", [*known, *made])
     again = samples_file.load(tmp_path / "s.npz")
-    assert slo_capacity.searched(again, Slo("p99", 5.0)) == found
-    assert samples_file.asked(tmp_path / "s.npz", "p99<=5")
-    assert not samples_file.asked(tmp_path / "s.npz", "p99<=6")
+    assert slo_capacity.slo_result(again, Slo("p99", 5.0)) == found
+    assert samples_file.has_search(tmp_path / "s.npz", "p99<=5")
+    assert not samples_file.has_search(tmp_path / "s.npz", "p99<=6")
 
 
 def test_another_slo_has_its_own_probes_and_the_ladder_is_the_same() -> None:
@@ -140,10 +140,10 @@ def test_another_slo_has_its_own_probes_and_the_ladder_is_the_same() -> None:
     points = [*known, *made]
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00.000+00:00", variant={"label": "x"})
     plain, own, other = (
-        record_summary.summarised(empty, points, slo) for slo in (None, Slo("p99", 5.0), Slo("p99", 6.0))
+        record_summary.summarise(empty, points, slo) for slo in (None, Slo("p99", 5.0), Slo("p99", 6.0))
     )
     assert plain.points == own.points == other.points
-    assert plain.points == record_summary.summarised(empty, known, None).points
+    assert plain.points == record_summary.summarise(empty, known, None).points
     assert own.slo
     assert own.slo["probes"]
     assert other.slo

@@ -50,7 +50,7 @@ def kept(root, key, slo=SLO, **changes):
     made = Record(
         key=key, sweep=root.name, status="ok", started_at="2026-01-01T00:00:00.000+00:00", variant={"label": key}
     )
-    store.write(dataclasses.replace(record_summary.summarised(made, points, slo), **changes))
+    store.write(dataclasses.replace(record_summary.summarise(made, points, slo), **changes))
     return store
 
 

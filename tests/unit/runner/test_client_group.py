@@ -201,7 +201,7 @@ def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
 
     (known, found), (_, others) = together(2, work)
     assert all(same(one, other) for one, other in zip(found, others, strict=True))
-    slo = slo_capacity.searched([*known, *found], Slo("p99", 5.0))
+    slo = slo_capacity.slo_result([*known, *found], Slo("p99", 5.0))
     truth = 2 * highest(lambda rate: md1_within(rate, 5.0), 1, 0.99)
     assert slo["confirmed"]
     assert slo["capacity_ips"] == pytest.approx(truth, rel=0.05)
@@ -213,8 +213,8 @@ def test_samples_of_clients_come_back_from_disk_and_give_the_same_summary(tmp_pa
     again = samples_file.load(tmp_path / "s.npz")
     assert all(same(one, other) for one, other in zip(points, again, strict=True))
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={})
-    made = record_summary.summarised(empty, points, Slo("p99", 20.0))
-    assert made == record_summary.summarised(empty, again, Slo("p99", 20.0))
+    made = record_summary.summarise(empty, points, Slo("p99", 20.0))
+    assert made == record_summary.summarise(empty, again, Slo("p99", 20.0))
     for point in made.points:
         assert sum(item["achieved_ips"] for item in point["clients"]) == pytest.approx(point["achieved_ips"])
         assert sum(item["requests"] for item in point["clients"]) == point["requests"]
@@ -224,7 +224,7 @@ def test_samples_of_clients_come_back_from_disk_and_give_the_same_summary(tmp_pa
 def test_the_report_has_a_curve_of_each_client_and_the_table_says_who_was_starved() -> None:
     points = together(2, lambda made: load_curve.measure(made, LOAD, batch=1))[0]
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={"label": "mlp c2"})
-    made = record_summary.summarised(empty, points, None)
+    made = record_summary.summarise(empty, points, None)
     drawn = html.figure([made], "p99", None).data
     assert [trace.name for trace in drawn] == ["mlp c2", "mlp c2, client 1", "mlp c2, client 2"]
     assert [len(trace.x) for trace in drawn] == [len(drawn[0].x)] * 3

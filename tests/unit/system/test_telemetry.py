@@ -345,7 +345,7 @@ def test_a_pass_has_its_gpus_state_in_every_point_and_beside_the_samples(tmp_pat
     assert library.opened == 0
     points = samples_file.load(Store(settings.root).samples_path(record.key))
     bare = dataclasses.replace(record, peak=None, points=[], telemetry=None)
-    assert record_summary.summarised(bare, points, None) == record  # all of it again from the samples on disk
+    assert record_summary.summarise(bare, points, None) == record  # all of it again from the samples on disk
 
 
 def test_a_throttled_pass_is_measured_once_more_and_the_second_is_kept(tmp_path, monkeypatch) -> None:
