@@ -135,7 +135,7 @@ def _typed(path: Path, raw: JsonDict) -> Record:
     if wrong is not None:
         raise _damaged(path, wrong)
     known = {name: getattr(record, name) for name in raw}
-    return record if known == raw else dataclasses.replace(record, **_complete(known, raw))
+    return record if known == raw else dataclasses.replace(record, **types.with_unknown_keys(known, raw))
 
 
 def _content(path: Path) -> bytes:
@@ -183,14 +183,3 @@ def _wrong_frame(record: Record, stem: str) -> str | None:
     if not _EARLIEST <= (started if started.tzinfo else started.replace(tzinfo=dt.UTC)) <= _LATEST:
         return f"started_at: {record.started_at!r:.60} lies outside {_EARLIEST.year} to {_LATEST.year}"
     return None
-
-
-def _complete(typed: Any, raw: Any) -> Any:
-    """Return `typed` with the keys of `raw` that the types do not know."""
-    if typed == raw:  # nearly always; compares in C
-        return typed
-    if isinstance(typed, dict):
-        return {name: _complete(typed[name], value) if name in typed else value for name, value in raw.items()}
-    if isinstance(typed, list):
-        return [_complete(one, other) for one, other in zip(typed, raw, strict=True)]
-    return typed
