@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from sweep.runner.messages import AnyEvent, Request, Result
     from sweep.runner.worker_process import OnEvent, Worker
-    from sweep.storage.record_types import Accuracy, AccuracyFigures, ErrorInfo
+    from sweep.storage.record_types import (
+        Accuracy,
+        AccuracyFigures,
+        ClientSession,
+        EngineInfo,
+        ErrorInfo,
+        Realised,
+    )
 
 _GRACE_S = 5.0
 _CLIENT_FACTS = (
@@ -206,19 +213,20 @@ def merged(results: Sequence[Result]) -> Result:
     mismatches = [
         f"{_name(number, count)}: {result.mismatch}" for number, result in enumerate(results) if result.mismatch
     ]
-    each = [
-        {name: result.realised[name] for name in _CLIENT_FACTS if name in result.realised}
-        | {"device_memory_bytes": result.engine["device_memory_bytes"]}
-        for result in results
-        if result.realised is not None
-    ]
+    each = [_client_session(result.realised, result.engine) for result in results if result.realised is not None]
     return msgspec.structs.replace(
         first,
         realised={**(first.realised or {}), "clients": each},
-        accuracy=_worst(cast("list[Accuracy | None]", [result.accuracy for result in results])),  # as a record has it
+        accuracy=_worst([result.accuracy for result in results]),
         mismatch=mismatches[0] if mismatches else None,
         gate=None,
     )
+
+
+def _client_session(realised: Realised, engine: EngineInfo) -> ClientSession:
+    facts = {name: value for name, value in realised.items() if name in _CLIENT_FACTS}
+    # A cast, for mypy follows no key that is a variable.
+    return cast("ClientSession", {**facts, "device_memory_bytes": engine["device_memory_bytes"]})
 
 
 def _worst(accuracies: Sequence[Accuracy | None]) -> Accuracy | None:

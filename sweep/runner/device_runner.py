@@ -160,8 +160,7 @@ class DeviceRunner:
 
     def _finish(self, work: Work, outcome: Outcome) -> None:
         """End a variant that has all of its passes."""
-        points = self._samples.gathered(work)
-        self._records.save_samples(work, points)
+        points = self._samples.save(work)
         self._monitor.save(work)
         if self._records.write_measured(work, self._jobs.credited(outcome), points):
             self._search(work)

@@ -15,8 +15,9 @@ import msgspec
 
 from sweep.errors import MessageError
 from sweep.loadgen.capacity_search import SearchRequest
-from sweep.spec import JsonDict, Variant
+from sweep.spec import Variant
 from sweep.spec.gates import Gates
+from sweep.storage import record_types as types
 
 _SHOWN = 120  # characters of a line that an error shows
 _EVENT_PREFIX = b'{"event":'  # of every line that a worker sends; anything else was printed by a library
@@ -123,10 +124,10 @@ class Result(Event, frozen=True, kw_only=True):
         gate: name of the accuracy gate that ``mismatch`` is about (a field of ``Gates``); None for none.
     """
 
-    engine: JsonDict
-    model: JsonDict | None = None
-    realised: JsonDict | None = None
-    accuracy: JsonDict | None = None
+    engine: types.EngineInfo
+    model: types.ModelCost | None = None
+    realised: types.Realised | None = None
+    accuracy: types.Accuracy | None = None
     mismatch: str | None = None
     gate: str | None = None
 
@@ -144,6 +145,8 @@ class Failure(Event, frozen=True, kw_only=True):
     kind: str
     message: str
 
+
+_TABLES = ("engine", "model", "realised", "accuracy")  # a backend may add keys of its own to them
 
 AnyEvent = Stage | Note | Engine | Exchange | Result | Failure
 
@@ -175,9 +178,14 @@ def decode_event(line: bytes) -> AnyEvent | None:
 
 def _decode(line: bytes | str, kind: Any) -> Any:
     try:
-        return msgspec.convert(json.loads(line), type=kind, dec_hook=lambda hint, value: hint(value))
+        raw = json.loads(line)
+        message = msgspec.convert(raw, type=kind, dec_hook=lambda hint, value: hint(value))
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
         raise MessageError(f"a message between processes is malformed ({error}): {line[:_SHOWN]!r}") from error
+    if not isinstance(message, Result):
+        return message
+    sent = {name: types.with_unknown_keys(getattr(message, name), raw[name]) for name in _TABLES if name in raw}
+    return msgspec.structs.replace(message, **sent)
 
 
 def _to_builtin(value: Any) -> Any:

@@ -42,6 +42,7 @@ class PassSamples:
     """
 
     def __init__(self, store: Store) -> None:
+        self._store = store
         self._root = store.root / "parts"
         self._conditions: dict[tuple[str, int], _Conditions] = {}
 
@@ -73,6 +74,18 @@ class PassSamples:
             for repeat in range(work.variant.load.repeats)
             for point in _completed(self.load(work, repeat), self._conditions[work.key, repeat])
         ]
+
+    def save(self, work: Work) -> list[samples.PointSamples]:
+        """Write the samples of all passes into the variant's own file, and return them.
+
+        The file of a single pass becomes the variant's own; several passes are merged.
+        """
+        points, target = self.gathered(work), self._store.samples_path(work.key)
+        if work.variant.load.repeats == 1:
+            samples_file.complete(self.path(work, 0), points, target)
+        else:
+            samples_file.save(target, points)
+        return points
 
     def clear(self, work: Work) -> None:
         """Remove the files of the variant's passes."""

@@ -21,10 +21,9 @@ from sweep.system.atomic_files import write_atomic
 if TYPE_CHECKING:
     from sweep.runner.plan import Work
     from sweep.runner.worker_process import Outcome
-    from sweep.spec import JsonDict
     from sweep.spec.settings import Settings
     from sweep.storage import samples
-    from sweep.storage.record_types import ErrorInfo, Facts
+    from sweep.storage.record_types import EngineInfo, ErrorInfo, Facts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +119,7 @@ def _facts(work: Work, uuid: str | None = None) -> Facts:
     return cast("Facts", environment.of(registry.get(work.variant.backend).facts(), uuid))
 
 
-def _keep_artifacts(engine: JsonDict, settings: Settings) -> None:
+def _keep_artifacts(engine: EngineInfo, settings: Settings) -> None:
     """Copy what the engine's cache entry has for people to look at; the entry itself may be evicted."""
     for name in engine.get("artifacts", ()):
         target = settings.root / name

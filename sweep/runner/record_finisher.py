@@ -77,10 +77,6 @@ class RecordFinisher:
         """Write the record of a variant whose pass ended badly."""
         self.write(self._record(work, outcome, []))
 
-    def save_samples(self, work: Work, points: list[samples.PointSamples]) -> None:
-        """Save the samples of all passes of a variant into its one file."""
-        samples_file.save(self._store.samples_path(work.key), points)
-
     def write_measured(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> bool:
         """Write the record that is made of the samples of all passes.
 

@@ -27,7 +27,7 @@ from sweep.storage import record_types as types
 from sweep.storage.record_contradictions import contradiction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 SCHEMA = 1
@@ -135,7 +135,7 @@ def _typed(path: Path, raw: JsonDict) -> Record:
     if wrong is not None:
         raise _damaged(path, wrong)
     known = {name: getattr(record, name) for name in raw}
-    return record if known == raw else dataclasses.replace(record, **_complete(known, raw))
+    return record if known == raw else dataclasses.replace(record, **types.with_unknown_keys(known, raw))
 
 
 def _content(path: Path) -> bytes:
@@ -150,14 +150,23 @@ def _decoded(content: bytes) -> Any:
         return msgspec.json.decode(content)
     except msgspec.DecodeError:
         # A file name that is no UTF-8 stands in a record as half a surrogate pair, which the standard library reads.
-        return json.loads(content, parse_constant=_finite, parse_float=_finite)
+        raw = json.loads(content)
+    for place, value in _numbers(raw):
+        if not math.isfinite(value):
+            raise ValueError(f"{place}: {value} is no finite number")
+    return raw
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
-    return value
+def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the name of each place in `value` that holds a float, as ``points[1].latency_ms.p99``, and that float."""
+    if isinstance(value, float):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{place}.{name}" if place else name)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _numbers(inner, f"{place}[{number}]")
 
 
 def _damaged(path: Path, why: str) -> RecordError:
@@ -183,14 +192,3 @@ def _wrong_frame(record: Record, stem: str) -> str | None:
     if not _EARLIEST <= (started if started.tzinfo else started.replace(tzinfo=dt.UTC)) <= _LATEST:
         return f"started_at: {record.started_at!r:.60} lies outside {_EARLIEST.year} to {_LATEST.year}"
     return None
-
-
-def _complete(typed: Any, raw: Any) -> Any:
-    """Return `typed` with the keys of `raw` that the types do not know."""
-    if typed == raw:  # nearly always; compares in C
-        return typed
-    if isinstance(typed, dict):
-        return {name: _complete(typed[name], value) if name in typed else value for name, value in raw.items()}
-    if isinstance(typed, list):
-        return [_complete(one, other) for one, other in zip(typed, raw, strict=True)]
-    return typed

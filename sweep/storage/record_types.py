@@ -769,3 +769,14 @@ class VariantFields(TypedDict):
     clients: NotRequired[Count | None]
     repeats: NotRequired[Count]
     load: NotRequired[LoadFields | None]
+
+
+def with_unknown_keys(typed: Any, raw: Any) -> Any:
+    """Return `typed`, which was converted from `raw`, with the keys of `raw` that these types do not have."""
+    if typed == raw:  # nearly always; compares in C
+        return typed
+    if isinstance(typed, dict):
+        return {name: with_unknown_keys(typed[name], value) if name in typed else value for name, value in raw.items()}
+    if isinstance(typed, list):
+        return [with_unknown_keys(one, other) for one, other in zip(typed, raw, strict=True)]
+    return typed

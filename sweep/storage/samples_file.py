@@ -1,4 +1,8 @@
-"""Write samples to .npz files and read them back."""
+"""Write samples to .npz files and read them back.
+
+The worker writes the samples of a pass once. Of a variant with a single pass that file becomes the variant's own;
+several passes, and a search of the capacity, are merged into one.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ import numpy as np
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, GpuState, Rate  # noqa: TC001 - msgspec reads them at run time
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
-from sweep.system.atomic_files import write_atomic
+from sweep.system.atomic_files import move_durable, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +30,7 @@ _DAMAGES = (
     *(MemoryError, RecursionError, NotImplementedError, AttributeError),
 )
 _MAX_BYTES = 4 << 30  # 60 million requests
+_ADDED = ("stretch", "telemetry")  # of ``PointSamples``: what the process that measured does not know
 
 
 class _Head(TypedDict):
@@ -52,6 +57,17 @@ def save(path: Path, points: list[PointSamples], *, durable: bool = True) -> Non
     write_atomic(path, buffer.getvalue(), durable=durable)
 
 
+def complete(path: Path, points: list[PointSamples], target: Path) -> None:
+    """Move a file to `target`, to last, once what was added to its points since it was written stands in it too.
+
+    The arrays are not written again: the member ``added`` is appended, which ``load`` lays over the points' heads.
+    """
+    added = [{name: getattr(point, name) for name in _ADDED} for point in points]
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as packed, packed.open("added.npy", "w") as member:
+        np.lib.format.write_array(member, _json_array(added))
+    move_durable(path, target)
+
+
 def hand_over(path: Path, points: list[PointSamples]) -> None:
     """Write the points for a reader that waits for them: quickly, and not to last."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +88,12 @@ def _packed(points: list[PointSamples]) -> dict[str, Any]:
         for name in (*ARRAYS, *OPTIONAL_ARRAYS):
             if getattr(point, name) is not None:
                 arrays[f"{number}/{name}"] = getattr(point, name)
-    arrays["points"] = np.frombuffer(json.dumps(heads).encode(), dtype=np.uint8)
+    arrays["points"] = _json_array(heads)
     return arrays
+
+
+def _json_array(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), dtype=np.uint8)
 
 
 def load(path: Path) -> list[PointSamples]:
@@ -118,7 +138,10 @@ def _head_fields() -> tuple[str, ...]:
 
 
 def _heads(file: Any) -> list[_Head]:
-    return msgspec.convert(json.loads(file["points"].tobytes()), list[_Head])
+    heads = json.loads(file["points"].tobytes())
+    if "added" in file:
+        heads = [head | added for head, added in zip(heads, json.loads(file["added"].tobytes()), strict=True)]
+    return msgspec.convert(heads, list[_Head])
 
 
 def _arrays(file: Any, number: int) -> dict[str, np.ndarray]:

@@ -25,6 +25,15 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         _sync(path.parent)
 
 
+def move_durable(source: Path, target: Path) -> None:
+    """Move a file within its file system so that a reader sees all of it or nothing, a power cut too."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    source.replace(target)
+    _sync(target.parent)
+
+
 def _sync(path: Path) -> None:
     """A folder's entries, to stay."""
     folder = os.open(path, os.O_RDONLY)

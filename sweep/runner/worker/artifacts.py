@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweep import models
 from sweep import precision as typed_onnx
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sweep.backends.base import Backend
     from sweep.spec import JsonDict, ModelRef, Variant
     from sweep.storage.cache import Cache, Entry
+    from sweep.storage.record_types import Calibration, EngineInfo, GraphPassInfo, ModelCost
 
 MODEL_FILE = "model.onnx"
 RANDOM = "seeded random"
@@ -46,7 +47,7 @@ class OnnxFiles:
     model: Path
     passed: Path
     typed: Path
-    facts: JsonDict
+    facts: EngineInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +62,9 @@ class Artifacts:
 
     onnx: OnnxFiles
     engine: Entry
-    model: JsonDict
+    model: ModelCost
 
-    def engine_facts(self, variant: Variant) -> JsonDict:
+    def engine_facts(self, variant: Variant) -> EngineInfo:
         """Return what ``Record.engine`` says of the engine before it is loaded."""
         converted = not typed_onnx.passes_through(variant.onnx.precision)
         return {
@@ -121,7 +122,7 @@ def model_file(variant: Variant, cache: Cache) -> Path:
     return cache.get("models", key, build).path / MODEL_FILE
 
 
-def model_facts(variant: Variant, source: Path, cache: Cache) -> JsonDict:
+def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
     """Return ``Record.model``: {parameters, gmacs, opset, opset_of_file, made_from}.
 
     ``gmacs`` is None where a graph cannot be counted; the file's own opset stands where it was upgraded.
@@ -136,7 +137,8 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> JsonDict:
     shapes = [(spec.name, spec.concrete(1)) for spec in signature.inputs]
     key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, importlib.metadata.version("onnx"))
     cost = cache.get("costs", key, build, {"model": model.name}).info
-    return {**cost, "opset_of_file": _too_old(model), "made_from": model.made_from}
+    # A cast, for what the cache keeps is untyped; the parent checks it where it arrives.
+    return cast("ModelCost", {**cost, "opset_of_file": _too_old(model), "made_from": model.made_from})
 
 
 def _dense_file(variant: Variant, cache: Cache) -> Path:
@@ -178,7 +180,7 @@ def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 
-def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, EngineInfo]:
     """Return the graph after the requested pass, and what the record says of it; `source` for none."""
     graph_pass = variant.onnx.graph
     if graph_pass is None:
@@ -193,12 +195,11 @@ def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, Jso
     about = {"model": variant.onnx.model.name, "precision": f"fp32, {graph_pass.name}"}
     key = axes.digest("graph", graph_pass, variant.onnx.model, variant.onnx.prune, *pass_tools(variant))
     entry = cache.get("models", key, build, about)
-    return entry.path / MODEL_FILE, {
-        "graph_pass": {"name": graph_pass.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
-    }
+    info = {"name": graph_pass.name, "key": entry.path.name, **entry.info, "pass_s": entry.seconds}
+    return entry.path / MODEL_FILE, {"graph_pass": cast("GraphPassInfo", info)}  # a cast, as in ``model_facts``
 
 
-def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, JsonDict]:
+def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, EngineInfo]:
     """Return the ONNX in the precision, and what ``Record.engine`` says of the conversion.
 
     fp32 is `source` itself, once its types are seen to be so.
@@ -215,19 +216,23 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
     entry = cache.get("onnx", onnx_cache_key(variant), build, about)
-    facts = {"onnx_notes": entry.info["notes"], "guarded": entry.info.get("guarded", [])}
-    facts["calibration"] = _calibration_facts(variant, entry.info.get("samples", 0))
-    return entry.path / MODEL_FILE, {"convert_s": entry.seconds, "onnx_bytes": entry.bytes, **facts}
+    return entry.path / MODEL_FILE, {
+        "convert_s": entry.seconds,
+        "onnx_bytes": entry.bytes,
+        "onnx_notes": entry.info["notes"],
+        "guarded": entry.info.get("guarded", []),
+        "calibration": _calibration_facts(variant, entry.info.get("samples", 0)),
+    }
 
 
-def _calibration_facts(variant: Variant, samples: int) -> JsonDict | None:
+def _calibration_facts(variant: Variant, samples: int) -> Calibration | None:
     """Return what ranges were drawn from; None where none were drawn."""
     if not samples:
         return None
     data, method = variant.onnx.calibration, variant.onnx.precision.calibration_method
     random = RANDOM if models.held_out(variant.onnx.model) is None else TRAINING
-    source = random if data is None else data.source
-    return {"source": source, "digest": data and data.digest, "samples": samples, "method": method or "max"}
+    source, digest = (random, None) if data is None else (data.source, data.digest)
+    return {"source": source, "digest": digest, "samples": samples, "method": method or "max"}
 
 
 def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:

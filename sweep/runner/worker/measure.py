@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
-    from sweep.spec import JsonDict, Variant
-    from sweep.storage.record_types import Accuracy
+    from sweep.spec import Variant
+    from sweep.storage.record_types import Accuracy, EngineInfo, Realised
 
     Feeds = dict[str, np.ndarray]
 
@@ -127,16 +127,13 @@ def _describe(
     fault = accuracy_gates.fault(dtype, accuracy, request.gates)
     if mismatch is None and fault is not None:
         mismatch, gate = fault.message, fault.gate
+    facts = artifacts.engine_facts(variant)
+    # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(
         model=artifacts.model,
-        engine={
-            **artifacts.engine_facts(variant),
-            **artifacts.onnx.facts,
-            "load_s": load_s,
-            **session.engine_facts,
-        },
-        realised=realised,
-        accuracy=cast("JsonDict | None", accuracy),
+        engine=cast("EngineInfo", {**facts, **artifacts.onnx.facts, "load_s": load_s, **session.engine_facts}),
+        realised=cast("Realised", realised),
+        accuracy=accuracy,
         mismatch=mismatch,
         gate=gate,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import passes
@@ -79,11 +80,38 @@ def test_an_event_arrives_as_it_was_sent(event) -> None:
 
 
 def test_numbers_of_numpy_and_what_is_no_number_pass() -> None:
-    accuracy = {"sqnr_db": np.float64(30.5), "max_abs": float("nan"), "top": float("inf")}
+    accuracy = {"sqnr_db": np.float64(30.5), "least": float("nan"), "top": float("inf")}
     arrived = messages.decode_event(messages.encode(Result(engine={}, accuracy=accuracy)))
     assert arrived.accuracy["sqnr_db"] == 30.5
-    assert math.isnan(arrived.accuracy["max_abs"])
+    assert math.isnan(arrived.accuracy["least"])
     assert math.isinf(arrived.accuracy["top"])
+
+
+def test_keys_of_a_backends_own_arrive_in_every_table() -> None:
+    sent = Result(
+        engine={"key": "e", "plan_bytes": [1, {"a": 2}]},
+        model={"parameters": 1, "gmacs": None, "layers": 3},
+        realised={"notes": [], "clients": [{"contexts": 1, "socket": 0}], "clocks_mhz": {"sm": 1}},
+        accuracy={"sqnr_db": None, "again": {"sqnr_db": 3.0, "again": "x"}},
+    )
+    assert messages.decode_event(messages.encode(sent)) == sent
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("result", "place"),
+    [
+        (Result(engine={"bytes": -1}), "engine.bytes"),
+        (Result(engine={}, model={"parameters": 1}), "model"),
+        (Result(engine={}, realised={"notes": "none"}), "realised.notes"),
+        (Result(engine={}, realised={"clients": [{"sm_count": "66"}]}), "realised.clients[0].sm_count"),
+        (Result(engine={}, accuracy={"sqnr_db": 1.0, "max_abs": float("nan")}), "accuracy.max_abs"),
+    ],
+)
+def test_a_result_that_no_record_could_hold_is_refused_where_it_arrives(result, place) -> None:
+    """A record with it could not be read again."""
+    with pytest.raises(MessageError, match=rf"malformed .*at `\$\.{re.escape(place)}`"):
+        messages.decode_event(messages.encode(result))
 
 
 def test_a_line_that_a_library_printed_is_no_event() -> None:

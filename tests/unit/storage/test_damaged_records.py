@@ -5,8 +5,11 @@ import dataclasses
 import io
 import json
 import math
+import re
+import tempfile
 from pathlib import Path
 
+import factories
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +21,10 @@ from sweep.errors import RecordError
 from sweep.report import html, table
 from sweep.report.mlflow import record_mapping
 from sweep.report.ranking import answer
+from sweep.runner import plan, resume
 from sweep.spec.gates import Gates
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
+from sweep.spec.settings import Settings
 from sweep.spec.slo import Slo
 from sweep.storage import record
 from sweep.storage.record_index import Index
@@ -29,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = next((ROOT / "tests" / "data" / "schemas" / "1").glob("*.json"))
 PUBLISHED = sorted(ROOT.glob("results/reference/**/records/*.json")) + sorted(ROOT.glob("tests/data/records/*.json"))
 PEAK_IPS = 15020.4  # of that record
+ROW = ["15,020", "~0.765", "-", "4.05", "38.7", "30.6"]  # its figures in the table
 SLO = Slo("p99", 5.0)
 GATES = Gates(min_sqnr_db=30.0, min_top1=0.9, max_error=0.1, min_cosine=0.9, min_score=0.5, max_score_drop=0.1)
 ODD = [
@@ -115,8 +121,8 @@ def changed(raw, path, odd):
     return made
 
 
-def refused_or_used(folder, raw, *, drawn):
-    """Whether the record was refused, in one line; else every reader has used it."""
+def refused_or_used(folder, raw, places, *, drawn):
+    """Whether the record was refused, in one line that names one of `places`; else every reader has used it."""
     try:
         loaded = read(folder, raw)
     except RecordError as error:
@@ -124,8 +130,9 @@ def refused_or_used(folder, raw, *, drawn):
     else:
         use(loaded, drawn=drawn)
         return False
-    assert "is damaged (" in line
+    assert "is damaged (" in line or "update sweep" in line
     assert "\n" not in line
+    assert any(re.search(rf"[( `]{place[0]}\b", line) for place in places), line
     return True
 
 
@@ -135,7 +142,9 @@ def test_a_value_of_another_kind_is_refused_or_can_be_used(tmp_path) -> None:
     odd = [..., None, True, -1, 10**30, 1e308, math.nan, "x", [], [None], {}, {"x": 1}]
     places = list(paths(RICH))
     refused = sum(
-        refused_or_used(tmp_path, changed(RICH, place, odd[(number * 5 + number // 12) % len(odd)]), drawn=False)
+        refused_or_used(
+            tmp_path, changed(RICH, place, odd[(number * 5 + number // 12) % len(odd)]), [place], drawn=False
+        )
         for number, place in enumerate(places)
     )
     assert len(places) // 2 < refused < len(places)
@@ -145,12 +154,38 @@ def test_a_value_of_another_kind_is_refused_or_can_be_used(tmp_path) -> None:
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_several_odd_values_at_once_are_refused_or_can_be_used(tmp_path_factory, data) -> None:
-    raw = data.draw(st.sampled_from(BASES))
+    raw, odd_places = data.draw(st.sampled_from(BASES)), []
     for _ in range(data.draw(st.integers(1, 3))):
         places = list(paths(raw))
         if places:
-            raw = changed(raw, data.draw(st.sampled_from(places)), data.draw(st.sampled_from([..., *ODD])))
-    refused_or_used(tmp_path_factory.getbasetemp(), raw, drawn=True)
+            odd_places.append(data.draw(st.sampled_from(places)))
+            raw = changed(raw, odd_places[-1], data.draw(st.sampled_from([..., *ODD])))
+    refused_or_used(tmp_path_factory.getbasetemp(), raw, odd_places, drawn=True)
+
+
+@pytest.mark.fault
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_command_that_meets_a_damaged_record_goes_on_and_names_it(tmp_path_factory, data) -> None:
+    """Reading for a report or for MLflow, the start of a sweep, and recomputing."""
+    folder = Path(tempfile.mkdtemp(dir=tmp_path_factory.getbasetemp()))
+    store, [work] = Store(folder / "s"), plan.make([factories.variant(backend="simulated", kind="closed")]).works
+    store.write(SOUND)
+    published = json.loads(data.draw(st.sampled_from(PUBLISHED)).read_bytes()) | {"key": work.key}
+    place = data.draw(st.sampled_from(list(paths(published))))
+    raw = changed(published, place, data.draw(st.sampled_from([..., *ODD])))
+    store.record_path(work.key).write_text(json.dumps(raw))
+    try:
+        store.read(work.key)
+    except RecordError as error:
+        line, keys = str(error), [SOUND.key]
+    else:
+        line, keys = None, sorted([SOUND.key, work.key])
+    assert [found.key for found in store.readable()] == keys
+    left = resume.left(plan.make([work.variant]), Settings(name="s", results=folder))
+    assert (left.notes == [f"{work.variant.label} is measured again: {line}"]) is (line is not None)
+    states = {item.path.stem: (item.state, item.detail) for item in summaries.recomputed(folder, write=True)}
+    assert (states[work.key] == ("unreadable", line)) is (line is not None)
 
 
 @pytest.mark.fault
@@ -184,6 +219,8 @@ def test_several_odd_values_at_once_are_refused_or_can_be_used(tmp_path_factory,
             "0001-01-01T00:00:00+00:00",
             "started_at: '0001-01-01T00:00:00+00:00' lies outside 1980 to 2200",
         ),
+        (("points", 1, "latency_ms", "p99"), math.nan, "points[1].latency_ms.p99: nan is no finite number"),
+        (("variant", "seed"), math.inf, "variant.seed: inf is no finite number"),
         (("schema",), True, "it has no schema"),
         (("colour",), "red", "it has fields that this version does not know: colour"),
     ],
@@ -233,6 +270,10 @@ def test_a_record_of_each_schema_is_read_for_good(folder) -> None:
     assert found.peak["ips"] == pytest.approx(PEAK_IPS, abs=0.1)
     assert found.slo
     assert {probe["verdict"] for probe in found.slo["probes"]} <= set(SloVerdict)
+    printed = io.StringIO()
+    table.print_outcome(Console(file=printed, width=240), [found], answer([found], None), None)
+    (row,) = [line for line in printed.getvalue().splitlines() if line.startswith(" >")]
+    assert row.split()[-len(ROW) :] == ROW
     use(found, drawn=True)
 
 

@@ -50,7 +50,9 @@ def test_the_interface_others_rely_on(tmp_path) -> None:
         ('{"schema": 1, "key"', "damaged"),
         ("[]", "damaged"),
         ('{"schema": 1}', "damaged"),
-        ('{"schema": 99}', "update sweep"),
+        ('{"schema": 99}', "has schema 99, this version reads up to 1: update sweep"),
+        ('{"schema": 2, "colour": NaN}', "damaged"),
+        ('{"schema": 2, "colour": {"of": [1]}}', "has schema 2, this version reads up to 1: update sweep"),
     ],
 )
 def test_a_damaged_or_newer_record_is_one_clear_line(tmp_path, content, word) -> None:
