@@ -104,7 +104,7 @@ def _task(asked: Asked) -> int:
 def _devices(made: Plan, settings: Settings) -> tuple[Device, ...]:
     """The GPUs, where any of the work needs one."""
     on_gpu = any(registry.get(name).on_gpu for name in {work.variant.backend for work in made.runnable})
-    return device.find(settings.gpus) if on_gpu else (device.Device(),)
+    return device.find_devices(settings.gpus) if on_gpu else (device.Device(),)
 
 
 def _print_plan(console: Console, made: Plan, settings: Settings, lanes: int) -> None:

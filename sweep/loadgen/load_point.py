@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.analysis.verdicts import STABLE_WITHIN
-from sweep.backends.base import TimesParts
+from sweep.backends.base import SupportsPartTimes
 from sweep.loadgen import arrival_trace, closed_loop, communicator, dynamic_batching, issue_loops, open_loop
 from sweep.loadgen.arrivals import Schedule, drawn
 from sweep.storage.samples import NEVER, PARTS, PointSamples
@@ -138,7 +138,7 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
     """What each stream's device timed since the last call; None where it does not."""
 
     def take(stream: Stream) -> NDArray[np.float32] | None:
-        return stream.take_parts_ms() if isinstance(stream, TimesParts) else None
+        return stream.take_parts_ms() if isinstance(stream, SupportsPartTimes) else None
 
     return [take(stream) for stream in session.streams]
 

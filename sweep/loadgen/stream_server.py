@@ -24,7 +24,7 @@ class Server(Protocol):
         ...
 
     def advance(self) -> int:
-        """Do what can be done without waiting, on a stream that is ``Polled``.
+        """Do what can be done without waiting, on a stream that is ``SupportsPolling``.
 
         Returns:
             ``BUSY`` to be called again at once, ``OVER`` when there is nothing left to do, else the time in ns before

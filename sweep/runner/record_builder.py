@@ -74,7 +74,7 @@ def measured(
         started_at=timing.began,
         wall_s=timing.wall_s,
         variant=spec.flat(work.variant),
-        facts=environment.of(registry.get(work.variant.backend).facts(), uuid),
+        facts=environment.collect_facts(registry.get(work.variant.backend).facts(), uuid),
         error=error,
         **measured_facts,
     )
@@ -107,7 +107,7 @@ def _untried(work: Work, settings: Settings, status: str, kind: str, message: st
         status=status,
         started_at=utc_now(),
         variant=spec.flat(work.variant),
-        facts=environment.of(registry.get(work.variant.backend).facts()),
+        facts=environment.collect_facts(registry.get(work.variant.backend).facts()),
         error=error,
     )
 

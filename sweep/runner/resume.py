@@ -139,7 +139,7 @@ class _Standing:
         """Return how facts of a record differ from those of today, the same for all records that share them."""
         if (number, backend) not in self._changes:
             facts = self._index.facts[number]
-            names = environment.differing(facts, environment.of(registry.get(backend).facts()))
+            names = environment.differing(facts, environment.collect_facts(registry.get(backend).facts()))
             self._changes[number, backend] = ", ".join(f"{name} was {facts[name]}" for name in names)
         return self._changes[number, backend]
 

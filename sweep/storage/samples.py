@@ -25,7 +25,7 @@ ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream
 _GATHERED = ("ran_with", "ready_ns")  # None without server batching
 ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
-PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
+PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.SupportsPartTimes``
 OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client")
 _TIMES = ("scheduled_ns", "issued_ns", "done_ns", "ready_ns")  # from the point's origin
 

@@ -154,7 +154,7 @@ def _verified(folder: Path) -> tuple[Entry | None, str | None]:
         return None, None
     try:
         for path in (folder, *folder.rglob("*")):
-            reason = file_trust.distrusted(path)
+            reason = file_trust.distrust_reason(path)
             if reason is not None:
                 return None, f"cache entry {path} {reason} and is not trusted: built again"
         manifest = json.loads((folder / MANIFEST).read_bytes())
