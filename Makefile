@@ -8,7 +8,7 @@ SWEEP := $(BIN)/sweep
 ARGS ?=
 RESULTS ?= results
 PORT ?= 5000
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) # of the tests that hold no clock: they often wait
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) # of the tests that run side by side: they often wait
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
@@ -59,8 +59,8 @@ doctor: install ## what this machine can do, and the command for what is missing
 
 test: install ## the tests; none needs a GPU
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest -m "heavy and not gpu and not loadgen" -n $(WORKERS) --dist worksteal
-	$(BIN)/python -m pytest -m "not heavy and not gpu and not loadgen"
+	$(BIN)/python -m pytest -m "not alone and not gpu and not loadgen" -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -m "alone and not gpu and not loadgen" tests/e2e
 else
 	$(BIN)/python -m pytest -m "not gpu and not loadgen" $(ARGS)
 endif

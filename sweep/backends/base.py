@@ -93,8 +93,8 @@ class SupportsPartTimes(Protocol):
         """Return and discard the part times of each inference waited for since the last call, oldest first.
 
         Returns:
-            Array of shape (inferences, 4), in ms: copy to the device, compute and copy to the host by the device's clock, then
-            the host's time in the enqueue alone. NaN where a part was not timed.
+            Array of shape (inferences, 4), in ms: copy to the device, compute and copy to the host by the device's
+            clock, then the host's time in the enqueue alone. NaN where a part was not timed.
         """
         ...
 
@@ -110,8 +110,9 @@ class SupportsEmulation(Protocol):
             variant: its precision decides.
 
         Returns:
-            ``engine`` if the library has no kernels of the types: the rounding graph is built and timed. ``outputs`` if it has
-            kernels that compute in float32: the timed engine stays and accuracy comes from the rounding graph. None for neither.
+            ``engine`` if the library has no kernels of the types: the rounding graph is built and timed. ``outputs`` if
+            it has kernels that compute in float32: the timed engine stays and accuracy comes from the rounding graph.
+            None for neither.
         """
         ...
 
@@ -124,7 +125,8 @@ class Session(Protocol):
         virtual: each stream carries its own virtual clock; nothing takes real time.
         partial_batches: ``enqueue`` accepts fewer samples than the batch; otherwise an incomplete batch runs padded.
         realised: the settings that took effect, for comparison with the request (the record's ``realised``).
-        engine_facts: properties of the engine known after loading, such as device memory (joins the record's ``engine``).
+        engine_facts: properties of the engine that only loading shows, such as device memory (joins the record's
+            ``engine``).
     """
 
     streams: Sequence[Stream]
@@ -193,7 +195,7 @@ class Backend(Protocol):
         ...
 
     def environment(self, variant: Variant) -> dict[str, str]:
-        """Return the variables that the worker must set before it loads a library; equal for all variants of one engine."""
+        """Return the variables that a worker sets before it loads a library; equal for all variants of one engine."""
         ...
 
     def facts(self) -> JsonDict:
@@ -210,8 +212,8 @@ class Backend(Protocol):
             target: folder to fill.
 
         Returns:
-            Facts of the engine that ``load`` needs again (JSON values). ``artifacts`` names the files in ``target`` that are
-            worth inspecting; the sweep keeps a copy of them.
+            Facts of the engine that ``load`` needs again (JSON values). ``artifacts`` names the files in ``target``
+            that are worth inspecting; the sweep keeps a copy of them.
 
         Raises:
             BuildError: the library refused the graph; with its own last message.
@@ -233,12 +235,15 @@ class Backend(Protocol):
         ...
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """Return how ``realised`` differs from the request (the variant is then ``invalid``), in one line; None if equal."""
+        """Return how ``realised`` differs from the request, in one line; None if it does not.
+
+        A variant with a difference is ``invalid``.
+        """
         ...
 
 
 def find_unhonoured_axis(backend: Backend, variant: Variant) -> str | None:
-    """Return a reason that names the first axis which is set and has no effect in ``backend``; None if there is none."""
+    """Return a reason that names the first axis which is set and has no effect in ``backend``; None without one."""
     for axes, defaults in ((variant.engine, _ENGINE), (variant.session, _SESSION)):
         for name, default in defaults:
             value = getattr(axes, name)

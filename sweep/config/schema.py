@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from sweep.loadgen.arrivals import PROCESSES, describe_processes
+
 
 def _key(default: Any, text: str) -> Any:
     """A field with its line of help."""
@@ -111,13 +113,16 @@ class BackendConfig:
 class LoadConfig:
     """How the session is driven."""
 
-    kind: str = _key("curve", "curve (closed loop for the peak, then a ladder), closed, poisson, constant or trace")
-    arrivals: str = _key("poisson", "arrivals on the curve's ladder: poisson or constant")
+    kind: str = _key(
+        "curve",
+        f"curve (closed loop for the peak, then a ladder), closed, {', '.join(PROCESSES)} or trace",
+    )
+    arrivals: str = _key("poisson", f"arrivals on the curve's ladder: {describe_processes()}")
     depth: int = _key(2, "inferences in flight per stream in the closed loop")
     points: int = _key(7, "rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it")
     fractions: list[float] = _key([], "a ladder of your own, as fractions of the peak; empty places load.points")
     budget_s: float | None = _key(None, "seconds for the whole load of a variant; null leaves each point to its limits")
-    rates_ips: list[float] = _key([], "offered samples/s of load.kind=poisson and constant")
+    rates_ips: list[float] = _key([], f"offered samples/s of load.kind={', '.join(PROCESSES)}")
     warmup_s: float = _key(0.3, "shortest warm-up; it goes on until the throughput is stable")
     min_s: float = _key(1.0, "shortest measured window of a point")
     min_requests: int = _key(662, "fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9")

@@ -1,9 +1,17 @@
-"""Schedules of arrivals, known whole before anything runs: drawn from a seed here, read from a file in ``trace``."""
+"""Draw the schedules of arrival processes: every arrival of a point is known before the first one is issued.
+
+``PROCESSES`` is the registry. The configuration's checks and help, the schedules, the rate ladder and the search of
+an SLO's capacity all consult it, so that a new process is one entry (docs/architecture.md, "Add a load"). Predictions
+simulate the gaps of the process itself; none falls back on the formulas of another one.
+
+Arrivals that a file lists are no process, since their rate is given: see ``arrival_trace``.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,22 +19,82 @@ import numpy as np
 from sweep.errors import LoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from sweep.storage.samples import Ints
 
-KINDS = ("poisson", "constant")
+    Gaps = Callable[[np.random.Generator, int], NDArray[np.float64]]
+
+
+class Split(StrEnum):
+    """Tell how several clients share the arrivals of one process.
+
+    Attributes:
+        IN_TURN: clients take the arrivals of one schedule in turn; right for every process.
+        INDEPENDENT: each client draws a process of its own at its part of the rate; right where the sum of
+            independent processes is such a process again.
+        STAGGERED: each client has the same gaps, and starts one gap / clients before the next one.
+    """
+
+    IN_TURN = "in_turn"
+    INDEPENDENT = "independent"
+    STAGGERED = "staggered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrivalProcess:
+    """Describe one arrival process.
+
+    Attributes:
+        gaps: draws n >= 1 gaps between arrivals from a generator, shape (n,), in units of the mean gap: each >= 0, not
+            all of them 0, with a mean that tends to 1. Gaps may depend on each other. The same generator state has to
+            give the same gaps.
+        help: what it is, in a few words, for the help of ``load.kind`` and ``load.arrivals``.
+        split: how several clients share it.
+    """
+
+    gaps: Gaps
+    help: str
+    split: Split = Split.IN_TURN
+
+
+PROCESSES: dict[str, ArrivalProcess] = {
+    "poisson": ArrivalProcess(
+        gaps=lambda rng, count: rng.exponential(1.0, count),
+        help="independent exponential gaps",
+        split=Split.INDEPENDENT,
+    ),
+    "constant": ArrivalProcess(gaps=lambda _rng, count: np.ones(count), help="equal gaps", split=Split.STAGGERED),
+}
+
+
+def process(name: str) -> ArrivalProcess:
+    """Return the arrival process called ``name``.
+
+    Raises:
+        LoadError: the registry has no such process.
+    """
+    if name not in PROCESSES:
+        raise LoadError(f"arrivals={name}: no such kind; there are: {', '.join(PROCESSES)}")
+    return PROCESSES[name]
+
+
+def describe_processes() -> str:
+    """Return the names of all processes, each with its help, as text for the help of a key."""
+    return ", ".join(f"{name} ({entry.help})" for name, entry in PROCESSES.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Schedule:
-    """Every arrival of one open-loop point.
+    """Hold every arrival of one open-loop point.
 
     Attributes:
-        kind: ``poisson``, ``constant`` or ``trace``.
-        due_ns: arrival times after the start, ns, ascending.
-        warmup: how many of them, from the first, are warm-up.
-        rate_rps: requests/s that they offer.
+        kind: name of the arrival process, or ``trace``.
+        due_ns: arrival times after the start, shape (n,), ns, ascending.
+        warmup: how many arrivals, from the first, are warm-up.
+        rate_rps: offered rate, requests/s.
     """
 
     kind: str
@@ -36,64 +104,110 @@ class Schedule:
 
     @property
     def measured(self) -> int:
-        """Arrivals after the warm-up."""
+        """Count the arrivals after the warm-up."""
         return len(self.due_ns) - self.warmup
 
-    def dealt(self, client: int, clients: int) -> Schedule:
-        """The part of ``client`` where the arrivals are dealt out to ``clients`` in turn, none of them warm-up."""
-        return replace(self, due_ns=self.due_ns[client::clients], rate_rps=self.rate_rps / clients)
+    def deal(self, rank: int, clients: int) -> Schedule:
+        """Return the part of client ``rank`` where ``clients`` take the arrivals in turn."""
+        return replace(
+            self,
+            due_ns=self.due_ns[rank::clients],
+            warmup=len(range(rank, self.warmup, clients)),
+            rate_rps=self.rate_rps / clients,
+        )
 
 
-def drawn(
-    kind: str, rate_rps: float, counts: tuple[int, int], seed: tuple[int, ...], part: tuple[int, int] = (0, 1)
+def draw_schedule(
+    name: str, rate_rps: float, counts: tuple[int, int], seed: tuple[int, ...], rank: int = 0, clients: int = 1
 ) -> Schedule:
-    """The schedule of ``schedule`` with its warm-up, ``counts[0]`` arrivals, told from the rest.
+    """Draw the schedule of one client; the schedules of all clients cover the same time.
 
     Args:
-        kind: as of ``schedule``.
-        rate_rps: offered by all clients together, requests/s.
+        name: arrival process.
+        rate_rps: rate that all clients offer together, requests/s.
         counts: warm-up and measured requests of all clients together.
-        seed: entropy of the draw.
-        part: (client, clients). Each client draws its share by itself, from a seed of its own, over the same time:
-            independent Poisson processes add up to one. Constant arrivals of the clients come one gap / clients apart.
-    """
-    client, clients = part
-    if clients == 1:
-        return Schedule(kind=kind, due_ns=schedule(kind, rate_rps, counts, seed), warmup=counts[0], rate_rps=rate_rps)
-    share = (math.ceil(counts[0] / clients), math.ceil(counts[1] / clients))
-    rate = rate_rps / clients
-    due = schedule(kind, rate, share, (*seed, client))
-    if kind == "constant":
-        due -= round(1e9 / rate * client / clients)
-    return Schedule(kind=kind, due_ns=due, warmup=share[0], rate_rps=rate)
-
-
-def schedule(kind: str, rate_rps: float, counts: tuple[int, ...], seed: tuple[int, ...]) -> Ints:
-    """Arrival times in ns after the start, ascending, in stretches that last exactly ``count / rate_rps`` each.
-
-    Poisson gaps are exponential, then scaled so that each stretch holds its count in its time: a Poisson process
-    given its count. Else a window of 662 arrivals would offer a rate that is off by 4% (one standard deviation).
-
-    Args:
-        kind: ``poisson`` or ``constant`` (equal gaps).
-        rate_rps: offered rate, requests/s.
-        counts: requests in each stretch, as in (warm-up, measured).
-        seed: entropy of the draw; the same seed gives the same schedule.
+        seed: entropy of the draw; the same seed gives the same schedules.
+        rank: number of this client, from 0.
+        clients: how many share the process, as its ``split`` says.
 
     Raises:
-        LoadError: unknown kind.
+        LoadError: the registry has no such process.
     """
-    if kind not in KINDS:
-        raise LoadError(f"arrivals={kind}: no such kind; there are: {', '.join(KINDS)}")
+    split = process(name).split
+    if clients == 1 or split is Split.IN_TURN:
+        due = draw_due_ns(name, rate_rps, counts, seed)
+        return Schedule(kind=name, due_ns=due, warmup=counts[0], rate_rps=rate_rps).deal(rank, clients)
+    share = (math.ceil(counts[0] / clients), math.ceil(counts[1] / clients))
+    rate = rate_rps / clients
+    due = draw_due_ns(name, rate, share, (*seed, rank))
+    if split is Split.STAGGERED:
+        due -= round(1e9 / rate * rank / clients)
+    return Schedule(kind=name, due_ns=due, warmup=share[0], rate_rps=rate)
+
+
+def draw_due_ns(name: str, rate_rps: float, counts: tuple[int, ...], seed: tuple[int, ...]) -> Ints:
+    """Draw arrival times in intervals that last exactly ``count / rate_rps`` seconds each.
+
+    The gaps of each interval are scaled so that it holds its count in its time; for Poisson arrivals that is the
+    process conditioned on its count. Unscaled, a window of 662 arrivals would offer a rate that is off by 4% (one
+    standard deviation).
+
+    Args:
+        name: arrival process.
+        rate_rps: offered rate, requests/s.
+        counts: requests in each interval, as in (warm-up, measured).
+        seed: entropy of the draw; the same seed gives the same times.
+
+    Returns:
+        Times after the start, shape (sum of counts,), ns, ascending.
+
+    Raises:
+        LoadError: the registry has no such process, or its gaps cannot be scaled.
+    """
     rng = np.random.default_rng(seed)
-    gaps = [
-        np.full(count, 1 / rate_rps) if kind == "constant" else _poisson_gaps(rng, rate_rps, count)
-        for count in counts
-        if count
-    ]
+    gaps = [_scaled_gaps_s(name, rng, rate_rps, count) for count in counts if count]
     return np.asarray(np.cumsum(np.concatenate(gaps)) * 1e9, dtype=np.int64)
 
 
-def _poisson_gaps(rng: np.random.Generator, rate_rps: float, count: int) -> NDArray[np.float64]:
-    gaps = rng.exponential(1.0, count)
-    return np.asarray(gaps * (count / rate_rps / gaps.sum()))
+def _scaled_gaps_s(name: str, rng: np.random.Generator, rate_rps: float, count: int) -> NDArray[np.float64]:
+    gaps = process(name).gaps(rng, count)
+    total = float(gaps.sum())
+    if gaps.shape != (count,) or not 0 < total < math.inf or gaps.min() < 0:
+        raise LoadError(
+            f"arrivals={name}: drew gaps of shape {gaps.shape} that add up to {total:g} for {count} arrivals; "
+            "a process has to draw one gap >= 0 for each, not all of them 0"
+        )
+    scale = 1 / rate_rps if total == count else count / rate_rps / total  # equal gaps of 1 stay equal to the last bit
+    return np.asarray(gaps * scale)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnitArrivals:
+    """Hold arrivals at a rate of one per unit of time, for simulations at any rate.
+
+    Attributes:
+        times: arrival times, shape (n,), in units of the mean gap, ascending.
+        client: rank of the client that each arrival is for, shape (n,); None deals them out at random.
+    """
+
+    times: NDArray[np.float64]
+    client: Ints | None
+
+
+def draw_unit_arrivals(name: str, count: int, seed: tuple[int, ...], clients: int = 1) -> UnitArrivals:
+    """Draw ``count`` arrivals for the predictors, at a mean rate of one per unit of time.
+
+    Args:
+        name: arrival process.
+        count: arrivals of all clients together.
+        seed: entropy of the draw.
+        clients: how many share the process; see ``Split``. Dealing out at random makes independent processes of a
+            Poisson process, and of no other one.
+
+    Raises:
+        LoadError: the registry has no such process.
+    """
+    entry = process(name)
+    times = np.asarray(np.cumsum(entry.gaps(np.random.default_rng(seed), count)), dtype=np.float64)
+    at_random = clients == 1 or entry.split is Split.INDEPENDENT
+    return UnitArrivals(times=times, client=None if at_random else np.arange(count, dtype=np.int64) % clients)

@@ -1,8 +1,8 @@
-"""What the clients of one variant agree on while they measure its curve together; for a single client it is nothing.
+"""Synchronise the clients that measure one variant together; a single client needs no synchronisation.
 
-Every decision of the load generator is made from values that all clients have, so that each makes the same.
-CLOCK_MONOTONIC (``time.perf_counter_ns`` on Linux) is one clock for all processes of a machine: a start can be agreed
-upon, and samples of all clients stand on one axis.
+Every decision of the load generator rests on values that all clients have gathered, so each client decides alike.
+CLOCK_MONOTONIC (``time.perf_counter_ns`` on Linux) is one clock for all processes of a machine: clients can agree on
+a start, and the samples of all clients lie on one time axis.
 """
 
 from __future__ import annotations
@@ -22,58 +22,58 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
     from sweep.storage.samples import PointSamples
 
-_TOGETHER_NS = 20_000_000  # from when the last client is ready to the common start: the word has to reach all of them
-Made = TypeVar("Made")
+_START_DELAY_NS = 20_000_000  # from the last client's gather to the common start: its answer has to reach all clients
+Value = TypeVar("Value")
 
 
-class Meeting(Protocol):
-    """Where clients wait for each other.
+class Communicator(Protocol):
+    """Exchange values between the clients of one variant, as a communicator of MPI does.
 
     Attributes:
-        client: number of this one, from 0.
-        clients: how many there are.
+        rank: number of this client, from 0.
+        size: number of clients.
     """
 
-    client: int
-    clients: int
+    rank: int
+    size: int
 
-    def all(self, value: Any) -> list[Any]:
-        """Every client's ``value`` (plain values, as JSON has them), once all have come, by client."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return the ``value`` of every client (plain values, as JSON has them), by rank; waits for all clients."""
         ...
 
-    def points(self, own: PointSamples) -> list[PointSamples]:
-        """Every client's samples of the point that all have just measured, by client."""
+    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
+        """Return every client's samples of the point that all have just measured, by rank; waits for all clients."""
         ...
 
 
-class Alone:
-    """The meeting of a single client: it waits for nobody."""
+class SingleClient:
+    """Communicate with nobody: the communicator of a client that measures alone."""
 
-    client = 0
-    clients = 1
+    rank = 0
+    size = 1
 
-    def all(self, value: Any) -> list[Any]:
-        """Its own value."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return ``[value]``."""
         return [value]
 
-    def points(self, own: PointSamples) -> list[PointSamples]:
-        """Its own samples."""
+    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
+        """Return ``[own]``."""
         return [own]
 
 
-ALONE = Alone()
+SINGLE_CLIENT = SingleClient()
 
 
-class Member:
-    """The session of one client among several; to the load generator a session like any other.
+class ClientSession:
+    """Attach a communicator to the session of one client among several.
 
     Args:
-        session: its own, whose streams take this client's part of the load.
-        meeting: where it meets the others.
+        session: the client's own session, whose streams take this client's part of the load.
+        communicator: connects it to the other clients.
     """
 
-    def __init__(self, session: Session, meeting: Meeting) -> None:
-        self.meeting = meeting
+    def __init__(self, session: Session, communicator: Communicator) -> None:
+        self.communicator = communicator
         self.streams: Sequence[Stream] = session.streams
         self.virtual: bool = session.virtual
         self.partial_batches: bool = session.partial_batches
@@ -85,75 +85,93 @@ class Member:
         self.close = session.close
 
 
-def of(session: Session) -> Meeting:
-    """Where the client of ``session`` meets the others."""
-    return session.meeting if isinstance(session, Member) else ALONE
+def communicator_of(session: Session) -> Communicator:
+    """Return the communicator of ``session``; that of a single client where it has none."""
+    return session.communicator if isinstance(session, ClientSession) else SINGLE_CLIENT
 
 
-def now_ns(session: Session) -> int:
-    """The latest time on the clocks of every client's session; a decision may rest on it."""
-    times: list[int] = of(session).all(max(stream.clock.now_ns() for stream in session.streams))
+def latest_now_ns(session: Session) -> int:
+    """Return the latest time on the clocks of all clients' sessions, ns; all clients get the same value."""
+    times: list[int] = communicator_of(session).all_gather(max(stream.clock.now_ns() for stream in session.streams))
     return max(times)
 
 
-def begin(session: Session, ahead_ns: int = 0) -> int:
-    """The start that all clients share, ns, ``ahead_ns`` or more from now; virtual clocks are brought there.
+def agree_on_start(session: Session, ahead_ns: int = 0) -> int:
+    """Agree with the other clients on a start, and bring virtual clocks there.
 
-    With several clients on real clocks it is late enough for all of them to hear of it.
+    Args:
+        session: this client's session.
+        ahead_ns: shortest time from now to the start on real clocks, ns.
+
+    Returns:
+        The start on the session's clock, ns. Several clients on real clocks start late enough for all to know it.
     """
-    start = now_ns(session)
+    start = latest_now_ns(session)
     if session.virtual:
         for stream in session.streams:
             stream.clock.sleep_until_ns(start)
         return start
-    return start + ahead_ns + (_TOGETHER_NS if of(session).clients > 1 else 0)
+    return start + ahead_ns + (_START_DELAY_NS if communicator_of(session).size > 1 else 0)
 
 
-def in_turn(meeting: Meeting, make: Callable[[], Made]) -> Made:
-    """What ``make`` gives; one client makes it at a time."""
-    for _ in range(meeting.client):
-        meeting.all(None)
-    made = make()
-    for _ in range(meeting.client, meeting.clients):
-        meeting.all(None)
-    return made
-
-
-def merged(session: Session, own: PointSamples, least: int) -> PointSamples:
-    """One point of all clients' samples; what lies outside the window in which all of them ran does not count.
+def in_rank_order(communicator: Communicator, action: Callable[[], Value]) -> Value:
+    """Run ``action`` in one client at a time, by rank.
 
     Args:
-        session: this client's.
+        communicator: connects the clients; each of them calls this function.
+        action: what this client runs when its turn has come.
+
+    Returns:
+        What ``action`` returned in this client, once all clients have run theirs.
+    """
+    for _ in range(communicator.rank):
+        communicator.all_gather(None)
+    value = action()
+    for _ in range(communicator.rank, communicator.size):
+        communicator.all_gather(None)
+    return value
+
+
+def merge_clients(session: Session, own: PointSamples, min_requests: int) -> PointSamples:
+    """Merge the samples that all clients took of one point.
+
+    Requests of a closed loop outside the window in which all clients ran are marked as warm-up.
+
+    Args:
+        session: this client's session.
         own: its samples.
-        least: fewest requests of all clients together, for the point to be complete.
+        min_requests: fewest measured requests of all clients together for the point to be ``complete``.
+
+    Returns:
+        One point with the requests of all clients; ``own`` itself for a single client.
 
     Raises:
         LoadError: the clients measured different points.
     """
-    meeting = of(session)
-    if meeting.clients == 1:
+    communicator = communicator_of(session)
+    if communicator.size == 1:
         return own
-    parts = meeting.points(own)
+    parts = communicator.all_gather_points(own)
     places = {(part.kind, part.index, part.repeat, part.batch) for part in parts}
     if len(places) > 1:
         raise LoadError(f"the clients measured different points: {sorted(places)}")
     point = samples.merged(parts)
     if point.kind == "closed":
-        point = _cut(point, meeting.clients)
+        point = _cut_to_common_window(point, communicator.size)
     counted = int(np.count_nonzero(~point.warmup))
-    return dataclasses.replace(point, complete=counted >= least and not point.overloaded)
+    return dataclasses.replace(point, complete=counted >= min_requests and not point.overloaded)
 
 
-def _cut(point: PointSamples, clients: int) -> PointSamples:
-    """A closed loop cut to the window in which every client ran; it is empty where one of them did nothing in it."""
-    assert point.client is not None  # noqa: S101 - it was merged; tells mypy
+def _cut_to_common_window(point: PointSamples, clients: int) -> PointSamples:
+    """Mark as warm-up what lies outside the window in which all clients ran: everything, where one of them did not."""
+    assert point.client is not None  # noqa: S101 - merged samples have it; tells mypy
     starts, ends = [], []
     for client in range(clients):
         mine = point.measured & (point.client == client)
         if not mine.any():
             return dataclasses.replace(point, warmup=np.ones_like(point.warmup))
         starts.append(int(point.scheduled_ns[mine].min()))
-        lanes = [mine & (point.stream == stream) for stream in np.unique(point.stream[mine])]
-        ends.append(min(int(point.done_ns[lane].max()) for lane in lanes))
+        by_stream = [mine & (point.stream == stream) for stream in np.unique(point.stream[mine])]
+        ends.append(min(int(point.done_ns[served].max()) for served in by_stream))
     outside = (point.scheduled_ns < max(starts)) | (point.scheduled_ns > min(ends))
     return dataclasses.replace(point, warmup=point.warmup | outside)

@@ -38,14 +38,14 @@ class LoadAxes:
     """How the session is driven. Times in seconds, rates in samples/s.
 
     Attributes:
-        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``poisson``, ``constant`` or ``trace``
-            (closed, then the arrivals of a file).
-        arrivals: distribution of the arrivals on the curve's ladder, ``poisson`` or ``constant``.
+        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``trace`` (closed, then the arrivals of a
+            file), or an arrival process (open at ``rates_ips``).
+        arrivals: arrival process of the curve's ladder, a name in ``loadgen.arrivals.PROCESSES``.
         depth: inferences kept in flight per stream by the closed loop.
         fractions: the curve's ladder, as fractions of the closed loop's peak; empty places ``points`` rungs.
         points: rungs of a placed ladder; None where ``fractions`` say it.
         budget_s: seconds for all passes over the load of a variant; None leaves each point to its own limits.
-        rates_ips: offered rates of ``poisson`` and ``constant``.
+        rates_ips: offered rates where ``kind`` is an arrival process.
         warmup_s: shortest warm-up; it goes on until the throughput is stable.
         min_s: shortest measured window of a point.
         min_requests: fewest measured requests of a point (662 carry a p99, see stats.min_count).

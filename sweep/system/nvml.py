@@ -76,7 +76,7 @@ def _in_mig_mode(pynvml: Any, device: Any) -> bool:
 
 
 def cores(pynvml: Any, uuid: str) -> frozenset[int] | None:
-    """Return the logical CPUs near the device (``nvmlDeviceGetCpuAffinity``); None if the driver does not report them."""
+    """Return the logical CPUs near the device (``nvmlDeviceGetCpuAffinity``); None if the driver reports none."""
     words = (os.cpu_count() or 1) // _WORD_BITS + 1
     try:
         masks = list(pynvml.nvmlDeviceGetCpuAffinity(visible(pynvml, uuid), words))

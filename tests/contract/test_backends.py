@@ -7,6 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+import factories
 import numpy as np
 import passes
 import pytest
@@ -17,7 +18,7 @@ from sweep.backends import registry
 from sweep.backends.base import find_unhonoured_axis, unsupported_reason
 from sweep.errors import BuildError, ConfigError
 from sweep.runner.worker import artifacts
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, Precision, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.backends.base import Backend, Session
-
-pytestmark = pytest.mark.heavy
 
 QUICK = LoadAxes(fractions=(0.5,), warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
 QUANTISED = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1}
@@ -47,13 +46,7 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 def variant(backend: Backend, precision: str = "fp32", **changes: object) -> Variant:
-    revision = models.zoo.entry("tiny_cnn").revision
-    made = Variant(
-        backend=backend.name,
-        onnx=OnnxAxes(model=ModelRef(name="tiny_cnn", revision=revision), precision=PRECISIONS[precision]),
-        engine=EngineAxes(batch=2),
-        load=QUICK,
-    )
+    made = factories.variant(precision=PRECISIONS[precision], backend=backend.name, batch=2, load=QUICK)
     return dataclasses.replace(made, **changes)
 
 

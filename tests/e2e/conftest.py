@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from mlflow_ui import mlflow_server
+from forked_command import run_forked
+from mlflow_ui import SERVER_DB, mlflow_server
 
 from sweep.storage.store import Store
 
@@ -46,10 +47,19 @@ class Cli:
     def environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
 
-    def run(self, *words: str, timeout: float = 200, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run to the end; nothing is published unless the words say so."""
+    def run(
+        self, *words: str, timeout: float = 200, fresh: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end; nothing is published unless the words say so.
+
+        It is a fork of a process that has its imports, so variables that this machine's loader reads need ``fresh``;
+        those on PYTHONPATH reach the workers, which are processes of their own either way.
+        """
         if not any(word.startswith("tracking") for word in words):
             words = (*words, "tracking=none")
+        if not fresh:
+            words = (*words, f"results={self.results}")
+            return run_forked(words, self.environment() | environment, self.results.parent, timeout)
         return subprocess.run(
             self.command(*words),
             env=self.environment() | environment,
@@ -86,6 +96,8 @@ def cli(tmp_path: Path) -> Cli:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as url:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_db: bytes) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    (folder / SERVER_DB).write_bytes(empty_db)
+    with mlflow_server(folder) as url:
         yield url

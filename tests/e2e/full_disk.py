@@ -14,7 +14,7 @@ from pathlib import Path
 from sweep.storage.store import Store
 
 FAULTY = Path(__file__).parent / "faulty"
-LOAD = ("load=closed", "load.min_s=0.4", "load.max_s=1", "load.min_requests=9")
+LOAD = ("load=closed", "load.warmup_s=0.05", "load.min_s=0.1", "load.max_s=0.5", "load.min_requests=9")
 WORDS = ("-m", "batch=1,2,3,4", *LOAD, "tracking=none", "name=full")
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from selenium.webdriver import Chrome
 
+SERVER_DB = "server.db"
 READ_CURVES = """
 const out = {};
 for (const div of document.querySelectorAll('.js-plotly-plot')) {
@@ -39,7 +40,7 @@ def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    store = store or f"sqlite:///{folder}/server.db"
+    store = store or f"sqlite:///{folder}/{SERVER_DB}"
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -56,12 +57,12 @@ def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
         process.wait()
 
 
-def wait_until(ready: Callable[[], bool], seconds: float, told: Callable[[], str]) -> None:
+def wait_until(ready: Callable[[], bool], seconds: float, told: Callable[[], str], every_s: float = 0.05) -> None:
     """Return once ``ready`` is true; fail with what ``told`` says after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, told()
-        time.sleep(0.25)
+        time.sleep(every_s)
 
 
 def curves_shown(driver: Chrome, want: int) -> dict[str, Any]:

@@ -134,6 +134,7 @@ def skews_ms(point: samples.PointSamples, clients: int) -> list[float]:
     return [float(np.ptp(np.concatenate(first))) / 1e6 for first in firsts if all(map(len, first))]
 
 
+@pytest.mark.alone
 def test_clients_start_together_split_the_load_and_leave_nothing_behind(clients: Clients, folder: Path) -> None:
     outcome = clients.run(CLOSED)
     assert outcome.status == "ok", outcome.error
@@ -150,6 +151,7 @@ def test_clients_start_together_split_the_load_and_leave_nothing_behind(clients:
     assert sorted(path.name for path in folder.glob("s.npz*")) == ["s.npz"]
 
 
+@pytest.mark.alone
 def test_a_client_that_stands_still_for_a_while_shows(clients: Clients) -> None:
     assert clients.run(CONSTANT, stopped(clients.pids[1], 0.2)).status == "ok"
     point = clients.measured()
@@ -159,6 +161,7 @@ def test_a_client_that_stands_still_for_a_while_shows(clients: Clients) -> None:
     assert np.count_nonzero(own[0] > 20) < np.count_nonzero(own[1] > 20) / 2
 
 
+@pytest.mark.alone
 def test_a_closed_loop_counts_the_window_of_all_with_the_pauses_of_one_in_it(clients: Clients) -> None:
     load = dataclasses.replace(CLOSED, warmup_s=0.1, min_s=1.5, max_s=1.5)
     assert clients.run(load, stopped(clients.pids[1], 0.2, times=8)).status == "ok"
@@ -183,7 +186,6 @@ def test_death_of_one_client_ends_the_variant_with_its_name_and_no_other_waits(d
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.heavy
 @pytest.mark.fault
 def test_a_client_that_hangs_ends_the_variant_with_its_name(doomed: Clients) -> None:
     outcome = doomed.run(CONSTANT, lambda: os.kill(doomed.pids[0], signal.SIGSTOP), timeout_s=4)
@@ -192,7 +194,6 @@ def test_a_client_that_hangs_ends_the_variant_with_its_name(doomed: Clients) -> 
     assert outcome.error["message"].startswith("client 1 of 2: nothing was heard from the worker for 4 s")
 
 
-@pytest.mark.heavy
 @pytest.mark.fault
 def test_an_error_of_one_client_is_told_with_its_name(doomed: Clients, folder: Path) -> None:
     load = dataclasses.replace(CONSTANT, kind="trace", trace=str(folder / "gone.csv"))
@@ -203,7 +204,6 @@ def test_an_error_of_one_client_is_told_with_its_name(doomed: Clients, folder: P
     assert outcome.error["kind"] == "LoadError"
 
 
-@pytest.mark.heavy
 def test_a_sweep_over_clients_builds_once_keeps_totals_and_each_client_and_its_bytes(cli: Cli) -> None:
     words = ("backend=onnxruntime", "model=mlp", "clients=2,1", "slo.p99_ms=50", "slo.search_s=2")
     done = cli.run("-m", *words, *QUICK)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 HERE = Path(__file__).parent
 SIZE = "24m"
-CLOSED = ("load=closed", "load.min_s=0.1", "load.min_requests=9")
+CLOSED = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.1", "load.min_requests=9")
 MOUNT = 'mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec "$@"'
 WAYS = {  # in this order: a user's own namespace, root's, none
     "a tmpfs in a user namespace": ["unshare", "-rm", "sh", "-c", MOUNT, SIZE],

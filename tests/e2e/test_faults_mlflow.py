@@ -18,7 +18,7 @@ import psutil
 import pytest
 import require
 from mlflow import MlflowClient
-from mlflow_ui import mlflow_server
+from mlflow_ui import SERVER_DB, mlflow_server
 from proxy import Behaviour, proxy
 
 from sweep.errors import TrackingError
@@ -31,7 +31,7 @@ from sweep.storage.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 COUNT = 6
 LIMIT_S = 20.0
@@ -64,8 +64,10 @@ def records(store: Store) -> list[Record]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("server")
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_db: bytes) -> Path:
+    made = tmp_path_factory.mktemp("server")
+    (made / SERVER_DB).write_bytes(empty_db)
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from mlflow_ui import wait_until
 if TYPE_CHECKING:
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 MARK = "SWEEP_TEST_RUN"
 SEED = 5
-COUNT = 40
+COUNT = 20
 WORDS = (
     *("-m", "batch=1,2,3,4", f"streams={','.join(map(str, range(1, COUNT // 4 + 1)))}"),
     *("backend=simulated", "load=quick", "tracking=none", "name=killed"),

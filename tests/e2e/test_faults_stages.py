@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sweep.storage.record import Record
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 FAULTY = Path(__file__).parent / "faulty"
 STOPPED = {
@@ -27,7 +27,7 @@ STOPPED = {
 HUNG = {"4": ["hang", "build"], "3": ["hang", "load"], "2": ["hang", "point"]}
 ENDS = {"kill": ("crashed", "SIGKILL"), "eat": ("oom", "MemoryError"), "hang": ("timeout", "Timeout")}
 STAGES = {"point": "measure"}
-CLOSED = ("load=closed", "load.min_s=0.4", "load.min_requests=9", "load.max_s=1")
+CLOSED = ("load=closed", "load.warmup_s=0.05", "load.min_s=0.4", "load.min_requests=9", "load.max_s=1")
 
 
 def faulty(cli: Cli, faults: dict[str, list[str]]) -> dict[str, str]:

@@ -9,6 +9,7 @@ import os
 import statistics
 import time
 
+import factories
 import numpy as np
 import passes
 import pytest
@@ -24,7 +25,7 @@ from sweep.errors import BuildError, SessionError, UnsupportedError
 from sweep.loadgen import load_curve, load_point
 from sweep.runner.worker import artifacts, reference
 from sweep.runner.worker_process import Worker
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, Profile, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 
@@ -50,17 +51,9 @@ def cache(tmp_path_factory) -> Cache:
 
 def variant(backend, model="tiny_cnn", dtype="fp16", batch=2, **session) -> Variant:
     kind, _, rest = dtype.partition("_")
-    ops = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1} if kind in {"int8", "fp8"} else {}
-    mixed = {"rest": rest, "wide": True} if rest else {}
-    return Variant(
-        backend=backend.name,
-        onnx=OnnxAxes(
-            model=ModelRef(name=model, revision=models.zoo.entry(model).revision),
-            precision=Precision(name=dtype, dtype=kind, **ops, **mixed),
-        ),
-        engine=EngineAxes(batch=batch),
-        session=SessionAxes(**session),
-    )
+    quantised = factories.QUANTIZED if kind in {"int8", "fp8"} else {}
+    recipe = factories.recipe(dtype, **quantised, **({"wide": True} if rest else {}))
+    return factories.variant(model, recipe, backend.name, batch=batch, **session)
 
 
 def feeds_of(asked: Variant) -> dict[str, np.ndarray]:

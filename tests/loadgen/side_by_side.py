@@ -19,7 +19,7 @@ from sweep.analysis.measured_window import window_ips
 from sweep.analysis.verdicts import open_verdict
 from sweep.backends import registry
 from sweep.loadgen import issue_loops, open_loop
-from sweep.loadgen.communicator import now_ns
+from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, closed_point, open_point
 from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
@@ -193,7 +193,7 @@ class Bench:
 
     def _replayed(self, scheduled_ns):
         """Latencies of our generator under a given schedule, and how long each inference took, ms."""
-        origin = now_ns(self.session) + 100_000_000
+        origin = latest_now_ns(self.session) + 100_000_000
         waiting = open_loop.Queue((scheduled_ns + origin).tolist(), 60_000_000_000)
         issue_loops.run([open_loop.OpenServer(self.stream, waiting, 0)], virtual=False)
         issued, done, due = (np.array(each) for each in (waiting.issued, waiting.done, waiting.due))

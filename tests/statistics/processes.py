@@ -5,7 +5,7 @@ import math
 import numpy as np
 from scipy import signal, special
 
-from sweep.loadgen.arrivals import schedule
+from sweep.loadgen.arrivals import draw_due_ns
 
 
 def gaussian(rng, sweeps, count, phi):
@@ -68,4 +68,4 @@ def long_run_percentiles(levels, *, load, cv):
 
 def scheduled(seed, count, *, load):
     """The product's own arrivals for one sweep, as gaps."""
-    return np.diff(schedule("poisson", load, (count,), (seed,)) / 1e9, prepend=0.0)[None]
+    return np.diff(draw_due_ns("poisson", load, (count,), (seed,)) / 1e9, prepend=0.0)[None]

@@ -60,8 +60,9 @@ class OnnxRuntime:
         )
 
     def emulation(self, variant: Variant) -> str | None:
-        """Return ``engine`` for bfloat16, which has no kernels, and ``outputs`` for float16, whose kernels compute in
-        float32.
+        """Return ``engine`` for bfloat16 and ``outputs`` for float16.
+
+        There are no kernels of bfloat16, and those of float16 compute in float32.
         """
         types = _types(variant)
         if set(types) - _KERNELS:
@@ -109,8 +110,7 @@ class OnnxRuntime:
     def load(
         self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]
     ) -> OnnxRuntimeSession:
-        """Create one session per stream; each has run twice before this returns, at every batch size that it will be
-        given.
+        """Create one session per stream; each has run twice at every batch size before this returns.
 
         Raises:
             SessionError: onnxruntime could not load or run the graph; its own message is kept.
@@ -157,7 +157,8 @@ class OnnxRuntime:
             return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
         requested, counts = variant.onnx.precision.dtype, realised["precision"]
         if requested in _QUANTISED and not counts.get(requested) and not realised["quantised_tensors"]:
-            return f"asked for {requested}, but the optimised graph neither computes in {requested} nor rounds to it: {counts}"
+            neither = f"neither computes in {requested} nor rounds to it"
+            return f"asked for {requested}, but the optimised graph {neither}: {counts}"
         if "bf16" in _types(variant) and not realised["rounded_tensors"]:
             return f"asked for bf16, but the optimised graph does not round to it: {counts}"
         if requested == "fp32" and set(counts) - {"fp32"}:

@@ -21,8 +21,8 @@ def feeds(session: Any, whole: Mapping[str, np.ndarray], batch: int) -> list[Fee
         batch: samples in ``whole``.
 
     Returns:
-        The inputs at each smaller batch. Empty if the graph does not accept them: no input has a symbolic batch, one has
-        more than one symbolic dimension, or one sample does not yield one sample of output.
+        The inputs at each smaller batch. Empty if the graph does not accept them: no input has a symbolic batch, one
+        has more than one symbolic dimension, or one sample does not yield one sample of output.
     """
     axes = {item.name: _symbolic_axes(item.shape) for item in session.get_inputs()}
     sizes = {whole[name].shape[axis] for name, free in axes.items() for axis in free}

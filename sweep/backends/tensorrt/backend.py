@@ -48,8 +48,9 @@ class TensorRT:
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
 
     def missing(self) -> str | None:
-        """Return what this machine lacks to run the library, in one line; None if nothing. Imports neither CUDA nor
-        TensorRT.
+        """Return what this machine lacks to run the library, in one line; None if nothing.
+
+        Neither CUDA nor TensorRT is imported.
         """
         if not library.installed(self.name):
             return f"{self.name} is not installed; {library.INSTALL[self.name]}"
@@ -124,9 +125,7 @@ class TensorRT:
         return engine_inspector.select_best(sources)
 
     def _timing_cache(self, nvidia: Library, target: Path, share: int | None) -> Path:
-        """Return the timing cache beside the engines: one per library version and GPU, and one per MPS share to build
-        under.
-        """
+        """Return the timing cache beside the engines: one per library version, GPU and MPS share of the build."""
         machine = facts.machine()
         parts = (nvidia.label, machine["gpu"], machine["compute_capability"])
         name = "-".join(str(part).replace(" ", "_") for part in parts)
@@ -164,7 +163,7 @@ class TensorRT:
 
 
 class TensorRTRTX(TensorRT):
-    """Provide the ``tensorrt_rtx`` backend: it builds on any machine and compiles for the GPU when a context is created."""
+    """Provide the ``tensorrt_rtx`` backend, which builds on any machine and compiles when a context is created."""
 
     name = "tensorrt_rtx"
     honours = TensorRT.honours - {"timing_cache", "version_compatible"}  # it times no tactics; it lacks a lean runtime

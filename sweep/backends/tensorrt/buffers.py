@@ -158,9 +158,7 @@ class Buffers:
         return {buffer.name: buffer.array.copy() for buffer in self.outputs}
 
     def poison(self) -> None:
-        """Overwrite the outputs, on the device and on the host, with 0xFF, so that an output which is not recomputed
-        shows.
-        """
+        """Overwrite the outputs, on the device and on the host, with 0xFF: one that is not recomputed then shows."""
         for buffer in self.outputs:
             self._cuda.call("cudaMemsetAsync", buffer.device, _POISON, buffer.array.nbytes, self._stream)
             cuda_module.fill(buffer.host, _POISON, buffer.array.nbytes)

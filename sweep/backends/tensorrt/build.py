@@ -1,4 +1,6 @@
-"""Build serialised engines from typed ONNX. Networks are always strongly typed: the graph, not a flag, sets the precision.
+"""Build serialised engines from typed ONNX.
+
+Networks are always strongly typed: the graph, not a flag, sets the precision.
 
 Source:
     *Strongly Typed Networks* of the TensorRT developer guide.
@@ -48,8 +50,8 @@ def build_serialized(
         timing: file of the timing cache that builds share; None for none.
 
     Returns:
-        The serialised engine, and {inputs, layers, tf32, network}; network is {type: layers} of the parsed, strongly typed
-        network.
+        The serialised engine, and {inputs, layers, tf32, network}; network is {type: layers} of the parsed, strongly
+        typed network.
 
     Raises:
         UnsupportedError: the library or version lacks an option; with the option's name.

@@ -1,4 +1,7 @@
-"""Translate engine axes into the library's builder config. An axis at None keeps the default; a missing option is named."""
+"""Translate engine axes into the library's builder config.
+
+An axis at None keeps the library's default; an option that the library lacks is named in the error.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,8 @@ class Cuda:
         """Call the driver's function ``name``, as ``call`` does the runtime's.
 
         Raises:
-            SessionError: the call failed, or this version of CUDA lacks the function; with the driver's name of the error.
+            SessionError: the call failed, with the driver's name of the error, or this version of CUDA lacks the
+                function.
         """
         function = getattr(self.drv, name, None)
         if function is None:
@@ -113,7 +114,10 @@ class Cuda:
         return getattr(self.rt.cudaMemcpyKind, f"cudaMemcpy{name}")
 
     def begin_capture(self, stream: Handle) -> None:
-        """Capture the work that this thread enqueues on ``stream``; other threads may work meanwhile (thread-local mode)."""
+        """Capture the work that this thread enqueues on ``stream``.
+
+        Other threads may work meanwhile: the mode is thread-local.
+        """
         self.call("cudaStreamBeginCapture", stream, self.rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
 
     def instantiate(self, graph: Handle) -> Handle:

@@ -67,7 +67,7 @@ def parse_listing(listing: str) -> JsonDict:
 
 
 def inspect_network(network: Any) -> JsonDict:
-    """Describe the layers of a parsed network in the inspector's form: the types that a strongly typed engine must keep.
+    """Describe the layers of a parsed network in the inspector's form, with the types that the engine must keep.
 
     It is the evidence where ``profiling_verbosity`` hides the engine's layers.
     """
@@ -92,7 +92,7 @@ def count_layer_types(information: JsonDict) -> dict[str, int]:
 
 
 def select_best(sources: Sequence[JsonDict]) -> JsonDict:
-    """Return the first source that shows a layer which carries arithmetic, else the first; an empty one if there is none.
+    """Return the first source that shows a layer which carries arithmetic, else the first; an empty one without any.
 
     An inspector that shows a whole network as one opaque node tells less than the builder's listing.
     """

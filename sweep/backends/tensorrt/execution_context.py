@@ -61,7 +61,7 @@ class ExecutionContext:
         self.stream = TensorRTStream(cuda, self.handle, self._launch(None), copies, axes.wait or WAITS[0], resources)
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        """Make the stream accept batches of ``sizes`` too: run each once and capture it where CUDA graphs are requested.
+        """Make the stream accept batches of ``sizes`` too: run each once, and capture it if CUDA graphs are requested.
 
         A size below the minimum of the engine's profile runs padded to that minimum.
 

@@ -1,4 +1,7 @@
-"""Load an engine: one execution context per stream, each with its own buffers, CUDA stream and, on request, CUDA graphs."""
+"""Load an engine with one execution context per stream.
+
+Each context has its own buffers, CUDA stream and, on request, CUDA graphs.
+"""
 
 from __future__ import annotations
 
@@ -108,8 +111,9 @@ class TensorRTSession:
         }
 
     def _probe_sms(self, axes: SessionAxes) -> JsonDict:
-        """Measure {sm_reached, sm_total, under_mps}: SMs that a kernel on the session's streams ran on, and SMs of the
-        GPU.
+        """Measure {sm_reached, sm_total, under_mps}.
+
+        ``sm_reached`` counts the SMs that a kernel on the session's streams ran on, ``sm_total`` those of the GPU.
         """
         under_mps = sm_probe.under_mps(self._cuda)
         return {
@@ -138,8 +142,9 @@ class TensorRTSession:
         self._ledger.phase = "run"
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Return the outputs of the last inference on the first stream, copied from the device even if copies are not
-        timed.
+        """Return the outputs, by name, of the last inference on the first stream.
+
+        They are copied from the device even if copies are not timed.
         """
         return self.outputs_of(0)
 

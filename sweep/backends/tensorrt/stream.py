@@ -44,8 +44,8 @@ class TensorRTStream:
         launch: enqueues the inference itself and returns as CUDA's runtime does.
         copies: calls that copy the inputs to the device, and those that copy the outputs back; None leaves
             the copies out of the request.
-        wait: ``spin`` (CUDA polls without the GIL: lowest latency), ``block`` (the thread sleeps until the driver wakes it)
-            or ``yield`` (polls, offering the core and the GIL to other threads in between).
+        wait: ``spin`` (CUDA polls without the GIL: lowest latency), ``block`` (the thread sleeps until the driver wakes
+            it) or ``yield`` (polls, offering the core and the GIL to other threads in between).
         resources: releases the events.
     """
 
@@ -144,8 +144,8 @@ class TensorRTStream:
         """Return and discard the part times of each inference waited for since the last call, oldest first.
 
         Returns:
-            Array of shape (inferences, 4), in ms: copy to the device, compute and copy to the host by the GPU's clock, then
-            the host's time in the enqueue alone. NaN where copies are not part of the request.
+            Array of shape (inferences, 4), in ms: copy to the device, compute and copy to the host by the GPU's clock,
+            then the host's time in the enqueue alone. NaN where copies are not part of the request.
         """
         while self._read < self._waited:
             self._read_one()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweep import models
 from sweep.analysis import accuracy_gates
 from sweep.backends import registry
 from sweep.loadgen import capacity_search, load_curve
-from sweep.loadgen.communicator import ALONE, Member, in_turn
+from sweep.loadgen.communicator import SINGLE_CLIENT, ClientSession, in_rank_order
 from sweep.models.datasets import evaluation
 from sweep.runner.messages import Result
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.backends.base import Backend, Session
-    from sweep.loadgen.communicator import Meeting
+    from sweep.loadgen.communicator import Communicator
     from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import JsonDict, Variant
+    from sweep.storage.record_types import Accuracy
 
     Feeds = dict[str, np.ndarray]
 
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
 
 
-def measure(request: Request, events: Events, communicator: Meeting = ALONE) -> Result:
+def measure(request: Request, events: Events, communicator: Communicator = SINGLE_CLIENT) -> Result:
     """Do what `request` asks; its raw samples are on disk when this returns.
 
     Args:
@@ -55,11 +56,11 @@ def measure(request: Request, events: Events, communicator: Meeting = ALONE) -> 
             return Result(engine=artifacts.engine_facts(variant))
         events.stage("load")
         feeds = _feeds(variant, backend)
-        session, load_s = in_turn(communicator, lambda: _load(backend, variant, artifacts, feeds))
+        session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, feeds))
         try:
-            driven = session if communicator.clients == 1 else Member(session, communicator)
+            driven = session if communicator.size == 1 else ClientSession(session, communicator)
             points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
-            if communicator.client == 0:
+            if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             accuracy = _check(session, request, artifacts, feeds, (cache, events))
             model_file(variant, cache)  # raises where a user's file has changed since it was read
@@ -94,7 +95,7 @@ def _drive(session: Session, request: Request, report: Callable[[str, int, int],
 
 def _check(
     session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, place: tuple[Cache, Events]
-) -> JsonDict | None:
+) -> Accuracy | None:
     """Compare the outputs of the session that was timed, and score it; None where no model ran."""
     variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), place
     events.stage("accuracy", done=1.0)
@@ -105,12 +106,14 @@ def _check(
         return None
     accuracy = check_accuracy(variant, backend, artifacts.onnx, feeds, session, cache)
     if request.scores:
-        accuracy |= score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        score = score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        if score is not None:
+            return cast("Accuracy", {**accuracy, **score})  # mypy combines no two tables with optional keys
     return accuracy
 
 
 def _describe(
-    request: Request, artifacts: Artifacts, session: Session, load_s: float, accuracy: JsonDict | None
+    request: Request, artifacts: Artifacts, session: Session, load_s: float, accuracy: Accuracy | None
 ) -> Result:
     """Return what the record says of this pass."""
     variant, backend = request.variant, registry.get(request.variant.backend)
@@ -133,7 +136,7 @@ def _describe(
             **session.engine_facts,
         },
         realised=realised,
-        accuracy=accuracy,
+        accuracy=cast("JsonDict | None", accuracy),
         mismatch=mismatch,
         gate=gate,
     )

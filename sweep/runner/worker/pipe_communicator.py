@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sweep.loadgen.communicator import ALONE
+from sweep.loadgen.communicator import SINGLE_CLIENT
 from sweep.runner import messages
 from sweep.storage.samples_file import hand_over, handed_over, load
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sweep.loadgen.communicator import Meeting
+    from sweep.loadgen.communicator import Communicator
     from sweep.runner.worker.events import Events
     from sweep.storage.samples import PointSamples
 
@@ -23,21 +23,21 @@ class PipeCommunicator:
     """Exchange values with the other clients through the parent, which knows all of them.
 
     Args:
-        client: number of this one, from 0.
-        clients: how many there are.
+        rank: number of this client, from 0.
+        size: number of clients.
         samples: file of the request; each client hands its samples over in one beside it.
         events: to the parent.
     """
 
-    def __init__(self, client: int, clients: int, samples: Path, events: Events) -> None:
-        self.client = client
-        self.clients = clients
+    def __init__(self, rank: int, size: int, samples: Path, events: Events) -> None:
+        self.rank = rank
+        self.size = size
         self._events = events
         self._round = 0
-        self._files = handed_over(samples, clients)
+        self._files = handed_over(samples, size)
 
-    def all(self, value: Any) -> list[Any]:
-        """Return every client's ``value``, by client."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return every client's ``value``, by rank."""
         self._events.send(messages.Exchange(round=self._round, value=value))
         self._round += 1
         line = sys.stdin.readline()
@@ -45,20 +45,20 @@ class PipeCommunicator:
             sys.exit("the parent is gone")
         return messages.decode(line, messages.Values).values
 
-    def points(self, own: PointSamples) -> list[PointSamples]:
-        """Return every client's samples of the point, by client."""
-        hand_over(self._files[self.client], [own])
-        self.all(None)
-        return [own if number == self.client else load(path)[0] for number, path in enumerate(self._files)]
+    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
+        """Return every client's samples of the point, by rank."""
+        hand_over(self._files[self.rank], [own])
+        self.all_gather(None)
+        return [own if rank == self.rank else load(path)[0] for rank, path in enumerate(self._files)]
 
 
 @contextlib.contextmanager
-def pipe_communicator(request: messages.Request, events: Events) -> Iterator[Meeting]:
+def connect_clients(request: messages.Request, events: Events) -> Iterator[Communicator]:
     """Connect the clients of `request`; they end it together."""
     clients = request.variant.session.clients
     if clients == 1 or request.only_build:
-        yield ALONE
+        yield SINGLE_CLIENT
         return
     communicator = PipeCommunicator(request.client, clients, request.samples, events)
     yield communicator
-    communicator.all(None)
+    communicator.all_gather(None)

@@ -13,13 +13,11 @@ from sweep.loadgen import load_curve
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 MS = 1e6
 
 
-def service(streams=1, calm=(MS,), busy=(MS,)):
-    return Service(streams=streams, calm_ns=np.array(calm, float), busy_ns=np.array(busy, float))
+def service(streams=1, unloaded=(MS,), saturated=(MS,)):
+    return Service(streams=streams, unloaded_ns=np.array(unloaded, float), saturated_ns=np.array(saturated, float))
 
 
 def arrivals(rate_rps, count=200_000, seed=1):
@@ -28,35 +26,35 @@ def arrivals(rate_rps, count=200_000, seed=1):
 
 @pytest.mark.parametrize("rho", [0.3, 0.6, 0.85])
 def test_constant_service_gives_the_wait_of_md1(rho) -> None:
-    found = queue_model.latencies_ms(service(), arrivals(rho * 1000)).mean() - 1
+    found = queue_model.simulate_latency_ms(service(), arrivals(rho * 1000)).mean() - 1
     assert found == pytest.approx(rho / (2 * (1 - rho)), rel=0.06)
 
 
 @pytest.mark.parametrize(("streams", "rho"), [(1, 0.6), (4, 0.5), (4, 0.85)])
 def test_exponential_service_gives_the_wait_of_mmc(streams, rho) -> None:
     times = np.random.default_rng(2).exponential(MS, 150_001)
-    found = queue_model.latencies_ms(service(streams, times, times), arrivals(rho * 1000 * streams)).mean() - 1
+    found = queue_model.simulate_latency_ms(service(streams, times, times), arrivals(rho * 1000 * streams)).mean() - 1
     assert found == pytest.approx(erlang_c(streams, rho * streams) / (streams * (1 - rho)), rel=0.12)
 
 
 def test_streams_slow_each_other_by_how_many_are_busy() -> None:
     shared = service(2, [MS], [2 * MS])  # two on one processor: each takes twice as long
-    assert queue_model.latencies_ms(shared, np.array([0.0, 9 * MS])).tolist() == [1.0, 1.0]
-    assert queue_model.latencies_ms(shared, np.array([0.0, 0.0])).tolist() == [2.0, 2.0]
-    half = queue_model.latencies_ms(shared, np.array([0.0, 0.5 * MS]))
+    assert queue_model.simulate_latency_ms(shared, np.array([0.0, 9 * MS])).tolist() == [1.0, 1.0]
+    assert queue_model.simulate_latency_ms(shared, np.array([0.0, 0.0])).tolist() == [2.0, 2.0]
+    half = queue_model.simulate_latency_ms(shared, np.array([0.0, 0.5 * MS]))
     assert half.tolist() == [1.5, 1.5]  # 0.5 alone, then both at half the pace; the second ends alone
     assert shared.capacity_rps == 1000
-    assert service(3, [MS], [2 * MS]).paces() == [1.0, 1.0, 1.5, 2.0]
+    assert service(3, [MS], [2 * MS]).slowdowns() == [1.0, 1.0, 1.5, 2.0]
 
 
 def test_a_waiting_request_costs_what_a_busy_stream_showed() -> None:
     woken = service(1, [1.5 * MS], [MS])
-    assert queue_model.latencies_ms(woken, np.array([0.0, 0.0, 9 * MS])).tolist() == [1.5, 2.5, 1.5]
+    assert queue_model.simulate_latency_ms(woken, np.array([0.0, 0.0, 9 * MS])).tolist() == [1.5, 2.5, 1.5]
 
 
 def test_slow_stretches_stay_together() -> None:
     stretches = np.repeat([MS, 3 * MS], 500)
-    gaps = np.diff(queue_model.latencies_ms(service(1, stretches, stretches), np.arange(1000) * 9 * MS) > 2)
+    gaps = np.diff(queue_model.simulate_latency_ms(service(1, stretches, stretches), np.arange(1000) * 9 * MS) > 2)
     assert np.count_nonzero(gaps) <= 2
 
 
@@ -67,49 +65,49 @@ def test_prediction_meets_the_measurement_below_the_knee(streams, distribution) 
     points = load_curve.measure(session(streams, distribution), load, batch=1)
     made = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00.000+00:00", variant={"label": "x"})
     start = time.process_time()
-    found = queue_model.service_of(points)
+    found = queue_model.estimate_service(points)
     assert found
     errors = record_views.prediction_errors(record_summary.summarised(made, points, None))
     assert len(errors) >= 3
     assert np.median(errors) <= 0.15
     rung = [point for point in points if point.index == 0]
     start = time.process_time()
-    queue_model.point_prediction(found, rung, {"p50": 1.0, "p99": 1.0})
+    queue_model.predict_point(found, rung, {"p50": 1.0, "p99": 1.0})
     assert time.process_time() - start < 1.0
 
 
 def test_prediction_looks_at_the_schedule_and_never_at_the_outcome() -> None:
     points = load_curve.measure(session(), LOAD, batch=1)
-    found = queue_model.service_of(points)
+    found = queue_model.estimate_service(points)
     assert found
     rung = points[-2]
     spoilt = dataclasses.replace(rung, done_ns=rung.done_ns + 10**9)
-    said = [queue_model.point_prediction(found, [point], {"p50": 1.0, "p99": 1.0}) for point in (rung, spoilt)]
+    said = [queue_model.predict_point(found, [point], {"p50": 1.0, "p99": 1.0}) for point in (rung, spoilt)]
     assert said[0] == said[1]
 
 
 def test_without_a_closed_loop_nothing_is_predicted_and_old_samples_still_are() -> None:
     points = load_curve.measure(session(2), LOAD, batch=1)
-    assert queue_model.service_of([point for point in points if point.kind != "closed"]) is None
-    old = queue_model.service_of([point for point in points if point.kind in {"closed", "poisson"}])
-    new = queue_model.service_of(points)
+    assert queue_model.estimate_service([point for point in points if point.kind != "closed"]) is None
+    old = queue_model.estimate_service([point for point in points if point.kind in {"closed", "poisson"}])
+    new = queue_model.estimate_service(points)
     assert old
     assert new
     assert (old.streams, new.streams) == (2, 2)
     assert old.capacity_rps == pytest.approx(new.capacity_rps)
 
 
-def test_a_stall_in_the_calm_probe_is_no_service_time() -> None:
+def test_a_stall_in_the_unloaded_probe_is_no_service_time() -> None:
     """Requests behind a stall waited for others: they found no free stream."""
     points = load_curve.measure(session(), LOAD, batch=1)
-    calm = next(point for point in points if point.kind == queue_model.CALM)
-    behind = np.arange(len(calm.done_ns)) % 5 == 0
+    unloaded = next(point for point in points if point.kind == queue_model.UNLOADED)
+    behind = np.arange(len(unloaded.done_ns)) % 5 == 0
     stalled = dataclasses.replace(
-        calm, done_ns=calm.done_ns + behind * 10**9, slot_free=np.asarray(calm.slot_free & ~behind)
+        unloaded, done_ns=unloaded.done_ns + behind * 10**9, slot_free=np.asarray(unloaded.slot_free & ~behind)
     )
-    found = queue_model.service_of([points[0], stalled])
+    found = queue_model.estimate_service([points[0], stalled])
     assert found
-    assert found.calm_ns.max() < 2 * MS
+    assert found.unloaded_ns.max() < 2 * MS
 
 
 def test_what_was_learned_survives_the_disk(tmp_path) -> None:

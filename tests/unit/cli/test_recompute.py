@@ -2,20 +2,19 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
+import os
 
 import numpy as np
 import pytest
+from forked_command import run_forked
 
 from sweep.analysis import record_summary
 from sweep.cli import commands
+from sweep.spec.slo import Slo
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 from sweep.storage.samples import PointSamples
 from sweep.storage.store import Store
-
-pytestmark = pytest.mark.heavy
 
 MS = 1_000_000
 
@@ -40,7 +39,10 @@ def series(kind="poisson", index=0, gap_ms=1.0, count=1500, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def kept(root, key, slo=("p99", 9.0), **changes):
+SLO = Slo("p99", 9.0)
+
+
+def kept(root, key, slo=SLO, **changes):
     """A record and its samples in the sweep's folder ``root``, as a sweep leaves them."""
     store = Store(root)
     points = [series("closed", -1), series(index=0, gap_ms=4.0), series(index=1, gap_ms=2.0)]
@@ -60,7 +62,7 @@ def said(capsys, *arguments):
 def test_what_a_sweep_wrote_comes_out_the_same(tmp_path, capsys) -> None:
     kept(tmp_path / "one", "a")
     kept(tmp_path / "one", "b", slo=None)
-    kept(tmp_path / "two", "c", slo=("p50", 0.1))
+    kept(tmp_path / "two", "c", slo=Slo("p50", 0.1))
     assert said(capsys, tmp_path) == (0, f"{tmp_path}: 3 same\n")
     assert said(capsys, tmp_path / "one") == (0, f"{tmp_path / 'one'}: 2 same\n")
 
@@ -136,15 +138,26 @@ def test_records_without_samples_are_2(tmp_path, capsys) -> None:
     assert said(capsys, tmp_path)[0] == 2
 
 
+def swept_and_recomputed(folder, *words):
+    """The output of ``recompute`` after a sweep: two processes that share nothing but the disk."""
+    swept = run_forked(("-m", *words), dict(os.environ), folder)
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    return run_forked(("recompute", str(folder)), dict(os.environ), folder)
+
+
 def test_a_real_sweep_with_sentinels_and_repeats_is_restated_byte_for_byte(tmp_path) -> None:
-    """Two processes that share nothing but the disk."""
-    words = ["backend=simulated", "streams=1,2,3", "repeats=2", "sentinel_every=2", "slo.p99_ms=2", "load.min_s=0.2"]
+    words = [
+        "backend=simulated",
+        "streams=1,2,3",
+        "repeats=2",
+        "sentinel_every=2",
+        "slo.p99_ms=2",
+        "slo.search_s=5",
+        "load.min_s=0.2",
+    ]
     where = [f"results={tmp_path}", "name=s", "tracking.enabled=false"]
     script = ["backend.script.distribution=exponential", "load.fractions=[0.3,0.9]"]
-    subprocess.run([sys.executable, "-m", "sweep", "-m", *words, *where, *script], check=True, capture_output=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "sweep", "recompute", tmp_path], capture_output=True, text=True, check=False
-    )
+    done = swept_and_recomputed(tmp_path, *words, *where, *script)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 3 same\n"), done.stderr
     drift = [json.loads(path.read_bytes())["drift"] for path in (tmp_path / "s" / "records").glob("*.json")]
     assert {item["verdict"] for item in drift} <= {"steady", "drifted"}
@@ -156,17 +169,21 @@ def test_a_real_sweep_with_sentinels_and_repeats_is_restated_byte_for_byte(tmp_p
     [
         ["backend=simulated", "backend.script.distribution=exponential", "sentinel_every=1"],
         ["backend=simulated", "batching.max_wait_ms=1", "batch=4"],
-        ["backend=onnxruntime", "model=tiny_cnn", "load.min_s=0.2", "load.min_requests=20", "load.max_s=1"],
+        [
+            "backend=onnxruntime",
+            "model=tiny_cnn",
+            "backend.intra_op_threads=1",
+            "load.min_s=0.2",
+            "load.min_requests=20",
+            "load.max_s=1",
+        ],
     ],
 )
 def test_a_searched_capacity_is_restated_byte_for_byte(tmp_path, words) -> None:
     """With predictions, probes and confirming runs; gathered requests too."""
     where = [f"results={tmp_path}", "name=s", "tracking.enabled=false", "load.fractions=[0.3,0.8]"]
-    search = ["streams=1,2", "slo.p90_ms=20", "slo.search_s=3"]
-    subprocess.run([sys.executable, "-m", "sweep", "-m", *words, *where, *search], check=True, capture_output=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "sweep", "recompute", tmp_path], capture_output=True, text=True, check=False
-    )
+    search = ["streams=1,2", "slo.p90_ms=20", "slo.search_s=2"]
+    done = swept_and_recomputed(tmp_path, *words, *where, *search)
     assert (done.returncode, done.stdout) == (0, f"{tmp_path}: 2 same\n"), done.stderr
     records = [json.loads(path.read_bytes()) for path in (tmp_path / "s" / "records").glob("*.json")]
     gathered = "batching.max_wait_ms=1" in words  # judged from the rungs alone

@@ -10,7 +10,7 @@ from sweep.analysis.point_summary import closed_summary, open_summary
 from sweep.backends.simulated import SimulatedSession
 from sweep.errors import LoadError
 from sweep.loadgen import load_curve
-from sweep.loadgen.arrivals import schedule
+from sweep.loadgen.arrivals import draw_due_ns
 from sweep.loadgen.load_point import Place, closed_point, open_point
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 
@@ -31,28 +31,28 @@ def session(streams=1, distribution="constant", seed=0):
 
 @given(st.sampled_from(["poisson", "constant"]), st.floats(1.0, 1e5), st.integers(1, 500), st.integers(0, 2**32))
 def test_a_schedule_is_ascending_seeded_and_complete(kind, rate, count, seed) -> None:
-    drawn = schedule(kind, rate, (count // 3, count), (seed,))
+    drawn = draw_due_ns(kind, rate, (count // 3, count), (seed,))
     assert len(drawn) == count // 3 + count
     assert np.all(np.diff(drawn) >= 0)
-    assert np.array_equal(drawn, schedule(kind, rate, (count // 3, count), (seed,)))
+    assert np.array_equal(drawn, draw_due_ns(kind, rate, (count // 3, count), (seed,)))
 
 
 @pytest.mark.parametrize("kind", ["poisson", "constant"])
 def test_each_stretch_offers_exactly_the_rate_that_was_asked(kind) -> None:
-    drawn = schedule(kind, 50.0, (100, 662), (4,)) / 1e9
+    drawn = draw_due_ns(kind, 50.0, (100, 662), (4,)) / 1e9
     assert drawn[99] == pytest.approx(2.0, abs=1e-6)
     assert drawn[-1] - drawn[99] == pytest.approx(662 / 50, abs=1e-6)
 
 
 def test_poisson_gaps_have_the_asked_mean_and_spread() -> None:
-    gaps = np.diff(schedule("poisson", 100.0, (50_000,), (3,))) / 1e9
+    gaps = np.diff(draw_due_ns("poisson", 100.0, (50_000,), (3,))) / 1e9
     assert gaps.mean() == pytest.approx(0.01, rel=0.02)
     assert gaps.std() == pytest.approx(0.01, rel=0.03)
 
 
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(LoadError, match="poisson, constant"):
-        schedule("bursty", 1.0, (1,), (0,))
+        draw_due_ns("bursty", 1.0, (1,), (0,))
 
 
 @pytest.mark.parametrize("streams", [1, 3])

@@ -11,21 +11,19 @@ from queues import LOAD, session
 from sweep.analysis.measured_window import window_ips
 from sweep.analysis.queue_model import Service
 from sweep.loadgen import load_curve, rate_ladder
-from sweep.loadgen.communicator import now_ns
-
-pytestmark = pytest.mark.heavy
+from sweep.loadgen.communicator import latest_now_ns
 
 
-def service(streams=1, calm=1e6, busy=1e6):
-    return Service(streams=streams, calm_ns=np.full(9, calm), busy_ns=np.full(9, busy))
+def service(streams=1, unloaded=1e6, saturated=1e6):
+    return Service(streams=streams, unloaded_ns=np.full(9, unloaded), saturated_ns=np.full(9, saturated))
 
 
 @pytest.mark.parametrize("points", [3, 4, 7, 12])
 @pytest.mark.parametrize("streams", [1, 4])
-def test_a_placed_ladder_starts_calm_meets_80_percent_and_ends_past_the_knee(points, streams) -> None:
+def test_a_placed_ladder_starts_light_meets_80_percent_and_ends_past_the_knee(points, streams) -> None:
     load = dataclasses.replace(LOAD, points=points)
     peak = streams * 1000.0
-    rates = rate_ladder.placed_ips(service(streams), load, peak, 1)
+    rates = rate_ladder.place_rungs(service(streams), load, peak, 1)
     assert len(rates) == points
     assert rates == sorted(rates)
     assert rates[-1] == pytest.approx(1.1 * peak)
@@ -35,7 +33,7 @@ def test_a_placed_ladder_starts_calm_meets_80_percent_and_ends_past_the_knee(poi
 
 
 def test_rungs_are_dense_where_the_curve_is_steep() -> None:
-    rates = np.array(rate_ladder.placed_ips(service(), LOAD, 1000.0, 1))
+    rates = np.array(rate_ladder.place_rungs(service(), LOAD, 1000.0, 1))
     gaps = np.diff(rates[:-1])
     assert gaps[0] == gaps.max()
     assert gaps[-1] < gaps[0] / 2
@@ -43,12 +41,12 @@ def test_rungs_are_dense_where_the_curve_is_steep() -> None:
 
 def test_the_ladder_stands_on_what_an_open_loop_can_take() -> None:
     """A closed loop at depth 2 overlaps copies and compute; its peak may lie past the open loop's knee."""
-    rates = rate_ladder.placed_ips(service(busy=2e6), LOAD, peak_ips=1000.0, batch=1)
+    rates = rate_ladder.place_rungs(service(saturated=2e6), LOAD, peak_ips=1000.0, batch=1)
     assert rates[-1] == pytest.approx(550)
 
 
 def test_batches_count_in_samples() -> None:
-    one, eight = (rate_ladder.placed_ips(service(), LOAD, batch * 1000.0, batch) for batch in (1, 8))
+    one, eight = (rate_ladder.place_rungs(service(), LOAD, batch * 1000.0, batch) for batch in (1, 8))
     assert eight == pytest.approx([8 * rate for rate in one])
 
 
@@ -102,5 +100,5 @@ def test_a_budget_is_kept_within_a_fifth_whatever_the_speed(service_us, repeats)
             stream._mean_ns = service_us * 1000
         points = load_curve.measure(made, load, batch=1, repeat=repeat, rates_ips=rates)
         rates = [point.offered_rps for point in points if point.index >= 0]
-        spent += now_ns(made) / 1e9
+        spent += latest_now_ns(made) / 1e9
     assert spent == pytest.approx(25.0, rel=0.2)

@@ -1,4 +1,4 @@
-"""N clients measure one curve: on virtual clocks, each in a thread, meeting as workers do."""
+"""N clients measure one curve: on virtual clocks, each in a thread, communicating as workers do."""
 
 import dataclasses
 import io
@@ -11,34 +11,33 @@ from queues import LOAD, highest, md1_within, session
 from rich.console import Console
 
 from sweep.analysis import fairness, measured_window, point_summary, record_summary, slo_capacity
-from sweep.analysis.queue_model import Service, latencies_ms
+from sweep.analysis.queue_model import Service, simulate_latency_ms
 from sweep.errors import ConfigError, LoadError
 from sweep.loadgen import capacity_search, load_curve
-from sweep.loadgen.arrivals import drawn
-from sweep.loadgen.communicator import Member, in_turn, merged
+from sweep.loadgen.arrivals import draw_schedule
+from sweep.loadgen.communicator import ClientSession, in_rank_order, merge_clients
 from sweep.loadgen.load_point import Place, closed_point, open_point
 from sweep.report import html, ranking, table
 from sweep.runner import client_group, filters, messages, plan
 from sweep.runner.client_group import LeftError, Rendezvous
 from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec.slo import Slo
 from sweep.storage import samples, samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
 
+class ThreadCommunicator:
+    """Exchange values between threads: what ``pipe_communicator.PipeCommunicator`` does between processes."""
 
-class Thread:
-    """The communicator of a client that is a thread: what ``PipeCommunicator`` is to one that is a process."""
+    def __init__(self, rank, size, rendezvous):
+        self.rank, self.size, self._rendezvous, self._round = rank, size, rendezvous, 0
 
-    def __init__(self, client, clients, rendezvous):
-        self.client, self.clients, self._rendezvous, self._round = client, clients, rendezvous, 0
-
-    def all(self, value):
+    def all_gather(self, value):
         self._round += 1
-        return self._rendezvous.meet(self.client, self._round, value)
+        return self._rendezvous.meet(self.rank, self._round, value)
 
-    def points(self, own):
-        return self.all(own)
+    def all_gather_points(self, own):
+        return self.all_gather(own)
 
 
 def together(clients, work, **server):
@@ -48,7 +47,7 @@ def together(clients, work, **server):
 
     def run(number):
         try:
-            found[number] = work(Member(session(**server), Thread(number, clients, rendezvous)))
+            found[number] = work(ClientSession(session(**server), ThreadCommunicator(number, clients, rendezvous)))
         except Exception as error:  # noqa: BLE001 - raised below, in the test's own thread
             errors.append(error)
             rendezvous.leave()
@@ -111,7 +110,7 @@ def test_constant_arrivals_of_all_clients_are_constant() -> None:
 
 
 def test_poisson_arrivals_of_all_clients_are_poisson() -> None:
-    each = [drawn("poisson", 1000.0, (0, 40_000), (5,), (number, 4)).due_ns for number in range(4)]
+    each = [draw_schedule("poisson", 1000.0, (0, 40_000), (5,), number, 4).due_ns for number in range(4)]
     gaps = np.diff(np.sort(np.concatenate(each))) / 1e6
     assert gaps.mean() == pytest.approx(1.0, rel=0.01)
     assert gaps.std() == pytest.approx(1.0, rel=0.03)
@@ -126,7 +125,7 @@ def test_a_trace_is_dealt_out_and_none_of_it_is_lost(tmp_path) -> None:
     load = dataclasses.replace(LOAD, kind="trace", min_requests=100, **arrival_trace.axes(str(path), 1.0, 600.0))
     point = together(3, lambda made: load_curve.measure(made, load, batch=1))[0][1]
     assert [int((point.client == number).sum()) for number in range(3)] == [101, 100, 100]
-    assert np.array_equal(point.scheduled_ns, arrival_trace.replayed(load).due_ns)
+    assert np.array_equal(point.scheduled_ns, arrival_trace.replay_schedule(load).due_ns)
     assert point.offered_rps == pytest.approx(100.0)
 
 
@@ -145,13 +144,13 @@ def test_only_the_window_in_which_all_ran_counts() -> None:
 
     parts = [part(0, 1000, 1), part(200, 900, 2)]
 
-    class Met:
-        client, clients = 0, 2
+    class Gathered:
+        rank, size = 0, 2
 
-        def points(self, own):
+        def all_gather_points(self, own):
             return parts
 
-    found = merged(Member(session(), Met()), parts[0], 900)
+    found = merge_clients(ClientSession(session(), Gathered()), parts[0], 900)
     assert found.origin_ns == 7_000_000
     kept = found.scheduled_ns[found.measured]
     assert (kept.min(), kept.max()) == (200_000_000, 900_000_000)
@@ -160,14 +159,14 @@ def test_only_the_window_in_which_all_ran_counts() -> None:
     assert sum(item["achieved_ips"] for item in shared["clients"]) == pytest.approx(measured_window.window_ips(found))
     assert shared["fairness"]["jain"] == pytest.approx(0.9, rel=0.002)
     assert found.complete
-    assert not merged(Member(session(), Met()), parts[0], 2000).complete
+    assert not merge_clients(ClientSession(session(), Gathered()), parts[0], 2000).complete
     parts[1] = dataclasses.replace(parts[1], done_ns=np.full_like(parts[1].done_ns, samples.NEVER))
-    nothing = merged(Member(session(), Met()), parts[0], 900)
+    nothing = merge_clients(ClientSession(session(), Gathered()), parts[0], 900)
     assert not nothing.measured.any()
     assert not nothing.complete
     parts[1] = dataclasses.replace(parts[0], index=3)
     with pytest.raises(LoadError, match="different points"):
-        merged(Member(session(), Met()), parts[0], 900)
+        merge_clients(ClientSession(session(), Gathered()), parts[0], 900)
 
 
 def test_a_window_that_is_too_short_for_the_count_is_measured_again_longer() -> None:
@@ -186,15 +185,15 @@ def test_each_client_has_a_queue_of_its_own() -> None:
 
 
 def test_a_prediction_knows_the_queues_of_the_clients() -> None:
-    service = Service(streams=2, clients=2, calm_ns=np.full(10, 1e6), busy_ns=np.full(10, 1e6))
+    service = Service(streams=2, clients=2, unloaded_ns=np.full(10, 1e6), saturated_ns=np.full(10, 1e6))
     due = np.cumsum(np.random.default_rng(1).exponential(1e9 / 1400, 60_000))
-    found = latencies_ms(service, due)
+    found = simulate_latency_ms(service, due)
     within = [float(np.mean(found <= limit)) for limit in (1.5, 3.0, 6.0)]
     assert within == pytest.approx([md1_within(0.7, limit) for limit in (1.5, 3.0, 6.0)], abs=0.02)
 
 
 def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
-    ask = capacity_search.Ask(name="p99", limit_ms=5.0, search_s=100.0)
+    ask = capacity_search.SearchRequest(slo=Slo("p99", 5.0), search_s=100.0)
 
     def work(made):
         known = load_curve.measure(made, LOAD, batch=1)
@@ -202,7 +201,7 @@ def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
 
     (known, found), (_, others) = together(2, work)
     assert all(same(one, other) for one, other in zip(found, others, strict=True))
-    slo = slo_capacity.searched([*known, *found], "p99", 5.0)
+    slo = slo_capacity.searched([*known, *found], Slo("p99", 5.0))
     truth = 2 * highest(lambda rate: md1_within(rate, 5.0), 1, 0.99)
     assert slo["confirmed"]
     assert slo["capacity_ips"] == pytest.approx(truth, rel=0.05)
@@ -214,8 +213,8 @@ def test_samples_of_clients_come_back_from_disk_and_give_the_same_summary(tmp_pa
     again = samples_file.load(tmp_path / "s.npz")
     assert all(same(one, other) for one, other in zip(points, again, strict=True))
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={})
-    made = record_summary.summarised(empty, points, ("p99", 20.0))
-    assert made == record_summary.summarised(empty, again, ("p99", 20.0))
+    made = record_summary.summarised(empty, points, Slo("p99", 20.0))
+    assert made == record_summary.summarised(empty, again, Slo("p99", 20.0))
     for point in made.points:
         assert sum(item["achieved_ips"] for item in point["clients"]) == pytest.approx(point["achieved_ips"])
         assert sum(item["requests"] for item in point["clients"]) == point["requests"]
@@ -271,7 +270,7 @@ def test_clients_load_in_turn() -> None:
         inside.remove(number)
         return number
 
-    assert together(3, lambda made: in_turn(made.meeting, lambda: make(made.meeting.client))) == [0, 1, 2]
+    assert together(3, lambda made: in_rank_order(made.communicator, lambda: make(made.communicator.rank))) == [0, 1, 2]
     assert most == [1, 1, 1]
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import factories
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,20 +11,12 @@ from hypothesis import strategies as st
 from sweep import spec
 from sweep.errors import ConfigError
 from sweep.runner import plan, time_estimate
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
-
-pytestmark = pytest.mark.heavy
+from sweep.spec import LoadAxes
 
 
 def variant(dtype="fp32", batch=1, backend="onnxruntime", load=None, **session):
-    onnx = OnnxAxes(model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name=dtype, dtype=dtype))
-    return Variant(
-        backend=backend,
-        onnx=onnx,
-        engine=EngineAxes(batch=batch),
-        session=SessionAxes(**session),
-        load=load or LoadAxes(fractions=(0.5, 0.9)),
-    )
+    load = load or LoadAxes(fractions=(0.5, 0.9))
+    return factories.variant(precision=dtype, backend=backend, batch=batch, load=load, **session)
 
 
 variants = st.builds(

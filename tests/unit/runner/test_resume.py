@@ -2,29 +2,21 @@
 
 import json
 
+import factories
 import pytest
 
 from sweep import spec
 from sweep.config import schema, variants
 from sweep.errors import ConfigError
 from sweep.runner import filters, oom_pruning, plan, resume
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.spec.settings import RETRIED, Settings
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 
-pytestmark = pytest.mark.heavy
-
 
 def variant(batch=1, streams=1, precision="fp32", **session):
-    return Variant(
-        backend="simulated",
-        onnx=OnnxAxes(
-            model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name=precision, dtype=precision)
-        ),
-        engine=EngineAxes(batch=batch),
-        session=SessionAxes(streams=streams, **session),
-        load=LoadAxes(kind="closed"),
+    return factories.variant(
+        precision=precision, backend="simulated", batch=batch, streams=streams, kind="closed", **session
     )
 
 
@@ -73,7 +65,7 @@ def written(settings, work, status="ok", kind=None, facts=None):
             key=work.key,
             sweep="s",
             status=status,
-            started_at="t",
+            started_at="2026-01-01T00:00:00+00:00",
             variant=spec.flat(work.variant),
             facts=facts or {},
             error=error,

@@ -3,24 +3,17 @@
 import dataclasses
 import json
 
+import factories
 import pytest
 
 from sweep import spec
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, Script, SessionAxes, Variant
 from sweep.system import serialization
 
 
 def variant(**changes):
-    made = Variant(
-        backend="onnxruntime",
-        onnx=OnnxAxes(
-            model=ModelRef(name="tiny_cnn", revision=1),
-            precision=Precision(name="int8", dtype="int8", quantize_ops=("Conv",), calibration_batches=2),
-        ),
-        engine=EngineAxes(batch=8),
-        session=SessionAxes(streams=2),
-        load=LoadAxes(fractions=(0.5, 1.0)),
-    )
+    int8 = factories.recipe("int8", quantize_ops=("Conv",), calibration_batches=2)
+    made = factories.variant(ModelRef(name="tiny_cnn", revision=1), int8, batch=8, streams=2, fractions=(0.5, 1.0))
     return dataclasses.replace(made, **changes)
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import factories
 import numpy as np
 import pytest
 from fake_nvml import FakeNvml, NVMLError
@@ -25,13 +26,11 @@ from sweep.report.ranking import answer
 from sweep.runner import plan
 from sweep.runner.executor import Run
 from sweep.runner.progress import Display
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.spec import LoadAxes
 from sweep.spec.settings import Settings
 from sweep.storage import samples_file
 from sweep.storage.store import Store
 from sweep.system import environment, gpu_readings, nvml, telemetry
-
-pytestmark = pytest.mark.heavy
 
 SW_POWER_CAP, HW_SLOWDOWN, IDLE, THERMAL = 0x4, 0x8, 0x1, 0x40
 S = 1_000_000_000
@@ -63,7 +62,7 @@ def test_a_window_has_the_readings_inside_it(monkeypatch) -> None:
     assert found["energy_j"] == pytest.approx(20.0)
     assert found["energy_j_per_sample"] == pytest.approx(0.1)
     assert found["throttled"] is False
-    assert gpu_telemetry.spoilt(found) is None
+    assert gpu_telemetry.disturbance(found) is None
     assert set(INTERFACE) <= set(found)
 
 
@@ -101,7 +100,7 @@ def test_a_throttled_stretch_is_seen_where_it_was_and_nowhere_else(monkeypatch, 
     found = gpu_telemetry.window(series, 3 * S, 8 * S, samples=1)
     assert found["throttled"] is True
     assert found["throttle_reasons"] == {name: 0.5}
-    assert gpu_telemetry.spoilt(found) == f"the GPU was throttled: {name} in 50% of 6 readings"
+    assert gpu_telemetry.disturbance(found) == f"the GPU was throttled: {name} in 50% of 6 readings"
     assert gpu_telemetry.window(series, 7 * S, 11 * S, samples=1)["throttled"] is False
 
 
@@ -137,7 +136,7 @@ def test_what_a_device_does_not_have_is_null_and_not_asked_for_again(monkeypatch
     assert found["sm_clock_mhz"]["mean"] == 1980
     assert found["lost"] is None
     assert library.calls.count(call) == (2 if call == "reasons" else 1)  # the reasons by both their names
-    assert gpu_telemetry.spoilt(found) is None
+    assert gpu_telemetry.disturbance(found) is None
 
 
 def test_a_library_without_a_function_is_like_a_device_without_it(monkeypatch) -> None:
@@ -181,7 +180,7 @@ def test_our_own_processes_are_not_foreign_and_others_are(monkeypatch, child) ->
     found = gpu_telemetry.window(series, 0, 3 * S, samples=1)
     assert found["foreign_processes"] == 1
     assert found["foreign"][0].startswith(f"{stranger} ")
-    assert gpu_telemetry.spoilt(found).startswith(f"the GPU was shared with {stranger} ")
+    assert gpu_telemetry.disturbance(found).startswith(f"the GPU was shared with {stranger} ")
 
 
 def test_the_server_of_mps_is_not_foreign(monkeypatch) -> None:
@@ -197,7 +196,7 @@ def test_where_nvml_does_not_list_us_nothing_is_said_of_others(monkeypatch) -> N
         series, _ = recorded([{"pids": pids}] * 3, monkeypatch)
         found = gpu_telemetry.window(series, 0, 2 * S, samples=1)
         assert found["foreign_processes"] is None
-        assert gpu_telemetry.spoilt(found) is None
+        assert gpu_telemetry.disturbance(found) is None
 
 
 spreads = st.builds(
@@ -288,8 +287,7 @@ def test_a_rate_that_makes_no_sense_is_refused(hz) -> None:
 
 def a_variant(repeats=1):
     load = LoadAxes(fractions=(0.3,), warmup_s=0.05, min_s=0.5, min_requests=20, max_s=5.0, repeats=repeats)
-    onnx = OnnxAxes(model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name="fp32", dtype="fp32"))
-    return Variant(backend="onnxruntime", onnx=onnx, engine=EngineAxes(batch=2), load=load)
+    return factories.variant(batch=2, load=load, intra_op_threads=1)
 
 
 class Notes(Display):

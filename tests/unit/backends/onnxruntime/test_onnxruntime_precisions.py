@@ -4,40 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import factories
 import passes
 import pytest
 from recipes import RECIPES, shipped
 
-from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.runner.worker import accuracy_check
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Variant
+from sweep.spec import LoadAxes, Variant
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-pytestmark = pytest.mark.heavy
 
 LOAD = LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=1.0)
 RUN = [name for name in RECIPES if name != "tf32"]
 LEAST_DB = {"fp32": 100, "fp16": 45, "bf16": 30, "int8": 18, "fp8": 5}
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: each recipe of a network makes entries of its own there, and the network itself is made once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def asked(model: str, name: str) -> Variant:
-    return Variant(
-        backend="onnxruntime",
-        onnx=OnnxAxes(model=ModelRef(name=model, revision=models.zoo.entry(model).revision), precision=shipped(name)),
-        engine=EngineAxes(batch=2),
-        load=LOAD,
-    )
+    return factories.variant(model, shipped(name), batch=2, load=LOAD)
 
 
 @pytest.mark.parametrize("name", RUN)
 @pytest.mark.parametrize("model", ["tiny_cnn", "mlp"])
-def test_it_runs_and_says_what_it_emulates(model: str, name: str, tmp_path: Path) -> None:
+def test_it_runs_and_says_what_it_emulates(model: str, name: str, tmp_path: Path, cache: Path) -> None:
     variant = asked(model, name)
     assert OnnxRuntime().unsupported(variant) is None
-    found = passes.measured(variant, tmp_path, cache=tmp_path / "c")
+    found = passes.measured(variant, tmp_path, cache=cache)
     assert found["mismatch"] is None
     precision, accuracy, notes = variant.onnx.precision, found["accuracy"], found["realised"]["notes"]
     assert accuracy["sqnr_db"] is None or accuracy["sqnr_db"] > LEAST_DB[precision.dtype]

@@ -2,26 +2,21 @@
 
 import dataclasses
 
+import factories
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep.backends.onnxruntime.backend import OnnxRuntime
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec import LoadAxes, ModelRef
 
 BATCH = 4
 GATHERED = LoadAxes(batch_wait_ms=1.0)
 
 
 def asked(load=GATHERED, streams=1):
-    return Variant(
-        backend="onnxruntime",
-        onnx=OnnxAxes(model=ModelRef(name="net"), precision=Precision(name="fp32", dtype="fp32")),
-        engine=EngineAxes(batch=BATCH),
-        session=SessionAxes(streams=streams),
-        load=load,
-    )
+    return factories.variant(ModelRef(name="net"), batch=BATCH, streams=streams, load=load)
 
 
 def saved(path, nodes, inputs, outputs, initializers=()):

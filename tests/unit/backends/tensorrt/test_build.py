@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 
+import factories
 import numpy as np
 import onnx
 import passes
@@ -11,16 +12,13 @@ import pytest
 import require
 from onnx import TensorProto, helper
 
-from sweep import models
-from sweep.backends.base import unhonoured
+from sweep.backends.base import find_unhonoured_axis
 from sweep.backends.tensorrt import build, builder_config, engine_inspector, library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.errors import BuildError, UnsupportedError
 from sweep.runner.worker import artifacts
-from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Plugin, Precision, Profile, Variant
+from sweep.spec import EngineAxes, Plugin, Profile, Variant
 from sweep.storage.cache import Cache
-
-pytestmark = pytest.mark.heavy
 
 COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
 SHAPES = {"x": (2, 3, 32, 32)}
@@ -43,15 +41,8 @@ def cache(tmp_path_factory) -> Cache:
 
 
 def variant(model: str = "tiny_cnn", dtype: str = "fp32", **engine) -> Variant:
-    quantised = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1} if dtype == "int8" else {}
-    return Variant(
-        backend="tensorrt_rtx",
-        onnx=OnnxAxes(
-            model=ModelRef(name=model, revision=models.zoo.entry(model).revision),
-            precision=Precision(name=dtype, dtype=dtype, **quantised),
-        ),
-        engine=EngineAxes(batch=2, **engine),
-    )
+    recipe = factories.recipe(dtype, **(factories.QUANTIZED if dtype == "int8" else {}))
+    return factories.variant(model, recipe, "tensorrt_rtx", batch=2, **engine)
 
 
 def typed(asked: Variant, cache: Cache):

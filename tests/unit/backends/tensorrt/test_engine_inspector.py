@@ -4,14 +4,12 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import factories
 import pytest
 
 from sweep.backends.tensorrt import engine_inspector
 from sweep.backends.tensorrt.library import Library, Log
-from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
-
-pytestmark = pytest.mark.heavy
-
+from sweep.spec import SessionAxes, Variant
 
 TEN = {
     "Layers": [
@@ -97,12 +95,7 @@ def test_control_characters_in_the_inspectors_json_are_taken() -> None:
 
 
 def variant(name: str, **session) -> Variant:
-    dtype, _, rest = name.partition("_")
-    return Variant(
-        backend="tensorrt",
-        onnx=OnnxAxes(model=ModelRef(name="m"), precision=Precision(name=name, dtype=dtype, rest=rest or None)),
-        session=SessionAxes(**session),
-    )
+    return factories.variant(precision=name, backend="tensorrt", **session)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import sys
 
+import factories
 import numpy as np
 import pytest
 from fake_gpu import FakeEngine, FakeRuntime, installed, library_of
@@ -12,7 +13,7 @@ from sweep.backends.base import unsupported_reason
 from sweep.backends.tensorrt import backend, isolated_build, runtime_cache, sm_probe
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError, UnsupportedError
-from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec import SessionAxes, Variant
 
 FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
@@ -27,8 +28,7 @@ def session(runtime, entry=None, **asked) -> TensorRTSession:
 
 
 def variant(mps_build=None, name="tensorrt_rtx", **held) -> Variant:
-    onnx = OnnxAxes(model=ModelRef(name="mlp", revision=1), precision=Precision(name="fp16", dtype="fp16"))
-    return Variant(backend=name, onnx=onnx, engine=EngineAxes(mps_build=mps_build), session=SessionAxes(**held))
+    return factories.variant("mlp", "fp16", name, mps_build=mps_build, **held)
 
 
 @pytest.mark.parametrize("graph", [False, True])

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import factories
 import numpy as np
 import onnx
 import passes
@@ -12,10 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from sweep import models
 from sweep.errors import ModelError
 from sweep.runner.worker import artifacts, reference
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.spec import LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
-
-pytestmark = pytest.mark.heavy
 
 QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
 RNG = np.random.default_rng(0)
@@ -48,13 +47,8 @@ def old_cnn(opset: int) -> onnx.ModelProto:
 
 def asked(path: Path, precision: str = "fp32") -> Variant:
     ref = ModelRef(name=path.stem, path=str(path), digest=models.file_digest(path))
-    recipe = {"quantize_ops": ("Conv", "Gemm"), "calibration_batches": 1} if precision == "int8" else {}
-    return Variant(
-        backend="onnxruntime",
-        onnx=OnnxAxes(model=ref, precision=Precision(name=precision, dtype=precision, **recipe)),
-        engine=EngineAxes(batch=2),
-        load=QUICK,
-    )
+    quantised = {"quantize_ops": ("Conv", "Gemm"), "calibration_batches": 1} if precision == "int8" else {}
+    return factories.variant(ref, factories.recipe(precision, **quantised), batch=2, load=QUICK)
 
 
 @pytest.mark.parametrize("opset", [7, 9])

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import factories
 import numpy as np
 import passes
 import pytest
@@ -17,11 +18,9 @@ from sweep.report import html, table
 from sweep.report.mlflow import record_mapping
 from sweep.report.ranking import answer
 from sweep.runner.worker import artifacts, reference, scoring
-from sweep.spec import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
+from sweep.spec import InputFix, LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
 from sweep.storage.record import Record
-
-pytestmark = pytest.mark.heavy
 
 REF = ModelRef(name="digits", revision=models.zoo.entry("digits").revision)
 QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
@@ -35,12 +34,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def variant(precision: str = "fp32", batch: int = 32, model: ModelRef = REF) -> Variant:
-    return Variant(
-        backend="onnxruntime",
-        onnx=OnnxAxes(model=model, precision=Precision(name=precision, **RECIPES[precision])),
-        engine=EngineAxes(batch=batch),
-        load=QUICK,
-    )
+    return factories.variant(model, factories.recipe(precision, **RECIPES[precision]), batch=batch, load=QUICK)
 
 
 def measured(asked: Variant, folder: Path) -> dict[str, Any]:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import factories
 import onnx
 import passes
 import pytest
 import require
 
-from sweep import models, precision, spec
+from sweep import precision, spec
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.runner.worker import artifact_keys, artifacts
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, Precision, SessionAxes, Variant
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.storage.cache import Entry
-
-pytestmark = pytest.mark.heavy
 
 FP16 = Precision(name="fp16", dtype="fp16")
 SESSIONS = {
@@ -86,12 +85,7 @@ def bench(tmp_path_factory) -> Bench:
 
 
 def variant(**changes) -> Variant:
-    model = ModelRef(name="tiny_cnn", revision=models.zoo.entry("tiny_cnn").revision)
-    fp16 = Precision(name="fp16", dtype="fp16")
-    made = Variant(
-        backend="tensorrt_rtx", onnx=OnnxAxes(model=model, precision=fp16), engine=EngineAxes(batch=2), load=LoadAxes()
-    )
-    return dataclasses.replace(made, **changes)
+    return factories.variant(precision="fp16", backend="tensorrt_rtx", **{"engine": EngineAxes(batch=2)} | changes)
 
 
 def test_every_axis_of_session_and_load_is_tried() -> None:

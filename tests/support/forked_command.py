@@ -1,0 +1,58 @@
+"""Runs the command line in forks of one process that has imported it, so that no run pays for the imports again.
+
+Everything else is that of a process of its own: arguments, environment, folder, signals, exit code and both outputs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+PRELOADED = ("sweep.cli.run", "scipy.special", "scipy.optimize", "plotly.graph_objects", "plotly.io", "rich.live")
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([*PRELOADED, __name__])
+
+
+def run_forked(
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    folder: Path,
+    timeout_s: float = 200,
+    module: str = "sweep",
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m MODULE WORDS`` to its end; what it printed and its exit code.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``timeout_s``, and was killed.
+    """
+    with TemporaryDirectory() as scratch:
+        output, error = Path(scratch, "output"), Path(scratch, "error")
+        process = _FORKS.Process(target=_main, args=(module, words, environment, folder, output, error))
+        process.start()
+        process.join(timeout_s)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired(list(words), timeout_s, output.read_bytes(), error.read_bytes())
+        return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), error.read_text())
+
+
+def _main(
+    module: str, words: tuple[str, ...], environment: dict[str, str], folder: Path, output: Path, error: Path
+) -> None:
+    for descriptor, path in ((1, output), (2, error)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, descriptor)
+        os.close(file)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))  # as `python -m` does
+    sys.argv = [module, *words]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
