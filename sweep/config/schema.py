@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from sweep.loadgen.arrivals import PROCESSES, describe_processes
+from sweep.loadgen.arrival_processes import PROCESSES, describe_processes
 
 
 def _key(default: Any, text: str) -> Any:

@@ -9,7 +9,7 @@ from sweep.analysis.measured_window import window_ips
 from sweep.analysis.queue_model import estimate_service
 from sweep.analysis.verdicts import open_verdict
 from sweep.loadgen import arrival_trace, rate_ladder
-from sweep.loadgen.arrivals import PROCESSES
+from sweep.loadgen.arrival_processes import PROCESSES
 from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, closed_point, open_point, samples_per_request, total_rates, trace_point
 

@@ -40,7 +40,7 @@ class LoadAxes:
     Attributes:
         kind: ``curve`` (closed, then open at a ladder), ``closed``, ``trace`` (closed, then the arrivals of a
             file), or an arrival process (open at ``rates_ips``).
-        arrivals: arrival process of the curve's ladder, a name in ``loadgen.arrivals.PROCESSES``.
+        arrivals: arrival process of the curve's ladder, a name in ``loadgen.arrival_processes.PROCESSES``.
         depth: inferences kept in flight per stream by the closed loop.
         fractions: the curve's ladder, as fractions of the closed loop's peak; empty places ``points`` rungs.
         points: rungs of a placed ladder; None where ``fractions`` say it.

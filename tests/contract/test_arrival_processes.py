@@ -14,8 +14,9 @@ from queues import LOAD, session
 from sweep.analysis import percentiles, queue_model, record_summary
 from sweep.config import variants
 from sweep.errors import ConfigError, LoadError
-from sweep.loadgen import arrival_trace, arrivals, load_curve, rate_ladder
-from sweep.loadgen.arrivals import PROCESSES, ArrivalProcess, draw_due_ns, draw_schedule, draw_unit_arrivals
+from sweep.loadgen import arrival_trace, load_curve, rate_ladder
+from sweep.loadgen.arrival_processes import PROCESSES, ArrivalProcess, Split, process
+from sweep.loadgen.arrivals import draw_due_ns, draw_schedule, draw_unit_arrivals
 from sweep.loadgen.load_point import Place, open_point
 from sweep.loadgen.slo_model import SloModel
 from sweep.storage import samples
@@ -38,13 +39,13 @@ def name(request, monkeypatch):
 
 
 def test_its_gaps_are_finite_non_negative_seeded_and_have_the_mean_1(name) -> None:
-    process = arrivals.process(name)
-    gaps, again = (process.gaps(np.random.default_rng(7), 200_000) for _ in range(2))
+    entry = process(name)
+    gaps, again = (entry.gaps(np.random.default_rng(7), 200_000) for _ in range(2))
     assert gaps.shape == (200_000,)
     assert np.all(np.isfinite(gaps) & (gaps >= 0))
     assert np.array_equal(gaps, again)
     assert gaps.mean() == pytest.approx(1.0, rel=0.02)
-    assert process.help
+    assert entry.help
 
 
 @pytest.mark.parametrize("clients", [1, 3])
@@ -65,7 +66,7 @@ def test_its_rate_is_exact_in_the_window(name, rate_rps, clients) -> None:
 
 
 def test_clients_that_take_turns_offer_the_schedule_of_one(name) -> None:
-    if arrivals.process(name).split is not arrivals.Split.IN_TURN:
+    if process(name).split is not Split.IN_TURN:
         assert draw_schedule(name, 900.0, (9, 90), (1,), 1, 3).measured == 30
         return
     whole = draw_due_ns(name, 900.0, (9, 90), (1,))

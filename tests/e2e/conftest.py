@@ -6,21 +6,21 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from forked_command import run_forked
 from mlflow_ui import SERVER_DB, mlflow_server
+from python_path import python_path
 
 from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sweep.storage.record import Record
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 QUICK = (
     "load=quick",
     "load.warmup_s=0.05",
@@ -45,7 +45,7 @@ class Cli:
         return [sys.executable, "-m", "sweep", *words, f"results={self.results}"]
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+        return {**os.environ, "PYTHONPATH": python_path(), "COLUMNS": "200"}
 
     def run(
         self, *words: str, timeout: float = 200, fresh: bool = False, **environment: str

@@ -20,6 +20,7 @@ import require
 from mlflow import MlflowClient
 from mlflow_ui import SERVER_DB, mlflow_server
 from proxy import Behaviour, proxy
+from records import point
 
 from sweep.errors import TrackingError
 from sweep.report.mlflow import Publisher
@@ -39,7 +40,6 @@ HALF = 40  # requests: about half of those that six records take
 
 
 def a_record(number: int) -> Record:
-    point = {"verdict": "ok", "achieved_ips": 10.0 * number, "offered_ips": 10.0 * number, "latency_ms": {"p50": 1.0}}
     return Record(
         key=f"k{number}",
         sweep="s",
@@ -47,7 +47,7 @@ def a_record(number: int) -> Record:
         started_at=f"2026-01-01T00:00:0{number}.000+00:00",
         wall_s=1.0,
         variant={"label": f"v{number}", "batch": number, "backend": "simulated"},
-        points=[point] * 3,
+        points=[point(10.0 * number, {"p50": 1.0})] * 3,
     )
 
 

@@ -3,10 +3,10 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import require
+from python_path import python_path
 
 from sweep.analysis import fairness
 from sweep.backends.tensorrt import library
@@ -15,7 +15,6 @@ from sweep.system import mps
 
 pytestmark = pytest.mark.gpu
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 BACKENDS = [os.environ["SWEEP_GPU_BACKEND"]] if "SWEEP_GPU_BACKEND" in os.environ else list(library.NAMES)
 LOAD = ("load.points=3", "load.warmup_s=0.1", "load.min_s=0.5", "load.max_s=3")
 SHARE = 50
@@ -32,7 +31,7 @@ def swept(backend, results, *words):
     command = [sys.executable, "-m", "sweep", "-m", f"backend={backend}", "model=mlp", *words, *LOAD]
     done = subprocess.run(
         [*command, "tracking=none", f"results={results}", "name=shared"],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"},
+        env={**os.environ, "PYTHONPATH": python_path(), "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=280,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import require
+from python_path import python_path
 
 from sweep.backends.tensorrt import library
 
 pytestmark = [pytest.mark.gpu, pytest.mark.fault]
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FAULTY = Path(__file__).parent / "faulty_gpu"
 BACKEND = os.environ.get("SWEEP_GPU_BACKEND", "tensorrt_rtx")
 WORDS = (
@@ -27,7 +27,7 @@ assert BACKEND in library.NAMES
 
 
 def sweep(results: Path, fault: str | None) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{FAULTY}:{REPOSITORY}", "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": python_path(FAULTY), "COLUMNS": "200"}
     if fault is not None:
         environment["SWEEP_TEST_GPU_FAULT"] = fault
     command = [sys.executable, "-m", "sweep", *WORDS, f"results={results}"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
-from sweep.loadgen import arrival_trace, arrivals, load_curve, rate_ladder
+from sweep.loadgen import arrival_processes, arrival_trace, load_curve, rate_ladder
 from sweep.spec import LoadAxes
 
 if TYPE_CHECKING:
@@ -19,15 +19,17 @@ def load_axes(asked: Config) -> LoadAxes:
     config = asked.load
     if config.kind not in load_curve.KINDS:
         raise ConfigError(f"load.kind={config.kind}: no such kind; there are: {', '.join(load_curve.KINDS)}")
-    if config.arrivals not in arrivals.PROCESSES:
-        raise ConfigError(f"load.arrivals={config.arrivals}: no such kind; there are: {', '.join(arrivals.PROCESSES)}")
+    if config.arrivals not in arrival_processes.PROCESSES:
+        raise ConfigError(
+            f"load.arrivals={config.arrivals}: no such kind; there are: {', '.join(arrival_processes.PROCESSES)}"
+        )
     checks.at_least(1, **{"load.depth": config.depth, "load.min_requests": config.min_requests})
     checks.at_least(0, **{"load.warmup_s": config.warmup_s})
     checks.above_zero(**{"load.min_s": config.min_s, "load.max_wait_s": config.max_wait_s})
     checks.above_zero(**{"load.max_s": config.max_s})
     if config.max_s < config.min_s:
         raise ConfigError(f"load.max_s={config.max_s:g} is shorter than load.min_s={config.min_s:g}")
-    if config.kind in arrivals.PROCESSES and not config.rates_ips:
+    if config.kind in arrival_processes.PROCESSES and not config.rates_ips:
         raise ConfigError(f"load.kind={config.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
     if config.kind == "curve" and not config.fractions:
         checks.at_least(rate_ladder.MIN_RUNGS, **{"load.points": config.points})
@@ -39,7 +41,7 @@ def load_axes(asked: Config) -> LoadAxes:
         arrivals=config.arrivals,
         depth=config.depth,
         fractions=tuple(sorted(config.fractions)) if config.kind == "curve" else (),
-        rates_ips=tuple(sorted(config.rates_ips)) if config.kind in arrivals.PROCESSES else (),
+        rates_ips=tuple(sorted(config.rates_ips)) if config.kind in arrival_processes.PROCESSES else (),
         warmup_s=config.warmup_s,
         min_s=config.min_s,
         min_requests=config.min_requests,

@@ -73,7 +73,11 @@ def _within(uri: str, timeout_s: float) -> str | None:
     probe = threading.Thread(target=lambda: answer.append(_health(uri, timeout_s)), daemon=True)
     probe.start()
     probe.join(timeout_s)  # the socket's own limit knows neither DNS nor a server that answers byte by byte
-    return answer[0] if answer else f"no answer within {timeout_s:g} s"
+    return answer[0] if answer else _silence(timeout_s)
+
+
+def _silence(timeout_s: float) -> str:
+    return f"no answer within {timeout_s:g} s"
 
 
 def _health(uri: str, timeout_s: float) -> str | None:
@@ -84,12 +88,13 @@ def _health(uri: str, timeout_s: float) -> str | None:
         if error.code == NOT_FOUND:
             return "that server is not MLflow (it has no /health)"
         return f"the server answers HTTP {error.code}" if error.code >= SERVER_ERROR else None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):
-            return None  # alive; mlflow knows of a lab's own certificates (REQUESTS_CA_BUNDLE), urllib does not
-        return str(getattr(error.reason, "strerror", None) or error.reason)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return str(error) or type(error).__name__
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, TimeoutError):
+            return _silence(timeout_s)
+        if isinstance(reason, ssl.SSLError):
+            return None  # alive; mlflow knows of a lab's own certificates (REQUESTS_CA_BUNDLE), urllib does not
+        return str(getattr(reason, "strerror", None) or reason) or type(error).__name__
     return None
 
 
