@@ -39,7 +39,7 @@ _MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}  # from schema n to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One variant's outcome. ``ips`` is samples per second; what is unknown is None, never zero.
+    """Hold the outcome of one variant. ``ips`` is samples per second; an unknown value is None, never zero.
 
     Attributes:
         schema: version of this layout.
