@@ -93,7 +93,7 @@ def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
     try:
         if Store(settings.root).read(work.key).status != "ok":
             return False
-        return not samples_file.asked(Store(settings.root).samples_path(work.key), slo.tag)
+        return not samples_file.was_measured_for(Store(settings.root).samples_path(work.key), slo.tag)
     except RecordError:
         return False
 

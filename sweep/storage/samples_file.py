@@ -29,7 +29,7 @@ _MAX_BYTES = 4 << 30  # 60 million requests
 
 
 class _Head(TypedDict):
-    """What a file holds of a point beside its arrays, as ``PointSamples``."""
+    """Type the fields of ``PointSamples`` that a file stores as JSON beside the arrays."""
 
     kind: str
     index: int
@@ -46,21 +46,30 @@ class _Head(TypedDict):
 
 
 def save(path: Path, points: list[PointSamples], *, durable: bool = True) -> None:
-    """Write the points to one compressed npz, atomically; where ``durable``, to outlast a power cut."""
+    """Write the points to one compressed npz, atomically.
+
+    Args:
+        path: file to create or replace.
+        points: samples of all points, in measured order.
+        durable: flush the file to the disk, so that it survives a power cut.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_packed(points))
     write_atomic(path, buffer.getvalue(), durable=durable)
 
 
-def hand_over(path: Path, points: list[PointSamples]) -> None:
-    """Write the points for a reader that waits for them: quickly, and not to last."""
+def save_uncompressed(path: Path, points: list[PointSamples]) -> None:
+    """Write the points to one npz quickly, for a reader that waits for them; neither compressed nor durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         np.savez(file, **_packed(points))
 
 
-def handed_over(path: Path, clients: int) -> list[Path]:
-    """Return the file in which each client of a job, whose samples go to ``path``, hands its own over."""
+def client_paths(path: Path, clients: int) -> list[Path]:
+    """Return the file in which each client, by number, passes on its samples of a job that writes to ``path``."""
     return [path.with_name(f"{path.name}.client{number}") for number in range(clients)]
 
 
@@ -91,7 +100,7 @@ def load(path: Path) -> list[PointSamples]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open the npz once its unpacked size is seen to be that of samples; nothing in it is ever unpickled."""
+    """Open the npz after a check that its unpacked size is plausible; nothing in it is ever unpickled."""
     with zipfile.ZipFile(path) as packed:
         size = sum(item.file_size for item in packed.infolist())
     if size > _MAX_BYTES:
@@ -100,8 +109,12 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def asked(path: Path, slo: str) -> bool:
-    """Tell whether any point of the npz was measured for ``slo``, as ``p99<=10``; only the heads are read.
+def was_measured_for(path: Path, slo: str) -> bool:
+    """Return whether any point of the npz was measured for an SLO; no array is read.
+
+    Args:
+        path: file that ``save`` wrote.
+        slo: tag of the SLO, such as ``p99<=10``.
 
     Raises:
         RecordError: the file is not there or damaged.
@@ -122,7 +135,11 @@ def _heads(file: Any) -> list[_Head]:
 
 
 def _arrays(file: Any, number: int) -> dict[str, np.ndarray]:
-    """Return the arrays of one point: of numbers, one entry a request each."""
+    """Return the arrays of one point, each of shape (requests,).
+
+    Raises:
+        ValueError: an array has another shape or does not hold numbers.
+    """
     names = [*ARRAYS, *(name for name in OPTIONAL_ARRAYS if f"{number}/{name}" in file)]
     arrays = {name: file[f"{number}/{name}"] for name in names}
     shape = arrays[ARRAYS[0]].shape
