@@ -70,7 +70,8 @@ class Pins:
             os.write(self._handle, f"{sign}{kind}/{key}\n".encode())
         except OSError as error:
             raise CacheError(
-                f"cache {self._root}: the list of entries in use cannot be written ({error.strerror}); free some space or fix its permissions"
+                f"cache {self._root}: the list of entries in use cannot be written ({error.strerror}); "
+                "free space there or make it writable"
             ) from error
 
     def _open(self) -> int:

@@ -104,7 +104,7 @@ class Cache:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(
-                f"cache folder {folder.parent} cannot be created ({error.strerror}); choose another results folder with results="
+                f"cache folder {folder.parent} cannot be created ({error.strerror}); make it writable, or set results="
             ) from error
         with file_locks.locked(inventory.lock_path(self.root, kind, key)):
             existing, note = _verify(folder)
