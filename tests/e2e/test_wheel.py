@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import REPOSITORY
+from python_path import REPOSITORY
 
 from sweep.cli.commands import COMMANDS
 
