@@ -103,7 +103,7 @@ class ClientGroup:
     def end(self, *, at_once: bool) -> None:
         """End the workers; `at_once` kills them."""
         for worker in self._workers if at_once else ():
-            worker.strike()
+            worker.send_sigkill()
         for worker in self._workers:
             if at_once:
                 worker.kill()
@@ -173,7 +173,7 @@ class _GroupRun:
     def _end_all(self) -> None:
         self._rendezvous.leave()
         for worker in self._workers:
-            worker.strike()
+            worker.send_sigkill()
 
     def _outcome(self) -> Outcome:
         for number, outcome in self._outcomes.items():

@@ -62,7 +62,9 @@ def find_devices(requested: Sequence[str] | None) -> tuple[Device, ...]:
         uuids = _select_uuids(nvml.uuids(library), requested)
         near = [nvml.cores(library, uuid) for uuid in uuids]
     except library.NVMLError as error:
-        raise ConfigError(f"gpus={_format_request(requested)}: NVML says {error}") from error
+        raise ConfigError(
+            f"gpus={_format_request(requested)}: NVML reports {error}; nvidia-smi -L lists the GPUs"
+        ) from error
     finally:
         nvml.close(library)
     cores = assign_cores(near, frozenset(os.sched_getaffinity(0)))
@@ -83,7 +85,7 @@ def _select_uuids(visible: Sequence[str], requested: Sequence[str] | None) -> li
         return list(visible)
     uuids = [_match_uuid(word, visible) for word in requested]
     if len(set(uuids)) < len(uuids):
-        raise ConfigError(f"gpus={_format_request(requested)}: names a GPU twice")
+        raise ConfigError(f"gpus={_format_request(requested)}: names a GPU twice; name each once")
     return uuids
 
 
@@ -105,7 +107,7 @@ def assign_cores(near: Sequence[Cores | None], allowed: Cores) -> list[Cores | N
     Hyperthreads of one core go to one runner. A single runner whose GPU is near all cores is not pinned.
 
     Args:
-        near: cores near each GPU; None where that is unknown.
+        near: cores near each GPU; None if they are unknown.
         allowed: cores that this process may use.
 
     Returns:
@@ -150,6 +152,9 @@ def _siblings(core: int) -> Cores:
 def parse_cpu_list(text: str) -> Cores:
     """Parse the kernel's notation of a set of CPUs, such as ``0-2,8``.
 
+    Source:
+        *List format* of cpuset(7).
+
     Raises:
         ValueError: ``text`` is not in that notation.
     """
@@ -158,7 +163,11 @@ def parse_cpu_list(text: str) -> Cores:
 
 
 def memory_used_bytes(uuid: str | None) -> int | None:
-    """Return the memory in use on the GPU by all processes, in bytes; None if NVML cannot tell."""
+    """Return the memory in use on the GPU by all processes, bytes; None if NVML cannot read it.
+
+    Args:
+        uuid: UUID of the GPU; None returns None.
+    """
     library: Any = nvml.library() if uuid else None
     if library is None:
         return None

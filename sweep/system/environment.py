@@ -42,7 +42,15 @@ def machine() -> JsonDict:
 
 
 def collect_facts(backend_facts: JsonDict, uuid: str | None = None) -> JsonDict:
-    """Return the facts of this machine, of the GPU ``uuid`` where one is named, and of a backend."""
+    """Merge the facts of this machine, of a GPU and of a backend.
+
+    Args:
+        backend_facts: versions of the backend's libraries, by fact name.
+        uuid: UUID of the GPU; None keeps those of the machine's first GPU.
+
+    Returns:
+        The facts of a record, by name; unknown ones are None.
+    """
     return {**machine(), **(gpu(uuid) if uuid else {}), **backend_facts}
 
 
@@ -54,7 +62,7 @@ def gpu(uuid: str | None) -> JsonDict:
 
 
 def differing(before: JsonDict, now: JsonDict) -> list[str]:
-    """List the compared facts that are known on both sides and differ."""
+    """Return the names of the compared facts that are known on both sides and differ."""
     return [
         name
         for name in COMPARED

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WAIT_S = 10.0
-_SLACK_BYTES = 512 << 20  # that an MPS server or a desktop may have taken meanwhile
+_SLACK_BYTES = 512 << 20  # allowance for an MPS server or a desktop
 _POLL_S = 0.1
 _GIB = 1 << 30
 
@@ -50,7 +50,7 @@ class Memory:
             if time.monotonic() >= due:
                 self._report(
                     f"GPU memory is not free {WAIT_S:g} s after a worker was ended: {used / _GIB:.1f} GiB in use, "
-                    f"{self._before / _GIB:.1f} before it; the next variant starts all the same"
+                    f"{self._before / _GIB:.1f} before it; the next variant starts nevertheless"
                 )
                 return
             time.sleep(_POLL_S)

@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 _UUIDS = ("GPU-", "MIG-")
-_WORD_BITS = 64  # of the masks in which NVML gives sets of CPUs
+_WORD_BITS = 64  # of the masks with which NVML describes sets of CPUs
 
 
 def library() -> Any | None:
@@ -18,7 +18,7 @@ def library() -> Any | None:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - not installed, no driver or no GPU: all mean that it cannot tell
+    except Exception:  # noqa: BLE001 - not installed, no driver or no GPU: each means that nothing can be read
         return None
     return pynvml
 
@@ -44,12 +44,12 @@ def visible(pynvml: Any, uuid: str | None = None) -> Any:
 
 
 def uuids(pynvml: Any) -> list[str]:
-    """List the UUIDs of the devices that CUDA would see, in its order; one that is split into MIG instances has none.
+    """Return the UUIDs of the devices that CUDA would see, in its order; one that is split into MIG instances has none.
 
     As in CUDA, a list in CUDA_VISIBLE_DEVICES ends before the first entry that is not a device.
 
     Raises:
-        NVMLError: the driver cannot tell.
+        NVMLError: the driver cannot count the devices.
     """
     words = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [str(number) for number in range(pynvml.nvmlDeviceGetCount())] if words is None else words.split(",")

@@ -1,4 +1,4 @@
-"""Read the GPU's state while a worker measures: from a thread of the parent, outside the timed threads.
+"""Read the GPU's state while a worker measures, in a thread of the parent, outside the timed threads.
 
 The parent has an interpreter of its own and waits meanwhile, so a reading takes nothing from the worker but the
 driver's time. Both use ``time.perf_counter_ns``, which is CLOCK_MONOTONIC on Linux, one clock for all processes.
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from sweep.system.gpu_readings import Series
 
-_MPS_SERVER = "nvidia-cuda-mps"  # as /proc shortens its name; it holds the GPU for its clients, who are listed too
+_MPS_SERVER = (
+    "nvidia-cuda-mps"  # as /proc shortens its name; it uses the GPU on behalf of its clients, which are listed too
+)
 _ABSENT = ("NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "NO_PERMISSION", "ARGUMENT_VERSION_MISMATCH")
 
 
@@ -32,7 +34,7 @@ class Gpu:
     Args:
         library: ``pynvml``, initialised.
         device: NVML's handle.
-        hz: readings a second.
+        hz: readings per second.
     """
 
     def __init__(self, library: Any, device: Any, hz: float) -> None:
@@ -41,7 +43,7 @@ class Gpu:
         self._hz = hz
 
     def watch(self) -> Watch:
-        """Return a context in which the device is read ``hz`` times a second."""
+        """Return a context in which the device is read ``hz`` times per second."""
         return Watch(Reader(self._library, self._device), 1 / self._hz)
 
     def close(self) -> None:
@@ -53,7 +55,7 @@ def find(hz: float, uuid: str | None = None) -> Gpu | None:
     """Find the GPU ``uuid``, or the one that CUDA would use, if NVML can read it.
 
     Args:
-        hz: readings a second; 0 reads nothing.
+        hz: readings per second; 0 for none.
         uuid: of the GPU; None for the one that CUDA would use.
 
     Returns:
@@ -114,7 +116,7 @@ class Reader:
         return None if name == "processes" else np.nan
 
     def _count_processes(self, pids: set[int] | None) -> tuple[float, float]:
-        """Count our processes and those of others; NaN where NVML lists none to anybody."""
+        """Count our processes and those of others; NaN if NVML does not list processes."""
         if pids is None:
             return np.nan, np.nan
         for pid in pids - self._kinds.keys():

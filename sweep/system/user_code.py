@@ -1,8 +1,8 @@
 """Allow, locate, digest and load a user's own functions, named ``package.module:function``.
 
-A function runs only if whoever starts the sweep named it: on the command line itself, or by naming its top package in
-``SWEEP_ALLOW``. One that a YAML of another author names is refused until then. The parent reads the source and imports
-nothing; the worker imports.
+A function runs only if the user who starts the sweep named it, on the command line itself or by its top package in
+``SWEEP_ALLOW``. Functions that only a YAML names are refused. The parent reads the source and imports nothing; the
+worker imports.
 """
 
 from __future__ import annotations
@@ -61,10 +61,14 @@ def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str])
 def digest(key: str, spec: str) -> str:
     """Return the sha256 of the source file of ``spec``, after a check that it defines the function.
 
-    Nothing is imported but packages.
+    Only parent packages are imported.
+
+    Args:
+        key: configuration key that names the function, for messages.
+        spec: ``package.module:function``.
 
     Raises:
-        ConfigError: no such module, or no such function in it.
+        ConfigError: there is no such module, or no such function in it.
     """
     module, _, function = spec.partition(":")
     source = _source(module)
@@ -86,7 +90,7 @@ def _source(module: str) -> Path | None:
         importlib.invalidate_caches()
         try:
             spec = importlib.util.find_spec(module)
-        except (ImportError, ValueError):  # a package on the way is not there, or is no package
+        except (ImportError, ValueError):  # a parent package is missing, or is no package
             return None
     origin = None if spec is None else spec.origin
     return Path(origin) if origin and origin.endswith(".py") else None
@@ -108,7 +112,7 @@ def _top_level_names(tree: ast.Module) -> set[str] | None:
 
 
 def load(key: str, spec: str, planned: str | None) -> Callable[..., Any]:
-    """Import the function and return it.
+    """Import a user's function and return it.
 
     Args:
         key: configuration key that names it.
@@ -116,7 +120,7 @@ def load(key: str, spec: str, planned: str | None) -> Callable[..., Any]:
         planned: sha256 of the source at the time of planning; None does not compare.
 
     Raises:
-        ConversionError: it cannot be imported, is no function, or its source has changed since.
+        ConversionError: the function cannot be imported, is no function, or its source has changed since.
     """
     module, _, function = spec.partition(":")
     with _importable_working_directory():
@@ -147,7 +151,7 @@ def _importable_working_directory() -> Iterator[None]:
 
 
 def batches(key: str, spec: str, digest: str | None) -> Iterator[Any]:
-    """Yield what a user's function yields, until it ends or gives None.
+    """Yield the batches of a user's generator function, until it ends or yields None.
 
     Args:
         key: configuration key, for messages.
@@ -155,7 +159,7 @@ def batches(key: str, spec: str, digest: str | None) -> Iterator[Any]:
         digest: sha256 of its source when it was planned.
 
     Raises:
-        ConversionError: it cannot be loaded, or raised; one line.
+        ConversionError: the function cannot be loaded, or raised.
     """
     function = load(key, spec, digest)
     try:
