@@ -7,6 +7,10 @@ import os
 import tempfile
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("busy machine", deadline=None)  # a neighbour's load slows the first example most
+settings.load_profile("busy machine")
 
 _LOCKS = tempfile.TemporaryDirectory(prefix="sweep-locks-")  # that of the machine is for measurements
 os.environ["SWEEP_LOCK_DIR"] = _LOCKS.name

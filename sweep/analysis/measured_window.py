@@ -33,8 +33,8 @@ def window(samples: PointSamples) -> tuple[int, int]:
     start = int(samples.scheduled_ns[keep].min())
     if samples.kind != "closed":
         return start, int(samples.scheduled_ns[keep].max())
-    lanes = samples.lane
-    return start, min(int(samples.done_ns[keep & (lanes == lane)].max()) for lane in np.unique(lanes[keep]))
+    ids = samples.stream_id
+    return start, min(int(samples.done_ns[keep & (ids == stream)].max()) for stream in np.unique(ids[keep]))
 
 
 def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:

@@ -83,7 +83,7 @@ def estimate_service(points: Sequence[PointSamples]) -> Service | None:
     if not closed or not len(spacing):
         return None
     unloaded = np.concatenate([_lone_latency_ns(point) for point in points if point.kind == UNLOADED] or [np.empty(0)])
-    streams = max(int(point.lane.max(initial=0)) + 1 for point in closed)
+    streams = max(int(point.stream_id.max(initial=0)) + 1 for point in closed)
     clients = max(1 if point.client is None else int(point.client.max(initial=0)) + 1 for point in closed)
     return Service(
         streams=streams,
@@ -101,7 +101,7 @@ def _lone_latency_ns(point: PointSamples) -> Floats:
 
 def _completion_gaps_ns(point: PointSamples) -> Floats:
     """Return the gaps between completions on each stream; the gaps of all streams in the order of completion."""
-    done, stream = point.done_ns[point.measured], point.lane[point.measured]
+    done, stream = point.done_ns[point.measured], point.stream_id[point.measured]
     ends, gaps = [], []
     for number in np.unique(stream):
         mine = np.sort(done[stream == number])

@@ -76,7 +76,7 @@ def _behind(samples: PointSamples) -> float:
     arrived = int(np.count_nonzero((samples.scheduled_ns >= start) & (samples.scheduled_ns <= end)))
     inside = int(np.count_nonzero((samples.done_ns > start) & (samples.done_ns <= end)))
     together = 1 if samples.ran_with is None else int(samples.ran_with.max(initial=1))
-    in_flight = (int(samples.lane.max(initial=0)) + 1) * together
+    in_flight = (int(samples.stream_id.max(initial=0)) + 1) * together
     behind = arrived - inside - in_flight
     if behind <= max(STABLE_WITHIN * arrived, _CHANCE * math.sqrt(arrived)):
         return 0.0

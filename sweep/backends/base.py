@@ -1,4 +1,4 @@
-"""What a backend is: builds an engine from typed ONNX, loads it into a session, and says what it cannot do.
+"""Define the interface that every backend implements: build an engine from typed ONNX, load it, report its limits.
 
 The load generator sees only ``Session`` and ``Stream``; it knows nothing of models.
 """
@@ -27,19 +27,26 @@ _SESSION = tuple((item.name, getattr(SessionAxes(), item.name)) for item in fiel
 
 
 class Clock(Protocol):
-    """Monotonic nanoseconds, real or virtual."""
+    """Measure monotonic time in nanoseconds, real or virtual."""
 
     def now_ns(self) -> int:
-        """The time now."""
+        """Return the current time, in ns."""
         ...
 
     def sleep_until_ns(self, due_ns: int) -> int:
-        """Return at ``due_ns`` or as soon after it as can be, and the time then."""
+        """Return at ``due_ns`` or as soon after it as possible.
+
+        Args:
+            due_ns: time of the wake-up on this clock, in ns.
+
+        Returns:
+            The time of the return, in ns.
+        """
         ...
 
 
 class Stream(Protocol):
-    """One execution context: inferences on it run in the order they were enqueued.
+    """Run inferences of one execution context in the order in which they are enqueued.
 
     Attributes:
         clock: the clock its completions are read from.
@@ -59,62 +66,67 @@ class Stream(Protocol):
         ...
 
     def wait(self) -> None:
-        """Return when the oldest inference in flight is complete."""
+        """Block until the oldest inference in flight is complete."""
         ...
 
 
 @runtime_checkable
-class Polled(Protocol):
-    """What a ``Stream`` has besides if it can be asked, without waiting, what is complete.
+class SupportsPolling(Protocol):
+    """Extend a ``Stream`` that can report completions without blocking.
 
     Attributes:
-        spins: whoever waits for it is to spend the time asking, so that one thread can serve several streams.
+        spins: a waiting thread should poll continuously, so that one thread can serve several streams.
     """
 
     spins: bool
 
     def poll(self) -> bool:
-        """Whether the oldest inference in flight is complete; if so it counts as waited for."""
+        """Return whether the oldest inference in flight is complete; a complete one counts as waited for."""
         ...
 
 
 @runtime_checkable
-class TimesParts(Protocol):
-    """What a ``Stream`` has besides if the parts of an inference are timed, by the device itself and on the host."""
+class SupportsPartTimes(Protocol):
+    """Extend a ``Stream`` that times the parts of an inference, on the device and on the host."""
 
     def take_parts_ms(self) -> NDArray[np.float32]:
-        """Times of each inference waited for since the last call, oldest first, and forget them.
+        """Return and discard the part times of each inference waited for since the last call, oldest first.
 
         Returns:
-            One row an inference, in ms: host to device, compute, device to host by the device's own clock, then the
-            host's time in the enqueue alone. NaN where nothing was timed.
+            Array of shape (inferences, 4), in ms: copy to the device, compute and copy to the host by the device's
+            clock, then the host's time in the enqueue alone. NaN where a part was not timed.
         """
         ...
 
 
 @runtime_checkable
-class Emulates(Protocol):
-    """What a ``Backend`` has besides if it does not round as some types do."""
+class SupportsEmulation(Protocol):
+    """Extend a ``Backend`` that does not round as some types do."""
 
     def emulation(self, variant: Variant) -> str | None:
-        """What has to come from a graph that rounds explicitly, in float32.
+        """Return which results of ``variant`` must come from a float32 graph that rounds explicitly.
+
+        Args:
+            variant: its precision decides.
 
         Returns:
-            ``engine`` where the library has no kernels of the types: that graph is built and timed. ``outputs`` where
-            it has, but computes in float32: what is timed stays, accuracy comes from that graph. None for neither.
+            ``engine`` if the library has no kernels of the types: the rounding graph is built and timed. ``outputs`` if
+            it has kernels that compute in float32: the timed engine stays and accuracy comes from the rounding graph.
+            None for neither.
         """
         ...
 
 
 class Session(Protocol):
-    """A loaded engine.
+    """Hold a loaded engine with its streams.
 
     Attributes:
         streams: its execution contexts.
         virtual: each stream carries its own virtual clock; nothing takes real time.
-        partial_batches: ``enqueue`` takes fewer samples than the batch; else a batch that is not full runs padded.
-        realised: what was loaded, against what was asked (the record's ``realised``).
-        engine_facts: what loading showed of the engine, such as device memory (joins the record's ``engine``).
+        partial_batches: ``enqueue`` accepts fewer samples than the batch; otherwise an incomplete batch runs padded.
+        realised: the settings that took effect, for comparison with the request (the record's ``realised``).
+        engine_facts: properties of the engine that only loading shows, such as device memory (joins the record's
+            ``engine``).
     """
 
     streams: Sequence[Stream]
@@ -124,7 +136,10 @@ class Session(Protocol):
     engine_facts: JsonDict
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        """Make every stream take batches of these sizes, where ``partial_batches``; nothing is timed meanwhile.
+        """Make every stream accept batches of ``sizes``, where ``partial_batches``; no inference is timed meanwhile.
+
+        Args:
+            sizes: batch sizes, in samples, each at most the session's batch.
 
         Raises:
             SessionError: a size cannot be run.
@@ -132,39 +147,42 @@ class Session(Protocol):
         ...
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Outputs of the last inference on the first stream."""
+        """Return the outputs, by name, of the last inference on the first stream."""
         ...
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs of one inference with other inputs, on the first stream; nothing is timed meanwhile.
+        """Return the outputs of one inference on the first stream with other inputs; nothing is timed meanwhile.
 
         Args:
-            feeds: every input, shaped and typed as at load. They stay bound.
+            feeds: every input, with the shape and dtype that it had at load. The values stay bound.
+
+        Returns:
+            Each output by name.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the session holds."""
+        """Release the engine and all memory of the session."""
         ...
 
 
 @runtime_checkable
-class GivesEachStreams(Protocol):
-    """What a ``Session`` has besides if each stream's outputs can be had."""
+class SupportsStreamOutputs(Protocol):
+    """Extend a ``Session`` that can read the outputs of every stream."""
 
     def outputs_of(self, number: int) -> dict[str, np.ndarray]:
-        """Outputs of the last inference on stream ``number``, from 0."""
+        """Return the outputs, by name, of the last inference on stream ``number``, counted from 0."""
         ...
 
 
 class Backend(Protocol):
-    """One inference library.
+    """Adapt one inference library.
 
     Attributes:
         name: as in ``backend=``.
-        honours: engine and session axes that it acts on. Any other, set, makes a variant ``unsupported``.
-        runs_models: it computes real outputs, so accuracy can be checked.
-        on_gpu: it runs on the GPU, whose state is then watched.
+        honours: engine and session axes that take effect. Any other axis, if set, makes a variant ``unsupported``.
+        runs_models: the outputs are real, so accuracy can be checked.
+        on_gpu: inference runs on the GPU, whose state is then monitored.
     """
 
     name: str
@@ -173,15 +191,15 @@ class Backend(Protocol):
     on_gpu: bool
 
     def unsupported(self, variant: Variant) -> str | None:
-        """Why this backend cannot run ``variant`` here, in one line; None if it can."""
+        """Return why this backend cannot run ``variant`` on this machine, in one line; None if it can."""
         ...
 
     def environment(self, variant: Variant) -> dict[str, str]:
-        """Variables that the worker needs before any library is loaded; the same for all that share an engine."""
+        """Return the variables that a worker sets before it loads a library; equal for all variants of one engine."""
         ...
 
     def facts(self) -> JsonDict:
-        """Versions that a comparison must agree on."""
+        """Return the versions, by fact name, that must be equal for a comparison."""
         ...
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
@@ -190,20 +208,26 @@ class Backend(Protocol):
         Args:
             onnx: the typed ONNX.
             variant: its engine axes decide what is built.
-            shapes: gives the concrete shape of each input at a batch.
+            shapes: maps a batch, in samples, to the concrete shape of each input.
             target: folder to fill.
 
         Returns:
-            What is known of the engine and wanted again at load (plain values). ``artifacts`` among it names the
-            files in ``target`` that people may want to look at; they are kept with the sweep.
+            Facts of the engine that ``load`` needs again (JSON values). ``artifacts`` names the files in ``target``
+            that are worth inspecting; the sweep keeps a copy of them.
 
         Raises:
-            BuildError: with the library's own last message.
+            BuildError: the library refused the graph; with its own last message.
         """
         ...
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> Session:
         """Load the engine of ``build`` with its streams, inputs bound to ``feeds``.
+
+        Args:
+            engine: folder that ``build`` filled.
+            info: facts that ``build`` returned.
+            variant: its session axes decide how the engine is loaded.
+            feeds: value of each input at the full batch.
 
         Raises:
             SessionError: the engine cannot be loaded or run once.
@@ -211,12 +235,15 @@ class Backend(Protocol):
         ...
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """How what ran differs from what was asked (the variant is then ``invalid``); None if it does not."""
+        """Return how ``realised`` differs from the request, in one line; None if it does not.
+
+        A variant with a difference is ``invalid``.
+        """
         ...
 
 
-def unhonoured(backend: Backend, variant: Variant) -> str | None:
-    """The first axis that is set and that ``backend`` does not act on, as a reason; None for none."""
+def find_unhonoured_axis(backend: Backend, variant: Variant) -> str | None:
+    """Return a reason that names the first axis which is set and has no effect in ``backend``; None without one."""
     for axes, defaults in ((variant.engine, _ENGINE), (variant.session, _SESSION)):
         for name, default in defaults:
             value = getattr(axes, name)
@@ -225,6 +252,6 @@ def unhonoured(backend: Backend, variant: Variant) -> str | None:
     return None
 
 
-def why_unsupported(backend: Backend, variant: Variant) -> str | None:
-    """Every reason known before running: an axis that the backend lacks, or its own word."""
-    return unhonoured(backend, variant) or backend.unsupported(variant)
+def unsupported_reason(backend: Backend, variant: Variant) -> str | None:
+    """Return why ``backend`` cannot run ``variant`` here, from its axes or its own check; None if it can."""
+    return find_unhonoured_axis(backend, variant) or backend.unsupported(variant)

@@ -1,4 +1,4 @@
-"""Names -> backends. The one place to add a backend."""
+"""Resolve backend names to backends. A new backend is one entry here."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _BACKENDS = {
 
 
 def names() -> tuple[str, ...]:
-    """Every backend that can be asked for by name."""
+    """Return the name of every backend, in the order of registration."""
     return tuple(_BACKENDS)
 
 
 def get(name: str) -> Backend:
-    """The backend called ``name``; its inference library is imported only when it builds or loads.
+    """Return the backend called ``name``; its inference library is imported only when it builds or loads.
 
     Raises:
         ConfigError: there is no such backend.
@@ -38,7 +38,11 @@ def get(name: str) -> Backend:
 
 
 def resolve(name: str) -> tuple[str, str | None]:
-    """The backend that ``name`` stands for here, and for ``auto`` the reason."""
+    """Return the backend name that ``name`` stands for on this machine, and the reason where ``name`` is ``auto``.
+
+    Raises:
+        ConfigError: there is no such backend.
+    """
     if name != "auto":
         get(name)
         return name, None
@@ -47,8 +51,8 @@ def resolve(name: str) -> tuple[str, str | None]:
         return "onnxruntime", "no GPU on this machine"
     from sweep.backends.tensorrt.backend import TensorRT, TensorRTRTX
 
-    found = (TensorRT(), TensorRTRTX())
-    for backend in found:
+    candidates = (TensorRT(), TensorRTRTX())
+    for backend in candidates:
         if backend.missing() is None:
             return backend.name, f"{gpu} and {backend.facts()['tensorrt']} are here"
-    return "onnxruntime", f"{gpu} is here, but {'; '.join(str(backend.missing()) for backend in found)}"
+    return "onnxruntime", f"{gpu} is here, but {'; '.join(str(backend.missing()) for backend in candidates)}"

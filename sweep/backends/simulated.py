@@ -1,6 +1,7 @@
-"""Scripted service times on a virtual clock: tests the generator, measures the harness, predicts curves.
+"""Simulate a server with scripted service times on a virtual clock.
 
-It runs no model and never claims to: its records carry ``backend: simulated``.
+It tests the load generator, measures the harness and predicts curves. No model runs: its records carry ``backend:
+simulated``.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict, Variant
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
-_DRAWN_AT_ONCE = 4096
+_DRAWS_AT_ONCE = 4096
 
 
 class SimulatedStream:
-    """One server with its own virtual clock: a first-in-first-out queue with scripted service times."""
+    """Simulate one first-in-first-out server with scripted service times on its own virtual clock.
+
+    Args:
+        script: service times and faults.
+        batch: samples of a full batch.
+        seed: of the random service times.
+    """
 
     max_depth = _DEPTH
 
@@ -40,14 +47,14 @@ class SimulatedStream:
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
         self._rng = np.random.default_rng([seed, 7])
-        self._drawn: deque[float] = deque()
+        self._draws: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
         self._sleeps_ns = None if script.sleep_after_us is None else script.sleep_after_us * 1000
         self._wake_ns = round((script.wake_us or 0.0) * 1000)
 
     def enqueue(self, samples: int | None = None) -> None:
-        """Start one inference: it ends one service time after it, or after the one before it.
+        """Start one inference: it completes one service time after now, or after the inference before it.
 
         Args:
             samples: how many; None for the batch.
@@ -68,13 +75,13 @@ class SimulatedStream:
         mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000 * self._slowness
         if not self._exponential:
             return round(mean_ns)
-        if not self._drawn:
-            self._drawn.extend(self._rng.exponential(1.0, _DRAWN_AT_ONCE).tolist())
-        return int(self._drawn.popleft() * mean_ns)
+        if not self._draws:
+            self._draws.extend(self._rng.exponential(1.0, _DRAWS_AT_ONCE).tolist())
+        return int(self._draws.popleft() * mean_ns)
 
 
 def _slowness(machine: str | None) -> float:
-    """The factor in the file ``machine``; 1 without one."""
+    """Return the factor in the file ``machine``, by which service times are multiplied; 1 without a file."""
     if machine is None:
         return 1.0
     try:
@@ -84,7 +91,7 @@ def _slowness(machine: str | None) -> float:
 
 
 class SimulatedSession:
-    """Streams of scripted service times."""
+    """Hold the streams of one simulated variant."""
 
     virtual = True
     partial_batches = True
@@ -105,23 +112,23 @@ class SimulatedSession:
         }
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        """Every size up to the batch is ready as it is."""
+        """Do nothing: every size up to the batch runs without preparation."""
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Nothing is computed."""
+        """Return no outputs: nothing is computed."""
         return {}
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Nothing is computed."""
+        """Return no outputs: nothing is computed."""
         del feeds
         return {}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is in use."""
 
 
 class Simulated:
-    """The ``simulated`` backend."""
+    """Provide the ``simulated`` backend."""
 
     name = "simulated"
     honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script"})
@@ -129,21 +136,21 @@ class Simulated:
     on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
-        """It takes everything."""
+        """Return None: every variant can be simulated."""
         del variant
         return None
 
     def environment(self, variant: Variant) -> dict[str, str]:
-        """It needs none."""
+        """Return no variables."""
         del variant
         return {}
 
     def facts(self) -> JsonDict:
-        """Its own version: there is no library behind it."""
+        """Return the version of sweep, since no library is involved."""
         return {"simulated": __version__}
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
-        """Write down what would have been built."""
+        """Write a file that describes the engine in place of one."""
         script = variant.session.script or Script()
         if script.raise_at == "build":
             raise BuildError("scripted error in build")
@@ -151,7 +158,7 @@ class Simulated:
         return {}
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> SimulatedSession:
-        """Streams on virtual clocks that all start at zero."""
+        """Create the streams on virtual clocks that all start at zero."""
         del engine, info, feeds
         script = variant.session.script or Script()
         if script.raise_at == "load":
@@ -159,6 +166,6 @@ class Simulated:
         return SimulatedSession(script, variant)
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """Nothing ran, so nothing differs."""
+        """Return None: nothing ran that could differ from the request."""
         del variant, realised
         return None

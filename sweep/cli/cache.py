@@ -107,7 +107,7 @@ def _prune(root: Path, options: argparse.Namespace) -> Pruned:
 
 def _limit_bytes(root: Path) -> int:
     """Return the limit of the last sweep that built something in `root`, or the default."""
-    return inventory.stored_limit(root) or int(DEFAULT_GIB * GIB)
+    return inventory.read_limit(root) or int(DEFAULT_GIB * GIB)
 
 
 def _show(console: Console, root: Path) -> None:
@@ -125,24 +125,24 @@ def _show(console: Console, root: Path) -> None:
     console.print(
         f"total {_amount_of(total)} in {len(items)}, of at most {limit / GIB:g} GiB (cache_gib)", highlight=False
     )
-    scraps = sum(inventory.size(path) for _, _, path in inventory.remains(root))
-    if scraps:
-        console.print(f"besides, {_amount_of(scraps)} are being built, or were when their process was killed")
+    leftover_bytes = sum(inventory.size_bytes(path) for _, _, path in inventory.scratch_folders(root))
+    if leftover_bytes:
+        console.print(f"besides, {_amount_of(leftover_bytes)} are being built, or were when their process was killed")
 
 
 def _row(item: Item, user: str | None) -> tuple[str, ...]:
     used = dt.datetime.fromtimestamp(item.used_ns / 1e9, dt.UTC).astimezone()
-    what = "shared by builds; never pruned" if item.kind == inventory.TIMING else item.what
+    description = "shared by builds; never pruned" if item.kind == inventory.TIMING else item.description
     size = f"{item.bytes / _MIB:.2f}"
-    return item.kind, item.key, what or "-", size, f"{used:%Y-%m-%d %H:%M}", user or "-"
+    return item.kind, item.key, description or "-", size, f"{used:%Y-%m-%d %H:%M}", user or "-"
 
 
 def _print_outcome(console: Console, outcome: Pruned) -> None:
     lines = [f"removed  {_name(item)}" for item in outcome.evicted]
-    lines += [f"kept     {_name(item)}: in use by {user}" for item, user in outcome.kept]
+    lines += [f"kept     {_name(item)}: in use by {user}" for item, user in outcome.in_use]
     lines += [f"failed   {_name(item)}: {reason}" for item, reason in outcome.failed]
-    freed = sum(item.bytes for item in outcome.evicted) + outcome.remains_bytes
-    lines.append(f"{len(outcome.evicted)} removed, {len(outcome.kept)} in use, {_amount_of(freed)} freed")
+    freed = sum(item.bytes for item in outcome.evicted) + outcome.leftover_bytes
+    lines.append(f"{len(outcome.evicted)} removed, {len(outcome.in_use)} in use, {_amount_of(freed)} freed")
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
 
@@ -152,4 +152,4 @@ def _amount_of(size: int) -> str:
 
 
 def _name(item: Item) -> str:
-    return f"{item.kind} {item.key} {item.what}".rstrip()
+    return f"{item.kind} {item.key} {item.description}".rstrip()

@@ -106,7 +106,7 @@ def _task(asked: Asked) -> int:
 def _devices(selected: Plan, settings: Settings) -> tuple[Device, ...]:
     """Return the GPUs to use, or one empty device if no work needs a GPU."""
     on_gpu = any(registry.get(name).on_gpu for name in {work.variant.backend for work in selected.runnable})
-    return device.find(settings.gpus) if on_gpu else (device.Device(),)
+    return device.find_devices(settings.gpus) if on_gpu else (device.Device(),)
 
 
 def _print_plan(console: Console, selected: Plan, settings: Settings, device_count: int) -> None:

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> NoReturn:
         raise ConfigError(f"the records are on a server already: open {without_password(uri)}")
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        publish = command_line.spelled("publish", *command_line.results_words(options.results))
+        publish = command_line.format_command("publish", *command_line.results_words(options.results))
         raise ConfigError(f"{path} is not there: nothing has been published; run `{publish}` first")
     _check_address(options.host, options.port)
     words = ["--backend-store-uri", uri, "--host", options.host, "--port", str(options.port), "--workers", "1"]

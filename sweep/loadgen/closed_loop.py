@@ -20,7 +20,8 @@ class ClosedServer:
     Attributes:
         issued: when each inference was enqueued, ns.
         done: when its completion was seen, ns.
-        gpu_ms: what the device timed of each, once the loop is over (``base.TimesParts``); None if it times nothing.
+        gpu_ms: what the device timed of each, once the loop is over (``base.SupportsPartTimes``); None if it times
+            nothing.
     """
 
     gpu_ms: NDArray[np.float32] | None = None

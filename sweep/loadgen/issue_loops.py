@@ -15,7 +15,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sweep.backends.base import Polled
+from sweep.backends.base import SupportsPolling
 from sweep.loadgen.closed_loop import ClosedServer
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED, Server
 
@@ -67,7 +67,7 @@ def _run_in_turn(servers: Sequence[Server]) -> None:
 
 def polled(streams: Sequence[Stream]) -> bool:
     """Return whether one thread drives these streams."""
-    return all(isinstance(stream, Polled) and stream.spins for stream in streams)
+    return all(isinstance(stream, SupportsPolling) and stream.spins for stream in streams)
 
 
 def _is_one_closed_loop(servers: Sequence[Server]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.analysis.verdicts import STABLE_WITHIN
-from sweep.backends.base import TimesParts
+from sweep.backends.base import SupportsPartTimes
 from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop
 from sweep.loadgen.arrivals import Schedule, draw_schedule
 from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
@@ -156,7 +156,7 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
     """Return the times that each stream's device took since the last call, ms; None where it takes none."""
 
     def take(stream: Stream) -> NDArray[np.float32] | None:
-        return stream.take_parts_ms() if isinstance(stream, TimesParts) else None
+        return stream.take_parts_ms() if isinstance(stream, SupportsPartTimes) else None
 
     return [take(stream) for stream in session.streams]
 

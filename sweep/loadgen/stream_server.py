@@ -28,7 +28,7 @@ class Server(Protocol):
         ...
 
     def advance(self) -> int:
-        """Do what can be done without waiting, on a stream that is ``Polled``.
+        """Do what can be done without waiting, on a stream that is ``SupportsPolling``.
 
         Returns:
             ``CALL_AGAIN`` to be called again at once, ``FINISHED`` when there is nothing left to do, else the time

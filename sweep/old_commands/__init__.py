@@ -40,7 +40,7 @@ def run(module: str) -> NoReturn:
     """
     words = translated(module, sys.argv[1:])
     old = shlex.join(["python", "-m", f"sweep.{module}"])
-    sys.stderr.write(f"{old} is now: {command_line.spelled(*words)}\n")
+    sys.stderr.write(f"{old} is now: {command_line.format_command(*words)}\n")
     sys.argv[1:] = words
     __main__.main()
 

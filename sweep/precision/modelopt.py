@@ -77,7 +77,7 @@ def converted(
         large = _handed(folder, source, calibration if drawing else ())
         with _child(doing, {**_STEADY, "TMPDIR": place}) as child:
             made_by = child.request({"folder": place, "large": large, **_asked(precision)})["versions"]
-            sys.stderr.write(child.printed())  # to the worker's log, with what other libraries print
+            sys.stderr.write(child.output_tail())  # to the worker's log, with what other libraries print
         model = graphs.inferred(graphs.load(folder / TYPED))
     kept = _in_fp32(model) if precision.rest or not quantising else ()
     notes = (*_told(model, precision, kept), *_unseen(precision, calibration), _makers(made_by))

@@ -16,7 +16,7 @@ import msgspec
 from sweep.runner.messages import Exchange, Values
 from sweep.runner.worker_process import Outcome
 from sweep.spec.outcome import Status
-from sweep.storage.samples_file import handed_over
+from sweep.storage.samples_file import client_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ class ClientGroup:
     def end(self, *, at_once: bool) -> None:
         """End the workers; `at_once` kills them."""
         for worker in self._workers if at_once else ():
-            worker.strike()
+            worker.send_sigkill()
         for worker in self._workers:
             if at_once:
                 worker.kill()
@@ -149,7 +149,7 @@ class _GroupRun:
                 thread.join(_GRACE_S)
             raise
         finally:
-            for file in handed_over(request.samples, len(self._workers)):  # not before: another may still read it
+            for file in client_paths(request.samples, len(self._workers)):  # not before: another may still read it
                 file.unlink(missing_ok=True)
         if self._raised:
             raise self._raised[0]
@@ -180,7 +180,7 @@ class _GroupRun:
     def _end_all(self) -> None:
         self._rendezvous.leave()
         for worker in self._workers:
-            worker.strike()
+            worker.send_sigkill()
 
     def _outcome(self) -> Outcome:
         for number, outcome in self._outcomes.items():

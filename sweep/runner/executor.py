@@ -82,7 +82,7 @@ class Run:
         """Measure every group on some device; return the keys of the records whose drift is open."""
         devices = self._devices
         if devices is None:
-            devices = machine.find(self._settings.gpus) if any(map(_on_gpu, groups)) else (machine.Device(),)
+            devices = machine.find_devices(self._settings.gpus) if any(map(_on_gpu, groups)) else (machine.Device(),)
         if len(devices) == 1:
             return self._run_on(devices, groups, searched)
         spread = [group for group in groups if _on_gpu(group)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sweep import spec
 from sweep.backends import registry
-from sweep.backends.base import why_unsupported
+from sweep.backends.base import unsupported_reason
 from sweep.spec import LoadAxes
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def make(variants: Iterable[Variant]) -> Plan:
         if key in works:
             duplicates.append(variant.label)
             continue
-        reason = why_unsupported(registry.get(variant.backend), variant)
+        reason = unsupported_reason(registry.get(variant.backend), variant)
         works[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
     order = list(dict.fromkeys(work.engine_key for work in works.values()))
     rank = {engine: number for number, engine in enumerate(order)}

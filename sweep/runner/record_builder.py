@@ -116,7 +116,7 @@ def _untried(work: Work, settings: Settings, status: Status, kind: str, message:
 def _facts(work: Work, uuid: str | None = None) -> Facts:
     """Return what a comparison must agree on, of the GPU `uuid` if one is named."""
     # ``system`` knows no record, so its facts come untyped; reading the record back checks them.
-    return cast("Facts", environment.of(registry.get(work.variant.backend).facts(), uuid))
+    return cast("Facts", environment.collect_facts(registry.get(work.variant.backend).facts(), uuid))
 
 
 def _keep_artifacts(engine: EngineInfo, settings: Settings) -> None:

@@ -122,4 +122,4 @@ class RecordFinisher:
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
         uuid = self._uuid if registry.get(work.variant.backend).on_gpu else None
         record = record_builder.measured(work, outcome, points, self._timing[work.key], self._settings, uuid)
-        return self._sentinel.judge(record, samples.stretches(points))
+        return self._sentinel.judge(record, samples.sentinel_intervals(points))

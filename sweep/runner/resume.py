@@ -93,7 +93,7 @@ def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
     try:
         if Store(settings.root).read(work.key).status != "ok":
             return False
-        return not samples_file.has_search(Store(settings.root).samples_path(work.key), slo.tag)
+        return not samples_file.was_measured_for(Store(settings.root).samples_path(work.key), slo.tag)
     except RecordError:
         return False
 
@@ -139,7 +139,7 @@ class _Standing:
         """Return how facts of a record differ from those of today, the same for all records that share them."""
         if (number, backend) not in self._changes:
             facts = self._index.facts[number]
-            names = environment.differing(facts, environment.of(registry.get(backend).facts()))
+            names = environment.differing(facts, environment.collect_facts(registry.get(backend).facts()))
             self._changes[number, backend] = ", ".join(f"{name} was {facts[name]}" for name in names)
         return self._changes[number, backend]
 

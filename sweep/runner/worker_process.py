@@ -127,9 +127,9 @@ class Worker:
         with contextlib.suppress(OSError):
             self._child.send(messages.encode(values))
 
-    def strike(self) -> None:
-        """Send SIGKILL to the child and its children, from any thread: whoever is in ``run`` sees it die."""
-        self._child.strike()
+    def send_sigkill(self) -> None:
+        """Send SIGKILL to the child and its children, from any thread; a thread in ``run`` sees the child end."""
+        self._child.send_sigkill()
 
     def close(self) -> None:
         """Let the child end by itself, and see to it that it does."""
@@ -160,5 +160,5 @@ class Worker:
         return Outcome(status=Status.CRASHED, error=self._error("Exit", f"the worker exited with code {code}"))
 
     def _error(self, kind: str, message: str) -> ErrorInfo:
-        tail = self._child.printed().splitlines()[-_TAIL_LINES:]
+        tail = self._child.output_tail().splitlines()[-_TAIL_LINES:]
         return {"stage": self._stage, "kind": kind, "message": message, "stderr_tail": tail}

@@ -1,4 +1,4 @@
-"""Store everything known of one variant: one atomic JSON file, and its raw samples beside it.
+"""Store the record of one variant as an atomic JSON file, with its raw samples beside it.
 
 The layout is an interface. A change of a field bumps ``SCHEMA``, brings a migration and leaves a golden old record in
 ``tests/data/records``. A new key in a table is no such change: older readers keep it and do not read it. ::
@@ -39,17 +39,17 @@ _MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}  # from schema n to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One variant's outcome. ``ips`` is samples per second; what is unknown is None, never zero.
+    """Hold the outcome of one variant. ``ips`` is samples per second; an unknown value is None, never zero.
 
     Attributes:
         schema: version of this layout.
         key: key of the variant (``sweep.spec.variant_key``); the file's name.
         sweep: name of the sweep; the folder's name.
-        status: how it ended.
+        status: how the variant ended.
         started_at: UTC, ISO 8601.
         wall_s: duration of the work on this variant, s.
         variant: every axis (``sweep.spec.flat``); ``record_types.VariantFields`` has what readers use of it.
-        facts: what a comparison must agree on.
+        facts: facts that must be equal for a comparison.
         model: the network; None where it was not reached.
         engine: the engine; None where it was not reached.
         realised: what really ran; None where nothing did.
@@ -85,8 +85,8 @@ class Record:
 _FIELDS = frozenset(item.name for item in dataclasses.fields(Record))
 
 
-def encoded(record: Record) -> bytes:
-    """Return the bytes of `record` as they stand on disk.
+def encode(record: Record) -> bytes:
+    """Encode `record` as the bytes of its file.
 
     Raises:
         ValueError: a value is NaN or infinite.
@@ -97,8 +97,14 @@ def encoded(record: Record) -> bytes:
 def read(path: Path) -> Record:
     """Read one record from its file and migrate it to today's schema.
 
-    This is the one place that refuses a damaged record: what is returned has every table in the shape and every value
-    within the bounds of ``record_types``.
+    This is the one place that refuses a damaged record: every table of the result has the shape, and every value lies
+    within the bounds, of ``record_types``.
+
+    Args:
+        path: file of the record; its stem is the record's key.
+
+    Returns:
+        The record, with further keys of a newer version kept.
 
     Raises:
         RecordError: the file is missing, damaged, or written by a newer version.
@@ -131,11 +137,11 @@ def _typed(path: Path, raw: JsonDict) -> Record:
         msgspec.convert(record.variant, types.VariantFields)
     except msgspec.ValidationError as error:
         raise _damaged(path, _named(str(error), "variant.")) from error
-    wrong = _wrong_frame(record, path.stem) or contradiction(record)
-    if wrong is not None:
-        raise _damaged(path, wrong)
-    known = {name: getattr(record, name) for name in raw}
-    return record if known == raw else dataclasses.replace(record, **types.with_unknown_keys(known, raw))
+    fault = _key_or_date_fault(record, path.stem) or contradiction(record)
+    if fault is not None:
+        raise _damaged(path, fault)
+    typed = {name: getattr(record, name) for name in raw}
+    return record if typed == raw else dataclasses.replace(record, **types.with_unknown_keys(typed, raw))
 
 
 def _content(path: Path) -> bytes:
@@ -181,8 +187,8 @@ def _named(message: str, table: str = "") -> str:
     return f"{name}: {what}" if name else what
 
 
-def _wrong_frame(record: Record, stem: str) -> str | None:
-    """Return what is wrong with the key or the date. The key names files, so it must be the name of its own."""
+def _key_or_date_fault(record: Record, stem: str) -> str | None:
+    """Return the fault of the key or the date; None without one. The key has to be the stem of the record's file."""
     if record.key != stem:
         return f"key: it is {record.key!r:.60}"
     try:

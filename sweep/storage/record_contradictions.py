@@ -1,4 +1,4 @@
-"""Find values of a record that are sound each by itself and that no reader can use together."""
+"""Find values of a record that are valid each by itself but contradict each other."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def _labels(variant: JsonDict) -> JsonDict | None:
 
 def _in_slo(slo: SloResult) -> str | None:
     if slo["percentile"] not in _PERCENTS:
-        known = ", ".join(f"{percent:g}" for percent in sorted(_PERCENTS))
-        return f"slo.percentile: {slo['percentile']:g} is none of {known}"
+        percents = ", ".join(f"{percent:g}" for percent in sorted(_PERCENTS))
+        return f"slo.percentile: {slo['percentile']:g} is none of {percents}"
     if slo["capacity_ips"] is None:
         return None
     if slo["confidence"] is None:

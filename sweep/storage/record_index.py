@@ -1,7 +1,7 @@
-"""Index the records of a sweep in ``index.json``, a cache of what a start has to know of each.
+"""Index the records of a sweep in ``index.json``, a cache of the fields that a start needs of each.
 
-The records stay the truth. An entry counts only while its record and samples have the size and time of change that
-they had when it was made; everything else is read from the record again. A file that is odd in any way is no index.
+The records stay the truth. An entry is valid only while its record and samples have the size and time of change that
+they had when it was written; otherwise the record is read again. An index file that cannot be parsed is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _FILE = "index.json"
-_MIN_READ = 100  # records; fewer are read again sooner than an index is written for them
+_MIN_READ = 100  # records; reading fewer again is faster than writing an index for them
 
 _ENTRY: Final = 6  # place in a row where its Entry begins
 Stat = tuple[int, int, int]  # time of change in ns, size in bytes, inode: a record is replaced, not written into
@@ -39,7 +39,7 @@ _Row = tuple[int, int, int, int, int, int, Status, str | None, int, bool]
 
 
 class _IndexFile(msgspec.Struct):
-    """Content of ``index.json``."""
+    """Type the content of ``index.json``."""
 
     version: int
     facts: list[_Facts]
@@ -48,13 +48,13 @@ class _IndexFile(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Hold what a start has to know of one record.
+    """Hold the fields of one record that a start needs.
 
     Attributes:
         status: how the variant ended.
         kind: kind of its error; None without one.
         facts: number of its compared facts in ``Index.facts``.
-        whole: its samples can be opened.
+        whole: the samples can be opened.
     """
 
     status: Status
@@ -76,14 +76,14 @@ class Index:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._path = store.root / _FILE
-        self._records = _stats(store.root / "records", ".json")
-        self._samples = _stats(store.root / "samples", ".npz")
+        self._records = _file_stats(store.root / "records", ".json")
+        self._samples = _file_stats(store.root / "samples", ".npz")
         self._read = 0
-        self.facts, self._rows = _loaded(self._path)
-        self._numbers = {json.dumps(known, sort_keys=True): number for number, known in enumerate(self.facts)}
+        self.facts, self._rows = _load(self._path)
+        self._numbers = {json.dumps(facts, sort_keys=True): number for number, facts in enumerate(self.facts)}
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether there is a record of ``key``."""
+        """Return whether there is a record of ``key``."""
         return key in self._records
 
     def entry(self, key: str) -> Entry:
@@ -93,14 +93,20 @@ class Index:
             RecordError: the record cannot be read.
         """
         row = self._rows.get(key)
-        if row is None or row[:_ENTRY] != self._now(key):
+        if row is None or row[:_ENTRY] != self._current_stats(key):
             row = self._read_row(key)
             self._rows[key] = row
             self._read += 1
         return Entry(*row[_ENTRY:])
 
     def save(self, keys: Iterable[str]) -> None:
-        """Write the index with `keys` in it, if enough records were read for it; a full disk does not matter."""
+        """Write the index, if enough records were read since it was loaded.
+
+        A failure to write is ignored, since the records hold the same.
+
+        Args:
+            keys: keys of the records that the index is to include.
+        """
         for key in keys:
             with contextlib.suppress(RecordError):
                 self.entry(key)
@@ -110,7 +116,7 @@ class Index:
         with contextlib.suppress(OSError):
             write_atomic(self._path, json.dumps({"version": _VERSION, "facts": self.facts, "rows": rows}).encode())
 
-    def _now(self, key: str) -> tuple[int, int, int, int, int, int]:
+    def _current_stats(self, key: str) -> tuple[int, int, int, int, int, int]:
         return (*self._records.get(key, _NONE), *self._samples.get(key, _NONE))
 
     def _read_row(self, key: str) -> _Row:
@@ -123,10 +129,10 @@ class Index:
             self.facts.append(compared)
         kind = record.error.get("kind") if record.error else None
         whole = key in self._samples and zipfile.is_zipfile(self._store.samples_path(key))  # looks at its end only
-        return (*self._now(key), record.status, kind, self._numbers[text], whole)
+        return (*self._current_stats(key), record.status, kind, self._numbers[text], whole)
 
 
-def _stats(folder: Path, suffix: str) -> dict[str, Stat]:
+def _file_stats(folder: Path, suffix: str) -> dict[str, Stat]:
     """Return the Stat of each file of `folder` by its name without `suffix`; a dangling link is no file."""
     stats: dict[str, Stat] = {}
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
@@ -138,8 +144,8 @@ def _stats(folder: Path, suffix: str) -> dict[str, Stat]:
     return stats
 
 
-def _loaded(path: Path) -> tuple[list[_Facts], dict[str, _Row]]:
-    """Return facts and rows of the index; none where there is no index, or an odd one: the records say it all again."""
+def _load(path: Path) -> tuple[list[_Facts], dict[str, _Row]]:
+    """Return facts and rows of the index; both empty without a valid index, since the records hold the same."""
     try:
         index = msgspec.json.decode(path.read_bytes(), type=_IndexFile)
     except (OSError, ValueError, RecursionError):  # what msgspec raises is a ValueError

@@ -39,7 +39,7 @@ LatencyInterval = Annotated[list[Milliseconds], Meta(min_length=2, max_length=2)
 
 
 class Spread(TypedDict):
-    """Mean and range of the readings of one quantity, in its unit.
+    """Summarise the readings of one quantity by mean and range, in its unit.
 
     Attributes:
         mean: mean of the readings.
@@ -53,7 +53,7 @@ class Spread(TypedDict):
 
 
 class GpuState(TypedDict):
-    """State of the GPU over one or several measured windows.
+    """Describe the state of the GPU over one or several measured windows.
 
     Attributes:
         readings: number of readings in the windows.
@@ -89,7 +89,9 @@ class GpuState(TypedDict):
 
 
 class LatencySummary(TypedDict):
-    """Latency from the scheduled arrival to the completion, ms. A percentile that the count cannot carry is None.
+    """Summarise the latency from the scheduled arrival to the completion, in ms.
+
+    A percentile that too few requests support is None.
 
     Attributes:
         mean: mean over the measured requests.
@@ -111,7 +113,9 @@ class LatencySummary(TypedDict):
 
 
 class LatencyIntervals(TypedDict):
-    """95% intervals of the latency, [low, high] in ms; None where too few requests count as independent.
+    """Give 95% confidence intervals of the latency, [low, high] in ms.
+
+    An interval is None if too few requests count as independent.
 
     Attributes:
         p50: of the median.
@@ -123,12 +127,12 @@ class LatencyIntervals(TypedDict):
 
 
 class PartTimes(TypedDict):
-    """Time of one part of a request over the measured requests, ms.
+    """Summarise the time of one part of a request over the measured requests, in ms.
 
     Attributes:
         mean: mean.
-        p50: median; None where the count cannot carry it.
-        p99: 99th percentile; None where the count cannot carry it.
+        p50: median; None if too few requests support it.
+        p99: 99th percentile; None if too few requests support it.
     """
 
     mean: Number | None
@@ -137,7 +141,7 @@ class PartTimes(TypedDict):
 
 
 class GpuTimes(TypedDict):
-    """Time of each part of a request on the GPU.
+    """Give the time of each part of a request on the GPU.
 
     Attributes:
         h2d: copies to the device.
@@ -151,7 +155,7 @@ class GpuTimes(TypedDict):
 
 
 class ClientFigures(TypedDict):
-    """What one of several clients got, in the window in which all of them ran.
+    """Summarise the service that one of several clients received, in the window in which all of them ran.
 
     Attributes:
         achieved_ips: throughput, samples/s.
@@ -169,7 +173,7 @@ class ClientFigures(TypedDict):
 
 
 class Fairness(TypedDict):
-    """How alike several clients were served.
+    """Compare the service that several clients received.
 
     Attributes:
         jain: Jain's index of their rates: 1 if all got the same, 1/n if one of n got everything.
@@ -181,7 +185,7 @@ class Fairness(TypedDict):
 
 
 class ClosedRate(TypedDict):
-    """Throughput of the closed loop.
+    """Give the throughput of the closed loop.
 
     Attributes:
         ips: samples/s over all passes.
@@ -197,11 +201,11 @@ class ClosedRate(TypedDict):
 
 
 class Shared(TypedDict):
-    """What the peak and each point hold of several clients; both keys are missing where there is one.
+    """Add the figures of several clients to the peak and to each point; both keys are missing for a single client.
 
     Attributes:
         clients: figures of each client, by number.
-        fairness: how alike they were served.
+        fairness: comparison of the service that they received.
     """
 
     clients: NotRequired[list[ClientFigures]]
@@ -209,7 +213,7 @@ class Shared(TypedDict):
 
 
 class Peak(ClosedRate, Shared):
-    """The closed loop: every stream always has its next request.
+    """Summarise the closed loop, in which every stream always has its next request.
 
     Attributes:
         ips: samples/s over all passes.
@@ -224,7 +228,7 @@ class Peak(ClosedRate, Shared):
         verdict: what the measurement is worth.
         reason: why the verdict is not ``ok``.
         clients: figures of each of several clients.
-        fairness: how alike they were served.
+        fairness: comparison of the service that they received.
     """
 
     requests: NotRequired[Count]
@@ -237,7 +241,7 @@ class Peak(ClosedRate, Shared):
 
 
 class Batching(TypedDict):
-    """How full the batches were that the server gathered.
+    """Describe how full the batches were that the server gathered.
 
     Attributes:
         mean_batch: mean requests of an inference.
@@ -249,7 +253,7 @@ class Batching(TypedDict):
 
 
 class PredictionError(TypedDict):
-    """Predicted over measured latency, less 1; None where nothing was measured.
+    """Give predicted over measured latency, less 1; None where nothing was measured.
 
     Attributes:
         p50: of the median.
@@ -261,7 +265,7 @@ class PredictionError(TypedDict):
 
 
 class Prediction(TypedDict):
-    """Latency of a point as a queue with the measured service times predicts it.
+    """Predict the latency of a point from a queue with the measured service times.
 
     Attributes:
         p50_ms: median, ms.
@@ -275,7 +279,7 @@ class Prediction(TypedDict):
 
 
 class IssueLag(TypedDict):
-    """The generator's own delay as the first records hold it.
+    """Give the load generator's own delay in the form of the first records.
 
     Attributes:
         p99: 99th percentile, ms.
@@ -285,7 +289,7 @@ class IssueLag(TypedDict):
 
 
 class Point(Shared):
-    """One rate of the open loop; requests arrive by a schedule, whatever the server does.
+    """Summarise one rate of the open loop, in which requests arrive by a schedule that ignores the server.
 
     Attributes:
         offered_ips: offered rate, samples/s.
@@ -300,7 +304,7 @@ class Point(Shared):
         reason: why the verdict is not ``ok``.
         prediction: latency that a queue with the measured service times would have.
         clients: figures of each of several clients.
-        fairness: how alike they were served.
+        fairness: comparison of the service that they received.
     """
 
     offered_ips: Rate
@@ -317,7 +321,7 @@ class Point(Shared):
 
 
 class SloProbe(TypedDict):
-    """One run of the search for the capacity.
+    """Describe one run of the search for the capacity.
 
     Attributes:
         kind: ``probe``, or ``confirm`` for a run that is long enough to carry the percentile.
@@ -339,7 +343,7 @@ class SloProbe(TypedDict):
 
 
 class SloResult(TypedDict):
-    """The highest rate that keeps the SLO.
+    """Give the highest rate that keeps the SLO.
 
     Attributes:
         percentile: percentile of the SLO in percent, as 99.9.
@@ -365,7 +369,7 @@ class SloResult(TypedDict):
 
 
 class ModelCost(TypedDict):
-    """The network.
+    """Describe the network.
 
     Attributes:
         parameters: number of weights.
@@ -383,7 +387,7 @@ class ModelCost(TypedDict):
 
 
 class AccuracyFigures(TypedDict):
-    """Error of outputs, y, against the reference, r, over all float outputs.
+    """Measure the error of the outputs, y, against the reference, r, over all float outputs.
 
     Attributes:
         sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
@@ -405,7 +409,7 @@ class AccuracyFigures(TypedDict):
 
 
 class RepeatedAccuracy(AccuracyFigures):
-    """The worst of many inferences under a further load.
+    """Give the worst error of many inferences under a further load.
 
     Attributes:
         streams: number of streams whose outputs were read.
@@ -434,12 +438,12 @@ class RepeatedAccuracy(AccuracyFigures):
 
 
 class Score(TypedDict):
-    """Top-1 on labelled samples.
+    """Give the top-1 accuracy on labelled samples.
 
     Attributes:
         score: share that the engine got right, 0 to 1.
         reference_score: share that fp32 got right, 0 to 1.
-        scored_on: which labelled samples.
+        scored_on: name of the labelled samples.
     """
 
     score: Share
@@ -448,7 +452,7 @@ class Score(TypedDict):
 
 
 class Accuracy(AccuracyFigures):
-    """Accuracy of the session that was timed, against the fp32 graph with the same inputs.
+    """Compare the outputs of the session that was timed with those of the fp32 graph for the same inputs.
 
     Attributes:
         reference: what the reference outputs come from.
@@ -463,7 +467,7 @@ class Accuracy(AccuracyFigures):
         again: the worst of many inferences under a further load.
         score: top-1 of the engine on labelled samples, 0 to 1.
         reference_score: top-1 of fp32 on the same samples, 0 to 1.
-        scored_on: which labelled samples.
+        scored_on: name of the labelled samples.
     """
 
     reference: NotRequired[str]
@@ -475,7 +479,7 @@ class Accuracy(AccuracyFigures):
 
 
 class Drift(TypedDict):
-    """Whether the machine stayed the same while the variant was measured.
+    """Report whether the speed of the machine stayed the same while the variant was measured.
 
     Attributes:
         verdict: the outcome.
@@ -495,7 +499,7 @@ class Drift(TypedDict):
 
 
 class ErrorInfo(TypedDict):
-    """Why a variant did not end ``ok``.
+    """Explain why a variant did not end ``ok``.
 
     Attributes:
         stage: stage of the pipeline that failed.
@@ -514,7 +518,7 @@ class ErrorInfo(TypedDict):
 
 
 class Calibration(TypedDict):
-    """What the ranges of activations were drawn from.
+    """Describe the data from which the ranges of activations were computed.
 
     Attributes:
         source: name of the data.
@@ -530,7 +534,7 @@ class Calibration(TypedDict):
 
 
 class GraphPassInfo(TypedDict, total=False):
-    """What a rewriting of the fp32 graph did.
+    """Describe the effect of a pass that rewrote the fp32 graph.
 
     Attributes:
         name: name of the pass.
@@ -548,7 +552,7 @@ class GraphPassInfo(TypedDict, total=False):
 
 
 class EngineInfo(TypedDict, total=False):
-    """The engine and what it cost to make and to load.
+    """Describe the engine and the cost of building and loading it.
 
     Attributes:
         key: key of its cache entry.
@@ -567,8 +571,8 @@ class EngineInfo(TypedDict, total=False):
         onnx_bytes: size of the typed ONNX, bytes.
         onnx_notes: remarks of the conversion.
         guarded: nodes that the range guard kept in fp32.
-        calibration: what ranges were drawn from; None where none were.
-        graph_pass: what a rewriting of the graph did.
+        calibration: data from which ranges were computed; None if none were.
+        graph_pass: effect of the pass that rewrote the graph; None without one.
     """
 
     key: str
@@ -592,7 +596,7 @@ class EngineInfo(TypedDict, total=False):
 
 
 class ClientSession(TypedDict, total=False):
-    """What one of several clients ran with.
+    """Describe the session of one of several clients.
 
     Attributes:
         contexts: its execution contexts.
@@ -610,7 +614,7 @@ class ClientSession(TypedDict, total=False):
 
 
 class Realised(TypedDict, total=False):
-    """What really ran, of the first client. A backend may add keys of its own.
+    """Describe what really ran, for the first client. A backend may add keys of its own.
 
     Attributes:
         precision: number of layers by the type in which they compute.
@@ -623,7 +627,7 @@ class Realised(TypedDict, total=False):
         build_sm_count: SMs that the build saw.
         clocks_mhz: clocks that were locked, MHz.
         notes: what the table says beside the figures.
-        clients: of each of several clients.
+        clients: session of each of several clients.
         device: the device, as its driver describes it.
         transfers: inputs and outputs were copied for each request.
         wait: how the host waits for an inference.
@@ -656,7 +660,7 @@ class Realised(TypedDict, total=False):
 
 
 class Facts(TypedDict, total=False):
-    """What a comparison must agree on; a backend adds the versions of its libraries.
+    """List the facts that must be equal for a comparison; a backend adds the versions of its libraries.
 
     Attributes:
         gpu: name of the GPU.
@@ -702,7 +706,7 @@ class Facts(TypedDict, total=False):
 
 
 class RecipeFields(TypedDict, total=False):
-    """What every recipe of a precision has; its further keys are those of ``sweep.spec.Precision``.
+    """Type the keys that every precision recipe has; its further keys are those of ``sweep.spec.Precision``.
 
     Attributes:
         name: name of the recipe.
@@ -714,7 +718,7 @@ class RecipeFields(TypedDict, total=False):
 
 
 class DataFields(TypedDict):
-    """Data of the user's: for calibration, or labelled.
+    """Name the user's own data, for calibration or labelled.
 
     Attributes:
         name: name of the user's function; None for files.
@@ -726,7 +730,7 @@ class DataFields(TypedDict):
 
 
 class LoadFields(TypedDict, total=False):
-    """What readers use of the load; its further keys are those of ``sweep.spec.LoadAxes``.
+    """Type the keys of the load that readers use; its further keys are those of ``sweep.spec.LoadAxes``.
 
     Attributes:
         kind: kind of the load.
@@ -742,7 +746,7 @@ class LoadFields(TypedDict, total=False):
 
 
 class VariantFields(TypedDict):
-    """What readers use of a variant; its further keys are the axes (``sweep.spec.flat``).
+    """Type the keys of a variant that readers use; its further keys are the axes (``sweep.spec.flat``).
 
     Attributes:
         label: name of the variant within its sweep.

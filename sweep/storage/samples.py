@@ -27,7 +27,7 @@ ARRAYS = ("scheduled_ns", "issued_ns", "done_ns", "slot_free", "warmup", "stream
 _GATHERED = ("ran_with", "ready_ns")  # None without server batching
 ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
-PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.TimesParts``
+PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.SupportsPartTimes``
 OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client")
 _TIMES = ("scheduled_ns", "issued_ns", "done_ns", "ready_ns")  # from the point's origin
 
@@ -45,18 +45,20 @@ class PointSamples:
         offered_rps: offered rate, requests/s; None for the closed loop.
         overloaded: the backlog bound was passed and the point stopped early.
         complete: minimum duration and minimum count were both reached.
-        origin_ns: zero of the times below on the session's clock; None in files of before it was kept.
-        telemetry: what the GPU did in the measured window (``analysis.gpu_telemetry``); None where nothing watched it.
+        origin_ns: zero of the times below on the session's clock; None in files of versions that did not store it.
+        telemetry: state of the GPU in the measured window (``analysis.gpu_telemetry``); None if it was not monitored.
         scheduled_ns: arrival by the schedule, monotonic clock; for the closed loop the issue time.
         issued_ns: when the request was handed to the session.
         done_ns: completion as the host saw it; ``NEVER`` where it was not reached.
         slot_free: a stream was waiting for this request when it was due.
-        warmup: does not count: before the measured window or, of several clients, while not all of them ran.
+        warmup: whether the request does not count: it came before the measured window or, with several clients, while
+            not all of them ran.
         stream: stream that served it, of its client.
         gathers: most requests that the server gathers into one inference; None where each runs by itself.
         ran_with: requests in the inference that served it, itself included; 0 where none did. With ``gathers``.
-        ready_ns: when that inference was to start by the rule: full, or its oldest had waited. With ``gathers``.
-        stretch: sentinel interval of this pass: number of the sentinel's run before it; None where no sentinel runs.
+        ready_ns: when that inference was due by the batching rule: the batch was full, or its oldest request had waited
+            long enough. With ``gathers``.
+        stretch: sentinel interval of this pass, as the number of the sentinel's run before it; None without a sentinel.
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
@@ -92,7 +94,7 @@ class PointSamples:
     client: NDArray[np.int16] | None = None
 
     @property
-    def lane(self) -> NDArray[np.int64]:
+    def stream_id(self) -> NDArray[np.int64]:
         """Return the number of the stream that served each request, counted over all clients."""
         own = self.stream.astype(np.int64)
         return own if self.client is None else self.client * (int(own.max(initial=0)) + 1) + own
@@ -110,10 +112,13 @@ class PointSamples:
 
 
 def merged(parts: Sequence[PointSamples]) -> PointSamples:
-    """Merge what several clients measured at the same time into one point, in the order of all their schedules.
+    """Merge the samples that several clients measured at the same time into one point, in schedule order.
 
     Args:
         parts: samples of each client, by number; their origins are times on one clock.
+
+    Returns:
+        Samples with the rates of all clients added up; ``client`` names the client of each request.
     """
     origin = min(part.origin_ns or 0 for part in parts)
     moved = [_moved(part, (part.origin_ns or 0) - origin) for part in parts]
@@ -137,12 +142,15 @@ def merged(parts: Sequence[PointSamples]) -> PointSamples:
 
 
 def _moved(part: PointSamples, by_ns: int) -> PointSamples:
-    """Return the same times from an origin that lies ``by_ns`` earlier."""
+    """Return the samples with their times counted from an origin that lies ``by_ns`` earlier."""
     times: dict[str, Any] = {name: getattr(part, name) for name in _TIMES if getattr(part, name) is not None}
     moved: dict[str, Any] = {name: np.where(value == NEVER, value, value + by_ns) for name, value in times.items()}
     return dataclasses.replace(part, **moved)
 
 
-def stretches(points: list[PointSamples]) -> list[int | None]:
-    """Return the sentinel interval of each pass, by pass; the search of a capacity is no pass."""
+def sentinel_intervals(points: list[PointSamples]) -> list[int | None]:
+    """Return the sentinel interval of each pass, in the order of passes.
+
+    Points of the search for a capacity belong to no pass and are left out.
+    """
     return list({point.repeat: point.stretch for point in points if point.asked is None}.values())

@@ -19,7 +19,7 @@ import numpy as np
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, GpuState, Rate  # noqa: TC001 - msgspec reads them at run time
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
-from sweep.system.atomic_files import move_durable, write_atomic
+from sweep.system.atomic_files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ _ADDED = ("stretch", "telemetry")  # of ``PointSamples``: what the process that 
 
 
 class _Head(TypedDict):
-    """What a file holds of a point beside its arrays, as ``PointSamples``."""
+    """Type the fields of ``PointSamples`` that a file stores as JSON beside the arrays."""
 
     kind: str
     index: int
@@ -51,14 +51,23 @@ class _Head(TypedDict):
 
 
 def save(path: Path, points: list[PointSamples], *, durable: bool = True) -> None:
-    """Write the points to one compressed npz, atomically; where ``durable``, to outlast a power cut."""
+    """Write the points to one compressed npz, atomically.
+
+    Args:
+        path: file to create or replace.
+        points: samples of all points, in measured order.
+        durable: flush the file to the disk, so that it survives a power cut.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_packed(points))
     write_atomic(path, buffer.getvalue(), durable=durable)
 
 
 def complete(path: Path, points: list[PointSamples], target: Path) -> None:
-    """Move a file to `target`, to last, once what was added to its points since it was written stands in it too.
+    """Move a file durably to `target`, with what was added to its points since it was written.
 
     The arrays are not written again: the member ``added`` is appended, which ``load`` lays over the points' heads.
     """
@@ -68,15 +77,15 @@ def complete(path: Path, points: list[PointSamples], target: Path) -> None:
     move_durable(path, target)
 
 
-def hand_over(path: Path, points: list[PointSamples]) -> None:
-    """Write the points for a reader that waits for them: quickly, and not to last."""
+def save_uncompressed(path: Path, points: list[PointSamples]) -> None:
+    """Write the points to one npz quickly, for a reader that waits for them; neither compressed nor durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         np.savez(file, **_packed(points))
 
 
-def handed_over(path: Path, clients: int) -> list[Path]:
-    """Return the file in which each client of a job, whose samples go to ``path``, hands its own over."""
+def client_paths(path: Path, clients: int) -> list[Path]:
+    """Return the file in which each client, by number, passes on its samples of a job that writes to ``path``."""
     return [path.with_name(f"{path.name}.client{number}") for number in range(clients)]
 
 
@@ -111,7 +120,7 @@ def load(path: Path) -> list[PointSamples]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open the npz once its unpacked size is seen to be that of samples; nothing in it is ever unpickled."""
+    """Open the npz after a check that its unpacked size is plausible; nothing in it is ever unpickled."""
     with zipfile.ZipFile(path) as packed:
         size = sum(item.file_size for item in packed.infolist())
     if size > _MAX_BYTES:
@@ -120,8 +129,12 @@ def _opened(path: Path) -> Iterator[Any]:
         yield file
 
 
-def has_search(path: Path, slo: str) -> bool:
-    """Tell whether any point of the npz was measured for ``slo``, as ``p99<=10``; only the heads are read.
+def was_measured_for(path: Path, slo: str) -> bool:
+    """Return whether any point of the npz was measured for an SLO; no array is read.
+
+    Args:
+        path: file that ``save`` wrote.
+        slo: tag of the SLO, such as ``p99<=10``.
 
     Raises:
         RecordError: the file is not there or damaged.
@@ -145,7 +158,11 @@ def _heads(file: Any) -> list[_Head]:
 
 
 def _arrays(file: Any, number: int) -> dict[str, np.ndarray]:
-    """Return the arrays of one point: of numbers, one entry a request each."""
+    """Return the arrays of one point, each of shape (requests,).
+
+    Raises:
+        ValueError: an array has another shape or does not hold numbers.
+    """
     names = [*ARRAYS, *(name for name in OPTIONAL_ARRAYS if f"{number}/{name}" in file)]
     arrays = {name: file[f"{number}/{name}"] for name in names}
     shape = arrays[ARRAYS[0]].shape

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import RecordError
-from sweep.storage.record import Record, encoded, read
+from sweep.storage.record import Record, encode, read
 from sweep.system.atomic_files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FOLDERS = ("records", "samples", "telemetry", "sentinel")
-_SCRAP = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has mkstemp name them
+_TEMPORARY = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has mkstemp name them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +39,24 @@ class Store:
         return self.root / "samples" / f"{key}.npz"
 
     def telemetry_path(self, key: str) -> Path:
-        """Return the path of the GPU's readings during ``key``, if there was a GPU to read (``gpu_readings.save``)."""
+        """Return the path of the GPU readings taken during ``key`` (``gpu_readings.save``); no file without a GPU."""
         return self.root / "telemetry" / f"{key}.npz"
 
     def write(self, record: Record) -> None:
-        """Write a record: whole or not at all, and to outlast a power cut once this returns."""
-        write_atomic(self.record_path(record.key), encoded(record))
+        """Write a record atomically and durably: it survives a power cut once this returns.
 
-    def clear_scraps(self) -> None:
-        """Remove what a process that was killed while it wrote has left; the caller holds the sweep's lock."""
+        Raises:
+            OSError: the file could not be written; the old one is untouched.
+            ValueError: a value of the record is NaN or infinite.
+        """
+        write_atomic(self.record_path(record.key), encode(record))
+
+    def remove_temporary_files(self) -> None:
+        """Remove the temporary files of processes that were killed while writing; the caller holds the sweep's lock."""
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for item in entries:
-                    if _SCRAP.fullmatch(item.name):
+                    if _TEMPORARY.fullmatch(item.name):
                         Path(item.path).unlink(missing_ok=True)
 
     def sentinel_path(self, number: int, key: str) -> Path:
@@ -63,7 +68,7 @@ class Store:
         return sorted((self.root / "sentinel").glob("*.npz"))
 
     def sentinel_runs(self) -> list[tuple[int, Path]]:
-        """Return number and file of each of the sentinel's runs, oldest first; a file of another name is no run."""
+        """Return number and file of each of the sentinel's runs, oldest first; files with other names are ignored."""
         runs = [(path.stem.partition("-")[0], path) for path in self.sentinel_paths()]
         return [(int(number), path) for number, path in runs if number.isdecimal()]
 
@@ -80,7 +85,7 @@ class Store:
         return sorted(path.stem for path in (self.root / "records").glob("*.json"))
 
     def readable(self) -> Iterator[Record]:
-        """Yield every record that can be read, by key; a damaged one is passed over."""
+        """Yield every readable record, sorted by key; damaged records are skipped."""
         for key in self.record_keys():
             try:
                 yield self.read(key)

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 @contextmanager
 def folder_lock(settings: Settings) -> Iterator[None]:
-    """Lock the folder of a sweep: two sweeps at once would measure each other.
+    """Lock the folder of a sweep for this process, since two sweeps in one folder would disturb each other.
+
+    Args:
+        settings: name the folder.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: the folder cannot be written, or another process holds the lock.
     """
     root = settings.root
     try:
@@ -35,7 +38,7 @@ def folder_lock(settings: Settings) -> Iterator[None]:
             raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=")
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
-        Store(settings.root).clear_scraps()
+        Store(settings.root).remove_temporary_files()
         yield
     finally:
         os.close(handle)

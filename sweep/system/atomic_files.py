@@ -8,7 +8,16 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write ``content`` to ``path`` so that a reader sees all of it or nothing, and a power cut too if ``durable``."""
+    """Write ``content`` to ``path`` so that a reader sees all of it or nothing, even after a power cut if ``durable``.
+
+    Args:
+        path: file to create or replace; its folder is created.
+        content: bytes to write.
+        durable: flush the file and its folder to the disk.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -35,7 +44,7 @@ def move_durable(source: Path, target: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """A folder's entries, to stay."""
+    """Flush a folder's entries to the disk."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)

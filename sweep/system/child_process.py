@@ -1,7 +1,7 @@
-"""Start a child process, talk to it in lines, and see to it that nothing of it stays.
+"""Start a child process, exchange lines with it, and end it together with every process that it started.
 
-The parent's half is ``ChildProcess``. The child's half is ``serve`` and what stands below it: it needs nothing but the
-standard library, so that a child may run in an interpreter that has none of the dependencies.
+The parent uses ``ChildProcess``. The child uses ``serve`` and the functions after it: they need only the standard
+library, so that a child may run in an interpreter that has none of the dependencies.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _PARENT = "SWEEP_PARENT_PID"  # variable of a child
 _LINE_CHARACTERS = 300
-_GRACE_S = 2.0  # that a child has to end by itself, and again after SIGTERM
-_PRINTED_BYTES = 1 << 20
-_POLL_S = 0.5  # how often a silent child is looked after
+_GRACE_S = 2.0  # time for a child to end by itself, and again after SIGTERM
+_TAIL_BYTES = 1 << 20
+_POLL_S = 0.5  # interval of the checks whether a silent child still lives
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
 class RefusedError(Exception):
-    """Tell why a child cannot do what was requested, in one line. Whoever requested it raises an error of its own."""
+    """Explain in one line why a child cannot fulfil a request; the requester raises an error of its own."""
 
 
 def module_command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs `module` in this interpreter."""
+    """Return the command that runs `module` with `arguments` in this interpreter."""
     return [sys.executable, "-m", module, *arguments]
 
 
 def module_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of this process with `variables`, in which ``sweep`` can be imported from anywhere."""
+    """Return the environment of this process with `variables` added; ``sweep`` can be imported from anywhere in it."""
     path = os.pathsep.join(filter(None, [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, **(variables or {})}
 
@@ -56,13 +56,12 @@ class ChildProcess:
     """Run a child process that reads lines and answers with lines.
 
     Args:
-        command: starts it.
-        name: what messages call it, such as ``the exporting process``.
+        command: command that starts the child.
+        name: name of the child in messages, such as ``the exporting process``.
         environment: all of its variables; None for those of this process.
-        stderr: takes what the child and its libraries print, closed with the child; None for a file that is thrown
-            away with it.
-        own_session: put it into a session of its own, so that Ctrl-C reaches this process alone.
-        cores: logical CPUs that the child and its threads run on; None leaves those of this process.
+        stderr: file for the output of the child and its libraries, closed with the child; None for a temporary file.
+        own_session: start the child in a session of its own, so that Ctrl-C reaches this process alone.
+        cores: logical CPUs that the child and its threads run on; None for those of this process.
 
     Raises:
         OSError: the command cannot be started.
@@ -81,7 +80,7 @@ class ChildProcess:
         self._name = name
         self._own_session = own_session
         self._stderr = stderr or tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed with the child
-        self._printed = ""
+        self._output_tail = ""
         self._stderr_start = os.fstat(self._stderr.fileno()).st_size
         try:
             with _pinned_to(cores):
@@ -109,10 +108,10 @@ class ChildProcess:
         return self._process.pid
 
     def send(self, line: bytes) -> None:
-        """Write one line, its end included, to the child's stdin.
+        """Write one line, including its line end, to the child's stdin.
 
         Raises:
-            OSError: the child is gone.
+            OSError: the child has ended.
         """
         if self._stdin.closed:
             raise BrokenPipeError
@@ -120,21 +119,21 @@ class ChildProcess:
         self._stdin.flush()
 
     def read_line(self, deadline: float = math.inf) -> bytes | None:
-        """Return the next line of the child, without its end; None when the child is gone.
+        """Return the next line of the child, without its line end; None if the child has ended.
 
         Args:
             deadline: latest time to return, s, on the clock of ``time.monotonic``.
 
         Raises:
-            TimeoutError: the deadline is over.
-            KeyboardInterrupt: an interrupt arrived that says to stop now, in whatever thread this is.
+            TimeoutError: the deadline has passed.
+            KeyboardInterrupt: an interrupt arrived that stops at once; raised in any thread.
         """
         while b"\n" not in self._buffer:
             signals.raise_if_now()
             ready = self._selector.select(min(_POLL_S, max(deadline - time.monotonic(), 0)))
             if not ready:
                 if self._process.poll() is not None:
-                    return None  # a process that it started may still hold the pipe
+                    return None  # a process that the child started may keep the pipe open
                 if time.monotonic() >= deadline:
                     raise TimeoutError
                 continue
@@ -146,10 +145,10 @@ class ChildProcess:
         return line
 
     def request(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the answer of a child that calls ``serve`` to `message`.
+        """Send `message` to a child that calls ``serve`` and return its answer.
 
         Raises:
-            RefusedError: the child said why not, or ended; then its last words.
+            RefusedError: the child refused, with its reason, or ended, with the last line that it printed.
         """
         try:
             self.send(json.dumps(message).encode() + b"\n")
@@ -162,29 +161,29 @@ class ChildProcess:
         return answer
 
     def wait(self) -> int:
-        """Wait for the end of the child, and return its exit status; negative for a signal."""
+        """Wait until the child ends and return its exit status; negative for a signal."""
         return self._process.wait()
 
-    def printed(self) -> str:
-        """Return the last of what the child and its libraries printed; nothing where its stderr cannot be read back."""
+    def output_tail(self) -> str:
+        """Return the end of the output of the child and its libraries; empty if its stderr cannot be read back."""
         if not self._stderr.closed and self._stderr.readable():
             descriptor = self._stderr.fileno()
             end = os.fstat(descriptor).st_size
-            start = max(self._stderr_start, end - _PRINTED_BYTES)
-            self._printed = os.pread(descriptor, max(end - start, 0), start).decode(errors="replace")
-        return self._printed
+            start = max(self._stderr_start, end - _TAIL_BYTES)
+            self._output_tail = os.pread(descriptor, max(end - start, 0), start).decode(errors="replace")
+        return self._output_tail
 
     def log(self, line: bytes) -> None:
-        """Write one line to where the child's stderr goes."""
+        """Write one line to the file of the child's stderr."""
         os.write(self._stderr.fileno(), line + b"\n")
 
-    def strike(self) -> None:
-        """Send SIGKILL to the child and its group, from any thread: whoever reads from it sees it die."""
+    def send_sigkill(self) -> None:
+        """Send SIGKILL to the child and its group, from any thread; a thread that reads from the child sees it end."""
         if self._process.poll() is None:
             self._signal(signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the child end by itself, and see to it that it does; nothing the second time."""
+        """Close the child's stdin and wait for it to end; kill it if it does not. A second call does nothing."""
         self._close_stdin()
         try:
             self._process.wait(_GRACE_S)
@@ -193,31 +192,33 @@ class ChildProcess:
         self._release()
 
     def kill(self) -> None:
-        """End the child and every process that it started: SIGTERM, and SIGKILL for what is left."""
-        import psutil  # here: the child's half runs where there is none
+        """End the child and every process that it started: SIGTERM first, then SIGKILL for those that remain."""
+        import psutil  # here, because the child's half runs in interpreters without it
 
         strays = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            strays = [item for item in psutil.Process(self.pid).children(recursive=True) if self._misses(item.pid)]
+            strays = [
+                item for item in psutil.Process(self.pid).children(recursive=True) if self._is_unreached(item.pid)
+            ]
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_GRACE_S)
         self._signal(signal.SIGKILL)
-        for stray in strays:  # psutil tells a pid that was taken again from the process that it saw
+        for stray in strays:  # psutil does not signal a pid that was reused by another process
             with contextlib.suppress(psutil.NoSuchProcess):
                 stray.kill()
         self._process.wait()
         self._release()
 
     def _signal(self, number: int) -> None:
-        """Signal the child's whole process group where it has one of its own; that may outlive the child."""
+        """Signal the child, or its whole process group if it has one of its own; the group may outlive the child."""
         if not self._own_session:
             self._process.send_signal(number)
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
-    def _misses(self, pid: int) -> bool:
+    def _is_unreached(self, pid: int) -> bool:
         """Return whether no signal to the child or its group reaches the process `pid`."""
         try:
             return not self._own_session or os.getpgid(pid) != self.pid
@@ -225,11 +226,11 @@ class ChildProcess:
             return False
 
     def _close_stdin(self) -> None:
-        with contextlib.suppress(OSError):  # what is left in its buffer cannot be written to a child that is gone
+        with contextlib.suppress(OSError):  # a buffered rest cannot be written to a child that has ended
             self._stdin.close()
 
     def _release(self) -> None:
-        self.printed()  # it may be requested later
+        self.output_tail()  # stored, because it may be requested after the file is closed
         self._close_stdin()
         self._selector.close()
         self._stdout.close()
@@ -237,13 +238,13 @@ class ChildProcess:
 
     def _last_words(self) -> str:
         status = self._process.wait()
-        lines = self.printed().strip().splitlines()
+        lines = self.output_tail().strip().splitlines()
         return f"{self._name} ended with status {status}: {lines[-1] if lines else 'it printed nothing'}"
 
 
 @contextlib.contextmanager
 def _pinned_to(cores: Iterable[int] | None) -> Iterator[None]:
-    """Keep this thread on `cores` meanwhile: a process that it starts stays on them, from its first thread on."""
+    """Pin this thread to `cores` within the context, so that a process started in it inherits them."""
     if cores is None:
         yield
         return
@@ -266,16 +267,19 @@ def die_with_parent() -> None:
 
 @contextlib.contextmanager
 def answer_stream() -> Iterator[TextIO]:
-    """Give what was stdout, for answers alone: from here on whatever libraries print to stdout goes to stderr."""
+    """Yield the original stdout, for answers only; within, output of libraries to stdout goes to stderr."""
     with os.fdopen(os.dup(1), "w", buffering=1) as stream:
         os.dup2(2, 1)
         yield stream
 
 
 def serve(answer: Callable[[Any], Mapping[str, Any]]) -> None:
-    """Answer every JSON line on stdin with one on what was stdout, until stdin ends.
+    """Answer every JSON line on stdin with one on the original stdout, until stdin ends.
 
-    Exceptions are answers of one line as well. Dies with its parent.
+    An exception becomes an answer of one line as well. The process dies with its parent.
+
+    Args:
+        answer: maps a decoded line to the answer.
     """
     die_with_parent()
     with answer_stream() as stream:
@@ -284,16 +288,21 @@ def serve(answer: Callable[[Any], Mapping[str, Any]]) -> None:
                 reply = dict(answer(json.loads(line)))
             except RefusedError as error:
                 reply = {"error": str(error)}
-            except Exception as error:  # noqa: BLE001 - what libraries or a user's code raise is said in one line
+            except Exception as error:  # noqa: BLE001 - errors of libraries and user code are answered in one line
                 reply = {"error": first_line(error)}
             stream.write(json.dumps(reply) + "\n")
 
 
 def required(name: str, doing: str, install: str) -> ModuleType:
-    """Import the module `name`.
+    """Import a module that a request needs.
+
+    Args:
+        name: name of the module.
+        doing: what needs it, the beginning of the message.
+        install: how to install it, the end of the message.
 
     Raises:
-        RefusedError: it cannot be imported; `doing` begins the line, `install` ends it.
+        RefusedError: the module cannot be imported.
     """
     try:
         return importlib.import_module(name)
@@ -303,7 +312,7 @@ def required(name: str, doing: str, install: str) -> ModuleType:
 
 @contextlib.contextmanager
 def refusing(doing: str) -> Iterator[None]:
-    """Turn what is raised within into a refusal that begins with `doing`."""
+    """Turn any exception within the context into a RefusedError whose message begins with `doing`."""
     try:
         yield
     except Exception as error:
@@ -311,7 +320,7 @@ def refusing(doing: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the first cause that has one, its type before it."""
+    """Return the type and the first line of the root cause of `error`."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

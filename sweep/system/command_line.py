@@ -1,4 +1,4 @@
-"""Spell the project's own commands the way the user of this process can type them."""
+"""Format the project's own commands in the form that the user of this process can type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def program() -> str:
     """Return the words that start this program again.
 
     Returns:
-        ``sweep`` for the console script on PATH, its path for one elsewhere, and ``python -m sweep``, with the
+        ``sweep`` for the console script on PATH, its path for a script elsewhere, and ``python -m sweep``, with the
         interpreter as it was typed, for every other start.
     """
     started = Path(sys.argv[0])
@@ -26,7 +26,7 @@ def program() -> str:
     return f"{shlex.quote(interpreter)} -m {NAME}"
 
 
-def spelled(*words: str) -> str:
+def format_command(*words: str) -> str:
     """Return the command line of ``words``, quoted for a shell, e.g. ``sweep publish results``."""
     return " ".join([program(), *map(shlex.quote, words)])
 

@@ -1,9 +1,9 @@
-"""Lock a device for one measurement at a time, across users and sweeps: a lock file a device, and a queue before it.
+"""Lock a device for one measurement at a time, across users and sweeps, with a lock file per device and a queue.
 
-The lock is an flock, which the kernel takes from a dead process. It works on a descriptor that may only read, so the
-file of one user serves all, and nobody but its maker can write it. Who holds it is read from /proc, not from the file.
-The queue is a second lock: whoever waits holds it, so a process that releases the device and wants it again comes after
-the one that waited.
+The lock is an flock, which the kernel releases when its process dies. It works on a descriptor for reading, so the file
+of one user serves all, and only its creator can write it. The holder is read from /proc, not from the file. The queue
+is a second lock, held while waiting, so that a process which releases the device and wants it again comes after the one
+that waits.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from sweep.system import file_locks, signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FOLDER = "SWEEP_LOCK_DIR"  # variable; the same for all who share the machine
+FOLDER = "SWEEP_LOCK_DIR"  # environment variable; has to be the same for all who share the machine
 _DEFAULT = "/tmp"  # noqa: S108 - sticky, the same for all users; files there are opened without following links
 _MODE = 0o644
 _POLL_S = 0.2
-_MAKING_S = 2.0  # between the two calls of a maker, its file cannot be opened by others yet
-_SHOWN = 100  # of a command line
+_CREATION_S = 2.0  # longest time between the creation of a file and its permissions for others
+_SHOWN_CHARACTERS = 100  # of a command line
 
 
 class DeviceLock:
     """Lock one device against every other measurement on this machine.
 
     Args:
-        name: of the device, for the file and the user: ``gpu-GPU-3f2a...`` or ``cpu``.
-        wait_s: longest wait for it, s; None waits as long as it takes.
-        notify: called with one line when the lock has to be waited for.
+        name: name of the device in the file name and in messages: ``gpu-GPU-3f2a...`` or ``cpu``.
+        wait_s: longest wait for the lock, s; None for no limit.
+        notify: called with one line if the lock is not free.
 
     Attributes:
-        name: of the device.
+        name: as given.
     """
 
     def __init__(self, name: str, wait_s: float | None, notify: Callable[[str], None]) -> None:
@@ -57,58 +57,60 @@ class DeviceLock:
 
     @property
     def acquired(self) -> bool:
-        """Return whether this process has it."""
+        """Return whether this process holds the lock."""
         return self._descriptor is not None
 
     @property
     def acquired_s(self) -> float:
-        """Return the seconds since it was acquired."""
+        """Return the time since the lock was acquired, s."""
         return time.monotonic() - self._acquired_at
 
     def acquire(self) -> None:
-        """Wait for it, behind whoever waits already.
+        """Wait for the lock, behind processes that wait already. Nothing happens if this process holds it.
 
         Raises:
-            BusyError: it was not free within `wait_s`, or its file cannot be opened.
-            KeyboardInterrupt: an interrupt arrived while it was waited for.
+            BusyError: the lock was not free within `wait_s`, or its file cannot be opened.
+            KeyboardInterrupt: an interrupt arrived during the wait.
         """
         if self._descriptor is not None:
             return
         deadline = time.monotonic() + (float("inf") if self._wait_s is None else self._wait_s)
         self._notified = False
-        place = self._wait_for(self._queue, deadline)
+        queued = self._wait_for(self._queue, deadline)
         try:
             self._descriptor = self._wait_for(self._path, deadline)
             self._acquired_at = time.monotonic()
         finally:
-            os.close(place)
+            os.close(queued)
 
     def has_waiters(self) -> bool:
-        """Return whether another process waits for it."""
-        place = _try(self._queue)
-        if place is not None:
-            os.close(place)
-        return place is None
+        """Return whether another process waits for the lock."""
+        queued = _try(self._queue)
+        if queued is not None:
+            os.close(queued)
+        return queued is None
 
     def release(self) -> None:
-        """Release it; nothing where it is not acquired."""
+        """Release the lock; do nothing if this process does not hold it."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _wait_for(self, path: Path, deadline: float) -> int:
-        """Return a descriptor that holds `path` until it is closed; notify once who is in the way."""
+        """Return a descriptor that holds `path` until it is closed; notify once about the current holder."""
         attempts = 0
         while (descriptor := _try(path)) is None:
             attempts += 1
-            if not self._notified and attempts > 1:  # a first attempt may meet one that only asks who waits
+            if (
+                not self._notified and attempts > 1
+            ):  # the first attempt may collide with ``has_waiters`` of another process
                 self._notified = True
                 bound = "" if self._wait_s is None else f", at most {self._wait_s:g} s (gpu.wait_s)"
                 self._notify(f"waiting for {self.name}{bound}: measured on by {self._holder()}")
             if time.monotonic() >= deadline and attempts > 1:
                 raise BusyError(
                     f"{self.name} is still measured on by {self._holder()} after {self._wait_s:g} s (gpu.wait_s): "
-                    "raise that, or come back; what was measured is kept, the same command measures the rest"
+                    "raise gpu.wait_s, or run the same command later; it measures only what has no record yet"
                 )
             if signals.arrived():
                 raise KeyboardInterrupt
@@ -120,18 +122,18 @@ class DeviceLock:
 
 
 def _try(path: Path) -> int | None:
-    """Return a descriptor that holds `path`; None where another process has it."""
-    return file_locks.lock_file(path, wait=False, opened=_opened)
+    """Return a descriptor that holds `path`; None if another process holds it."""
+    return file_locks.lock_file(path, wait=False, open_file=_open_shared)
 
 
-def _opened(path: Path) -> int:
-    """Open the file for reading; it is made by whoever comes first, whatever their umask.
+def _open_shared(path: Path) -> int:
+    """Open the file for reading. The first user creates it, readable for all whatever their umask.
 
     Raises:
-        BusyError: it cannot be made or opened, or is no plain file.
+        BusyError: the file cannot be created or opened, or is no plain file.
     """
     reading = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    due = time.monotonic() + _MAKING_S
+    due = time.monotonic() + _CREATION_S
     while True:
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -146,7 +148,9 @@ def _opened(path: Path) -> int:
             if isinstance(error, PermissionError) and time.monotonic() < due:
                 time.sleep(_POLL_S)
                 continue
-            raise BusyError(f"lock {path} cannot be opened ({error.strerror}): set {FOLDER} to a folder") from error
+            raise BusyError(
+                f"lock {path} cannot be opened ({error.strerror}): set {FOLDER} to a folder that all users can write"
+            ) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise BusyError(f"lock {path} is no plain file: remove it, or set {FOLDER} to another folder")
@@ -154,7 +158,7 @@ def _opened(path: Path) -> int:
 
 
 def holder(path: Path) -> str | None:
-    """Return who holds the lock on `path`: user, process, command, and its start; None if that is not known.
+    """Return user, process, command and start of the holder of the lock on `path`; None if they are not known.
 
     Source:
         /proc/locks: ``1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF`` (proc_locks(5)).
@@ -168,17 +172,17 @@ def holder(path: Path) -> str | None:
     device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
     matches = [line for line in lines if len(line) > 5 and line[1] == "FLOCK" and line[5].split(":")[-1] == inode]  # noqa: PLR2004 - columns
     exact = [line for line in matches if line[5].startswith(device)]  # an overlay shows another device than stat does
-    return next((_described(int(line[4])) for line in exact or matches), None)
+    return next((_describe(int(line[4])) for line in exact or matches), None)
 
 
-def _described(pid: int) -> str:
+def _describe(pid: int) -> str:
     try:
         process = psutil.Process(pid)
         with process.oneshot():
             since = dt.datetime.fromtimestamp(process.create_time(), dt.UTC).astimezone()
-            command = " ".join(" ".join(process.cmdline()).split()) or process.name()  # one line, whatever it holds
+            command = " ".join(" ".join(process.cmdline()).split()) or process.name()  # always one line
             user = process.username()
     except psutil.Error:
         return f"process {pid} (of another container or user)"
-    shown = command if len(command) <= _SHOWN else f"{command[:_SHOWN]}..."
-    return f"user {user}, process {pid} ({shown}), running since {since:%Y-%m-%d %H:%M:%S}"
+    short = command if len(command) <= _SHOWN_CHARACTERS else f"{command[:_SHOWN_CHARACTERS]}..."
+    return f"user {user}, process {pid} ({short}), running since {since:%Y-%m-%d %H:%M:%S}"

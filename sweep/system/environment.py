@@ -1,4 +1,4 @@
-"""What a comparison must agree on: machine, libraries, source revision."""
+"""Collect the facts that must be equal for a comparison: machine, libraries, source revision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMPARED = ("gpu", "driver", "cuda", "tensorrt", "onnxruntime", "simulated", "cp
 
 @functools.cache
 def machine() -> JsonDict:
-    """Facts of this machine; those that cannot be known are None."""
+    """Collect the facts of this machine; unknown ones are None."""
     return {
         **(_nvml() or _nvidia_smi() or dict.fromkeys(("gpu", "compute_capability", "driver", "cuda"))),
         "tensorrt": None,
@@ -41,21 +41,28 @@ def machine() -> JsonDict:
     }
 
 
-def of(backend_facts: JsonDict, uuid: str | None = None) -> JsonDict:
-    """Return the facts of this machine, of the GPU ``uuid`` where one is named, and of a backend."""
+def collect_facts(backend_facts: JsonDict, uuid: str | None = None) -> JsonDict:
+    """Merge the facts of this machine, of a GPU and of a backend.
+
+    Args:
+        backend_facts: versions of the backend's libraries, by fact name.
+        uuid: UUID of the GPU; None keeps those of the machine's first GPU.
+
+    Returns:
+        The facts of a record, by name; unknown ones are None.
+    """
     return {**machine(), **(gpu(uuid) if uuid else {}), **backend_facts}
 
 
 @functools.cache
 def gpu(uuid: str | None) -> JsonDict:
-    """{gpu, compute_capability, gpu_uuid} of one GPU of several; of the first without ``uuid``."""
-    found = _nvml(uuid) if uuid else None
-    known = found or machine()
-    return {"gpu": known["gpu"], "compute_capability": known["compute_capability"], "gpu_uuid": uuid}
+    """Return {gpu, compute_capability, gpu_uuid} of the GPU ``uuid``, or of the first GPU if it is None."""
+    facts = (_nvml(uuid) if uuid else None) or machine()
+    return {"gpu": facts["gpu"], "compute_capability": facts["compute_capability"], "gpu_uuid": uuid}
 
 
 def differing(before: JsonDict, now: JsonDict) -> list[str]:
-    """Names of the compared facts that are known on both sides and differ."""
+    """Return the names of the compared facts that are known on both sides and differ."""
     return [
         name
         for name in COMPARED
@@ -64,7 +71,7 @@ def differing(before: JsonDict, now: JsonDict) -> list[str]:
 
 
 def version(package: str) -> str | None:
-    """Version of an installed package; None if it is not installed."""
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -88,37 +95,37 @@ def _git() -> str | None:
 
 
 def _nvml(uuid: str | None = None) -> JsonDict | None:
-    """{gpu, compute_capability, driver, cuda} from the driver's management library; ``cuda`` is the newest it runs."""
-    found = nvml.library()
-    if found is None:
+    """Read {gpu, compute_capability, driver, cuda} from NVML; ``cuda`` is the newest version that the driver runs."""
+    pynvml = nvml.library()
+    if pynvml is None:
         return None
     try:
-        device = nvml.visible(found, uuid)
-        version = found.nvmlSystemGetCudaDriverVersion_v2()
+        device = nvml.visible(pynvml, uuid)
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
         return {
-            "gpu": _text(found.nvmlDeviceGetName(device)),
-            "compute_capability": ".".join(map(str, found.nvmlDeviceGetCudaComputeCapability(device))),
-            "driver": _text(found.nvmlSystemGetDriverVersion()),
-            "cuda": f"{version // 1000}.{version % 1000 // 10}",
+            "gpu": _text(pynvml.nvmlDeviceGetName(device)),
+            "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(device))),
+            "driver": _text(pynvml.nvmlSystemGetDriverVersion()),
+            "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
         }
-    except found.NVMLError:
+    except pynvml.NVMLError:
         return None
     finally:
-        nvml.close(found)
+        nvml.close(pynvml)
 
 
-def _text(found: str | bytes) -> str:
-    return found.decode() if isinstance(found, bytes) else found
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _nvidia_smi() -> JsonDict | None:
-    """The same from the command line tool, which does not tell the CUDA version as plainly."""
+    """Read the same facts from ``nvidia-smi``, which does not report the CUDA version in its queries."""
     if shutil.which("nvidia-smi") is None:
         return None
-    asked = "--query-gpu=name,compute_cap,driver_version"
-    line = next(iter(_output(["nvidia-smi", asked, "--format=csv,noheader"]).splitlines()), "")
+    query = "--query-gpu=name,compute_cap,driver_version"
+    line = next(iter(_output(["nvidia-smi", query, "--format=csv,noheader"]).splitlines()), "")
     values = [value.strip() for value in line.split(",")]
-    if len(values) != 3 or not all(values):  # noqa: PLR2004 - as many as were asked for
+    if len(values) != 3 or not all(values):  # noqa: PLR2004 - as many as the query names
         return None
     return {**dict(zip(("gpu", "compute_capability", "driver"), values, strict=True)), "cuda": None}
 

@@ -1,6 +1,6 @@
-"""Lock files among processes, by flock: the kernel releases a lock when its holder dies.
+"""Lock files between processes with flock: the kernel releases a lock when its holder dies.
 
-Everything in ``sweep`` that locks a file does it here (docs/decisions/0034).
+All file locks of ``sweep`` are taken here (docs/decisions/0034).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ def lock_descriptor(descriptor: int, *, wait: bool) -> bool:
     """Lock the open file or folder of `descriptor` until it is closed.
 
     Args:
-        descriptor: may be open for reading alone.
-        wait: until nobody else has it, however long that takes.
+        descriptor: open file or folder; read access suffices.
+        wait: block until no other process holds the lock.
 
     Returns:
-        Whether it is locked; False where another process has it and `wait` is off.
+        Whether the lock was acquired; False if another process holds it and `wait` is off.
 
     Raises:
-        OSError: its file system has no locks.
+        OSError: the file system does not support locks.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -38,27 +38,33 @@ def lock_descriptor(descriptor: int, *, wait: bool) -> bool:
 
 
 def open_lock_file(path: Path) -> int:
-    """Open a lock file of this user's alone for reading and writing, made if it is not there; links are not followed.
+    """Open a lock file that only this user may access, and create it if it is missing; links are not followed.
+
+    Returns:
+        Its descriptor, for reading and writing.
 
     Raises:
-        OSError: it cannot be made or opened.
+        OSError: the file cannot be created or opened.
     """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def lock_file(path: Path, *, wait: bool, opened: Callable[[Path], int] = open_lock_file) -> int | None:
-    """Lock the file at `path`, and see that it is still the one there: its last holder may have removed it.
+def lock_file(path: Path, *, wait: bool, open_file: Callable[[Path], int] = open_lock_file) -> int | None:
+    """Lock the file at `path`. It is opened again if its last holder removed it meanwhile.
 
     Args:
-        path: of the lock file.
-        wait: as ``lock_descriptor``.
-        opened: opens the file.
+        path: lock file.
+        wait: block until no other process holds the lock.
+        open_file: opens the file and returns its descriptor.
 
     Returns:
-        A descriptor that holds the lock until it is closed; None where another process has it and `wait` is off.
+        A descriptor that holds the lock until it is closed; None if another process holds it and `wait` is off.
+
+    Raises:
+        OSError: the file system does not support locks. Errors of `open_file` pass through.
     """
     while True:
-        descriptor = opened(path)
+        descriptor = open_file(path)
         try:
             if not lock_descriptor(descriptor, wait=wait):
                 os.close(descriptor)
@@ -75,10 +81,10 @@ def lock_file(path: Path, *, wait: bool, opened: Callable[[Path], int] = open_lo
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold `path` alone, however long it takes to get it.
+    """Hold the lock on `path` within the context, after waiting for it as long as it takes.
 
     Raises:
-        CacheError: the file cannot be made.
+        CacheError: the file cannot be created.
     """
     descriptor = acquire(path)
     try:
@@ -89,12 +95,12 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def try_locked(path: Path) -> Iterator[bool]:
-    """Hold `path` alone if nobody else does, and give whether it is so. Whoever holds it may remove the file.
+    """Try to lock `path` and yield whether it is locked; the holder may remove the file.
 
     Raises:
-        CacheError: the file cannot be made.
+        CacheError: the file cannot be created.
     """
-    descriptor = lock_file(path, wait=False, opened=_open_in_cache)
+    descriptor = lock_file(path, wait=False, open_file=_open_in_cache)
     try:
         yield descriptor is not None
     finally:
@@ -103,12 +109,12 @@ def try_locked(path: Path) -> Iterator[bool]:
 
 
 def acquire(path: Path) -> int:
-    """Return a descriptor that holds `path` alone until it is closed, however long it takes to get it.
+    """Wait for the lock on `path` and return a descriptor that holds it until it is closed.
 
     Raises:
-        CacheError: the file cannot be made.
+        CacheError: the file cannot be created.
     """
-    descriptor = lock_file(path, wait=True, opened=_open_in_cache)
+    descriptor = lock_file(path, wait=True, open_file=_open_in_cache)
     assert descriptor is not None  # noqa: S101 - it was waited for; tells mypy
     return descriptor
 
@@ -117,4 +123,4 @@ def _open_in_cache(path: Path) -> int:
     try:
         return open_lock_file(path)
     except OSError as error:
-        raise CacheError(f"lock {path} cannot be made: {error.strerror}") from error
+        raise CacheError(f"lock {path} cannot be created ({error.strerror}); make its folder writable") from error

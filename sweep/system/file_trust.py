@@ -1,4 +1,4 @@
-"""Who may write what: nothing of ours is writable by other users, and what they may have written is not trusted."""
+"""Restrict who may write our files, and distrust files that other users may have written."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _ROOT = 0
 
 
 def restrict() -> None:
-    """From here on this process and its children make nothing that group or others may write, whatever the umask."""
+    """Clear the write permission of group and others on all files that this process and its children create."""
     os.umask(os.umask(OTHERS) | OTHERS)
 
 
-def distrusted(path: Path) -> str | None:
-    """Why another user may have written the file or folder, or None: it is ours (or root's) and ours alone to write.
+def distrust_reason(path: Path) -> str | None:
+    """Return why another user may have written the file or folder; None if only this user or root can have.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: the path cannot be inspected.
     """
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
         return "is a link"
-    if found.st_uid not in {os.geteuid(), _ROOT}:
-        return f"belongs to user {found.st_uid}"
-    return "can be written by other users" if found.st_mode & OTHERS else None
+    if status.st_uid not in {os.geteuid(), _ROOT}:
+        return f"belongs to user {status.st_uid}"
+    return "can be written by other users" if status.st_mode & OTHERS else None

@@ -1,4 +1,4 @@
-"""The memory of a GPU, seen free again after a worker was killed."""
+"""Wait until the memory of a GPU is free again after a worker was killed."""
 
 from __future__ import annotations
 
@@ -11,46 +11,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WAIT_S = 10.0
-_SLACK_BYTES = 512 << 20  # that an MPS server or a desktop may have taken meanwhile
-_LOOK_S = 0.1
+_SLACK_BYTES = 512 << 20  # allowance for an MPS server or a desktop
+_POLL_S = 0.1
 _GIB = 1 << 30
 
 
 class Memory:
-    """Compares what is in use with what was before any worker of ours ran.
+    """Compare the GPU memory in use with its use before any of our workers ran.
 
     Args:
-        uuid: of the GPU; None where there is none to ask.
-        say: called with one line where memory stays taken.
-        used: gives the bytes in use on a GPU, None where that cannot be told.
+        uuid: of the GPU; None where there is none to query.
+        report: called with one line if memory stays in use.
+        used: returns the bytes in use on a GPU, None if unknown.
     """
 
     def __init__(
         self,
         uuid: str | None,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
         used: Callable[[str | None], int | None] = devices.memory_used_bytes,
     ) -> None:
         self._uuid = uuid
-        self._say = say
+        self._report = report
         self._used = used
         self._before: int | None = None
 
     def mark(self) -> None:
-        """No worker of ours runs: remember what is in use."""
+        """Store the memory in use while none of our workers runs."""
         self._before = self._used(self._uuid)
 
     def wait(self) -> None:
-        """Return once memory is as free as it was at the mark; says so if it is not after ``WAIT_S``."""
+        """Return once memory use is back at the mark; report it if it is not after ``WAIT_S``."""
         if self._before is None:
             return
         due = time.monotonic() + WAIT_S
         while (used := self._used(self._uuid)) is not None and used > self._before + _SLACK_BYTES:
             signals.raise_if_now()
             if time.monotonic() >= due:
-                self._say(
+                self._report(
                     f"GPU memory is not free {WAIT_S:g} s after a worker was ended: {used / _GIB:.1f} GiB in use, "
-                    f"{self._before / _GIB:.1f} before it; the next variant starts all the same"
+                    f"{self._before / _GIB:.1f} before it; the next variant starts nevertheless"
                 )
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)

@@ -22,14 +22,15 @@ COLUMNS = (*SPREAD, "energy_j", "reasons", "own", "foreign")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Readings of one GPU over one pass.
+    """Hold the readings of one GPU over one pass.
 
     Attributes:
-        t_ns: when each was taken, ns on the host's monotonic clock (``time.perf_counter_ns``), ascending.
-        columns: one value a reading, by ``COLUMNS``; NaN where it could not be read. Watts, MHz, degrees Celsius,
-            joules since the driver was loaded, NVML's bit mask, processes on the GPU of ours and of others.
-        strangers: pid and name of each process of others that was seen.
-        lost: why the readings ended early, in NVML's words; None if they did not.
+        t_ns: shape (readings,), int64: time of each reading in ns of the host's monotonic clock
+            (``time.perf_counter_ns``), ascending.
+        columns: by ``COLUMNS``, each of shape (readings,), float64; NaN where a value could not be read. Watts, MHz,
+            degrees Celsius, joules since the driver was loaded, NVML's bit mask, numbers of our and of other processes.
+        strangers: pid and name of each foreign process that was seen.
+        lost: NVML's message if the readings ended early; None if they did not.
     """
 
     t_ns: NDArray[np.int64]
@@ -39,7 +40,15 @@ class Series:
 
 
 def save(path: Path, passes: Mapping[int, Series]) -> None:
-    """Write the series of each pass to one compressed npz, atomically: ``<pass>/t_ns`` and ``<pass>/<column>``."""
+    """Write the series of each pass to one compressed npz, atomically.
+
+    Args:
+        path: file to create or replace, with the arrays ``<pass>/t_ns`` and ``<pass>/<column>``.
+        passes: series by number of the pass.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
     arrays: dict[str, Any] = {}
     for number, series in passes.items():
         arrays[f"{number}/t_ns"] = series.t_ns

@@ -1,4 +1,7 @@
-"""NVML, the driver's management library: the one module that imports it."""
+"""Access NVML, the driver's management library. Only this module imports it.
+
+Functions that take ``pynvml`` expect it from ``library``, initialised.
+"""
 
 from __future__ import annotations
 
@@ -6,78 +9,78 @@ import os
 from typing import Any
 
 _UUIDS = ("GPU-", "MIG-")
-_WORD_BITS = 64  # of the masks in which NVML gives sets of CPUs
+_WORD_BITS = 64  # of the masks with which NVML describes sets of CPUs
 
 
 def library() -> Any | None:
-    """``pynvml``, initialised; None without it, without a driver or without a GPU. Each call wants one ``close``."""
+    """Return ``pynvml``, initialised; None without the package, a driver or a GPU. Each call needs one ``close``."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-    except Exception:  # noqa: BLE001 - not installed, no driver or no GPU: all mean that it cannot tell
+    except Exception:  # noqa: BLE001 - not installed, no driver or no GPU: each means that nothing can be read
         return None
     return pynvml
 
 
-def close(found: Any) -> None:
-    """Give back what ``library`` opened; a GPU that is gone does not matter any more."""
+def close(pynvml: Any) -> None:
+    """Shut down NVML once per ``library``; the error of a GPU that is gone is ignored."""
     try:
-        found.nvmlShutdown()
-    except found.NVMLError:
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
         return
 
 
-def visible(found: Any, uuid: str | None = None) -> Any:
-    """The device ``uuid``, or the one that CUDA would take: the first of CUDA_VISIBLE_DEVICES, by number or UUID.
+def visible(pynvml: Any, uuid: str | None = None) -> Any:
+    """Return the device ``uuid``, or the one that CUDA would use: the first of CUDA_VISIBLE_DEVICES, by number or UUID.
 
     Raises:
         NVMLError: there is no such device.
     """
     first = uuid or os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if first.startswith(_UUIDS):
-        return found.nvmlDeviceGetHandleByUUID(first)
-    return found.nvmlDeviceGetHandleByIndex(int(first) if first.isdecimal() else -1)
+        return pynvml.nvmlDeviceGetHandleByUUID(first)
+    return pynvml.nvmlDeviceGetHandleByIndex(int(first) if first.isdecimal() else -1)
 
 
-def uuids(found: Any) -> list[str]:
-    """UUIDs of the devices that CUDA would see, in its order; one that is split into MIG instances has none.
+def uuids(pynvml: Any) -> list[str]:
+    """Return the UUIDs of the devices that CUDA would see, in its order; one that is split into MIG instances has none.
 
-    A list in CUDA_VISIBLE_DEVICES ends, as CUDA has it, before the first entry that is no device.
+    As in CUDA, a list in CUDA_VISIBLE_DEVICES ends before the first entry that is not a device.
 
     Raises:
-        NVMLError: the driver cannot tell.
+        NVMLError: the driver cannot count the devices.
     """
     words = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(number) for number in range(found.nvmlDeviceGetCount())] if words is None else words.split(",")
-    seen = []
+    names = [str(number) for number in range(pynvml.nvmlDeviceGetCount())] if words is None else words.split(",")
+    visible_uuids = []
     for name in map(str.strip, names):
         if name.startswith("MIG-"):
-            seen.append(name)
+            visible_uuids.append(name)
             continue
         try:
-            device = visible(found, name) if name.startswith(_UUIDS) else found.nvmlDeviceGetHandleByIndex(int(name))
-        except (ValueError, found.NVMLError):
+            device = visible(pynvml, name) if name.startswith(_UUIDS) else pynvml.nvmlDeviceGetHandleByIndex(int(name))
+        except (ValueError, pynvml.NVMLError):
             break
-        if not _split(found, device):
-            seen.append(_text(found.nvmlDeviceGetUUID(device)))
-    return seen
+        if not _in_mig_mode(pynvml, device):
+            visible_uuids.append(_text(pynvml.nvmlDeviceGetUUID(device)))
+    return visible_uuids
 
 
-def _split(found: Any, device: Any) -> bool:
-    """Whether the device is in MIG mode: CUDA then takes an instance of it."""
+def _in_mig_mode(pynvml: Any, device: Any) -> bool:
+    """Return whether the device is in MIG mode: CUDA then uses an instance of it."""
     try:
-        return bool(found.nvmlDeviceGetMigMode(device)[0])
-    except (AttributeError, found.NVMLError):  # most devices have no such mode
+        return bool(pynvml.nvmlDeviceGetMigMode(device)[0])
+    except (AttributeError, pynvml.NVMLError):  # most devices have no such mode
         return False
 
 
-def cores(found: Any, uuid: str) -> frozenset[int] | None:
-    """Logical CPUs near the device (``nvmlDeviceGetCpuAffinity``); None where the driver does not say."""
+def cores(pynvml: Any, uuid: str) -> frozenset[int] | None:
+    """Return the logical CPUs near the device (``nvmlDeviceGetCpuAffinity``); None if the driver reports none."""
     words = (os.cpu_count() or 1) // _WORD_BITS + 1
     try:
-        masks = list(found.nvmlDeviceGetCpuAffinity(visible(found, uuid), words))
-    except (AttributeError, found.NVMLError):
+        masks = list(pynvml.nvmlDeviceGetCpuAffinity(visible(pynvml, uuid), words))
+    except (AttributeError, pynvml.NVMLError):
         return None
     return (
         frozenset(
@@ -90,5 +93,5 @@ def cores(found: Any, uuid: str) -> frozenset[int] | None:
     )
 
 
-def _text(found: str | bytes) -> str:
-    return found.decode() if isinstance(found, bytes) else found
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -10,12 +10,16 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Return a dataclass instance as nested dicts and lists."""
+    """Convert a dataclass instance to nested dicts and lists."""
     return msgspec.to_builtins(value)
 
 
 def from_plain(kind: type[T], plain: Any) -> T:
-    """Return an instance of dataclass `kind` from what ``to_plain`` gave, also after a trip through JSON.
+    """Convert plain values back to an instance of a dataclass.
+
+    Args:
+        kind: the dataclass.
+        plain: result of ``to_plain``, also after encoding and decoding as JSON.
 
     Raises:
         msgspec.ValidationError: a value is missing or of another type.

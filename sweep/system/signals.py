@@ -1,9 +1,9 @@
-"""Handle Ctrl-C and SIGTERM: stop now, or first finish the variant that is measured.
+"""Handle Ctrl-C and SIGTERM: stop at once, or first finish the variant in progress.
 
-While a sweep measures (``patient``), the first SIGINT asks for an end after the variant that is measured; a second one,
-SIGTERM, and either at any other time raise KeyboardInterrupt in the main thread. One that arrives inside a C
-extension's import or a destructor can be lost: Python raises it there and the library clears it. So it is remembered
-too, and whoever waits for long asks for it (``raise_if_now``), in any thread.
+While a sweep measures (``patient``), the first SIGINT requests an end after the variant in progress; a second SIGINT,
+SIGTERM, and either of them at any other time raise KeyboardInterrupt in the main thread. An exception that is raised
+inside a C extension's import or a destructor can be lost, because the library clears it. Therefore the signal is stored
+too, and long waits check for it (``raise_if_now``), in any thread.
 """
 
 from __future__ import annotations
@@ -19,33 +19,36 @@ if TYPE_CHECKING:
 
 EXIT_CODE = 130
 _arrived: list[int] = []
-_now: list[int] = []
-_patient: list[int] = []  # the pipe that passes the first SIGINT on, while a sweep measures
+_immediate: list[int] = []
+_patient: list[int] = []  # write end of the pipe for the first SIGINT, while a sweep measures
 
 
 def install() -> None:
-    """Take over SIGINT and SIGTERM; before anything heavy is imported."""
+    """Install the handlers of SIGINT and SIGTERM; to be called before heavy imports."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _handle)
 
 
 def arrived() -> bool:
-    """Return whether an interrupt arrived at any time before: nothing new is begun."""
+    """Return whether any interrupt has arrived, after which nothing new is started."""
     return bool(_arrived)
 
 
 def raise_if_now() -> None:
-    """Raise KeyboardInterrupt if an interrupt arrived that does not wait for the variant that is measured."""
-    if _now:
+    """Raise KeyboardInterrupt if an interrupt has arrived that does not wait for the variant in progress."""
+    if _immediate:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def patient(notify: Callable[[], None]) -> Iterator[None]:
-    """Raise nothing for the first SIGINT within; `notify` is called for it, in a thread of its own.
+    """Defer the first SIGINT within the context to its end.
+
+    Args:
+        notify: called at the first SIGINT, in a thread of its own.
 
     Raises:
-        KeyboardInterrupt: at the end, where any interrupt arrived.
+        KeyboardInterrupt: at the end of the context, if any interrupt arrived.
     """
     reader, writer = os.pipe()
     listener = threading.Thread(target=_listen, args=(reader, notify), name="interrupts", daemon=True)
@@ -65,7 +68,7 @@ def patient(notify: Callable[[], None]) -> Iterator[None]:
 def _listen(reader: int, notify: Callable[[], None]) -> None:
     """Call `notify` for each byte in the pipe.
 
-    A signal handler must not print: what it broke into may hold the terminal's lock. A byte in a pipe is safe.
+    A signal handler must not print, since the interrupted code may hold the terminal's lock. A byte in a pipe is safe.
     """
     while os.read(reader, 1):
         notify()
@@ -77,5 +80,5 @@ def _handle(number: int, _frame: object) -> None:
     if first and _patient:
         os.write(_patient[0], b".")
         return
-    _now.append(number)
+    _immediate.append(number)
     raise KeyboardInterrupt

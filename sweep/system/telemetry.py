@@ -1,4 +1,4 @@
-"""Reads the GPU's state while a worker measures: from a thread of the parent, outside the timed threads.
+"""Read the GPU's state while a worker measures, in a thread of the parent, outside the timed threads.
 
 The parent has an interpreter of its own and waits meanwhile, so a reading takes nothing from the worker but the
 driver's time. Both use ``time.perf_counter_ns``, which is CLOCK_MONOTONIC on Linux, one clock for all processes.
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
 
     from sweep.system.gpu_readings import Series
 
-_MPS_SERVER = "nvidia-cuda-mps"  # as /proc shortens its name; it holds the GPU for its clients, who are listed too
+_MPS_SERVER = (
+    "nvidia-cuda-mps"  # as /proc shortens its name; it uses the GPU on behalf of its clients, which are listed too
+)
 _ABSENT = ("NOT_SUPPORTED", "FUNCTION_NOT_FOUND", "NO_PERMISSION", "ARGUMENT_VERSION_MISMATCH")
 
 
 class Gpu:
-    """A device that NVML can read.
+    """Represent a device that NVML can read.
 
     Args:
         library: ``pynvml``, initialised.
         device: NVML's handle.
-        hz: readings a second.
+        hz: readings per second.
     """
 
     def __init__(self, library: Any, device: Any, hz: float) -> None:
@@ -41,16 +43,24 @@ class Gpu:
         self._hz = hz
 
     def watch(self) -> Watch:
-        """A context in which the device is read ``hz`` times a second."""
+        """Return a context in which the device is read ``hz`` times per second."""
         return Watch(Reader(self._library, self._device), 1 / self._hz)
 
     def close(self) -> None:
-        """Give NVML back."""
+        """Shut down NVML."""
         nvml.close(self._library)
 
 
 def find(hz: float, uuid: str | None = None) -> Gpu | None:
-    """The GPU ``uuid``, or the one that CUDA would take, if NVML can read it; None for ``hz`` 0, or without one."""
+    """Find the GPU ``uuid``, or the one that CUDA would use, if NVML can read it.
+
+    Args:
+        hz: readings per second; 0 for none.
+        uuid: of the GPU; None for the one that CUDA would use.
+
+    Returns:
+        The GPU; None if ``hz`` is 0, or there is no GPU that NVML can read.
+    """
     library = nvml.library() if hz else None
     if library is None:
         return None
@@ -62,7 +72,7 @@ def find(hz: float, uuid: str | None = None) -> Gpu | None:
 
 
 class Reader:
-    """Takes readings and keeps them. What a device does not have is asked for once.
+    """Take readings and store them. A value that the device lacks is requested once.
 
     Args:
         library: ``pynvml``, initialised.
@@ -80,21 +90,21 @@ class Reader:
         self._lost: str | None = None
 
     def read(self) -> bool:
-        """Take one reading; False once the device is lost."""
+        """Take one reading and return True; False once the device is lost."""
         before = time.perf_counter_ns()
         try:
             row = {name: self._get(name) for name in list(self._getters)}
         except self._library.NVMLError as error:
             self._lost = str(error)
             return False
-        own, foreign = self._sorted(row.pop("processes", None))
+        own, foreign = self._count_processes(row.pop("processes", None))
         row |= {"own": own, "foreign": foreign}
         self._times.append((before + time.perf_counter_ns()) // 2)
         self._rows.append([row.get(name, np.nan) for name in gpu_readings.COLUMNS])
         return True
 
     def _get(self, name: str) -> Any:
-        """One value; NaN and never asked again where this device, driver or library does not have it."""
+        """Read one value; NaN, and never requested again, if this device, driver or library does not have it."""
         try:
             return self._getters[name]()
         except AttributeError:  # an older nvidia-ml-py
@@ -105,19 +115,19 @@ class Reader:
         del self._getters[name]
         return None if name == "processes" else np.nan
 
-    def _sorted(self, pids: set[int] | None) -> tuple[float, float]:
-        """How many of the processes are ours, and how many are others'; NaN where NVML lists none to anybody."""
+    def _count_processes(self, pids: set[int] | None) -> tuple[float, float]:
+        """Count our processes and those of others; NaN if NVML does not list processes."""
         if pids is None:
             return np.nan, np.nan
         for pid in pids - self._kinds.keys():
-            self._kinds[pid], name = _kind(pid)
+            self._kinds[pid], name = _classify_process(pid)
             if self._kinds[pid] == "foreign":
                 self._strangers[pid] = f"{pid} {name}"
         kinds = [self._kinds[pid] for pid in pids]
         return float(kinds.count("own")), float(kinds.count("foreign"))
 
     def series(self) -> Series:
-        """What was read so far."""
+        """Return the readings so far."""
         table = np.array(self._rows, dtype=np.float64).reshape(len(self._rows), len(gpu_readings.COLUMNS))
         return gpu_readings.Series(
             t_ns=np.array(self._times, dtype=np.int64),
@@ -128,7 +138,7 @@ class Reader:
 
 
 def _getters(library: Any, device: Any) -> dict[str, Callable[[], Any]]:
-    """How to read each column, in its unit: NVML gives mW and mJ."""
+    """Return a function for each column that reads it in its unit: NVML gives mW and mJ."""
 
     def reasons() -> int:
         try:
@@ -137,12 +147,12 @@ def _getters(library: Any, device: Any) -> dict[str, Callable[[], Any]]:
             return int(library.nvmlDeviceGetCurrentClocksThrottleReasons(device))  # its name until then
 
     def processes() -> set[int]:
-        alone = library.nvmlDeviceGetComputeRunningProcesses(device)
+        exclusive = library.nvmlDeviceGetComputeRunningProcesses(device)
         try:
             shared = library.nvmlDeviceGetMPSComputeRunningProcesses(device)
         except (AttributeError, library.NVMLError):
             shared = []
-        return {item.pid for item in [*alone, *shared]}
+        return {item.pid for item in [*exclusive, *shared]}
 
     return {
         "sm_clock_mhz": lambda: library.nvmlDeviceGetClockInfo(device, library.NVML_CLOCK_SM),
@@ -155,31 +165,31 @@ def _getters(library: Any, device: Any) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _kind(pid: int) -> tuple[str, str]:
-    """``own``, ``mps`` or ``foreign``, and the name: ours are this process and whatever it or its children started."""
+def _classify_process(pid: int) -> tuple[str, str]:
+    """Return ``own``, ``mps`` or ``foreign``, and the name: ours are this process and all its descendants."""
     try:
         process = psutil.Process(pid)
         name = process.name()
-        line = {pid, *(parent.pid for parent in process.parents())}
+        ancestry = {pid, *(parent.pid for parent in process.parents())}
     except psutil.Error:
         return "foreign", "(of another container or user)"
-    if os.getpid() in line:
+    if os.getpid() in ancestry:
         return "own", name
     return ("mps" if name.startswith(_MPS_SERVER) else "foreign"), name
 
 
 class Watch:
-    """Reads at a fixed rate from enter to exit, in a thread of its own.
+    """Read at a fixed rate from enter to exit, in a thread of its own.
 
     Args:
         reader: takes the readings.
-        interval_s: between them.
+        interval_s: time between readings, in s.
     """
 
     def __init__(self, reader: Reader, interval_s: float) -> None:
         self._reader = reader
         self._interval_s = interval_s
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
 
     def __enter__(self) -> Self:
@@ -189,17 +199,17 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
     def _work(self) -> None:
         due = time.perf_counter()
         while self._reader.read():
             due = max(due + self._interval_s, time.perf_counter())
-            if self._over.wait(due - time.perf_counter()):
+            if self._stop.wait(due - time.perf_counter()):
                 self._reader.read()  # so that the readings enclose the last window
                 return
 
     def series(self) -> Series:
-        """What was read, once the watch is over."""
+        """Return the readings, once the watch has ended."""
         return self._reader.series()

@@ -1,8 +1,8 @@
-"""A user's own functions, named ``package.module:function``: allowed, found, digested, and loaded.
+"""Allow, locate, digest and load a user's own functions, named ``package.module:function``.
 
-A function runs only if whoever starts the sweep named it: on the command line itself, or by naming its top package in
-``SWEEP_ALLOW``. One that stands in a YAML of somebody else is refused until then. The parent reads the source and
-imports nothing; the worker imports.
+A function runs only if the user who starts the sweep named it, on the command line itself or by its top package in
+``SWEEP_ALLOW``. Functions that only a YAML names are refused. The parent reads the source and imports nothing; the
+worker imports.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def is_named(text: str) -> bool:
-    """Whether ``text`` has the form ``package.module:function``, and is not a folder or file for a loader."""
+    """Return whether ``text`` has the form ``package.module:function``, and is not a folder or file for a loader."""
     return _SPEC.fullmatch(text) is not None and text.partition(":")[0] not in _LOADERS
 
 
 def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str]) -> None:
-    """Refuses a function that neither the command line nor the allowlist names.
+    """Refuse a function that neither the command line nor the allowlist names.
 
     Args:
-        key: of the configuration that names functions.
-        values: what it has in each composed config; what is no function is passed over.
+        key: configuration key that names functions.
+        values: its value in each composed config; a value that is no function is ignored.
         typed: the words of the command line.
 
     Raises:
-        ConfigError: the function, and how to allow it.
+        ConfigError: a function is refused; with the function, and how to allow it.
     """
     allowed = {name.strip() for name in os.environ.get(ALLOW, "").split(",")}
-    given = " ".join(word.partition("=")[2] for word in typed if word.lstrip("+").partition("=")[0] == key)
-    spoken = set(re.split(r"[\s,'\"\[\]()]+", given))
+    arguments = " ".join(word.partition("=")[2] for word in typed if word.lstrip("+").partition("=")[0] == key)
+    named = set(re.split(r"[\s,'\"\[\]()]+", arguments))
     for value in dict.fromkeys(values):
-        if value and is_named(value) and value not in spoken and value.partition(":")[0].split(".")[0] not in allowed:
+        if value and is_named(value) and value not in named and value.partition(":")[0].split(".")[0] not in allowed:
             top = value.partition(":")[0].split(".")[0]
             raise ConfigError(
                 f"{key}={value} stands in a YAML, and functions run only if you name them: type {key}={value} on the "
@@ -59,10 +59,16 @@ def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str])
 
 
 def digest(key: str, spec: str) -> str:
-    """Sha256 of the source file of ``spec``, once it is seen to define the function; nothing is imported but packages.
+    """Return the sha256 of the source file of ``spec``, after a check that it defines the function.
+
+    Only parent packages are imported.
+
+    Args:
+        key: configuration key that names the function, for messages.
+        spec: ``package.module:function``.
 
     Raises:
-        ConfigError: no such module, or no such function in it.
+        ConfigError: there is no such module, or no such function in it.
     """
     module, _, function = spec.partition(":")
     source = _source(module)
@@ -70,28 +76,28 @@ def digest(key: str, spec: str) -> str:
         raise ConfigError(f"{key}={spec}: no Python source of module {module} in {Path.cwd()} or the environment")
     content = source.read_bytes()
     try:
-        names = _defined(ast.parse(content))
+        names = _top_level_names(ast.parse(content))
     except SyntaxError as error:
         raise ConfigError(f"{key}={spec}: {source} is no Python ({error.msg}, line {error.lineno})") from error
     if names is not None and function not in names:
-        there = ", ".join(sorted(name for name in names if not name.startswith("_"))) or "nothing"
-        raise ConfigError(f"{key}={spec}: {source} does not define {function}; it defines {there}")
+        public_names = ", ".join(sorted(name for name in names if not name.startswith("_"))) or "nothing"
+        raise ConfigError(f"{key}={spec}: {source} does not define {function}; it defines {public_names}")
     return hashlib.sha256(content).hexdigest()
 
 
 def _source(module: str) -> Path | None:
-    with _here():
+    with _importable_working_directory():
         importlib.invalidate_caches()
         try:
-            found = importlib.util.find_spec(module)
-        except (ImportError, ValueError):  # a package on the way is not there, or is no package
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):  # a parent package is missing, or is no package
             return None
-    origin = None if found is None else found.origin
+    origin = None if spec is None else spec.origin
     return Path(origin) if origin and origin.endswith(".py") else None
 
 
-def _defined(tree: ast.Module) -> set[str] | None:
-    """Names that the module binds at its top; None where they cannot be told from the source."""
+def _top_level_names(tree: ast.Module) -> set[str] | None:
+    """Return the names that the module binds at its top; None where the source does not determine them."""
     names: set[str] = set()
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
@@ -106,33 +112,33 @@ def _defined(tree: ast.Module) -> set[str] | None:
 
 
 def load(key: str, spec: str, planned: str | None) -> Callable[..., Any]:
-    """The function, imported.
+    """Import a user's function and return it.
 
     Args:
-        key: of the configuration that names it.
+        key: configuration key that names it.
         spec: ``package.module:function``.
-        planned: digest of the source that was planned with; None does not compare.
+        planned: sha256 of the source at the time of planning; None does not compare.
 
     Raises:
-        ConversionError: it cannot be imported, is no function, or its source has changed since.
+        ConversionError: the function cannot be imported, is no function, or its source has changed since.
     """
     module, _, function = spec.partition(":")
-    with _here():
+    with _importable_working_directory():
         try:
-            found = getattr(importlib.import_module(module), function)
+            function_object = getattr(importlib.import_module(module), function)
         except Exception as error:
             text = " ".join(str(error).split())
             raise ConversionError(f"{key}={spec} cannot be imported: {type(error).__name__}: {text}") from error
-    if not callable(found):
-        raise ConversionError(f"{key}={spec} is a {type(found).__name__}, not a function")
+    if not callable(function_object):
+        raise ConversionError(f"{key}={spec} is a {type(function_object).__name__}, not a function")
     if planned is not None and digest(key, spec) != planned:
         raise ConversionError(f"{key}={spec}: its source has changed since it was planned; start the sweep again")
-    return found  # type: ignore[no-any-return]  # whatever the module holds
+    return function_object  # type: ignore[no-any-return]  # whatever the module holds
 
 
 @contextlib.contextmanager
-def _here() -> Iterator[None]:
-    """The working directory as a place of modules, as `python -m` has it and an installed command has not."""
+def _importable_working_directory() -> Iterator[None]:
+    """Add the working directory to the import path, as `python -m` does and an installed command does not."""
     here = str(Path.cwd())
     added = here not in sys.path and "" not in sys.path
     if added:
@@ -145,20 +151,20 @@ def _here() -> Iterator[None]:
 
 
 def batches(key: str, spec: str, digest: str | None) -> Iterator[Any]:
-    """What a user's function gives, one after the other, until it ends or gives None.
+    """Yield the batches of a user's generator function, until it ends or yields None.
 
     Args:
-        key: the config key, for messages.
+        key: configuration key, for messages.
         spec: ``package.module:function``; called without arguments.
-        digest: of its source when it was planned.
+        digest: sha256 of its source when it was planned.
 
     Raises:
-        ConversionError: it cannot be had, or raised; one line.
+        ConversionError: the function cannot be loaded, or raised.
     """
     function = load(key, spec, digest)
     try:
-        given: Iterable[Any] = iter(function())
-        while (batch := next(given, None)) is not None:  # type: ignore[call-overload]  # it is an iterator
+        values: Iterable[Any] = iter(function())
+        while (batch := next(values, None)) is not None:  # type: ignore[call-overload]  # it is an iterator
             yield batch
     except Exception as error:
         text = " ".join(str(error).split()) or "no message"

@@ -30,7 +30,7 @@ from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Sess
 from sweep.spec.settings import Settings
 from sweep.storage.record import Record
 from sweep.storage.store import Store
-from sweep.system.environment import of
+from sweep.system.environment import collect_facts
 
 HERE = Path(__file__).resolve().parent
 SHARE, EACH_S, TRIVIAL_S, RESUME_S = 0.05, 0.1, 120.0, 5.0
@@ -128,7 +128,7 @@ def _fill(settings: Settings, made: plan.Plan) -> None:
     """Records of a usual size, and samples that open."""
     sample = json.loads(next((HERE.parent / "data" / "records").glob("*.json")).read_text())
     fields = {"variant": sample["variant"], "peak": sample["peak"], "points": sample["points"]}
-    record = Record(key="KEY", sweep="s", status="ok", started_at="t", facts=of(Simulated()), **fields)
+    record = Record(key="KEY", sweep="s", status="ok", started_at="t", facts=collect_facts(Simulated()), **fields)
     text = json.dumps({name: getattr(record, name) for name in record.__slots__}, indent=1)
     (settings.root / "records").mkdir(parents=True)
     (settings.root / "samples").mkdir()

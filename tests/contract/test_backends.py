@@ -15,7 +15,7 @@ import require
 
 from sweep import models, spec
 from sweep.backends import registry
-from sweep.backends.base import unhonoured, why_unsupported
+from sweep.backends.base import find_unhonoured_axis, unsupported_reason
 from sweep.errors import BuildError, ConfigError
 from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, LoadAxes, Precision, SessionAxes, Variant
@@ -80,7 +80,7 @@ def test_every_axis_it_does_not_declare_is_unsupported_with_its_name(backend: Ba
     for name, value in others.items():
         kind, field = (EngineAxes, "engine") if hasattr(EngineAxes(), name) else (SessionAxes, "session")
         asked = variant(backend, **{field: dataclasses.replace(kind(), **{name: value})})
-        reason = unhonoured(backend, asked)
+        reason = find_unhonoured_axis(backend, asked)
         assert (reason is None) == (name in backend.honours)
         assert reason is None or name in reason
 
@@ -110,7 +110,7 @@ def test_one_pass_gives_samples_and_what_was_realised(
 ) -> None:
     require.gpu_for(backend.name)
     asked = variant(backend, precision, session=SessionAxes(streams=streams))
-    assert why_unsupported(backend, asked) is None
+    assert unsupported_reason(backend, asked) is None
     stages = passes.Stages()
     with require.int8_convolutions(backend.name, precision):
         found = passes.measured(asked, tmp_path, stages)

@@ -58,7 +58,7 @@ def daemon():
 
 @pytest.fixture(scope="module")
 def total() -> int:
-    found = sm_probe.of_whole_gpu()
+    found = sm_probe.whole_gpu_sm_count()
     if found is None:
         require.missing("gpu", "no process here can tell the SMs of a GPU")
     return found
@@ -246,7 +246,7 @@ def _kill_first_daemon_at_work(process: subprocess.Popen, short: Path, out: Path
     while time.monotonic() < deadline:
         assert process.poll() is None, out.read_text()
         for pipes in short.glob("sweep-mps-*/*/pipe"):
-            found = control.processes(pipes)
+            found = control.find_processes(pipes)
             servers = [pid for pid in found if control.is_server(pid)]
             if servers and len(found) > len(servers):
                 time.sleep(3.0)  # past the load of the engine, into the closed loop of four seconds

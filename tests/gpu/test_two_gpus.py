@@ -62,7 +62,7 @@ def swept(tmp_path, backend, batches, gpus):
 
 
 def test_the_first_gpu_is_named_and_its_worker_sees_no_other(backend, tmp_path) -> None:
-    (first,) = device.find(None)
+    (first,) = device.find_devices(None)
     assert first.uuid
     assert first.cores is None or first.cores <= os.sched_getaffinity(0)
     assert device.memory_used_bytes(first.uuid)
@@ -77,7 +77,7 @@ def test_two_gpus_share_a_sweep(backend, tmp_path) -> None:
     nvml.close(found)
     if len(there) < 2:
         pytest.skip(f"needs two GPUs, there is {len(there)}")
-    devices = device.find(("all",))
+    devices = device.find_devices(("all",))
     assert not frozenset.intersection(*[one.cores for one in devices[:2]])
     records, _ = swept(tmp_path, backend, range(1, 9), ("0", "1"))
     assert [record.status for record in records] == ["ok"] * 8

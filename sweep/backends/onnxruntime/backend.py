@@ -1,9 +1,9 @@
-"""The embedded default: onnxruntime on the CPU, real inference on any machine.
+"""Run typed ONNX with onnxruntime on the CPU: real inference on any machine, and the default without a GPU.
 
-An engine is the optimised graph that onnxruntime saves, built once per typed ONNX and batch. Streams are
-N sessions, each run from its own thread with a fixed number of intra-op threads, its inputs and outputs bound
-to buffers made before the clock starts. A symbolic batch stays symbolic in the saved graph (it costs no speed), so that
-a batch gathered by the server runs at its true size. CPU speed of a precision says nothing about TensorRT.
+An engine is the optimised graph that onnxruntime saves, built once per typed ONNX and batch. Streams are N sessions,
+each run from its own thread with a fixed number of intra-op threads, its inputs and outputs bound to buffers allocated
+before the clock starts. A symbolic batch stays symbolic in the saved graph (it costs no speed), so that a batch
+gathered by the server runs at its true size. CPU speed of a precision says nothing about TensorRT.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.onnxruntime import partial_batches
-from sweep.backends.onnxruntime.graph_inspection import evidence, header
+from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.errors import BuildError, SessionError
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from sweep.backends.base import ShapesAt
     from sweep.spec import JsonDict, Variant
 
-_FILE = "optimised.onnx"
-_WEIGHTS = "weights.bin"
+_GRAPH_FILE = "optimised.onnx"
+_WEIGHTS_FILE = "weights.bin"
 _PROVIDERS = ["CPUExecutionProvider"]
 _KERNELS = frozenset({"fp32", "fp16", "int8", "fp8"})  # types that its operators take, whatever they compute in
 _EXTERNAL_ABOVE_BYTES = 1 << 30  # a protobuf ends at 2 GiB; larger weights go beside it, as external ones do
 _QUANTISED = ("int8", "fp8")
-_UNSOUND = ["ReluQuantRewrite"]  # takes the lowest fp8 for the zero of a Relu: silently wrong outputs
-_QUIET = 3  # log errors only
+_UNSOUND_OPTIMIZERS = ["ReluQuantRewrite"]  # takes the lowest fp8 for the zero of a Relu: silently wrong outputs
+_LOG_ERRORS_ONLY = 3  # log errors only
 _EMULATED = {
     "fp16": "holds fp16 weights and computes in fp32 (the accuracy is from a run that rounds every tensor to fp16)",
     "bf16": "runs a graph that rounds every tensor to bf16 and computes in fp32, for it has no bf16 products",
@@ -43,7 +43,7 @@ _EMULATED = {
 
 
 class OnnxRuntime:
-    """The ``onnxruntime`` backend."""
+    """Provide the ``onnxruntime`` backend."""
 
     name = "onnxruntime"
     honours = frozenset({"batch", "streams", "clients", "intra_op_threads"})
@@ -51,7 +51,7 @@ class OnnxRuntime:
     on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
-        """A precision that a CPU has nothing like."""
+        """Return a reason for tf32, which has no counterpart on a CPU; None for every other precision."""
         if variant.onnx.precision.dtype != "tf32":
             return None
         return (
@@ -60,19 +60,22 @@ class OnnxRuntime:
         )
 
     def emulation(self, variant: Variant) -> str | None:
-        """No bfloat16 kernels, and float16 ones that compute in float32 throughout."""
+        """Return ``engine`` for bfloat16 and ``outputs`` for float16.
+
+        There are no kernels of bfloat16, and those of float16 compute in float32.
+        """
         types = _types(variant)
         if set(types) - _KERNELS:
             return "engine"
         return "outputs" if "fp16" in types else None
 
     def environment(self, variant: Variant) -> dict[str, str]:
-        """It needs none."""
+        """Return no variables."""
         del variant
         return {}
 
     def facts(self) -> JsonDict:
-        """Version of onnxruntime and the provider that runs."""
+        """Return the version of onnxruntime and its execution provider."""
         return {"onnxruntime": importlib.metadata.version("onnxruntime"), "provider": _PROVIDERS[0]}
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
@@ -88,24 +91,26 @@ class OnnxRuntime:
         if fp8:  # it fuses int8 pairs soundly, and fp8 pairs into operators that have no fp8
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.optimized_model_filepath = str(target / _FILE)
+        options.optimized_model_filepath = str(target / _GRAPH_FILE)
         try:
-            dims, external = header(onnx, shapes(variant.engine.batch), variant.engine.batch)
+            dims, external = inspect_inputs(onnx, shapes(variant.engine.batch), variant.engine.batch)
             if external or onnx.stat().st_size > _EXTERNAL_ABOVE_BYTES:
-                options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _WEIGHTS)
+                options.add_session_config_entry(
+                    "session.optimized_model_external_initializers_file_name", _WEIGHTS_FILE
+                )
             for name, size in dims.items():
                 options.add_free_dimension_override_by_name(name, size)
             ort.InferenceSession(
-                str(onnx), options, providers=_PROVIDERS, disabled_optimizers=_UNSOUND if fp8 else None
+                str(onnx), options, providers=_PROVIDERS, disabled_optimizers=_UNSOUND_OPTIMIZERS if fp8 else None
             )
         except Exception as error:
-            raise BuildError(f"onnxruntime refused the graph: {_line(error)}") from error
-        return evidence(target / _FILE)
+            raise BuildError(f"onnxruntime refused the graph: {_message(error)}") from error
+        return collect_type_evidence(target / _GRAPH_FILE)
 
     def load(
         self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]
     ) -> OnnxRuntimeSession:
-        """One session a stream; each has run twice before this returns, at every batch that it will be given.
+        """Create one session per stream; each has run twice at every batch size before this returns.
 
         Raises:
             SessionError: onnxruntime could not load or run the graph; its own message is kept.
@@ -118,7 +123,7 @@ class OnnxRuntime:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
         try:
             sessions = [
-                ort.InferenceSession(str(engine / _FILE), options, providers=_PROVIDERS)
+                ort.InferenceSession(str(engine / _GRAPH_FILE), options, providers=_PROVIDERS)
                 for _ in range(variant.session.streams)
             ]
             parts = (
@@ -128,7 +133,7 @@ class OnnxRuntime:
             )
             streams = [OnnxRuntimeStream(session, feeds, parts) for session in sessions]
         except Exception as error:
-            raise SessionError(f"onnxruntime could not run the graph: {_line(error)}") from error
+            raise SessionError(f"onnxruntime could not run the graph: {_message(error)}") from error
         realised = {
             "precision": info["precision"],
             "cuda_graph": False,
@@ -143,16 +148,21 @@ class OnnxRuntime:
         return OnnxRuntimeSession(streams, realised, partial_batches=bool(parts))
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """Contexts, and the types that the optimised graph computes in, or rounds to where a type is emulated."""
+        """Compare the contexts, and the types that the optimised graph computes in or rounds to, with the request.
+
+        Returns:
+            The first difference in one line; None if there is none.
+        """
         if realised["contexts"] != variant.session.streams:
             return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
-        asked, ran = variant.onnx.precision.dtype, realised["precision"]
-        if asked in _QUANTISED and not ran.get(asked) and not realised["quantised_tensors"]:
-            return f"asked for {asked}, but the optimised graph neither computes in {asked} nor rounds to it: {ran}"
+        requested, counts = variant.onnx.precision.dtype, realised["precision"]
+        if requested in _QUANTISED and not counts.get(requested) and not realised["quantised_tensors"]:
+            neither = f"neither computes in {requested} nor rounds to it"
+            return f"asked for {requested}, but the optimised graph {neither}: {counts}"
         if "bf16" in _types(variant) and not realised["rounded_tensors"]:
-            return f"asked for bf16, but the optimised graph does not round to it: {ran}"
-        if asked == "fp32" and set(ran) - {"fp32"}:
-            return f"asked for fp32, but the optimised graph computes in {ran}"
+            return f"asked for bf16, but the optimised graph does not round to it: {counts}"
+        if requested == "fp32" and set(counts) - {"fp32"}:
+            return f"asked for fp32, but the optimised graph computes in {counts}"
         return None
 
 
@@ -160,27 +170,27 @@ def _options(ort: Any, *, intra_op_threads: int, spinning: bool) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = _QUIET
+    options.log_severity_level = _LOG_ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     return options
 
 
 def _types(variant: Variant) -> tuple[str, ...]:
-    """The types that the graph is made of, the narrowest first."""
+    """Return the types that the graph consists of, the narrowest first."""
     precision = variant.onnx.precision
     return (precision.dtype,) if precision.rest is None else (precision.dtype, precision.rest)
 
 
 def _notes(variant: Variant, info: JsonDict) -> list[str]:
-    """What the emulation of each type means for the figures; nothing where the types are real."""
+    """Explain what the emulation of each type means for the figures; empty where no type is emulated."""
     emulated = [name for name in _types(variant) if name in _EMULATED and set(info["precision"]) != {name}]
     if not emulated:
         return []
-    said = "; ".join(f"for {name} it {_EMULATED[name]}" for name in emulated)
-    asked = variant.onnx.precision.name
-    return [f"{asked} is emulated on onnxruntime's CPU provider: {said}. Its speed says nothing about TensorRT"]
+    explanations = "; ".join(f"for {dtype} it {_EMULATED[dtype]}" for dtype in emulated)
+    name = variant.onnx.precision.name
+    return [f"{name} is emulated on onnxruntime's CPU provider: {explanations}. Its speed says nothing about TensorRT"]
 
 
-def _line(error: Exception) -> str:
-    """The library's message on one line."""
+def _message(error: Exception) -> str:
+    """Return the library's message on one line."""
     return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Report the node types and data types that onnxruntime really runs."""
+"""Report the node types and data types that an optimised graph computes in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ _COMPUTE = ("Conv", "MatMul", "Gemm", "Attention")  # op types of the layers tha
 _INTEGER = ("QLinear", "QGemm", "QAttention", "DynamicQuantize")
 
 
-def header(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> tuple[dict[str, int], bool]:
-    """Symbolic dimension -> size, from the concrete input shapes; and whether weights lie in other files.
+def inspect_inputs(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> tuple[dict[str, int], bool]:
+    """Read the symbolic dimensions of a graph's inputs and whether its weights are external.
 
-    A symbol that stands first in an input and has the batch's size is the batch: it is left symbolic.
+    A symbol that is the first dimension of an input and has the batch's size is the batch: it is left symbolic.
+
+    Args:
+        path: the ONNX file.
+        shapes: concrete shape of each input.
+        batch: samples in those shapes.
+
+    Returns:
+        {symbolic dimension: size}, and whether any weight lies in another file.
     """
     import onnx
 
@@ -37,8 +45,11 @@ def header(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int) -> tup
     return dims, any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
 
 
-def evidence(path: Path) -> JsonDict:
-    """What the optimised graph computes in.
+def collect_type_evidence(path: Path) -> JsonDict:
+    """Count the types that the optimised graph computes in.
+
+    Args:
+        path: the optimised ONNX file.
 
     Returns:
         {precision: {type: compute layers}, quantised_tensors: tensors that are dequantised, rounded_tensors: tensors
@@ -71,7 +82,7 @@ def evidence(path: Path) -> JsonDict:
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """Nodes of the graph and, before each, those of its branches and loop bodies."""
+    """Yield the nodes of the graph and, before each, those of its branches and loop bodies."""
     for node in graph.node:
         for item in node.attribute:
             if item.HasField("g"):

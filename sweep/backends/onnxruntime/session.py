@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 class OnnxRuntimeStream:
-    """One session with its bound buffers. ``enqueue`` runs to completion, without the GIL.
+    """Run one session with bound buffers. ``enqueue`` runs to completion, without the GIL.
 
     Args:
-        session: onnxruntime's.
+        session: onnxruntime's session.
         feeds: value of each input at the full batch.
-        parts: the same at each smaller batch, from 1 sample up; none where only the full batch runs.
+        parts: the same at each smaller batch, from 1 sample up; empty where only the full batch runs.
     """
 
     max_depth = 1
@@ -42,19 +42,19 @@ class OnnxRuntimeStream:
         for name, value in zip(names, first, strict=True):
             self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
             self._binding.bind_ortvalue_output(name, self._outputs[name])
-        self._fed = (feeds, parts)  # the bindings point into these arrays
+        self._bound_arrays = (feeds, parts)  # the bindings point into these arrays
         self._parts = [self._binding, *(self._part(session, part) for part in parts)]
         self._run(self._binding)  # last, so that the buffers hold the whole batch
 
     def _part(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Any:
-        """A smaller batch, bound to the front of the full batch's output buffers; it has run once."""
+        """Bind a smaller batch to the front of the full batch's output buffers, and run it once."""
         import onnxruntime as ort
 
         binding = session.io_binding()
         for name, value in feeds.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
-        found = session.run(list(self._outputs), dict(feeds))
-        for (name, whole), value in zip(self._outputs.items(), found, strict=True):
+        values = session.run(list(self._outputs), dict(feeds))
+        for (name, whole), value in zip(self._outputs.items(), values, strict=True):
             if value.dtype != whole.numpy().dtype or value.nbytes > whole.numpy().nbytes:
                 raise SessionError(f"output {name} of a smaller batch does not fit that of the full one")
             binding.bind_output(name, "cpu", 0, value.dtype, list(value.shape), whole.data_ptr())
@@ -70,17 +70,17 @@ class OnnxRuntimeStream:
         self._run(self._parts[samples or 0])
 
     def wait(self) -> None:
-        """Nothing is in flight once ``enqueue`` has returned."""
+        """Do nothing: no inference is in flight once ``enqueue`` has returned."""
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Copies of the bound outputs."""
+        """Return copies of the bound outputs, by name."""
         return {name: value.numpy().copy() for name, value in self._outputs.items()}
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs of one inference with other inputs, which stay bound."""
+        """Return the outputs of one inference with other inputs, which stay bound."""
         import onnxruntime as ort
 
-        self._fed = (feeds, self._fed[1])
+        self._bound_arrays = (feeds, self._bound_arrays[1])
         for name, value in feeds.items():
             self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
         self._run(self._binding)
@@ -88,7 +88,7 @@ class OnnxRuntimeStream:
 
 
 class OnnxRuntimeSession:
-    """N onnxruntime sessions of one optimised graph."""
+    """Hold N onnxruntime sessions of one optimised graph."""
 
     virtual = False
 
@@ -99,20 +99,20 @@ class OnnxRuntimeSession:
         self.engine_facts: JsonDict = {}
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        """Every size up to the batch is ready as it is."""
+        """Do nothing: every size up to the batch was bound at load."""
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Outputs of the last inference on the first stream."""
+        """Return the outputs, by name, of the last inference on the first stream."""
         return self.outputs_of(0)
 
     def outputs_of(self, number: int) -> dict[str, np.ndarray]:
-        """Outputs of the last inference on stream ``number``."""
+        """Return the outputs, by name, of the last inference on stream ``number``."""
         return self.streams[number].outputs()
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs of one inference with other inputs, on the first stream."""
+        """Return the outputs of one inference with other inputs, on the first stream."""
         return self.streams[0].infer(feeds)
 
     def close(self) -> None:
-        """Let go of the sessions and their buffers."""
+        """Release the sessions and their buffers."""
         self.streams = []

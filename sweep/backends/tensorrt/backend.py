@@ -1,4 +1,4 @@
-"""The ``tensorrt`` and ``tensorrt_rtx`` backends: one implementation, run with either library."""
+"""Implement the ``tensorrt`` and ``tensorrt_rtx`` backends: one implementation that runs with either library."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict, Variant
 
 PLAN = "engine.plan"
-_KNOBS = (
+_BUILDER_CONFIG = (
     *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "timing_cache"),
     *("profiling_verbosity", "version_compatible", "hardware_compatibility", "refit", "weight_streaming", "plugins"),
 )
-_UNTOLD = (
+_LAYERS_HIDDEN = (
     "the types are those of the strongly typed network, which the engine has to keep: with "
     "profiling_verbosity=layer_names_only or none it tells nothing of its layers"
 )
@@ -39,16 +39,19 @@ _SHARED = ("clients", "mps", "mps_build", "sm_count")
 
 
 class TensorRT:
-    """The ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
+    """Provide the ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
 
     name: str = "tensorrt"
-    honours = frozenset({"batch", "profile", *_KNOBS, *_SESSION, *_SHARED})
+    honours = frozenset({"batch", "profile", *_BUILDER_CONFIG, *_SESSION, *_SHARED})
     runs_models = True
     on_gpu = True
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
 
     def missing(self) -> str | None:
-        """What this machine lacks to run it, in one line; None if nothing. Imports neither CUDA nor TensorRT."""
+        """Return what this machine lacks to run the library, in one line; None if nothing.
+
+        Neither CUDA nor TensorRT is imported.
+        """
         if not library.installed(self.name):
             return f"{self.name} is not installed; {library.INSTALL[self.name]}"
         if not cuda.installed():
@@ -58,14 +61,14 @@ class TensorRT:
         return None
 
     def unsupported(self, variant: Variant) -> str | None:
-        """What this machine lacks; a knob that the library lacks shows when it builds."""
-        asked = variant.session
-        if asked.mps is not None and asked.sm_count is not None:
-            return f"sm_count={asked.sm_count} and mps={asked.mps} both divide the GPU; set one"
-        return self.missing() or (None if asked.mps is None else mps.available())
+        """Return what this machine lacks, in one line; an option that the library lacks shows only when it builds."""
+        session = variant.session
+        if session.mps is not None and session.sm_count is not None:
+            return f"sm_count={session.sm_count} and mps={session.mps} both divide the GPU; set one"
+        return self.missing() or (None if session.mps is None else mps.available())
 
     def environment(self, variant: Variant) -> dict[str, str]:
-        """For fp32, NVIDIA's libraries are told to leave TF32 alone.
+        """Return the variable that makes NVIDIA's libraries leave TF32 alone, for fp32.
 
         Clearing the builder's TF32 flag is not enough: on an H200, TensorRT-RTX 1.6 gave bit-identical outputs with the
         flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable.
@@ -73,79 +76,85 @@ class TensorRT:
         return {_TF32_OVERRIDE: "0"} if variant.onnx.precision.dtype == "fp32" else {}
 
     def facts(self) -> JsonDict:
-        """Library, GPU and driver, as their packages and the driver's own management library tell them."""
-        found = library.version(self.name)
+        """Return library, GPU and driver versions, from package metadata and NVML."""
+        version = library.version(self.name)
         machine = facts.machine()
         return {
-            "tensorrt": None if found is None else f"{self.name} {found}",
+            "tensorrt": None if version is None else f"{self.name} {version}",
             **{name: machine[name] for name in ("gpu", "compute_capability", "driver", "cuda")},
             "cuda_bindings": importlib.metadata.version("cuda-bindings") if cuda.installed() else None,
         }
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
-        """Build an engine, and keep what it computes in beside it. Needs a GPU with ``tensorrt`` alone.
+        """Build an engine and write the types that it computes in beside it. Needs a GPU only for ``tensorrt``.
 
-        Where this process has an MPS share that the engine is not to be built under, another one builds it.
+        If this process has an MPS share and the engine is not to be built under it, a separate process builds.
 
         Raises:
-            UnsupportedError: the library is not here, or lacks a knob that is asked for.
-            BuildError: the library refused; its own last messages.
+            UnsupportedError: the library is not installed, or lacks an option that is requested.
+            BuildError: the library refused the graph; with its own last messages.
         """
-        share, asked = mps.share_of(os.environ), variant.engine.mps_build
-        if share is not None and asked is None:
+        share, build_share = mps.share_of(os.environ), variant.engine.mps_build
+        if share is not None and build_share is None:
             return isolated_build.build(onnx, variant, {batch: shapes(batch) for batch in _batches(variant)}, target)
-        if share != asked:
-            raise BuildError(f"mps_build={asked}: this process has {share or 'no'} MPS share to build under")
-        used = library.load(self.name)
+        if share != build_share:
+            raise BuildError(f"mps_build={build_share}: this process has {share or 'no'} MPS share to build under")
+        nvidia = library.load(self.name)
         tf32 = variant.onnx.precision.dtype == "tf32"
-        timing = self._timing_cache(used, target, share) if self.times_tactics else None
-        plan, built = build.serialised(used, onnx, variant.engine, _profile(variant, shapes), tf32=tf32, timing=timing)
-        information = self._evidence(used, plan)
-        told = engine_inspector.precision(information)
+        timing = self._timing_cache(nvidia, target, share) if self.times_tactics else None
+        plan, network_facts = build.build_serialized(
+            nvidia, onnx, variant.engine, _profile(variant, shapes), tf32=tf32, timing=timing
+        )
+        information = self._evidence(nvidia, plan)
+        layer_types = engine_inspector.count_layer_types(information)
         (target / PLAN).write_bytes(plan)
         (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
         return {
-            **built,
-            "precision": told or built["network"],
-            "evidence": information["source"] if told else "network",
+            **network_facts,
+            "precision": layer_types or network_facts["network"],
+            "evidence": information["source"] if layer_types else "network",
             "artifacts": [engine_inspector.FILE],
-            "build_sm_count": sm_probe.of_this_process() if share is not None else None,
+            "build_sm_count": sm_probe.process_sm_count() if share is not None else None,
         }
 
-    def _evidence(self, used: Library, plan: bytes) -> JsonDict:
-        listing = used.log.listing
-        found = [] if listing is None else [engine_inspector.of_listing(listing)]
+    def _evidence(self, nvidia: Library, plan: bytes) -> JsonDict:
+        listing = nvidia.log.listing
+        sources = [] if listing is None else [engine_inspector.parse_listing(listing)]
         if self.missing() is None:
-            found.insert(0, engine_inspector.of_engine(used, Engine(used, plan).engine))
-        return engine_inspector.best(found)
+            sources.insert(0, engine_inspector.inspect_engine(nvidia, Engine(nvidia, plan).engine))
+        return engine_inspector.select_best(sources)
 
-    def _timing_cache(self, used: Library, target: Path, share: int | None) -> Path:
-        """Beside the engines, one per library version and GPU, and one for each MPS share to build under."""
+    def _timing_cache(self, nvidia: Library, target: Path, share: int | None) -> Path:
+        """Return the timing cache beside the engines: one per library version, GPU and MPS share of the build."""
         machine = facts.machine()
-        parts = (used.label, machine["gpu"], machine["compute_capability"])
+        parts = (nvidia.label, machine["gpu"], machine["compute_capability"])
         name = "-".join(str(part).replace(" ", "_") for part in parts)
         return target.parent / f"timing-{name}{'' if share is None else f'-mps{share}'}.bin"
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> TensorRTSession:
-        """One execution context a stream; each has run before this returns.
+        """Create one execution context per stream; each has run before this returns.
 
         Raises:
             SessionError: the engine could not be loaded or run.
-            UnsupportedError: it cannot be captured as a CUDA graph, or ``sm_count`` SMs cannot be had.
+            UnsupportedError: it cannot be captured as a CUDA graph, or ``sm_count`` SMs are not available.
         """
-        used = library.load(self.name)
+        nvidia = library.load(self.name)
         if variant.engine.plugins:
-            builder_config.load_plugins(used, tuple(plugin.path for plugin in variant.engine.plugins))
-        session = TensorRTSession(used, (engine / PLAN).read_bytes(), variant.session, feeds, engine)
+            builder_config.load_plugins(nvidia, tuple(plugin.path for plugin in variant.engine.plugins))
+        session = TensorRTSession(nvidia, (engine / PLAN).read_bytes(), variant.session, feeds, engine)
         session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
         if info["evidence"] == "network":
-            session.realised["notes"].append(_UNTOLD)
+            session.realised["notes"].append(_LAYERS_HIDDEN)
         session.realised["tf32_override"] = os.environ.get(_TF32_OVERRIDE)
         session.realised["build_sm_count"] = info.get("build_sm_count")
         return session
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
-        """Contexts, CUDA graph, the types that the engine computes in, the knobs that it remembers, and the SMs."""
+        """Compare contexts, CUDA graph, layer types, builder options and SMs with the request.
+
+        Returns:
+            The first difference in one line; None if there is none.
+        """
         return (
             engine_inspector.mismatch(variant, realised)
             or builder_config.mismatch(variant.engine, realised["knobs"])
@@ -154,7 +163,7 @@ class TensorRT:
 
 
 class TensorRTRTX(TensorRT):
-    """The ``tensorrt_rtx`` backend: builds anywhere, compiles for the GPU when a context is made."""
+    """Provide the ``tensorrt_rtx`` backend, which builds on any machine and compiles when a context is created."""
 
     name = "tensorrt_rtx"
     honours = TensorRT.honours - {"timing_cache", "version_compatible"}  # it times no tactics; it lacks a lean runtime
@@ -162,12 +171,12 @@ class TensorRTRTX(TensorRT):
 
 
 def _batches(variant: Variant) -> tuple[int, int, int]:
-    """Smallest, tuned-for and largest batch of the engine."""
+    """Return the smallest, optimal and largest batch of the engine, in samples."""
     profile, batch = variant.engine.profile, variant.engine.batch
     return (batch, batch, batch) if profile is None else (profile.least, profile.best, profile.most)
 
 
-def _profile(variant: Variant, shapes: ShapesAt) -> build.Profiled:
-    """Smallest, tuned-for and largest shape of each input."""
+def _profile(variant: Variant, shapes: ShapesAt) -> build.ProfileShapes:
+    """Return the smallest, optimal and largest shape of each input."""
     least, best, most = (shapes(size) for size in _batches(variant))
     return {name: (least[name], best[name], most[name]) for name in best}

@@ -1,4 +1,4 @@
-"""Device and page-locked host memory of one execution context, bound to its tensors."""
+"""Allocate device and page-locked host memory for one execution context and bind it to the tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import tensorrt
 
-    from sweep.backends.tensorrt.cuda import Cuda, Handle, Held
+    from sweep.backends.tensorrt.cuda import Cuda, Handle, ResourceStack
     from sweep.backends.tensorrt.library import Library
     from sweep.backends.tensorrt.stream import Copies
 
@@ -25,13 +25,13 @@ _POISON = 0xFF  # an all-ones float is a NaN
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Buffer:
-    """One tensor of one context.
+    """Hold the memory of one tensor of one context.
 
     Attributes:
         name: as in the graph.
         device: address in device memory.
         host: address in page-locked host memory.
-        array: that host memory, shaped and typed.
+        array: that host memory, with the tensor's shape and dtype.
     """
 
     name: str
@@ -41,31 +41,31 @@ class Buffer:
 
 
 class Buffers:
-    """The tensors of one context. The inputs are on the device once this is made.
+    """Allocate and bind the tensors of one context. The inputs are on the device once this returns.
 
     Args:
         library: the library of ``context``.
         cuda: allocates and copies.
-        held: gives the memory back.
+        resources: releases the memory.
         context: gets the shapes of ``feeds`` and the addresses of all tensors.
         feeds: value of each input.
-        stream: on which the copies run.
+        stream: CUDA stream on which the copies run.
 
     Raises:
         SessionError: an input does not fit the engine, or CUDA has no memory left.
-        UnsupportedError: an output whose shape depends on the data, or of a type that numpy does not have.
+        UnsupportedError: an output's shape depends on the data, or its type has no numpy counterpart.
     """
 
     def __init__(
         self,
         library: Library,
         cuda: Cuda,
-        held: Held,
+        resources: ResourceStack,
         context: tensorrt.IExecutionContext,
         feeds: Mapping[str, np.ndarray],
         stream: Handle,
     ) -> None:
-        self._cuda, self._held, self._stream, self._context = cuda, held, stream, context
+        self._cuda, self._resources, self._stream, self._context = cuda, resources, stream, context
         engine = context.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         kind = library.trt.TensorIOMode.INPUT
@@ -83,30 +83,30 @@ class Buffers:
         ]
         self.feed(feeds)
         self._full = {buffer.name: buffer.array.shape for buffer in (*self.inputs, *self.outputs)}
-        self._batched = batched(engine, inputs)
+        self._batch_ranges = batch_ranges(engine, inputs)
         self.samples: int | None = None
 
     @property
     def takes_fewer(self) -> bool:
-        """Whether the engine takes fewer samples than the inputs hold."""
-        return any(least < self._full[name][0] for name, (least, _) in self._batched.items())
+        """Return whether the engine accepts fewer samples than the inputs have."""
+        return any(least < self._full[name][0] for name, (least, _) in self._batch_ranges.items())
 
     @property
     def fewest(self) -> int:
-        """Fewest samples that the engine takes."""
-        return max((least for least, _ in self._batched.values()), default=1)
+        """Return the fewest samples that the engine accepts."""
+        return max((least for least, _ in self._batch_ranges.values()), default=1)
 
     def resize(self, samples: int | None) -> None:
-        """Give the context the shapes of the first ``samples`` samples of its inputs; None for all of them.
+        """Set the context's input shapes to the first ``samples`` samples; None sets the full shapes.
 
         Raises:
-            SessionError: the engine's profile does not take that many.
+            SessionError: the engine's profile does not accept that many samples.
         """
         for buffer in self.inputs:
             full = self._full[buffer.name]
-            if samples is not None and (buffer.name in self._batched) and not 0 < samples <= full[0]:
+            if samples is not None and (buffer.name in self._batch_ranges) and not 0 < samples <= full[0]:
                 raise SessionError(f"input {buffer.name} holds {full[0]} samples; {samples} were asked for")
-            shape = full if samples is None or buffer.name not in self._batched else (samples, *full[1:])
+            shape = full if samples is None or buffer.name not in self._batch_ranges else (samples, *full[1:])
             if not self._context.set_input_shape(buffer.name, shape):
                 raise SessionError(f"the engine does not take {buffer.name} of shape {shape}")
         self.samples = samples
@@ -115,9 +115,9 @@ class Buffers:
         self, context: tensorrt.IExecutionContext, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Buffer:
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        device = self._held.take(self._cuda.malloc(size), "cudaFree")
-        self._held.device_bytes += size
-        host = self._held.take(self._cuda.pinned(size), "cudaFreeHost")
+        device = self._resources.push(self._cuda.malloc(size), "cudaFree")
+        self._resources.device_bytes += size
+        host = self._resources.push(self._cuda.pinned(size), "cudaFreeHost")
         if not context.set_tensor_address(name, device):
             raise SessionError(f"tensor {name} could not be bound to device memory")
         return Buffer(name=name, device=device, host=host, array=cuda_module.view(host, shape, dtype))
@@ -128,9 +128,9 @@ class Buffers:
         self._cuda.copy(*ends, buffer.array.nbytes, kind, self._stream)
 
     def copies(self) -> Copies:
-        """The calls that copy the inputs to the device and the outputs back, for a stream to bind.
+        """Return the calls that copy the inputs to the device and the outputs back, for a stream to bind.
 
-        They copy as much as the shapes of the last ``resize`` hold.
+        Each call copies as many bytes as the shapes of the last ``resize`` have.
         """
         copy = self._cuda.rt.cudaMemcpyAsync
         up, down = self._cuda.kind("HostToDevice"), self._cuda.kind("DeviceToHost")
@@ -144,57 +144,60 @@ class Buffers:
         return int(np.prod(shape, dtype=np.int64)) * buffer.array.itemsize
 
     def feed(self, feeds: Mapping[str, np.ndarray]) -> None:
-        """Put values of the bound shapes into the inputs, on the host and on the device."""
+        """Copy values of the bound shapes into the inputs, on the host and on the device."""
         for buffer in self.inputs:
             np.copyto(buffer.array, feeds[buffer.name])
             self._copy(buffer, upload=True)
         self.synchronise()
 
     def fetch(self) -> dict[str, np.ndarray]:
-        """The outputs as the device holds them now, in arrays of their own."""
+        """Copy the outputs from the device and return them, by name, in arrays of their own."""
         for buffer in self.outputs:
             self._copy(buffer, upload=False)
         self.synchronise()
         return {buffer.name: buffer.array.copy() for buffer in self.outputs}
 
     def poison(self) -> None:
-        """Overwrite the outputs, on the device and on the host, with 0xFF: what is not computed anew shows."""
+        """Overwrite the outputs, on the device and on the host, with 0xFF: one that is not recomputed then shows."""
         for buffer in self.outputs:
             self._cuda.call("cudaMemsetAsync", buffer.device, _POISON, buffer.array.nbytes, self._stream)
             cuda_module.fill(buffer.host, _POISON, buffer.array.nbytes)
         self.synchronise()
 
     def synchronise(self) -> None:
-        """Return when all that was enqueued on the stream is done."""
+        """Block until all work enqueued on the stream is complete."""
         self._cuda.call("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Drop the views of memory that is about to go."""
+        """Drop the views of the host memory before it is released."""
         self.inputs = []
         self.outputs = []
 
 
-def batched(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Fewest and most samples of each input whose first dimension is a range in the engine's profile.
+def batch_ranges(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the fewest and most samples of each input whose first dimension is a range in the engine's profile.
 
-    Empty where any other dimension is one: the first samples would then not lie together.
+    Empty if any other dimension is a range: the first samples would then not be contiguous.
+
+    Source:
+        *Working with Dynamic Shapes* of the TensorRT developer guide.
     """
-    found = {}
+    ranges = {}
     for name in inputs:
         least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0))
         if least[1:] != most[1:]:
             return {}
         if least != most:
-            found[name] = (least[0], most[0])
-    return found
+            ranges[name] = (least[0], most[0])
+    return ranges
 
 
-def _numpy_type(library: Library, name: str, found: Any) -> np.dtype[Any]:
+def _numpy_type(library: Library, name: str, dtype: Any) -> np.dtype[Any]:
     try:
-        dtype: np.dtype[Any] = np.dtype(library.trt.nptype(found))
+        numpy_type: np.dtype[Any] = np.dtype(library.trt.nptype(dtype))
     except TypeError as error:
-        raise UnsupportedError(f"tensor {name} is {found.name}, which numpy does not have; keep_io=true") from error
-    return dtype
+        raise UnsupportedError(f"tensor {name} is {dtype.name}, which numpy does not have; keep_io=true") from error
+    return numpy_type
 
 
 def _bind_shape(context: tensorrt.IExecutionContext, name: str, value: np.ndarray, dtype: np.dtype[Any]) -> None:

@@ -1,4 +1,10 @@
-"""Typed ONNX -> serialised engine. Always strongly typed: the precision is in the graph, never in a flag."""
+"""Build serialised engines from typed ONNX.
+
+Networks are always strongly typed: the graph, not a flag, sets the precision.
+
+Source:
+    *Strongly Typed Networks* of the TensorRT developer guide.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +27,14 @@ if TYPE_CHECKING:
     from sweep.spec import EngineAxes, JsonDict
 
 Shape = tuple[int, ...]
-Profiled = Mapping[str, tuple[Shape, Shape, Shape]]
+ProfileShapes = Mapping[str, tuple[Shape, Shape, Shape]]
 
 
-def serialised(
+def build_serialized(
     library: Library,
     onnx: Path,
     axes: EngineAxes,
-    profile: Profiled,
+    profile: ProfileShapes,
     *,
     tf32: bool,
     timing: Path | None = None,
@@ -37,26 +43,26 @@ def serialised(
 
     Args:
         library: builds it.
-        onnx: the typed ONNX; external data is found beside it.
-        axes: the builder knobs; None leaves the library's default alone.
-        profile: smallest, tuned-for and largest shape of each input.
-        tf32: float32 products may run in TF32. Cleared, they may not; the library's own default is on.
+        onnx: the typed ONNX; external data is read from beside it.
+        axes: the builder options; None leaves the library's default.
+        profile: smallest, optimal and largest shape of each input.
+        tf32: whether float32 products may run in TF32; the library's own default is yes.
         timing: file of the timing cache that builds share; None for none.
 
     Returns:
-        The engine, and {inputs, layers, tf32, network} of what was built; network is {type: layers} as the parsed,
-        strongly typed network has them.
+        The serialised engine, and {inputs, layers, tf32, network}; network is {type: layers} of the parsed, strongly
+        typed network.
 
     Raises:
-        UnsupportedError: a knob that this library or version lacks, with its name.
-        BuildError: the library refused; its own last messages.
+        UnsupportedError: the library or version lacks an option; with the option's name.
+        BuildError: the library refused the graph; with its own last messages.
     """
     if axes.plugins:
         builder_config.load_plugins(library, tuple(plugin.path for plugin in axes.plugins))
     library.log.clear()
     builder: tensorrt.Builder = library.trt.Builder(library.logger)
     network: tensorrt.INetworkDefinition = builder.create_network(_network_flags(library))
-    parser = _parsed(library, network, onnx)
+    parser = _parse(library, network, onnx)
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
     builder_config.apply(library, config, axes, tf32=tf32)
     _add_profile(library, builder, network, config, profile)
@@ -66,24 +72,24 @@ def serialised(
     if plan is None:
         raise BuildError(f"{library.label} built no engine: {library.log.tail()}")
     facts: JsonDict = {"inputs": network.num_inputs, "layers": network.num_layers, "tf32": tf32}
-    facts["network"] = engine_inspector.precision(engine_inspector.of_network(network))
+    facts["network"] = engine_inspector.count_layer_types(engine_inspector.inspect_network(network))
     return bytes(plan), facts
 
 
 def _network_flags(library: Library) -> int:
-    """Strongly typed: needed on 10.x, the only kind on 11.x and RTX, where the flag may be gone."""
+    """Return the flag of strong typing: needed on 10.x, the only mode of 11.x and RTX, where the flag may be gone."""
     if not library.has("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"):
         return 0
     return 1 << int(library.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"))
 
 
-def _parsed(library: Library, network: tensorrt.INetworkDefinition, onnx: Path) -> tensorrt.OnnxParser:
+def _parse(library: Library, network: tensorrt.INetworkDefinition, onnx: Path) -> tensorrt.OnnxParser:
     parser: tensorrt.OnnxParser = library.trt.OnnxParser(network, library.logger)
     if parser.parse_from_file(str(onnx)):
         return parser
     errors = [parser.get_error(number) for number in range(parser.num_errors)]
-    said = "; ".join(_parser_error(error) for error in errors) or library.log.tail()
-    raise BuildError(f"{library.label} cannot read the graph: {said}")
+    reasons = "; ".join(_parser_error(error) for error in errors) or library.log.tail()
+    raise BuildError(f"{library.label} cannot read the graph: {reasons}")
 
 
 def _parser_error(error: Any) -> str:
@@ -96,37 +102,37 @@ def _add_profile(
     builder: tensorrt.Builder,
     network: tensorrt.INetworkDefinition,
     config: tensorrt.IBuilderConfig,
-    profile: Profiled,
+    profile: ProfileShapes,
 ) -> None:
     names = [network.get_input(number).name for number in range(network.num_inputs)]
     if set(names) != set(profile):
         raise BuildError(f"the graph's inputs are {', '.join(names)}; shapes were given for {', '.join(profile)}")
-    made = builder.create_optimization_profile()
+    optimization_profile = builder.create_optimization_profile()
     for name, shapes in profile.items():
-        made.set_shape(name, *shapes)
-    if config.add_optimization_profile(made) < 0:
-        said = ", ".join(f"{name}={'..'.join(map(_spelled, dict.fromkeys(by)))}" for name, by in profile.items())
-        raise BuildError(f"{library.label} refused the profile {said}: {library.log.tail()}")
+        optimization_profile.set_shape(name, *shapes)
+    if config.add_optimization_profile(optimization_profile) < 0:
+        ranges = ", ".join(f"{name}={'..'.join(map(_format_shape, dict.fromkeys(by)))}" for name, by in profile.items())
+        raise BuildError(f"{library.label} refused the profile {ranges}: {library.log.tail()}")
 
 
-def _spelled(shape: Shape) -> str:
+def _format_shape(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
 @contextlib.contextmanager
 def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterator[None]:
-    """Builds with one library on one GPU share what they learn of tactics; TensorRT-RTX times none."""
+    """Share tactic timings between builds with one library on one GPU; TensorRT-RTX times no tactics."""
     if path is None:
         yield
         return
     with file_locks.locked(path.with_suffix(".lock")):
-        known = path.read_bytes() if path.exists() and not file_trust.distrusted(path) else b""
-        cache = config.create_timing_cache(known)
+        stored = path.read_bytes() if path.exists() and not file_trust.distrust_reason(path) else b""
+        cache = config.create_timing_cache(stored)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
         yield
-        learnt = config.get_timing_cache()
-        if learnt is not None:
+        updated = config.get_timing_cache()
+        if updated is not None:
             scratch = path.with_suffix(f".{os.getpid()}")
-            scratch.write_bytes(bytes(learnt.serialize()))
+            scratch.write_bytes(bytes(updated.serialize()))
             scratch.replace(path)

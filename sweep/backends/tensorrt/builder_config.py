@@ -1,4 +1,7 @@
-"""Builder knobs -> the library's config. A knob at None is left alone; one that is not there is named."""
+"""Translate engine axes into the library's builder config.
+
+An axis at None keeps the library's default; an option that the library lacks is named in the error.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +21,20 @@ _FLAGS = {"refit": "REFIT", "weight_streaming": "WEIGHT_STREAMING", "version_com
 
 
 def apply(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes, *, tf32: bool) -> None:
-    """Set every knob of ``axes`` that is not None.
+    """Set every option of ``axes`` that is not None.
 
     Args:
-        library: made ``config``.
-        config: changed.
-        axes: the knobs.
-        tf32: float32 products may run in TF32. Cleared, they may not; the library's own default is on.
+        library: created ``config``.
+        config: changed in place.
+        axes: the builder options.
+        tf32: whether float32 products may run in TF32; the library's own default is yes.
 
     Raises:
-        UnsupportedError: this library or version lacks a knob, or changes its value in silence; with the knob's name.
+        UnsupportedError: the library or version lacks an option, or silently changes its value; with the option's name.
     """
-    # Detailed engines are what the proof of the precision is read from; it costs a few kilobytes and no time.
-    asked = (axes.profiling_verbosity or "detailed").upper()
-    config.profiling_verbosity = member(library, "profiling_verbosity", "ProfilingVerbosity", asked)
+    # The proof of the precision is read from detailed engines; detail costs a few kilobytes and no time.
+    verbosity = (axes.profiling_verbosity or "detailed").upper()
+    config.profiling_verbosity = member(library, "profiling_verbosity", "ProfilingVerbosity", verbosity)
     _set_tf32(library, config, on=tf32)
     _set_searches(library, config, axes)
     _set_flags(library, config, axes)
@@ -77,7 +80,7 @@ def _set_tf32(library: Library, config: tensorrt.IBuilderConfig, *, on: bool) ->
 
 
 def member(library: Library, axis: str, enum: str, name: str) -> Any:
-    """A member of an enumeration that ``axis`` needs.
+    """Return the member of an enumeration that ``axis`` needs.
 
     Raises:
         UnsupportedError: the library has no such member; with the axis's name.
@@ -90,35 +93,37 @@ def member(library: Library, axis: str, enum: str, name: str) -> Any:
 def _assign(
     library: Library, config: tensorrt.IBuilderConfig, attribute: str, value: Any, axis: str | None = None
 ) -> None:
-    """Set a property of the builder's config and see that it took; the library clamps some in silence."""
+    """Set a property of the builder config and check that it took effect; the library silently clamps some."""
     if value is None:
         return
     if not hasattr(config, attribute):
         raise UnsupportedError(f"{library.label} does not have {axis or attribute}")
     setattr(config, attribute, value)
-    found = getattr(config, attribute)
-    if found != value:
-        asked, made = (getattr(item, "name", item) for item in (value, found))
-        raise UnsupportedError(f"{library.label} does not take {axis or attribute}={asked}: it made it {made}")
+    actual = getattr(config, attribute)
+    if actual != value:
+        requested_name, actual_name = (getattr(item, "name", item) for item in (value, actual))
+        raise UnsupportedError(
+            f"{library.label} does not take {axis or attribute}={requested_name}: it made it {actual_name}"
+        )
 
 
 @functools.cache
 def load_plugins(library: Library, paths: tuple[str, ...]) -> None:
-    """Register the plugins of shared libraries, once a process.
+    """Register the plugins of shared libraries, once per process.
 
     Raises:
-        BuildError: the library could not load one; its own last messages.
+        BuildError: the library could not load one; with its own last messages.
     """
-    complaining = library.trt.Builder(library.logger)  # before the first of these the library has no logger
+    builder = library.trt.Builder(library.logger)  # The library has no logger before its first builder exists.
     for path in paths:
         library.log.clear()
         if library.trt.get_plugin_registry().load_library(path) is None:
             raise BuildError(f"{library.label} cannot load the plugins of {path}: {library.log.tail()}")
-    del complaining
+    del builder
 
 
-def realised(engine: Any) -> JsonDict:
-    """What a loaded engine says of the knobs that it remembers; None where this version does not tell."""
+def read_engine_config(engine: Any) -> JsonDict:
+    """Read the builder options that a loaded engine remembers; None where this version does not report one."""
     level = getattr(engine, "hardware_compatibility_level", None)
     streamable = getattr(engine, "streamable_weights_size", None)
     return {
@@ -129,12 +134,17 @@ def realised(engine: Any) -> JsonDict:
     }
 
 
-def mismatch(axes: EngineAxes, found: JsonDict) -> str | None:
-    """How the knobs of a loaded engine differ from what was asked, in one line; None if they do not."""
+def mismatch(axes: EngineAxes, engine_config: JsonDict) -> str | None:
+    """Return how the options of a loaded engine differ from the request, in one line; None if they do not.
+
+    Args:
+        axes: the request.
+        engine_config: from ``read_engine_config``.
+    """
     for axis in ("refit", "hardware_compatibility"):
-        asked, ran = getattr(axes, axis), found.get(axis)
-        if asked is not None and ran is not None and asked != ran:
-            return f"asked for {axis}={asked}, but the engine says {ran}"
-    if axes.weight_streaming and found.get("streamable_weights_bytes") == 0:
+        requested, actual = getattr(axes, axis), engine_config.get(axis)
+        if requested is not None and actual is not None and requested != actual:
+            return f"asked for {axis}={requested}, but the engine says {actual}"
+    if axes.weight_streaming and engine_config.get("streamable_weights_bytes") == 0:
         return "asked for weight_streaming, but the engine has no weights that it can stream"
     return None

@@ -1,4 +1,4 @@
-"""CUDA's runtime and driver API, every error code looked at. The one place that imports ``cuda.bindings``."""
+"""Call CUDA's runtime and driver API with every error code checked. Only this module imports ``cuda.bindings``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Handle = Any  # a stream, event or graph of cuda.bindings
 
 
 def installed() -> bool:
-    """Whether ``cuda.bindings`` (cuda-python 12.6 and later) is here, without importing it."""
+    """Return whether ``cuda.bindings`` (cuda-python 12.6 and later) is installed, without importing it."""
     try:
         return importlib.util.find_spec("cuda.bindings.runtime") is not None
     except ModuleNotFoundError:
@@ -26,11 +26,14 @@ def installed() -> bool:
 
 
 class Cuda:
-    """The calls that a session makes. Sizes in bytes; device memory is an address.
+    """Call the CUDA functions that a session needs. Sizes are in bytes; device memory is an address.
 
     Attributes:
         rt: ``cuda.bindings.runtime``; the hot path binds its functions.
-        drv: ``cuda.bindings.driver``, for what the runtime does not have.
+        drv: ``cuda.bindings.driver``, for functions that the runtime lacks.
+
+    Raises:
+        UnsupportedError: cuda-python is not installed.
     """
 
     def __init__(self) -> None:
@@ -44,10 +47,13 @@ class Cuda:
         self.not_ready = runtime.cudaError_t.cudaErrorNotReady
 
     def call(self, name: str, *args: Any) -> Any:
-        """Call the runtime's function ``name``; its result, or a tuple of several, or None.
+        """Call the runtime's function ``name``.
+
+        Returns:
+            Its result, a tuple of several, or None.
 
         Raises:
-            SessionError: it failed; CUDA's own name and text of the error.
+            SessionError: the call failed; with CUDA's name and text of the error.
         """
         error, *values = getattr(self.rt, name)(*args)
         if error != self._ok:
@@ -55,7 +61,7 @@ class Cuda:
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def fail(self, name: str, error: Any) -> None:
-        """Raise what CUDA says of ``error``.
+        """Raise the runtime's ``error`` of the call ``name``, with CUDA's name and text of it.
 
         Raises:
             SessionError: always.
@@ -67,7 +73,8 @@ class Cuda:
         """Call the driver's function ``name``, as ``call`` does the runtime's.
 
         Raises:
-            SessionError: it failed, or this version of CUDA does not have it; the driver's own name of the error.
+            SessionError: the call failed, with the driver's name of the error, or this version of CUDA lacks the
+                function.
         """
         function = getattr(self.drv, name, None)
         if function is None:
@@ -82,39 +89,42 @@ class Cuda:
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def stream(self) -> Handle:
-        """A stream that does not wait for the default stream."""
+        """Create a stream that does not wait for the default stream."""
         return self.call("cudaStreamCreateWithFlags", self.rt.cudaStreamNonBlocking)
 
     def event(self, *, blocking: bool) -> Handle:
-        """An event that takes times; ``blocking`` puts a waiting thread to sleep."""
+        """Create an event with timing; ``blocking`` puts a waiting thread to sleep."""
         flag = self.rt.cudaEventBlockingSync if blocking else self.rt.cudaEventDefault
         return self.call("cudaEventCreateWithFlags", flag)
 
     def malloc(self, size: int) -> int:
-        """Device memory; the address."""
+        """Allocate ``size`` bytes of device memory and return their address."""
         return int(self.call("cudaMalloc", max(size, 1)))
 
     def pinned(self, size: int) -> int:
-        """Page-locked host memory; the address."""
+        """Allocate ``size`` bytes of page-locked host memory and return their address."""
         return int(self.call("cudaHostAlloc", max(size, 1), self.rt.cudaHostAllocDefault))
 
     def copy(self, target: int, source: int, size: int, kind: str, stream: Handle) -> None:
-        """Enqueue a copy; ``kind`` is ``HostToDevice`` or ``DeviceToHost``."""
+        """Enqueue a copy of ``size`` bytes on ``stream``; ``kind`` is ``HostToDevice`` or ``DeviceToHost``."""
         self.call("cudaMemcpyAsync", target, source, size, self.kind(kind), stream)
 
     def kind(self, name: str) -> Any:
-        """The runtime's constant of a direction of copy."""
+        """Return the runtime's constant of a copy direction."""
         return getattr(self.rt.cudaMemcpyKind, f"cudaMemcpy{name}")
 
     def begin_capture(self, stream: Handle) -> None:
-        """Record what this thread enqueues on ``stream``; other threads stay free to work (thread-local mode)."""
+        """Capture the work that this thread enqueues on ``stream``.
+
+        Other threads may work meanwhile: the mode is thread-local.
+        """
         self.call("cudaStreamBeginCapture", stream, self.rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
 
     def instantiate(self, graph: Handle) -> Handle:
-        """An executable graph; ``graph`` is destroyed, whatever happens.
+        """Instantiate an executable graph from ``graph``, which is destroyed in any case.
 
         Raises:
-            SessionError: nothing was captured, or CUDA refused it.
+            SessionError: nothing was captured, or CUDA refused the graph.
         """
         try:
             if self.call("cudaGraphGetNodes", graph, 0)[1] == 0:
@@ -124,11 +134,11 @@ class Cuda:
             self.rt.cudaGraphDestroy(graph)
 
     def free_memory(self) -> int:
-        """Free device memory in bytes, as all processes see it."""
+        """Return the free device memory, in bytes, across all processes."""
         return int(self.call("cudaMemGetInfo")[0])
 
     def device(self) -> dict[str, Any]:
-        """{gpu, compute_capability, sm_count, cuda_runtime} of the current device."""
+        """Return {gpu, compute_capability, sm_count, cuda_runtime} of the current device."""
         number = self.call("cudaGetDevice")
         properties = self.call("cudaGetDeviceProperties", number)
         name = properties.name
@@ -142,7 +152,7 @@ class Cuda:
 
 @functools.cache
 def get() -> Cuda:
-    """The one ``Cuda`` of this process.
+    """Return the one ``Cuda`` of this process.
 
     Raises:
         UnsupportedError: cuda-python is not installed.
@@ -150,28 +160,28 @@ def get() -> Cuda:
     return Cuda()
 
 
-class Held:
-    """What must be given back, in the reverse order of taking it. ``close`` may be called again.
+class ResourceStack:
+    """Release CUDA resources in the reverse order of their registration. ``close`` may be called again.
 
     Attributes:
-        device_bytes: device memory of the tensors among it.
+        device_bytes: device memory of the registered tensors, in bytes.
     """
 
     def __init__(self, cuda: Cuda) -> None:
         self._cuda = cuda
         self.device_bytes = 0
-        self._taken: list[tuple[str, Any]] = []
+        self._entries: list[tuple[str, Any]] = []
 
-    def take(self, value: Any, release: str) -> Any:
-        """Hold ``value``; ``release`` is the runtime's function that gives it back."""
-        self._taken.append((release, value))
+    def push(self, value: Any, release: str) -> Any:
+        """Register ``value`` and return it; the runtime's function ``release`` releases it."""
+        self._entries.append((release, value))
         return value
 
     def close(self) -> None:
-        """Give everything back; a failure is raised once all of it was tried.
+        """Release every resource; the first failure is raised after all releases were tried.
 
         Raises:
-            SessionError: CUDA could not give something back.
+            SessionError: CUDA could not release a resource.
         """
         failures: list[SessionError] = []
         for release, value in self._drain():
@@ -183,12 +193,12 @@ class Held:
             raise failures[0]
 
     def _drain(self) -> Iterator[tuple[str, Any]]:
-        while self._taken:
-            yield self._taken.pop()
+        while self._entries:
+            yield self._entries.pop()
 
 
 def view(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Host memory at ``address`` as an array; the memory must outlive it."""
+    """View host memory at ``address`` as an array; the memory must outlive it."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if size == 0:
         return np.empty(shape, dtype)

@@ -1,4 +1,4 @@
-"""A deserialised engine, and how its execution contexts are made with either library."""
+"""Deserialise an engine and create its execution contexts with either library."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MIB = 1 << 20
 
 
 class Engine:
-    """A deserialised engine.
+    """Hold a deserialised engine.
 
     Args:
-        library: its library.
+        library: deserialises it.
         plan: the serialised engine.
-        ledger: records the device memory that it takes; None leaves that to the library.
-        kernels: file of what TensorRT-RTX compiled of it for this GPU; None keeps none.
+        ledger: records its device memory; None leaves allocation to the library.
+        kernels: file of the kernels that TensorRT-RTX compiled for this GPU; None keeps none.
 
     Attributes:
         library: as given.
@@ -34,7 +34,7 @@ class Engine:
         settings: the choices that go into ``realised``.
 
     Raises:
-        SessionError: the library refused it; its own last messages.
+        SessionError: the library refused the plan; with its own last messages.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Engine:
         self._runtime: tensorrt.Runtime = library.trt.Runtime(library.logger)
         if hasattr(self._runtime, "engine_host_code_allowed"):
             self._runtime.engine_host_code_allowed = True  # a version-compatible engine carries its own runtime
-        self._allocator = None if ledger is None else gpu_allocator.recorder(library, ledger)
+        self._allocator = None if ledger is None else gpu_allocator.create_allocator(library, ledger)
         if self._allocator is not None:
             self._runtime.gpu_allocator = self._allocator
         self.engine: tensorrt.ICudaEngine = self._runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
             raise SessionError(f"{library.label} cannot load the engine: {library.log.tail()}")
-        self.settings: JsonDict = {"knobs": builder_config.realised(self.engine)}
+        self.settings: JsonDict = {"knobs": builder_config.read_engine_config(self.engine)}
         self._compiled: Any = None
         self._config = self._runtime_config()
 
     def _runtime_config(self) -> Any:
-        """TensorRT-RTX compiles when a context is made: once, whole, and with no graph of its own.
+        """Return the config with which TensorRT-RTX compiles a context: once, eagerly, and without a graph of its own.
 
         None for a library that compiled when it built.
         """
@@ -72,60 +72,60 @@ class Engine:
             self.settings["kernel_specialization"] = eager.name
         if hasattr(config, "create_runtime_cache"):
             self._compiled = config.create_runtime_cache()
-            known = None if self._kernels is None else runtime_cache.read(self._kernels)
-            warm = known is not None and bool(self._compiled.deserialize(known))
+            cached = None if self._kernels is None else runtime_cache.read(self._kernels)
+            warm = cached is not None and bool(self._compiled.deserialize(cached))
             config.set_runtime_cache(self._compiled)
             self.settings["runtime_cache"] = "warm" if warm else "cold"
         return config
 
     def stream_weights(self, budget_mib: int) -> None:
-        """Leave at most ``budget_mib`` MiB of weights on the GPU; before any context is made.
+        """Limit the weights on the GPU to ``budget_mib`` MiB; to be called before a context is created.
 
         Raises:
-            UnsupportedError: this version streams no weights, or took another budget.
+            UnsupportedError: this version does not stream weights, or set another budget.
         """
         if not hasattr(self.engine, "weight_streaming_budget_v2"):
             raise UnsupportedError(f"{self.library.label} does not have weight_streaming_budget_mib")
         self.library.log.clear()
-        asked = min(budget_mib * _MIB, int(self.engine.streamable_weights_size))
+        requested = min(budget_mib * _MIB, int(self.engine.streamable_weights_size))
         try:
-            self.engine.weight_streaming_budget_v2 = asked
+            self.engine.weight_streaming_budget_v2 = requested
         except RuntimeError as error:
             raise UnsupportedError(
                 f"{self.library.label} does not take weight_streaming_budget_mib={budget_mib}: "
                 f"{' '.join(str(error).split())}; {self.library.log.tail()}"
             ) from error
-        found = int(self.engine.weight_streaming_budget_v2)
-        if found != asked:
+        actual = int(self.engine.weight_streaming_budget_v2)
+        if actual != requested:
             raise UnsupportedError(
                 f"{self.library.label} does not take weight_streaming_budget_mib={budget_mib}: "
-                f"of {asked} bytes it made {found}; {self.library.log.tail()}"
+                f"{requested} bytes were requested, {actual} were set; {self.library.log.tail()}"
             )
-        self.settings["weight_streaming_budget_bytes"] = found
+        self.settings["weight_streaming_budget_bytes"] = actual
 
-    def context(self) -> tensorrt.IExecutionContext:
-        """A new execution context.
+    def create_context(self) -> tensorrt.IExecutionContext:
+        """Create an execution context.
 
         Raises:
-            SessionError: the library could not make one.
+            SessionError: the library could not create one.
         """
         self.library.log.clear()
-        made: tensorrt.IExecutionContext | None = (
+        context: tensorrt.IExecutionContext | None = (
             self.engine.create_execution_context()
             if self._config is None
             else self.engine.create_execution_context(self._config)
         )
-        if made is None:
+        if context is None:
             raise SessionError(f"{self.library.label} made no execution context: {self.library.log.tail()}")
-        return made
+        return context
 
-    def remember(self) -> None:
-        """Keep what was compiled for the next session of this engine."""
+    def save_runtime_cache(self) -> None:
+        """Save the compiled kernels for the next session of this engine."""
         if self._compiled is not None and self._kernels is not None and self.settings["runtime_cache"] == "cold":
             runtime_cache.write(self._kernels, bytes(self._compiled.serialize()))
 
     def facts(self) -> JsonDict:
-        """{context_memory_bytes, weights_bytes}: scratch memory of one context, and the engine's weights."""
+        """Return {context_memory_bytes, weights_bytes}: scratch memory of one context, and the engine's weights."""
         weights = None
         if hasattr(self.engine, "get_engine_stat") and self.library.has("EngineStat", "TOTAL_WEIGHTS_SIZE"):
             weights = int(self.engine.get_engine_stat(self.library.member("EngineStat", "TOTAL_WEIGHTS_SIZE")))

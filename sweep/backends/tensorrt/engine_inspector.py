@@ -1,7 +1,7 @@
-"""What an engine really computes in: layers by type, from the engine inspector or the builder's own listing.
+"""Report the types that an engine computes in, from the engine inspector or the builder's own layer listing.
 
-The inspector answers for a loaded engine, so it needs a GPU; TensorRT-RTX also lists the layers while it builds,
-on any machine. Both are brought to one form, which is kept beside the engine as ``inspector.json``.
+The inspector needs a loaded engine and hence a GPU; TensorRT-RTX also lists the layers while it builds, on any machine.
+Both are brought to one form, which is stored beside the engine as ``inspector.json``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 FILE = "inspector.json"
 _QUANTISED = ("int8", "fp8")
 _NARROWEST_FIRST = (*_QUANTISED, "fp16", "bf16", "fp32")
-_SPELT = {
+_ALIASES = {
     "int8": ("int8",),
     "fp8": ("fp8", "float8", "e4m3", "fp8e4m3"),
     "fp16": ("half", "fp16", "float16"),
     "bf16": ("bf16", "bfloat16"),
     "fp32": ("float", "fp32", "float32"),
 }
-_WORDS = {word: name for name, words in _SPELT.items() for word in words}
+_TYPE_OF_ALIAS = {word: name for name, words in _ALIASES.items() for word in words}
 # Layers that carry the arithmetic: convolutions and matrix products, as the libraries name them. "fusion" is a
 # matrix product with what follows it; a generated kernel ("kgen") counts where its name says that it multiplies.
 _COMPUTE_TYPE = re.compile(
@@ -43,16 +43,20 @@ _LINE = re.compile(
 _TENSOR = re.compile(r"Name: (?P<Name>[^,]*), .*?Datatype: (?P<Datatype>\w+)")
 
 
-def of_engine(library: Library, engine: Any) -> JsonDict:
-    """The inspector's JSON of a loaded engine, with its ``source``. Layers are names alone if it is not detailed."""
+def inspect_engine(library: Library, engine: Any) -> JsonDict:
+    """Return the inspector's JSON of a loaded engine, with its ``source``. Layers are mere names if it is not detailed.
+
+    Source:
+        *Engine Inspector* of the TensorRT developer guide.
+    """
     inspector = engine.create_engine_inspector()
     text = inspector.get_engine_information(library.member("LayerInformationFormat", "JSON"))
-    found: JsonDict = json.loads(text, strict=False)  # layer metadata is separated by control characters
-    return {"source": "inspector", "Layers": [], **found}
+    information: JsonDict = json.loads(text, strict=False)  # layer metadata is separated by control characters
+    return {"source": "inspector", "Layers": [], **information}
 
 
-def of_listing(listing: str) -> JsonDict:
-    """The builder's listing of the layers in the inspector's form."""
+def parse_listing(listing: str) -> JsonDict:
+    """Convert the builder's listing of the layers to the inspector's form."""
     layers = []
     for match in _LINE.finditer(listing.removeprefix("Layers:\n")):
         layer: JsonDict = dict(match.groupdict(default=""))
@@ -62,10 +66,10 @@ def of_listing(listing: str) -> JsonDict:
     return {"source": "builder", "Layers": layers}
 
 
-def of_network(network: Any) -> JsonDict:
-    """The layers of a parsed network in the inspector's form: what a strongly typed engine has to compute in.
+def inspect_network(network: Any) -> JsonDict:
+    """Describe the layers of a parsed network in the inspector's form, with the types that the engine must keep.
 
-    It is the evidence where ``profiling_verbosity`` leaves an engine nothing to tell.
+    It is the evidence where ``profiling_verbosity`` hides the engine's layers.
     """
     layers = []
     for layer in (network.get_layer(number) for number in range(network.num_layers)):
@@ -75,25 +79,27 @@ def of_network(network: Any) -> JsonDict:
     return {"source": "network", "Layers": layers}
 
 
-def precision(information: JsonDict) -> dict[str, int]:
-    """{type: layers} over the layers that carry the arithmetic; over all layers where none of them does.
+def count_layer_types(information: JsonDict) -> dict[str, int]:
+    """Count the layers of each type among those that carry the arithmetic, or among all if none does.
 
-    A layer's type is the narrowest floating or quantised type among its inputs: a quantised product may well
-    add a float32 bias.
+    A layer's type is the narrowest floating or quantised type among its inputs: a quantised product may well add a
+    float32 bias.
     """
     layers = [layer for layer in information["Layers"] if isinstance(layer, dict)]
-    chosen = [layer for layer in layers if _computes(layer)] or layers
-    types = Counter(filter(None, map(_type, chosen)))
+    counted = [layer for layer in layers if _computes(layer)] or layers
+    types = Counter(filter(None, map(_type, counted)))
     return {name: types[name] for name in _NARROWEST_FIRST if types[name]}
 
 
-def best(found: Sequence[JsonDict]) -> JsonDict:
-    """The first that shows a layer which carries arithmetic, else the first; one without layers if there is none.
+def select_best(sources: Sequence[JsonDict]) -> JsonDict:
+    """Return the first source that shows a layer which carries arithmetic, else the first; an empty one without any.
 
     An inspector that shows a whole network as one opaque node tells less than the builder's listing.
     """
-    telling = [one for one in found if any(isinstance(layer, dict) and _computes(layer) for layer in one["Layers"])]
-    return next(iter([*telling, *found]), {"source": None, "Layers": []})
+    detailed = [
+        source for source in sources if any(isinstance(layer, dict) and _computes(layer) for layer in source["Layers"])
+    ]
+    return next(iter([*detailed, *sources]), {"source": None, "Layers": []})
 
 
 def _computes(layer: JsonDict) -> bool:
@@ -102,20 +108,22 @@ def _computes(layer: JsonDict) -> bool:
 
 
 def _type(layer: JsonDict) -> str | None:
-    found = {_tensor_type(tensor) for tensor in layer.get("Inputs", [])}
-    return next((name for name in _NARROWEST_FIRST if name in found), None)
+    types = {_tensor_type(tensor) for tensor in layer.get("Inputs", [])}
+    return next((name for name in _NARROWEST_FIRST if name in types), None)
 
 
 def _tensor_type(tensor: JsonDict) -> str | None:
-    """The type of one tensor; older versions say it inside the description of the format."""
+    """Return the type of one tensor; older versions give it inside the description of the format."""
     text = next(
         (str(tensor[key]) for key in ("Datatype", "DataType", "Format/Datatype", "Format") if key in tensor), ""
     )
-    return next((_WORDS[word] for word in re.split(r"[^a-z0-9]+", text.lower()) if word in _WORDS), None)
+    return next(
+        (_TYPE_OF_ALIAS[word] for word in re.split(r"[^a-z0-9]+", text.lower()) if word in _TYPE_OF_ALIAS), None
+    )
 
 
 def mismatch(variant: Variant, realised: JsonDict) -> str | None:
-    """How what was loaded differs from what was asked, in one line; None if it does not."""
+    """Return how the loaded engine differs from the request, in one line; None if it does not."""
     if realised["contexts"] != variant.session.streams:
         return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
     if realised["cuda_graph"] != variant.session.cuda_graph:
@@ -123,16 +131,16 @@ def mismatch(variant: Variant, realised: JsonDict) -> str | None:
     return _precision_mismatch(variant.onnx.precision.dtype, variant.onnx.precision.rest, realised["precision"])
 
 
-def _precision_mismatch(asked: str, rest: str | None, ran: dict[str, int]) -> str | None:
-    if not ran:
-        return f"asked for {asked}, but nothing tells which types the engine computes in"
-    if asked in {"fp32", "tf32"}:
-        return f"asked for {asked}, but the engine computes in {ran}" if set(ran) - {"fp32"} else None
-    if not ran.get(asked):
-        return f"asked for {asked}, but no layer of the engine computes in it: {ran}"
-    others = set(ran) - {
-        asked,
+def _precision_mismatch(requested: str, rest: str | None, counts: dict[str, int]) -> str | None:
+    if not counts:
+        return f"asked for {requested}, but nothing tells which types the engine computes in"
+    if requested in {"fp32", "tf32"}:
+        return f"asked for {requested}, but the engine computes in {counts}" if set(counts) - {"fp32"} else None
+    if not counts.get(requested):
+        return f"asked for {requested}, but no layer of the engine computes in it: {counts}"
+    others = set(counts) - {
+        requested,
         rest,
         "fp32",
     }  # fp32: what the recipe kept, and what the library has no other kernel for
-    return f"asked for {asked} beside {rest or 'fp32'}, but the engine computes in {ran}" if others else None
+    return f"asked for {requested} beside {rest or 'fp32'}, but the engine computes in {counts}" if others else None

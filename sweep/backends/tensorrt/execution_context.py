@@ -1,4 +1,4 @@
-"""One execution context with its buffers, its CUDA stream and, if asked, a CUDA graph for each shape."""
+"""Prepare one execution context with its buffers, its CUDA stream and, on request, a CUDA graph for each shape."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     import numpy as np
     import tensorrt
 
-    from sweep.backends.tensorrt.cuda import Cuda, Handle, Held
+    from sweep.backends.tensorrt.cuda import Cuda, Handle, ResourceStack
     from sweep.backends.tensorrt.engine import Engine
     from sweep.backends.tensorrt.library import Library
     from sweep.backends.tensorrt.stream import Step
     from sweep.spec import SessionAxes
 
 
-class Lane:
-    """Ready to be driven: it has run once, and been captured if that is asked, before this is made.
+class ExecutionContext:
+    """Hold an execution context that is ready to run: it has run once and, on request, been captured as a CUDA graph.
 
     Args:
-        engine: makes the context.
+        engine: creates the library's context.
         cuda: makes the calls.
-        held: gives back what is taken.
+        resources: releases what is allocated.
         axes: cuda_graph, transfers and wait.
-        feeds: value of each input at the whole batch.
-        handle: the CUDA stream, which becomes the lane's own.
+        feeds: value of each input at the full batch.
+        handle: the CUDA stream, whose ownership passes to this object.
 
     Attributes:
         handle: as given.
         buffers: the context's tensors.
-        stream: drives it.
+        stream: runs its inferences.
 
     Raises:
-        SessionError: it cannot be made or run; CUDA's or the library's own words.
+        SessionError: the context cannot be created or run; with the message of CUDA or the library.
         UnsupportedError: it cannot be captured as a CUDA graph, or its tensors cannot be bound.
     """
 
@@ -47,65 +47,65 @@ class Lane:
         self,
         engine: Engine,
         cuda: Cuda,
-        held: Held,
+        resources: ResourceStack,
         axes: SessionAxes,
         feeds: Mapping[str, np.ndarray],
         handle: Handle,
     ) -> None:
-        self._library, self._cuda, self._held, self._axes = engine.library, cuda, held, axes
-        self.handle: Handle = held.take(handle, "cudaStreamDestroy")
-        self._context: Any = engine.context()
-        self.buffers = Buffers(engine.library, cuda, held, self._context, feeds, self.handle)
+        self._library, self._cuda, self._resources, self._axes = engine.library, cuda, resources, axes
+        self.handle: Handle = resources.push(handle, "cudaStreamDestroy")
+        self._context: Any = engine.create_context()
+        self.buffers = Buffers(engine.library, cuda, resources, self._context, feeds, self.handle)
         self._prepared: set[int] = set()
         copies = None if axes.transfers is False else self.buffers.copies()
-        self.stream = TensorRTStream(cuda, self.handle, self._launch(None), copies, axes.wait or WAITS[0], held)
+        self.stream = TensorRTStream(cuda, self.handle, self._launch(None), copies, axes.wait or WAITS[0], resources)
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        """Make the stream take batches of these sizes too: run each once and capture it anew where graphs are asked.
+        """Make the stream accept batches of ``sizes`` too: run each once, and capture it if CUDA graphs are requested.
 
-        A size below the least that the engine's profile takes runs at that least, padded.
+        A size below the minimum of the engine's profile runs padded to that minimum.
 
         Raises:
-            SessionError: the engine's profile does not take one, or it cannot be run.
-            UnsupportedError: one cannot be captured.
+            SessionError: the engine's profile does not accept a size, or it cannot be run.
+            UnsupportedError: a size cannot be captured.
         """
         if not self.buffers.takes_fewer:
             raise SessionError(f"the engine takes whole batches only; {', '.join(map(str, sizes))} were asked for")
         for samples in sizes:
             if samples not in self._prepared:
-                ran = max(samples, self.buffers.fewest)
-                self.buffers.resize(ran)
+                padded_samples = max(samples, self.buffers.fewest)
+                self.buffers.resize(padded_samples)
                 copies = None if self._axes.transfers is False else self.buffers.copies()
-                self.stream.add(samples, self._launch(ran), copies)
+                self.stream.add(samples, self._launch(padded_samples), copies)
                 self._prepared.add(samples)
         self.buffers.resize(None)
 
     def _launch(self, samples: int | None) -> Step:
-        """The call that enqueues the inference at the shapes that are set; it has run once when this returns."""
+        """Return the call that enqueues the inference at the current shapes, after it has run once."""
         launch = self._eager(samples)
         launch()
         self.buffers.synchronise()
         if not self._axes.cuda_graph:
             return launch
         graph = capture(self._library, self._cuda, self._context, self.handle)
-        return partial(self._cuda.rt.cudaGraphLaunch, self._held.take(graph, "cudaGraphExecDestroy"), self.handle)
+        return partial(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
 
     def _eager(self, samples: int | None) -> Step:
-        """The context's own enqueue, after a change of shape where another size ran before."""
+        """Return the context's own enqueue, preceded by a change of shape if another size ran before."""
         enqueue, handle = self._context.execute_async_v3, int(self.handle)
-        buffers, library, fine = self.buffers, self._library, (self._cuda.rt.cudaError_t.cudaSuccess,)
+        buffers, library, success = self.buffers, self._library, (self._cuda.rt.cudaError_t.cudaSuccess,)
 
         def launch() -> tuple[Any, ...]:
             if buffers.samples != samples:
                 buffers.resize(samples)
             if not enqueue(handle):
                 raise SessionError(f"{library.label} did not enqueue the inference: {library.log.tail()}")
-            return fine
+            return success
 
         return launch
 
     def close(self) -> None:
-        """Wait for what is in flight, and let go of buffers and context."""
+        """Wait for the inferences in flight, then release buffers and context."""
         self.buffers.synchronise()
         self.buffers.close()
         self.stream.close()
@@ -113,13 +113,16 @@ class Lane:
 
 
 def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle) -> Handle:
-    """The inference as an executable CUDA graph. It must have run once, so that nothing is left to be set up.
+    """Capture the inference as an executable CUDA graph. It must have run once, so that no set-up remains.
 
-    TensorRT-RTX has ``is_stream_capturable``; 1.6 says no of streams that it then captures well, so the capture
+    TensorRT-RTX has ``is_stream_capturable``; 1.6 denies it for streams that it then captures well, so the capture
     itself is the test.
 
     Raises:
-        UnsupportedError: it cannot be captured; never a silent run without the graph.
+        UnsupportedError: the capture failed; the inference never runs silently without the graph.
+
+    Source:
+        *CUDA Graphs* of the TensorRT developer guide.
     """
     library.log.clear()
     handle = int(stream)
@@ -131,10 +134,10 @@ def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, s
             error, graph = cuda.rt.cudaStreamEndCapture(stream)
         if error != cuda.rt.cudaError_t.cudaSuccess:
             cuda.fail("cudaStreamEndCapture", error)
-        made = cuda.instantiate(graph)
+        executable = cuda.instantiate(graph)
     except SessionError as error:
         raise UnsupportedError(f"cuda_graph=true: the capture failed: {error}; {library.log.tail()}") from error
     if not enqueued:
-        cuda.rt.cudaGraphExecDestroy(made)
+        cuda.rt.cudaGraphExecDestroy(executable)
         raise UnsupportedError(f"cuda_graph=true: the capture failed: {library.log.tail()}")
-    return made
+    return executable

@@ -1,7 +1,7 @@
-"""Device memory as the library asks for it: a recording ``IGpuAllocator``, so that peaks are seen.
+"""Record the device memory that the library requests, through an ``IGpuAllocator``, so that peaks are seen.
 
-The TensorRT guide advises an allocator of one's own to track device memory: the free memory that CUDA tells counts
-every other process and moves in steps of its driver's.
+The TensorRT guide advises a custom allocator to track device memory: the free memory that CUDA reports includes every
+other process and changes in steps of the driver's.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ PHASES = ("engine", "contexts", "run")
 
 
 class Ledger:
-    """Allocations of one engine, by the phase in which they were made. Sizes in bytes.
+    """Record the allocations of one engine by the phase in which they were requested. Sizes are in bytes.
 
     Args:
         cuda: allocates.
 
     Attributes:
-        phase: of what is allocated next, one of ``PHASES``.
+        phase: of the next allocations, one of ``PHASES``.
     """
 
     def __init__(self, cuda: Cuda) -> None:
@@ -35,8 +35,8 @@ class Ledger:
         self._calls = dict.fromkeys(PHASES, 0)
         self.phase = PHASES[0]
 
-    def take(self, size: int) -> int:
-        """The address of ``size`` bytes; 0, which tells the library that there are none."""
+    def allocate(self, size: int) -> int:
+        """Allocate ``size`` bytes and return their address; 0 tells the library that there is no memory."""
         if size == 0:
             return 0
         try:
@@ -49,8 +49,8 @@ class Ledger:
         self._peak = max(self._peak, self._total)
         return address
 
-    def give(self, address: int) -> bool:
-        """Free ``address``; whether that was done."""
+    def free(self, address: int) -> bool:
+        """Free ``address`` and return whether that succeeded."""
         if address == 0:
             return True
         size, _ = self._live.pop(address, (0, ""))
@@ -62,46 +62,46 @@ class Ledger:
         return True
 
     def facts(self) -> JsonDict:
-        """{engine_bytes, contexts_bytes, run_bytes, peak_bytes, run_allocations}.
+        """Return {engine_bytes, contexts_bytes, run_bytes, peak_bytes, run_allocations}.
 
-        The first three are held now, by the phase that asked for them: weights, activations and scratch of the
-        contexts, and what inferences asked for besides. ``run_allocations`` counts requests once all contexts had
-        run: more than none of them costs latency.
+        The first three are in use now, by the phase that requested them: weights, activations and scratch of the
+        contexts, and further requests of inferences. ``run_allocations`` counts requests after all contexts had run:
+        any of them costs latency.
         """
-        held = {phase: sum(size for size, made in self._live.values() if made == phase) for phase in PHASES}
+        in_use = {phase: sum(size for size, origin in self._live.values() if origin == phase) for phase in PHASES}
         return {
-            **{f"{phase}_bytes": size for phase, size in held.items()},
+            **{f"{phase}_bytes": size for phase, size in in_use.items()},
             "peak_bytes": self._peak,
             "run_allocations": self._calls["run"],
         }
 
 
-def recorder(library: Library, ledger: Ledger) -> Any:
-    """An ``IGpuAllocator`` of that library which allocates through ``ledger``; it must outlive its runtime.
+def create_allocator(library: Library, ledger: Ledger) -> Any:
+    """Create the library's ``IGpuAllocator`` that allocates through ``ledger``; it must outlive its runtime.
 
-    None where the library has no such class. All methods that any version calls are there: the library's own
-    documentation says that none may be left out.
+    None where the library has no such class. It implements the methods that any version calls, since the library's
+    documentation requires all of them.
     """
     if not hasattr(library.trt, "IGpuAllocator"):
         return None
 
-    class Recorder(library.trt.IGpuAllocator):  # type: ignore[misc, name-defined, unused-ignore]  # known when it runs
+    class RecordingAllocator(library.trt.IGpuAllocator):  # type: ignore[misc, name-defined, unused-ignore]  # known when it runs
         def __init__(self) -> None:
             library.trt.IGpuAllocator.__init__(self)
 
         def allocate(self, size: int, _alignment: int, _flags: int) -> int:
-            return ledger.take(size)
+            return ledger.allocate(size)
 
         def allocate_async(self, size: int, _alignment: int, _flags: int, _stream: int) -> int:
-            return ledger.take(size)
+            return ledger.allocate(size)
 
         def reallocate(self, _address: int, _alignment: int, _size: int) -> int:
             return 0  # the library then asks for another and copies
 
         def deallocate(self, memory: int) -> bool:
-            return ledger.give(memory)
+            return ledger.free(memory)
 
         def deallocate_async(self, memory: int, _stream: int) -> bool:
-            return ledger.give(memory)
+            return ledger.free(memory)
 
-    return Recorder()
+    return RecordingAllocator()

@@ -1,4 +1,4 @@
-"""A CUDA green context: part of the GPU's SMs for this process, without a daemon.
+"""Create a CUDA green context: part of the GPU's SMs for this process, without a daemon.
 
 Source: *Green Contexts* of the CUDA driver API
 (https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GREEN__CONTEXTS.html).
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def context(cuda: Cuda, sm_count: int) -> GreenContext:
-    """The green context of exactly that many SMs: made once a process, and never destroyed.
+def get_green_context(cuda: Cuda, sm_count: int) -> GreenContext:
+    """Return the green context of exactly ``sm_count`` SMs: created once per process, and never destroyed.
 
-    On an H200 (driver 580.159), once a green context was destroyed that an engine had run in, CUDA failed with
+    On an H200 (driver 580.159), after a green context in which an engine had run was destroyed, CUDA failed with
     CUDA_ERROR_CONTEXT_IS_DESTROYED in the next one, and in the primary context.
 
     Raises:
@@ -29,28 +29,31 @@ def context(cuda: Cuda, sm_count: int) -> GreenContext:
 
 
 class GreenContext:
-    """A part of the GPU's SMs, for the streams that are made on it; a stream keeps to them in whatever thread.
+    """Reserve part of the GPU's SMs for the streams created on it; a stream keeps to them in every thread.
 
     Args:
         cuda: makes the calls; the device's primary context exists already.
-        sm_count: SMs.
+        sm_count: number of SMs.
+
+    Raises:
+        UnsupportedError: the GPU or the driver has no green contexts, or cannot give that many SMs.
     """
 
     def __init__(self, cuda: Cuda, sm_count: int) -> None:
         self._cuda = cuda
         try:
             device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
-            whole = cuda.drive("cuDeviceGetDevResource", device, _sms(cuda))
-            described = cuda.drive("cuDevResourceGenerateDesc", [_part(cuda, whole, sm_count)], 1)
+            whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
+            descriptor = cuda.drive("cuDevResourceGenerateDesc", [_part(cuda, whole, sm_count)], 1)
             flag = cuda.drv.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
-            self._made = cuda.drive("cuGreenCtxCreate", described, device, int(flag))
-            self._context = cuda.drive("cuCtxFromGreenCtx", self._made)
+            self._green = cuda.drive("cuGreenCtxCreate", descriptor, device, int(flag))
+            self._context = cuda.drive("cuCtxFromGreenCtx", self._green)
             self._primary = cuda.drive("cuDevicePrimaryCtxRetain", device)
         except SessionError as error:
             raise UnsupportedError(f"sm_count={sm_count}: no green context could be made: {error}") from error
 
     def enter(self) -> None:
-        """Make it current in this thread, so that the streams which a library makes for itself lie in it too."""
+        """Make it current in this thread, so that the streams which a library creates for itself lie in it too."""
         self._cuda.drive("cuCtxSetCurrent", self._context)
 
     def leave(self) -> None:
@@ -58,23 +61,23 @@ class GreenContext:
         self._cuda.drive("cuCtxSetCurrent", self._primary)
 
     def stream(self) -> Handle:
-        """A stream on these SMs that does not wait for the default stream."""
+        """Create a stream on these SMs that does not wait for the default stream."""
         flag = self._cuda.drv.CUstream_flags.CU_STREAM_NON_BLOCKING
-        made = self._cuda.drive("cuGreenCtxStreamCreate", self._made, int(flag), 0)
-        return self._cuda.rt.cudaStream_t(int(made))
+        stream = self._cuda.drive("cuGreenCtxStreamCreate", self._green, int(flag), 0)
+        return self._cuda.rt.cudaStream_t(int(stream))
 
     @property
     def sm_count(self) -> int:
-        """SMs of the context as the driver tells them."""
-        return int(self._cuda.drive("cuCtxGetDevResource", self._context, _sms(self._cuda)).sm.smCount)
+        """Return the number of SMs of the context, from the driver."""
+        return int(self._cuda.drive("cuCtxGetDevResource", self._context, _sm_resource_type(self._cuda)).sm.smCount)
 
 
-def _sms(cuda: Cuda) -> Any:
+def _sm_resource_type(cuda: Cuda) -> Any:
     return cuda.drv.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
 
 
 def _part(cuda: Cuda, whole: Any, sm_count: int) -> Any:
-    """The resource of exactly ``sm_count`` SMs; the driver alone would round up."""
+    """Return the resource of exactly ``sm_count`` SMs; the driver alone would round up."""
     total = int(whole.sm.smCount)
     if sm_count == total:
         return whole
@@ -92,7 +95,7 @@ def _part(cuda: Cuda, whole: Any, sm_count: int) -> Any:
 
 
 def _split(cuda: Cuda, whole: Any, least: int) -> Any:
-    """The smallest part with ``least`` SMs or more; None if there is none."""
+    """Return the smallest part with ``least`` SMs or more; None if there is none."""
     try:
         parts, _, _ = cuda.drive("cuDevSmResourceSplitByCount", 1, whole, 0, least)
     except SessionError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import BuildError, UnsupportedError
 from sweep.system import serialization
 from sweep.system.child_process import ChildProcess, module_command, module_environment
-from sweep.system.mps import without
+from sweep.system.mps import environment_without_mps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ def _answer(job: JsonDict) -> JsonDict:
     child = ChildProcess(
         module_command("sweep.backends.isolated_build_worker"),
         _NAME,
-        environment=without(module_environment()),
+        environment=environment_without_mps(module_environment()),
         stderr=os.fdopen(os.dup(2), "wb"),  # what the library prints goes with this process's own
     )
     try:

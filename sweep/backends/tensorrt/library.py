@@ -1,7 +1,7 @@
-"""One face over NVIDIA's libraries: ``tensorrt`` (10.x, 11.x) and ``tensorrt_rtx``.
+"""Import NVIDIA's ``tensorrt`` (10.x, 11.x) or ``tensorrt_rtx`` behind one interface.
 
-They share one API, less what a version dropped or an edition lacks. What is there is found by looking, never by
-a table of versions. Nothing is imported before ``load``; the rest answers in a process that must stay clean of CUDA.
+They share one API, less what a version dropped or an edition lacks. Features are detected on the module, never from a
+table of versions. Nothing is imported before ``load``; the other functions work in a process that must not load CUDA.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ INSTALL = {
 }
 _SUFFIXES = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings", "-bindings")  # of the packages that carry it
 _LISTING = "Layers:\nName: "  # starts the message in which a builder lists the layers of a detailed engine
-_KEPT = 12
-_SHOWN = 3
+_KEPT_MESSAGES = 12
+_SHOWN_MESSAGES = 3
 
 
 class Log:
-    """The library's own messages: the last that matter are kept, nothing is printed.
+    """Keep the library's last warnings and errors, and print nothing.
 
     A process has one per library, since the library keeps the first logger that it is given.
     """
 
     def __init__(self) -> None:
-        self._last: deque[tuple[str, str]] = deque(maxlen=_KEPT)
+        self._last: deque[tuple[str, str]] = deque(maxlen=_KEPT_MESSAGES)
         self.listing: str | None = None
 
     def clear(self) -> None:
-        """Forget what was said so far."""
+        """Discard the messages so far."""
         self._last.clear()
         self.listing = None
 
@@ -53,20 +53,20 @@ class Log:
             self.listing = message
 
     def tail(self) -> str:
-        """The last messages on one line: errors if there are any, else warnings."""
+        """Return the last messages on one line: errors if there are any, else warnings."""
         errors = [text for severity, text in self._last if severity.endswith("ERROR")]
         shown = errors or [text for _, text in self._last]
-        return "; ".join(dict.fromkeys(shown[-_SHOWN:])) or "it gave no reason"
+        return "; ".join(dict.fromkeys(shown[-_SHOWN_MESSAGES:])) or "it gave no reason"
 
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """An imported library.
+    """Hold an imported library.
 
     Attributes:
         name: ``tensorrt`` or ``tensorrt_rtx``.
         trt: its module.
-        log: what it said.
+        log: its messages.
         logger: the ``ILogger`` that writes to ``log``.
     """
 
@@ -77,28 +77,28 @@ class Library:
 
     @property
     def label(self) -> str:
-        """Name and version, as in ``tensorrt_rtx 1.6.1.120``."""
+        """Return name and version, as in ``tensorrt_rtx 1.6.1.120``."""
         return f"{self.name} {self.trt.__version__}"
 
     def member(self, enum: str, name: str) -> Any:
-        """Member ``name`` of the library's enumeration ``enum``.
+        """Return member ``name`` of the library's enumeration ``enum``.
 
         Raises:
             UnsupportedError: this version has no such enumeration or member.
         """
-        found = getattr(getattr(self.trt, enum, None), name, None)
-        if found is None:
+        value = getattr(getattr(self.trt, enum, None), name, None)
+        if value is None:
             raise UnsupportedError(f"{self.label} has no {enum}.{name}")
-        return found
+        return value
 
     def has(self, enum: str, name: str) -> bool:
-        """Whether this version has member ``name`` of ``enum``."""
+        """Return whether this version has member ``name`` of ``enum``."""
         return getattr(getattr(self.trt, enum, None), name, None) is not None
 
 
 @functools.cache
 def load(name: str) -> Library:
-    """Import ``name``, once a process.
+    """Import ``name``, once per process.
 
     Raises:
         UnsupportedError: it is not installed, or cannot be imported.
@@ -117,26 +117,26 @@ def load(name: str) -> Library:
 
 
 def _logger(trt: Any, log: Log) -> Any:
-    """An ``ILogger`` of that library; the class can only be made once its base is imported."""
+    """Create the library's ``ILogger``; the class can be defined only after its base is imported."""
 
-    class Recorder(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]  # the base is known when it runs
+    class RecordingLogger(trt.ILogger):  # type: ignore[misc, name-defined, unused-ignore]  # the base is known when it runs
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
             log.add(severity.name, msg)
 
-    return Recorder()
+    return RecordingLogger()
 
 
 def installed(name: str) -> bool:
-    """Whether ``name`` can be imported, without importing it; type stubs alone do not count."""
+    """Return whether ``name`` can be imported, without importing it; type stubs alone do not count."""
     spec = importlib.util.find_spec(name)
     return spec is not None and spec.origin is not None
 
 
 def version(name: str) -> str | None:
-    """The installed version, from the package's metadata; None where it is not there or has none."""
+    """Return the installed version, from the package's metadata; None if it is not installed or has none."""
     return next(_versions(name), None) if installed(name) else None
 
 

@@ -1,7 +1,7 @@
-"""What TensorRT-RTX compiled for this GPU, kept on disk beside the engines so that the next load need not again.
+"""Store the kernels that TensorRT-RTX compiled for this GPU beside the engines, so that the next load need not compile.
 
-A file is the sha256 of its content, a line feed and the content. A damaged one is passed over and written anew; one
-that cannot be written costs the next load its time and nothing else.
+A file is the sha256 of its content, a line feed and the content. A damaged one is ignored and written again; one that
+cannot be written costs the next load its time and nothing else.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _DIGEST = 64
 
 
 def path(engine: Path, sm_count: int) -> Path:
-    """Where the compiled kernels of the cache's entry ``engine`` lie, for a GPU or MPS share of that many SMs."""
+    """Return the file of the compiled kernels of cache entry ``engine``, for a GPU or MPS share of ``sm_count`` SMs."""
     return engine.parent.parent / KIND / f"{engine.name}-sm{sm_count}.bin"
 
 
 def read(file: Path) -> bytes | None:
-    """The content; None where there is none, not as it was written, or another user may have written it."""
+    """Read the content; None if the file is missing, damaged, or another user may have written it."""
     try:
-        raw = b"" if file_trust.distrusted(file) else file.read_bytes()
+        raw = b"" if file_trust.distrust_reason(file) else file.read_bytes()
     except OSError:
         return None
     digest, content = raw[:_DIGEST], raw[_DIGEST + 1 :]
@@ -35,7 +35,7 @@ def read(file: Path) -> bytes | None:
 
 
 def write(file: Path, content: bytes) -> bool:
-    """Put the content on disk, whole or not at all; whether that was done."""
+    """Write the content atomically and return whether that succeeded."""
     try:
         write_atomic(file, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
     except OSError:

@@ -1,4 +1,7 @@
-"""A loaded engine: one execution context a stream, each with its own buffers, CUDA stream and, if asked, graphs."""
+"""Load an engine with one execution context per stream.
+
+Each context has its own buffers, CUDA stream and, on request, CUDA graphs.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.backends.tensorrt import green_context, runtime_cache, sm_probe
-from sweep.backends.tensorrt.cuda import Held
+from sweep.backends.tensorrt.cuda import ResourceStack
 from sweep.backends.tensorrt.engine import Engine
-from sweep.backends.tensorrt.execution_context import Lane
+from sweep.backends.tensorrt.execution_context import ExecutionContext
 from sweep.backends.tensorrt.gpu_allocator import Ledger
 from sweep.backends.tensorrt.stream import WAITS
 from sweep.errors import SessionError
@@ -28,20 +31,20 @@ if TYPE_CHECKING:
 
 
 class TensorRTSession:
-    """Execution contexts of one engine, ready to be driven: each has run once before this is made.
+    """Hold the execution contexts of one engine, ready to run: each has run once.
 
     Args:
         library: deserialises the engine.
         plan: the serialised engine.
         axes: streams, sm_count, cuda_graph, transfers, wait and weight_streaming_budget_mib.
         feeds: value of each input.
-        entry: the engine's folder in the cache, beside which compiled kernels are kept; None keeps none.
+        entry: the engine's folder in the cache, beside which compiled kernels are stored; None stores none.
 
     Attributes:
-        partial_batches: a stream takes fewer samples than ``feeds`` has, once ``prepare`` was told how many.
+        partial_batches: a stream accepts fewer samples than ``feeds`` has, once ``prepare`` has run for that size.
 
     Raises:
-        SessionError: the engine cannot be loaded or run; CUDA's or the library's own words.
+        SessionError: the engine cannot be loaded or run; with the message of CUDA or the library.
         UnsupportedError: it cannot be captured as a CUDA graph, its tensors cannot be bound, or the GPU cannot give
             ``sm_count`` SMs.
     """
@@ -55,13 +58,13 @@ class TensorRTSession:
         start = time.perf_counter()
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
-        self._green = None if axes.sm_count is None else green_context.context(self._cuda, axes.sm_count)
+        self._green = None if axes.sm_count is None else green_context.get_green_context(self._cuda, axes.sm_count)
         free = self._cuda.free_memory()
         self._device = self._cuda.device()
         self._sm_count: int = self._device["sm_count"] if self._green is None else self._green.sm_count
-        self._held = Held(self._cuda)
+        self._resources = ResourceStack(self._cuda)
         self._ledger = Ledger(self._cuda)
-        self._lanes: list[Lane] = []
+        self._contexts: list[ExecutionContext] = []
         self._engine: Engine | None = None
         self.engine_facts: JsonDict = {}
         self.realised: JsonDict = {}
@@ -78,7 +81,7 @@ class TensorRTSession:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
             raise
-        self.partial_batches = self._lanes[0].buffers.takes_fewer
+        self.partial_batches = self._contexts[0].buffers.takes_fewer
 
     def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
         if axes.weight_streaming_budget_mib is not None:
@@ -86,18 +89,18 @@ class TensorRTSession:
         self._ledger.phase = "contexts"
         for number in range(axes.streams):
             stream = self._cuda.stream() if self._green is None else self._green.stream()
-            self._lanes.append(Lane(engine, self._cuda, self._held, axes, feeds, stream))
+            self._contexts.append(ExecutionContext(engine, self._cuda, self._resources, axes, feeds, stream))
             if number == 0:
                 self.engine_facts["first_inference_s"] = time.perf_counter() - start
-        engine.remember()
+        engine.save_runtime_cache()
         self._ledger.phase = "run"
 
     def _realised(self, axes: SessionAxes, settings: JsonDict) -> JsonDict:
         return {
             "cuda_graph": axes.cuda_graph,  # a capture that fails ends the variant, so it is what was asked
-            "contexts": len(self._lanes),
+            "contexts": len(self._contexts),
             "sm_count": self._sm_count,
-            **self._proof(axes),
+            **self._probe_sms(axes),
             "clocks_mhz": None,
             "device": self._device,
             "transfers": axes.transfers is not False,
@@ -107,64 +110,70 @@ class TensorRTSession:
             "notes": [],
         }
 
-    def _proof(self, axes: SessionAxes) -> JsonDict:
-        """{sm_reached, sm_total, under_mps}: SMs that a kernel on the session's own streams ran on, and of the GPU."""
+    def _probe_sms(self, axes: SessionAxes) -> JsonDict:
+        """Measure {sm_reached, sm_total, under_mps}.
+
+        ``sm_reached`` counts the SMs that a kernel on the session's streams ran on, ``sm_total`` those of the GPU.
+        """
         under_mps = sm_probe.under_mps(self._cuda)
         return {
-            "sm_reached": sm_probe.reached(
-                self._cuda, [lane.handle for lane in self._lanes], self._sm_count, graph=axes.cuda_graph
+            "sm_reached": sm_probe.count_reached_sms(
+                self._cuda, [context.handle for context in self._contexts], self._sm_count, graph=axes.cuda_graph
             ),
-            "sm_total": sm_probe.of_whole_gpu() if under_mps else self._device["sm_count"],
+            "sm_total": sm_probe.whole_gpu_sm_count() if under_mps else self._device["sm_count"],
             "under_mps": under_mps,
         }
 
     @property
     def streams(self) -> Sequence[TensorRTStream]:
-        """The contexts' streams."""
-        return [lane.stream for lane in self._lanes]
+        """Return the contexts' streams."""
+        return [context.stream for context in self._contexts]
 
     def prepare(self, sizes: Sequence[int]) -> None:
-        """Make every stream take batches of these sizes too.
+        """Make every stream accept batches of ``sizes`` too.
 
         Raises:
-            SessionError: the engine's profile does not take one, or it cannot be run.
-            UnsupportedError: one cannot be captured as a CUDA graph.
+            SessionError: the engine's profile does not accept a size, or it cannot be run.
+            UnsupportedError: a size cannot be captured as a CUDA graph.
         """
         self._ledger.phase = "contexts"
-        for lane in self._lanes:
-            lane.prepare(sizes)
+        for context in self._contexts:
+            context.prepare(sizes)
         self._ledger.phase = "run"
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Outputs of the last inference on the first stream; copied from the device, whatever was timed."""
+        """Return the outputs, by name, of the last inference on the first stream.
+
+        They are copied from the device even if copies are not timed.
+        """
         return self.outputs_of(0)
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Outputs of one inference with other inputs, on the first stream; they stay on the device."""
-        lane = self._lanes[0]
-        lane.buffers.feed(feeds)
-        lane.stream.enqueue()
-        lane.stream.wait()
-        return lane.buffers.fetch()
+        """Return the outputs of one inference with other inputs, on the first stream; the inputs stay on the device."""
+        context = self._contexts[0]
+        context.buffers.feed(feeds)
+        context.stream.enqueue()
+        context.stream.wait()
+        return context.buffers.fetch()
 
     def outputs_of(self, number: int) -> dict[str, np.ndarray]:
-        """Outputs of the last inference on stream ``number``."""
-        return self._lanes[number].buffers.fetch()
+        """Return the outputs, by name, of the last inference on stream ``number``."""
+        return self._contexts[number].buffers.fetch()
 
     def poison(self) -> None:
-        """Overwrite all outputs, so that one which is not computed anew shows. For tests."""
-        for lane in self._lanes:
-            lane.buffers.poison()
+        """Overwrite all outputs, so that one which is not recomputed shows. For tests."""
+        for context in self._contexts:
+            context.buffers.poison()
 
     def close(self) -> None:
-        """Give back contexts, engine, memory, events and streams; nothing the second time."""
-        if self._lanes:
-            self.engine_facts["memory"] = {**self._ledger.facts(), "buffers_bytes": self._held.device_bytes}
-        for lane in self._lanes:
-            lane.close()
-        self._lanes = []
+        """Release contexts, engine, memory, events and streams; a second call does nothing."""
+        if self._contexts:
+            self.engine_facts["memory"] = {**self._ledger.facts(), "buffers_bytes": self._resources.device_bytes}
+        for context in self._contexts:
+            context.close()
+        self._contexts = []
         self._engine = None
         gc.collect()
-        self._held.close()
+        self._resources.close()
         if self._green is not None:
             self._green.leave()

@@ -1,7 +1,7 @@
-"""How many SMs this process reaches: a kernel finds out, whatever the driver says of a share.
+"""Count the SMs that this process reaches, with a kernel, independently of what the driver reports of a share.
 
 The kernel is PTX text that the driver compiles when it is loaded, so that no compiler is needed. Each of its blocks
-writes down the number of the SM that it runs on (``%smid``) and stays there for a moment, so that the next block goes
+records the number of the SM that it runs on (``%smid``) and stays there for a moment, so that the next block goes
 elsewhere.
 """
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.backends.tensorrt import cuda as cuda_module
-from sweep.system.mps import without
+from sweep.system.mps import environment_without_mps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +31,8 @@ _THREADS = 32
 _CYCLES = 100_000  # that a block stays: 50 us at 2 GHz
 _ROUNDS = 5  # another process may hold an SM meanwhile
 _GRANULARITY = 2  # MPS gives whole TPCs, of two SMs since Volta
-_PATIENCE_S = 60.0
-_ASK = """
+_TIMEOUT_S = 60.0
+_QUERY_SCRIPT = """
 from cuda.bindings import driver as d
 d.cuInit(0)
 print(d.cuDeviceGetAttribute(d.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, d.cuDeviceGet(0)[1])[1])
@@ -70,13 +70,13 @@ AGAIN:
 \0"""
 
 
-def reached(cuda: Cuda, streams: Sequence[Handle], expected: int, *, graph: bool) -> int:
-    """Distinct SMs on which blocks of a kernel on these streams ran.
+def count_reached_sms(cuda: Cuda, streams: Sequence[Handle], expected: int, *, graph: bool) -> int:
+    """Count the distinct SMs on which blocks of a kernel on these streams ran.
 
     Args:
         cuda: makes the calls.
         streams: CUDA streams of the session, all of them idle.
-        expected: SMs that are thought to be there; while fewer were seen, the kernel runs a few times more.
+        expected: number of SMs that should be reached; while fewer were seen, the kernel runs a few times more.
         graph: launch it as a CUDA graph, as the session does its inferences.
 
     Raises:
@@ -87,19 +87,19 @@ def reached(cuda: Cuda, streams: Sequence[Handle], expected: int, *, graph: bool
     try:
         kernel = cuda.drive("cuModuleGetFunction", module, b"reached")
         memory = cuda.malloc(_SLOTS * 4)
-        found = np.zeros(_SLOTS, np.uint32)
+        seen = np.zeros(_SLOTS, np.uint32)
         for number in range(_ROUNDS * len(streams)):
-            if number >= len(streams) and np.count_nonzero(found) >= expected:
+            if number >= len(streams) and np.count_nonzero(seen) >= expected:
                 break
-            found |= _round(cuda, kernel, memory, streams[number % len(streams)], expected, graph=graph)
-        return int(np.count_nonzero(found))
+            seen |= _round(cuda, kernel, memory, streams[number % len(streams)], expected, graph=graph)
+        return int(np.count_nonzero(seen))
     finally:
         cuda.rt.cudaFree(memory)
         cuda.drv.cuModuleUnload(module)
 
 
 def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, *, graph: bool) -> np.ndarray:
-    """1 for each SM that one launch reached."""
+    """Launch the kernel once; return an array of shape (slots,) with 1 for each SM reached."""
     seen = np.zeros(_SLOTS, np.uint32)
     cuda.call("cudaMemsetAsync", memory, 0, seen.nbytes, stream)
     if graph:
@@ -110,10 +110,10 @@ def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, 
             error, captured = cuda.rt.cudaStreamEndCapture(stream)
         if error != cuda.rt.cudaError_t.cudaSuccess:
             cuda.fail("cudaStreamEndCapture", error)
-        made = cuda.instantiate(captured)
-        cuda.call("cudaGraphLaunch", made, stream)
+        executable = cuda.instantiate(captured)
+        cuda.call("cudaGraphLaunch", executable, stream)
         cuda.call("cudaStreamSynchronize", stream)
-        cuda.call("cudaGraphExecDestroy", made)
+        cuda.call("cudaGraphExecDestroy", executable)
     else:
         _launch(cuda, kernel, memory, stream, expected)
     cuda.copy(seen.ctypes.data, memory, seen.nbytes, "DeviceToHost", stream)
@@ -128,57 +128,62 @@ def _launch(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int)
 
 
 def under_mps(cuda: Cuda) -> bool:
-    """Whether this process shares the GPU through an MPS server."""
+    """Return whether this process shares the GPU through an MPS server."""
     attribute = cuda.drv.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MPS_ENABLED
     device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
     return bool(cuda.drive("cuDeviceGetAttribute", attribute, device))
 
 
 @functools.cache
-def of_whole_gpu() -> int | None:
-    """SMs of the GPU, as a process outside MPS sees them; None if none could tell. Asked once a process."""
-    command = [sys.executable, "-c", _ASK]
+def whole_gpu_sm_count() -> int | None:
+    """Return the SMs of the GPU, as a process outside MPS sees them; None if unknown. Cached for the process."""
+    command = [sys.executable, "-c", _QUERY_SCRIPT]
     try:
-        told = subprocess.run(
-            command, capture_output=True, text=True, env=without(os.environ), timeout=_PATIENCE_S, check=True
+        answer = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment_without_mps(os.environ),
+            timeout=_TIMEOUT_S,
+            check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return int(told) if told.strip().isdecimal() else None
+    return int(answer) if answer.strip().isdecimal() else None
 
 
-def of_this_process() -> int:
-    """SMs that the driver tells this process of: those of its MPS share, where it has one."""
+def process_sm_count() -> int:
+    """Return the SMs that the driver reports to this process: those of its MPS share, where it has one."""
     return int(cuda_module.get().device()["sm_count"])
 
 
 def mismatch(variant: Variant, realised: JsonDict) -> str | None:
-    """How the SMs that the session had are not those that were asked for, in one line; None if they are."""
-    asked, seen, found = variant.session.sm_count, realised["sm_count"], realised["sm_reached"]
-    wrong = _mps_mismatch(variant, realised)
-    if wrong is None and asked not in {None, seen}:
-        wrong = f"asked for sm_count={asked}, but {seen} SMs were given"
-    if wrong is None and found != seen:
-        wrong = f"{seen} SMs were given, but a kernel found {found}"
-    return wrong
+    """Return how the session's SMs differ from the request, in one line; None if they do not."""
+    requested, given, reached = variant.session.sm_count, realised["sm_count"], realised["sm_reached"]
+    difference = _mps_mismatch(variant, realised)
+    if difference is None and requested not in {None, given}:
+        difference = f"asked for sm_count={requested}, but {given} SMs were given"
+    if difference is None and reached != given:
+        difference = f"{given} SMs were given, but a kernel found {reached}"
+    return difference
 
 
 def _mps_mismatch(variant: Variant, realised: JsonDict) -> str | None:
-    asked, built = variant.session.mps, variant.engine.mps_build
-    seen, total, then = realised["sm_count"], realised["sm_total"], realised["build_sm_count"]
-    if asked is None and realised["under_mps"]:
-        return f"no MPS was asked for, but the process ran under an MPS daemon, with {seen} SMs"
-    if asked is not None and not realised["under_mps"]:
-        return f"asked for mps={asked}, but the process ran without MPS, with {seen} SMs"
-    if asked is not None and not _is_share(asked, seen, total):
-        return f"asked for mps={asked}, but {seen} of {total} SMs were given"
-    if built is not None and not _is_share(built, then, total):
-        return f"asked for mps_build={built}, but the engine was built with {then} of {total} SMs"
+    requested, build_share = variant.session.mps, variant.engine.mps_build
+    given, total, build_count = realised["sm_count"], realised["sm_total"], realised["build_sm_count"]
+    if requested is None and realised["under_mps"]:
+        return f"no MPS was asked for, but the process ran under an MPS daemon, with {given} SMs"
+    if requested is not None and not realised["under_mps"]:
+        return f"asked for mps={requested}, but the process ran without MPS, with {given} SMs"
+    if requested is not None and not _is_share(requested, given, total):
+        return f"asked for mps={requested}, but {given} of {total} SMs were given"
+    if build_share is not None and not _is_share(build_share, build_count, total):
+        return f"asked for mps_build={build_share}, but the engine was built with {build_count} of {total} SMs"
     return None
 
 
 def _is_share(per_cent: int, count: int | None, total: int | None) -> bool:
-    """Whether ``count`` is that share of ``total`` SMs, as near as MPS can give it."""
+    """Return whether ``count`` is that share of ``total`` SMs, within the granularity of MPS."""
     if count is None or total is None:
         return False
     return abs(count - total * per_cent / 100) < _GRANULARITY

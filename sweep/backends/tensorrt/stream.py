@@ -1,6 +1,6 @@
-"""One execution context on its own CUDA stream: what is enqueued, how it is waited for, what the GPU timed.
+"""Drive one execution context on its own CUDA stream: enqueue, wait, and read the GPU's times.
 
-The hot path makes no objects beyond CUDA's own answers: each place of the ring has its calls bound beforehand.
+The hot path creates no objects beyond CUDA's own return values: each slot of the ring has its calls bound beforehand.
 GPU times are read one inference late, while the GPU works on the next, so that no read delays a completion.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from sweep.backends.tensorrt.cuda import Cuda, Handle, Held
+    from sweep.backends.tensorrt.cuda import Cuda, Handle, ResourceStack
 
     Step = Callable[[], tuple[Any, ...]]  # a prepared call that answers as CUDA's runtime does
     Copies = tuple[Sequence[Step], Sequence[Step]]
@@ -36,17 +36,17 @@ _now = time.perf_counter_ns
 
 
 class TensorRTStream:
-    """A ring of prepared inferences on one CUDA stream.
+    """Run a ring of prepared inferences on one CUDA stream.
 
     Args:
         cuda: makes the calls.
         stream: the CUDA stream.
-        launch: enqueues the inference itself and answers as CUDA's runtime does.
+        launch: enqueues the inference itself and returns as CUDA's runtime does.
         copies: calls that copy the inputs to the device, and those that copy the outputs back; None leaves
             the copies out of the request.
-        wait: ``spin`` (CUDA polls, off the GIL: quickest), ``block`` (the thread sleeps until the driver wakes it)
-            or ``yield`` (polls, offering the core and the GIL to other threads in between).
-        held: gives the events back.
+        wait: ``spin`` (CUDA polls without the GIL: lowest latency), ``block`` (the thread sleeps until the driver wakes
+            it) or ``yield`` (polls, offering the core and the GIL to other threads in between).
+        resources: releases the events.
     """
 
     max_depth = DEPTH
@@ -58,7 +58,7 @@ class TensorRTStream:
         launch: Step,
         copies: Copies | None,
         wait: str,
-        held: Held,
+        resources: ResourceStack,
     ) -> None:
         self.clock = RealClock()
         self._cuda = cuda
@@ -73,7 +73,7 @@ class TensorRTStream:
         self._parts = 1 if copies is None else 3
         self._issued = self._waited = self._read = 0
         self._events = [
-            [held.take(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)]
+            [resources.push(cuda.event(blocking=wait == "block"), "cudaEventDestroy") for _ in range(self._parts + 1)]
             for _ in range(_RING)
         ]
         self._last = [events[-1] for events in self._events]
@@ -102,19 +102,19 @@ class TensorRTStream:
             self._cuda.fail("enqueue", error)
         start = _now()
         error = launch()[0]
-        took = _now() - start
+        elapsed = _now() - start
         if error != ok:
             self._cuda.fail("enqueue", error)
         error = end()[0]
         if error != ok:
             self._cuda.fail("enqueue", error)
-        self._enqueued_ns.append(took)
+        self._enqueued_ns.append(elapsed)
         self._issued = number + 1
         if self._read < self._waited:
             self._read_one()
 
     def wait(self) -> None:
-        """Return when the oldest inference in flight is complete.
+        """Block until the oldest inference in flight is complete.
 
         Raises:
             SessionError: it failed on the GPU, or none is in flight.
@@ -127,7 +127,7 @@ class TensorRTStream:
         self._waited += 1
 
     def poll(self) -> bool:
-        """Whether the oldest inference in flight is complete; if so it counts as waited for.
+        """Return whether the oldest inference in flight is complete; a complete one counts as waited for.
 
         Raises:
             SessionError: it failed on the GPU.
@@ -141,9 +141,11 @@ class TensorRTStream:
         return True
 
     def take_parts_ms(self) -> NDArray[np.float32]:
-        """Times of each inference waited for since the last call, a row each, in ms.
+        """Return and discard the part times of each inference waited for since the last call, oldest first.
 
-        Host to device, compute and device to host by the GPU's clock, then what the host spent in the enqueue alone.
+        Returns:
+            Array of shape (inferences, 4), in ms: copy to the device, compute and copy to the host by the GPU's clock,
+            then the host's time in the enqueue alone. NaN where copies are not part of the request.
         """
         while self._read < self._waited:
             self._read_one()
@@ -157,18 +159,18 @@ class TensorRTStream:
     def _read_one(self) -> None:
         events = self._events[self._read % _RING]
         if self._parts == 1:
-            error, took = self._elapsed(events[0], events[1])
-            self._times.append(took)
+            error, elapsed = self._elapsed(events[0], events[1])
+            self._times.append(elapsed)
         else:
             for before, after in itertools.pairwise(events):
-                error, took = self._elapsed(before, after)
-                self._times.append(took)
+                error, elapsed = self._elapsed(before, after)
+                self._times.append(elapsed)
         if error != self._ok:
             self._cuda.fail("cudaEventElapsedTime", error)
         self._read += 1
 
     def close(self) -> None:
-        """Let go of what the calls are bound to."""
+        """Drop the bound calls and events."""
         self._sized = {}
         self._events = self._last = []
 
@@ -180,7 +182,7 @@ def _ring(
     launch: Step,
     copies: Copies | None,
 ) -> Ring:
-    """The calls of one inference, in order, with an event before, between and after its parts."""
+    """Bind the calls of one inference, in order, with an event before, between and after its parts."""
     marks = [partial(cuda.rt.cudaEventRecord, event, stream) for event in events]
     if copies is None:
         return marks[0], launch, marks[1]
@@ -189,16 +191,16 @@ def _ring(
 
 
 def _in_order(cuda: Cuda, steps: Sequence[Step]) -> Step:
-    """The calls as one, which answers with the first that failed."""
-    fine = (cuda.rt.cudaError_t.cudaSuccess,)
-    ok = fine[0]
+    """Combine the calls into one that returns the first failure."""
+    success = (cuda.rt.cudaError_t.cudaSuccess,)
+    ok = success[0]
 
     def run() -> tuple[Any, ...]:
         for step in steps:
             answer = step()
             if answer[0] != ok:
                 return answer
-        return fine
+        return success
 
     return run
 

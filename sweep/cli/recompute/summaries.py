@@ -67,12 +67,12 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
     except RecordError as error:
         return Comparison(path=path, state="unreadable", detail=str(error))
     content = path.read_bytes()
-    if record.encoded(again) == content:
+    if record.encode(again) == content:
         return Comparison(path=path, state="same")
     fields = sorted(differing(json.loads(content), dataclasses.asdict(again)))
     detail = ", ".join(fields[:_SHOWN]) + (f" and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else "")
     if write:
-        atomic_files.write_atomic(path, record.encoded(again))
+        atomic_files.write_atomic(path, record.encode(again))
     return Comparison(path=path, state="rewritten" if write else "differs", detail=detail or "its layout alone")
 
 
@@ -80,7 +80,7 @@ def resummed(stored: Record, points: list[samples.PointSamples], levels: Mapping
     """Return the record with everything that is a function of samples computed from them, under the SLO it has."""
     slo = of_percent(stored.slo["percentile"], stored.slo["limit_ms"]) if stored.slo else None
     again = record_summary.summarise(stored, points, slo)
-    return dataclasses.replace(again, drift=drift.judge(samples.stretches(points), levels))
+    return dataclasses.replace(again, drift=drift.judge(samples.sentinel_intervals(points), levels))
 
 
 def differing(was: Any, now: Any, prefix: str = "") -> set[str]:

@@ -99,7 +99,7 @@ def _advice(record: Record, results: Path) -> str:
         *(_word(f"backend.{axis}", variant[axis]) for axis in _BACKEND if variant.get(axis) is not None),
         *_profile_words(variant.get("profile")),
     ]
-    return command_line.spelled(*words, "load=closed", f"results={results}", "name=files")
+    return command_line.format_command(*words, "load=closed", f"results={results}", "name=files")
 
 
 def _word(key: str, value: Any) -> str:

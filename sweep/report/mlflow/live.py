@@ -71,7 +71,7 @@ class Publishing:
     def _command(self, name: str, *options: str) -> str:
         """Return the command ``name`` for this store and results folder, as the user can type it."""
         uri = ["--uri", without_password(self._tracking.uri)] if self._tracking.uri else []
-        return command_line.spelled(name, *command_line.results_words(self._results), *uri, *options)
+        return command_line.format_command(name, *command_line.results_words(self._results), *uri, *options)
 
     def _send(self, records: Sequence[Record]) -> str | None:
         began = time.monotonic()

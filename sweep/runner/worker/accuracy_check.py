@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep import precision
 from sweep.analysis import accuracy
-from sweep.backends.base import GivesEachStreams
+from sweep.backends.base import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
 from sweep.models.datasets import evaluation
 from sweep.runner.worker import artifacts, scoring
@@ -82,7 +82,7 @@ def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iter
     with issue_loops.quiet_interpreter():  # each burst would collect garbage for 10 ms
         while not ran or time.perf_counter() < until:
             ran.append(load_point.burst(session, depth, _SHORT_BURST_S if ran else _BURST_S))
-            if isinstance(session, GivesEachStreams):
+            if isinstance(session, SupportsStreamOutputs):
                 yield {number: session.outputs_of(number) for number in range(len(session.streams))}
             else:
                 yield {0: session.outputs()}

@@ -11,7 +11,7 @@ from sweep import models
 from sweep import precision as typed_onnx
 from sweep import spec as axes
 from sweep.analysis import accuracy
-from sweep.backends.base import Emulates
+from sweep.backends.base import SupportsEmulation
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
@@ -282,5 +282,5 @@ def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
 
 
 def emulation(variant: Variant, backend: Backend) -> str | None:
-    """Return how the backend emulates fp16 and bf16 (``Emulates.emulation``); None where it rounds itself."""
-    return backend.emulation(variant) if isinstance(backend, Emulates) else None
+    """Return how the backend emulates fp16 and bf16 (``SupportsEmulation.emulation``); None where it rounds itself."""
+    return backend.emulation(variant) if isinstance(backend, SupportsEmulation) else None

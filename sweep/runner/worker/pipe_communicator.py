@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.loadgen.communicator import SINGLE_CLIENT
 from sweep.runner import messages
-from sweep.storage.samples_file import hand_over, handed_over, load
+from sweep.storage.samples_file import client_paths, load, save_uncompressed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ class PipeCommunicator:
         self.size = size
         self._events = events
         self._round = 0
-        self._files = handed_over(samples, size)
+        self._files = client_paths(samples, size)
 
     def all_gather(self, value: Any) -> list[Any]:
         """Return every client's ``value``, by rank."""
@@ -47,7 +47,7 @@ class PipeCommunicator:
 
     def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
         """Return every client's samples of the point, by rank."""
-        hand_over(self._files[self.rank], [own])
+        save_uncompressed(self._files[self.rank], [own])
         self.all_gather(None)
         return [own if rank == self.rank else load(path)[0] for rank, path in enumerate(self._files)]
 

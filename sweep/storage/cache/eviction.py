@@ -1,8 +1,8 @@
-"""Evict entries, safely among processes.
+"""Evict entries safely while other processes use the cache.
 
-An entry goes only while its lock is held, nobody pins it, and it has not been used since it was listed. It is renamed
-first: whoever is killed meanwhile leaves all of it or remains that the next prune clears away. Remains are
-told from work in progress by the entry's lock, which is held as long as the work lasts.
+An entry is evicted only while its lock is held, no process pins it, and it has not been used since it was listed. It is
+renamed first: a process that is killed meanwhile leaves the whole entry, or a renamed folder that the next prune
+removes. Such leftovers differ from work in progress in that nobody holds the entry's lock.
 """
 
 from __future__ import annotations
@@ -29,55 +29,68 @@ _CHANGED = "a process that has used it meanwhile"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """Report what a prune did.
+    """Report the result of a prune.
 
     Attributes:
-        evicted: what went, least recently used first, each engine with its runtime files.
-        kept: what should have gone and is in use, with who uses it.
-        failed: what should have gone and cannot be removed, with the system's reason.
-        remains_bytes: size of what dead processes had left behind; it is gone.
+        evicted: entries that were removed, least recently used first, each engine with its runtime files.
+        in_use: entries that were to be removed but are in use, with the user of each.
+        failed: entries that were to be removed but could not be, with the system's reason.
+        leftover_bytes: size of the removed leftovers of dead processes, bytes.
     """
 
     evicted: tuple[Item, ...]
-    kept: tuple[tuple[Item, str], ...]
+    in_use: tuple[tuple[Item, str], ...]
     failed: tuple[tuple[Item, str], ...]
-    remains_bytes: int
+    leftover_bytes: int
 
 
 def to_bytes(root: Path, limit_bytes: int, kinds: Collection[str] = ()) -> Pruned:
-    """Evict until what is left takes no more than ``limit_bytes``, or all of it is in use.
+    """Evict the least recently used entries until the cache takes no more than ``limit_bytes``.
 
     Args:
-        root: of the cache.
-        limit_bytes: for everything in the cache, of whatever kind; 0 evicts all that nobody uses.
-        kinds: evict these alone; empty means all.
+        root: folder of the cache.
+        limit_bytes: limit for all kinds of entries together, bytes; 0 evicts every entry that is not in use.
+        kinds: kinds to evict; empty for all.
+
+    Returns:
+        The entries removed, in use and failed.
     """
     return _prune(root, kinds, lambda _, total: total > limit_bytes)
 
 
 def older_than(root: Path, used_ns: int, kinds: Collection[str] = ()) -> Pruned:
-    """Evict what was last used before ``used_ns``, ns since 1970."""
+    """Evict the entries that were last used before a time.
+
+    Args:
+        root: folder of the cache.
+        used_ns: the time, ns since 1970.
+        kinds: kinds to evict; empty for all.
+
+    Returns:
+        The entries removed, in use and failed.
+    """
     return _prune(root, kinds, lambda item, _: item.used_ns < used_ns)
 
 
 def discard(folder: Path) -> None:
-    """Remove an entry whose lock is held: by a rename, so that it is there whole or not at all."""
+    """Remove an entry whose lock the caller holds. It is renamed first, so that no reader sees part of it."""
     if folder.exists():
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _prune(root: Path, kinds: Collection[str], goes: Callable[[Item, int], bool]) -> Pruned:
+def _prune(root: Path, kinds: Collection[str], is_due: Callable[[Item, int], bool]) -> Pruned:
+    """Evict the entries for which ``is_due(entry, bytes of the cache)`` is true, and remove leftovers."""
     evicted: list[Item] = []
-    kept: list[tuple[Item, str]] = []
+    in_use: list[tuple[Item, str]] = []
     failed: list[tuple[Item, str]] = []
-    with file_locks.locked(root / _LOCK):  # of two prunes at once, each would make the room that the other makes
-        remains_bytes = _clear_remains(root)
+    with file_locks.locked(root / _LOCK):  # two prunes at once would each evict as much as one has to
+        leftover_bytes = _remove_leftovers(root)
         items = inventory.items(root)
         total = sum(item.bytes for item in items)
         for item in items:
-            if item.kind not in (kinds or _entries(items)) or not goes(item, total):
+            if item.kind not in (kinds or _prunable_kinds(items)) or not is_due(item, total):
                 continue
             try:
                 user = _evict(root, item)
@@ -85,27 +98,27 @@ def _prune(root: Path, kinds: Collection[str], goes: Callable[[Item, int], bool]
                 failed.append((item, str(error)))
                 continue
             if user is not None:
-                kept.append((item, user))
+                in_use.append((item, user))
                 continue
-            gone = [item, *(_compiled_for(item, items) if item.kind == inventory.ENGINES else [])]
-            evicted += gone
-            total -= sum(each.bytes for each in gone)
-    return Pruned(evicted=tuple(evicted), kept=tuple(kept), failed=tuple(failed), remains_bytes=remains_bytes)
+            removed = [item, *(_runtime_files_of(item, items) if item.kind == inventory.ENGINES else [])]
+            evicted += removed
+            total -= sum(each.bytes for each in removed)
+    return Pruned(evicted=tuple(evicted), in_use=tuple(in_use), failed=tuple(failed), leftover_bytes=leftover_bytes)
 
 
-def _entries(items: list[Item]) -> set[str]:
-    """Return every kind that goes by itself: runtime files go with their engines, timing caches stay."""
+def _prunable_kinds(items: list[Item]) -> set[str]:
+    """Return every kind that can be evicted by itself: runtime files go with their engine, timing caches stay."""
     return {item.kind for item in items} - {inventory.RUNTIME, inventory.TIMING}
 
 
-def _compiled_for(engine: Item, items: list[Item]) -> list[Item]:
+def _runtime_files_of(engine: Item, items: list[Item]) -> list[Item]:
     return [item for item in items if item.kind == inventory.RUNTIME and item.key == engine.key]
 
 
 def _evict(root: Path, item: Item) -> str | None:
-    """Remove `item`; return None if that is done, else who uses it."""
+    """Remove `item` and return None, or return the user that keeps it in use."""
     kind, key = item.owner
-    lock = inventory.lock_of(root, kind, key)
+    lock = inventory.lock_path(root, kind, key)
     lock.parent.mkdir(exist_ok=True)
     with file_locks.try_locked(lock) as locked:
         if not locked:
@@ -131,20 +144,24 @@ def _remove(root: Path, item: Item) -> None:
             file.unlink(missing_ok=True)
 
 
-def _clear_remains(root: Path) -> int:
-    """Remove what dead processes left: pins, scratch folders, runtime files without an engine, idle locks."""
+def _remove_leftovers(root: Path) -> int:
+    """Remove pins, scratch folders, runtime files without an engine and idle locks of dead processes.
+
+    Returns:
+        Size of what was removed, bytes.
+    """
     pins.in_use(root)
-    cleared = 0
-    for kind, key, path in inventory.remains(root):
-        with file_locks.try_locked(inventory.lock_of(root, kind, key)) as locked:
+    removed_bytes = 0
+    for kind, key, path in inventory.scratch_folders(root):
+        with file_locks.try_locked(inventory.lock_path(root, kind, key)) as locked:
             if locked:
-                cleared += inventory.size(path)
+                removed_bytes += inventory.size_bytes(path)
                 shutil.rmtree(path, ignore_errors=True)
     for item in inventory.items(root):
         if item.kind == inventory.RUNTIME and not (root / inventory.ENGINES / item.key).exists():
-            cleared += item.bytes if _evict(root, item) is None else 0
+            removed_bytes += item.bytes if _evict(root, item) is None else 0
     for lock in inventory.idle_locks(root):
         with file_locks.try_locked(lock) as locked:
             if locked and not lock.with_suffix("").exists():
                 lock.unlink(missing_ok=True)
-    return cleared
+    return removed_bytes

@@ -1,14 +1,14 @@
-"""List a cache: entries, files that belong to them, and the remains of processes that died.
+"""List a cache: entries, files that belong to them, and leftovers of processes that died.
 
 Layout::
 
     <root>/<kind>/<key>/entry.json    an entry; the manifest's mtime is when it was last used
     <root>/<kind>/<key>.lock          held while it is looked up, built or evicted
-    <root>/<kind>/.<key>.<random>/    being built or evicted if that lock is held, else a dead process's remains
+    <root>/<kind>/.<key>.<random>/    being built or evicted if that lock is held, else a dead process's leftover
     <root>/<kind>/timing-*            TensorRT's timing caches, shared by builds; never evicted
-    <root>/runtime/<key>*             what TensorRT-RTX compiled for the engine of that key; goes with it
+    <root>/runtime/<key>*             compiled by TensorRT-RTX for the engine of that key; evicted with it
     <root>/.in-use/                   see ``pins``
-    <root>/.limit                     the limit that was last held here, bytes
+    <root>/.limit                     the limit that was last applied, bytes
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NAMED = ("model", "precision", "batch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """Describe one thing that takes room.
+    """Describe one entry, or one file that belongs to an entry.
 
     Attributes:
         kind: ``models``, ``onnx``, ``engines``; ``runtime`` or ``timing`` for plain files.
@@ -45,7 +45,7 @@ class Item:
         path: its folder or file.
         bytes: size of all its files, bytes.
         used_ns: when it was last used, ns since 1970.
-        about: model, precision, batch, knobs and library, as far as its maker noted them.
+        about: model, precision, batch, knobs and library, as far as the manifest has them.
     """
 
     kind: str
@@ -57,12 +57,12 @@ class Item:
 
     @property
     def owner(self) -> tuple[str, str]:
-        """Return kind and key of the entry whose lock and users count."""
+        """Return kind and key of the entry whose lock and pins protect this item."""
         return (ENGINES if self.kind == RUNTIME else self.kind, self.key)
 
     @property
-    def what(self) -> str:
-        """Return the model, its precision and batch, knobs, and the library that built it, as far as they are known."""
+    def description(self) -> str:
+        """Return model, precision, batch, knobs and library in one line, as far as the manifest has them."""
         model, precision, batch = (self.about.get(name) for name in _NAMED)
         words = [model, precision, None if batch is None else f"b{batch}"]
         words += [f"{name}={value}" for name, value in self.about.get("knobs", {}).items()]
@@ -71,13 +71,13 @@ class Item:
 
 
 def items(root: Path) -> list[Item]:
-    """Return everything that takes room and belongs to an entry, least recently used first."""
+    """Return the entries and the files that belong to them, least recently used first."""
     present = [item for kind in _kinds(root) for path in _inside(kind) if (item := _item(kind.name, path)) is not None]
     return sorted(present, key=lambda item: item.used_ns)
 
 
-def remains(root: Path) -> list[tuple[str, str, Path]]:
-    """Return (kind, key, folder) of what is being built or evicted, or was when its process died."""
+def scratch_folders(root: Path) -> list[tuple[str, str, Path]]:
+    """Return (kind, key, folder) of each entry that is being built or evicted, or was when its process died."""
     return [
         (kind.name, path.name[1:].rpartition(".")[0], path)
         for kind in _kinds(root)
@@ -88,7 +88,7 @@ def remains(root: Path) -> list[tuple[str, str, Path]]:
 
 
 def idle_locks(root: Path) -> list[Path]:
-    """Return the lock files without an entry. Those of timing caches are their makers' own."""
+    """Return the lock files without an entry, except those of timing caches, which builds hold."""
     return [
         path
         for kind in _kinds(root)
@@ -98,13 +98,13 @@ def idle_locks(root: Path) -> list[Path]:
     ]
 
 
-def lock_of(root: Path, kind: str, key: str) -> Path:
+def lock_path(root: Path, kind: str, key: str) -> Path:
     """Return the lock file of an entry."""
     return root / kind / f"{key}.lock"
 
 
-def size(path: Path) -> int:
-    """Return the bytes of a file, or of all files below a folder; what goes meanwhile does not count."""
+def size_bytes(path: Path) -> int:
+    """Return the size of a file, or of all files below a folder, bytes; files removed meanwhile are left out."""
     total = 0
     files = [path] if path.is_file() else [Path(at) / name for at, _, names in os.walk(path) for name in names]
     for file in files:
@@ -115,9 +115,9 @@ def size(path: Path) -> int:
 
 def used_ns(path: Path) -> int | None:
     """Return when an entry or a plain file was last used, ns since 1970; None if it is not there."""
-    for stamped in (path / MANIFEST, path):  # an entry without a manifest is damaged, and has only its own mtime
+    for dated in (path / MANIFEST, path):  # an entry without a manifest is damaged, and has only its own mtime
         with contextlib.suppress(OSError):
-            return stamped.stat().st_mtime_ns
+            return dated.stat().st_mtime_ns
     return None
 
 
@@ -126,15 +126,15 @@ def runtime_files(root: Path, key: str) -> list[Path]:
     return [path for path in _inside(root / RUNTIME) if _engine_of(path) == key]
 
 
-def keep_limit(root: Path, limit_bytes: int) -> None:
-    """Keep the limit for whoever lists this cache next."""
-    if stored_limit(root) != limit_bytes:
-        with contextlib.suppress(OSError):  # the limit holds all the same; the table then shows another
+def write_limit(root: Path, limit_bytes: int) -> None:
+    """Store the limit, bytes, for later listings of this cache."""
+    if read_limit(root) != limit_bytes:
+        with contextlib.suppress(OSError):  # the limit applies all the same; only the table then shows another
             (root / _LIMIT).write_text(f"{limit_bytes}\n")
 
 
-def stored_limit(root: Path) -> int | None:
-    """Return the limit that was last kept here, bytes; None if none was."""
+def read_limit(root: Path) -> int | None:
+    """Return the limit that was last stored here, bytes; None if none was."""
     try:
         return int((root / _LIMIT).read_text())
     except (OSError, ValueError):
@@ -152,19 +152,19 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 def _item(kind: str, path: Path) -> Item | None:
     if kind == RUNTIME:
-        return _described(RUNTIME, _engine_of(path), path)
+        return _describe(RUNTIME, _engine_of(path), path)
     if path.name.startswith(_SHARED):
-        return None if path.suffix == ".lock" else _described(TIMING, path.name, path)
+        return None if path.suffix == ".lock" else _describe(TIMING, path.name, path)
     if path.name.startswith(".") or not path.is_dir():
         return None
-    return _described(kind, path.name, path)
+    return _describe(kind, path.name, path)
 
 
-def _described(kind: str, key: str, path: Path) -> Item | None:
+def _describe(kind: str, key: str, path: Path) -> Item | None:
     used = used_ns(path)
     if used is None:  # evicted since it was listed
         return None
-    return Item(kind=kind, key=key, path=path, bytes=size(path), used_ns=used, about=_about(path / MANIFEST))
+    return Item(kind=kind, key=key, path=path, bytes=size_bytes(path), used_ns=used, about=_about(path / MANIFEST))
 
 
 def _engine_of(runtime: Path) -> str:
@@ -173,7 +173,7 @@ def _engine_of(runtime: Path) -> str:
 
 
 def _about(manifest: Path) -> JsonDict:
-    """Return what its maker noted; an older version noted less, and in ``info``."""
+    """Return the description in a manifest; older versions wrote only the model, and in ``info``."""
     try:
         entry = json.loads(manifest.read_bytes())
         about = entry.get("about") or {name: entry["info"][name] for name in ("model",) if name in entry["info"]}

@@ -1,8 +1,8 @@
-"""Pin the entries that a process uses, so that no other evicts them: one locked file a user, one line a change.
+"""Pin the entries that a process uses, so that no other evicts them: one locked file per user, one line per change.
 
-A user reads an entry's files long after ``Cache.get`` has returned. Its file below ``.in-use`` names what it pins;
-the lock on that file, which the kernel takes from a dead process, tells whether the user still lives. One descriptor
-serves any number of entries.
+A user reads an entry's files long after ``Cache.get`` has returned. Its file below ``.in-use`` names the entries that
+it pins. The kernel releases the lock on that file when the process dies, so the lock shows whether the user still
+lives. One descriptor serves any number of entries.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FOLDER = ".in-use"
 
 
 class Pins:
-    """Pin entries of the cache, from ``add`` to ``release`` or ``close``, or to the end of the object.
+    """Pin entries of the cache from ``add`` until ``release``, ``close`` or the end of this object.
 
     Args:
         root: folder of the cache.
@@ -36,7 +36,11 @@ class Pins:
         self._end: weakref.finalize[..., Pins] | None = None
 
     def add(self, kind: str, key: str) -> None:
-        """Pin an entry: nobody evicts it from here on. The caller holds its lock, so that it is there.
+        """Pin an entry, so that no process evicts it. The caller holds its lock, so that the entry exists.
+
+        Args:
+            kind: kind of the entry.
+            key: key of the entry.
 
         Raises:
             CacheError: the pin cannot be written.
@@ -46,10 +50,10 @@ class Pins:
             self._pinned.add((kind, key))
 
     def release(self, kind: str, key: str) -> None:
-        """Let an entry be evicted again."""
+        """Release an entry, so that it can be evicted again."""
         if (kind, key) in self._pinned:
             self._pinned.remove((kind, key))
-            with contextlib.suppress(CacheError):  # on a full disk it stays pinned until ``close``, and no more
+            with contextlib.suppress(CacheError):  # on a full disk the entry stays pinned until ``close``
                 self._write("-", kind, key)
 
     def close(self) -> None:
@@ -65,31 +69,34 @@ class Pins:
                 self._handle = self._open()
             os.write(self._handle, f"{sign}{kind}/{key}\n".encode())
         except OSError as error:
-            raise CacheError(f"cache {self._root}: what is in use cannot be written: {error.strerror}") from error
+            raise CacheError(
+                f"cache {self._root}: the list of entries in use cannot be written ({error.strerror}); "
+                "free space there or make it writable"
+            ) from error
 
     def _open(self) -> int:
         folder = self._root / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
         handle = file_locks.acquire(path)
-        self._end = weakref.finalize(self, _gone, handle, path, os.getpid())
+        self._end = weakref.finalize(self, _remove_pins, handle, path, os.getpid())
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
         return handle
 
 
 def in_use(root: Path) -> dict[tuple[str, str], str]:
-    """Return {(kind, key): user} of all users that live, and remove the files of the dead."""
+    """Return {(kind, key): user} of the users that are alive, and remove the files of dead ones."""
     users: dict[tuple[str, str], str] = {}
     folder = root / FOLDER
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.exists() and not _dead(path):
+        if path.exists() and not _remove_if_dead(path):
             user, pinned = _read(path)
             users |= dict.fromkeys(pinned, user)
     return users
 
 
-def _dead(path: Path) -> bool:
-    """Tell whether the user of a file is gone, and remove the file then."""
+def _remove_if_dead(path: Path) -> bool:
+    """Remove the file of a user that has ended, and return whether it was removed."""
     with file_locks.try_locked(path) as locked:
         if locked:
             path.unlink(missing_ok=True)
@@ -97,7 +104,7 @@ def _dead(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[str, set[tuple[str, str]]]:
-    """Return the user of a file and the entries it pins. A line without its end is not written yet."""
+    """Return the user of a file and the entries that it pins; an incomplete last line is ignored."""
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -110,7 +117,7 @@ def _read(path: Path) -> tuple[str, set[tuple[str, str]]]:
     return user, pinned
 
 
-def _gone(handle: int, path: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked child has a copy of the object, and the pins are not its own
+def _remove_pins(handle: int, path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child has a copy of the object, but does not own the pins
         path.unlink(missing_ok=True)
     os.close(handle)

@@ -1,8 +1,8 @@
 """Store content-addressed files: key + builder -> folder. Locked across processes, atomic, digest-verified.
 
 An entry is a folder ``<root>/<kind>/<key>/`` with the built files and ``entry.json``, which holds their
-sha256. A reader either sees a whole entry or none; a damaged one, or one that another user may have written, is built
-again, with a note. When a build takes the root above its limit, entries that nobody uses are evicted, least recently
+sha256. A reader sees a whole entry or none; an entry that is damaged, or that another user may have written, is built
+again, with a note. When a build takes the root above its limit, entries that are not in use are evicted, least recently
 used first.
 """
 
@@ -40,11 +40,11 @@ class Entry:
 
     Attributes:
         path: its folder.
-        cached: it was there already.
+        cached: the entry existed already.
         seconds: duration of its build, s.
         bytes: size of its files, bytes.
-        info: what the builder returned, as kept beside the files.
-        note: why a damaged entry was built again; None when nothing was wrong.
+        info: return value of the builder, stored beside the files.
+        note: why a damaged entry was built again; None if the entry was intact or missing.
     """
 
     path: Path
@@ -58,19 +58,19 @@ class Entry:
 class Cache:
     """Share a folder of entries among every sweep and process on this machine.
 
-    What ``get`` returned is in use, and so not evicted by any process, until ``close``, the end of a ``with``, or the
-    end of this object.
+    Entries that ``get`` returned are in use, so that no process evicts them, until ``close``, the end of a ``with``, or
+    the end of this object.
 
     Args:
         root: the folder, usually ``results/cache``.
-        limit_bytes: most that all entries together may take, bytes; None lets them grow.
-        say: called with one line when an entry was damaged, or when others made room.
+        limit_bytes: limit for all entries together, bytes; None for no limit.
+        notify: called with one line when an entry was damaged, or when entries were evicted.
     """
 
-    def __init__(self, root: Path, limit_bytes: int | None = None, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, root: Path, limit_bytes: int | None = None, notify: Callable[[str], None] | None = None) -> None:
         self.root = root
         self._limit_bytes = limit_bytes
-        self._say = say or _silent
+        self._notify = notify or _ignore
         self._pins = Pins(root)
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class Cache:
         self.close()
 
     def close(self) -> None:
-        """Let what ``get`` returned be evicted."""
+        """Release every entry that ``get`` returned, so that it can be evicted."""
         self._pins.close()
 
     def get(self, kind: str, key: str, build: Callable[[Path], JsonDict], about: JsonDict | None = None) -> Entry:
@@ -89,43 +89,48 @@ class Cache:
         Args:
             kind: ``models``, ``onnx`` or ``engines``; a folder name.
             key: hash of everything that decides the content.
-            build: fills the empty folder it is given and returns plain values to keep beside the files.
-            about: plain values that tell a person what it is; they decide nothing.
+            build: fills the given empty folder and returns JSON values to store beside the files.
+            about: JSON values that describe the entry to a person; they are not part of the key.
+
+        Returns:
+            The entry, in use until ``close``.
 
         Raises:
-            CacheError: the folder cannot be written. Whatever ``build`` raises passes through, and
-                leaves nothing behind.
+            CacheError: the folder cannot be written. Errors of ``build`` pass through, and the unfinished folder is
+                removed.
         """
         folder = self.root / kind / key
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CacheError(f"cache folder {folder.parent} cannot be made: {error.strerror}") from error
-        with file_locks.locked(inventory.lock_of(self.root, kind, key)):
-            present, note = _verified(folder)
-            entry = present or _built(folder, build, about or {}, note)
+            raise CacheError(
+                f"cache folder {folder.parent} cannot be created ({error.strerror}); make it writable, or set results="
+            ) from error
+        with file_locks.locked(inventory.lock_path(self.root, kind, key)):
+            existing, note = _verify(folder)
+            entry = existing or _build(folder, build, about or {}, note)
             self._pins.add(kind, key)
-            _stamp(folder)
+            _mark_used(folder)
         if note is not None:
-            self._say(note)
+            self._notify(note)
         if not entry.cached and self._limit_bytes is not None:
             self._make_room(self._limit_bytes)
         return entry
 
     def _make_room(self, limit_bytes: int) -> None:
-        inventory.keep_limit(self.root, limit_bytes)
-        gone = eviction.to_bytes(self.root, limit_bytes)
-        if gone.evicted:
-            names = ", ".join(f"{item.kind} {item.what or item.key}" for item in gone.evicted)
-            self._say(f"cache: over its limit (cache_gib); least recently used made room: {names}")
+        inventory.write_limit(self.root, limit_bytes)
+        pruned = eviction.to_bytes(self.root, limit_bytes)
+        if pruned.evicted:
+            names = ", ".join(f"{item.kind} {item.description or item.key}" for item in pruned.evicted)
+            self._notify(f"cache: over its limit (cache_gib); least recently used made room: {names}")
 
 
-def _silent(_: str) -> None:
+def _ignore(_: str) -> None:
     pass
 
 
-def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, note: str | None) -> Entry:
-    """Build into a folder beside ``folder``, and rename it; the caller holds its lock."""
+def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, note: str | None) -> Entry:
+    """Build into a scratch folder beside ``folder`` and rename it to ``folder``; the caller holds the lock."""
     eviction.discard(folder)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -142,19 +147,19 @@ def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
     except BaseException as error:
         full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
         shutil.rmtree(scratch, ignore_errors=True)
-        if full:  # which a library may put in words of its own, or for a fault of the graph
+        if full:  # a library may report a full disk in its own words, or as a fault of the graph
             raise CacheError(f"No space left on device: {folder.parent} cannot take {folder.name} ({error})") from error
         raise
     return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, note=note)
 
 
-def _verified(folder: Path) -> tuple[Entry | None, str | None]:
-    """Return the entry if it is whole, else None and what is wrong with it (None where there is no entry)."""
+def _verify(folder: Path) -> tuple[Entry | None, str | None]:
+    """Return the entry if it is intact, else None and the reason, which is None if there is no entry."""
     if not folder.exists():
         return None, None
     try:
         for path in (folder, *folder.rglob("*")):
-            reason = file_trust.distrusted(path)
+            reason = file_trust.distrust_reason(path)
             if reason is not None:
                 return None, f"cache entry {path} {reason} and is not trusted: built again"
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -177,10 +182,10 @@ def _verified(folder: Path) -> tuple[Entry | None, str | None]:
         return None, f"cache entry {folder} is damaged ({error}): built again"
 
 
-def _stamp(folder: Path) -> None:
+def _mark_used(folder: Path) -> None:
     """Set the time of use to now: the manifest's mtime, since many file systems keep no atime."""
     now = time.time_ns()
-    with contextlib.suppress(OSError):  # costs it its place in the order of eviction, and no measurement
+    with contextlib.suppress(OSError):  # the entry is then evicted too early; no measurement is affected
         os.utime(folder / MANIFEST, ns=(now, now))
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA's control daemon: its variables, what it is asked, and which processes are its own."""
+"""Talk to NVIDIA's MPS control daemon: its variables, its commands, and the processes that belong to it."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from sweep.errors import MpsError
 
 NAME = "nvidia-cuda-mps-control"
 PIPES, LOGS, SHARE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
-NOWHERE = "/dev/null"  # no daemon can have its pipes there, so that CUDA runs without one
+NO_DAEMON = "/dev/null"  # no daemon can have its pipes there, so that CUDA runs without one
 NOT_FOUND = f"MPS needs {NAME}, which is not on PATH; it comes with the NVIDIA driver's compute utilities"
 ANSWER_S = 20.0
 _COMM = "nvidia-cuda-mps"  # what /proc keeps of the names of the daemon and of its servers
 
 
 def binary() -> str:
-    """Path of the daemon's program.
+    """Return the path of the daemon's program.
 
     Raises:
-        MpsError: it is not here.
+        MpsError: it is not on PATH.
     """
-    found = shutil.which(NAME)
-    if found is None:
+    path = shutil.which(NAME)
+    if path is None:
         raise MpsError(NOT_FOUND)
-    return found
+    return path
 
 
-def ask(pipes: Path, command: str) -> str:
-    """What the daemon whose pipes these are answers.
+def send_command(pipes: Path, command: str) -> str:
+    """Send ``command`` to the daemon whose pipes lie in the folder ``pipes`` and return its answer.
 
     Raises:
-        MpsError: there is none, or it does not answer.
+        MpsError: there is no daemon, or it does not answer.
     """
     try:
-        done = subprocess.run(
+        completed = subprocess.run(
             [binary()],
             input=command + "\n",
             env={**os.environ, PIPES: str(pipes)},
@@ -48,32 +48,32 @@ def ask(pipes: Path, command: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise MpsError(f"the MPS daemon at {pipes} does not answer: {error}") from error
-    if done.returncode != 0:
-        words = " ".join((done.stdout + done.stderr).split()) or "it said nothing"
+    if completed.returncode != 0:
+        words = " ".join((completed.stdout + completed.stderr).split()) or "it said nothing"
         raise MpsError(f"no MPS daemon answers at {pipes}: {words}")
-    return done.stdout
+    return completed.stdout
 
 
-def processes(pipes: Path) -> list[int]:
-    """Pids of this user's MPS daemons and servers whose pipes lie at ``pipes``, by their own environment."""
-    wanted, own, found = f"{PIPES}={pipes}".encode(), os.getuid(), []
+def find_processes(pipes: Path) -> list[int]:
+    """Return the pids of this user's MPS daemons and servers at ``pipes``, identified by their own environment."""
+    variable, uid, pids = f"{PIPES}={pipes}".encode(), os.getuid(), []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue
         with contextlib.suppress(OSError):  # it ended meanwhile, or is not for us to look at
-            mine = entry.stat().st_uid == own and (entry / "comm").read_text().startswith(_COMM)
-            if mine and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return [pid for pid in sorted(found) if started(pid) is not None]
+            ours = entry.stat().st_uid == uid and (entry / "comm").read_text().startswith(_COMM)
+            if ours and variable in (entry / "environ").read_bytes().split(b"\0"):
+                pids.append(int(entry.name))
+    return [pid for pid in sorted(pids) if start_ticks(pid) is not None]
 
 
 def is_server(pid: int) -> bool:
-    """Whether it is a server, which the daemon starts when the first client comes."""
+    """Return whether the process is a server, which the daemon starts when the first client comes."""
     return b"mps-server" in _read(pid, "cmdline")
 
 
-def started(pid: int) -> int | None:
-    """When a living process started, in the kernel's ticks since it booted; None if it is dead."""
+def start_ticks(pid: int) -> int | None:
+    """Return when a living process started, in the kernel's ticks since boot; None if it is dead."""
     fields = _read(pid, "stat").rpartition(b")")[2].split()
     return None if not fields or fields[0] in {b"Z", b"X"} else int(fields[19])
 

@@ -131,8 +131,8 @@ def test_the_same_samples_give_the_same_slo_from_disk(tmp_path) -> None:
     samples_file.save(tmp_path / "s.npz", [*known, *made])
     again = samples_file.load(tmp_path / "s.npz")
     assert slo_capacity.slo_result(again, Slo("p99", 5.0)) == found
-    assert samples_file.has_search(tmp_path / "s.npz", "p99<=5")
-    assert not samples_file.has_search(tmp_path / "s.npz", "p99<=6")
+    assert samples_file.was_measured_for(tmp_path / "s.npz", "p99<=5")
+    assert not samples_file.was_measured_for(tmp_path / "s.npz", "p99<=6")
 
 
 def test_another_slo_has_its_own_probes_and_the_ladder_is_the_same() -> None:

@@ -129,16 +129,16 @@ def test_the_console_script_is_spelled_by_its_name_or_else_by_its_path(tmp_path:
     path = script(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(path), "batch=1"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert command_line.spelled("publish", "my results") == "sweep publish 'my results'"
+    assert command_line.format_command("publish", "my results") == "sweep publish 'my results'"
     monkeypatch.setenv("PATH", "/nowhere")
-    assert command_line.spelled("ui") == f"{path} ui"
+    assert command_line.format_command("ui") == f"{path} ui"
 
 
 @pytest.mark.parametrize("interpreter", ["python", ".venv/bin/python"])
 def test_a_module_is_spelled_with_the_interpreter_as_it_was_typed(interpreter: str, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/anywhere/sweep/__main__.py"])
     monkeypatch.setattr(sys, "orig_argv", [interpreter, "-m", "sweep"])
-    assert command_line.spelled("ui") == f"{interpreter} -m sweep ui"
+    assert command_line.format_command("ui") == f"{interpreter} -m sweep ui"
 
 
 def test_the_results_folder_is_named_unless_it_is_the_default(tmp_path: Path, monkeypatch) -> None:

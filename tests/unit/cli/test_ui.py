@@ -56,10 +56,8 @@ def test_it_becomes_a_server_over_the_store_of_the_results(results: Path, free_p
 def test_without_published_records_it_says_how_to_publish(results: Path, capsys) -> None:
     (results / "mlflow.db").unlink()
     line = refusal(capsys, str(results))
-    assert (
-        f"mlflow.db is not there: nothing has been published; run `{command_line.spelled('publish', str(results))}`"
-        in line
-    )
+    publish = command_line.format_command("publish", str(results))
+    assert f"mlflow.db is not there: nothing has been published; run `{publish}`" in line
 
 
 def test_a_store_that_is_a_server_needs_no_second_one(results: Path, capsys) -> None:

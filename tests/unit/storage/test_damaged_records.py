@@ -93,7 +93,7 @@ def use(read_record, *, drawn):
     for dtype in ("fp32", "int8"):
         accuracy_gates.fault(dtype, read_record.accuracy, GATES)
     again = summaries.resummed(read_record, [], {})
-    summaries.differing(json.loads(record.encoded(read_record)), dataclasses.asdict(again))
+    summaries.differing(json.loads(record.encode(read_record)), dataclasses.asdict(again))
 
 
 def paths(value, path=()):
@@ -254,7 +254,7 @@ def test_every_published_record_loads_and_is_kept_to_the_byte(tmp_path) -> None:
         raw = json.loads(path.read_bytes())
         fields = [item.name for item in dataclasses.fields(record.Record)]
         complete = {name: raw.get(name) for name in fields}
-        assert record.encoded(record.read(path)) == (json.dumps(complete, indent=1) + "\n").encode(), path
+        assert record.encode(record.read(path)) == (json.dumps(complete, indent=1) + "\n").encode(), path
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "tests" / "data" / "schemas").iterdir()), ids=lambda path: path.name)
@@ -290,7 +290,7 @@ def test_keys_of_a_newer_version_are_kept_in_tables(tmp_path) -> None:
     raw["points"][1]["latency_ms"]["p9999"] = 7.5
     raw["realised"]["knobs_of_2030"] = {"a": [1]}
     found = read(tmp_path, raw)
-    assert json.loads(record.encoded(found)) == raw | {"key": GOLDEN.stem}
+    assert json.loads(record.encode(found)) == raw | {"key": GOLDEN.stem}
     use(found, drawn=True)
 
 
@@ -299,7 +299,7 @@ def test_a_file_name_that_is_no_utf_8_may_stand_in_a_record(tmp_path) -> None:
     raw = changed(RICH, ("variant", "model_ref", "path"), "/models/\udcff.onnx")
     found = read(tmp_path, raw)
     assert found.variant["model_ref"]["path"] == "/models/\udcff.onnx"
-    assert json.loads(record.encoded(found))["variant"] == raw["variant"]
+    assert json.loads(record.encode(found))["variant"] == raw["variant"]
 
 
 @pytest.mark.fault

@@ -68,10 +68,10 @@ def wait_until(condition) -> None:
 def test_it_answers_each_request_and_keeps_what_is_printed(start) -> None:
     child = start(SERVING)
     assert [child.request({"word": word}) for word in ("a", "ä")] == [{"echo": "a"}, {"echo": "ä"}]
-    assert child.printed().splitlines() == ["a library's own words"] * 2
+    assert child.output_tail().splitlines() == ["a library's own words"] * 2
     child.close()
     assert child.wait() == 0
-    assert len(child.printed().splitlines()) == 2, "also after its end"
+    assert len(child.output_tail().splitlines()) == 2, "also after its end"
     child.close()
 
 
@@ -102,7 +102,7 @@ def test_silence_ends_at_the_deadline_and_death_at_once(start) -> None:
     assert child.read_line() == b"ready"
     with pytest.raises(TimeoutError):
         child.read_line(time.monotonic() + 0.1)
-    child.strike()
+    child.send_sigkill()
     assert child.read_line() is None
     assert child.wait() == -signal.SIGKILL
     child.kill()
@@ -158,7 +158,7 @@ def test_its_stderr_may_go_elsewhere(start, tmp_path) -> None:
     child = start("import sys; print('mine', file=sys.stderr)", stderr=path.open("a+b"))
     assert child.read_line() is None
     child.log(b"a stray line")
-    assert child.printed() == "mine\na stray line\n"
+    assert child.output_tail() == "mine\na stray line\n"
     assert path.read_text() == "of an earlier one\nmine\na stray line\n"
 
 

@@ -73,7 +73,7 @@ def test_a_file_that_its_holder_removed_is_not_taken_for_the_lock(tmp_path) -> N
             path.unlink()
         return opened[-1]
 
-    descriptor = file_locks.lock_file(path, wait=True, opened=open_and_lose)
+    descriptor = file_locks.lock_file(path, wait=True, open_file=open_and_lose)
     assert len(opened) == 2
     assert os.path.samestat(os.fstat(descriptor), path.stat())
     os.close(descriptor)
@@ -81,7 +81,7 @@ def test_a_file_that_its_holder_removed_is_not_taken_for_the_lock(tmp_path) -> N
 
 def test_a_link_is_not_followed(tmp_path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "precious")
-    with pytest.raises(CacheError, match="cannot be made"), file_locks.locked(tmp_path / "lock"):
+    with pytest.raises(CacheError, match="cannot be created"), file_locks.locked(tmp_path / "lock"):
         pass
     assert not (tmp_path / "precious").exists()
 

@@ -228,7 +228,7 @@ def test_samples_that_are_a_bomb_are_one_line(tmp_path, monkeypatch, member: byt
     if member.endswith(b"[]"):
         assert samples_file.load(path) == []
         return
-    for read in (samples_file.load, lambda at: samples_file.has_search(at, "p99<=1")):
+    for read in (samples_file.load, lambda at: samples_file.was_measured_for(at, "p99<=1")):
         with pytest.raises(RecordError, match="force=true") as caught:
             read(path)
         assert "\n" not in str(caught.value)

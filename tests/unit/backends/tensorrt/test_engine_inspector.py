@@ -57,31 +57,31 @@ LISTING = (
 
 
 def test_both_forms_of_the_inspector_are_read() -> None:
-    assert engine_inspector.precision(TEN) == {"int8": 1, "fp16": 1}
-    assert engine_inspector.precision(ELEVEN) == {"fp8": 1, "bf16": 1}
+    assert engine_inspector.count_layer_types(TEN) == {"int8": 1, "fp16": 1}
+    assert engine_inspector.count_layer_types(ELEVEN) == {"fp8": 1, "bf16": 1}
 
 
 def test_the_builders_listing_is_brought_to_the_same_form() -> None:
-    found = engine_inspector.of_listing(LISTING)
+    found = engine_inspector.parse_listing(LISTING)
     assert [layer["Name"] for layer in found["Layers"]] == ["__myl_Move_0", "stem_1", "s_2"]
     assert found["Layers"][1]["Inputs"] == [{"Name": "y", "Datatype": "Half"}, {"Name": "z", "Datatype": "Float"}]
     assert found["Layers"][1]["Metadata"] == "[ONNX Layer: stem]"
-    assert engine_inspector.precision(found) == {"fp16": 1}
+    assert engine_inspector.count_layer_types(found) == {"fp16": 1}
 
 
 def test_a_network_without_products_is_judged_by_all_its_layers() -> None:
     layers = [{"Name": "__myl_Add", "LayerType": "kgen", "Inputs": [{"Datatype": "Half"}]}]
-    assert engine_inspector.precision({"Layers": layers}) == {"fp16": 1}
-    assert engine_inspector.precision({"Layers": ["a name alone"]}) == {}
+    assert engine_inspector.count_layer_types({"Layers": layers}) == {"fp16": 1}
+    assert engine_inspector.count_layer_types({"Layers": ["a name alone"]}) == {}
 
 
 def test_the_evidence_that_tells_more_is_taken() -> None:
     opaque = {"source": "inspector", "Layers": [{"Name": "{ForeignNode}", "LayerType": "Myelin", "Inputs": []}]}
-    listed = engine_inspector.of_listing(LISTING)
-    assert engine_inspector.best([opaque, listed]) is listed
-    assert engine_inspector.best([{**TEN, "source": "inspector"}, listed])["source"] == "inspector"
-    assert engine_inspector.best([opaque]) is opaque
-    assert engine_inspector.precision(engine_inspector.best([])) == {}
+    listed = engine_inspector.parse_listing(LISTING)
+    assert engine_inspector.select_best([opaque, listed]) is listed
+    assert engine_inspector.select_best([{**TEN, "source": "inspector"}, listed])["source"] == "inspector"
+    assert engine_inspector.select_best([opaque]) is opaque
+    assert engine_inspector.count_layer_types(engine_inspector.select_best([])) == {}
 
 
 def test_control_characters_in_the_inspectors_json_are_taken() -> None:
@@ -89,7 +89,7 @@ def test_control_characters_in_the_inspectors_json_are_taken() -> None:
     asked = SimpleNamespace(get_engine_information=lambda _: text)
     trt = SimpleNamespace(LayerInformationFormat=SimpleNamespace(JSON=1))
     engine = SimpleNamespace(create_engine_inspector=lambda: asked)
-    found = engine_inspector.of_engine(Library("tensorrt", trt, Log(), None), engine)
+    found = engine_inspector.inspect_engine(Library("tensorrt", trt, Log(), None), engine)
     assert found["Layers"] == ELEVEN["Layers"]
     assert found["source"] == "inspector"
 

@@ -19,7 +19,7 @@ from fake_gpu import (
 )
 
 from sweep.analysis.point_summary import closed_summary
-from sweep.backends.base import TimesParts
+from sweep.backends.base import SupportsPartTimes
 from sweep.backends.tensorrt import builder_config, cuda, gpu_allocator
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.backends.tensorrt.stream import DEPTH
@@ -94,7 +94,7 @@ def test_closing_gives_everything_back_and_twice_is_once(runtime) -> None:
 def test_the_depth_is_held_to_and_the_ring_goes_round(runtime) -> None:
     made = session(runtime)
     (stream,) = made.streams
-    assert isinstance(stream, TimesParts)
+    assert isinstance(stream, SupportsPartTimes)
     assert stream.max_depth == DEPTH >= 2
     for _ in range(3):
         for _ in range(DEPTH):
@@ -288,9 +288,9 @@ def test_device_memory_is_told_by_what_asked_for_it(runtime) -> None:
 def test_no_device_memory_for_a_context_is_told(runtime) -> None:
     ledger = gpu_allocator.Ledger(cuda.get())
     runtime.fails["cudaMalloc"] = NO_MEMORY
-    assert ledger.take(10) == 0
+    assert ledger.allocate(10) == 0
     runtime.fails.clear()
-    assert ledger.give(0)
+    assert ledger.free(0)
     assert ledger.facts()["peak_bytes"] == 0
 
 

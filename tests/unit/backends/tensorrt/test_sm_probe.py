@@ -9,7 +9,7 @@ from fake_gpu import FakeEngine, FakeRuntime, installed, library_of
 
 from sweep import spec
 from sweep.backends import registry
-from sweep.backends.base import why_unsupported
+from sweep.backends.base import unsupported_reason
 from sweep.backends.tensorrt import backend, isolated_build, runtime_cache, sm_probe
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError, UnsupportedError
@@ -162,15 +162,15 @@ def test_what_divides_the_gpu_is_honoured_by_tensorrt_alone(name, monkeypatch) -
     monkeypatch.setattr(type(made), "missing", lambda _self: None)
     monkeypatch.setattr(backend.mps, "available", lambda: None)
     for asked in ({"mps": 50}, {"mps": 50, "mps_build": 50}, {"sm_count": 16}):
-        assert why_unsupported(made, variant(name=name, **asked)) is None
-    both = why_unsupported(made, variant(name=name, mps=50, sm_count=16))
+        assert unsupported_reason(made, variant(name=name, **asked)) is None
+    both = unsupported_reason(made, variant(name=name, mps=50, sm_count=16))
     assert both == "sm_count=16 and mps=50 both divide the GPU; set one"
     monkeypatch.setattr(backend.mps, "available", lambda: "MPS does not run under WSL")
-    assert why_unsupported(made, variant(name=name, mps=50)) == "MPS does not run under WSL"
-    assert why_unsupported(made, variant(name=name)) is None
+    assert unsupported_reason(made, variant(name=name, mps=50)) == "MPS does not run under WSL"
+    assert unsupported_reason(made, variant(name=name)) is None
     for asked in ({"mps_build": 50}, {"sm_count": 16}):
         (axis,) = asked
-        assert axis in why_unsupported(registry.get("onnxruntime"), variant(name="onnxruntime", **asked))
+        assert axis in unsupported_reason(registry.get("onnxruntime"), variant(name="onnxruntime", **asked))
 
 
 def test_shares_and_counts_are_in_their_keys_and_labels() -> None:

@@ -38,7 +38,7 @@ def conclusion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     ],
 )
 def test_what_publishes_later(conclusion: Callable[..., str], asked: dict[str, str], words: list[str]) -> None:
-    spelled = command_line.spelled("publish", *(word.format(here=Path.cwd()) for word in words))
+    spelled = command_line.format_command("publish", *(word.format(here=Path.cwd()) for word in words))
     assert conclusion(enabled=False, **asked) == f"MLflow   not asked for; `{spelled}` sends the records"
 
 
@@ -52,5 +52,5 @@ def test_what_publishes_later(conclusion: Callable[..., str], asked: dict[str, s
     ],
 )
 def test_what_serves_the_pages(conclusion: Callable[..., str], asked: dict[str, str], words: list[str]) -> None:
-    spelled = command_line.spelled("ui", *(word.format(here=Path.cwd()) for word in words))
+    spelled = command_line.format_command("ui", *(word.format(here=Path.cwd()) for word in words))
     assert conclusion(**asked).endswith(f"  (once `{spelled}` runs)")

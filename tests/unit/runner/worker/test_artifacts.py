@@ -179,7 +179,7 @@ def test_what_is_kept_tells_a_person_what_the_engine_is(bench: Bench) -> None:
     from sweep.storage.cache import inventory
 
     bench.entry(variant(engine=EngineAxes(batch=3, tiling="fast")))
-    shown = {item.what for item in inventory.items(bench.root) if item.kind == inventory.ENGINES}
+    shown = {item.description for item in inventory.items(bench.root) if item.kind == inventory.ENGINES}
     label = f"tensorrt_rtx {library.version('tensorrt_rtx')}"
     assert {f"tiny_cnn fp16 b2 {label}", f"tiny_cnn fp16 b3 tiling=fast {label}"} <= shown
     assert spec.engine_key(variant()) not in shown

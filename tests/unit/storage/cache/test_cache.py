@@ -53,8 +53,8 @@ def test_the_entry_just_made_and_those_in_hand_stay_whatever_the_limit(tmp_path)
 
 def test_what_is_being_looked_up_stays(tmp_path) -> None:
     put(tmp_path, "a")
-    with file_locks.locked(inventory.lock_of(tmp_path, "engines", "a")):
-        assert [user for _, user in eviction.to_bytes(tmp_path, 0).kept] == [eviction._BEING_BUILT]
+    with file_locks.locked(inventory.lock_path(tmp_path, "engines", "a")):
+        assert [user for _, user in eviction.to_bytes(tmp_path, 0).in_use] == [eviction._BEING_BUILT]
     assert there(tmp_path) == {"a"}
 
 
@@ -97,7 +97,7 @@ def test_an_engine_takes_its_runtime_files_along_and_orphans_go(tmp_path) -> Non
     with Cache(tmp_path) as cache:
         cache.get("engines", "b", fill("b"))
         done = eviction.to_bytes(tmp_path, 0)
-    assert done.remains_bytes == SIZE
+    assert done.leftover_bytes == SIZE
     assert sorted((item.kind, item.path.name) for item in done.evicted) == [
         ("engines", "a"),
         *(("runtime", name) for name in (".a.tmp", "a-9.0.bin", "a.bin")),

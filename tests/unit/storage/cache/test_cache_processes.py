@@ -62,7 +62,7 @@ def test_what_another_process_uses_stays_until_it_ends(tmp_path) -> None:
         put(tmp_path, "b")
         done = eviction.to_bytes(tmp_path, 0)
         assert [item.key for item in done.evicted] == ["b"]
-        assert [(item.key, user.split(" on ")[0]) for item, user in done.kept] == [("a", f"process {other.pid}")]
+        assert [(item.key, user.split(" on ")[0]) for item, user in done.in_use] == [("a", f"process {other.pid}")]
         pipe.send("read it")
         assert pipe.recv() is True
         os.kill(other.pid, signal.SIGKILL)
@@ -75,11 +75,11 @@ def test_what_another_process_uses_stays_until_it_ends(tmp_path) -> None:
 def test_what_is_being_built_stays_and_what_a_killed_build_left_goes(tmp_path) -> None:
     put(tmp_path, "other")
     with process(build_for_ever, str(tmp_path), "a") as (other, _):
-        assert eviction.to_bytes(tmp_path, 0).remains_bytes == 0
-        assert len(inventory.remains(tmp_path)) == 1
+        assert eviction.to_bytes(tmp_path, 0).leftover_bytes == 0
+        assert len(inventory.scratch_folders(tmp_path)) == 1
         os.kill(other.pid, signal.SIGKILL)
         other.join()
-    assert eviction.to_bytes(tmp_path, 1 << 40).remains_bytes == SIZE
+    assert eviction.to_bytes(tmp_path, 1 << 40).leftover_bytes == SIZE
     assert nothing_but(tmp_path / "engines")
 
 
@@ -109,7 +109,7 @@ def test_kill_9_in_mid_eviction_leaves_all_of_it_or_none(tmp_path, moment: str) 
         assert other.exitcode == -signal.SIGKILL
     calls: list[str] = []
     assert there(tmp_path) == ({"a"} if moment == "before" else set())
-    assert bool(inventory.remains(tmp_path)) == (moment != "before")
+    assert bool(inventory.scratch_folders(tmp_path)) == (moment != "before")
     with Cache(tmp_path) as cache:
         entry = cache.get("engines", "a", fill("a", calls))
         assert entry.note is None

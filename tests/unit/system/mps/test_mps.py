@@ -49,7 +49,7 @@ def place(monkeypatch, tmp_path):
     yield folder
     monkeypatch.delenv("FAKE_MPS", raising=False)
     for left in folder.rglob("pipe"):
-        for pid in control.processes(left):
+        for pid in control.find_processes(left):
             os.kill(pid, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -62,7 +62,7 @@ def made(place):
 
 
 def pids_of(environment: dict[str, str]) -> list[int]:
-    return control.processes(Path(environment[PIPES]))
+    return control.find_processes(Path(environment[PIPES]))
 
 
 def eventually(condition, seconds: float = 15.0) -> bool:
@@ -116,7 +116,7 @@ def test_its_folders_are_short_and_closed_to_others(made, place) -> None:
     assert len(os.fsencode(pipes / "control_privileged")) < 108
     state = json.loads((pipes.parent / "state.json").read_text())
     assert state["pid"] in pids_of(found)
-    assert state["started"] == control.started(state["pid"])
+    assert state["started"] == control.start_ticks(state["pid"])
     assert state["uid"] == os.getuid()
     assert stat.S_IMODE((pipes.parent / "state.json").stat().st_mode) == 0o600
 
@@ -146,7 +146,7 @@ def test_a_daemon_that_died_is_replaced(made, number) -> None:
     first = made.environment(50)
     dead = json.loads((Path(first[PIPES]).parent / "state.json").read_text())["pid"]
     os.kill(dead, number)
-    assert eventually(lambda: control.started(dead) is None)
+    assert eventually(lambda: control.start_ticks(dead) is None)
     second = made.environment(50)
     assert second[PIPES] != first[PIPES]
     assert len(pids_of(second)) == 2
@@ -192,11 +192,11 @@ def test_the_users_own_is_used_and_never_ended(place, tmp_path) -> None:
     assert made.environment(50) == {PIPES: str(theirs), SHARE: "50"}
     assert made.environment(None) == {PIPES: "/dev/null"}
     made.close()
-    assert len(control.processes(theirs)) == 2
+    assert len(control.find_processes(theirs)) == 2
     own = mps.Mps(None)
     own.environment(50)  # a daemon of ours beside it, whose start looks for leftovers
     own.close()
-    assert len(control.processes(theirs)) == 2
+    assert len(control.find_processes(theirs)) == 2
 
 
 def test_the_users_own_that_does_not_answer_is_said_in_a_line(place) -> None:
@@ -208,10 +208,10 @@ def test_the_users_own_that_does_not_answer_is_said_in_a_line(place) -> None:
 
 def test_a_killed_sweep_leaves_nothing(place) -> None:
     child, pipes = sweeping()
-    assert len(control.processes(pipes)) == 2
+    assert len(control.find_processes(pipes)) == 2
     child.kill()
     child.wait()
-    assert eventually(lambda: not control.processes(pipes) and not pipes.parent.exists())
+    assert eventually(lambda: not control.find_processes(pipes) and not pipes.parent.exists())
 
 
 def test_what_a_killed_sweep_and_its_killed_watcher_left_goes_at_the_next_start(place) -> None:
@@ -220,10 +220,10 @@ def test_what_a_killed_sweep_and_its_killed_watcher_left_goes_at_the_next_start(
     child.kill()
     child.wait()
     time.sleep(0.3)
-    assert len(control.processes(pipes)) == 2
+    assert len(control.find_processes(pipes)) == 2
     held = mps.Mps(None)
     found = held.environment(50)
-    assert control.processes(pipes) == []
+    assert control.find_processes(pipes) == []
     assert not pipes.parent.exists()
     assert len(pids_of(found)) == 2
     held.close()
@@ -234,7 +234,7 @@ def test_a_living_sweeps_daemon_is_left_alone(place) -> None:
     held = mps.Mps(None)
     assert Path(held.environment(50)[PIPES]) != pipes
     held.close()
-    assert len(control.processes(pipes)) == 2
+    assert len(control.find_processes(pipes)) == 2
     child.communicate("")
     assert child.returncode == 0
     assert eventually(lambda: not pipes.parent.exists())
@@ -245,7 +245,7 @@ def test_a_state_that_names_a_strangers_process_ends_nobody(place) -> None:
     stranger = subprocess.Popen(["sleep", "60"])
     left = daemon.root_folder() / "left"
     left.mkdir(mode=0o700)
-    (left / "state.json").write_text(json.dumps({"pid": stranger.pid, "started": control.started(stranger.pid)}))
+    (left / "state.json").write_text(json.dumps({"pid": stranger.pid, "started": control.start_ticks(stranger.pid)}))
     held = mps.Mps(None)
     held.environment(50)
     held.close()
@@ -273,7 +273,7 @@ def test_a_share_that_is_none_is_refused(made, share) -> None:
 )
 def test_the_share_of_a_process_is_in_its_variables(variables, share) -> None:
     assert mps.share_of(variables) == share
-    assert mps.share_of(mps.without(variables)) is None
+    assert mps.share_of(mps.environment_without_mps(variables)) is None
 
 
 @pytest.mark.parametrize(
