@@ -1,8 +1,9 @@
-"""List the models, ONNX files and engines in the cache, against its limit; prune makes room. What is in use stays.
+"""List the models, ONNX files and engines in the cache, and its limit; prune removes those that are not in use.
 
-prune removes the least recently used first; without an option, down to the limit of the last sweep (cache_gib).
+prune removes the least recently used entries first. Without an option it prunes down to the limit of the last sweep
+(cache_gib).
 
-Exit codes: 0 done; 1 some of what nobody uses could not be removed; 2 the command is wrong.
+Exit codes: 0 done; 1 some entries that are not in use could not be removed; 2 the command is wrong.
 
 Examples:
   sweep cache
@@ -46,17 +47,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bounds_usage = "[--to-gib N | --older-than-days N | --all] [--kind KIND]"
     parser.usage = f"%(prog)s [list] [RESULTS]\n       %(prog)s prune [RESULTS] {bounds_usage}"
     parser.add_argument(
-        "words", nargs="*", metavar="[list|prune] [RESULTS]", help="what to do [list], and the results folder [results]"
+        "words",
+        nargs="*",
+        metavar="[list|prune] [RESULTS]",
+        help="list or prune [list], and the results folder [results]",
     )
     bounds = parser.add_mutually_exclusive_group()
     bounds.add_argument(
         "--to-gib", type=arguments.amount, metavar="N", help="prune to at most N GiB [the cache's limit]"
     )
     bounds.add_argument(
-        "--older-than-days", type=arguments.amount, metavar="N", help="prune what was unused for N days"
+        "--older-than-days", type=arguments.amount, metavar="N", help="prune entries that were not used for N days"
     )
     bounds.add_argument("--all", action="store_true", help="prune everything that is not in use")
-    parser.add_argument("--kind", action="append", choices=_KINDS, default=[], help="prune only these; can be repeated")
+    parser.add_argument(
+        "--kind", action="append", choices=_KINDS, default=[], help="prune this kind only; can be repeated"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

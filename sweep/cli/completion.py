@@ -4,7 +4,7 @@
   zsh    eval "$(sweep completion zsh)"                           in ~/.zshrc, after compinit
   fish   sweep completion fish > ~/.config/fish/completions/sweep.fish
 
-The script asks the sweep on PATH at each press of TAB.
+At each press of TAB the script calls the program sweep on PATH.
 
 Exit codes: 0 done; 2 the command is wrong.
 

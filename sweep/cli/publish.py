@@ -1,8 +1,9 @@
-"""Send every record on disk to MLflow. A second time, it changes nothing.
+"""Send every record on disk to MLflow. Publishing twice changes nothing.
 
 The store is --uri, else MLFLOW_TRACKING_URI, else sqlite in the results folder, which `sweep ui` serves.
 
-Exit codes: 0 sent; 1 MLflow cannot be reached or refuses; 2 the command is wrong, or a sweep has no records there.
+Exit codes: 0 sent; 1 MLflow cannot be reached or refuses the records; 2 the command is wrong, or a sweep has no
+records there.
 
 Example:
   sweep publish results quickstart --uri http://mlflow.example:5000
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     arguments.add_results(parser)
-    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="sweeps to send, by folder [all]")
+    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="folders of the sweeps to send [all]")
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
     parser.add_argument("--experiment", default="sweep", metavar="NAME", help="MLflow experiment [sweep]")
 

@@ -66,9 +66,9 @@ def help_header() -> str:
     """Return the help's first lines: examples of a sweep, the commands and the options."""
     program = command_line.program()
     examples = {
-        "-m precision=fp16,int8 batch=1,8,32": "commas sweep",
-        "+experiment=quickstart": "a sweep from conf/experiment/",
-        "+experiment=quickstart plan=true": "what it would run, and how long",
+        "-m precision=fp16,int8 batch=1,8,32": "sweep over every combination",
+        "+experiment=quickstart": "run a sweep from conf/experiment/",
+        "+experiment=quickstart plan=true": "print the variants that would run, and their time",
     }
     return "\n".join(
         [

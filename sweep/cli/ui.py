@@ -1,9 +1,9 @@
 """Serve MLflow's pages over the published records, until Ctrl-C.
 
-The store is that of the sweeps: --uri, else MLFLOW_TRACKING_URI, else sqlite in the results folder. One that is
-a server already needs no second one.
+The store is that of the sweeps: --uri, else MLFLOW_TRACKING_URI, else sqlite in the results folder. If that is an
+MLflow server, open its own pages instead.
 
-Exit codes: 0 or 130 stopped by the user; 2 the command is wrong, nothing is published there, or the port is taken.
+Exit codes: 0 or 130 the user stopped it; 2 the command is wrong, nothing is published there, or the port is taken.
 
 Example:
   sweep ui results --port 5001

@@ -1,13 +1,14 @@
 """Find the nodes that carry the error of a converted graph.
 
-RECORD is of a variant with a converted graph (fp16, bf16, int8, fp8 and mixes). Its fp32 and its typed graph run side
-by side on onnxruntime, 16-bit rounding emulated, on the inputs that the variant was timed with. For each node:
+RECORD belongs to a variant with a converted graph (fp16, bf16, int8, fp8 and mixes). Its fp32 graph and its typed graph
+run side by side on onnxruntime, with 16-bit rounding emulated, on the inputs that were timed. The table shows for each
+node:
 
-  SQNR in, out   of its worst float input and of its output, as the typed graph carries the error along
-  by itself      of its output when its inputs are the fp32 graph's own: the error that this node makes
-  share          of that noise in the sum over all nodes, each against its own signal
+  SQNR in, out   SQNR of its worst float input and of its output, as the typed graph carries the error along
+  by itself      SQNR of its output if its inputs are those of the fp32 graph: the error that this node causes
+  share          its part of the sum of noise over signal (by itself) of all nodes
 
-Exit codes: 0 done; 1 the graphs cannot be had or run; 2 the command is wrong, or the record has no converted graph.
+Exit codes: 0 done; 1 the graphs cannot be made or run; 2 the command is wrong, or the record has no converted graph.
 
 Example:
   sweep bisect results/SWEEP/records/KEY.json --rows 30 --json nodes.json
@@ -29,15 +30,17 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     arguments.add_record(parser)
-    parser.add_argument("--rows", type=arguments.count, default=15, metavar="N", help="most rows of the table [15]")
+    parser.add_argument(
+        "--rows", type=arguments.count, default=15, metavar="N", help="maximum number of rows of the table [15]"
+    )
     parser.add_argument(
         "--gate-db",
         type=arguments.decibels,
         metavar="X",
-        help="name the first node whose SQNR is below this, dB [what the record's precision has to keep]",
+        help="name the first node whose SQNR is below this, dB [the gate of the record's precision]",
     )
     parser.add_argument(
-        "--batch", type=arguments.count, default=4, metavar="N", help="most samples, of those that were timed [4]"
+        "--batch", type=arguments.count, default=4, metavar="N", help="maximum number of the timed samples to use [4]"
     )
     parser.add_argument(
         "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the record's sweep]"

@@ -1,10 +1,10 @@
 """Compute every figure of the records again from their raw samples and compare.
 
-FOLDER is a sweep's folder or a root of several. Peak, points, SLO, drift and all their verdicts are recomputed; a
-record that comes out with other bytes is named with the fields that differ. --write rewrites those records.
+FOLDER is a sweep's folder or a root of several. Peak, points, SLO, drift and all their verdicts are recomputed; for
+each record that differs, the fields that differ are listed. --write rewrites those records.
 
-Exit codes: 0 every record with samples came out the same, or was rewritten; 1 some differ, or have samples that are
-gone or damaged; 2 the command is wrong, or FOLDER has no record that could be recomputed.
+Exit codes: 0 every record with samples came out the same, or was rewritten; 1 some differ, or their samples are missing
+or damaged; 2 the command is wrong, or FOLDER has no record that could be recomputed.
 
 Example:
   sweep recompute results --write

@@ -1,6 +1,6 @@
 """Print the command that measures a record's variant with NVIDIA's trtexec or tensorrt_rtx; --parity runs it.
 
-The difference goes to <sweep>/parity/KEY.json; the record stays as it is.
+The difference is written to parity/KEY.json in the sweep's folder; the record stays as it is.
 
 Exit codes: 0 done; 1 the binary ran and gave nothing to compare; 2 nothing could be printed or run; 130 interrupted.
 
@@ -30,15 +30,18 @@ _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     arguments.add_record(parser)
-    parser.add_argument("--parity", action="store_true", help="run the binary and keep the difference")
+    parser.add_argument("--parity", action="store_true", help="run the binary and write the difference to a file")
     parser.add_argument(
-        "--binary", type=arguments.filled, metavar="PATH", help="binary, or its name on PATH [by the record's backend]"
+        "--binary",
+        type=arguments.filled,
+        metavar="PATH",
+        help="the binary, or its name on PATH [trtexec or tensorrt_rtx, by the backend]",
     )
     parser.add_argument(
         "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the record's sweep]"
     )
     parser.add_argument(
-        "--timeout-s", type=arguments.seconds, default=600.0, metavar="N", help="longest run of the binary, s [600]"
+        "--timeout-s", type=arguments.seconds, default=600.0, metavar="N", help="time limit of the binary, s [600]"
     )
 
 
