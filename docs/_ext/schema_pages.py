@@ -157,7 +157,8 @@ def words(annotation: Any) -> str:
     """Return a type in words: ``integer or null``, ``list of text``."""
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in _UNION:
-        return " or ".join(words(part) for part in inner)
+        kinds = list(dict.fromkeys(words(part) for part in inner))
+        return " or ".join(kind for kind in kinds if kind != "integer" or "number" not in kinds)
     if origin is typing.Literal:
         return ", ".join(map(str, inner))
     if origin in (list, tuple) and inner and inner[0] is not Any:

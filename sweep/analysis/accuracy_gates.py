@@ -9,7 +9,7 @@ from sweep.analysis.accuracy import LOST_DB, level
 from sweep.spec.gates import Gates
 
 if TYPE_CHECKING:
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import Accuracy, AccuracyFigures, RepeatedAccuracy
 
 _TRUE_FP32_DB = 75.0
 _LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs
@@ -30,35 +30,34 @@ class Fault:
     gate: str | None = None
 
 
-def is_tf32(dtype: str, figures: JsonDict | None) -> bool:
-    """Return whether a graph requested as fp32 gave outputs as far from the reference as TF32's are.
+def is_tf32(dtype: str, accuracy: AccuracyFigures | None) -> bool:
+    """Tell whether a graph requested as fp32 gave outputs as far from the reference as TF32's are.
 
     TF32 keeps 10 bits of mantissa where fp32 keeps 23. Measured on an H200 over the networks built here: 40 to 70 dB
     with the one, 78 to 106 with the other, so 75 dB tells them apart.
     """
-    compared = figures is not None and figures["sqnr_db"] is not None
-    return dtype == "fp32" and compared and _LEAST_DB["tf32"] <= level(figures or {}) < _TRUE_FP32_DB
+    return dtype == "fp32" and accuracy is not None and _LEAST_DB["tf32"] <= level(accuracy) < _TRUE_FP32_DB
 
 
 def least_db(dtype: str, gates: Gates | None = None) -> float:
-    """Return the least SQNR, dB, that an engine of a type has to keep."""
+    """Return the least SQNR that an engine of `dtype` has to keep, dB."""
     given = None if gates is None else gates.min_sqnr_db
     return _LEAST_DB.get(dtype, 0.0) if given is None else given
 
 
-def fault(dtype: str, figures: JsonDict | None, gates: Gates | None = None) -> Fault | None:
+def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> Fault | None:
     """Return why the outputs of the timed session cannot be those of what was requested; None if they can.
 
     Args:
         dtype: of the recipe.
-        figures: the record's ``accuracy``; None where no model ran.
+        accuracy: the record's ``accuracy``; None where no model ran.
         gates: what the outputs have to keep.
     """
-    if figures is None:
+    if accuracy is None:
         return None
     gates = gates or Gates()
-    first = _output_fault(dtype, figures, gates) or score_fault(figures, gates.min_score, gates.max_score_drop)
-    later = figures.get("again")
+    first = _output_fault(dtype, accuracy, gates) or score_fault(accuracy, gates.min_score, gates.max_score_drop)
+    later = accuracy.get("again")
     if first or later is None:
         return first
     under = f"under load, on stream {later['stream']}: "
@@ -69,15 +68,15 @@ def fault(dtype: str, figures: JsonDict | None, gates: Gates | None = None) -> F
     return None if second is None else Fault(under + second.message + _how_often(later), second.gate)
 
 
-def _how_often(later: JsonDict) -> str:
+def _how_often(later: RepeatedAccuracy) -> str:
     """Return the share of wrong looks, of a record that has it; a session that is always wrong has lost nothing."""
     return f", in {later['wrong']} of {later['looks']} looks" if later.get("wrong") else ""
 
 
-def _output_fault(dtype: str, figures: JsonDict, gates: Gates) -> Fault | None:
-    if figures["nonfinite"]:
-        return Fault(f"{figures['nonfinite']} outputs are not finite; those of the reference are")
-    sqnr_db, least = level(figures), least_db(dtype, gates)
+def _output_fault(dtype: str, accuracy: AccuracyFigures, gates: Gates) -> Fault | None:
+    if accuracy.get("nonfinite"):
+        return Fault(f"{accuracy['nonfinite']} outputs are not finite; those of the reference are")
+    sqnr_db, least = level(accuracy), least_db(dtype, gates)
     if dtype == "fp32" and sqnr_db < _TRUE_FP32_DB:
         return Fault(
             f"asked for fp32, but the outputs are only {sqnr_db:.0f} dB from the reference, as TF32's are; "
@@ -89,42 +88,42 @@ def _output_fault(dtype: str, figures: JsonDict, gates: Gates) -> Fault | None:
             f"{dtype} has to keep",
             "min_sqnr_db",
         )
-    return _user_gate_fault(figures, gates)
+    return _user_gate_fault(accuracy, gates)
 
 
-def _user_gate_fault(figures: JsonDict, gates: Gates) -> Fault | None:
+def _user_gate_fault(accuracy: AccuracyFigures, gates: Gates) -> Fault | None:
     """Return the first of the user's own gates that is not kept; a figure that is not known passes."""
-    for gate, name, words, limit, sign in (
-        ("min_top1", "top1_agreement", "the share of samples with the reference's arg max is", gates.min_top1, 1),
-        ("max_error", "max_rel", "the largest error over the largest reference value is", gates.max_error, -1),
-        ("min_cosine", "cosine_centred", "the batch-centred cosine is", gates.min_cosine, 1),
+    top1, error, cosine = accuracy.get("top1_agreement"), accuracy.get("max_rel"), accuracy.get("cosine_centred")
+    for gate, value, words, limit, sign in (
+        ("min_top1", top1, "the share of samples with the reference's arg max is", gates.min_top1, 1),
+        ("max_error", error, "the largest error over the largest reference value is", gates.max_error, -1),
+        ("min_cosine", cosine, "the batch-centred cosine is", gates.min_cosine, 1),
     ):
-        value = figures.get(name)
         if limit is not None and value is not None and sign * (value - limit) < 0:
             side = "below" if sign > 0 else "above"
             return _gate_fault(f"{words} {value:.4g}, {side} the {limit:g} that was asked for", gate)
     return None
 
 
-def score_fault(figures: JsonDict, least: float | None, most_drop: float | None) -> Fault | None:
+def score_fault(accuracy: Accuracy, least: float | None, most_drop: float | None) -> Fault | None:
     """Return which gate the score does not keep; None where it keeps both, or nothing was scored.
 
     Args:
-        figures: the record's ``accuracy``.
+        accuracy: the record's ``accuracy``.
         least: score, 0 to 1; None for no such gate.
         most_drop: below that of fp32, 0 to 1; None for no such gate.
     """
-    score = figures.get("score")
+    score = accuracy.get("score")
     if score is None:
         return None
-    scored = f"{score:.2%} of {figures['scored_on']} are right"
+    scored = f"{score:.2%} of {accuracy['scored_on']} are right"
     if least is not None and score < least - _ROUNDING:
         return _gate_fault(f"{scored}, below the {least:.4g} that was asked for", "min_score")
-    drop = figures["reference_score"] - score
+    drop = accuracy["reference_score"] - score
     if most_drop is not None and drop > most_drop + _ROUNDING:
         return _gate_fault(
-            f"{scored}, {drop * 100:.2f} points below fp32's {figures['reference_score']:.2%}; "
-            f"{most_drop * 100:g} were allowed",
+            f"{scored}, {drop * 100:.2f} points below fp32's {accuracy['reference_score']:.2%}; {most_drop * 100:g} "
+            "were allowed",
             "max_score_drop",
         )
     return None

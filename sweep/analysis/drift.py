@@ -1,7 +1,8 @@
-"""Did the machine stay the same: sentinel runs -> a verdict on the stretch in which a variant was measured. Pure.
+"""Decide whether the machine stayed the same while a variant was measured, from the sentinel's runs. Pure.
 
 A sentinel is a short closed loop of always the same variant, run before the first pass, every few passes, and after
-the last one. A stretch is what lies between two of them and bears the number of the first.
+the last one. A sentinel interval lies between two of its runs and has the number of the first; records and samples call
+it ``stretch``.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import intervals, point_summary
 from sweep.errors import RecordError
+from sweep.spec.outcome import DriftVerdict
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import Drift
     from sweep.storage.samples import PointSamples
     from sweep.storage.store import Store
 
@@ -26,10 +28,10 @@ FLOOR = 0.02  # a sentinel that moved by less is no drift: its own starts differ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """What one sentinel run found.
+    """Throughput of one sentinel run.
 
     Attributes:
-        key: of the sentinel's variant, with -1, -2 and so on once force=true measured anew; levels of different keys
+        key: of the sentinel's variant, with -1, -2 and so on once force=true repeated it; levels of different keys
             are not compared.
         start: which start of the sweep ran it, from 0.
         ips: its throughput, samples/s.
@@ -43,13 +45,13 @@ class Level:
 
 
 def levels(store: Store) -> dict[int, Level]:
-    """Every sentinel run of a sweep's folder that can be read, by number."""
-    found = {int(path.stem.partition("-")[0]): level(path) for path in store.sentinel_paths()}
-    return {number: known for number, known in found.items() if known is not None}
+    """Return every sentinel run of a sweep's folder that can be read, by number."""
+    runs = {number: level(path) for number, path in store.sentinel_runs()}
+    return {number: known for number, known in runs.items() if known is not None}
 
 
 def level(path: Path) -> Level | None:
-    """What the sentinel run at ``path`` found; None if it is damaged or nothing was completed in it."""
+    """Return the throughput of the sentinel run at ``path``; None if it is damaged or nothing was completed in it."""
     try:
         return level_of(samples_file.load(path), path.stem.partition("-")[2])
     except RecordError:
@@ -57,66 +59,72 @@ def level(path: Path) -> Level | None:
 
 
 def level_of(run: Sequence[PointSamples], key: str) -> Level | None:
-    """What one sentinel run found; None where nothing was completed in it."""
+    """Return the throughput of one sentinel run; None where nothing was completed in it."""
     closed = [point for point in run if point.kind == "closed"]
-    said = point_summary.closed_rate(closed)
-    if said["ips"] is None:
+    rate = point_summary.closed_rate(closed)
+    if rate["ips"] is None:
         return None
-    interval = (*said["interval"], said["batches"]) if said["interval"] else None
-    return Level(key=key, start=closed[0].repeat, ips=said["ips"], interval=interval)
+    interval = rate["interval"]
+    bounds = (interval[0], interval[1], rate["batches"]) if interval else None
+    return Level(key=key, start=closed[0].repeat, ips=rate["ips"], interval=bounds)
 
 
-def judged(stretches: Sequence[int | None], known: Mapping[int, Level]) -> JsonDict | None:
-    """The record's ``drift``.
+def judged(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -> Drift | None:
+    """Return the record's ``drift``.
 
     Args:
-        stretches: the one in which each pass of the variant was measured; None where no sentinel ran.
-        known: ``levels`` of the sweep.
+        sentinel_intervals: that of each pass of the variant; None where no sentinel ran.
+        runs: ``levels`` of the sweep.
 
     Returns:
-        {verdict, reason, sentinel_key, stretches, before, after}, the last two the sentinel's samples/s at both ends
-        of the stretch that moved most. ``drifted`` where an end of a stretch differs from the sweep's median sentinel
-        by over 2% and, at 3% for the whole sweep, by more than chance; ``unknown`` while an end is missing; else
-        ``steady``. None where no sentinel ran.
+        ``drifted`` where an end of an interval differs from the sweep's median sentinel by over 2% and, at 3% for the
+        whole sweep, by more than chance; ``unknown`` while an end is missing; else ``steady``. ``before`` and ``after``
+        are the ends of the interval that moved most. None where no sentinel ran.
     """
-    held = sorted({stretch for stretch in stretches if stretch is not None and stretch in known})
-    if not held:
+    numbers = sorted({number for number in sentinel_intervals if number is not None and number in runs})
+    if not numbers:
         return None
-    ends = {stretch: _ends(stretch, known) for stretch in held}
-    usual = _usual(known[held[0]].key, known)
-    worst = max(held, key=lambda stretch: max(_moved(level, usual) for level in ends[stretch] if level))
+    ends = {number: _ends(number, runs) for number in numbers}
+    usual = _usual(runs[numbers[0]].key, runs)
+    worst = max(numbers, key=lambda number: max(_moved(level, usual) for level in ends[number] if level))
     before, after = ends[worst]
-    reason = _reason([level for pair in ends.values() for level in pair if level], usual, known)
-    complete = None not in stretches and all(after for _, after in ends.values())
+    reason = _reason([level for pair in ends.values() for level in pair if level], usual, runs)
+    complete = None not in sentinel_intervals and all(after for _, after in ends.values())
     return {
-        "verdict": "drifted" if reason else "steady" if complete else "unknown",
+        "verdict": _verdict(reason, complete=complete),
         "reason": reason,
         "sentinel_key": usual.key,
-        "stretches": list(stretches),
+        "stretches": list(sentinel_intervals),
         "before": before.ips,
         "after": after.ips if after else None,
     }
 
 
-def _ends(stretch: int, known: Mapping[int, Level]) -> tuple[Level, Level | None]:
-    """The sentinel before the stretch, and the one after it if the same start of the sweep came to it."""
-    before, after = known[stretch], known.get(stretch + 1)
+def _verdict(reason: str | None, *, complete: bool) -> DriftVerdict:
+    if reason:
+        return DriftVerdict.DRIFTED
+    return DriftVerdict.STEADY if complete else DriftVerdict.UNKNOWN
+
+
+def _ends(number: int, runs: Mapping[int, Level]) -> tuple[Level, Level | None]:
+    """Return the sentinel before an interval, and the one after it if the same start of the sweep ran it."""
+    before, after = runs[number], runs.get(number + 1)
     whole = after is not None and (after.key, after.start) == (before.key, before.start)
     return before, after if whole else None
 
 
-def _usual(key: str, known: Mapping[int, Level]) -> Level:
-    """The median sentinel: what most of the sweep was measured in, whichever end of it is the odd one."""
-    runs = sorted((level for level in known.values() if level.key == key), key=lambda level: level.ips)
-    return runs[(len(runs) - 1) // 2]
+def _usual(key: str, runs: Mapping[int, Level]) -> Level:
+    """Return the median sentinel: what most of the sweep was measured in, whichever end of it is the odd one."""
+    ordered = sorted((level for level in runs.values() if level.key == key), key=lambda level: level.ips)
+    return ordered[(len(ordered) - 1) // 2]
 
 
 def _moved(level: Level, usual: Level) -> float:
     return abs(level.ips / usual.ips - 1)
 
 
-def _reason(ends: Sequence[Level], usual: Level, known: Mapping[int, Level]) -> str | None:
-    risk = intervals.RISK / max(sum(level.key == usual.key for level in known.values()) - 1, 1)
+def _reason(ends: Sequence[Level], usual: Level, runs: Mapping[int, Level]) -> str | None:
+    risk = intervals.RISK / max(sum(level.key == usual.key for level in runs.values()) - 1, 1)
     odd = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
     if not odd:
         return None

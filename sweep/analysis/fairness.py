@@ -1,4 +1,4 @@
-"""How several clients shared the device: each client's own figures, and how alike they are. Pure."""
+"""Compute each client's own figures and how alike several clients were served. Pure."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from sweep.analysis.measured_window import window
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import ClientFigures, Peak, Point, Shared
     from sweep.storage.samples import Bools, PointSamples
 
 LEAST_JAIN = 0.95  # below it somebody was starved: of two clients one got 1.6 times what the other did
 MOST_P99_RATIO = 2.0  # above it one client's tail says nothing about another's
 
 
-def shared(passes: Sequence[PointSamples]) -> JsonDict:
-    """What the record's ``peak`` and each of ``points`` say of the clients; empty where there is one.
+def shared(passes: Sequence[PointSamples]) -> Shared:
+    """Return what ``peak`` and each of ``points`` hold of several clients; empty where there is one.
 
     Returns:
-        {clients, fairness}. ``clients`` has {achieved_ips, requests, p50_ms, p99_ms, p99_interval} of each; the rates
-        are those of the window in which all of them ran, and add up to the total. ``fairness`` is {jain, p99_ratio}:
-        Jain's index of the rates, and the worst client's p99 over the best one's; None where a count does not carry it.
+        The figures of each client: its rate is that of the window in which all of them ran, so that the rates add up to
+        the total. ``p99_ratio`` is None where the count of a client does not carry it.
     """
     count = max((int(samples.client.max(initial=0)) + 1 for samples in passes if samples.client is not None), default=1)
     if count == 1:
@@ -38,7 +37,7 @@ def shared(passes: Sequence[PointSamples]) -> JsonDict:
 
 
 def jain(rates: Sequence[float | None]) -> float | None:
-    """Jain's index: 1 where all got the same, 1/n where one got everything; None where nothing was measured.
+    """Compute Jain's index: 1 where all got the same, 1/n where one got everything; None where nothing was measured.
 
     R. Jain, D. Chiu, W. Hawe, A Quantitative Measure of Fairness and Discrimination for Resource Allocation in Shared
     Computer Systems, DEC-TR-301, 1984: (sum x)^2 / (n sum x^2).
@@ -48,34 +47,39 @@ def jain(rates: Sequence[float | None]) -> float | None:
     return sum(known) ** 2 / (len(known) * squares) if squares else None
 
 
-def unfair(part: JsonDict) -> str | None:
-    """Why the clients of one ``peak`` or point were not served alike, in a few words; None if they were."""
-    found = part.get("fairness") or {}
-    index, ratio = found.get("jain"), found.get("p99_ratio")
+def unfair(part: Peak | Point) -> str | None:
+    """Return why the clients of one peak or point were not served alike, in a few words; None if they were."""
+    fairness, clients = part.get("fairness"), part.get("clients", [])
+    if fairness is None:
+        return None
+    index, ratio = fairness["jain"], fairness["p99_ratio"]
     if index is not None and index < LEAST_JAIN:
-        rates = ", ".join(f"{item['achieved_ips']:,.0f}" for item in part["clients"])
+        rates = ", ".join(f"{client['achieved_ips'] or 0:,.0f}" for client in clients)
         return f"they got {rates} samples/s (Jain's index {index:.2f})"
-    if ratio is not None and ratio > MOST_P99_RATIO and _apart([item["p99_interval"] for item in part["clients"]]):
+    if ratio is not None and ratio > MOST_P99_RATIO and _apart([client["p99_interval"] for client in clients]):
         return f"the worst client's p99 was {ratio:.1f} times the best one's"
     return None
 
 
-def _apart(found: Sequence[Sequence[float] | None]) -> bool:
-    """Whether any two of these 95% intervals are: near the knee the tails of equal queues differ by more than twice."""
-    known = [interval for interval in found if interval is not None]
+def _apart(intervals_ms: Sequence[Sequence[float] | None]) -> bool:
+    """Tell whether any two of these 95% intervals are apart.
+
+    Near the knee the tails of equal queues differ by more than twice, so the ratio of two p99 alone shows nothing.
+    """
+    known = [interval for interval in intervals_ms if interval is not None]
     return len(known) > 1 and max(low for low, _ in known) > min(high for _, high in known)
 
 
-def _client(passes: Sequence[PointSamples], number: int) -> JsonDict:
+def _client(passes: Sequence[PointSamples], number: int) -> ClientFigures:
     each = [samples.latency_ms[_of(samples, number)[samples.measured]] for samples in passes]
     latency = np.concatenate(each)
     rates = [rate for rate in (_rate_ips(samples, number) for samples in passes) if rate is not None]
-    said = percentiles.latency_summary(latency)
+    summary = percentiles.latency_summary(latency)
     return {
         "achieved_ips": sum(rates) / len(rates) if rates else None,
         "requests": len(latency),
-        "p50_ms": said["p50"],
-        "p99_ms": said["p99"],
+        "p50_ms": summary["p50"],
+        "p99_ms": summary["p99"],
         "p99_interval": intervals.percentile_intervals(each)["p99"] if len(latency) else None,
     }
 
@@ -87,7 +91,7 @@ def _of(samples: PointSamples, number: int) -> Bools:
 
 
 def _rate_ips(samples: PointSamples, number: int) -> float | None:
-    """A client's part of ``measured_window.window_ips``."""
+    """Return a client's part of ``measured_window.window_ips``, samples/s."""
     start, end = window(samples)
     if end <= start:
         return None
@@ -95,6 +99,6 @@ def _rate_ips(samples: PointSamples, number: int) -> float | None:
     return float(np.count_nonzero(inside) * samples.batch / ((end - start) / 1e9))
 
 
-def _ratio(each: Sequence[JsonDict]) -> float | None:
-    tails = [item["p99_ms"] for item in each]
-    return None if None in tails or not min(tails) else max(tails) / min(tails)
+def _ratio(each: Sequence[ClientFigures]) -> float | None:
+    tails = [item["p99_ms"] for item in each if item["p99_ms"] is not None]
+    return max(tails) / min(tails) if len(tails) == len(each) and min(tails) else None

@@ -1,4 +1,4 @@
-"""95% intervals of what was measured in a row: latencies and throughputs are correlated, and this knows it.
+"""Compute 95% intervals of correlated latencies and throughputs.
 
 A percentile's interval is the binomial one of order statistics with the count replaced by an effective count:
 the count over the factor by which correlation inflates the variance of "share of requests above the mark".
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sweep.analysis.percentiles import Floats
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import LatencyIntervals
 
 BATCHES = 10  # of a pass, where passes are too few to be the batches
 PASSES_AS_BATCHES = 3  # from here on the spread between passes is measured, and is the interval
@@ -34,14 +34,18 @@ _TAIL = 0.9  # level at which the tail's correlation is looked at, beside the pe
 _BISECTIONS = 50
 
 
-def percentile_intervals(passes: Sequence[Floats], names: Sequence[str] = ("p50", "p99")) -> JsonDict:
-    """95% interval per percentile: [low, high] in ms, or None where the latencies carry none."""
-    found = {name: percentile_interval(passes, PERCENTILES[name]) for name in names}
-    return {name: None if interval is None else list(interval) for name, interval in found.items()}
+def percentile_intervals(passes: Sequence[Floats]) -> LatencyIntervals:
+    """Return the 95% interval of the median and of the p99: [low, high] in ms, None where the latencies carry none.
+
+    Args:
+        passes: latencies of each pass in arrival order, ms.
+    """
+    median, tail = (percentile_interval(passes, p) for p in (PERCENTILES["p50"], PERCENTILES["p99"]))
+    return {"p50": None if median is None else list(median), "p99": None if tail is None else list(tail)}
 
 
 def percentile_interval(passes: Sequence[Floats], p: float) -> tuple[float, float] | None:
-    """95% interval of percentile ``p`` of latencies in arrival order, one array a pass; None where they carry none.
+    """Return the 95% interval of percentile ``p`` of latencies in arrival order, one array a pass.
 
     None where fewer requests than ``percentiles.min_count`` asks for count as independent, or where the upper end would
     lie beyond the longest latency.
@@ -54,9 +58,10 @@ def percentile_interval(passes: Sequence[Floats], p: float) -> tuple[float, floa
 
 
 def order_statistics(passes: Sequence[Floats], p: float, level: float) -> tuple[float, float]:
-    """Interval of percentile ``p`` at ``level``, however few requests carry it; infinite where it has no upper end.
+    """Return the interval of percentile ``p`` at ``level``, however few requests carry it.
 
-    Fractional order statistics (Hutson 1999) with the effective count of batch means (Heidelberger and Lewis 1984).
+    It is infinite where it has no upper end. Fractional order statistics (Hutson 1999) with the effective count of
+    batch means (Heidelberger and Lewis 1984).
     """
     ordered = np.sort(np.concatenate(passes))
     count, mark = len(ordered), percentile(ordered, p)
@@ -67,7 +72,7 @@ def order_statistics(passes: Sequence[Floats], p: float, level: float) -> tuple[
 
 
 def _carried(values: Floats, p: float) -> bool:
-    """Whether enough of the values count as independent for an interval of percentile ``p``.
+    """Tell whether enough of the values count as independent for an interval of percentile ``p``.
 
     Correlation is looked for in the ranks, above the 90th percentile and above ``p`` itself. Where it is found, its
     factor is uncertain too, and five over the mark are asked for in place of one.
@@ -80,7 +85,7 @@ def _carried(values: Floats, p: float) -> bool:
 
 
 def _batch_inflation(over: Sequence[NDArray[np.bool_]]) -> tuple[float, int]:
-    """Factor on the variance of the share that is over the mark, from batch means, and its degrees of freedom."""
+    """Return the factor on the variance of the share over the mark, from batch means, and its degrees of freedom."""
     batches = 1 if len(over) >= PASSES_AS_BATCHES else BATCHES
     parts = [part for values in over for part in np.array_split(values, batches)]
     shares = np.array([part.mean() for part in parts])
@@ -93,7 +98,7 @@ def _batch_inflation(over: Sequence[NDArray[np.bool_]]) -> tuple[float, int]:
 
 
 def inflation_of_mean(values: Floats) -> float:
-    """Factor, at least 1, by which correlation inflates the variance of the mean of a series.
+    """Estimate the factor, at least 1, by which correlation inflates the variance of the mean of a series.
 
     Flat-top lag window with the automatic bandwidth of Politis and White (2004), lags up to 4 sqrt(n).
     """
@@ -115,7 +120,7 @@ def inflation_of_mean(values: Floats) -> float:
 
 
 def _autocorrelations(centred: Floats, most: int) -> Floats:
-    """At lags 1 to ``most``; zero for a constant series."""
+    """Return the autocorrelations at lags 1 to ``most``; zero for a constant series."""
     count = len(centred)
     transformed = np.fft.rfft(centred, 1 << (count + most).bit_length())
     products = np.fft.irfft(np.abs(transformed) ** 2)[: most + 1]
@@ -128,7 +133,7 @@ def _student_over_normal(freedom: int, level: float) -> float:
 
 
 def _ranks(count: float, p: float, level: float) -> tuple[float, float]:
-    """Shares of the ordered values between which percentile ``p`` lies: fractional order statistics."""
+    """Return the shares of the ordered values between which percentile ``p`` lies: fractional order statistics."""
 
     def share(confidence: float) -> float:
         low, high = 0.0, 1.0
@@ -144,12 +149,12 @@ def _ranks(count: float, p: float, level: float) -> tuple[float, float]:
 
 
 def _at_rank(ordered: Floats, rank: float) -> float:
-    """The value at a fractional rank from 1, between its two neighbours."""
+    """Interpolate the value at a fractional rank from 1 between its two neighbours."""
     return float(np.interp(rank, np.arange(1, len(ordered) + 1), ordered))
 
 
 def rate_interval(rate: float, passes: Sequence[Floats], level: float = INTERVAL) -> tuple[list[float] | None, int]:
-    """Interval of a throughput from completion times, and the number of batch means behind it; None below two.
+    """Return the interval of a throughput and the number of batch means behind it; None below two.
 
     Student on the logarithm of the batches' rates, centred on ``rate``. Batches hold equal counts rather than equal
     times: cutting requests at the edge adds noise that is not the variant's.
@@ -168,7 +173,7 @@ def rate_interval(rate: float, passes: Sequence[Floats], level: float = INTERVAL
 
 
 def _log_rates(times: Floats, batches: int) -> Floats:
-    """Logarithm of the completions per unit of time in each of at most ``batches`` batches of two or more."""
+    """Return the log of the completions per unit of time in each of at most ``batches`` batches of two or more."""
     count = len(times) - 1
     edges = np.linspace(0, count, min(batches, count // 2) + 1).astype(int)
     with np.errstate(divide="ignore"):
@@ -176,7 +181,7 @@ def _log_rates(times: Floats, batches: int) -> Floats:
 
 
 def apart(first: tuple[float, float, int], second: tuple[float, float, int], risk: float = RISK) -> bool:
-    """Whether two throughputs differ, by Welch's test of the logarithm of their ratio at ``risk``, two-sided.
+    """Tell whether two throughputs differ, by Welch's test of the logarithm of their ratio at ``risk``, two-sided.
 
     Args:
         first: (low, high, batches) of a ``rate_interval``.
@@ -192,7 +197,7 @@ def apart(first: tuple[float, float, int], second: tuple[float, float, int], ris
 
 
 def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = RISK) -> bool:
-    """Whether two throughputs differ, by Student's test of the logarithm of their ratio, pass by pass.
+    """Tell whether two throughputs differ, by Student's test of the logarithm of their ratio, pass by pass.
 
     For passes that were interleaved: what the machine did in a round, it did to both.
     """
@@ -204,7 +209,7 @@ def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = 
 
 
 def _log_mean(interval: tuple[float, float, int]) -> tuple[float, float, int]:
-    """(mean, standard error, degrees of freedom) of the logarithm, back from its 95% interval."""
+    """Return mean, standard error and degrees of freedom of the logarithm, back from its 95% interval."""
     low, high, batches = interval
     half = (math.log(high) - math.log(low)) / 2
     freedom = batches - 1

@@ -17,7 +17,7 @@ WINDOWS = 3
 
 
 def window_ips(samples: PointSamples) -> float | None:
-    """Samples/s completed inside the measured window; None where nothing was measured."""
+    """Return the samples/s completed inside the measured window; None where nothing was measured."""
     start, end = window(samples)
     if end <= start:
         return None
@@ -26,7 +26,7 @@ def window_ips(samples: PointSamples) -> float | None:
 
 
 def window(samples: PointSamples) -> tuple[int, int]:
-    """Start and end of the measured window in ns: first to last measured arrival (closed: until a stream ends)."""
+    """Return start and end of the measured window, ns: first to last measured arrival (closed: until a stream ends)."""
     keep = samples.measured
     if not keep.any():
         return 0, 0
@@ -38,7 +38,7 @@ def window(samples: PointSamples) -> tuple[int, int]:
 
 
 def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
-    """Start and end of the measured window in ns on the session's clock, and the samples completed in it.
+    """Return start and end of the measured window, ns on the session's clock, and the samples completed in it.
 
     None where nothing was measured, or in a file that does not tell when.
     """
@@ -50,7 +50,7 @@ def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
 
 
 def completions(samples: PointSamples, third: int | None = None) -> percentiles.Floats:
-    """Start of the measured window, or of a third of it, and each completion in it: ns, ascending."""
+    """Return the start of the measured window, or of a third of it, and each completion in it: ns, ascending."""
     start, end = window(samples)
     if third is not None:
         start, end = (start + (end - start) * (third + edge) // WINDOWS for edge in (0, 1))
@@ -59,7 +59,7 @@ def completions(samples: PointSamples, third: int | None = None) -> percentiles.
 
 
 def issue_lag_ms(passes: Sequence[PointSamples]) -> float | None:
-    """p99 of issued - due over measured requests that found a free slot: the generator's own delay.
+    """Return the generator's own delay: p99 of issued - due over measured requests that met a free stream, ms.
 
     Due is the scheduled arrival or, where the server gathers, when the batch was to leave.
     """

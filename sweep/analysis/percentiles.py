@@ -1,4 +1,4 @@
-"""Percentiles, the counts that carry them, and confidence: pure functions of latencies (docs/explanation/method.md).
+"""Compute percentiles, the counts that carry them, and confidence of latencies. Pure (docs/explanation/method.md).
 
 One percentile everywhere: nearest rank, ``sorted[ceil(p * n) - 1]``, over pooled raw samples, and printed
 only where the count can carry it at 99% confidence.
@@ -14,26 +14,28 @@ import numpy as np
 import scipy  # its submodules load when they are used; scipy.stats would take a second
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from sweep.spec import JsonDict
+from sweep.spec import slo
 
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+if TYPE_CHECKING:
+    from sweep.storage.record_types import LatencySummary
+
+PERCENTILES = slo.PERCENTILES
 CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
 INTERVAL = 0.95  # of every interval in a record
-_BATCHES = 25  # stretches behind a variance inflation: long enough to hold a busy period, enough to average
+_BATCHES = 25  # batches behind a variance inflation: long enough to hold a busy period, enough to average
 _SEEN = 20  # slow requests that show how slow ones cluster
 
 Floats = NDArray[np.float64]
 
 
 def percentile(ordered: Floats, p: float) -> float:
-    """Nearest-rank percentile of ascending values, ``ordered[ceil(p * n) - 1]``."""
+    """Return the nearest-rank percentile of ascending values, ``ordered[ceil(p * n) - 1]``."""
     return float(ordered[math.ceil(p * len(ordered)) - 1])
 
 
 @cache
 def min_count(p: float, over: int = 1) -> int:
-    """Fewest samples that carry percentile ``p`` at 99% confidence with ``over`` of them above the mark.
+    """Return the fewest samples that carry percentile ``p`` at 99% confidence with ``over`` of them above the mark.
 
     The binomial early-stopping bound of MLPerf LoadGen (early_stopping.cc): the smallest n with
     P(Binomial(n, 1 - p) <= over) <= 1%. For one over the mark: p90 64, p99 662, p99.9 6636.
@@ -50,26 +52,44 @@ def min_count(p: float, over: int = 1) -> int:
     return low
 
 
-def latency_summary(latency_ms: Floats) -> JsonDict:
-    """{mean, p50, p90, p95, p99, p999, max} in ms; a percentile that the count cannot carry is None."""
-    if not len(latency_ms):
-        return dict.fromkeys(("mean", *PERCENTILES, "max"))
+def latency_summary(latency_ms: Floats) -> LatencySummary:
+    """Summarise latencies; a percentile that the count cannot carry is None.
+
+    Args:
+        latency_ms: shape (n,), any order, ms.
+    """
     ordered = np.sort(latency_ms)
-    named = {name: percentile(ordered, p) if len(ordered) >= min_count(p) else None for name, p in PERCENTILES.items()}
-    return {"mean": float(ordered.mean()), **named, "max": float(ordered[-1])}
+    at = {name: percentile(ordered, p) if len(ordered) >= min_count(p) else None for name, p in PERCENTILES.items()}
+    return {
+        "mean": float(ordered.mean()) if len(ordered) else None,
+        "p50": at["p50"],
+        "p90": at["p90"],
+        "p95": at["p95"],
+        "p99": at["p99"],
+        "p999": at["p999"],
+        "max": float(ordered[-1]) if len(ordered) else None,
+    }
 
 
 def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
-    """Confidence that at least a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
+    """Return the confidence that a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
     over = int(np.count_nonzero(latency_ms > limit_ms))
     return float(1 - scipy.special.bdtr(over, len(latency_ms), 1 - p))
 
 
 def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
-    """How many requests count as one where the slow ones come together: variance inflation of their share, >= 1.
+    """Estimate the variance inflation factor of P(latency > limit_ms) by batch means.
 
-    Batch means over ``_BATCHES`` stretches of the indicator "slower than the limit". Where fewer than ``_SEEN`` are
-    slower, the mark is lowered until that many are: slow requests of a lesser kind show how they cluster.
+    Slow requests come together, so that several count as one. Where fewer than ``_SEEN`` are slower, the mark is
+    lowered until that many are: slow requests of a lesser kind show how they cluster.
+
+    Args:
+        latency_ms: shape (n,), in arrival order, ms.
+        p: share of the requests that has to stay within the limit.
+        limit_ms: the limit, ms.
+
+    Returns:
+        Factor >= 1; 1 means independent.
     """
     count = len(latency_ms)
     seen = min(max(_SEEN, math.ceil((1 - p) * count)), count // 4)
@@ -86,7 +106,7 @@ def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
 
 
 def held_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
-    """Confidence that at least a share ``p`` stays within the limit, ``over`` of ``requests`` having not.
+    """Return the confidence that a share ``p`` stays within the limit, ``over`` of ``requests`` having not.
 
     One-sided binomial; ``inflated`` requests count as one, so that 1 gives ``slo_confidence``.
     """
@@ -96,5 +116,5 @@ def held_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -
 
 
 def broken_confidence(requests: int, over: int, p: float, inflated: float = 1.0) -> float:
-    """Confidence that less than a share ``p`` stays within the limit; as ``held_confidence``, the other side."""
+    """Return the confidence that less than a share ``p`` stays within the limit."""
     return float(scipy.special.betainc((requests - over) / inflated + 1, over / inflated, p)) if over else 0.0

@@ -1,4 +1,4 @@
-"""Raw samples -> what the record says of the peak, each point and the SLO, with a verdict and its reason.
+"""Summarise raw samples into the record's peak and points, each with a verdict and its reason.
 
 Pure: the same samples give the same summary for as long as they are on disk.
 """
@@ -12,62 +12,66 @@ import numpy as np
 from sweep.analysis import gpu_telemetry, intervals, percentiles
 from sweep.analysis.measured_window import completions, issue_lag_ms, window_ips
 from sweep.analysis.verdicts import closed_verdict, open_verdict
-from sweep.storage.samples import GPU_ARRAYS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
-    from sweep.storage.samples import PointSamples
+    from sweep.storage.record_types import Batching, ClosedRate, GpuTimes, PartTimes, Peak, Point
+    from sweep.storage.samples import GpuMs, PointSamples
 
 
-def closed_summary(passes: Sequence[PointSamples]) -> JsonDict:
-    """The record's ``peak`` from the closed-loop samples of every pass, pooled.
+def closed_summary(passes: Sequence[PointSamples]) -> Peak:
+    """Return the record's ``peak`` from the closed-loop samples of every pass, pooled.
 
-    Returns:
-        {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, enqueue_ms, telemetry, verdict, reason};
-        interval is the 95% interval of the throughput from that many batch means (``intervals.rate_interval``); gpu_ms
-        and enqueue_ms are None where the backend does not time them.
+    Its interval is that of ``intervals.rate_interval``.
     """
     latency = np.concatenate([samples.latency_ms for samples in passes])
     telemetry = gpu_telemetry.merged([samples.telemetry for samples in passes])
     verdict, reason = gpu_telemetry.marked(closed_verdict(passes), telemetry)
+    rate = closed_rate(passes)
     return {
-        **closed_rate(passes),
+        "ips": rate["ips"],
+        "interval": rate["interval"],
+        "batches": rate["batches"],
+        "passes_ips": rate["passes_ips"],
         "requests": len(latency),
         "latency_ms": percentiles.latency_summary(latency),
         "gpu_ms": _gpu_ms(passes),
-        "enqueue_ms": _part_ms(passes, "enqueue_ms"),
+        "enqueue_ms": _part_ms([samples.enqueue_ms for samples in passes], passes),
         "telemetry": telemetry,
         "verdict": verdict,
         "reason": reason,
     }
 
 
-def closed_rate(passes: Sequence[PointSamples]) -> JsonDict:
-    """{ips, interval, batches, passes_ips}: the throughput of the closed loop, and of each pass."""
+def closed_rate(passes: Sequence[PointSamples]) -> ClosedRate:
+    """Return the throughput of the closed loop, and of each pass."""
     each = [window_ips(samples) for samples in passes]
     ips = _mean(each)
     interval, batches = intervals.rate_interval(ips or 0.0, [completions(samples) for samples in passes])
     return {"ips": ips, "interval": interval, "batches": batches, "passes_ips": each}
 
 
-def _gpu_ms(passes: Sequence[PointSamples]) -> JsonDict | None:
-    """{h2d, compute, d2h}, each {mean, p50, p99} in ms over the measured requests of every pass, or None."""
-    if any(getattr(samples, name) is None for samples in passes for name in GPU_ARRAYS):
+def _gpu_ms(passes: Sequence[PointSamples]) -> GpuTimes | None:
+    """Return the time of each part on the GPU; None where a pass did not time one of them."""
+    h2d = [samples.gpu_h2d_ms for samples in passes]
+    compute = [samples.gpu_compute_ms for samples in passes]
+    d2h = [samples.gpu_d2h_ms for samples in passes]
+    if any(values is None for values in (*h2d, *compute, *d2h)):
         return None
-    return {name.removeprefix("gpu_").removesuffix("_ms"): _part_ms(passes, name) for name in GPU_ARRAYS}
+    return {"h2d": _part_ms(h2d, passes), "compute": _part_ms(compute, passes), "d2h": _part_ms(d2h, passes)}
 
 
-def _part_ms(passes: Sequence[PointSamples], name: str) -> JsonDict | None:
-    """{mean, p50, p99} in ms of one timed part over the measured requests of every pass; None where none was timed."""
-    timed = [(getattr(samples, name), samples.measured) for samples in passes]
-    if any(values is None for values, _ in timed):
+def _part_ms(timed_ms: Sequence[GpuMs | None], passes: Sequence[PointSamples]) -> PartTimes | None:
+    """Summarise one timed part over the measured requests of every pass; None where a pass did not time it."""
+    known = [values for values in timed_ms if values is not None]
+    if len(known) < len(passes):
         return None
-    pooled = np.concatenate([values[keep] for values, keep in timed]).astype(np.float64)
+    kept = [values[samples.measured] for values, samples in zip(known, passes, strict=True)]
+    pooled = np.concatenate(kept).astype(np.float64)
     pooled = pooled[~np.isnan(pooled)]
-    said = percentiles.latency_summary(pooled)
-    return {key: said[key] for key in ("mean", "p50", "p99")} if len(pooled) else None
+    summary = percentiles.latency_summary(pooled)
+    return {"mean": summary["mean"], "p50": summary["p50"], "p99": summary["p99"]} if len(pooled) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -75,13 +79,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
-    """One of the record's ``points`` from the samples of every pass at that rate, pooled.
-
-    Returns:
-        {offered_ips, achieved_ips, requests, latency_ms, interval, issue_lag_ms, batching, telemetry, verdict, reason};
-        batching is {mean_batch, fill} where the server gathered requests, else None.
-    """
+def open_summary(passes: Sequence[PointSamples]) -> Point:
+    """Return one of the record's ``points`` from the samples of every pass at that rate, pooled."""
     first = passes[0]
     latency = np.concatenate([samples.latency_ms for samples in passes])
     telemetry = gpu_telemetry.merged([samples.telemetry for samples in passes])
@@ -100,11 +99,10 @@ def open_summary(passes: Sequence[PointSamples]) -> JsonDict:
     }
 
 
-def batch_fill(passes: Sequence[PointSamples]) -> JsonDict | None:
-    """How full the gathered batches of the measured requests were; None where the server gathers none.
+def batch_fill(passes: Sequence[PointSamples]) -> Batching | None:
+    """Compute how full the gathered batches of the measured requests were, each inference counted once.
 
-    Returns:
-        {mean_batch, fill}: mean requests per inference (each inference counted once), and that over the batch.
+    None where the server gathers none.
     """
     ran = [samples.ran_with[samples.measured] for samples in passes if samples.ran_with is not None]
     most = passes[0].gathers

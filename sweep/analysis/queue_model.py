@@ -20,12 +20,13 @@ from sweep.analysis import percentiles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
+    from sweep.spec.slo import PercentileName
+    from sweep.storage.record_types import LatencySummary, Prediction, PredictionError
     from sweep.storage.samples import PointSamples
 
 # Kinds of the two probes of service times. Sample files store these words, so they stay as they are.
 UNLOADED, SATURATED = "calm", "busy"
-_PREDICTED_PERCENTILES = ("p50", "p99")
+_PREDICTED_PERCENTILES: tuple[PercentileName, ...] = ("p50", "p99")
 _MAX_REQUESTS = 20_000  # simulated for one pass of a point; a shorter schedule is simulated up to _MAX_DRAWS times
 _MAX_DRAWS = 5
 
@@ -201,7 +202,7 @@ def _completions_ns(
     return done
 
 
-def predict_point(service: Service, passes: Sequence[PointSamples], measured_ms: JsonDict) -> JsonDict:
+def predict_point(service: Service, passes: Sequence[PointSamples], measured_ms: LatencySummary) -> Prediction:
     """Predict the percentiles of one point from the very schedules of its passes, whatever process drew them.
 
     Args:
@@ -213,11 +214,13 @@ def predict_point(service: Service, passes: Sequence[PointSamples], measured_ms:
         {p50_ms, p99_ms, error: {p50, p99}}; an error is predicted / measured - 1, None where nothing was measured.
     """
     ordered = np.sort(np.concatenate([_simulate_pass_ms(service, samples) for samples in passes]))
-    predicted = {
-        name: percentiles.percentile(ordered, percentiles.PERCENTILES[name]) for name in _PREDICTED_PERCENTILES
-    }
-    error = {name: value / measured_ms[name] - 1 if measured_ms[name] else None for name, value in predicted.items()}
-    return {**{f"{name}_ms": value for name, value in predicted.items()}, "error": error}
+    p50_ms, p99_ms = (percentiles.percentile(ordered, percentiles.PERCENTILES[name]) for name in _PREDICTED_PERCENTILES)
+    error: PredictionError = {"p50": _error(p50_ms, measured_ms["p50"]), "p99": _error(p99_ms, measured_ms["p99"])}
+    return {"p50_ms": p50_ms, "p99_ms": p99_ms, "error": error}
+
+
+def _error(predicted_ms: float, measured_ms: float | None) -> float | None:
+    return predicted_ms / measured_ms - 1 if measured_ms else None
 
 
 def _simulate_pass_ms(service: Service, samples: PointSamples) -> Floats:

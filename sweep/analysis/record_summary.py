@@ -1,64 +1,70 @@
-"""Record + raw samples -> record with its peak, points and SLO. Run again, it gives the same."""
+"""Summarise raw samples into a record. Run again, it gives the same."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.analysis import fairness, gpu_telemetry, percentiles, point_summary, queue_model, slo_capacity
+from sweep.analysis import fairness, gpu_telemetry, point_summary, queue_model, slo_capacity
 from sweep.storage import samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
+    from sweep.spec.slo import Slo
     from sweep.storage.record import Record
+    from sweep.storage.record_types import GpuState, Point
 
 
-def summarised(made: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float] | None) -> Record:
-    """The record with its peak, points and SLO recomputed from raw samples."""
+def summarised(record: Record, points: Sequence[samples.PointSamples], slo: Slo | None) -> Record:
+    """Return `record` with its peak, points and SLO computed from raw samples."""
     if not points:
-        return made
+        return record
     closed = [point for point in points if point.kind == "closed"]
     service = queue_model.estimate_service(points)
-    found = replace(
-        made,
+    summary = replace(
+        record,
         peak={**point_summary.closed_summary(closed), **fairness.shared(closed)} if closed else None,
         points=[_point(rung, service) for rung in _ladder(points)],
         telemetry=_telemetry(points),
     )
-    return with_slo(found, points, slo) if slo else found
+    return with_slo(summary, points, slo) if slo else summary
 
 
-def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None) -> JsonDict:
-    """A rung's summary, and what was predicted of it where the closed loop says enough."""
-    found = {**point_summary.open_summary(rung), **fairness.shared(rung)}
+def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None) -> Point:
+    """Summarise a rung, and predict it where the closed loop has the service times."""
+    summary = point_summary.open_summary(rung)
     known = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
-    found["prediction"] = queue_model.predict_point(known, rung, found["latency_ms"]) if known else None
-    return found
+    prediction = queue_model.predict_point(known, rung, summary["latency_ms"]) if known else None
+    return {**summary, **fairness.shared(rung), "prediction": prediction}
 
 
-def _telemetry(points: Sequence[samples.PointSamples]) -> JsonDict | None:
-    """GPU state over all windows; the energy of a sample is the closed loop's, where there is one."""
-    found = gpu_telemetry.merged([point.telemetry for point in points])
+def _telemetry(points: Sequence[samples.PointSamples]) -> GpuState | None:
+    """Summarise the GPU over all windows; the energy of a sample is the closed loop's, where there is one."""
+    state = gpu_telemetry.merged([point.telemetry for point in points])
     closed = gpu_telemetry.merged([point.telemetry for point in points if point.kind == "closed"])
-    if found is None or closed is None:
-        return found
-    return found | {name: closed[name] for name in ("energy_j", "samples", "energy_j_per_sample")}
+    if state is None or closed is None:
+        return state
+    return {
+        **state,
+        "energy_j": closed["energy_j"],
+        "samples": closed["samples"],
+        "energy_j_per_sample": closed["energy_j_per_sample"],
+    }
 
 
-def with_slo(found: Record, points: Sequence[samples.PointSamples], slo: tuple[str, float]) -> Record:
-    """Return `found` judged by `slo`: by its searched capacity if it was searched, else by its rungs."""
-    searched = slo_capacity.searched(points, *slo)
+def with_slo(record: Record, points: Sequence[samples.PointSamples], slo: Slo) -> Record:
+    """Return `record` judged by `slo`: by its searched capacity if it was searched, else by its rungs."""
+    searched = slo_capacity.searched(points, slo)
     if searched is not None:
-        return replace(found, slo=searched)
-    verdicts = [point["verdict"] for point in found.points]
-    judged = slo_capacity.slo_summary(_ladder(points), verdicts, percentiles.PERCENTILES[slo[0]], slo[1])
-    return replace(found, slo=judged if verdicts else None)
+        return replace(record, slo=searched)
+    verdicts = [point["verdict"] for point in record.points]
+    judged = slo_capacity.slo_summary(_ladder(points), verdicts, slo)
+    return replace(record, slo=judged if verdicts else None)
 
 
 def _ladder(points: Sequence[samples.PointSamples]) -> list[list[samples.PointSamples]]:
-    """Open-loop samples by rung, lowest rate first; each with one entry a pass."""
+    """Group the open-loop samples by rung, lowest rate first; each with one entry a pass."""
     rungs: dict[int, list[samples.PointSamples]] = {}
     for point in points:
         if point.kind not in samples.ASIDE:

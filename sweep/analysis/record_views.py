@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sweep.spec.outcome import DriftVerdict, Verdict
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sweep.spec import JsonDict
+    from sweep.spec.slo import PercentileName
     from sweep.storage.record import Record
+    from sweep.storage.record_types import Point
 
 _KNEE = 0.9  # of the peak, up to which a prediction is held to what was measured
+_SHOWN = (Verdict.OK, Verdict.UNSTABLE, Verdict.SHORT)
+_TAILS: tuple[PercentileName, ...] = ("p99", "p95", "p90", "p50")
 _NEAR = 0.1  # of the peak, that a rung may be off and still stand for a fraction
 
 
 def joules(record: Record) -> float | None:
-    """Energy of a sample, where a GPU's counter told it."""
-    return (record.telemetry or {}).get("energy_j_per_sample")
+    """Return the energy of a sample, J; None where no GPU's counter measured it."""
+    return None if record.telemetry is None else record.telemetry["energy_j_per_sample"]
 
 
 def score(record: Record) -> float | None:
-    """Share of labelled samples that the engine got right, where there are some."""
-    return (record.accuracy or {}).get("score")
+    """Return the share of labelled samples that the engine got right, 0 to 1; None where there are none."""
+    return None if record.accuracy is None else record.accuracy.get("score")
 
 
-def light(record: Record) -> JsonDict | None:
-    """The lowest rung that has a median and was not spoilt by the generator or by overload."""
+def light(record: Record) -> Point | None:
+    """Return the lowest rung that has a median and was disturbed neither by the generator nor by overload."""
     return next((point for point in record.points if _shown(point)), None)
 
 
-def near(record: Record, fraction: float) -> JsonDict | None:
-    """The rung offered nearest to ``fraction`` of the peak, within a tenth of it, under the same condition."""
+def near(record: Record, fraction: float) -> Point | None:
+    """Return the rung offered nearest to ``fraction`` of the peak, within a tenth of it, under the same condition."""
     if record.peak is None or not record.peak["ips"]:
         return None
     peak = record.peak["ips"]
@@ -44,23 +49,23 @@ def near(record: Record, fraction: float) -> JsonDict | None:
 
 
 def prediction_errors(record: Record) -> list[float]:
-    """|predicted / measured - 1| of the p99 of each rung below the knee: up to 90% of the peak, verdict ``ok``."""
-    peak = (record.peak or {}).get("ips") or 0.0
-    counted = [item for item in record.points if item["verdict"] == "ok" and item["offered_ips"] <= _KNEE * peak]
-    errors = [(item.get("prediction") or {}).get("error", {}).get("p99") for item in counted]
-    return [abs(error) for error in errors if error is not None]
+    """Return |predicted / measured - 1| of the p99 of each rung up to 90% of the peak whose verdict is ``ok``."""
+    highest = _KNEE * ((record.peak and record.peak["ips"]) or 0.0)
+    counted = [item for item in record.points if item["verdict"] == Verdict.OK and item["offered_ips"] <= highest]
+    predictions = [prediction for item in counted if (prediction := item.get("prediction")) is not None]
+    return [abs(error) for prediction in predictions if (error := prediction["error"]["p99"]) is not None]
 
 
-def _shown(point: JsonDict) -> bool:
-    return point["verdict"] in {"ok", "unstable", "short"} and point["latency_ms"]["p50"] is not None
+def _shown(point: Point) -> bool:
+    return point["verdict"] in _SHOWN and point["latency_ms"]["p50"] is not None
 
 
 def drifted(record: Record) -> bool:
-    """Whether the machine changed while the variant was measured."""
-    return record.drift is not None and record.drift["verdict"] == "drifted"
+    """Tell whether the machine changed while the variant was measured."""
+    return record.drift is not None and record.drift["verdict"] == DriftVerdict.DRIFTED
 
 
-def carried_tail(points: Iterable[JsonDict]) -> str | None:
-    """The highest percentile, up to p99, that any of the points carries; None for none."""
+def carried_tail(points: Iterable[Point]) -> PercentileName | None:
+    """Return the highest percentile, up to p99, that any of the points carries; None for none."""
     known = [point["latency_ms"] for point in points if _shown(point)]
-    return next((name for name in ("p99", "p95", "p90", "p50") if any(item[name] is not None for item in known)), None)
+    return next((name for name in _TAILS if any(item[name] is not None for item in known)), None)

@@ -6,15 +6,17 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.analysis import accuracy_gates, percentiles
+from sweep.analysis import accuracy_gates
 from sweep.analysis.record_summary import with_slo
 from sweep.errors import RecordError
+from sweep.spec.outcome import Status
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
-    from sweep.spec import JsonDict
     from sweep.spec.gates import Gates
+    from sweep.spec.slo import Slo
     from sweep.storage.record import Record
+    from sweep.storage.record_types import ErrorInfo
     from sweep.storage.store import Store
 
 _GATE_IN_MESSAGE = re.compile(r"(?:under load, on stream \d+: )?accuracy: .*\(accuracy\.(\w+)\)")
@@ -26,20 +28,20 @@ def regated(store: Store, record: Record, gates: Gates) -> Record:
     What is invalid for another reason than a gate stays so, as does what made one of several clients invalid: the
     record's accuracy may be another's.
     """
-    failed = record.status == "invalid" and failed_gate(record.error) is not None
+    failed = record.status == Status.INVALID and failed_gate(record.error) is not None
     dtype = (record.variant.get("precision_recipe") or {}).get("dtype")
-    if record.accuracy is None or dtype is None or not (record.status == "ok" or failed):
+    if record.accuracy is None or dtype is None or not (record.status == Status.OK or failed):
         return record
     fault = accuracy_gates.fault(dtype, record.accuracy, gates)
     if (fault is not None) == failed:
         return record
     error = None if fault is None else mismatch_error(fault.message, fault.gate)
-    judged = replace(record, status="invalid" if fault else "ok", error=error)
+    judged = replace(record, status=Status.INVALID if fault else Status.OK, error=error)
     store.write(judged)
     return judged
 
 
-def mismatch_error(message: str, gate: str | None) -> JsonDict:
+def mismatch_error(message: str, gate: str | None) -> ErrorInfo:
     """Return ``Record.error`` of a variant whose outputs or engine are not what was requested.
 
     Args:
@@ -49,20 +51,19 @@ def mismatch_error(message: str, gate: str | None) -> JsonDict:
     return {"stage": "realised", "kind": "Mismatch", "message": message, "stderr_tail": [], "gate": gate}
 
 
-def failed_gate(error: JsonDict | None) -> str | None:
+def failed_gate(error: ErrorInfo | None) -> str | None:
     """Return the accuracy gate that made a record invalid; None for any other error."""
     if error is None:
         return None
     if "gate" in error:
-        gate: str | None = error["gate"]
-        return gate
+        return error["gate"]
     # Records of earlier versions have the gate in the message alone.
-    match = _GATE_IN_MESSAGE.match(error.get("message", ""))
+    match = _GATE_IN_MESSAGE.match(error["message"])
     return match and match[1]
 
 
-def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | None:
-    """Return the record of `key` judged by `slo`, rewritten if that changes it; None if it cannot be read.
+def rejudged(store: Store, key: str, slo: Slo | None) -> Record | None:
+    """Return the record of ``key`` judged by ``slo``, rewritten if that changes it; None if it cannot be read.
 
     Without an SLO the record stays as it is, an earlier judgement included.
     """
@@ -81,6 +82,6 @@ def rejudged(store: Store, key: str, slo: tuple[str, float] | None) -> Record | 
     return judged
 
 
-def _judged_by(record: Record, slo: tuple[str, float]) -> bool:
-    judged = record.slo or {}
-    return (judged.get("percentile"), judged.get("limit_ms")) == (percentiles.PERCENTILES[slo[0]] * 100, slo[1])
+def _judged_by(record: Record, slo: Slo) -> bool:
+    judged = record.slo
+    return judged is not None and (judged["percentile"], judged["limit_ms"]) == (slo.share * 100, slo.limit_ms)

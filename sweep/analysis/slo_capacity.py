@@ -14,7 +14,8 @@ from sweep.analysis import percentiles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
+    from sweep.spec.slo import Slo
+    from sweep.storage.record_types import SloProbe, SloResult
     from sweep.storage.samples import PointSamples
 
 import math
@@ -22,12 +23,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.analysis.verdicts import open_verdict
+from sweep.spec.outcome import SloVerdict, Verdict
 from sweep.storage.samples import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
+    from sweep.spec.slo import Slo
+    from sweep.storage.record_types import SloProbe, SloResult
     from sweep.storage.samples import PointSamples
 
 PROBE, CONFIRM = "probe", "confirm"
@@ -57,38 +60,33 @@ class Evidence:
     inflated: float
     confidence: float
     broken: float
-    point_verdict: str
+    point_verdict: Verdict
     carried: bool
 
     @property
-    def verdict(self) -> str:
-        """``held`` or ``broken`` at 99% confidence, ``unclear``, ``overloaded``, or ``invalid``: no measurement."""
-        if self.point_verdict in {"overloaded", "invalid"}:
-            return self.point_verdict
+    def verdict(self) -> SloVerdict:
+        """Return ``held`` or ``broken`` at 99% confidence, else ``unclear``, or why the point shows nothing."""
+        if self.point_verdict in {Verdict.OVERLOADED, Verdict.INVALID}:
+            return SloVerdict(self.point_verdict)
         if self.confidence >= percentiles.CONFIDENCE:
-            return "held"
-        return "broken" if self.broken >= percentiles.CONFIDENCE else "unclear"
+            return SloVerdict.HELD
+        return SloVerdict.BROKEN if self.broken >= percentiles.CONFIDENCE else SloVerdict.UNCLEAR
 
     @property
     def failed(self) -> bool:
-        """It does not hold at this rate, at 99% confidence or by overload."""
-        return self.verdict in {"broken", "overloaded"}
+        """Tell whether the SLO does not hold at this rate, at 99% confidence or by overload."""
+        return self.verdict in {SloVerdict.BROKEN, SloVerdict.OVERLOADED}
 
 
-def tag(name: str, limit_ms: float) -> str:
-    """The SLO as samples carry it: ``p99<=10``."""
-    return f"{name}<={limit_ms:g}"
-
-
-def evidence(passes: Sequence[PointSamples], p: float, limit_ms: float) -> Evidence:
-    """What the passes of one point say, pooled.
+def evidence(passes: Sequence[PointSamples], slo: Slo) -> Evidence:
+    """Return what the passes of one point show of `slo`, pooled.
 
     The confidence is the binomial one with the counts divided by their variance inflation: under load slow requests
     come in bursts, and forty of one burst say no more than one.
     """
-    latency = np.concatenate([samples.latency_ms for samples in passes])
-    over = int(np.count_nonzero(latency > limit_ms))
-    inflated = percentiles.inflation(latency, p, limit_ms)
+    p, latency = slo.share, np.concatenate([samples.latency_ms for samples in passes])
+    over = int(np.count_nonzero(latency > slo.limit_ms))
+    inflated = percentiles.inflation(latency, p, slo.limit_ms)
     return Evidence(
         kind=passes[0].kind,
         rate_ips=(passes[0].offered_rps or 0.0) * passes[0].batch,
@@ -97,64 +95,59 @@ def evidence(passes: Sequence[PointSamples], p: float, limit_ms: float) -> Evide
         inflated=inflated,
         confidence=percentiles.held_confidence(len(latency), over, p, inflated),
         broken=percentiles.broken_confidence(len(latency), over, p, inflated),
-        point_verdict=open_verdict(passes)[0] if len(latency) else "overloaded",
+        point_verdict=open_verdict(passes)[0] if len(latency) else Verdict.OVERLOADED,
         carried=len(latency) >= percentiles.min_count(p),
     )
 
 
-def all_evidence(points: Sequence[PointSamples], name: str, limit_ms: float) -> list[Evidence]:
-    """Of the rungs, and of the probes and confirming runs that were measured for this SLO, in measured order."""
+def all_evidence(points: Sequence[PointSamples], slo: Slo) -> list[Evidence]:
+    """Return the evidence of the rungs, and of the probes and confirming runs for this SLO, in measured order."""
     rungs: dict[int, list[PointSamples]] = {}
     for point in points:
         if point.kind not in ASIDE:
             rungs.setdefault(point.index, []).append(point)
-    own = [[point] for point in points if point.asked == tag(name, limit_ms)]
-    p = percentiles.PERCENTILES[name]
-    return [evidence(passes, p, limit_ms) for passes in (*rungs.values(), *own)]
+    own = [[point] for point in points if point.asked == slo.tag]
+    return [evidence(passes, slo) for passes in (*rungs.values(), *own)]
 
 
 def bracket(seen: Sequence[Evidence]) -> tuple[float, float]:
-    """Highest rate that held and lowest that failed, 0 and infinity where there is none; the first below the second."""
+    """Return the highest rate that held below the lowest that failed, and that; 0 and infinity where there is none."""
     high = min((item.rate_ips for item in seen if item.failed), default=math.inf)
-    low = max((item.rate_ips for item in seen if item.verdict == "held" and item.rate_ips < high), default=0.0)
+    low = max((item.rate_ips for item in seen if item.verdict == SloVerdict.HELD and item.rate_ips < high), default=0.0)
     return low, high
 
 
 def confirms(item: Evidence) -> bool:
-    """A confirming run that held, with the count that its percentile needs."""
-    return item.kind == CONFIRM and item.verdict == "held" and item.carried
+    """Tell whether `item` is a confirming run that held, with the count that its percentile needs."""
+    return item.kind == CONFIRM and item.verdict == SloVerdict.HELD and item.carried
 
 
-def searched(points: Sequence[PointSamples], name: str, limit_ms: float) -> JsonDict | None:
-    """The record's ``slo`` of a variant whose capacity was searched; None where it was not, for this SLO.
+def searched(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
+    """Return the record's ``slo`` of a variant whose capacity was searched; None where it was not, for this SLO.
+
+    The capacity is the highest rate whose confirming run held with everything below it.
 
     Args:
         points: every sample of the variant.
-        name: percentile, as ``p99``.
-        limit_ms: its limit.
-
-    Returns:
-        {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason, probes}. The capacity
-        is the highest rate whose confirming run held with everything below it; ``next_ips`` the lowest that did not
-        hold. ``reason`` says why there is no capacity, or that the curve is not monotonic.
+        slo: the SLO.
     """
-    if not any(point.asked == tag(name, limit_ms) for point in points):
+    if not any(point.asked == slo.tag for point in points):
         return None
-    seen = all_evidence(points, name, limit_ms)
+    seen = all_evidence(points, slo)
     low, high = bracket(seen)
     taken = max((item for item in seen if confirms(item) and item.rate_ips < high), key=_rate, default=None)
-    recovered = [item for item in seen if item.verdict == "held" and item.rate_ips > high]
+    recovered = [item for item in seen if item.verdict == SloVerdict.HELD and item.rate_ips > high]
     own = [item for item in seen if item.kind in {PROBE, CONFIRM}]
     return {
-        "percentile": percentiles.PERCENTILES[name] * 100,
-        "limit_ms": limit_ms,
+        "percentile": slo.share * 100,
+        "limit_ms": slo.limit_ms,
         "capacity_ips": taken.rate_ips if taken else None,
         "confidence": taken.confidence if taken else None,
         "next_ips": high if high < math.inf else None,
         "monotonic": not recovered,
         "confirmed": taken is not None,
-        "reason": _reason(seen, tag(name, limit_ms), low, taken, recovered),
-        "probes": [_said(item) for item in own],
+        "reason": _reason(seen, slo.tag, low, taken, recovered),
+        "probes": [_probe(item) for item in own],
     }
 
 
@@ -162,7 +155,7 @@ def _rate(item: Evidence) -> float:
     return item.rate_ips
 
 
-def _said(item: Evidence) -> JsonDict:
+def _probe(item: Evidence) -> SloProbe:
     return {
         "kind": item.kind,
         "offered_ips": item.rate_ips,
@@ -177,7 +170,7 @@ def _said(item: Evidence) -> JsonDict:
 def _reason(
     seen: Sequence[Evidence], slo: str, low: float, taken: Evidence | None, recovered: Sequence[Evidence]
 ) -> str | None:
-    """Why there is no capacity, or that it is not all that there is to say; None where it is."""
+    """Return why there is no capacity, or that the curve is not monotonic; None where neither is so."""
     failed = min((item for item in seen if item.failed), key=_rate, default=None)
     if recovered and failed:
         what = f"{slo} ms is broken at {_ips(failed)} samples/s and holds again at {_ips(min(recovered, key=_rate))}"
@@ -185,7 +178,7 @@ def _reason(
     if taken:
         return None
     confirming = [item for item in seen if item.kind == CONFIRM]
-    if all(item.verdict == "invalid" for item in seen):
+    if all(item.verdict == SloVerdict.INVALID for item in seen):
         return "the load generator was the bottleneck at every rate (see the points' reasons)"
     if failed and not low and not confirming:
         return f"{slo} ms does not hold even at {_ips(failed)} samples/s: {_counted(failed)}"
@@ -202,30 +195,32 @@ def _ips(item: Evidence) -> str:
     return f"{item.rate_ips:,.0f}" if item.rate_ips >= _SHOWN_IPS else f"{item.rate_ips:.3g}"
 
 
-def slo_summary(
-    points: Sequence[Sequence[PointSamples]], verdicts: Sequence[str], p: float, limit_ms: float
-) -> JsonDict:
-    """The record's ``slo``: the highest rung of the ladder that holds the SLO at 99% confidence.
+def slo_summary(points: Sequence[Sequence[PointSamples]], verdicts: Sequence[Verdict], slo: Slo) -> SloResult:
+    """Return the record's ``slo``: the highest rung of the ladder that holds the SLO at 99% confidence.
 
-    ``points`` holds the passes of each rung, lowest rate first, ``verdicts`` what ``open_verdict`` said of it.
-    ``next_ips`` is the lowest rung that did not hold, so the capacity lies between the two; None means that no
-    rung failed. Nothing is ``confirmed`` here: that takes a search (``sweep.analysis.slo_capacity``).
+    ``next_ips`` is the lowest rung that did not hold, so the capacity lies between the two; None means that no rung
+    failed. Nothing is ``confirmed`` here: that takes a search (``searched``).
+
+    Args:
+        points: the passes of each rung, lowest rate first.
+        verdicts: of each rung (``open_verdict``).
+        slo: the SLO.
     """
     capacity = confidence = following = None
     monotonic = True
     for passes, verdict in zip(points, verdicts, strict=True):
         rate = (passes[0].offered_rps or 0.0) * passes[0].batch
         latency = np.concatenate([samples.latency_ms for samples in passes])
-        sure = percentiles.slo_confidence(latency, p, limit_ms) if len(latency) else 0.0
-        if verdict in {"overloaded", "invalid"} or sure < percentiles.CONFIDENCE:
+        sure = percentiles.slo_confidence(latency, slo.share, slo.limit_ms) if len(latency) else 0.0
+        if verdict in {Verdict.OVERLOADED, Verdict.INVALID} or sure < percentiles.CONFIDENCE:
             following = rate if following is None else following
         elif following is None:
             capacity, confidence = rate, sure
         else:
             monotonic = False
     return {
-        "percentile": p * 100,
-        "limit_ms": limit_ms,
+        "percentile": slo.share * 100,
+        "limit_ms": slo.limit_ms,
         "capacity_ips": capacity,
         "confidence": confidence,
         "next_ips": following,

@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         _show(console, root)
         return 0
     outcome = _prune(root, options)
-    _say(console, outcome)
+    _print_outcome(console, outcome)
     return 1 if outcome.failed else 0
 
 
@@ -106,24 +106,24 @@ def _prune(root: Path, options: argparse.Namespace) -> Pruned:
 
 
 def _limit_bytes(root: Path) -> int:
-    """The limit of the last sweep that built something here, or the default."""
+    """Return the limit of the last sweep that built something in `root`, or the default."""
     return inventory.kept_limit(root) or int(DEFAULT_GIB * GIB)
 
 
 def _show(console: Console, root: Path) -> None:
-    found, users = inventory.items(root), pins.in_use(root)
+    items, users = inventory.items(root), pins.in_use(root)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("kind", "key", "what"):
         table.add_column(name, overflow="fold")
     table.add_column("MiB", justify="right")
     table.add_column("last used", no_wrap=True)
     table.add_column("in use by", overflow="fold")
-    for item in reversed(found):
+    for item in reversed(items):
         table.add_row(*map(escape, _row(item, users.get(item.owner))))
     console.print(table)
-    total, limit = sum(item.bytes for item in found), _limit_bytes(root)
+    total, limit = sum(item.bytes for item in items), _limit_bytes(root)
     console.print(
-        f"total {_amount_of(total)} in {len(found)}, of at most {limit / GIB:g} GiB (cache_gib)", highlight=False
+        f"total {_amount_of(total)} in {len(items)}, of at most {limit / GIB:g} GiB (cache_gib)", highlight=False
     )
     scraps = sum(inventory.size(path) for _, _, path in inventory.remains(root))
     if scraps:
@@ -137,12 +137,12 @@ def _row(item: Item, user: str | None) -> tuple[str, ...]:
     return item.kind, item.key, what or "-", size, f"{used:%Y-%m-%d %H:%M}", user or "-"
 
 
-def _say(console: Console, done: Pruned) -> None:
-    lines = [f"removed  {_name(item)}" for item in done.evicted]
-    lines += [f"kept     {_name(item)}: in use by {user}" for item, user in done.kept]
-    lines += [f"failed   {_name(item)}: {reason}" for item, reason in done.failed]
-    freed = sum(item.bytes for item in done.evicted) + done.remains_bytes
-    lines.append(f"{len(done.evicted)} removed, {len(done.kept)} in use, {_amount_of(freed)} freed")
+def _print_outcome(console: Console, outcome: Pruned) -> None:
+    lines = [f"removed  {_name(item)}" for item in outcome.evicted]
+    lines += [f"kept     {_name(item)}: in use by {user}" for item, user in outcome.kept]
+    lines += [f"failed   {_name(item)}: {reason}" for item, reason in outcome.failed]
+    freed = sum(item.bytes for item in outcome.evicted) + outcome.remains_bytes
+    lines.append(f"{len(outcome.evicted)} removed, {len(outcome.kept)} in use, {_amount_of(freed)} freed")
     for line in lines:
         console.print(escape(line), highlight=False, soft_wrap=True)
 

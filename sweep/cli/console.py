@@ -1,4 +1,4 @@
-"""A console on which no text can act: what a model's file calls its tensors may hold a terminal's control codes."""
+"""Print without letting the text act: names in a model's file may hold control codes of a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """As rich's console; control codes are shown as text, unless rich itself sends them."""
+    """Print as rich's console does, with control codes shown as text unless rich itself sends them."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """What is to be shown, piece by piece."""
+        """Yield the segments of `renderable`, made printable."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text), style, control)

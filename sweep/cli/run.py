@@ -85,44 +85,44 @@ def help_header() -> str:
 
 
 def _task(asked: Asked) -> int:
-    """Plan what was asked and run it, unless the plan is all that was asked; the exit code."""
+    """Plan the sweep, and print the plan or run it; return the exit code."""
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     first = asked.configs[0]
-    made = plan.make(variants.from_config(config) for config in asked.configs)
-    some = filters.of(made, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
+    whole = plan.make(variants.from_config(config) for config in asked.configs)
+    selected = filters.of(whole, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
     settings = variants.settings(first, asked.words)
-    devices = _devices(some, settings)
-    _say_backend(console, {config.backend.name for config in asked.configs})
+    devices = _devices(selected, settings)
+    _print_backend(console, {config.backend.name for config in asked.configs})
     if first.plan:
-        _print_plan(console, some, settings, len(devices))
+        _print_plan(console, selected, settings, len(devices))
         return 0
     publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings)
     with folder_lock(settings):
-        return _sweep(console, (made, some), settings, asked, publishing, devices)
+        return _sweep(console, (whole, selected), settings, asked, publishing, devices)
 
 
-def _devices(made: Plan, settings: Settings) -> tuple[Device, ...]:
-    """The GPUs, where any of the work needs one."""
-    on_gpu = any(registry.get(name).on_gpu for name in {work.variant.backend for work in made.runnable})
+def _devices(selected: Plan, settings: Settings) -> tuple[Device, ...]:
+    """Return the GPUs to use, or one empty device if no work needs a GPU."""
+    on_gpu = any(registry.get(name).on_gpu for name in {work.variant.backend for work in selected.runnable})
     return device.find(settings.gpus) if on_gpu else (device.Device(),)
 
 
-def _print_plan(console: Console, made: Plan, settings: Settings, lanes: int) -> None:
-    todo = resume.left(made, settings).todo
-    searches = resume.searches(made, settings, todo)
-    watched = settings.sentinel_every if made.sentinel else 0
+def _print_plan(console: Console, selected: Plan, settings: Settings, device_count: int) -> None:
+    todo = resume.left(selected, settings).todo
+    searches = resume.searches(selected, settings, todo)
+    watched = settings.sentinel_every if selected.sentinel else 0
     runs = plan.sentinel_runs(len(plan.passes(todo, settings.seed)), watched)
     walls = resume.walls(todo, settings)
     low, high = time_estimate.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
-    plan_table.print_plan(console, made, todo, (low / lanes, high / lanes), searches)
+    plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
 
 
-def _say_backend(console: Console, names: set[str]) -> None:
+def _print_backend(console: Console, names: set[str]) -> None:
     for name in sorted(names):
         backend, why = registry.resolve(name)
-        _say(console, f"backend: {backend}" + (f" (auto: {why})" if why else ""))
+        _print(console, f"backend: {backend}" + (f" (auto: {why})" if why else ""))
 
 
 def _sweep(
@@ -133,59 +133,70 @@ def _sweep(
     publishing: Publishing,
     devices: tuple[Device, ...],
 ) -> int:
-    """Measure what is left, then say what was found; the exit code. ``plans``: all that was asked, and what is run."""
-    whole, made = plans
-    left = resume.left(made, settings, keep_index=True)
+    """Measure what has no record yet and print the outcome; return the exit code.
+
+    Args:
+        console: to print to.
+        plans: of all that was requested, and of the part that `only` and `skip` select.
+        settings: of the sweep.
+        asked: the request, written to config.json.
+        publishing: receives each record.
+        devices: to measure on, side by side.
+    """
+    whole, selected = plans
+    left = resume.left(selected, settings, keep_index=True)
     todo = left.todo
-    searches = resume.searches(made, settings, todo)
+    searches = resume.searches(selected, settings, todo)
     resume.forget_parts(settings)
     _keep_request(settings, asked)
-    _say_work(console, made, settings, todo, searches)
-    if len(made.works) < len(whole.works):
-        _say(console, f"note: {len(whole.works) - len(made.works)} variants are left out (only, skip)")
+    _print_work(console, selected, settings, todo, searches)
+    if len(selected.works) < len(whole.works):
+        _print(console, f"note: {len(whole.works) - len(selected.works)} variants are left out (only, skip)")
     if len(devices) > 1:
-        _say(console, f"note: spread over {len(devices)} GPUs")
+        _print(console, f"note: spread over {len(devices)} GPUs")
     for note in left.notes:
-        _say(console, f"note: {note}")
+        _print(console, f"note: {note}")
     try:
         with Display(console, len(plan.passes(todo, settings.seed)) + len(searches)) as display:
-            Run(made, settings, display, publishing.finished, devices, left.pruning).execute(todo, searches)
+            Run(selected, settings, display, publishing.finished, devices, left.pruning).execute(todo, searches)
     except KeyboardInterrupt:
-        _say(console, "interrupted: what was measured is kept; the same command measures the rest")
+        _print(console, "interrupted: what was measured is kept; the same command measures the rest")
         return signals.EXIT_CODE
     return _conclude(console, whole, settings, publishing)
 
 
-def _say_work(console: Console, made: Plan, settings: Settings, todo: Sequence[Work], searches: Sequence[Work]) -> None:
-    kept = len(made.runnable) - len(todo)
-    _say(
+def _print_work(
+    console: Console, selected: Plan, settings: Settings, todo: Sequence[Work], searches: Sequence[Work]
+) -> None:
+    measured = len(selected.runnable) - len(todo)
+    _print(
         console,
-        f"sweep: {settings.name}: {len(made.works)} variants, {len(todo)} to measure"
-        + (f", {kept} measured already" if kept else "")
+        f"sweep: {settings.name}: {len(selected.works)} variants, {len(todo)} to measure"
+        + (f", {measured} measured already" if measured else "")
         + (f", {len(searches)} to search for their capacity" if searches else ""),
     )
 
 
-def _say(console: Console, text: str) -> None:
+def _print(console: Console, text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _conclude(console: Console, made: Plan, settings: Settings, publishing: Publishing) -> int:
-    judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in made.works]
+def _conclude(console: Console, whole: Plan, settings: Settings, publishing: Publishing) -> int:
+    judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in whole.works]
     records = [
         reevaluate.regated(Store(settings.root), record, settings.gates) for record in judged if record is not None
     ]
     table.print_outcome(console, records, answer(records, settings.slo), settings.slo)
     page = html.write(settings.root / "report.html", settings.name, records, settings.slo)
-    _say(console, f"\nrecords  {settings.root / 'records'}")
-    _say(console, f"report   {page}")
-    _say(console, publishing.conclude(records))
-    resume.keep_index(made, settings)
+    _print(console, f"\nrecords  {settings.root / 'records'}")
+    _print(console, f"report   {page}")
+    _print(console, publishing.conclude(records))
+    resume.keep_index(whole, settings)
     return 0 if all(record.status in {"ok", "unsupported"} for record in records) else 1
 
 
 def _keep_request(settings: Settings, asked: Asked) -> None:
-    """config.json: the words of the request and the first composed config, to ask for the sweep again."""
+    """Write config.json: the words of the request and the first composed config, from which it can be repeated."""
     request = {
         "name": settings.name,
         "overrides": list(asked.words),

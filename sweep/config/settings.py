@@ -9,11 +9,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.analysis import percentiles
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
 from sweep.spec.gates import Gates
+from sweep.spec.outcome import Status
 from sweep.spec.settings import RETRIED, Settings
+from sweep.spec.slo import PERCENTILES, Slo
 from sweep.storage.cache import DEFAULT_GIB, GIB
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ def settings(config: Config, asked_words: Sequence[str]) -> Settings:
     """Where and how the sweep runs; its name is made from ``asked_words`` when none is given."""
     checks.above_zero(**{"slo.search_s": config.slo.search_s})
     _check_limits(config)
-    asked = slo(config.slo)
-    if asked and config.slo.search and asked[1] > config.load.max_wait_s * 1000:
+    objective = slo(config.slo)
+    if objective and config.slo.search and objective.limit_ms > config.load.max_wait_s * 1000:
         raise ConfigError(
-            f"slo.{asked[0]}_ms={asked[1]:g} is above load.max_wait_s={config.load.max_wait_s:g} s, past which a "
-            f"point is overloaded: raise load.max_wait_s"
+            f"slo.{objective.percentile}_ms={objective.limit_ms:g} is above load.max_wait_s="
+            f"{config.load.max_wait_s:g} s, past which a point is overloaded: raise load.max_wait_s"
         )
     if not 0 <= config.telemetry_hz <= _MOST_HZ:
         raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MOST_HZ}")
@@ -48,8 +49,8 @@ def settings(config: Config, asked_words: Sequence[str]) -> Settings:
         name=name,
         results=Path(config.results).resolve(),
         force=config.force,
-        slo=asked,
-        search_s=config.slo.search_s if asked and config.slo.search else None,
+        slo=objective,
+        search_s=config.slo.search_s if objective and config.slo.search else None,
         seed=config.seed,
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
@@ -87,8 +88,8 @@ def _gpus(value: Any) -> tuple[str, ...] | None:
     return asked
 
 
-def _retry(value: Any) -> frozenset[str]:
-    known = {"none": frozenset[str](), "failed": RETRIED, "all": RETRIED | {"invalid"}}
+def _retry(value: Any) -> frozenset[Status]:
+    known = {"none": frozenset[Status](), "failed": RETRIED, "all": RETRIED | {Status.INVALID}}
     if not isinstance(value, list) and str(value).lower() in known:
         return known[str(value).lower()]
     asked = frozenset(words(value))
@@ -96,7 +97,7 @@ def _retry(value: Any) -> frozenset[str]:
         raise ConfigError(
             f"retry={','.join(sorted(asked))}: give {', '.join(known)}, or a list of {', '.join(sorted(known['all']))}"
         )
-    return asked
+    return frozenset(map(Status, asked))
 
 
 def _check_limits(config: Config) -> None:
@@ -142,13 +143,13 @@ def slug(words: Sequence[str]) -> str:
     return f"{readable[:_SLUG_LENGTH].strip('-_.') or 'defaults'}-{tail}"
 
 
-def slo(config: SloConfig) -> tuple[str, float] | None:
-    """The percentile and its limit in ms; None when none is set."""
-    limits = {name: getattr(config, f"{name}_ms") for name in percentiles.PERCENTILES}
+def slo(config: SloConfig) -> Slo | None:
+    """Return the latency objective; None when none is set."""
+    limits = {name: getattr(config, f"{name}_ms") for name in PERCENTILES}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     if len(given) > 1:
         raise ConfigError(f"slo: {' and '.join(f'{name}_ms' for name in given)} are set; set one")
     for name, limit in given.items():
         checks.above_zero(**{f"slo.{name}_ms": limit})
-        return name, limit
+        return Slo(name, limit)
     return None

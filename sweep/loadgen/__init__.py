@@ -1,1 +1,1 @@
-"""The load generator: session + load axes -> samples. It knows nothing of models."""
+"""Generate load: a session and the load axes give samples. The package knows nothing of models."""

@@ -1,4 +1,4 @@
-"""Arrivals of a file: read, checked and digested when the sweep is planned, replayed as they stand.
+"""Replay the arrivals of a file, which is read, checked and digested when the sweep is planned.
 
 The file is CSV: one column of times in seconds, with or without a header, or a column called ``arrival_s`` among
 others. Times count from the first arrival, so the zero point of the file is free.
@@ -34,8 +34,8 @@ _SHORTEST_S = 1e-6  # clocks count in ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trace:
-    """A file of arrivals.
+class ArrivalTrace:
+    """Hold the arrivals of a file.
 
     Attributes:
         path: absolute.
@@ -49,15 +49,15 @@ class Trace:
 
     @property
     def span_s(self) -> float:
-        """From the first to the last arrival, seconds."""
+        """Return the time from the first to the last arrival, seconds."""
         return float(self.times_s[-1])
 
 
-def read(path: str) -> Trace:
-    """The trace at ``path``; read once, however many variants share it, unless the file changes.
+def read(path: str) -> ArrivalTrace:
+    """Read the arrival trace at ``path``; once, however many variants share it, unless the file changes.
 
     Raises:
-        LoadError: it cannot be read, holds fewer than two arrivals, or a line is no time in seconds, negative or
+        LoadError: the file cannot be read, holds fewer than two arrivals, or a line is no time in seconds, negative or
             before the one above it; one line that names it.
     """
     file = Path(path).expanduser().resolve()
@@ -69,7 +69,7 @@ def read(path: str) -> Trace:
 
 
 @lru_cache(maxsize=16)
-def _read(file: Path, _mtime_ns: int, _size: int) -> Trace:
+def _read(file: Path, _mtime_ns: int, _size: int) -> ArrivalTrace:
     content = file.read_bytes()
     try:
         times = np.fromiter(_times(file, content.decode("utf-8-sig")), dtype=np.float64)
@@ -80,11 +80,11 @@ def _read(file: Path, _mtime_ns: int, _size: int) -> Trace:
             f"load.trace={file}: holds {len(times)} arrivals and no time between them; "
             "give two or more, at different times, in seconds"
         )
-    return Trace(path=file, digest=hashlib.sha256(content).hexdigest(), times_s=times - times[0])
+    return ArrivalTrace(path=file, digest=hashlib.sha256(content).hexdigest(), times_s=times - times[0])
 
 
 def _times(file: Path, text: str) -> Iterator[float]:
-    """Each time of the file, checked against the one before it."""
+    """Yield each time of the file, checked against the one before it."""
     column: int | None = None
     before, start = 0.0, True
     lines = csv.reader(io.StringIO(text))
@@ -102,7 +102,7 @@ def _times(file: Path, text: str) -> Iterator[float]:
 
 
 def _column(file: Path, row: list[str]) -> int | None:
-    """Which column holds the times, by the header; None where the first line is a time already."""
+    """Find the column that holds the times, by the header; None where the first line is a time already."""
     names = [cell.strip() for cell in row]
     if COLUMN in names:
         return names.index(COLUMN)
@@ -134,10 +134,15 @@ def _time(where: str, cell: str, before: float) -> float:
 
 
 def axes(path: str | None, scale: float, timeout_s: float) -> JsonDict:
-    """The trace's part of ``LoadAxes``: file, digest, scale and how long the replay lasts.
+    """Return the fields of ``LoadAxes`` that describe a trace: file, digest, scale and duration.
+
+    Args:
+        path: file of arrival times, as the user gave it.
+        scale: how many times faster it is replayed.
+        timeout_s: longest silence of a worker, s.
 
     Raises:
-        LoadError: there is no such trace, it is damaged, or it outlasts a worker's longest silence.
+        LoadError: the file is missing or damaged, or the replay lasts longer than ``timeout_s``.
     """
     if path is None:
         raise LoadError(f"load.kind={KIND} needs load.trace, as in load.trace=arrivals.csv: arrival times in seconds")
@@ -154,8 +159,8 @@ def axes(path: str | None, scale: float, timeout_s: float) -> JsonDict:
     return unscaled if scale == 1 else {**unscaled, "trace_scale": scale}
 
 
-def replayed(load: LoadAxes) -> Schedule:
-    """The arrivals of ``load.trace``, ``load.trace_scale`` times faster; all of them are measured.
+def replay_schedule(load: LoadAxes) -> Schedule:
+    """Return the schedule of ``load.trace``, ``load.trace_scale`` times faster; all arrivals are measured.
 
     Raises:
         LoadError: the file cannot be read, or is not the one that was planned.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from sweep.loadgen.stream_server import BUSY, OVER
+from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ClosedServer:
-    """Keeps ``depth`` inferences in flight until the time is up and the count is reached.
+    """Keep ``depth`` inferences in flight until the time is up and the count is reached.
 
     Attributes:
         issued: when each inference was enqueued, ns.
@@ -45,7 +45,7 @@ class ClosedServer:
         return True
 
     def serve(self) -> None:
-        """Step until nothing is left; nothing is looked up twice, for engines of a few microseconds."""
+        """Step until nothing is left; the loop looks up no attribute, for engines of a few microseconds."""
         self._fill()
         in_flight, over, enqueue, wait = self._in_flight, self._until.over, self.stream.enqueue, self.stream.wait
         now, issued, done = self.stream.clock.now_ns, self.issued.append, self.done.append
@@ -65,13 +65,13 @@ class ClosedServer:
         if not self._filled:
             self._fill()
         if not self._in_flight:
-            return OVER
+            return FINISHED
         if self.stream.poll():  # type: ignore[attr-defined]  # ``run`` calls this for streams that have it
             self._next()
-        return BUSY
+        return CALL_AGAIN
 
     def _fill(self) -> None:
-        """One inference in any case: a machine so busy that the time is over before the first still gives a sample."""
+        """Start ``depth`` inferences; one in any case, so that a machine too slow to start gives a sample too."""
         self._filled = True
         clock = self.stream.clock
         while len(self._in_flight) < self._depth and not (self._in_flight and self._until.over(clock.now_ns(), 0)):
@@ -89,7 +89,14 @@ class ClosedServer:
 
 
 class Until:
-    """When a closed loop ends: minimum time and minimum count both reached, or the longest time."""
+    """Decide when a closed loop ends: once it reached its minimum time and count, or its longest time.
+
+    Args:
+        start_ns: start of the loop on the stream's clock, ns.
+        min_ns: shortest duration, ns.
+        max_ns: longest duration, ns.
+        min_count: fewest completed inferences, unless the longest duration ends the loop.
+    """
 
     def __init__(self, start_ns: int, min_ns: int, max_ns: int, min_count: int) -> None:
         self._earliest = start_ns + min(min_ns, max_ns)
@@ -97,5 +104,5 @@ class Until:
         self._min_count = min_count
 
     def over(self, now_ns: int, count: int) -> bool:
-        """Whether a server that has completed ``count`` inferences is to stop at ``now_ns``."""
+        """Return whether a server that has completed ``count`` inferences has to stop at ``now_ns``."""
         return now_ns >= self._earliest and (count >= self._min_count or now_ns >= self._latest)

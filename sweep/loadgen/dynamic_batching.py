@@ -1,4 +1,4 @@
-"""Server batching: single samples gathered up to a batch, or until the oldest has waited its time.
+"""Batch in the server: gather single samples up to a batch, or until the oldest has waited its time.
 
 A free server takes the first arrival that nobody has, gathers those behind it until the batch is full or the oldest
 has waited ``max_wait_ns``, and runs them. If that moment has passed when it becomes free, it takes what is there, up
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.loadgen.open_loop import Queue
-from sweep.loadgen.stream_server import BUSY, OVER
+from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When a batch leaves.
+    """Decide when a batch leaves.
 
     Attributes:
         batch: most samples in it.
@@ -40,18 +40,18 @@ class Rule:
     max_wait_ns: int
 
     def ready_ns(self, due: Sequence[int], first: int) -> int:
-        """When the batch that begins with arrival ``first`` is to leave: full, or its oldest has waited its time."""
+        """Return when the batch that begins with arrival ``first`` has to leave, ns: full, or its oldest has waited."""
         last = first + self.batch - 1
         deadline = due[first] + self.max_wait_ns
         return due[last] if last < len(due) and due[last] < deadline else deadline
 
     def taken(self, due: Sequence[int], first: int, now_ns: int) -> int:
-        """How many arrivals leave together at ``now_ns``, ``first`` the oldest of them: those there, up to a batch."""
+        """Count the arrivals that leave together at ``now_ns``: those there from ``first`` on, up to a batch."""
         return max(bisect_right(due, now_ns, first, min(first + self.batch, len(due))) - first, 1)
 
 
 class BatchQueue(Queue):
-    """The arrivals of one point, shared by the servers that gather them.
+    """Hold the arrivals of one point, shared by the servers that gather them.
 
     Attributes:
         rule: when a batch leaves.
@@ -73,7 +73,7 @@ class BatchQueue(Queue):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One batch that leaves.
+    """Describe one batch that leaves.
 
     Attributes:
         first: its first arrival.
@@ -91,7 +91,7 @@ class Taken:
 
 
 class BatchServer:
-    """Gathers a batch, runs it, and so on.
+    """Gather a batch, run it, and so on.
 
     Args:
         stream: runs the batches.
@@ -131,11 +131,11 @@ class BatchServer:
         queue, stream = self._queue, self.stream
         if self._running is not None:
             if not stream.poll():  # type: ignore[attr-defined]  # ``issue_loops.run`` calls this for streams that have it
-                return BUSY
+                return CALL_AGAIN
             self._complete(self._running.first, self._running.count)
             self._running = self._free_ns = None
         if queue.overloaded or queue.first >= len(queue.due):
-            return OVER
+            return FINISHED
         now = stream.clock.now_ns()
         if self._free_ns is None:
             self._free_ns = now
@@ -144,10 +144,10 @@ class BatchServer:
             return ready
         taken = self._taken(ready, now, self._free_ns)
         if taken is None:
-            return OVER
+            return FINISHED
         self._issue(taken)
         self._running = taken
-        return BUSY
+        return CALL_AGAIN
 
     def _issue(self, taken: Taken) -> None:
         queue, first, count = self._queue, taken.first, taken.count
@@ -176,7 +176,7 @@ class BatchServer:
         return self._taken(ready, now, free_ns)
 
     def _taken(self, ready: int, now: int, free_ns: int) -> Taken | None:
-        """The next batch, taken off the queue; None where it has waited for a free server for longer than it may."""
+        """Take the next batch off the queue; None where it has waited for a free server for too long."""
         queue, first = self._queue, self._queue.first
         if free_ns > ready and now - ready > queue.max_wait_ns:
             queue.overloaded = True

@@ -1,4 +1,4 @@
-"""One server per stream: in turn on virtual clocks, by one thread that polls where streams can be, else a thread each.
+"""Drive one server per stream: in turn on virtual clocks, in one thread where streams can be polled, else in one each.
 
 A free server takes the next arrival, waits for its due time and issues it; a request that is due while
 all servers are busy is taken by the first that becomes free. That is a first-in-first-out queue in front of
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sweep.backends.base import Polled
 from sweep.loadgen.closed_loop import ClosedServer
-from sweep.loadgen.stream_server import BUSY, OVER, Server
+from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,14 +26,21 @@ if TYPE_CHECKING:
 
 _PR_SET_TIMERSLACK = 29
 _SWITCH_S = 0.0005  # a finished stream gets the GIL back within this
-_WAKE_NS = 10_000_000  # before it is due; who sleeps wakes late, and finds core and bus slow: 20 us more on an H200
+_WAKE_NS = 10_000_000  # before a request is due; a sleeper wakes late, to a slow core and bus: 20 us more on an H200
 
 
 def run(servers: Sequence[Server], *, virtual: bool) -> None:
-    """Serve until no server has anything left; raises what a step raised.
+    """Serve until no server has anything left.
 
     One thread drives all streams that can be polled: on an H200, four streams of a 20 us engine gave it 4.3 times
     the throughput of a thread each, which take turns at the GIL (docs/decisions/0013).
+
+    Args:
+        servers: one a stream.
+        virtual: their streams have virtual clocks.
+
+    Raises:
+        Exception: whatever a step of a server raised.
     """
     if virtual:
         _run_in_turn(servers)
@@ -48,7 +55,7 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
 
 
 def _run_in_turn(servers: Sequence[Server]) -> None:
-    """The server whose virtual clock is furthest behind goes next: the order in which they become free."""
+    """Step the server whose virtual clock is furthest behind: the order in which servers become free."""
     going = list(servers)
     while len(going) > 1:
         server = min(going, key=lambda item: item.stream.clock.now_ns())
@@ -59,12 +66,12 @@ def _run_in_turn(servers: Sequence[Server]) -> None:
 
 
 def polled(streams: Sequence[Stream]) -> bool:
-    """Whether one thread drives these streams."""
+    """Return whether one thread drives these streams."""
     return all(isinstance(stream, Polled) and stream.spins for stream in streams)
 
 
 def _is_one_closed_loop(servers: Sequence[Server]) -> bool:
-    """A single closed loop has nothing to do while it waits, and CUDA's own wait is quicker than polling."""
+    """Return whether this is a single closed loop: it has nothing else to do, and CUDA's own wait beats polling."""
     return len(servers) == 1 and isinstance(servers[0], ClosedServer)
 
 
@@ -75,11 +82,11 @@ def _run_polled(servers: Sequence[Server]) -> None:
         wake = sys.maxsize
         for server in going:
             answer = server.advance()
-            if answer == OVER:
+            if answer == FINISHED:
                 going = [other for other in going if other is not server]
             elif answer < wake:
                 wake = answer
-        if BUSY < wake < sys.maxsize:
+        if CALL_AGAIN < wake < sys.maxsize:
             ahead = wake - time.perf_counter_ns() - _WAKE_NS
             if ahead > 0:
                 time.sleep(ahead / 1e9)
@@ -120,7 +127,7 @@ def _precise_sleep() -> None:
 
 @contextmanager
 def quiet_interpreter() -> Iterator[None]:
-    """No garbage collection in the timed loop, and quick hand-over of the GIL between streams; once, if nested."""
+    """Keep the garbage collector out of the timed loop and pass the GIL on quickly; nested, it does nothing."""
     if not gc.isenabled():
         yield
         return

@@ -1,4 +1,4 @@
-"""The load of one variant, whole: which points, in which order, when to stop."""
+"""Measure the whole load of one variant: which points, in which order, and when to stop."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def measure(
     rates_ips: Sequence[float] | None = None,
     report: Callable[[str, int, int], None] = lambda _stage, _done, _of: None,
 ) -> list[PointSamples]:
-    """One pass over the load of a variant.
+    """Measure one pass over the load of a variant.
 
     Args:
         session: what is driven; a ``communicator.ClientSession`` drives it together with other clients.
-        load: how; rates, counts and the ladder are those of all clients together.
+        load: how; rates, counts and the rate ladder are those of all clients together.
         batch: samples per inference.
         repeat: which pass this is, from 0.
-        rates_ips: offered rates of an earlier pass, so that passes share a ladder; None places one.
+        rates_ips: offered rates of an earlier pass, samples/s, so that passes share a rate ladder; None places one.
         report: called before each point with its name, how many are done and how many there are.
 
     Returns:
@@ -76,12 +76,15 @@ def measure(
 
 
 def place_rates(load: LoadAxes, points: Sequence[PointSamples], batch: int) -> list[float]:
-    """Offered rates of the ladder, samples/s, lowest first; the same samples give the same rates.
+    """Place the offered rates of the rate ladder; the same samples give the same rates.
 
     Args:
         load: ``rates_ips``, ``fractions`` of the peak, or how many ``points`` to place.
         points: the closed loop and the probes of service times (``curve`` only).
         batch: samples per request.
+
+    Returns:
+        Offered rates, samples/s, lowest first.
     """
     if load.kind != "curve":
         return sorted(load.rates_ips)
@@ -95,7 +98,7 @@ def place_rates(load: LoadAxes, points: Sequence[PointSamples], batch: int) -> l
 def _windows_s(
     load: LoadAxes, rates_rps: Sequence[float], points: Sequence[PointSamples], spent_s: float
 ) -> list[LoadAxes]:
-    """The load of each rung: as asked, or with windows that keep to the budget of this pass."""
+    """Return the load of each rung: ``load`` itself, or with windows that keep to the budget of this pass."""
     carried = samples_per_request(load, points[0].batch) if points else 1
     peak_rps = (window_ips(points[0]) or 0.0) / carried if points else max(rates_rps, default=0.0)
     left_s = (load.budget_s or 0.0) / load.repeats - spent_s
@@ -106,7 +109,7 @@ def _windows_s(
 
 
 def point_count(load: LoadAxes) -> int:
-    """Points of one pass, without the probes of service times."""
+    """Count the points of one pass, without the probes of service times."""
     if load.kind == "curve":
         return 1 + (len(load.fractions) or load.points or rate_ladder.MIN_RUNGS)
     return {"closed": 1, "trace": 2}.get(load.kind, len(load.rates_ips))

@@ -1,4 +1,4 @@
-"""One load point: a closed loop or an open loop at one rate -> its samples."""
+"""Measure one load point: a closed loop, or an open loop at one rate."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
 _LONGEST_BURST_S = 60.0  # for a stream that has not run once
-_STRETCHES = 3  # warm-up stretches that must agree
+_WARMUP_INTERVALS = 3  # that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
-_SPARE = 1.2  # a common window is this much longer than the rate of the warm-up says
-_ENOUGH = 1.02  # of the count: the ends of a common window, where not every client runs, do not count
-_STRETCH_COUNT = 2  # inferences per stream in each warm-up stretch, at least
+_WINDOW_MARGIN = 1.2  # a common window is this much longer than the rate of the warm-up says
+_COUNT_MARGIN = 1.02  # over the count: the ends of a common window, where not every client runs, do not count
+_MIN_INTERVAL_INFERENCES = 2  # per stream in each warm-up interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a point stands.
+    """Locate a point in the load of a variant.
 
     Attributes:
-        index: rung of the ladder; -1 for the closed loop.
+        index: rung of the rate ladder; -1 for the closed loop.
         repeat: pass, from 0.
         batch: samples per inference; also per request, unless the server batches (``samples_per_request``).
     """
@@ -49,12 +49,18 @@ class Place:
 
 
 def samples_per_request(load: LoadAxes, batch: int) -> int:
-    """Samples that one open-loop arrival carries: 1 where the server gathers them, else the whole batch."""
+    """Return how many samples one open-loop arrival carries: 1 where the server batches, else ``batch``."""
     return batch if load.batch_wait_ms is None else 1
 
 
 def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
-    """Closed loop at ``load.depth``: warm-up until the throughput is stable, then the measured window."""
+    """Measure a closed loop at ``load.depth``: warm-up until the throughput is stable, then the measured window.
+
+    Args:
+        session: what is driven.
+        load: its depth, warm-up and bounds.
+        place: of the point.
+    """
     together = communicator_of(session).size > 1 and not session.virtual
     with (
         issue_loops.quiet_interpreter() if together else contextlib.nullcontext()
@@ -70,33 +76,44 @@ def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples
 
 
 def burst(session: Session, depth: int, seconds: float) -> int:
-    """All streams at once for a while, each for one inference at least; the number of inferences."""
+    """Run all streams at once, each for one inference at least.
+
+    Args:
+        session: what is driven.
+        depth: inferences in flight per stream.
+        seconds: how long, s.
+
+    Returns:
+        The number of inferences.
+    """
     ran = _run_closed(session, depth, _ns(seconds), _ns(_LONGEST_BURST_S), 1)
     return sum(len(server.done) for server in ran)
 
 
 def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.ClosedServer]], float]:
-    """Stretches of closed loop until the last three agree on throughput within 5%, or the limit is reached.
+    """Run intervals of closed loop until the last three agree on throughput within 5%, or the limit is reached.
 
     Returns:
-        The stretches, and requests/s of all clients in the last.
+        The servers of each interval, and requests/s of all clients in the last one.
     """
-    stretches: list[list[closed_loop.ClosedServer]] = []
+    intervals: list[list[closed_loop.ClosedServer]] = []
     rates: list[float] = []
     first = latest_now_ns(session)
     while True:
-        ran = _run_closed(session, load.depth, _ns(load.warmup_s / _STRETCHES), _ns(load.max_s), _STRETCH_COUNT)
-        stretches.append(ran)
+        ran = _run_closed(
+            session, load.depth, _ns(load.warmup_s / _WARMUP_INTERVALS), _ns(load.max_s), _MIN_INTERVAL_INFERENCES
+        )
+        intervals.append(ran)
         rates.append(sum(communicator_of(session).all_gather(_rate_rps(ran))))
-        last = rates[-_STRETCHES:]
-        stable = len(last) == _STRETCHES and max(last) <= min(last) * (1 + STABLE_WITHIN)
+        last = rates[-_WARMUP_INTERVALS:]
+        stable = len(last) == _WARMUP_INTERVALS and max(last) <= min(last) * (1 + STABLE_WITHIN)
         spent = latest_now_ns(session) - first
         if (stable and spent >= _ns(load.warmup_s)) or spent >= _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s)):
-            return stretches, rates[-1]
+            return intervals, rates[-1]
 
 
 def _rate_rps(ran: Sequence[closed_loop.ClosedServer]) -> float:
-    """Of one client; 0 where it was held up for so long that it served nothing."""
+    """Return requests/s of one client; 0 where it was delayed for so long that it served nothing."""
     served = [server for server in ran if server.done]
     start = min((server.issued[0] for server in served), default=0)
     end = max((server.done[-1] for server in served), default=0)
@@ -106,22 +123,22 @@ def _rate_rps(ran: Sequence[closed_loop.ClosedServer]) -> float:
 def _common_window(
     session: Session, load: LoadAxes, rate_rps: float, warm: list[list[closed_loop.ClosedServer]]
 ) -> list[closed_loop.ClosedServer]:
-    """A closed loop of a length that all clients know beforehand: what their count needs at ``rate_rps``.
+    """Run a closed loop of a length that all clients agree on: what their count needs at ``rate_rps``.
 
     A window that turns out too short for the count joins the warm-up, and a longer one follows.
     """
-    window_s = min(max(load.min_s, _SPARE * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
+    window_s = min(max(load.min_s, _WINDOW_MARGIN * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
     while True:
         ran = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
         counted = sum(communicator_of(session).all_gather(sum(len(server.done) for server in ran)))
-        if counted >= load.min_requests * _ENOUGH or window_s >= load.max_s:
+        if counted >= load.min_requests * _COUNT_MARGIN or window_s >= load.max_s:
             return ran
         warm.append(ran)
-        window_s = min(window_s * max(_SPARE, _SPARE * load.min_requests / max(counted, 1)), load.max_s)
+        window_s = min(window_s * max(_WINDOW_MARGIN, _WINDOW_MARGIN * load.min_requests / max(counted, 1)), load.max_s)
 
 
 def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[closed_loop.ClosedServer]:
-    """A closed loop from now, or from the start that all clients share; times as of ``closed_loop.Until``."""
+    """Run a closed loop from now, or from the start that all clients agree on; bounds as of ``closed_loop.Until``."""
     start = agree_on_start(session)
     ran = [
         closed_loop.ClosedServer(stream, depth, closed_loop.Until(start, min_ns, max_ns, least))
@@ -136,7 +153,7 @@ def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: i
 
 
 def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
-    """What each stream's device timed since the last call; None where it does not."""
+    """Return the times that each stream's device took since the last call, ms; None where it takes none."""
 
     def take(stream: Stream) -> NDArray[np.float32] | None:
         return stream.take_parts_ms() if isinstance(stream, TimesParts) else None
@@ -157,14 +174,14 @@ def _closed_samples(
 ) -> PointSamples:
     rows = [
         (issued, done, number, is_warm)
-        for stretch, is_warm in [*((item, True) for item in warm), (measured, False)]
-        for number, server in enumerate(stretch)
+        for interval, is_warm in [*((item, True) for item in warm), (measured, False)]
+        for number, server in enumerate(interval)
         for issued, done in zip(server.issued, server.done, strict=True)
     ]
     order = sorted(range(len(rows)), key=rows.__getitem__)
     issued, done, number, is_warm = (np.array(column, dtype=np.int64)[order] for column in zip(*rows, strict=True))
     origin = issued[0]
-    timed = [server.gpu_ms for stretch in (*warm, measured) for server in stretch if server.gpu_ms is not None]
+    timed = [server.gpu_ms for interval in (*warm, measured) for server in interval if server.gpu_ms is not None]
     return PointSamples(
         kind="closed",
         index=place.index,
@@ -185,7 +202,14 @@ def _closed_samples(
 
 
 def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) -> PointSamples:
-    """Open loop at ``rate_rps`` requests/s: the whole schedule drawn first, then issued as it falls due."""
+    """Measure an open loop: the whole schedule is drawn first, then issued as it falls due.
+
+    Args:
+        session: what is driven.
+        load: its arrival process, bounds and seed.
+        rate_rps: rate that all clients offer together, requests/s.
+        place: of the point; its index and repeat are part of the seed.
+    """
     kind = load.arrivals if load.kind == "curve" else load.kind
     seed = (load.seed, place.index + 1, place.repeat)
     clients = communicator_of(session)
@@ -198,9 +222,13 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
 
 
 def trace_point(session: Session, load: LoadAxes, place: Place) -> PointSamples:
-    """Open loop over the arrivals of ``load.trace``, all of them measured; several clients take them in turn."""
+    """Measure an open loop over the arrivals of ``load.trace``, all of them; several clients take them in turn.
+
+    Raises:
+        LoadError: the file cannot be read, or is not the one that was planned.
+    """
     clients = communicator_of(session)
-    return replay(session, load, arrival_trace.replayed(load).deal(clients.rank, clients.size), place)
+    return replay(session, load, arrival_trace.replay_schedule(load).deal(clients.rank, clients.size), place)
 
 
 def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
@@ -214,9 +242,9 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes 20 ms
         origin = agree_on_start(session, _START_NS)
-        queue, crew = _crew(session, load, (schedule.due_ns + origin).tolist(), place.batch)
-        issue_loops.run(crew, virtual=session.virtual)
-    gpu_ms = _by_request(queue, crew, _take_gpu_ms(session))
+        queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch)
+        issue_loops.run(servers, virtual=session.virtual)
+    gpu_ms = _by_request(queue, servers, _take_gpu_ms(session))
     issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
     return PointSamples(
         kind=schedule.kind,
@@ -238,10 +266,10 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
     )
 
 
-def _crew(
+def _servers(
     session: Session, load: LoadAxes, due: list[int], batch: int
 ) -> tuple[open_loop.Queue, Sequence[open_loop.OpenServer | dynamic_batching.BatchServer]]:
-    """The queue of the arrivals, and a server for each stream."""
+    """Make the queue of the arrivals, and a server for each stream."""
     if load.batch_wait_ms is None:
         queue = open_loop.Queue(due, _ns(load.max_wait_s))
         return queue, [open_loop.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)]
@@ -267,16 +295,16 @@ def _gathered_columns(queue: open_loop.Queue, origin_ns: int) -> dict[str, Any]:
 
 def _by_request(
     queue: open_loop.Queue,
-    crew: Sequence[open_loop.OpenServer | dynamic_batching.BatchServer],
+    servers: Sequence[open_loop.OpenServer | dynamic_batching.BatchServer],
     taken: list[NDArray[np.float32] | None],
 ) -> NDArray[np.float32] | None:
-    """The streams' GPU times in the order of the requests; those that ran together have the same.
+    """Return the streams' GPU times in the order of the requests; requests of one batch have the same.
 
     A stream serves its requests in that order.
     """
     served_by, done = np.array(queue.served_by), np.array(queue.done)
     out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
-    for number, (server, times) in enumerate(zip(crew, taken, strict=True)):
+    for number, (server, times) in enumerate(zip(servers, taken, strict=True)):
         if times is None:
             return None
         each = np.repeat(times, server.sizes, axis=0) if isinstance(server, dynamic_batching.BatchServer) else times
@@ -285,7 +313,7 @@ def _by_request(
 
 
 def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:
-    """Warm-up and measured requests of an open-loop point at ``rate_rps``."""
+    """Return how many warm-up and measured requests an open-loop point has at ``rate_rps`` requests/s."""
     wanted = max(load.min_requests, math.ceil(rate_rps * load.min_s))
     affordable = max(1, math.floor(rate_rps * load.max_s))
     return math.ceil(rate_rps * load.warmup_s), min(wanted, affordable)
@@ -296,5 +324,5 @@ def _ns(seconds: float) -> int:
 
 
 def total_rates(fractions: Sequence[float], peak_ips: float) -> tuple[float, ...]:
-    """Offered rates in samples/s, lowest first."""
+    """Return the offered rates at ``fractions`` of the peak, samples/s, lowest first."""
     return tuple(sorted(fraction * peak_ips for fraction in fractions))

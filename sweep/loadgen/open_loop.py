@@ -6,7 +6,7 @@ import itertools
 from array import array
 from typing import TYPE_CHECKING
 
-from sweep.loadgen.stream_server import BUSY, OVER
+from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 from sweep.storage.samples import NEVER
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Queue:
-    """The arrivals of one open-loop point, shared by its servers, and what became of each.
+    """Hold the arrivals of one open-loop point, shared by its servers, and the times of each.
 
     Attributes:
         due: scheduled time of each request, ns on the session's clock.
@@ -25,7 +25,7 @@ class Queue:
         slot_free: 1 where a server was waiting for it when it was due.
         served_by: index of the server.
         max_wait_ns: a request that waited longer than this ends the point.
-        overloaded: one did.
+        overloaded: a request did.
     """
 
     def __init__(self, due: Sequence[int], max_wait_ns: int) -> None:
@@ -41,7 +41,13 @@ class Queue:
 
 
 class OpenServer:
-    """Takes arrivals from the queue, one at a time."""
+    """Take arrivals from the queue, one at a time.
+
+    Args:
+        stream: runs them.
+        queue: the arrivals.
+        number: index of this server.
+    """
 
     def __init__(self, stream: Stream, queue: Queue, number: int) -> None:
         self.stream = stream
@@ -77,24 +83,24 @@ class OpenServer:
         queue, stream = self._queue, self.stream
         if self._running is not None:
             if not stream.poll():  # type: ignore[attr-defined]  # ``run`` calls this for streams that have it
-                return BUSY
+                return CALL_AGAIN
             queue.done[self._running] = stream.clock.now_ns()
             self._running = None
         if queue.overloaded:
-            return OVER
+            return FINISHED
         index, now = self._next, stream.clock.now_ns()
         if index is None:
             index = queue.next_index()
             if index >= len(queue.due):
-                return OVER
+                return FINISHED
             self._next, self._in_time = index, now <= queue.due[index]
         due = queue.due[index]
         if now < due:
             return due
         if not self._in_time and now - due > queue.max_wait_ns:
             queue.overloaded = True
-            return OVER
+            return FINISHED
         queue.issued[index], queue.served_by[index], queue.slot_free[index] = now, self._number, self._in_time
         stream.enqueue()
         self._running, self._next = index, None
-        return BUSY
+        return CALL_AGAIN

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from sweep.backends.base import Stream
 
-BUSY, OVER = 0, -1  # answers of ``advance`` that are no times
+CALL_AGAIN, FINISHED = 0, -1  # answers of ``advance`` that are no times
 
 
 class Server(Protocol):
-    """Drives one stream.
+    """Drive one stream.
 
     Attributes:
         stream: the stream.
@@ -20,14 +20,18 @@ class Server(Protocol):
     stream: Stream
 
     def step(self) -> bool:
-        """Serve one request; False when there is nothing left to do."""
+        """Serve one request, or one batch of them.
+
+        Returns:
+            False when there is nothing left to do.
+        """
         ...
 
     def advance(self) -> int:
         """Do what can be done without waiting, on a stream that is ``Polled``.
 
         Returns:
-            ``BUSY`` to be called again at once, ``OVER`` when there is nothing left to do, else the time in ns before
-            which there is nothing to do.
+            ``CALL_AGAIN`` to be called again at once, ``FINISHED`` when there is nothing left to do, else the time
+            before which there is nothing to do, ns.
         """
         ...

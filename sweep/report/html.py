@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sweep.analysis.record_views import joules, score
 from sweep.report.ranking import answer
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sweep.spec.slo import Slo
     from sweep.storage.record import Record
+    from sweep.storage.record_types import ClientFigures, Point
+
+    CurvePercentile = Literal["p50", "p99"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")  # Okabe-Ito
 _DASHES = ("solid", "dash", "dot", "dashdot")
@@ -48,7 +52,7 @@ intervals; a point without one has too few requests that count as independent.</
 """
 
 
-def write(path: Path, title: str, records: Sequence[Record], slo: tuple[str, float] | None) -> Path:
+def write(path: Path, title: str, records: Sequence[Record], slo: Slo | None) -> Path:
     """Write the page to ``path``, atomically; the path."""
     figures = [figure(records, "p99", slo), figure(records, "p50", slo)]
     drawn = [
@@ -66,7 +70,7 @@ def write(path: Path, title: str, records: Sequence[Record], slo: tuple[str, flo
     return path
 
 
-def figure(records: Sequence[Record], percentile: str, slo: tuple[str, float] | None) -> Any:
+def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | None) -> Any:
     """Latency percentile over achieved throughput, one line a variant; a plotly figure."""
     import plotly.graph_objects as go
 
@@ -75,8 +79,8 @@ def figure(records: Sequence[Record], percentile: str, slo: tuple[str, float] | 
         drawn.add_trace(_curve(go, record, percentile, number))
         for client in range(_clients(record)):
             drawn.add_trace(_client_curve(go, record, percentile, number, client))
-    if slo and slo[0] == percentile:
-        drawn.add_hline(y=slo[1], line_dash="dot", line_color="#b00", annotation_text=f"SLO {slo[1]:g} ms")
+    if slo and slo.percentile == percentile:
+        drawn.add_hline(y=slo.limit_ms, line_dash="dot", line_color="#b00", annotation_text=f"SLO {slo.limit_ms:g} ms")
     drawn.update_layout(
         title=f"{percentile} latency at throughput",
         xaxis_title="achieved samples/s",
@@ -90,7 +94,7 @@ def figure(records: Sequence[Record], percentile: str, slo: tuple[str, float] | 
     return drawn
 
 
-def curve(record: Record, percentile: str) -> list[dict[str, Any]]:
+def curve(record: Record, percentile: CurvePercentile) -> list[Point]:
     """The points of a record that belong on a curve: not invalid, and the count carries the percentile."""
     return [
         point
@@ -101,10 +105,10 @@ def curve(record: Record, percentile: str) -> list[dict[str, Any]]:
     ]
 
 
-def _curve(go: Any, record: Record, percentile: str, number: int) -> Any:
+def _curve(go: Any, record: Record, percentile: CurvePercentile, number: int) -> Any:
     points = curve(record, percentile)
-    values = [point["latency_ms"][percentile] for point in points]
-    bars = [point["interval"].get(percentile) or [value] * 2 for point, value in zip(points, values, strict=True)]
+    values = [point["latency_ms"][percentile] or 0.0 for point in points]
+    bars = [point["interval"][percentile] or [value] * 2 for point, value in zip(points, values, strict=True)]
     colour = _COLOURS[number % len(_COLOURS)]
     return go.Scatter(
         x=[point["achieved_ips"] for point in points],
@@ -130,9 +134,13 @@ def _clients(record: Record) -> int:
     return len(record.points[0].get("clients") or ())
 
 
-def _client_curve(go: Any, record: Record, percentile: str, number: int, client: int) -> Any:
+def _clients_of(record: Record, percentile: CurvePercentile) -> list[list[ClientFigures]]:
+    return [point.get("clients", []) for point in curve(record, percentile)]
+
+
+def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: int, client: int) -> Any:
     """One client's own latency at its own throughput; hidden until its name in the legend is clicked."""
-    mine = [point["clients"][client] for point in curve(record, percentile)]
+    mine = [clients[client] for clients in _clients_of(record, percentile) if client < len(clients)]
     name = f"{record.variant['label']}, client {client + 1}"
     return go.Scatter(
         x=[item["achieved_ips"] for item in mine],

@@ -12,8 +12,9 @@ from sweep.analysis.record_views import carried_tail, drifted, near
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import JsonDict
+    from sweep.spec.slo import Slo
     from sweep.storage.record import Record
+    from sweep.storage.record_types import SloResult
 
 
 _CERTAIN = 0.999
@@ -37,12 +38,12 @@ class Answer:
     text: str
 
 
-def answer(records: Sequence[Record], slo: tuple[str, float] | None) -> Answer:
+def answer(records: Sequence[Record], slo: Slo | None) -> Answer:
     """The variant to take.
 
     Args:
         records: those of the sweep; only ``ok`` ones are ranked, and none that drifted unless all did.
-        slo: (percentile name, limit in ms); None ranks by the closed loop's peak.
+        slo: the latency objective; None ranks by the closed loop's peak.
     """
     ok = [record for record in records if record.status == "ok"]
     steady = [record for record in ok if not drifted(record)]
@@ -50,7 +51,7 @@ def answer(records: Sequence[Record], slo: tuple[str, float] | None) -> Answer:
         (item for item in map(capacity if slo else peak, steady or ok) if item), key=lambda item: -item.value
     )
     if not ranked:
-        asked = f"no variant held {slo[0]} <= {slo[1]:g} ms at 99% confidence" if slo else "no variant was measured"
+        asked = f"no variant held {slo} at 99% confidence" if slo else "no variant was measured"
         return Answer(best=None, tied=(), text=f"No answer: {asked}.")
     best = ranked[0]
     alike = _brackets_meet if slo else functools.partial(_alike, len(ranked))
@@ -125,8 +126,9 @@ def _alike(ranked: int, best: Ranked, other: Ranked) -> bool:
 
 def _passes(item: Ranked) -> list[float]:
     """Throughput of each pass; empty where the record does not say, or one had none."""
-    known = (item.record.peak or {}).get("passes_ips") or []
-    return known if all(known) else []
+    passes = (item.record.peak.get("passes_ips") if item.record.peak else None) or []
+    known = [ips for ips in passes if ips]
+    return known if len(known) == len(passes) else []
 
 
 def _drift_text(ok: Sequence[Record]) -> str:
@@ -148,23 +150,25 @@ def _peak_text(best: Ranked) -> str:
     return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; only that is searched."
 
 
-def _capacity_text(best: Ranked, slo: tuple[str, float]) -> str:
-    found = best.record.slo or {}
-    sure = "over 99.9%" if found["confidence"] > _CERTAIN else f"{found['confidence']:.1%}"
-    held = f"{best.value:,.0f} samples/s keep {slo[0]} <= {slo[1]:g} ms ({sure} confidence{_confirmed(found)})"
+def _capacity_text(best: Ranked, slo: Slo) -> str:
+    found = best.record.slo
+    assert found is not None  # noqa: S101 - `capacity` ranked it by its SLO; tells mypy
+    confidence = found["confidence"] or 0.0
+    sure = "over 99.9%" if confidence > _CERTAIN else f"{confidence:.1%}"
+    held = f"{best.value:,.0f} samples/s keep {slo} ({sure} confidence{_confirmed(found)})"
     step = "" if found.get("confirmed") else "the next rung, "
     above = f"{step}{found['next_ips']:,.0f}, did not" if found["next_ips"] else "no rung failed: ask for more"
     uneven = "" if found["monotonic"] else " A rate above it held again: the curve is not monotonic."
     return f"Take {best.record.variant['label']}: {held}; {above}.{uneven}{_settings(best.record)}"
 
 
-def _confirmed(found: JsonDict) -> str:
+def _confirmed(found: SloResult) -> str:
     """How the rate was confirmed, or that it is the ladder's word alone."""
     if not found.get("confirmed"):
         return "" if "confirmed" not in found else ", judged from the rungs alone"
     last = next(
         probe
-        for probe in found["probes"]
+        for probe in found.get("probes", [])
         if probe["kind"] == "confirm" and probe["offered_ips"] == found["capacity_ips"]
     )
     return f", confirmed by {last['requests']:,} requests at that rate"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sweep.analysis import fairness
 from sweep.analysis.record_views import carried_tail, drifted, joules, light, near, prediction_errors, score
+from sweep.spec.outcome import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweep.report.ranking import Answer
+    from sweep.spec.slo import PercentileName, Slo
     from sweep.storage.record import Record
+    from sweep.storage.record_types import Peak, Point, SloResult
 
 _AXES = (
     "model",
@@ -57,11 +60,11 @@ _MILLION = 1_000_000
 _SMALL_GMACS = 0.1
 
 
-def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: tuple[str, float] | None) -> None:
+def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: Slo | None) -> None:
     """One row a variant, the one to take marked, then the answer in words."""
     varying = [axis for axis in (*_AXES, *_LOAD_AXES) if len({_axis(record, axis) for record in records}) > 1]
     shown = varying or ["model", "precision", "batch"]
-    tail = carried_tail(point for record in records for point in record.points) or "p99"
+    tail: PercentileName = carried_tail(point for record in records for point in record.points) or "p99"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("")
     for axis in shown:
@@ -69,7 +72,7 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     if slo:
-        table.add_column(f"samples/s at\n{slo[0]} <= {slo[1]:g} ms", justify="right")
+        table.add_column(f"samples/s at\n{slo}", justify="right")
     table.add_column("SQNR dB", justify="right")
     scored = any(score(record) is not None for record in records)
     if scored:
@@ -112,7 +115,7 @@ def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[s
     return cells
 
 
-def _cells(record: Record, tail: str, slo: tuple[str, float] | None) -> list[str]:
+def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
     calm, busy = light(record), near(record, 0.8)
     cells = [
         f"{record.status}, drift" if drifted(record) else record.status,
@@ -127,14 +130,15 @@ def _cells(record: Record, tail: str, slo: tuple[str, float] | None) -> list[str
     return cells
 
 
-def _latency(point: dict[str, Any] | None, percentile: str) -> str:
+def _latency(point: Point | None, percentile: PercentileName) -> str:
     """In ms; ``~`` before it where the point is not ok."""
-    if point is None or point["latency_ms"][percentile] is None:
+    value = None if point is None else point["latency_ms"][percentile]
+    if point is None or value is None:
         return "-"
-    return f"{'' if point['verdict'] == 'ok' else '~'}{point['latency_ms'][percentile]:.3g}"
+    return f"{'' if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
 
 
-def _capacity(slo: dict[str, Any] | None) -> str:
+def _capacity(slo: SloResult | None) -> str:
     """In samples/s; ``~`` before it where no run at that very rate confirmed it."""
     if slo is None or slo["capacity_ips"] is None:
         return "-"
@@ -201,13 +205,14 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
             console.print(escape(line), highlight=False, soft_wrap=True)
         _print_unfair(console, record)
     odd: dict[str, int] = {}
-    parts: list[dict[str, Any]] = [point for record in records for point in record.points]
-    for part in parts + [record.peak for record in records if record.peak]:
-        if part["verdict"] not in {"ok", "overloaded"}:
+    parts: list[Point | Peak] = [point for record in records for point in record.points]
+    parts += [record.peak for record in records if record.peak]
+    for part in parts:
+        if part["verdict"] not in {Verdict.OK, Verdict.OVERLOADED}:
             odd[part["verdict"]] = odd.get(part["verdict"], 0) + 1
     if odd:
         counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(odd.items()))
-        total = len(parts) + sum(1 for record in records if record.peak)
+        total = len(parts)
         console.print(
             f"Of {total} points: {counts} (~ in the table; each has its reason in its record).", highlight=False
         )
@@ -215,11 +220,11 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
 
 def _print_unfair(console: Console, record: Record) -> None:
     """A line where the clients were not served alike, of the first part that says so."""
-    parts = [("in the closed loop", record.peak or {})]
+    parts: list[tuple[str, Peak | Point]] = [("in the closed loop", record.peak)] if record.peak else []
     parts += [
         (f"at {point['offered_ips']:,.0f} samples/s", point)
         for point in record.points
-        if point["verdict"] not in {"overloaded", "invalid"}
+        if point["verdict"] not in {Verdict.OVERLOADED, Verdict.INVALID}
     ]
     for where, part in parts:
         why = fairness.unfair(part)

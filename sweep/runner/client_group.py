@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from sweep.runner.messages import Exchange, Values
 from sweep.runner.worker_process import Outcome
+from sweep.spec.outcome import Status
 from sweep.storage.samples_file import handed_over
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from sweep.runner.messages import AnyEvent, Request, Result
     from sweep.runner.worker_process import OnEvent, Worker
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import Accuracy, AccuracyFigures, ErrorInfo
 
 _GRACE_S = 5.0
 _CLIENT_FACTS = (
@@ -184,10 +185,10 @@ class _GroupRun:
         if len(self._outcomes) < len(self._workers):
             waited = next(number for number in range(len(self._workers)) if number not in self._outcomes)
             message = f"{_name(waited, len(self._workers))} waited for others that were through already"
-            error: JsonDict = {"stage": "measure", "kind": "LeftError", "message": message, "stderr_tail": []}
-            return Outcome(status="failed", error=error)
+            error: ErrorInfo = {"stage": "measure", "kind": "LeftError", "message": message, "stderr_tail": []}
+            return Outcome(status=Status.FAILED, error=error)
         results = [self._outcomes[number].result for number in range(len(self._workers))]
-        return Outcome(status="ok", result=merged([result for result in results if result is not None]))
+        return Outcome(status=Status.OK, result=merged([result for result in results if result is not None]))
 
 
 def _name(number: int, clients: int) -> str:
@@ -214,25 +215,27 @@ def merged(results: Sequence[Result]) -> Result:
     return msgspec.structs.replace(
         first,
         realised={**(first.realised or {}), "clients": each},
-        accuracy=_worst([result.accuracy for result in results]),
+        accuracy=_worst(cast("list[Accuracy | None]", [result.accuracy for result in results])),  # as a record has it
         mismatch=mismatches[0] if mismatches else None,
         gate=None,
     )
 
 
-def _worst(accuracies: Sequence[JsonDict | None]) -> JsonDict | None:
+def _worst(accuracies: Sequence[Accuracy | None]) -> Accuracy | None:
     """Return the accuracy of the client that is furthest from the reference, with a note that it is the worst."""
     present = [accuracy for accuracy in accuracies if accuracy is not None]
     if not present:
         return None
     worst = min(present, key=_rank)
     note = f"the worst of {len(present)} clients"
-    return {**worst, "note": f"{worst['note']}; {note}" if worst["note"] else note}
+    before = worst.get("note")
+    return {**worst, "note": f"{before}; {note}" if before else note}
 
 
-def _rank(accuracy: JsonDict) -> tuple[int, float, float]:
+def _rank(accuracy: Accuracy) -> tuple[int, float, float]:
     """Return a rank, lower is worse: right after the timing or under a further load, then by the score."""
-    looks = [accuracy, *([accuracy["again"]] if accuracy.get("again") else [])]
-    nonfinite = max(look["nonfinite"] or 0 for look in looks)
+    repeated = accuracy.get("again")
+    looks: list[AccuracyFigures] = [accuracy, repeated] if repeated else [accuracy]
+    nonfinite = max(look.get("nonfinite") or 0 for look in looks)
     levels = [math.inf if look["sqnr_db"] is None else look["sqnr_db"] for look in looks]
     return -nonfinite, min(levels), accuracy.get("score") or 0.0

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sweep.errors import CacheError
-from sweep.loadgen.capacity_search import Ask
+from sweep.loadgen.capacity_search import SearchRequest
 from sweep.runner import messages
 from sweep.runner.worker_pool import built_now
-from sweep.storage.cache import Claim
+from sweep.storage.cache import Pins
 from sweep.storage.store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class JobClient:
         self._pool = pool
         self._samples = samples
         self._screen = screen
-        self._pins = Claim(settings.cache)
+        self._pins = Pins(settings.cache)
         self._refused: dict[tuple[str, Script | None], Outcome] = {}  # so that each is tried once
         self._entries: dict[str, str] = {}  # keys of engines in the cache, by the engine key of the plan
         self._built_ahead: str | None = None  # engine that the sentinel built for the first variant
@@ -60,10 +60,9 @@ class JobClient:
         """Have the workers search the capacity at the SLO of the settings."""
         request = self._request(work, self._samples.path(work, None))
         if self._settings.slo is not None:
-            name, limit_ms = self._settings.slo
             request = msgspec.structs.replace(
                 request,
-                search=Ask(name=name, limit_ms=limit_ms, search_s=self._settings.search_s or 0.0),
+                search=SearchRequest(slo=self._settings.slo, search_s=self._settings.search_s or 0.0),
                 known=Store(self._settings.root).samples_path(work.key),
             )
         return self._run(work, request)
@@ -97,7 +96,7 @@ class JobClient:
         if engine in self._refused:
             return self._refused[engine]
         outcome = self._pool.run(work, request, self._on_event)
-        if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error["kind"] in _PERMANENT:
+        if outcome.error is not None and outcome.error["stage"] == "build" and outcome.error.get("kind") in _PERMANENT:
             self._refused[engine] = _refused(outcome)
         return outcome
 
@@ -119,7 +118,7 @@ class JobClient:
             case messages.Engine():
                 with contextlib.suppress(CacheError):  # the worker meets it too, and its message goes into the record
                     # Pinned from the first pass to the last: rebuilt in between, an engine may have other kernels.
-                    self._pins.hold("engines", event.key)
+                    self._pins.add("engines", event.key)
                     self._entries[str(self._pool.engine)] = event.key
             case messages.Stage():
                 self._screen.stage(event.stage, event.detail, event.done)
@@ -131,6 +130,8 @@ class JobClient:
 
 def _refused(outcome: Outcome) -> Outcome:
     """Return the same outcome for every other variant of that engine."""
-    error = outcome.error or {}
+    error = outcome.error
+    if error is None:
+        return outcome
     message = f"{error['message']} (said of this engine once; not built again for each variant that shares it)"
     return dataclasses.replace(outcome, error={**error, "message": message})

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sweep.errors import MessageError
-from sweep.loadgen.capacity_search import Ask
+from sweep.loadgen.capacity_search import SearchRequest
 from sweep.spec import JsonDict, Variant
 from sweep.spec.gates import Gates
 
@@ -50,7 +50,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     rates_ips: list[float] | None = None
     cache_limit_bytes: int | None = None
     gates: Gates = msgspec.field(default_factory=Gates)
-    search: Ask | None = None
+    search: SearchRequest | None = None
     known: Path | None = None
     accuracy: bool = True
     only_build: bool = False

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sweep.runner.plan import Work
     from sweep.runner.progress import Screen
     from sweep.runner.worker_process import Outcome
-    from sweep.spec import JsonDict
     from sweep.spec.settings import Settings
+    from sweep.storage.record_types import GpuState
     from sweep.storage.samples import PointSamples
     from sweep.system.gpu_readings import Series
 
@@ -90,10 +90,10 @@ class PassMonitor:
         self._series.setdefault(work.key, {})[repeat] = series
         states = [_gpu_state(point, series, repeated) for point in self._samples.load(work, repeat)]
         self._samples.add_gpu_states(work, repeat, states)
-        return outcome, next(filter(None, map(gpu_telemetry.spoilt, states)), None)
+        return outcome, next(filter(None, map(gpu_telemetry.disturbance, states)), None)
 
 
-def _gpu_state(point: PointSamples, series: Series, repeated: str | None) -> JsonDict | None:
+def _gpu_state(point: PointSamples, series: Series, repeated: str | None) -> GpuState | None:
     """Summarise the readings in the window of a point; `repeated` is why the pass is measured a second time."""
     window = measured_window.measured_window(point)
     if window is None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.runner.plan import Work
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import GpuState
     from sweep.storage.store import Store
 
 _SEARCH = "search"
@@ -28,7 +28,7 @@ class _Conditions:
     """
 
     interval: int | None
-    gpu_states: list[JsonDict | None] = field(default_factory=list)
+    gpu_states: list[GpuState | None] = field(default_factory=list)
 
 
 class PassSamples:
@@ -57,7 +57,7 @@ class PassSamples:
         """Return the points of one pass, as the worker wrote them."""
         return samples_file.load(self.path(work, repeat))
 
-    def add_gpu_states(self, work: Work, repeat: int, states: list[JsonDict | None]) -> None:
+    def add_gpu_states(self, work: Work, repeat: int, states: list[GpuState | None]) -> None:
         """Add the GPU's state in the window of each point of a pass (``PointSamples.telemetry``), in their order."""
         self._conditions[work.key, repeat].gpu_states = states
 

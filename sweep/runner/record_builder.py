@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweep import spec
 from sweep.analysis import record_summary
@@ -12,6 +12,7 @@ from sweep.analysis.reevaluate import mismatch_error
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.runner import oom_pruning
+from sweep.spec.outcome import Status
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 from sweep.system import environment
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
     from sweep.spec.settings import Settings
     from sweep.storage import samples
+    from sweep.storage.record_types import ErrorInfo, Facts
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +68,7 @@ def measured(
         measured_facts = {name: getattr(result, name) for name in ("model", "engine", "realised", "accuracy")}
         _keep_artifacts(result.engine, settings)
         if result.mismatch is not None:
-            status, error = "invalid", mismatch_error(result.mismatch, result.gate)
+            status, error = Status.INVALID, mismatch_error(result.mismatch, result.gate)
     record = Record(
         key=work.key,
         sweep=settings.name,
@@ -74,7 +76,7 @@ def measured(
         started_at=timing.began,
         wall_s=timing.wall_s,
         variant=spec.flat(work.variant),
-        facts=environment.of(registry.get(work.variant.backend).facts(), uuid),
+        facts=_facts(work, uuid),
         error=error,
         **measured_facts,
     )
@@ -83,18 +85,18 @@ def measured(
 
 def unsupported(work: Work, settings: Settings) -> Record:
     """Build the record of a variant that cannot run here."""
-    return _untried(work, settings, "unsupported", "Unsupported", work.unsupported or "")
+    return _untried(work, settings, Status.UNSUPPORTED, "Unsupported", work.unsupported or "")
 
 
 def pruned(work: Work, cause: oom_pruning.Exhausted, settings: Settings) -> Record:
     """Build the record of a variant that is not tried, since one that needs no more memory ran out of it."""
     message = f"not tried: {cause.label} ran out of memory, and this needs no less (prune=false tries it)"
-    return _untried(work, settings, "oom", oom_pruning.KIND, message)
+    return _untried(work, settings, Status.OOM, oom_pruning.KIND, message)
 
 
-def _untried(work: Work, settings: Settings, status: str, kind: str, message: str) -> Record:
+def _untried(work: Work, settings: Settings, status: Status, kind: str, message: str) -> Record:
     """Build a record from the plan alone; return the one on disk if it says the same."""
-    error: JsonDict = {"stage": "plan", "kind": kind, "message": message, "stderr_tail": []}
+    error: ErrorInfo = {"stage": "plan", "kind": kind, "message": message, "stderr_tail": []}
     try:
         earlier = Store(settings.root).read(work.key)
     except RecordError:
@@ -107,9 +109,15 @@ def _untried(work: Work, settings: Settings, status: str, kind: str, message: st
         status=status,
         started_at=utc_now(),
         variant=spec.flat(work.variant),
-        facts=environment.of(registry.get(work.variant.backend).facts()),
+        facts=_facts(work),
         error=error,
     )
+
+
+def _facts(work: Work, uuid: str | None = None) -> Facts:
+    """Return what a comparison must agree on, of the GPU `uuid` if one is named."""
+    # ``system`` knows no record, so its facts come untyped; reading the record back checks them.
+    return cast("Facts", environment.of(registry.get(work.variant.backend).facts(), uuid))
 
 
 def _keep_artifacts(engine: JsonDict, settings: Settings) -> None:

@@ -6,7 +6,6 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis import slo_capacity
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.runner.oom_pruning import KIND, Pruning
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from sweep.runner.plan import Plan, Work
     from sweep.spec.settings import Settings
+    from sweep.spec.slo import Slo
 
 _WITH_SAMPLES = ("ok", "invalid")
 
@@ -89,11 +89,11 @@ def walls(todo: Sequence[Work], settings: Settings) -> dict[str, float]:
     return seconds
 
 
-def _unsearched(work: Work, settings: Settings, slo: tuple[str, float]) -> bool:
+def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
     try:
         if Store(settings.root).read(work.key).status != "ok":
             return False
-        return not samples_file.asked(Store(settings.root).samples_path(work.key), slo_capacity.tag(*slo))
+        return not samples_file.asked(Store(settings.root).samples_path(work.key), slo.tag)
     except RecordError:
         return False
 

@@ -11,6 +11,7 @@ from sweep.backends import registry
 from sweep.errors import MpsError
 from sweep.runner.client_group import ClientGroup
 from sweep.runner.worker_process import Outcome, Worker
+from sweep.spec.outcome import Status
 from sweep.system.mps import Mps
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from sweep.runner.messages import Request, Result
     from sweep.runner.plan import Work
     from sweep.runner.worker_process import OnEvent
-    from sweep.spec import JsonDict
     from sweep.spec.settings import Settings
+    from sweep.storage.record_types import ErrorInfo
 
 
 class WorkerPool:
@@ -68,8 +69,8 @@ class WorkerPool:
                     return built
             outcome = self._clients_for(work).run(request, on_event, self._settings.timeout_s)
         except MpsError as error:
-            start: JsonDict = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}
-            return Outcome(status="failed", error=start)
+            start: ErrorInfo = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}
+            return Outcome(status=Status.FAILED, error=start)
         return self._credited(work, outcome)
 
     def _build(self, work: Work, request: Request, on_event: OnEvent) -> Outcome:

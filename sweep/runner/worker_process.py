@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import MessageError
 from sweep.runner import messages
+from sweep.spec.outcome import Status
 from sweep.system.child_process import ChildProcess, module_command, module_environment
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.runner.messages import AnyEvent, Failure, Request, Result, Values
-    from sweep.spec import JsonDict
+    from sweep.storage.record_types import ErrorInfo
 
     OnEvent = Callable[[AnyEvent], None]
 
@@ -36,9 +37,9 @@ class Outcome:
         error: the record's ``error``; None when it finished.
     """
 
-    status: str
+    status: Status
     result: Result | None = None
-    error: JsonDict | None = None
+    error: ErrorInfo | None = None
 
 
 class Worker:
@@ -90,7 +91,7 @@ class Worker:
             return self._follow(on_event, limits, timeout_s)
         except MessageError as error:
             self.kill()
-            return Outcome(status="failed", error=self._error(type(error).__name__, str(error)))
+            return Outcome(status=Status.FAILED, error=self._error(type(error).__name__, str(error)))
 
     def _follow(self, on_event: OnEvent, limits: Mapping[str, float], timeout_s: float) -> Outcome:
         """Pass events on until the request has ended."""
@@ -108,7 +109,7 @@ class Worker:
                     self._child.log(line)
                     continue
                 case messages.Result():
-                    return Outcome(status="ok", result=event)
+                    return Outcome(status=Status.OK, result=event)
                 case messages.Failure():
                     return self._failed(event)
                 case messages.Stage():
@@ -143,11 +144,11 @@ class Worker:
         key = self._limit_name
         name = f"timeout.{key}_s" if key in limits else "timeout_s"
         message = f"nothing was heard from the worker for {limits.get(key, timeout_s):g} s ({name})"
-        return Outcome(status="timeout", error=self._error("Timeout", message))
+        return Outcome(status=Status.TIMEOUT, error=self._error("Timeout", message))
 
     def _failed(self, failure: Failure) -> Outcome:
         memory = failure.kind == "MemoryError" or any(words in failure.message.lower() for words in _OUT_OF_MEMORY)
-        status = {"UnsupportedError": "unsupported"}.get(failure.kind, "oom" if memory else "failed")
+        status = {"UnsupportedError": Status.UNSUPPORTED}.get(failure.kind, Status.OOM if memory else Status.FAILED)
         return Outcome(status=status, error={**self._error(failure.kind, failure.message), "stage": failure.stage})
 
     def _died(self) -> Outcome:
@@ -155,9 +156,9 @@ class Worker:
         if code < 0:
             name = signal.Signals(-code).name
             hint = " (the kernel does that when memory runs out: see dmesg)" if name == "SIGKILL" else ""
-            return Outcome(status="crashed", error=self._error(name, f"the worker was killed by {name}{hint}"))
-        return Outcome(status="crashed", error=self._error("Exit", f"the worker exited with code {code}"))
+            return Outcome(status=Status.CRASHED, error=self._error(name, f"the worker was killed by {name}{hint}"))
+        return Outcome(status=Status.CRASHED, error=self._error("Exit", f"the worker exited with code {code}"))
 
-    def _error(self, kind: str, message: str) -> JsonDict:
+    def _error(self, kind: str, message: str) -> ErrorInfo:
         tail = self._child.printed().splitlines()[-_TAIL_LINES:]
         return {"stage": self._stage, "kind": kind, "message": message, "stderr_tail": tail}

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.spec.gates import Gates
+from sweep.spec.outcome import Status
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-RETRIED = frozenset({"failed", "oom", "timeout", "crashed"})  # whose cause may be gone the next time
+    from sweep.spec.slo import Slo
+
+RETRIED = frozenset({Status.FAILED, Status.OOM, Status.TIMEOUT, Status.CRASHED})  # the cause may be gone next time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Settings:
         name: of the sweep.
         results: root of all results.
         force: measure again what is there already.
-        slo: {percentile name: limit in ms}, at most one entry.
+        slo: the latency objective; None without one.
         search_s: seconds of load for the search of one variant's capacity at the SLO; None searches none.
         seed: of the order of the passes.
         timeout_s: longest time that a worker spends in one stage.
@@ -56,7 +59,7 @@ class Settings:
     name: str
     results: Path
     force: bool = False
-    slo: tuple[str, float] | None = None
+    slo: Slo | None = None
     search_s: float | None = None
     seed: int = 0
     timeout_s: float = 600.0
@@ -70,7 +73,7 @@ class Settings:
     point_timeout_s: float | None = None
     gpus: tuple[str, ...] | None = None
     wait_s: float | None = None
-    retry: frozenset[str] = RETRIED
+    retry: frozenset[Status] = RETRIED
     prune: bool = True
 
     @property

@@ -1,6 +1,7 @@
-"""Everything known of one variant: one atomic JSON, and its raw samples beside it.
+"""Store everything known of one variant: one atomic JSON file, and its raw samples beside it.
 
-Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration)::
+The layout is an interface. A change of a field bumps ``SCHEMA``, brings a migration and leaves a golden old record in
+``tests/data/records``. A new key in a table is no such change: older readers keep it and do not read it. ::
 
     results/<sweep>/records/<key>.json
     results/<sweep>/samples/<key>.npz
@@ -11,147 +12,185 @@ Layout, which others rely on (a change bumps ``SCHEMA`` and brings a migration):
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Never
+from typing import TYPE_CHECKING, Any
 
-from sweep.errors import RecordError
+import msgspec
+
+from sweep.errors import RecordError, printable
+from sweep.spec.base import JsonDict  # noqa: TC001 - msgspec reads the annotations when the program runs
+from sweep.spec.outcome import Status  # noqa: TC001 - as above
+from sweep.storage import record_types as types
+from sweep.storage.record_contradictions import contradiction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sweep.spec import JsonDict
-
 SCHEMA = 1
-_MOST_BYTES = 64 << 20  # a thousand times the largest seen
-_TABLES = ("facts", "engine", "realised", "peak", "slo", "accuracy", "telemetry", "drift")
-STATUSES = ("ok", "unsupported", "failed", "oom", "timeout", "crashed", "invalid")
+_MAX_BYTES = 64 << 20  # a thousand times the largest seen
+_EARLIEST, _LATEST = dt.datetime(1980, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
 _MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}  # from schema n to n + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One variant's outcome. ``ips`` is samples per second; absent knowledge is None, never zero.
+    """One variant's outcome. ``ips`` is samples per second; what is unknown is None, never zero.
 
     Attributes:
         schema: version of this layout.
-        key: ``axes.variant_key`` of the variant; the file's name.
+        key: key of the variant (``sweep.spec.variant_key``); the file's name.
         sweep: name of the sweep; the folder's name.
-        status: how it ended, one of ``STATUSES``.
+        status: how it ended.
         started_at: UTC, ISO 8601.
-        wall_s: seconds from start to end of the work on this variant.
-        variant: every axis (``axes.flat``).
-        facts: what a comparison must agree on: library versions, CPU, GPU, host, git.
-        engine: {key, onnx_key, build_s, cached, bytes, device_memory_bytes, memory, artifacts: paths in the sweep's
-            folder}; of a converted graph also {convert_s, onnx_bytes, onnx_notes, guarded, calibration}: the nodes that
-            the range guard kept in fp32, and {source, digest, samples, method} of what ranges were drawn from; after
-            a pass {graph_pass: {name, key, nodes_before, nodes_after, pass_s}}.
-        realised: {precision: {dtype: layers}, cuda_graph, sm_count, contexts, clocks_mhz, notes}, of the first client.
-            On a GPU also {sm_reached, sm_total, under_mps, build_sm_count} (docs: sharing). With several clients also
-            {clients: [{contexts, sm_count, sm_reached, under_mps, device_memory_bytes}]}.
-        peak: closed loop: {ips, interval, batches, passes_ips, requests, latency_ms, gpu_ms, verdict}.
-        points: open loop, lowest rate first: {offered_ips, achieved_ips, requests, latency_ms,
-            interval, issue_lag_ms, batching, verdict, reason, prediction: {p50_ms, p99_ms, error: {p50, p99}}}.
-            With several clients ``peak`` and points are totals, and also have {clients: [{achieved_ips, requests,
-            p50_ms, p99_ms, p99_interval}], fairness: {jain, p99_ratio}} (``sweep.analysis.fairness``).
-        slo: {percentile, limit_ms, capacity_ips, confidence, next_ips, monotonic, confirmed, reason,
-            probes: [{kind, offered_ips, requests, over, inflation, confidence, verdict}]}; None without an SLO.
-        model: {parameters, gmacs of a sample or None, opset, opset_of_file where it was upgraded, made_from}.
-        accuracy: {reference, note, sqnr_db, max_abs, max_rel, cosine, cosine_centred, top1_agreement, nonfinite} after
-            the load, and in ``again`` the same of the worst of many inferences under a further load, with {streams,
-            stream, looks, wrong, inferences, identical, lost_db} (``accuracy.errors``, ``accuracy.again``). Of a
-            network with labelled data, its own or the user's, also {score, reference_score: top-1 of the engine and of
-            fp32, scored_on}.
-        telemetry: GPU state over all measured windows (``analysis.gpu_telemetry``), also in ``peak`` and in ``points``:
-            {power_w, sm_clock_mhz, memory_clock_mhz, temperature_c, energy_j_per_sample, throttled, throttle_reasons,
-            foreign_processes, foreign, measured_again, lost, ...}; None without a GPU.
-        drift: whether the machine stayed the same: {verdict, reason, sentinel_key, stretches, before, after};
-            None where no sentinel ran.
-        error: {stage, kind, message, stderr_tail}, of an ``invalid`` variant also {gate}: the accuracy gate that is not
-            kept, None where no gate is at fault (``analysis.reevaluate``); None when the status is ok.
+        wall_s: duration of the work on this variant, s.
+        variant: every axis (``sweep.spec.flat``); ``record_types.VariantFields`` has what readers use of it.
+        facts: what a comparison must agree on.
+        model: the network; None where it was not reached.
+        engine: the engine; None where it was not reached.
+        realised: what really ran; None where nothing did.
+        peak: the closed loop; None where it was not measured.
+        points: the open loop, lowest rate first.
+        slo: the capacity under the SLO; None without one.
+        accuracy: error of the outputs against fp32; None where no model ran.
+        telemetry: state of the GPU over all measured windows; None without a GPU.
+        drift: whether the machine stayed the same; None where no sentinel ran.
+        error: why it did not end ``ok``; None where it did.
     """
 
     schema: int = SCHEMA
     key: str
     sweep: str
-    status: str
+    status: Status
     started_at: str
-    wall_s: float | None = None
+    wall_s: types.Seconds | None = None
     variant: JsonDict
-    facts: JsonDict = field(default_factory=dict)
-    model: JsonDict | None = None
-    engine: JsonDict | None = None
-    realised: JsonDict | None = None
-    peak: JsonDict | None = None
-    points: list[JsonDict] = field(default_factory=list)
-    slo: JsonDict | None = None
-    accuracy: JsonDict | None = None
-    telemetry: JsonDict | None = None
-    drift: JsonDict | None = None
-    error: JsonDict | None = None
+    facts: types.Facts = field(default_factory=types.Facts)
+    model: types.ModelCost | None = None
+    engine: types.EngineInfo | None = None
+    realised: types.Realised | None = None
+    peak: types.Peak | None = None
+    points: list[types.Point] = field(default_factory=list)
+    slo: types.SloResult | None = None
+    accuracy: types.Accuracy | None = None
+    telemetry: types.GpuState | None = None
+    drift: types.Drift | None = None
+    error: types.ErrorInfo | None = None
+
+
+_FIELDS = frozenset(item.name for item in dataclasses.fields(Record))
 
 
 def encoded(record: Record) -> bytes:
-    """The record as it stands on disk."""
+    """Return the bytes of `record` as they stand on disk.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
     return (json.dumps(dataclasses.asdict(record), indent=1, allow_nan=False) + "\n").encode()
 
 
 def read(path: Path) -> Record:
-    """One record from its file, migrated to today's schema.
+    """Read one record from its file and migrate it to today's schema.
+
+    This is the one place that refuses a damaged record: what is returned has every table in the shape and every value
+    within the bounds of ``record_types``.
 
     Raises:
-        RecordError: it is not there, damaged, or written by a newer version.
+        RecordError: the file is missing, damaged, or written by a newer version.
     """
     try:
-        raw = json.loads(_content(path), parse_constant=_no_number)
+        raw = _decoded(_content(path))
     except OSError as error:
         raise RecordError(f"record {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of msgspec: both of its errors are a ValueError
         raise _damaged(path, str(error)) from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("schema"), int) or raw["schema"] < 1:
-        raise _damaged(path, "no schema")
+    if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] < 1:
+        raise _damaged(path, "it has no schema")
     if raw["schema"] > SCHEMA:
         raise RecordError(f"record {path} has schema {raw['schema']}, this version reads up to {SCHEMA}: update sweep")
     while raw["schema"] < SCHEMA:
         raw = _MIGRATIONS[raw["schema"]](raw)
+    if not raw.keys() <= _FIELDS:
+        names = ", ".join(sorted(raw.keys() - _FIELDS))
+        raise _damaged(path, f"it has fields that this version does not know: {names}; a newer sweep may read it")
+    return _typed(path, raw)
+
+
+def _typed(path: Path, raw: JsonDict) -> Record:
+    """Return the record of `raw`, or refuse it with the name of the field that is wrong."""
     try:
-        made = Record(**raw)
-    except TypeError as error:
-        raise _damaged(path, str(error)) from error
-    wrong = _misshapen(made, path.stem)
+        record = msgspec.convert(raw, Record)
+    except msgspec.ValidationError as error:
+        raise _damaged(path, _named(str(error))) from error
+    try:
+        msgspec.convert(record.variant, types.VariantFields)
+    except msgspec.ValidationError as error:
+        raise _damaged(path, _named(str(error), "variant.")) from error
+    wrong = _wrong_frame(record, path.stem) or contradiction(record)
     if wrong is not None:
         raise _damaged(path, wrong)
-    return made
+    known = {name: getattr(record, name) for name in raw}
+    return record if known == raw else dataclasses.replace(record, **_complete(known, raw))
 
 
 def _content(path: Path) -> bytes:
     size = path.stat().st_size
-    if size > _MOST_BYTES:
-        raise ValueError(f"{size} bytes long, of at most {_MOST_BYTES}")
+    if size > _MAX_BYTES:
+        raise ValueError(f"{size} bytes long, of at most {_MAX_BYTES}")
     return path.read_bytes()
 
 
-def _no_number(text: str) -> Never:
-    raise ValueError(f"{text} is no number")
+def _decoded(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.DecodeError:
+        # A file name that is no UTF-8 stands in a record as half a surrogate pair, which the standard library reads.
+        return json.loads(content, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
 
 
 def _damaged(path: Path, why: str) -> RecordError:
-    return RecordError(f"record {path} is damaged ({why}); delete it to measure that variant again")
+    line = " ".join(printable(why).split())
+    return RecordError(f"record {path} is damaged ({line}); delete it to measure that variant again")
 
 
-def _misshapen(made: Record, stem: str) -> str | None:
-    """What of a record is not what its readers rely on; its key names files, so it must be the name of its own."""
-    if made.key != stem:
-        return f"its key is {made.key!r:.60}"
-    if made.status not in STATUSES:
-        return f"its status is {made.status!r:.60}"
-    if not isinstance(made.variant, dict) or not isinstance(made.variant.get("label"), str):
-        return "its variant has no label"
-    if not isinstance(made.points, list) or not all(isinstance(point, dict) for point in made.points):
-        return "its points are no list of points"
-    if made.error is not None and not (isinstance(made.error, dict) and {"stage", "message"} <= made.error.keys()):
-        return "its error has no stage and message"
-    wrong = [name for name in _TABLES if not isinstance(getattr(made, name), dict | None)]
-    return f"its {wrong[0]} is no table" if wrong else None
+def _named(message: str, table: str = "") -> str:
+    """Put the field's name in front: ``Expected `int`, got `str` - at `$.peak.requests``` names it at the end."""
+    what, _, where = message.partition(" - at `$.")
+    name = f"{table}{where.rstrip('`')}" if where else table.rstrip(".")
+    return f"{name}: {what}" if name else what
+
+
+def _wrong_frame(record: Record, stem: str) -> str | None:
+    """Return what is wrong with the key or the date. The key names files, so it must be the name of its own."""
+    if record.key != stem:
+        return f"key: it is {record.key!r:.60}"
+    try:
+        started = dt.datetime.fromisoformat(record.started_at)
+    except ValueError:
+        return f"started_at: {record.started_at!r:.60} is no ISO 8601 date"
+    if not _EARLIEST <= (started if started.tzinfo else started.replace(tzinfo=dt.UTC)) <= _LATEST:
+        return f"started_at: {record.started_at!r:.60} lies outside {_EARLIEST.year} to {_LATEST.year}"
+    return None
+
+
+def _complete(typed: Any, raw: Any) -> Any:
+    """Return `typed` with the keys of `raw` that the types do not know."""
+    if typed == raw:  # nearly always; compares in C
+        return typed
+    if isinstance(typed, dict):
+        return {name: _complete(typed[name], value) if name in typed else value for name, value in raw.items()}
+    if isinstance(typed, list):
+        return [_complete(one, other) for one, other in zip(typed, raw, strict=True)]
+    return typed

@@ -1,7 +1,7 @@
-"""What a sweep's records say, at a glance: ``index.json``, a cache of what a start has to know of each.
+"""Index the records of a sweep in ``index.json``, a cache of what a start has to know of each.
 
 The records stay the truth. An entry counts only while its record and samples have the size and time of change that
-they had when it was made; everything else is read from the record again.
+they had when it was made; everything else is read from the record again. A file that is odd in any way is no index.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import json
 import os
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from sweep.errors import RecordError
+from sweep.spec.outcome import Status
 from sweep.system import environment
 from sweep.system.atomic_files import write_atomic
 
@@ -21,37 +24,47 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from sweep.spec import JsonDict
     from sweep.storage.store import Store
 
 _VERSION = 1
 _FILE = "index.json"
-_FEW = 100  # records that are read again sooner than an index is written for them
+_MIN_READ = 100  # records; fewer are read again sooner than an index is written for them
 
-_STAT = 3
+_ENTRY: Final = 6  # place in a row where its Entry begins
 Stat = tuple[int, int, int]  # time of change in ns, size in bytes, inode: a record is replaced, not written into
 _NONE: Stat = (0, 0, 0)
+_Facts = dict[str, str]
+# Stat of the record, Stat of its samples, then an Entry.
+_Row = tuple[int, int, int, int, int, int, Status, str | None, int, bool]
+
+
+class _IndexFile(msgspec.Struct):
+    """Content of ``index.json``."""
+
+    version: int
+    facts: list[_Facts]
+    rows: dict[str, _Row]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a start has to know of one record.
+    """Hold what a start has to know of one record.
 
     Attributes:
-        status: of the record.
-        kind: of its error; None without one.
+        status: how the variant ended.
+        kind: kind of its error; None without one.
         facts: number of its compared facts in ``Index.facts``.
         whole: its samples can be opened.
     """
 
-    status: str
+    status: Status
     kind: str | None
     facts: int
     whole: bool
 
 
 class Index:
-    """The records of a sweep.
+    """Look up the records of a sweep.
 
     Args:
         store: the sweep's folder.
@@ -70,62 +83,67 @@ class Index:
         self._numbers = {json.dumps(known, sort_keys=True): number for number, known in enumerate(self.facts)}
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is a record of ``key``."""
+        """Tell whether there is a record of ``key``."""
         return key in self._records
 
     def entry(self, key: str) -> Entry:
-        """What the record of ``key`` says.
+        """Return the entry of the record of ``key``.
 
         Raises:
-            RecordError: it cannot be read.
+            RecordError: the record cannot be read.
         """
         row = self._rows.get(key)
-        if row is None or row[: 2 * _STAT] != self._now(key):
-            row = [*self._now(key), *self._said(key)]
+        if row is None or row[:_ENTRY] != self._now(key):
+            row = self._read_row(key)
             self._rows[key] = row
             self._read += 1
-        return Entry(*row[2 * _STAT :])
+        return Entry(*row[_ENTRY:])
 
     def save(self, keys: Iterable[str]) -> None:
-        """Write the index, with these keys in it, where enough was read to be worth it; a full disk does not matter."""
+        """Write the index with `keys` in it, if enough records were read for it; a full disk does not matter."""
         for key in keys:
             with contextlib.suppress(RecordError):
                 self.entry(key)
-        if self._read < _FEW:
+        if self._read < _MIN_READ:
             return
         rows = {key: row for key, row in self._rows.items() if key in self._records}
         with contextlib.suppress(OSError):
             write_atomic(self._path, json.dumps({"version": _VERSION, "facts": self.facts, "rows": rows}).encode())
 
-    def _now(self, key: str) -> list[int]:
-        return [*self._records.get(key, _NONE), *self._samples.get(key, _NONE)]
+    def _now(self, key: str) -> tuple[int, int, int, int, int, int]:
+        return (*self._records.get(key, _NONE), *self._samples.get(key, _NONE))
 
-    def _said(self, key: str) -> list[Any]:
-        found = self._store.read(key)
-        compared = {name: found.facts[name] for name in environment.COMPARED if found.facts.get(name) is not None}
+    def _read_row(self, key: str) -> _Row:
+        record = self._store.read(key)
+        facts: dict[str, Any] = {**record.facts}
+        compared: _Facts = {name: facts[name] for name in environment.COMPARED if facts.get(name) is not None}
         text = json.dumps(compared, sort_keys=True)
         if text not in self._numbers:
             self._numbers[text] = len(self.facts)
             self.facts.append(compared)
-        kind = found.error["kind"] if found.error else None
+        kind = record.error.get("kind") if record.error else None
         whole = key in self._samples and zipfile.is_zipfile(self._store.samples_path(key))  # looks at its end only
-        return [found.status, kind, self._numbers[text], whole]
+        return (*self._now(key), record.status, kind, self._numbers[text], whole)
 
 
 def _stats(folder: Path, suffix: str) -> dict[str, Stat]:
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.stat()) for entry in entries if entry.name.endswith(suffix)]
-    except FileNotFoundError:
-        return {}
-    return {name.removesuffix(suffix): (stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in found}
+    """Return the Stat of each file of `folder` by its name without `suffix`; a dangling link is no file."""
+    stats: dict[str, Stat] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(suffix):
+                with contextlib.suppress(OSError):
+                    stat = entry.stat()
+                    stats[entry.name.removesuffix(suffix)] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    return stats
 
 
-def _loaded(path: Path) -> tuple[list[JsonDict], dict[str, list[Any]]]:
+def _loaded(path: Path) -> tuple[list[_Facts], dict[str, _Row]]:
+    """Return facts and rows of the index; none where there is no index, or an odd one: the records say it all again."""
     try:
-        raw = json.loads(path.read_bytes())
-        if raw["version"] == _VERSION:
-            return raw["facts"], raw["rows"]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # none yet, or damaged: the records say it all again
-    return [], {}
+        index = msgspec.json.decode(path.read_bytes(), type=_IndexFile)
+    except (OSError, ValueError, RecursionError):  # what msgspec raises is a ValueError
+        return [], {}
+    if index.version != _VERSION or any(not 0 <= row[-2] < len(index.facts) for row in index.rows.values()):
+        return [], {}
+    return index.facts, index.rows

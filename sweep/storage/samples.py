@@ -1,4 +1,4 @@
-"""Raw samples of one variant: what the clock said, request by request, warm-up included and marked.
+"""Hold the raw samples of one variant: the times of each request, warm-up included and marked.
 
 Everything that is printed is a pure function of these (``sweep.analysis.percentiles``), so a figure can be recomputed
 from disk for as long as the file lasts.
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sweep.storage.record_types import GpuState
+
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 GpuMs = NDArray[np.float32]
@@ -32,12 +34,12 @@ _TIMES = ("scheduled_ns", "issued_ns", "done_ns", "ready_ns")  # from the point'
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PointSamples:
-    """One load point of one pass. All arrays have one entry per request, in schedule order.
+    """Hold one load point of one pass. All arrays have one entry per request, in schedule order.
 
     Attributes:
         kind: ``closed``, ``poisson``, ``constant`` or ``trace``; ``calm`` and ``busy`` probe service times, ``probe``
             and ``confirm`` search the capacity at an SLO.
-        index: place on the ladder, lowest rate first; -1 for the closed loop and the probes of service times.
+        index: place on the rate ladder, lowest rate first; -1 for the closed loop and the probes of service times.
         repeat: pass that measured it, from 0.
         batch: samples per request.
         offered_rps: offered rate, requests/s; None for the closed loop.
@@ -54,7 +56,7 @@ class PointSamples:
         gathers: most requests that the server gathers into one inference; None where each runs by itself.
         ran_with: requests in the inference that served it, itself included; 0 where none did. With ``gathers``.
         ready_ns: when that inference was to start by the rule: full, or its oldest had waited. With ``gathers``.
-        stretch: number of the sentinel's run before this pass; None where no sentinel runs.
+        stretch: sentinel interval of this pass: number of the sentinel's run before it; None where no sentinel runs.
         gpu_h2d_ms: GPU time of the copies to the device; NaN for a request that was not served or copied nothing.
         gpu_compute_ms: GPU time of the inference alone.
         gpu_d2h_ms: GPU time of the copies back.
@@ -80,7 +82,7 @@ class PointSamples:
     ran_with: NDArray[np.int32] | None = None
     ready_ns: Ints | None = None
     origin_ns: int | None = None
-    telemetry: dict[str, Any] | None = None
+    telemetry: GpuState | None = None
     stretch: int | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None
@@ -91,27 +93,27 @@ class PointSamples:
 
     @property
     def lane(self) -> NDArray[np.int64]:
-        """Number of the stream that served each request, counted over all clients."""
+        """Return the number of the stream that served each request, counted over all clients."""
         own = self.stream.astype(np.int64)
         return own if self.client is None else self.client * (int(own.max(initial=0)) + 1) + own
 
     @property
     def measured(self) -> Bools:
-        """Requests that count: completed and after the warm-up."""
+        """Return which requests count: completed and after the warm-up."""
         return np.asarray(~self.warmup & (self.done_ns != NEVER), dtype=np.bool_)
 
     @property
     def latency_ms(self) -> NDArray[np.float64]:
-        """Latency of each measured request, from the scheduled arrival, in arrival order."""
+        """Return the latency of each measured request from its scheduled arrival, in arrival order, ms."""
         keep = self.measured
         return np.asarray((self.done_ns[keep] - self.scheduled_ns[keep]) / 1e6)
 
 
 def merged(parts: Sequence[PointSamples]) -> PointSamples:
-    """One point of what several clients measured at the same time, in the order of all their schedules.
+    """Merge what several clients measured at the same time into one point, in the order of all their schedules.
 
     Args:
-        parts: of each client, by number; their origins are times on one clock.
+        parts: samples of each client, by number; their origins are times on one clock.
     """
     origin = min(part.origin_ns or 0 for part in parts)
     moved = [_moved(part, (part.origin_ns or 0) - origin) for part in parts]
@@ -135,12 +137,12 @@ def merged(parts: Sequence[PointSamples]) -> PointSamples:
 
 
 def _moved(part: PointSamples, by_ns: int) -> PointSamples:
-    """The same times from an origin that lies ``by_ns`` earlier."""
+    """Return the same times from an origin that lies ``by_ns`` earlier."""
     times: dict[str, Any] = {name: getattr(part, name) for name in _TIMES if getattr(part, name) is not None}
     moved: dict[str, Any] = {name: np.where(value == NEVER, value, value + by_ns) for name, value in times.items()}
     return dataclasses.replace(part, **moved)
 
 
 def stretches(points: list[PointSamples]) -> list[int | None]:
-    """Number of the sentinel's run before each pass, by pass; the search of a capacity is no pass."""
+    """Return the sentinel interval of each pass, by pass; the search of a capacity is no pass."""
     return list({point.repeat: point.stretch for point in points if point.asked is None}.values())

@@ -22,7 +22,7 @@ _SCRAP = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """The folder of one sweep.
+    """Locate the files of one sweep.
 
     Attributes:
         root: ``results/<sweep>``.
@@ -31,39 +31,44 @@ class Store:
     root: Path
 
     def record_path(self, key: str) -> Path:
-        """Where the record of ``key`` lies."""
+        """Return the path of the record of ``key``."""
         return self.root / "records" / f"{key}.json"
 
     def samples_path(self, key: str) -> Path:
-        """Where the raw samples of ``key`` lie."""
+        """Return the path of the raw samples of ``key``."""
         return self.root / "samples" / f"{key}.npz"
 
     def telemetry_path(self, key: str) -> Path:
-        """Where the GPU readings taken meanwhile lie, if there was a GPU to read (``gpu_readings.save``)."""
+        """Return the path of the GPU's readings during ``key``, if there was a GPU to read (``gpu_readings.save``)."""
         return self.root / "telemetry" / f"{key}.npz"
 
     def write(self, record: Record) -> None:
-        """Put the record on disk: whole or not at all, and there to stay once this returns."""
+        """Write a record: whole or not at all, and to outlast a power cut once this returns."""
         write_atomic(self.record_path(record.key), encoded(record))
 
     def clear_scraps(self) -> None:
-        """Remove what a process that was killed while it wrote has left; the sweep's lock is held."""
+        """Remove what a process that was killed while it wrote has left; the caller holds the sweep's lock."""
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
-            with contextlib.suppress(OSError), os.scandir(folder) as found:
-                for item in found:
+            with contextlib.suppress(OSError), os.scandir(folder) as entries:
+                for item in entries:
                     if _SCRAP.fullmatch(item.name):
                         Path(item.path).unlink(missing_ok=True)
 
     def sentinel_path(self, number: int, key: str) -> Path:
-        """Where the samples of the sentinel's run ``number`` lie; ``key`` is ``Level.key``."""
+        """Return the path of the samples of the sentinel's run ``number``; ``key`` is ``Level.key``."""
         return self.root / "sentinel" / f"{number:04d}-{key}.npz"
 
     def sentinel_paths(self) -> list[Path]:
-        """The sentinel's runs, oldest first."""
+        """Return the files of the sentinel's runs, oldest first."""
         return sorted((self.root / "sentinel").glob("*.npz"))
 
+    def sentinel_runs(self) -> list[tuple[int, Path]]:
+        """Return number and file of each of the sentinel's runs, oldest first; a file of another name is no run."""
+        runs = [(path.stem.partition("-")[0], path) for path in self.sentinel_paths()]
+        return [(int(number), path) for number, path in runs if number.isdecimal()]
+
     def read(self, key: str) -> Record:
-        """The record of ``key``.
+        """Read the record of ``key``.
 
         Raises:
             RecordError: there is none, it is damaged, or a newer version wrote it.
@@ -71,11 +76,11 @@ class Store:
         return read(self.record_path(key))
 
     def record_keys(self) -> list[str]:
-        """Keys of the records on disk, sorted; their content is not looked at."""
+        """Return the keys of the records on disk, sorted, without reading them."""
         return sorted(path.stem for path in (self.root / "records").glob("*.json"))
 
     def readable(self) -> Iterator[Record]:
-        """Every record that can be read, by key; a damaged one is passed over."""
+        """Yield every record that can be read, by key; a damaged one is passed over."""
         for key in self.record_keys():
             try:
                 yield self.read(key)

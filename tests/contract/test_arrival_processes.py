@@ -21,8 +21,6 @@ from sweep.loadgen.slo_model import SloModel
 from sweep.storage import samples
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 BURSTY = "bursty_of_the_tests"
 EVERY = [*PROCESSES, BURSTY]
 CAPACITY_TOLERANCE = 0.10  # of the predicted capacity at an SLO (15,000 arrivals), against the measured one

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from sweep.backends.base import Backend, Session
 
-pytestmark = pytest.mark.heavy
-
 QUICK = LoadAxes(fractions=(0.5,), warmup_s=0.02, min_s=0.05, min_requests=20, max_s=2.0)
 QUANTISED = {"quantize_ops": ("Conv", "MatMul", "Gemm"), "calibration_batches": 1}
 PRECISIONS = {

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from require import missing
 from sphinx.util.inventory import InventoryFile
 
+from sweep.cli.commands import COMMANDS
 from sweep.config import compose
 from sweep.config.schema import help_lines
 from sweep.errors import ConfigError
@@ -24,12 +25,10 @@ sys.path.insert(0, str(DOCS / "_ext"))
 
 import schema_pages  # noqa: E402 - found beside the docs, which are no package
 
-pytestmark = pytest.mark.heavy
-
 BESIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PUBLISHED = sorted((ROOT / "results").glob("README.md")) + sorted((ROOT / "results" / "reference").rglob("README.md"))
 USERS = [*BESIDE[:2], *(page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "decisions"), *PUBLISHED]
-COMMANDS = {"doctor", "publish", "ui", "cache", "recompute", "bisect", "trtexec", "completion", "--version", "--help"}
+ANSWERS = {"--version", "--help"}
 CODE = {"fence", "code_block"}
 
 
@@ -182,12 +181,25 @@ def files_of_the_docs(tmp_path, monkeypatch):
     return tmp_path
 
 
+def parses(words: tuple[str, ...], page: str) -> None:
+    """Fail unless the command takes its arguments; its bare name and a synopsis with brackets are no call."""
+    if "--help" in words or len(words) == 1 or any(word.startswith("[") for word in words):
+        return
+    try:
+        COMMANDS[words[0]].parser(words[0]).parse_intermixed_args(list(words[1:]))
+    except ConfigError as error:
+        pytest.fail(f"{page}: sweep {' '.join(words)}: {error}")
+
+
 def test_every_command_in_the_docs_parses(files_of_the_docs) -> None:
     """Against the schema and conf/; files that a command names need not be there."""
     shown = commands()
     assert len(shown) > 50
     for words, page in shown:
-        if words[0] in COMMANDS or "--cfg" in words:
+        if words[0] in ANSWERS or "--cfg" in words:
+            continue
+        if words[0] in COMMANDS:
+            parses(words, page)
             continue
         assert any("=" in word for word in words), f"{page}: no such command: sweep {' '.join(words)}"
         try:

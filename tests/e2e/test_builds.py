@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 if TYPE_CHECKING:
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = pytest.mark.e2e
 
 SHORT = ("load.min_s=0.05", "load.warmup_s=0.02", "load.min_requests=9", "load.max_s=0.5")
 COUNTING = Path(__file__).parent / "counting"

@@ -186,7 +186,6 @@ def test_death_of_one_client_ends_the_variant_with_its_name_and_no_other_waits(d
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.heavy
 @pytest.mark.fault
 def test_a_client_that_hangs_ends_the_variant_with_its_name(doomed: Clients) -> None:
     outcome = doomed.run(CONSTANT, lambda: os.kill(doomed.pids[0], signal.SIGSTOP), timeout_s=4)
@@ -195,7 +194,6 @@ def test_a_client_that_hangs_ends_the_variant_with_its_name(doomed: Clients) -> 
     assert outcome.error["message"].startswith("client 1 of 2: nothing was heard from the worker for 4 s")
 
 
-@pytest.mark.heavy
 @pytest.mark.fault
 def test_an_error_of_one_client_is_told_with_its_name(doomed: Clients, folder: Path) -> None:
     load = dataclasses.replace(CONSTANT, kind="trace", trace=str(folder / "gone.csv"))
@@ -206,7 +204,6 @@ def test_an_error_of_one_client_is_told_with_its_name(doomed: Clients, folder: P
     assert outcome.error["kind"] == "LoadError"
 
 
-@pytest.mark.heavy
 def test_a_sweep_over_clients_builds_once_keeps_totals_and_each_client_and_its_bytes(cli: Cli) -> None:
     words = ("backend=onnxruntime", "model=mlp", "clients=2,1", "slo.p99_ms=50", "slo.search_s=2")
     done = cli.run("-m", *words, *QUICK)

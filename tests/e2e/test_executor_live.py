@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sweep.storage.record import Record
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = pytest.mark.e2e
 
 SHORT = ("load=closed", "load.min_s=0.1", "load.min_requests=9", "load.warmup_s=0.02", "load.max_s=0.5")
 SIMULATED = ("backend=simulated", *SHORT)

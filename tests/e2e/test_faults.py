@@ -55,7 +55,6 @@ def kill_at_work(process: subprocess.Popen[str]) -> None:
     seen[-1].kill()
 
 
-@pytest.mark.heavy
 def test_kill_9_of_the_child_then_of_the_parent_and_a_second_start(cli: Cli) -> None:
     first = cli.start("-m", "precision=fp16,int8", "batch=1,8,32", *QUICK)
     wait_until(at_record(cli, first, 2), 60, lambda: "no second record")
@@ -81,7 +80,6 @@ def test_kill_9_of_the_child_then_of_the_parent_and_a_second_start(cli: Cli) -> 
             assert record.started_at == kept[record.key]
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("how", ["SIGINT", "SIGINT twice", "SIGTERM"])
 def test_an_interrupt_leaves_whole_records_exit_130_and_the_rest_for_later(cli: Cli, how: str) -> None:
     process = cli.start(*FOUR)
@@ -107,7 +105,6 @@ def test_an_interrupt_leaves_whole_records_exit_130_and_the_rest_for_later(cli: 
     assert {record.key: record.started_at for record in cli.records()}.items() >= kept.items()
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("delay_s", [0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.2, 2.0])
 def test_an_interrupt_at_any_moment_ends_with_130(cli: Cli, delay_s: float) -> None:
     process = cli.start(*FOUR)
@@ -130,7 +127,6 @@ def first_worker_hangs(cli: Cli, *words: str) -> tuple[subprocess.Popen[str], ps
     return process, child, output
 
 
-@pytest.mark.heavy
 def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> None:
     process, child, output = first_worker_hangs(cli)
     assert process.returncode == 1, output
@@ -138,7 +134,6 @@ def test_a_worker_that_hangs_is_ended_and_the_next_variant_runs(cli: Cli) -> Non
     assert not child.is_running() or child.status() == "zombie"
 
 
-@pytest.mark.heavy
 def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None:
     process, _, output = first_worker_hangs(cli, "sentinel_every=8")
     assert process.returncode == 0, output
@@ -146,7 +141,6 @@ def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None
     assert [(record.status, record.drift) for record in cli.records()] == [("ok", None)] * 4
 
 
-@pytest.mark.heavy
 def test_a_truncated_record_is_said_and_measured_again(cli: Cli) -> None:
     words = ("load=closed", "load.min_s=0.1", "load.min_requests=9")
     cli.run(*words)
@@ -158,7 +152,6 @@ def test_a_truncated_record_is_said_and_measured_again(cli: Cli) -> None:
     assert [record.status for record in cli.records()] == ["ok"]
 
 
-@pytest.mark.heavy
 def test_a_damaged_engine_is_built_again_and_said(cli: Cli) -> None:
     words = ("load=closed", "load.min_s=0.1", "load.min_requests=9", "force=true")
     cli.run(*words)
@@ -181,7 +174,6 @@ def test_two_sweeps_in_one_folder_are_refused(cli: Cli) -> None:
     assert f"is in use by process {first.pid}" in second.stderr
 
 
-@pytest.mark.heavy
 def test_another_library_version_is_said_not_mixed_in_silently(cli: Cli) -> None:
     words = ("load=closed", "load.min_s=0.1", "load.min_requests=9")
     cli.run(*words)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sweep.storage.record import Record
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 SOURCE = Path(__file__).parent / "clock_steps.c"
 SCRIPTED = ("-m", "batch=1,8,32", "backend=simulated", "load=quick")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 HERE = Path(__file__).parent
 SIZE = "24m"

@@ -31,7 +31,7 @@ from sweep.storage.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 COUNT = 6
 LIMIT_S = 20.0

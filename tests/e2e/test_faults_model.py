@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 BOMB = "\n".join(
     ["# @package _global_", "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]"]

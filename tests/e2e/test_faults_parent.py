@@ -15,7 +15,7 @@ from mlflow_ui import wait_until
 if TYPE_CHECKING:
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 MARK = "SWEEP_TEST_RUN"
 SEED = 5

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sweep.storage.record import Record
 
-pytestmark = [pytest.mark.e2e, pytest.mark.fault, pytest.mark.heavy]
+pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 FAULTY = Path(__file__).parent / "faulty"
 STOPPED = {

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.heavy]
+pytestmark = pytest.mark.e2e
 
 LOAD = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.05", "load.min_requests=20", "load.max_s=2")
 

@@ -75,7 +75,6 @@ def records(tmp_path: Path) -> tuple[list[Record], Store]:
 
 
 @pytest.mark.e2e
-@pytest.mark.heavy
 @pytest.mark.chromium
 def test_the_printed_link_shows_every_point_of_every_record(
     server: str, records: tuple[list[Record], Store], tmp_path: Path

@@ -9,6 +9,7 @@ import pytest
 from conftest import QUICK, Cli
 
 from sweep.analysis import record_summary
+from sweep.spec.slo import Slo
 from sweep.storage import samples, samples_file
 
 pytestmark = pytest.mark.e2e
@@ -63,7 +64,9 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert "to search" not in again.stdout
     assert store.samples_path(found.key).stat().st_mtime_ns == stamp
     assert cli.records() == [found]
-    assert record_summary.summarised(found, samples_file.load(store.samples_path(found.key)), ("p90", 200.0)) == found
+    assert (
+        record_summary.summarised(found, samples_file.load(store.samples_path(found.key)), Slo("p90", 200.0)) == found
+    )
 
     hopeless = cli.run(*ONE, "slo.p90_ms=0.001", "slo.search_s=3")
     assert hopeless.returncode == 0, hopeless.stdout + hopeless.stderr

@@ -129,4 +129,4 @@ def test_a_stranger_on_the_gpu_is_seen_wherever_nvml_lists_us(gpu, stranger) -> 
         return
     assert found["foreign_processes"] >= 1
     assert any(text.split()[0] == str(stranger) for text in found["foreign"])
-    assert "shared with" in gpu_telemetry.spoilt(found)
+    assert "shared with" in gpu_telemetry.disturbance(found)

@@ -14,8 +14,6 @@ from sweep.backends.simulated import SimulatedSession
 from sweep.loadgen.load_point import Place, open_point
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 
-pytestmark = pytest.mark.heavy
-
 SWEEPS = 600
 
 

@@ -8,6 +8,7 @@ from sweep.analysis import slo_capacity
 from sweep.backends.simulated import SimulatedSession
 from sweep.loadgen import capacity_search, load_curve
 from sweep.spec import LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
+from sweep.spec.slo import Slo
 
 LOAD = LoadAxes(points=7, max_wait_s=10.0)
 
@@ -26,9 +27,9 @@ def session(streams=1, distribution="constant", seed=0, **script):
 def searched(limit_ms, search_s, name="p99", load=LOAD, **server):
     """(the record's slo, the curve's samples, the search's samples)."""
     known = load_curve.measure(session(**server), load, batch=1)
-    ask = capacity_search.Ask(name=name, limit_ms=limit_ms, search_s=search_s)
+    ask = capacity_search.SearchRequest(slo=Slo(name, limit_ms), search_s=search_s)
     made = capacity_search.run(session(**server), load, ask, known)
-    return slo_capacity.searched([*known, *made], name, limit_ms), known, made
+    return slo_capacity.searched([*known, *made], Slo(name, limit_ms)), known, made
 
 
 def erlang_c(servers, busy):

@@ -101,7 +101,7 @@ def _gate_line(nodes: Sequence[Traced], gate_db: float) -> str:
 
 
 def _last_line(record: Record, variant: Variant, last: Traced) -> str:
-    level = (record.accuracy or {}).get("sqnr_db")
+    level = record.accuracy["sqnr_db"] if record.accuracy else None
     line = f"Last node {last.node} ({last.op}): {_shown(last.carried)} dB"
     if level is None:
         return f"{line}."

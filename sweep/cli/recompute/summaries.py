@@ -7,8 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.analysis import drift, percentiles, record_summary
+from sweep.analysis import drift, record_summary
 from sweep.errors import RecordError
+from sweep.spec.slo import of_percent
 from sweep.storage import record, samples, samples_file
 from sweep.storage.store import Store
 from sweep.system import atomic_files
@@ -25,7 +26,7 @@ _SHOWN = 6  # fields of a record that differ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Hold what came of one record.
+    """Hold the outcome of one record.
 
     Attributes:
         path: its file.
@@ -55,12 +56,14 @@ def recomputed(root: Path, *, write: bool) -> Iterator[Comparison]:
 def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bool) -> Comparison:
     path = store.record_path(key)
     try:
-        made = store.read(key)
-        if made.status not in _MEASURED and made.peak is None and not made.points:  # a failed search leaves its curve
+        stored = store.read(key)
+        if (
+            stored.status not in _MEASURED and stored.peak is None and not stored.points
+        ):  # a failed search leaves its curve
             return Comparison(path=path, state="unmeasured")
         if not store.samples_path(key).exists():
             return Comparison(path=path, state="unsampled")
-        again = resummed(made, samples_file.load(store.samples_path(key)), levels)
+        again = resummed(stored, samples_file.load(store.samples_path(key)), levels)
     except RecordError as error:
         return Comparison(path=path, state="unreadable", detail=str(error))
     content = path.read_bytes()
@@ -73,11 +76,10 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
     return Comparison(path=path, state="rewritten" if write else "differs", detail=detail or "its layout alone")
 
 
-def resummed(made: Record, points: list[samples.PointSamples], levels: Mapping[int, drift.Level]) -> Record:
+def resummed(stored: Record, points: list[samples.PointSamples], levels: Mapping[int, drift.Level]) -> Record:
     """Return the record with everything that is a function of samples computed from them, under the SLO it has."""
-    names = {p * 100: name for name, p in percentiles.PERCENTILES.items()}
-    slo = (names[made.slo["percentile"]], made.slo["limit_ms"]) if made.slo else None
-    again = record_summary.summarised(made, points, slo)
+    slo = of_percent(stored.slo["percentile"], stored.slo["limit_ms"]) if stored.slo else None
+    again = record_summary.summarised(stored, points, slo)
     return dataclasses.replace(again, drift=drift.judged(samples.stretches(points), levels))
 
 
@@ -89,7 +91,7 @@ def differing(was: Any, now: Any, prefix: str = "") -> set[str]:
         pairs = [(prefix, one, other) for one, other in zip(was, now, strict=True)]
     else:
         return set() if was == now else {prefix}
-    return {found for name, one, other in pairs for found in differing(one, other, name)}
+    return {field for name, one, other in pairs for field in differing(one, other, name)}
 
 
 def _nested(value: Any) -> bool:

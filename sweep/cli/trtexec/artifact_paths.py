@@ -1,4 +1,4 @@
-"""Where the typed ONNX and the engine of a record lie, and how to have them again."""
+"""Locate the typed ONNX and the engine of a record, and tell how to make them again."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _BACKEND = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
-    """Paths that the command names, there or not.
+    """Hold the paths that the command names, whether the files exist or not.
 
     Attributes:
         onnx: the typed ONNX.
-        engine: the engine that was timed; None where the record ended before one was built.
-        advice: the command that fills the cache again.
+        engine: the engine that was timed; None if the record ended before one was built.
+        advice: the command line that fills the cache again.
     """
 
     onnx: Path
@@ -43,22 +43,22 @@ class Files:
 
     @property
     def has_onnx(self) -> bool:
-        """The typed ONNX is there."""
+        """Return whether the typed ONNX exists."""
         return self.onnx.is_file()
 
     @property
     def has_engine(self) -> bool:
-        """The engine is there."""
+        """Return whether the engine exists."""
         return self.engine is not None and self.engine.is_file()
 
 
 def find(record: Record, path: Path, cache: Path | None) -> Files:
-    """The files of ``record``, which lies at ``path`` (``<results>/<sweep>/records/<key>.json``).
+    """Return the files of `record`.
 
     Args:
-        record: whose files.
-        path: where it was read; the cache stands beside its sweep.
-        cache: another cache; None takes ``<results>/cache``.
+        record: as read from `path`.
+        path: ``<results>/<sweep>/records/<key>.json``; the cache is beside the sweep.
+        cache: another cache folder; None takes ``<results>/cache``.
     """
     sweep = path.resolve().parent.parent
     root = cache or sweep.parent / "cache"
@@ -68,7 +68,7 @@ def find(record: Record, path: Path, cache: Path | None) -> Files:
 
 
 def model(record: Record) -> ModelRef:
-    """The record's network."""
+    """Return the reference to the record's network."""
     return from_plain(ModelRef, record.variant["model_ref"])
 
 
@@ -86,7 +86,7 @@ def _onnx(record: Record, root: Path) -> Path:
 
 
 def _advice(record: Record, results: Path) -> str:
-    """This variant in the sweep's own words, under another name, so that no record changes."""
+    """Return the command that measures this variant under another sweep name, so that no record changes."""
     variant, ref = record.variant, model(record)
     words = [
         f"backend={variant['backend']}",

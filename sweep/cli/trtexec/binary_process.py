@@ -1,4 +1,4 @@
-"""Runs the binary: a list of arguments, no shell, its output in a file, an end after a time limit."""
+"""Run the binary without a shell, with its output in a file and a time limit."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ _INSTALL = {
 
 
 def locate(name: str, given: str | None) -> str:
-    """Absolute path of the executable.
+    """Return the absolute path of the executable.
 
     Args:
         name: of the binary.
-        given: its path, or another name to look for; None looks for ``name`` on PATH.
+        given: its path, or another name to look for; None looks for `name` on PATH.
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: if there is no such executable.
     """
-    found = shutil.which(given or name)
-    if found is None:
+    path = shutil.which(given or name)
+    if path is None:
         where = f"--binary {given} is no executable" if given else f"{name} is not on PATH"
         raise ConfigError(f"--parity: {where}; {_INSTALL[name]}; put it on PATH or give --binary /path/to/{name}")
-    return str(Path(found).resolve())
+    return str(Path(path).resolve())
 
 
 def run(command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: float) -> float:
-    """Run ``command`` to its end; its wall time in seconds.
+    """Run `command` to its end; return its wall time in seconds.
 
     Args:
         command: executable and arguments.
-        env: variables added to this process's own.
-        log: file that gets everything that it prints; replaced.
-        timeout_s: after which it and its children are killed.
+        env: variables that are added to this process's environment.
+        log: file for everything that it prints; replaced.
+        timeout_s: seconds after which it and its children are killed.
 
     Raises:
-        ParityError: it could not be started, ran past the limit, or ended with another code than 0.
+        ParityError: if it could not be started, ran past the limit, or ended with another code than 0.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -69,7 +69,7 @@ def run(command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: fl
         code = _wait(child, command[0], log, timeout_s)
     if code != 0:
         how = f"ended with code {code}" if code > 0 else f"was killed by {signal.Signals(-code).name}"
-        raise ParityError(f"{command[0]} {how}{_said(log)}")
+        raise ParityError(f"{command[0]} {how}{_reason(log)}")
     return time.monotonic() - start
 
 
@@ -85,6 +85,6 @@ def _wait(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float
             child.wait()
 
 
-def _said(log: Path) -> str:
-    words = output_parser.failed(log.read_text(errors="replace"))
-    return f"{f': {words}' if words else ''}; its output: {log}"
+def _reason(log: Path) -> str:
+    reason = output_parser.failed(log.read_text(errors="replace"))
+    return f"{f': {reason}' if reason else ''}; its output: {log}"

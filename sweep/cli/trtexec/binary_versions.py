@@ -1,4 +1,4 @@
-"""How each version of the binaries spells graph, transfers and waiting: the defaults were turned round in 11.0.
+"""Describe how each version of the binaries spells graph, transfers and waiting; 11.0 inverted the defaults.
 
 Sources: samples/common/sampleOptions.{h,cpp} of NVIDIA/TensorRT at v10.0.0 to v11.1, and NVIDIA's pages on
 ``tensorrt_rtx``; docs/reference/trtexec.md names each.
@@ -15,17 +15,17 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """One set of defaults.
+    """Describe the flags of a range of versions.
 
     Attributes:
         binary: the executable's name.
-        versions: in words, for the heading.
-        least: first version that speaks it.
+        versions: the range, for the heading.
+        least: first version of the range.
         graph: flags with and without a CUDA graph.
         transfers: flags with and without copies.
         spin: flags for spinning and for blocking.
         build: flags that every build from ONNX needs.
-        rtx: the library compiles when a context is made, and has no flag for some of the builder's knobs.
+        rtx: whether it is TensorRT-RTX, which compiles when a context is made and lacks some builder flags.
     """
 
     binary: str
@@ -95,15 +95,15 @@ DIALECTS = {
 }
 
 
-def library_version(said: str | None) -> Version | None:
-    """(10, 13, 0, 35) of ``tensorrt 10.13.0.35``; None where no version is named."""
-    found = re.search(r"(\d+(?:\.\d+)+)", said or "")
-    return tuple(int(part) for part in found[1].split(".")) if found else None
+def library_version(text: str | None) -> Version | None:
+    """Return the version in `text`, e.g. (10, 13, 0, 35) of ``tensorrt 10.13.0.35``, or None if it holds none."""
+    match = re.search(r"(\d+(?:\.\d+)+)", text or "")
+    return tuple(int(part) for part in match[1].split(".")) if match else None
 
 
 def of_version(backend: str, version: Version | None) -> tuple[Dialect, ...]:
-    """The dialects of ``backend`` that apply: one for a known version, all for an unknown one, none for an old one."""
-    known = DIALECTS[backend]
+    """Return the dialects of `backend` that apply to `version`: all if it is None, none if it is too old, else one."""
+    dialects = DIALECTS[backend]
     if version is None:
-        return known
-    return tuple(dialect for dialect in known if version >= dialect.least)[-1:]
+        return dialects
+    return tuple(dialect for dialect in dialects if version >= dialect.least)[-1:]

@@ -1,4 +1,4 @@
-"""A record -> the commands that measure the same thing with NVIDIA's binary."""
+"""Translate a record into the commands that measure the same with NVIDIA's binary."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """One record in one dialect.
+    """Hold the command of one record in one dialect.
 
     Attributes:
         dialect: the binary and its defaults.
-        version: of the library that made the record; None where it is not recorded.
+        version: of the library that made the record; None if it is not recorded.
         env: variables to set for it.
-        load: arguments that run the engine which was timed; None where the record names none.
+        load: arguments that run the engine which was timed; None if the record names none.
         build: arguments that build from the typed ONNX and run.
-        notes: what no flag can say.
-        shapes_unknown: why the inputs' shapes are missing; None where they are not.
+        notes: differences that no flag can express.
+        shapes_unknown: why the inputs' shapes are missing; None if they are known.
     """
 
     dialect: Dialect
@@ -47,29 +47,29 @@ class Command:
     notes: tuple[str, ...]
     shapes_unknown: str | None
 
-    def choose(self, found: Files) -> tuple[str, ...]:
-        """The arguments that this machine has the file for: the engine itself, else a build.
+    def choose(self, files: Files) -> tuple[str, ...]:
+        """Return the arguments whose file exists on this machine: those of the engine, else those of a build.
 
         Raises:
-            ConfigError: neither file is here, or the inputs' shapes are not known.
+            ConfigError: if neither file exists, or the inputs' shapes are not known.
         """
         if self.shapes_unknown is not None:
             raise ConfigError(f"--parity needs the inputs' shapes: {self.shapes_unknown}")
-        if self.load is not None and found.has_engine:
+        if self.load is not None and files.has_engine:
             return self.load
-        if found.has_onnx:
+        if files.has_onnx:
             return self.build
         raise ConfigError(
-            f"--parity needs {found.engine or found.onnx} or {found.onnx} and neither is there; "
-            f"--cache DIR names another cache, or make them: {found.advice}"
+            f"--parity needs {files.engine or files.onnx} or {files.onnx} and neither is there; "
+            f"--cache DIR names another cache, or make them: {files.advice}"
         )
 
 
-def make(record: Record, found: Files) -> tuple[Command, ...]:
-    """The commands of ``record``: one, or one per dialect where it does not say its library's version.
+def make(record: Record, files: Files) -> tuple[Command, ...]:
+    """Return the commands of `record`: one, or one per dialect if it does not name its library's version.
 
     Raises:
-        ConfigError: its backend has no such binary, or its version is older than the binaries known here.
+        ConfigError: if its backend has no such binary, or its version is older than every dialect.
     """
     backend = record.variant.get("backend")
     if backend not in binary_versions.DIALECTS:
@@ -77,35 +77,35 @@ def make(record: Record, found: Files) -> tuple[Command, ...]:
             f"record {record.key} is of backend {backend}, which has no trtexec; "
             f"give a record of {' or '.join(binary_versions.DIALECTS)}"
         )
-    said = record.facts.get("tensorrt")
-    version = binary_versions.library_version(said)
-    known = binary_versions.of_version(backend, version)
-    if not known:
+    library = record.facts.get("tensorrt")
+    version = binary_versions.library_version(library)
+    dialects = binary_versions.of_version(backend, version)
+    if not dialects:
         raise ConfigError(
-            f"record {record.key} is of {said}; flags are known from TensorRT 10.0 and TensorRT-RTX 1.0 on"
+            f"record {record.key} is of {library}; flags are known from TensorRT 10.0 and TensorRT-RTX 1.0 on"
         )
     try:
         specs, problem = shape_flags.dynamic(artifact_paths.model(record)), None
     except (ModelError, ConfigError) as error:
         specs, problem = (), str(error)
-    return tuple(_one(record, found, each, specs, problem) for each in known)
+    return tuple(_one(record, files, each, specs, problem) for each in dialects)
 
 
-def _one(record: Record, found: Files, spoken: Dialect, specs: Sequence[TensorSpec], problem: str | None) -> Command:
-    run = flags.run_flags(record, spoken, specs)
-    build = [f"--onnx={found.onnx}", *flags.build_flags(record, spoken, specs), *run]
+def _one(record: Record, files: Files, dialect: Dialect, specs: Sequence[TensorSpec], problem: str | None) -> Command:
+    run = flags.run_flags(record, dialect, specs)
+    build = [f"--onnx={files.onnx}", *flags.build_flags(record, dialect, specs), *run]
     return Command(
-        dialect=spoken,
+        dialect=dialect,
         version=binary_versions.library_version(record.facts.get("tensorrt")),
         env=flags.environment(record),
-        load=None if found.engine is None else (f"--loadEngine={found.engine}", *run),
+        load=None if files.engine is None else (f"--loadEngine={files.engine}", *run),
         build=tuple(build),
-        notes=tuple(flags.inexpressible(record, spoken)),
+        notes=tuple(flags.inexpressible(record, dialect)),
         shapes_unknown=problem,
     )
 
 
-def printed(record: Record, found: Files, command: Command) -> str:
+def printed(record: Record, files: Files, command: Command) -> str:
     """Return the text of one command: comments, then lines for a shell."""
     facts = record.facts
     gpu = facts.get("gpu") or "an unknown GPU"
@@ -118,19 +118,19 @@ def printed(record: Record, found: Files, command: Command) -> str:
     if command.shapes_unknown is not None:
         batch = record.variant["batch"]
         lines.append(f"# add --shapes=NAME:{batch}x... of each dynamic input: {command.shapes_unknown}")
-    if not (found.has_engine and found.has_onnx):
-        lines.append(f"# files that are not there are made, on the record's machine, by: {found.advice}")
+    if not (files.has_engine and files.has_onnx):
+        lines.append(f"# files that are not there are made, on the record's machine, by: {files.advice}")
     if command.load is not None:
-        lines += ["", f"# the engine that was timed{_state(here=found.has_engine)}", shell(command, command.load)]
-    lines += ["", f"# built anew from the typed ONNX{_state(here=found.has_onnx)}", shell(command, command.build)]
+        lines += ["", f"# the engine that was timed{_state(exists=files.has_engine)}", shell(command, command.load)]
+    lines += ["", f"# built anew from the typed ONNX{_state(exists=files.has_onnx)}", shell(command, command.build)]
     return "\n".join(lines) + "\n"
 
 
 def shell(command: Command, arguments: Sequence[str]) -> str:
-    """The command for a POSIX shell, one flag a line."""
+    """Return the command for a POSIX shell, one flag per line."""
     head = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in command.env.items()), command.dialect.binary])
     return " \\\n    ".join([head, *(shlex.quote(argument) for argument in arguments)])
 
 
-def _state(*, here: bool) -> str:
-    return "" if here else " (not there)"
+def _state(*, exists: bool) -> str:
+    return "" if exists else " (not there)"

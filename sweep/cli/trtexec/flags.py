@@ -27,8 +27,9 @@ _MS = 1000.0
 def realised(record: Record, name: str, default: Any) -> Any:
     """What ran; what was asked where the record does not say; else the TensorRT backend's default."""
     for source in (record.realised or {}, record.variant):
-        if source.get(name) is not None:
-            return source[name]
+        value: Any = source.get(name)
+        if value is not None:
+            return value
     return default
 
 
@@ -137,8 +138,9 @@ def _session_lines(record: Record, dialect: Dialect) -> list[str]:
 
 def _copies(record: Record) -> str:
     line = "transfers=true: it copies beside the neighbour's compute, sweep in the same CUDA stream"
-    gpu = (record.peak or {}).get("gpu_ms") or {}
-    h2d, compute, d2h = ((gpu.get(name) or {}).get("mean") for name in ("h2d", "compute", "d2h"))
+    gpu = record.peak.get("gpu_ms") if record.peak else None
+    parts = (gpu["h2d"], gpu["compute"], gpu["d2h"]) if gpu else ()
+    h2d, compute, d2h = (part["mean"] if part else None for part in parts) if parts else (None, None, None)
     if not (h2d and compute and d2h):
         return line
     return f"{line}, so that its Throughput may be up to {(h2d + d2h) / compute:.1%} higher"

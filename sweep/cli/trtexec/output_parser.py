@@ -1,4 +1,4 @@
-"""What ``trtexec`` and ``tensorrt_rtx`` print -> figures. Format: samples/common/sampleReporting.cpp, 10.0 to 11.1.
+"""Parse what ``trtexec`` and ``tensorrt_rtx`` print. Format: samples/common/sampleReporting.cpp, 10.0 to 11.1.
 
 Lines may carry a time and severity or only one of them, and a page may have wrapped them.
 """
@@ -35,17 +35,17 @@ Metric = dict[str, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """The figures of one run, each metric {min, max, mean, median, p90, ...} in ms.
+    """Hold the figures of one run, each metric {min, max, mean, median, p90, ...} in ms.
 
     Attributes:
-        version: as the binary said it, ``10.13.0``; None where the output has no version.
+        version: as the binary printed it, ``10.13.0``; None if it printed none.
         throughput_qps: inferences/s.
         latency_ms: H2D + compute + D2H of one inference, on the GPU's clock.
         gpu_compute_ms: compute alone.
-        enqueue_ms: host time of the enqueue; None where the output lacks it.
-        ungraphed: the binary ran without the CUDA graph that it was asked for.
-        echo: its own words on what it was asked: {``CUDA Graph``: True, ...}.
-        warnings: what it warned of.
+        enqueue_ms: host time of the enqueue; None if the output lacks it.
+        ungraphed: whether the binary ran without the CUDA graph that its flags requested.
+        echo: the options that it reported at its start: {``CUDA Graph``: True, ...}.
+        warnings: its warnings, without repetition.
     """
 
     version: str | None
@@ -59,14 +59,14 @@ class Summary:
 
 
 def parse(text: str) -> Summary:
-    """The last summary in ``text``.
+    """Return the last summary in `text`.
 
     Raises:
-        ParityError: there is none, it is incomplete, or a figure in it is no finite number.
+        ParityError: if there is none, it is incomplete, or a figure in it is not finite.
     """
     plain = "\n".join(_PREFIX.sub("", line).rstrip() for line in text.splitlines())
-    before, found, after = plain.rpartition(_HEADER)
-    if not found:
+    before, header, after = plain.rpartition(_HEADER)
+    if not header:
         raise ParityError(f"no performance summary in its output{_because(text)}")
     joined = " ".join(after.split())
     metrics = {match[1]: _metric(match) for match in _METRIC.finditer(joined)}
@@ -87,10 +87,10 @@ def parse(text: str) -> Summary:
 
 
 def version(text: str) -> str | None:
-    """``10.13.0``: from its version line, else from its banner, ``v101300`` (major, then two digits each)."""
-    said = _VERSION.search(text)
-    if said:
-        return said[1]
+    """Return the version, e.g. ``10.13.0``, from its line or from the banner ``v101300``, or None."""
+    line = _VERSION.search(text)
+    if line:
+        return line[1]
     banner = _BANNER.search(text)
     if banner is None or "." in banner[2]:
         return None if banner is None else banner[2]
@@ -101,7 +101,7 @@ def version(text: str) -> str | None:
 
 
 def failed(text: str) -> str | None:
-    """The binary's own words on why it failed; None where it does not say that it did."""
+    """Return the reason that the binary printed for its failure, or None if it reported no failure."""
     if any(match[1] == "FAILED" for match in _BANNER.finditer(text)):
         return _because(text).removeprefix(": ") or "it gave no reason"
     return None

@@ -1,7 +1,7 @@
-"""Runs a record's command and keeps what the binary said beside what sweep measured.
+"""Run a record's command and write the binary's figures beside those of the record.
 
-The record stays as it is: it is what was measured then. What is kept goes to ``<sweep>/parity/<key>.json`` and ``.log``
-(decision 10).
+The record stays as it is: it holds what was measured then. The comparison goes to ``<sweep>/parity/<key>.json``, the
+output to ``.log`` beside it (decision 10).
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _NO_ENQUEUE = "sweep does not time the enqueue alone"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """How the binary is run.
+    """Describe one run of the binary.
 
     Attributes:
         binary: absolute path of the executable.
         arguments: its arguments.
         log: file for what it prints.
-        timeout_s: longest time that it may take.
+        timeout_s: longest run, s.
     """
 
     binary: str
@@ -52,18 +52,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """One comparison, as ``<sweep>/parity/<key>.json`` holds it; absent knowledge is None.
+    """Hold one comparison, as in ``<sweep>/parity/<key>.json``; unknown figures are None.
 
     Attributes:
         schema: version of this layout.
         key: of the record.
         sweep: its sweep.
         started_at: UTC, ISO 8601.
-        wall_s: how long the binary ran.
+        wall_s: wall time of the binary, s.
         binary: its absolute path.
-        version: as it said.
+        version: as the binary printed it.
         command: executable and arguments.
-        env: variables that were set for it.
+        env: variables that were set for the binary.
         throughput_qps: inferences/s, by the binary.
         latency_ms: H2D + compute + D2H on the GPU's clock, by the binary: {min, max, mean, median, p90, ...}.
         gpu_compute_ms: compute alone, by the binary; same form.
@@ -72,8 +72,8 @@ class Parity:
             last three means.
         difference_pct: (binary - ours) / ours x 100, of the throughput and of the means.
         not_compared: {figure: why it has no difference}.
-        caveats: what no flag can say, and where the two differ all the same.
-        warnings: what the binary warned of.
+        caveats: differences that no flag can express.
+        warnings: those of the binary.
     """
 
     schema: int = SCHEMA
@@ -97,10 +97,10 @@ class Parity:
 
 
 def figures(record: Record) -> JsonDict:
-    """The record's figures that stand beside the binary's: inferences/s, and means in ms.
+    """Return the record's figures that are compared with the binary's: inferences/s, and means in ms.
 
     Raises:
-        ConfigError: the record has no closed loop.
+        ConfigError: if the record has no closed loop.
     """
     peak = record.peak
     if peak is None or peak.get("ips") is None:
@@ -108,11 +108,12 @@ def figures(record: Record) -> JsonDict:
             f"record {record.key} ({record.status}) has no closed-loop peak to compare; measure it with load=closed"
         )
     batch = record.variant["batch"]
-    gpu = peak.get("gpu_ms") or {}
-    parts = {name: gpu[name]["mean"] for name in ("h2d", "compute", "d2h") if gpu.get(name)}
+    gpu, interval = peak.get("gpu_ms"), peak["interval"]
+    timed = {"h2d": gpu["h2d"], "compute": gpu["compute"], "d2h": gpu["d2h"]} if gpu else {}
+    parts = {name: part["mean"] or 0.0 for name, part in timed.items() if part}
     return {
         "throughput_qps": peak["ips"] / batch,
-        "interval_qps": [end / batch for end in peak["interval"]] if peak.get("interval") else None,
+        "interval_qps": [end / batch for end in interval] if interval else None,
         "latency_ms": sum(parts.values()) if "compute" in parts else None,
         "gpu_compute_ms": parts.get("compute"),
         "enqueue_ms": None,
@@ -120,90 +121,90 @@ def figures(record: Record) -> JsonDict:
 
 
 def measure(record: Record, command: Command, job: Job) -> Parity:
-    """Run the binary and compare.
+    """Run the binary and compare its figures with the record's.
 
     Args:
-        record: what was measured.
+        record: of the variant.
         command: of the record, in the dialect of its version.
-        job: how to run it.
+        job: the run of the binary.
 
     Raises:
-        ConfigError: the record has no closed loop.
-        ParityError: the binary failed, printed no figures, or did not do what it was asked.
+        ConfigError: if the record has no closed loop.
+        ParityError: if the binary failed, printed no figures, or ran with other settings than the record.
     """
     ours = figures(record)
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
     whole = [job.binary, *job.arguments]
     wall_s = binary_process.run(whole, command.env, job.log, job.timeout_s)
     try:
-        found = output_parser.parse(job.log.read_text(errors="replace"))
-        _hold(record, command, found)
+        summary = output_parser.parse(job.log.read_text(errors="replace"))
+        _check_settings(record, command, summary)
     except ParityError as error:
         raise ParityError(f"{job.binary}: {error}; its output: {job.log}") from error
-    differences = _differences(ours, found)
+    differences = _differences(ours, summary)
     return Parity(
         key=record.key,
         sweep=record.sweep,
         started_at=started_at,
         wall_s=wall_s,
         binary=job.binary,
-        version=found.version,
+        version=summary.version,
         command=whole,
         env=dict(command.env),
-        throughput_qps=found.throughput_qps,
-        latency_ms=found.latency_ms,
-        gpu_compute_ms=found.gpu_compute_ms,
-        enqueue_ms=found.enqueue_ms,
+        throughput_qps=summary.throughput_qps,
+        latency_ms=summary.latency_ms,
+        gpu_compute_ms=summary.gpu_compute_ms,
+        enqueue_ms=summary.enqueue_ms,
         ours=ours,
         difference_pct=differences,
         not_compared={name: _why(name) for name, value in differences.items() if value is None},
-        caveats=[*_caveats(command, found), *command.notes],
-        warnings=list(found.warnings),
+        caveats=[*_caveats(command, summary), *command.notes],
+        warnings=list(summary.warnings),
     )
 
 
 def write(parity: Parity, path: Path) -> None:
-    """Put it on disk, whole or not at all."""
+    """Write the comparison to `path`, atomically."""
     write_atomic(path, (json.dumps(dataclasses.asdict(parity), indent=1, allow_nan=False) + "\n").encode())
 
 
-def _hold(record: Record, command: Command, found: Summary) -> None:
-    """Refuse figures of a run that was not what the record asks for: its own words, its version, its graph."""
-    spoken = binary_versions.library_version(found.version)
+def _check_settings(record: Record, command: Command, summary: Summary) -> None:
+    """Raise ParityError if the binary reports another version, graph or option than the record has."""
+    version = binary_versions.library_version(summary.version)
     backend = record.variant["backend"]
-    if spoken is not None and binary_versions.of_version(backend, spoken) != (command.dialect,):
+    if version is not None and binary_versions.of_version(backend, version) != (command.dialect,):
         raise ParityError(
-            f"it is {found.version} and the flags were for {command.dialect.versions}, where they mean other things; "
+            f"it is {summary.version} and the flags were for {command.dialect.versions}, where they mean other things; "
             f"put {command.dialect.binary} of {record.facts.get('tensorrt')} on PATH"
         )
-    if found.ungraphed and flags.realised(record, "cuda_graph", default=False):
+    if summary.ungraphed and flags.realised(record, "cuda_graph", default=False):
         raise ParityError("it ran without the CUDA graph that the record ran with (its capture failed)")
     for echoed, axis, default in _ECHOED:
-        asked = bool(flags.realised(record, axis, default=default))
+        expected = bool(flags.realised(record, axis, default=default))
         if command.dialect.rtx and axis == "cuda_graph":  # RTX's own strategy is another switch than trtexec's
             continue
-        if found.echo.get(echoed, asked) != asked:
-            said = "Enabled" if found.echo[echoed] else "Disabled"
-            raise ParityError(f"it says {echoed}: {said}, and the record ran with {axis}={str(asked).lower()}")
+        if summary.echo.get(echoed, expected) != expected:
+            reported = "Enabled" if summary.echo[echoed] else "Disabled"
+            raise ParityError(f"it says {echoed}: {reported}, and the record ran with {axis}={str(expected).lower()}")
 
 
-def _caveats(command: Command, found: Summary) -> list[str]:
+def _caveats(command: Command, summary: Summary) -> list[str]:
     lines = []
-    spoken = binary_versions.library_version(found.version)
-    if spoken is None:
+    version = binary_versions.library_version(summary.version)
+    if version is None:
         lines.append("the binary did not say its version")
-    elif command.version is not None and spoken[:3] != command.version[:3]:
+    elif command.version is not None and version[:3] != command.version[:3]:
         recorded = ".".join(map(str, command.version))
-        lines.append(f"the binary is of {found.version}, the record of {recorded}")
+        lines.append(f"the binary is of {summary.version}, the record of {recorded}")
     return lines
 
 
-def _differences(ours: JsonDict, found: Summary) -> dict[str, float | None]:
+def _differences(ours: JsonDict, summary: Summary) -> dict[str, float | None]:
     theirs = {
-        "throughput_qps": found.throughput_qps,
-        "latency_ms": found.latency_ms["mean"],
-        "gpu_compute_ms": found.gpu_compute_ms["mean"],
-        "enqueue_ms": None if found.enqueue_ms is None else found.enqueue_ms["mean"],
+        "throughput_qps": summary.throughput_qps,
+        "latency_ms": summary.latency_ms["mean"],
+        "gpu_compute_ms": summary.gpu_compute_ms["mean"],
+        "enqueue_ms": None if summary.enqueue_ms is None else summary.enqueue_ms["mean"],
     }
     return {name: _percent(value, ours[name]) for name, value in theirs.items()}
 
@@ -217,11 +218,11 @@ def _why(name: str) -> str:
 
 
 def table(parity: Parity) -> Table:
-    """The figures side by side."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    made.add_column("")
+    """Return a table of the figures side by side."""
+    figures_table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    figures_table.add_column("")
     for name in ("sweep", escape(f"{parity.binary.rpartition('/')[2]} {parity.version or ''}".strip()), "difference"):
-        made.add_column(name, justify="right")
+        figures_table.add_column(name, justify="right")
     rows = (
         ("Throughput, inferences/s", "throughput_qps", parity.throughput_qps),
         ("Latency, mean ms", "latency_ms", parity.latency_ms["mean"]),
@@ -231,8 +232,8 @@ def table(parity: Parity) -> Table:
     for label, name, theirs in rows:
         difference = parity.difference_pct[name]
         shown = "-" if difference is None else f"{difference:+.2f}%"
-        made.add_row(label, _figure(parity.ours[name]), _figure(theirs), shown)
-    return made
+        figures_table.add_row(label, _figure(parity.ours[name]), _figure(theirs), shown)
+    return figures_table
 
 
 def _figure(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Shapes of the record's inputs, as the binaries want them: of those that are dynamic in the file, and of no other.
+"""Spell the shapes of the record's dynamic inputs for the binaries.
 
 A file without a dynamic input is refused when shapes are given ("Static model does not take explicit shapes",
 samples/common/sampleEngines.cpp); an input left out runs at 1 wherever it is dynamic.
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def dynamic(ref: ModelRef) -> tuple[TensorSpec, ...]:
-    """The inputs of ``ref`` whose shape must be said.
+    """Return the inputs of `ref` that are dynamic in the file.
 
     Raises:
-        ModelError: a user's file is no longer there or no longer readable.
+        ModelError: if a user's file is gone or cannot be read.
     """
     inputs = models.signature(ref).inputs
     if ref.path is None:
@@ -33,12 +33,12 @@ def dynamic(ref: ModelRef) -> tuple[TensorSpec, ...]:
 
 
 def flags(specs: Sequence[TensorSpec], batch: int) -> tuple[str, ...]:
-    """``--shapes`` at ``batch``; nothing for a static file. A build from them has one static profile."""
+    """Return ``--shapes`` at `batch`, or nothing for a static file. A build from it has one static profile."""
     return (f"--shapes={_spelled(specs, batch)}",) if specs else ()
 
 
 def profile_flags(specs: Sequence[TensorSpec], profile: JsonDict | None) -> tuple[str, ...]:
-    """The range that an engine is built for; nothing for a static profile.
+    """Return the flags of the range that an engine is built for, or nothing for a static profile.
 
     Args:
         specs: the dynamic inputs.

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweep.analysis import record_views
+from sweep.spec.outcome import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sweep.spec import JsonDict
     from sweep.storage.record import Record
+    from sweep.storage.record_types import Point
 
 MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
-PERCENTILES = ("mean", "p50", "p90", "p95", "p99", "p999")
+Figure = Literal["mean", "p50", "p90", "p95", "p99", "p999"]
+PERCENTILES: tuple[Figure, ...] = ("mean", "p50", "p90", "p95", "p99", "p999")
 _COST = ("parameters", "gmacs")
-FINISHED = ("ok", "unsupported")  # the rest are FAILED runs
+FINISHED = (Status.OK, Status.UNSUPPORTED)  # the rest are FAILED runs
 
 
 class Value(NamedTuple):
@@ -55,8 +58,8 @@ def params(record: Record) -> dict[str, str]:
 def tags(record: Record) -> dict[str, str]:
     """How it ended and where it ran: status, backend, error, and each fact under ``facts.``."""
     facts = {name: _text(value) for name, value in _leaves({"facts": record.facts}) if value is not None}
-    error = record.error or {}
-    told = {"sweep.error": _text(f"{error.get('stage')}: {error.get('message')}")} if error else {}
+    error = record.error
+    told = {"sweep.error": _text(f"{error['stage']}: {error['message']}")} if error else {}
     return {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend")), **told, **facts}
 
 
@@ -86,18 +89,17 @@ def _costs(record: Record) -> JsonDict:
 
 
 def _summary(record: Record) -> JsonDict:
-    peak = (record.peak or {}).get("ips")
-    light = (record_views.light(record) or {}).get("latency_ms", {})
-    loaded = (record_views.near(record, 0.8) or {}).get("latency_ms", {})
+    light, loaded = record_views.light(record), record_views.near(record, 0.8)
+    fairness = record.peak.get("fairness") if record.peak else None
     return {
-        "throughput_max_ips": peak,
-        "p50_ms_light": light.get("p50"),
-        "p99_ms_light": light.get("p99"),
-        "p50_ms_at_80pct": loaded.get("p50"),
-        "p99_ms_at_80pct": loaded.get("p99"),
-        "capacity_ips": (record.slo or {}).get("capacity_ips"),
-        "fairness_jain": ((record.peak or {}).get("fairness") or {}).get("jain"),
-        "energy_j_per_sample": (record.telemetry or {}).get("energy_j_per_sample"),
+        "throughput_max_ips": record.peak["ips"] if record.peak else None,
+        "p50_ms_light": light["latency_ms"]["p50"] if light else None,
+        "p99_ms_light": light["latency_ms"]["p99"] if light else None,
+        "p50_ms_at_80pct": loaded["latency_ms"]["p50"] if loaded else None,
+        "p99_ms_at_80pct": loaded["latency_ms"]["p99"] if loaded else None,
+        "capacity_ips": record.slo["capacity_ips"] if record.slo else None,
+        "fairness_jain": fairness["jain"] if fairness else None,
+        "energy_j_per_sample": record_views.joules(record),
     }
 
 
@@ -105,19 +107,19 @@ def _accuracy(record: Record) -> JsonDict:
     return {f"accuracy.{name}": value for name, value in (record.accuracy or {}).items()}
 
 
-def _point(index: int, point: JsonDict) -> list[Value]:
-    if point.get("verdict") == "invalid":
+def _point(index: int, point: Point) -> list[Value]:
+    if point["verdict"] == "invalid":
         return []
-    latency, achieved = point.get("latency_ms") or {}, point.get("achieved_ips")
-    lag = point.get("issue_lag_ms")
-    timed = {f"{name}_ms": latency.get(name) for name in PERCENTILES}
+    latency, achieved = point["latency_ms"], point["achieved_ips"]
+    lag, batching = point.get("issue_lag_ms"), point.get("batching")
+    timed = {f"{name}_ms": latency[name] for name in PERCENTILES}
     curve = {
         "throughput_ips": achieved,
-        "offered_ips": point.get("offered_ips"),
+        "offered_ips": point["offered_ips"],
         **timed,
-        "mean_batch": (point.get("batching") or {}).get("mean_batch"),
-        "issue_lag_p99_ms": lag.get("p99") if isinstance(lag, dict) else lag,
-        "ok": float(point.get("verdict") == "ok"),  # MLflow has no other way to tell an overloaded point
+        "mean_batch": batching["mean_batch"] if batching else None,
+        "issue_lag_p99_ms": lag["p99"] if isinstance(lag, dict) else lag,
+        "ok": float(point["verdict"] == "ok"),  # MLflow has no other way to tell an overloaded point
     }
     values = _numbers({f"curve/{name}": value for name, value in curve.items()}, index)
     if achieved is not None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from sweep.backends.base import Backend, Session
     from sweep.runner.worker.artifacts import OnnxFiles
     from sweep.runner.worker.events import Events
-    from sweep.spec import JsonDict, Variant
+    from sweep.spec import Variant
     from sweep.storage.cache import Cache
+    from sweep.storage.record_types import Accuracy, Score
 
 _HEARTBEAT_S = 1.0  # between two events on how far the scoring is
 _BURST_S = 0.2  # on all streams, before the outputs are looked at once more
@@ -39,7 +40,7 @@ def check_accuracy(
     feeds: Mapping[str, np.ndarray],
     session: Session,
     cache: Cache,
-) -> JsonDict:
+) -> Accuracy:
     """Compute the errors of what was timed, then of every stream after further bursts.
 
     Where what was timed hides rounding, the first are those of a run that rounds.
@@ -63,11 +64,13 @@ def check_accuracy(
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
     own = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
     reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
-    figures = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
+    compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
     ran: list[int] = []
     looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, ran)
-    again = {**accuracy.again(expected, timed, looks), "inferences": sum(ran)}
-    return figures | {"again": again}
+    repeated = accuracy.again(expected, timed, looks)
+    repeated["inferences"] = sum(ran)
+    compared["again"] = repeated
+    return compared
 
 
 def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iterator[dict[int, dict[str, np.ndarray]]]:
@@ -108,11 +111,14 @@ def score_session(
     session: Session,
     cache: Cache,
     tell: Callable[[int], None],
-) -> JsonDict:
-    """Score the timed session and fp32 where samples have labels; see ``check_accuracy`` for emulated rounding."""
+) -> Score | None:
+    """Score the timed session and fp32; None where samples have no labels.
+
+    Where the session hides rounding, a run that rounds is scored, as in ``check_accuracy``.
+    """
     labelled, batch = evaluation.of(variant), variant.engine.batch
     if labelled is None:
-        return {}
+        return None
     rounding = artifacts.emulation(variant, backend) == "outputs"
     infer = runner(artifacts.emulated_file(variant, onnx.typed, cache)) if rounding else session.infer
     score = scoring.score(labelled, batch, infer, tell)

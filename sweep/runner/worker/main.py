@@ -13,7 +13,7 @@ from sweep.errors import SweepError
 from sweep.runner import messages
 from sweep.runner.worker.events import Events
 from sweep.runner.worker.measure import measure
-from sweep.runner.worker.pipe_communicator import pipe_communicator
+from sweep.runner.worker.pipe_communicator import connect_clients
 from sweep.system import child_process, file_trust
 
 _ANY_STAGE = ("sweep", "plan")  # stages of errors that any stage may raise
@@ -32,7 +32,7 @@ def _serve(line: str, events: Events) -> None:
     """Do what one request asks, and send its result or why it failed."""
     try:
         request = messages.decode(line, messages.Request)
-        with pipe_communicator(request, events) as communicator:
+        with connect_clients(request, events) as communicator:
             result = measure(request, events, communicator)
     except Exception as error:  # noqa: BLE001 - whatever went wrong becomes this variant's record
         sys.stderr.write(f"{type(error).__name__}: {error}\n")

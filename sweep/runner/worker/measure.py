@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sweep import models
 from sweep.analysis import accuracy_gates
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import JsonDict, Variant
+    from sweep.storage.record_types import Accuracy
 
     Feeds = dict[str, np.ndarray]
 
@@ -94,7 +95,7 @@ def _drive(session: Session, request: Request, report: Callable[[str, int, int],
 
 def _check(
     session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, place: tuple[Cache, Events]
-) -> JsonDict | None:
+) -> Accuracy | None:
     """Compare the outputs of the session that was timed, and score it; None where no model ran."""
     variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), place
     events.stage("accuracy", done=1.0)
@@ -105,12 +106,14 @@ def _check(
         return None
     accuracy = check_accuracy(variant, backend, artifacts.onnx, feeds, session, cache)
     if request.scores:
-        accuracy |= score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        score = score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        if score is not None:
+            return cast("Accuracy", {**accuracy, **score})  # mypy combines no two tables with optional keys
     return accuracy
 
 
 def _describe(
-    request: Request, artifacts: Artifacts, session: Session, load_s: float, accuracy: JsonDict | None
+    request: Request, artifacts: Artifacts, session: Session, load_s: float, accuracy: Accuracy | None
 ) -> Result:
     """Return what the record says of this pass."""
     variant, backend = request.variant, registry.get(request.variant.backend)
@@ -133,7 +136,7 @@ def _describe(
             **session.engine_facts,
         },
         realised=realised,
-        accuracy=accuracy,
+        accuracy=cast("JsonDict | None", accuracy),
         mismatch=mismatch,
         gate=gate,
     )

@@ -53,7 +53,7 @@ class PipeCommunicator:
 
 
 @contextlib.contextmanager
-def pipe_communicator(request: messages.Request, events: Events) -> Iterator[Communicator]:
+def connect_clients(request: messages.Request, events: Events) -> Iterator[Communicator]:
     """Connect the clients of `request`; they end it together."""
     clients = request.variant.session.clients
     if clients == 1 or request.only_build:

@@ -1,7 +1,7 @@
-"""Eviction, safe among processes.
+"""Evict entries, safely among processes.
 
-An entry goes only while its lock is held, nobody's claim is on it, and it has not been used since it was listed. It is
-renamed first: whoever is killed meanwhile leaves all of it or remains that the next prune clears away. Remains are
+An entry goes only while its lock is held, nobody pins it, and it has not been used since it was listed. It is renamed
+first: whoever is killed meanwhile leaves all of it or remains that the next prune clears away. Remains are
 told from work in progress by the entry's lock, which is held as long as the work lasts.
 """
 
@@ -29,7 +29,7 @@ _CHANGED = "a process that has used it meanwhile"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What a prune did.
+    """Report what a prune did.
 
     Attributes:
         evicted: what went, least recently used first, each engine with its runtime files.
@@ -56,7 +56,7 @@ def to_bytes(root: Path, limit_bytes: int, kinds: Collection[str] = ()) -> Prune
 
 
 def older_than(root: Path, used_ns: int, kinds: Collection[str] = ()) -> Pruned:
-    """Evict what was last used before ``used_ns`` (since 1970)."""
+    """Evict what was last used before ``used_ns``, ns since 1970."""
     return _prune(root, kinds, lambda item, _: item.used_ns < used_ns)
 
 
@@ -74,10 +74,10 @@ def _prune(root: Path, kinds: Collection[str], goes: Callable[[Item, int], bool]
     failed: list[tuple[Item, str]] = []
     with file_locks.locked(root / _LOCK):  # of two prunes at once, each would make the room that the other makes
         remains_bytes = _clear_remains(root)
-        found = inventory.items(root)
-        total = sum(item.bytes for item in found)
-        for item in found:
-            if item.kind not in (kinds or _entries(found)) or not goes(item, total):
+        items = inventory.items(root)
+        total = sum(item.bytes for item in items)
+        for item in items:
+            if item.kind not in (kinds or _entries(items)) or not goes(item, total):
                 continue
             try:
                 user = _evict(root, item)
@@ -87,28 +87,28 @@ def _prune(root: Path, kinds: Collection[str], goes: Callable[[Item, int], bool]
             if user is not None:
                 kept.append((item, user))
                 continue
-            gone = [item, *(_compiled_for(item, found) if item.kind == inventory.ENGINES else [])]
+            gone = [item, *(_compiled_for(item, items) if item.kind == inventory.ENGINES else [])]
             evicted += gone
             total -= sum(each.bytes for each in gone)
     return Pruned(evicted=tuple(evicted), kept=tuple(kept), failed=tuple(failed), remains_bytes=remains_bytes)
 
 
-def _entries(found: list[Item]) -> set[str]:
-    """Every kind that goes by itself: runtime files go with their engines, timing caches stay."""
-    return {item.kind for item in found} - {inventory.RUNTIME, inventory.TIMING}
+def _entries(items: list[Item]) -> set[str]:
+    """Return every kind that goes by itself: runtime files go with their engines, timing caches stay."""
+    return {item.kind for item in items} - {inventory.RUNTIME, inventory.TIMING}
 
 
-def _compiled_for(engine: Item, found: list[Item]) -> list[Item]:
-    return [item for item in found if item.kind == inventory.RUNTIME and item.key == engine.key]
+def _compiled_for(engine: Item, items: list[Item]) -> list[Item]:
+    return [item for item in items if item.kind == inventory.RUNTIME and item.key == engine.key]
 
 
 def _evict(root: Path, item: Item) -> str | None:
-    """Remove it; None if that is done, else who uses it."""
+    """Remove `item`; return None if that is done, else who uses it."""
     kind, key = item.owner
     lock = inventory.lock_of(root, kind, key)
     lock.parent.mkdir(exist_ok=True)
-    with file_locks.try_locked(lock) as got:
-        if not got:
+    with file_locks.try_locked(lock) as locked:
+        if not locked:
             return _BEING_BUILT
         user = pins.in_use(root).get(item.owner)
         if user is not None:
@@ -132,19 +132,19 @@ def _remove(root: Path, item: Item) -> None:
 
 
 def _clear_remains(root: Path) -> int:
-    """Remove what dead processes left: claims, scratch folders, runtime files without an engine, idle locks."""
+    """Remove what dead processes left: pins, scratch folders, runtime files without an engine, idle locks."""
     pins.in_use(root)
     cleared = 0
     for kind, key, path in inventory.remains(root):
-        with file_locks.try_locked(inventory.lock_of(root, kind, key)) as got:
-            if got:
+        with file_locks.try_locked(inventory.lock_of(root, kind, key)) as locked:
+            if locked:
                 cleared += inventory.size(path)
                 shutil.rmtree(path, ignore_errors=True)
     for item in inventory.items(root):
         if item.kind == inventory.RUNTIME and not (root / inventory.ENGINES / item.key).exists():
             cleared += item.bytes if _evict(root, item) is None else 0
     for lock in inventory.idle_locks(root):
-        with file_locks.try_locked(lock) as got:
-            if got and not lock.with_suffix("").exists():
+        with file_locks.try_locked(lock) as locked:
+            if locked and not lock.with_suffix("").exists():
                 lock.unlink(missing_ok=True)
     return cleared

@@ -1,4 +1,4 @@
-"""What lies in a cache: entries, files that belong to them, and the remains of processes that died.
+"""List a cache: entries, files that belong to them, and the remains of processes that died.
 
 Layout::
 
@@ -7,7 +7,7 @@ Layout::
     <root>/<kind>/.<key>.<random>/    being built or evicted if that lock is held, else a dead process's remains
     <root>/<kind>/timing-*            TensorRT's timing caches, shared by builds; never evicted
     <root>/runtime/<key>*             what TensorRT-RTX compiled for the engine of that key; goes with it
-    <root>/.in-use/                   see ``claims``
+    <root>/.in-use/                   see ``pins``
     <root>/.limit                     the limit that was last held here, bytes
 """
 
@@ -37,15 +37,15 @@ _NAMED = ("model", "precision", "batch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """Something that takes room.
+    """Describe one thing that takes room.
 
     Attributes:
         kind: ``models``, ``onnx``, ``engines``; ``runtime`` or ``timing`` for plain files.
         key: of the entry; of the engine for ``runtime``; the file's name for ``timing``.
         path: its folder or file.
-        bytes: of all its files.
+        bytes: size of all its files, bytes.
         used_ns: when it was last used, ns since 1970.
-        about: what its maker said of it.
+        about: model, precision, batch, knobs and library, as far as its maker noted them.
     """
 
     kind: str
@@ -57,12 +57,12 @@ class Item:
 
     @property
     def owner(self) -> tuple[str, str]:
-        """Kind and key of the entry whose lock and users count."""
+        """Return kind and key of the entry whose lock and users count."""
         return (ENGINES if self.kind == RUNTIME else self.kind, self.key)
 
     @property
     def what(self) -> str:
-        """The model, its precision and batch, knobs, and the library that built it; as far as is known."""
+        """Return the model, its precision and batch, knobs, and the library that built it, as far as they are known."""
         model, precision, batch = (self.about.get(name) for name in _NAMED)
         words = [model, precision, None if batch is None else f"b{batch}"]
         words += [f"{name}={value}" for name, value in self.about.get("knobs", {}).items()]
@@ -71,13 +71,13 @@ class Item:
 
 
 def items(root: Path) -> list[Item]:
-    """Everything that takes room and belongs to somebody, least recently used first."""
-    found = [item for kind in _kinds(root) for path in _inside(kind) if (item := _item(kind.name, path)) is not None]
-    return sorted(found, key=lambda item: item.used_ns)
+    """Return everything that takes room and belongs to an entry, least recently used first."""
+    present = [item for kind in _kinds(root) for path in _inside(kind) if (item := _item(kind.name, path)) is not None]
+    return sorted(present, key=lambda item: item.used_ns)
 
 
 def remains(root: Path) -> list[tuple[str, str, Path]]:
-    """(kind, key, folder) of what is being built or evicted, or was when its process died."""
+    """Return (kind, key, folder) of what is being built or evicted, or was when its process died."""
     return [
         (kind.name, path.name[1:].rpartition(".")[0], path)
         for kind in _kinds(root)
@@ -88,7 +88,7 @@ def remains(root: Path) -> list[tuple[str, str, Path]]:
 
 
 def idle_locks(root: Path) -> list[Path]:
-    """Lock files without an entry. Those of timing caches are their makers' own."""
+    """Return the lock files without an entry. Those of timing caches are their makers' own."""
     return [
         path
         for kind in _kinds(root)
@@ -99,12 +99,12 @@ def idle_locks(root: Path) -> list[Path]:
 
 
 def lock_of(root: Path, kind: str, key: str) -> Path:
-    """The lock of an entry."""
+    """Return the lock file of an entry."""
     return root / kind / f"{key}.lock"
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder; what goes meanwhile does not count."""
+    """Return the bytes of a file, or of all files below a folder; what goes meanwhile does not count."""
     total = 0
     files = [path] if path.is_file() else [Path(at) / name for at, _, names in os.walk(path) for name in names]
     for file in files:
@@ -114,7 +114,7 @@ def size(path: Path) -> int:
 
 
 def used_ns(path: Path) -> int | None:
-    """When an entry or a plain file was last used, ns since 1970; None if it is not there."""
+    """Return when an entry or a plain file was last used, ns since 1970; None if it is not there."""
     for stamped in (path / MANIFEST, path):  # an entry without a manifest is damaged, and has only its own mtime
         with contextlib.suppress(OSError):
             return stamped.stat().st_mtime_ns
@@ -122,19 +122,19 @@ def used_ns(path: Path) -> int | None:
 
 
 def runtime_files(root: Path, key: str) -> list[Path]:
-    """What was compiled for the engine of that key."""
+    """Return the files that were compiled for the engine of `key`."""
     return [path for path in _inside(root / RUNTIME) if _engine_of(path) == key]
 
 
 def keep_limit(root: Path, limit_bytes: int) -> None:
-    """Remember the limit for whoever looks at this cache next."""
+    """Keep the limit for whoever lists this cache next."""
     if kept_limit(root) != limit_bytes:
         with contextlib.suppress(OSError):  # the limit holds all the same; the table then shows another
             (root / _LIMIT).write_text(f"{limit_bytes}\n")
 
 
 def kept_limit(root: Path) -> int | None:
-    """The limit that was last held here, bytes; None if none was."""
+    """Return the limit that was last kept here, bytes; None if none was."""
     try:
         return int((root / _LIMIT).read_text())
     except (OSError, ValueError):
@@ -152,15 +152,15 @@ def _inside(folder: Path) -> Iterator[Path]:
 
 def _item(kind: str, path: Path) -> Item | None:
     if kind == RUNTIME:
-        return _made(RUNTIME, _engine_of(path), path)
+        return _described(RUNTIME, _engine_of(path), path)
     if path.name.startswith(_SHARED):
-        return None if path.suffix == ".lock" else _made(TIMING, path.name, path)
+        return None if path.suffix == ".lock" else _described(TIMING, path.name, path)
     if path.name.startswith(".") or not path.is_dir():
         return None
-    return _made(kind, path.name, path)
+    return _described(kind, path.name, path)
 
 
-def _made(kind: str, key: str, path: Path) -> Item | None:
+def _described(kind: str, key: str, path: Path) -> Item | None:
     used = used_ns(path)
     if used is None:  # evicted since it was listed
         return None
@@ -168,15 +168,15 @@ def _made(kind: str, key: str, path: Path) -> Item | None:
 
 
 def _engine_of(runtime: Path) -> str:
-    """A key has neither dots nor dashes; what follows it tells one file of that engine from another."""
+    """Return the key of a runtime file's engine, which has neither dots nor dashes."""
     return re.split(r"[.-]", runtime.name.lstrip("."))[0]
 
 
 def _about(manifest: Path) -> JsonDict:
-    """What its maker said; what was built by an older version said less, and in ``info``."""
+    """Return what its maker noted; an older version noted less, and in ``info``."""
     try:
-        kept = json.loads(manifest.read_bytes())
-        about = kept.get("about") or {name: kept["info"][name] for name in ("model",) if name in kept["info"]}
+        entry = json.loads(manifest.read_bytes())
+        about = entry.get("about") or {name: entry["info"][name] for name in ("model",) if name in entry["info"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
     return about if isinstance(about, dict) else {}

@@ -1,6 +1,6 @@
-"""Who uses which entry: one locked file a user, with a line for each entry taken up or let go.
+"""Pin the entries that a process uses, so that no other evicts them: one locked file a user, one line a change.
 
-A user reads an entry's files long after ``Cache.get`` has returned. Its file below ``.in-use`` names what it uses;
+A user reads an entry's files long after ``Cache.get`` has returned. Its file below ``.in-use`` names what it pins;
 the lock on that file, which the kernel takes from a dead process, tells whether the user still lives. One descriptor
 serves any number of entries.
 """
@@ -22,42 +22,42 @@ if TYPE_CHECKING:
 FOLDER = ".in-use"
 
 
-class Claim:
-    """What one user of the cache uses, from ``hold`` to ``release`` or ``close``, or to the end of the object.
+class Pins:
+    """Pin entries of the cache, from ``add`` to ``release`` or ``close``, or to the end of the object.
 
     Args:
-        root: of the cache.
+        root: folder of the cache.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._handle: int | None = None
-        self._held: set[tuple[str, str]] = set()
-        self._end: weakref.finalize[..., Claim] | None = None
+        self._pinned: set[tuple[str, str]] = set()
+        self._end: weakref.finalize[..., Pins] | None = None
 
-    def hold(self, kind: str, key: str) -> None:
-        """Nobody evicts that entry from here on. To be sure that it is there, hold its lock meanwhile.
+    def add(self, kind: str, key: str) -> None:
+        """Pin an entry: nobody evicts it from here on. The caller holds its lock, so that it is there.
 
         Raises:
-            CacheError: the claim cannot be written.
+            CacheError: the pin cannot be written.
         """
-        if (kind, key) not in self._held:
+        if (kind, key) not in self._pinned:
             self._write("+", kind, key)
-            self._held.add((kind, key))
+            self._pinned.add((kind, key))
 
     def release(self, kind: str, key: str) -> None:
-        """That entry may be evicted again."""
-        if (kind, key) in self._held:
-            self._held.remove((kind, key))
-            with contextlib.suppress(CacheError):  # on a full disk it stays claimed until ``close``, and no more
+        """Let an entry be evicted again."""
+        if (kind, key) in self._pinned:
+            self._pinned.remove((kind, key))
+            with contextlib.suppress(CacheError):  # on a full disk it stays pinned until ``close``, and no more
                 self._write("-", kind, key)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release every entry."""
         if self._end is not None:
             self._end()
         self._handle = None
-        self._held.clear()
+        self._pinned.clear()
 
     def _write(self, sign: str, kind: str, key: str) -> None:
         try:
@@ -78,39 +78,39 @@ class Claim:
 
 
 def in_use(root: Path) -> dict[tuple[str, str], str]:
-    """{(kind, key): who uses it} of all users that live; what the dead have left is removed."""
-    found: dict[tuple[str, str], str] = {}
+    """Return {(kind, key): user} of all users that live, and remove the files of the dead."""
+    users: dict[tuple[str, str], str] = {}
     folder = root / FOLDER
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.exists() and not _dead(path):
-            user, held = _read(path)
-            found |= dict.fromkeys(held, user)
-    return found
+            user, pinned = _read(path)
+            users |= dict.fromkeys(pinned, user)
+    return users
 
 
 def _dead(path: Path) -> bool:
-    """Whether its user is gone; its file then is, too."""
-    with file_locks.try_locked(path) as got:
-        if got:
+    """Tell whether the user of a file is gone, and remove the file then."""
+    with file_locks.try_locked(path) as locked:
+        if locked:
             path.unlink(missing_ok=True)
-        return got
+        return locked
 
 
 def _read(path: Path) -> tuple[str, set[tuple[str, str]]]:
-    """The user and what it holds. A line without its end is not written yet."""
+    """Return the user of a file and the entries it pins. A line without its end is not written yet."""
     try:
         text = path.read_text()
     except FileNotFoundError:
         return "", set()
     user, *lines = text.split("\n")[:-1] or [""]
-    held: set[tuple[str, str]] = set()
+    pinned: set[tuple[str, str]] = set()
     for line in lines:
         kind, _, key = line[1:].partition("/")
-        (held.add if line[0] == "+" else held.discard)((kind, key))
-    return user, held
+        (pinned.add if line[0] == "+" else pinned.discard)((kind, key))
+    return user, pinned
 
 
 def _gone(handle: int, path: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a forked child has a copy of the object, and the claim is not its own
+    if os.getpid() == owner:  # a forked child has a copy of the object, and the pins are not its own
         path.unlink(missing_ok=True)
     os.close(handle)

@@ -1,9 +1,9 @@
-"""Content-addressed files: key + builder -> folder. Locked across processes, atomic, digest-verified.
+"""Store content-addressed files: key + builder -> folder. Locked across processes, atomic, digest-verified.
 
 An entry is a folder ``<root>/<kind>/<key>/`` with the built files and ``entry.json``, which holds their
 sha256. A reader either sees a whole entry or none; a damaged one, or one that another user may have written, is built
-again and said so. When a build takes the
-root above its limit, entries that nobody uses go, least recently used first.
+again, with a note. When a build takes the root above its limit, entries that nobody uses are evicted, least recently
+used first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 
 from sweep.errors import CacheError
 from sweep.storage.cache import eviction, inventory
-from sweep.storage.cache.pins import Claim
+from sweep.storage.cache.pins import Pins
 from sweep.system import file_locks, file_trust
 
 if TYPE_CHECKING:
@@ -36,13 +36,13 @@ _FULL_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One entry of the cache.
+    """Hold one entry of the cache.
 
     Attributes:
         path: its folder.
         cached: it was there already.
-        seconds: what building it took, when it was built.
-        bytes: size of its files.
+        seconds: duration of its build, s.
+        bytes: size of its files, bytes.
         info: what the builder returned, as kept beside the files.
         note: why a damaged entry was built again; None when nothing was wrong.
     """
@@ -56,14 +56,14 @@ class Entry:
 
 
 class Cache:
-    """A folder of entries, shared by every sweep and process on this machine.
+    """Share a folder of entries among every sweep and process on this machine.
 
     What ``get`` returned is in use, and so not evicted by any process, until ``close``, the end of a ``with``, or the
     end of this object.
 
     Args:
         root: the folder, usually ``results/cache``.
-        limit_bytes: what all entries together may take; None lets them grow.
+        limit_bytes: most that all entries together may take, bytes; None lets them grow.
         say: called with one line when an entry was damaged, or when others made room.
     """
 
@@ -71,7 +71,7 @@ class Cache:
         self.root = root
         self._limit_bytes = limit_bytes
         self._say = say or _silent
-        self._claim = Claim(root)
+        self._pins = Pins(root)
 
     def __enter__(self) -> Self:
         return self
@@ -80,11 +80,11 @@ class Cache:
         self.close()
 
     def close(self) -> None:
-        """What ``get`` returned is no longer in use."""
-        self._claim.close()
+        """Let what ``get`` returned be evicted."""
+        self._pins.close()
 
     def get(self, kind: str, key: str, build: Callable[[Path], JsonDict], about: JsonDict | None = None) -> Entry:
-        """The entry of ``key``, built by ``build(folder)`` if it is not there or damaged.
+        """Return the entry of ``key``, built by ``build(folder)`` if it is missing or damaged.
 
         Args:
             kind: ``models``, ``onnx`` or ``engines``; a folder name.
@@ -102,9 +102,9 @@ class Cache:
         except OSError as error:
             raise CacheError(f"cache folder {folder.parent} cannot be made: {error.strerror}") from error
         with file_locks.locked(inventory.lock_of(self.root, kind, key)):
-            found, note = _verified(folder)
-            entry = found or _built(folder, build, about or {}, note)
-            self._claim.hold(kind, key)
+            present, note = _verified(folder)
+            entry = present or _built(folder, build, about or {}, note)
+            self._pins.add(kind, key)
             _stamp(folder)
         if note is not None:
             self._say(note)
@@ -125,7 +125,7 @@ def _silent(_: str) -> None:
 
 
 def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, note: str | None) -> Entry:
-    """Build into a folder beside ``folder``, and rename; its lock is held meanwhile."""
+    """Build into a folder beside ``folder``, and rename it; the caller holds its lock."""
     eviction.discard(folder)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -149,7 +149,7 @@ def _built(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
 
 
 def _verified(folder: Path) -> tuple[Entry | None, str | None]:
-    """The entry if it is whole, else None and what is wrong with it (None when there is none)."""
+    """Return the entry if it is whole, else None and what is wrong with it (None where there is no entry)."""
     if not folder.exists():
         return None, None
     try:
@@ -178,7 +178,7 @@ def _verified(folder: Path) -> tuple[Entry | None, str | None]:
 
 
 def _stamp(folder: Path) -> None:
-    """Used now: the manifest's mtime, since many file systems keep no atime."""
+    """Set the time of use to now: the manifest's mtime, since many file systems keep no atime."""
     now = time.time_ns()
     with contextlib.suppress(OSError):  # costs it its place in the order of eviction, and no measurement
         os.utime(folder / MANIFEST, ns=(now, now))

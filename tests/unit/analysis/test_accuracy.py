@@ -12,9 +12,6 @@ from sweep.analysis.accuracy import again, errors
 from sweep.analysis.accuracy_gates import fault, is_tf32
 from sweep.spec.gates import Gates
 
-pytestmark = pytest.mark.heavy
-
-
 NOTHING = dict.fromkeys(("sqnr_db", "max_abs", "max_rel", "cosine", "cosine_centred", "top1_agreement", "nonfinite"))
 RNG = np.random.default_rng(1)
 

@@ -11,8 +11,6 @@ from sweep.storage import samples_file
 from sweep.storage.samples import PointSamples
 from sweep.storage.store import Store
 
-pytestmark = pytest.mark.heavy
-
 STEADY = dict.fromkeys(range(6), 100.0)
 
 

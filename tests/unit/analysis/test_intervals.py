@@ -11,8 +11,6 @@ from scipy.stats import t as student
 
 from sweep.analysis import intervals, percentiles
 
-pytestmark = pytest.mark.heavy
-
 
 def exponential(count, seed=0):
     return np.random.default_rng(seed).exponential(1.0, count)
@@ -27,7 +25,7 @@ def correlated(count, phi, seed=0):
 
 @pytest.mark.parametrize(("name", "count"), [("p50", 59), ("p99", 661)])
 def test_too_few_requests_carry_no_interval(name, count) -> None:
-    assert intervals.percentile_intervals([exponential(count)], [name])[name] is None
+    assert intervals.percentile_interval([exponential(count)], percentiles.PERCENTILES[name]) is None
 
 
 def test_a_steady_series_has_both_intervals_around_its_percentiles() -> None:

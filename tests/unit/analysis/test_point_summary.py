@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 
 from sweep.analysis import point_summary, slo_capacity
+from sweep.spec.slo import Slo
 from sweep.storage.samples import NEVER, PointSamples
 
 MS = 1_000_000
@@ -108,7 +109,7 @@ def rung(rate_rps, over, count=2000):
 
 
 def test_capacity_is_the_highest_rung_that_holds_at_99_percent() -> None:
-    found = slo_capacity.slo_summary([rung(100, 0), rung(200, 5), rung(300, 40)], ["ok"] * 3, 0.99, 10.0)
+    found = slo_capacity.slo_summary([rung(100, 0), rung(200, 5), rung(300, 40)], ["ok"] * 3, Slo("p99", 10.0))
     assert found["capacity_ips"] == 200
     assert found["next_ips"] == 300
     assert found["confidence"] >= 0.99
@@ -116,20 +117,20 @@ def test_capacity_is_the_highest_rung_that_holds_at_99_percent() -> None:
 
 
 def test_a_rung_that_holds_above_one_that_does_not_is_said_and_not_taken() -> None:
-    found = slo_capacity.slo_summary([rung(100, 0), rung(200, 40), rung(300, 0)], ["ok"] * 3, 0.99, 10.0)
+    found = slo_capacity.slo_summary([rung(100, 0), rung(200, 40), rung(300, 0)], ["ok"] * 3, Slo("p99", 10.0))
     assert found["capacity_ips"] == 100
     assert not found["monotonic"]
 
 
 def test_no_rung_holds_gives_null() -> None:
-    found = slo_capacity.slo_summary([rung(100, 500)], ["ok"], 0.99, 10.0)
+    found = slo_capacity.slo_summary([rung(100, 500)], ["ok"], Slo("p99", 10.0))
     assert found["capacity_ips"] is None
     assert found["confidence"] is None
     assert found["next_ips"] == 100
 
 
 def test_an_overloaded_rung_never_holds_however_low_its_latency():
-    found = slo_capacity.slo_summary([rung(100, 0), rung(200, 0)], ["ok", "overloaded"], 0.99, 10.0)
+    found = slo_capacity.slo_summary([rung(100, 0), rung(200, 0)], ["ok", "overloaded"], Slo("p99", 10.0))
     assert (found["capacity_ips"], found["next_ips"]) == (100, 200)
 
 

@@ -13,8 +13,6 @@ from sweep.loadgen import load_curve
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 MS = 1e6
 
 

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from sweep.analysis import record_summary, record_views, reevaluate
+from sweep.spec.slo import Slo
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 from sweep.storage.samples import PointSamples
 from sweep.storage.store import Store
-
-pytestmark = pytest.mark.heavy
-
 
 MS = 1_000_000
 
@@ -45,7 +43,7 @@ def series(kind="poisson", index=0, gap_ms=1.0, count=2000, repeat=0, latency_ms
 POINTS = [series("closed"), series(index=0, gap_ms=4.0), series(index=1, gap_ms=2.0)]
 
 
-@pytest.mark.parametrize("slo", [None, ("p99", 9.0), ("p50", 0.1)])
+@pytest.mark.parametrize("slo", [None, Slo("p99", 9.0), Slo("p50", 0.1)])
 def test_judged_twice_is_judged_once(slo) -> None:
     once = record_summary.summarised(record(), POINTS, slo)
     assert record_summary.summarised(once, POINTS, slo) == once
@@ -54,7 +52,7 @@ def test_judged_twice_is_judged_once(slo) -> None:
 
 
 def test_the_parts_go_where_they_belong() -> None:
-    made = record_summary.summarised(record(), [POINTS[2], POINTS[0], POINTS[1]], ("p99", 9.0))
+    made = record_summary.summarised(record(), [POINTS[2], POINTS[0], POINTS[1]], Slo("p99", 9.0))
     assert made.peak
     assert made.peak["ips"] == pytest.approx(2000, rel=0.01)
     assert [point["offered_ips"] for point in made.points] == [500, 1000]
@@ -69,8 +67,8 @@ def test_passes_of_a_rung_are_pooled() -> None:
 
 
 def test_without_samples_nothing_is_judged() -> None:
-    assert record_summary.summarised(record(), [], ("p99", 1.0)) == record()
-    closed = record_summary.summarised(record(), POINTS[:1], ("p99", 1.0))
+    assert record_summary.summarised(record(), [], Slo("p99", 1.0)) == record()
+    closed = record_summary.summarised(record(), POINTS[:1], Slo("p99", 1.0))
     assert (closed.points, closed.slo) == ([], None)
 
 
@@ -91,36 +89,36 @@ def store(tmp_path):
 
 def test_another_slo_rewrites_the_record_and_the_same_does_not(store) -> None:
     store.write(record_summary.summarised(record(), POINTS, None))
-    judged = reevaluate.rejudged(store, "k", ("p99", 9.0))
+    judged = reevaluate.rejudged(store, "k", Slo("p99", 9.0))
     assert judged
     assert judged.slo
     assert store.read("k") == judged
     before = store.record_path("k").stat()
-    assert reevaluate.rejudged(store, "k", ("p99", 9.0)) == judged
+    assert reevaluate.rejudged(store, "k", Slo("p99", 9.0)) == judged
     assert (store.record_path("k").stat().st_ino, store.record_path("k").stat().st_mtime_ns) == (
         before.st_ino,
         before.st_mtime_ns,
     )
     assert reevaluate.rejudged(store, "k", None) == judged
-    other = reevaluate.rejudged(store, "k", ("p50", 0.1))
+    other = reevaluate.rejudged(store, "k", Slo("p50", 0.1))
     assert other
     assert other.slo
     assert (other.slo["percentile"], other.slo["capacity_ips"]) == (50, None)
-    assert other == record_summary.summarised(record(), POINTS, ("p50", 0.1))
+    assert other == record_summary.summarised(record(), POINTS, Slo("p50", 0.1))
 
 
 @pytest.mark.parametrize("status", ["failed", "unsupported", "timeout", "crashed", "oom"])
 def test_what_was_not_measured_is_left_as_it_is(store, status) -> None:
     store.write(record(status=status))
-    assert reevaluate.rejudged(store, "k", ("p99", 9.0)) == record(status=status)
+    assert reevaluate.rejudged(store, "k", Slo("p99", 9.0)) == record(status=status)
 
 
 def test_what_cannot_be_read_is_none_and_lost_samples_lose_no_record(store) -> None:
-    assert reevaluate.rejudged(store, "gone", ("p99", 9.0)) is None
+    assert reevaluate.rejudged(store, "gone", Slo("p99", 9.0)) is None
     plain = record_summary.summarised(record(), POINTS, None)
     store.write(plain)
     store.samples_path("k").write_bytes(b"damaged")
-    assert reevaluate.rejudged(store, "k", ("p99", 9.0)) == plain
+    assert reevaluate.rejudged(store, "k", Slo("p99", 9.0)) == plain
     store.record_path("k").write_bytes(b"damaged")
     assert reevaluate.rejudged(store, "k", None) is None
 

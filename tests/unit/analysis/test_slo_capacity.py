@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from queues import LOAD, highest, md1_within, mmc_within, searched
 
 from sweep.analysis import percentiles, record_summary, slo_capacity
+from sweep.spec.slo import Slo
 from sweep.storage import samples_file
 from sweep.storage.record import Record
-
-pytestmark = pytest.mark.heavy
 
 SEEDS = range(8)
 
@@ -131,7 +130,7 @@ def test_the_same_samples_give_the_same_slo_from_disk(tmp_path) -> None:
     found, known, made = searched(5.0, 20.0)
     samples_file.save(tmp_path / "s.npz", [*known, *made])
     again = samples_file.load(tmp_path / "s.npz")
-    assert slo_capacity.searched(again, "p99", 5.0) == found
+    assert slo_capacity.searched(again, Slo("p99", 5.0)) == found
     assert samples_file.asked(tmp_path / "s.npz", "p99<=5")
     assert not samples_file.asked(tmp_path / "s.npz", "p99<=6")
 
@@ -140,7 +139,9 @@ def test_another_slo_has_its_own_probes_and_the_ladder_is_the_same() -> None:
     _, known, made = searched(5.0, 20.0)
     points = [*known, *made]
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00.000+00:00", variant={"label": "x"})
-    plain, own, other = (record_summary.summarised(empty, points, slo) for slo in (None, ("p99", 5.0), ("p99", 6.0)))
+    plain, own, other = (
+        record_summary.summarised(empty, points, slo) for slo in (None, Slo("p99", 5.0), Slo("p99", 6.0))
+    )
     assert plain.points == own.points == other.points
     assert plain.points == record_summary.summarised(empty, known, None).points
     assert own.slo

@@ -163,7 +163,6 @@ def test_no_driver_and_no_compiler_are_one_line_each(tmp_path, monkeypatch) -> N
         c_loop.CLoop(tmp_path)
 
 
-@pytest.mark.heavy
 def test_the_whole_bench_runs_and_what_fails_leaves_the_rest(loop, rig, tmp_path) -> None:
     engines = ["mlp1", "resnet50_b32"]
     wanted = rig.session

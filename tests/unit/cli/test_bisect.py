@@ -25,8 +25,6 @@ from sweep.storage import record, store
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 LAYERS = 6
 BAD = 3
 INT8 = Precision(name="int8", dtype="int8", quantize_ops=("MatMul",), per_channel=False, calibration_batches=2)

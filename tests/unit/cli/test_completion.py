@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from require import missing
 
 from sweep.cli import completion
 from sweep.config import conf_files, schema
@@ -93,7 +94,7 @@ def test_a_shell_accepts_its_script(shell: str, environment: dict[str, str], tmp
     done = subprocess.run(["sweep", "completion", shell], capture_output=True, text=True, check=True, env=environment)
     assert "sweep" in done.stdout
     if shutil.which(shell) is None:
-        pytest.skip(f"{shell} is not installed: apt-get install {shell}")
+        missing(shell, f"{shell} is not installed: apt-get install {shell}")
     path = tmp_path / "script"
     path.write_text(done.stdout)
     subprocess.run([shell, "-n", path], check=True, env=environment)
@@ -101,7 +102,7 @@ def test_a_shell_accepts_its_script(shell: str, environment: dict[str, str], tmp
 
 def test_fish_completes(environment: dict[str, str]) -> None:
     if shutil.which("fish") is None:
-        pytest.skip("fish is not installed: apt-get install fish")
+        missing("fish", "fish is not installed: apt-get install fish")
     line = 'sweep completion fish | source; complete -C "sweep precision=fp16,int8_"'
     done = subprocess.run(["fish", "-c", line], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["precision=fp16,int8_bf16", "precision=fp16,int8_fp16"]

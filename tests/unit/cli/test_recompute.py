@@ -10,12 +10,11 @@ from forked_command import run_forked
 
 from sweep.analysis import record_summary
 from sweep.cli import commands
+from sweep.spec.slo import Slo
 from sweep.storage import samples_file
 from sweep.storage.record import Record
 from sweep.storage.samples import PointSamples
 from sweep.storage.store import Store
-
-pytestmark = pytest.mark.heavy
 
 MS = 1_000_000
 
@@ -40,7 +39,10 @@ def series(kind="poisson", index=0, gap_ms=1.0, count=1500, **changes):
     return dataclasses.replace(made, **changes)
 
 
-def kept(root, key, slo=("p99", 9.0), **changes):
+SLO = Slo("p99", 9.0)
+
+
+def kept(root, key, slo=SLO, **changes):
     """A record and its samples in the sweep's folder ``root``, as a sweep leaves them."""
     store = Store(root)
     points = [series("closed", -1), series(index=0, gap_ms=4.0), series(index=1, gap_ms=2.0)]
@@ -60,7 +62,7 @@ def said(capsys, *arguments):
 def test_what_a_sweep_wrote_comes_out_the_same(tmp_path, capsys) -> None:
     kept(tmp_path / "one", "a")
     kept(tmp_path / "one", "b", slo=None)
-    kept(tmp_path / "two", "c", slo=("p50", 0.1))
+    kept(tmp_path / "two", "c", slo=Slo("p50", 0.1))
     assert said(capsys, tmp_path) == (0, f"{tmp_path}: 3 same\n")
     assert said(capsys, tmp_path / "one") == (0, f"{tmp_path / 'one'}: 2 same\n")
 

@@ -12,8 +12,6 @@ from sweep.config.schema import Config, help_lines
 from sweep.errors import ConfigError
 from sweep.system import command_line
 
-pytestmark = pytest.mark.heavy
-
 
 @pytest.fixture
 def ask(monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ from sweep.config import compose, variants
 from sweep.config.schema import Config
 from sweep.errors import ConfigError
 
-pytestmark = [pytest.mark.fault, pytest.mark.heavy]
+pytestmark = pytest.mark.fault
 
 HEADER = "# @package _global_\n"
 

@@ -13,10 +13,8 @@ from onnx import TensorProto, helper
 from sweep.config import compose, variants
 from sweep.errors import ConfigError, ModelError
 from sweep.spec import InputFix, Precision, Profile, Variant, engine_key, onnx_key, variant_key
+from sweep.spec.slo import Slo
 from sweep.system import serialization
-
-pytestmark = pytest.mark.heavy
-
 
 INF, NAN = float("inf"), float("nan")
 
@@ -239,7 +237,7 @@ def test_a_name_that_is_no_plain_folder_is_refused(name) -> None:
 def test_settings_hold_what_was_given(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     made = variants.settings(config(name="my.run-1", results="out", force=True, seed=3, slo__p99_ms=5.0), ["batch=1"])
-    assert (made.name, made.force, made.seed, made.slo) == ("my.run-1", True, 3, ("p99", 5.0))
+    assert (made.name, made.force, made.seed, made.slo) == ("my.run-1", True, 3, Slo("p99", 5.0))
     assert made.results == tmp_path / "out"
     assert made.root == tmp_path / "out" / "my.run-1"
 

@@ -60,7 +60,7 @@ def test_times_are_read_and_count_from_the_first(arrivals, text) -> None:
 def test_what_is_written_is_replayed(tmp_path_factory, times) -> None:
     path = tmp_path_factory.mktemp("t") / "t.csv"
     path.write_text("\n".join(map(repr, times)))
-    found = arrival_trace.replayed(LoadAxes(kind="trace", **arrival_trace.axes(str(path), 1.0, 1e9)))
+    found = arrival_trace.replay_schedule(LoadAxes(kind="trace", **arrival_trace.axes(str(path), 1.0, 1e9)))
     assert len(found.due_ns) == len(times)
     assert np.all(np.diff(found.due_ns) >= 0)
     assert np.allclose(found.due_ns / 1e9, np.array(times) - times[0], atol=2e-9)
@@ -129,7 +129,7 @@ def test_a_changed_file_is_another_variant_and_a_worker_refuses_it(arrivals) -> 
     arrivals("0\n1\n2\n")
     assert variant_key(planned(path)) != variant_key(before)
     with pytest.raises(LoadError, match="changed since the sweep was planned"):
-        arrival_trace.replayed(before.load)
+        arrival_trace.replay_schedule(before.load)
 
 
 def test_other_kinds_of_load_leave_the_trace_alone(arrivals) -> None:

@@ -14,8 +14,6 @@ from sweep.backends.simulated import SimulatedSession
 from sweep.loadgen.load_point import Place, open_point
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 
-pytestmark = pytest.mark.heavy
-
 SERVICE_MS = 1.0
 LOADS = [0.2, 0.4, 0.6, 0.8, 0.9]
 BATCH = 8

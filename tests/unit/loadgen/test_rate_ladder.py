@@ -13,8 +13,6 @@ from sweep.analysis.queue_model import Service
 from sweep.loadgen import load_curve, rate_ladder
 from sweep.loadgen.communicator import latest_now_ns
 
-pytestmark = pytest.mark.heavy
-
 
 def service(streams=1, unloaded=1e6, saturated=1e6):
     return Service(streams=streams, unloaded_ns=np.full(9, unloaded), saturated_ns=np.full(9, saturated))

@@ -10,9 +10,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sweep.models import cost
 
-pytestmark = pytest.mark.heavy
-
-
 FLOAT = TensorProto.FLOAT
 Sizes = dict[str, tuple[int, ...]]
 

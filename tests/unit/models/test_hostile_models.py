@@ -18,7 +18,7 @@ from sweep.errors import ModelError
 from sweep.models import file_digest, inspect, resolve
 from sweep.spec import ModelRef
 
-pytestmark = [pytest.mark.fault, pytest.mark.heavy]
+pytestmark = pytest.mark.fault
 
 REF = ModelRef(name="m", path="/m.onnx")
 GIB = 1 << 30

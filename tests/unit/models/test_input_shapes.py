@@ -9,8 +9,6 @@ from sweep.models import Signature, TensorSpec, check_batch
 from sweep.models.input_shapes import UNKNOWN_RANK, override, settle
 from sweep.spec import InputFix, ModelRef
 
-pytestmark = pytest.mark.heavy
-
 
 def settled(
     shapes: dict[str, tuple[int | str, ...]], *fixes: InputFix, batch_dim: str | None = None, dtype: str = "float32"

@@ -14,8 +14,6 @@ from sweep.config import variants
 from sweep.config.schema import BackendConfig, Config, LoadConfig, ModelConfig, PrecisionConfig
 from sweep.spec import Variant
 
-pytestmark = pytest.mark.heavy
-
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 

@@ -5,9 +5,6 @@ from hypothesis import strategies as st
 
 from sweep.models import Signature, TensorSpec, draw
 
-pytestmark = pytest.mark.heavy
-
-
 DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 
 

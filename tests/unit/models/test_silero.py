@@ -11,8 +11,6 @@ from sweep.errors import ModelError
 from sweep.models import check_batch, draw, inspect, parameters
 from sweep.spec import InputFix, ModelRef
 
-pytestmark = pytest.mark.heavy
-
 
 def silero(name: str) -> Path:
     found = importlib.util.find_spec("silero_vad")

@@ -6,8 +6,6 @@ import onnx
 import pytest
 from authored_graphs import NETWORKS, save
 
-pytestmark = pytest.mark.heavy
-
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_networks_are_valid(name: str, tmp_path: Path) -> None:

@@ -25,8 +25,6 @@ from sweep.errors import ConversionError
 from sweep.precision import Converted, check_label, convert, dtypes, graph, passes_through
 from sweep.spec import Precision
 
-pytestmark = pytest.mark.heavy
-
 CONF = Path(__file__).parents[3] / "conf" / "precision"
 OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 FP16 = Precision(name="fp16", dtype="fp16")

@@ -18,8 +18,6 @@ from sweep.spec import Precision
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 OPS = ("Conv", "MatMul", "Gemm")
 
 

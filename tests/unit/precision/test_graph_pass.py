@@ -29,8 +29,6 @@ from sweep.system import user_code
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 MODULE = """
     import onnx
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 OPS = ("Conv", "MatMul", "Gemm")
 MIXES = [("int8", None), ("int8", "fp16"), ("int8", "bf16"), ("fp8", None), ("fp8", "fp16"), ("fp8", "bf16")]
 

@@ -23,8 +23,6 @@ from sweep.storage.cache import Cache
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 OPS = ("Conv", "MatMul", "Gemm")
 RECIPES = {
     "fp16": Precision(name="fp16", dtype="fp16"),

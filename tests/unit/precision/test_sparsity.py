@@ -24,8 +24,6 @@ from sweep.storage.cache import Cache
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 
 def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}

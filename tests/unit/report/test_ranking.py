@@ -10,9 +10,11 @@ from rich.console import Console
 
 from sweep.report import table
 from sweep.report.ranking import answer
-from sweep.storage.record import STATUSES, Record
+from sweep.spec.outcome import Status
+from sweep.spec.slo import Slo
+from sweep.storage.record import Record
 
-SLO = ("p99", 5.0)
+SLO = Slo("p99", 5.0)
 
 
 def record(label, **changes):
@@ -248,7 +250,7 @@ def test_notes_become_footnotes_once_each() -> None:
     assert row(text, " fp32 ")
 
 
-@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("status", Status)
 @pytest.mark.parametrize("slo", [None, SLO])
 def test_a_record_with_nothing_in_it_is_a_row(status, slo) -> None:
     error = {"stage": "build", "kind": "X", "message": "no [kernel] for it", "stderr_tail": []}

@@ -21,10 +21,9 @@ from sweep.report import html, ranking, table
 from sweep.runner import client_group, filters, messages, plan
 from sweep.runner.client_group import LeftError, Rendezvous
 from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec.slo import Slo
 from sweep.storage import samples, samples_file
 from sweep.storage.record import Record
-
-pytestmark = pytest.mark.heavy
 
 
 class ThreadCommunicator:
@@ -126,7 +125,7 @@ def test_a_trace_is_dealt_out_and_none_of_it_is_lost(tmp_path) -> None:
     load = dataclasses.replace(LOAD, kind="trace", min_requests=100, **arrival_trace.axes(str(path), 1.0, 600.0))
     point = together(3, lambda made: load_curve.measure(made, load, batch=1))[0][1]
     assert [int((point.client == number).sum()) for number in range(3)] == [101, 100, 100]
-    assert np.array_equal(point.scheduled_ns, arrival_trace.replayed(load).due_ns)
+    assert np.array_equal(point.scheduled_ns, arrival_trace.replay_schedule(load).due_ns)
     assert point.offered_rps == pytest.approx(100.0)
 
 
@@ -194,7 +193,7 @@ def test_a_prediction_knows_the_queues_of_the_clients() -> None:
 
 
 def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
-    ask = capacity_search.Ask(name="p99", limit_ms=5.0, search_s=100.0)
+    ask = capacity_search.SearchRequest(slo=Slo("p99", 5.0), search_s=100.0)
 
     def work(made):
         known = load_curve.measure(made, LOAD, batch=1)
@@ -202,7 +201,7 @@ def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
 
     (known, found), (_, others) = together(2, work)
     assert all(same(one, other) for one, other in zip(found, others, strict=True))
-    slo = slo_capacity.searched([*known, *found], "p99", 5.0)
+    slo = slo_capacity.searched([*known, *found], Slo("p99", 5.0))
     truth = 2 * highest(lambda rate: md1_within(rate, 5.0), 1, 0.99)
     assert slo["confirmed"]
     assert slo["capacity_ips"] == pytest.approx(truth, rel=0.05)
@@ -214,8 +213,8 @@ def test_samples_of_clients_come_back_from_disk_and_give_the_same_summary(tmp_pa
     again = samples_file.load(tmp_path / "s.npz")
     assert all(same(one, other) for one, other in zip(points, again, strict=True))
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={})
-    made = record_summary.summarised(empty, points, ("p99", 20.0))
-    assert made == record_summary.summarised(empty, again, ("p99", 20.0))
+    made = record_summary.summarised(empty, points, Slo("p99", 20.0))
+    assert made == record_summary.summarised(empty, again, Slo("p99", 20.0))
     for point in made.points:
         assert sum(item["achieved_ips"] for item in point["clients"]) == pytest.approx(point["achieved_ips"])
         assert sum(item["requests"] for item in point["clients"]) == point["requests"]

@@ -21,8 +21,6 @@ from sweep.system.devices import Device
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-pytestmark = pytest.mark.heavy
-
 TELLS = """
 import json, os, sys, time
 from sweep.backends.simulated import Simulated

@@ -8,7 +8,7 @@ import passes
 import pytest
 
 from sweep.errors import MessageError
-from sweep.loadgen.capacity_search import Ask
+from sweep.loadgen.capacity_search import SearchRequest
 from sweep.runner import messages
 from sweep.runner.messages import Engine, Exchange, Failure, Note, Request, Result, Stage, Values
 from sweep.spec import (
@@ -26,6 +26,7 @@ from sweep.spec import (
     Variant,
 )
 from sweep.spec.gates import Gates
+from sweep.spec.slo import Slo
 
 FULL = Variant(
     backend="simulated",
@@ -49,7 +50,7 @@ def test_a_request_arrives_as_it_was_sent(tmp_path) -> None:
         repeat=1,
         rates_ips=[1.5, 2.5],
         gates=Gates(min_score=0.9),
-        search=Ask(name="p99", limit_ms=5.0, search_s=2.0),
+        search=SearchRequest(slo=Slo("p99", 5.0), search_s=2.0),
         known=tmp_path / "known.npz",
         client=1,
         limits_s={"build": 1.0, "load": None},
@@ -131,5 +132,5 @@ def test_only_the_last_pass_scores_and_no_search_does(tmp_path) -> None:
     twice = dataclasses.replace(FULL, load=dataclasses.replace(FULL.load, repeats=2))
     assert not passes.request(twice, tmp_path).scores
     assert passes.request(twice, tmp_path, repeat=1).scores
-    assert not passes.request(twice, tmp_path, repeat=1, search=Ask(name="p99", limit_ms=1.0, search_s=1.0)).scores
+    assert not passes.request(twice, tmp_path, repeat=1, search=SearchRequest(slo=Slo("p99", 1.0), search_s=1.0)).scores
     assert not passes.request(twice, tmp_path, repeat=1, accuracy=False).scores

@@ -13,8 +13,6 @@ from sweep.errors import ConfigError
 from sweep.runner import plan, time_estimate
 from sweep.spec import LoadAxes
 
-pytestmark = pytest.mark.heavy
-
 
 def variant(dtype="fp32", batch=1, backend="onnxruntime", load=None, **session):
     load = load or LoadAxes(fractions=(0.5, 0.9))

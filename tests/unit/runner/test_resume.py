@@ -13,8 +13,6 @@ from sweep.spec.settings import RETRIED, Settings
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 
-pytestmark = pytest.mark.heavy
-
 
 def variant(batch=1, streams=1, precision="fp32", **session):
     return factories.variant(
@@ -67,7 +65,7 @@ def written(settings, work, status="ok", kind=None, facts=None):
             key=work.key,
             sweep="s",
             status=status,
-            started_at="t",
+            started_at="2026-01-01T00:00:00+00:00",
             variant=spec.flat(work.variant),
             facts=facts or {},
             error=error,

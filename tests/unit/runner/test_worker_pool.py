@@ -8,8 +8,6 @@ from sweep.runner.worker_pool import WorkerPool
 from sweep.spec import ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.spec.settings import Settings
 
-pytestmark = pytest.mark.heavy
-
 
 def work(**held) -> Work:
     onnx = OnnxAxes(model=ModelRef(name="mlp", revision=1), precision=Precision(name="fp32", dtype="fp32"))

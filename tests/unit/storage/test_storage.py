@@ -8,6 +8,7 @@ from typing import Never
 
 import numpy as np
 import pytest
+import records
 
 from sweep.errors import BuildError, RecordError
 from sweep.storage import samples_file
@@ -27,8 +28,8 @@ def a_record(key="abc", **changes):
 
 def test_a_record_comes_back_as_it_was(tmp_path) -> None:
     store = Store(tmp_path / "s")
-    store.write(a_record(points=[{"offered_ips": 1.5}]))
-    assert store.read("abc") == a_record(points=[{"offered_ips": 1.5}])
+    store.write(a_record(points=[records.point(1.5)]))
+    assert store.read("abc") == a_record(points=[records.point(1.5)])
     assert store.record_keys() == ["abc"]
     assert [path.name for path in (tmp_path / "s" / "records").iterdir()] == ["abc.json"]
 

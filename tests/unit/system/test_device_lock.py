@@ -15,8 +15,6 @@ from sweep.errors import BusyError
 from sweep.system import device_lock
 from sweep.system.device_lock import DeviceLock
 
-pytestmark = pytest.mark.heavy
-
 HOLDS = """
 import os, psutil, sys
 from sweep.system.device_lock import DeviceLock

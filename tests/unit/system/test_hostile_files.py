@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import records
 from cache_entries import content, fill, put
 from rich.progress import Progress
 from rich.table import Table
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-pytestmark = [pytest.mark.fault, pytest.mark.heavy]
+pytestmark = pytest.mark.fault
 
 OTHER = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
@@ -312,24 +313,16 @@ class Tags(HTMLParser):
 
 
 def test_a_name_is_text_in_the_report(tmp_path) -> None:
-    point = {
-        "verdict": "ok",
-        "achieved_ips": 1.0,
-        "offered_ips": 1.0,
-        "requests": 9,
-        "latency_ms": {"p50": 1.0, "p99": 1.0},
-        "interval": {},
-        "reason": EVIL,
-    }
+    point = records.point(1.0, {"p50": 1.0, "p99": 1.0}, reason=EVIL)
     error = {"stage": EVIL, "kind": EVIL, "message": EVIL}
-    records = [
+    made = [
         a_record(variant={"label": EVIL, "model": EVIL}, points=[point], facts={EVIL: EVIL}),
         a_record("b", variant={"label": EVIL}, status="failed", error=error),
     ]
-    page = html.write(tmp_path / "r.html", EVIL, records, None).read_text()
+    page = html.write(tmp_path / "r.html", EVIL, made, None).read_text()
     tags = Tags()
     tags.feed(page)
     acting = [item for item in tags.found if item[0] in {"img", "b"} or any(name.startswith("on") for name in item[1])]
     assert not acting
     assert page.count("<script") == page.count("</script>")
-    assert "<" not in html.figure(records, "p99", None).data[0].name
+    assert "<" not in html.figure(made, "p99", None).data[0].name

@@ -32,8 +32,6 @@ from sweep.storage import samples_file
 from sweep.storage.store import Store
 from sweep.system import environment, gpu_readings, nvml, telemetry
 
-pytestmark = pytest.mark.heavy
-
 SW_POWER_CAP, HW_SLOWDOWN, IDLE, THERMAL = 0x4, 0x8, 0x1, 0x40
 S = 1_000_000_000
 INTERFACE = ("power_w", "energy_j_per_sample", "sm_clock_mhz", "temperature_c", "throttled", "foreign_processes")
@@ -64,7 +62,7 @@ def test_a_window_has_the_readings_inside_it(monkeypatch) -> None:
     assert found["energy_j"] == pytest.approx(20.0)
     assert found["energy_j_per_sample"] == pytest.approx(0.1)
     assert found["throttled"] is False
-    assert gpu_telemetry.spoilt(found) is None
+    assert gpu_telemetry.disturbance(found) is None
     assert set(INTERFACE) <= set(found)
 
 
@@ -102,7 +100,7 @@ def test_a_throttled_stretch_is_seen_where_it_was_and_nowhere_else(monkeypatch, 
     found = gpu_telemetry.window(series, 3 * S, 8 * S, samples=1)
     assert found["throttled"] is True
     assert found["throttle_reasons"] == {name: 0.5}
-    assert gpu_telemetry.spoilt(found) == f"the GPU was throttled: {name} in 50% of 6 readings"
+    assert gpu_telemetry.disturbance(found) == f"the GPU was throttled: {name} in 50% of 6 readings"
     assert gpu_telemetry.window(series, 7 * S, 11 * S, samples=1)["throttled"] is False
 
 
@@ -138,7 +136,7 @@ def test_what_a_device_does_not_have_is_null_and_not_asked_for_again(monkeypatch
     assert found["sm_clock_mhz"]["mean"] == 1980
     assert found["lost"] is None
     assert library.calls.count(call) == (2 if call == "reasons" else 1)  # the reasons by both their names
-    assert gpu_telemetry.spoilt(found) is None
+    assert gpu_telemetry.disturbance(found) is None
 
 
 def test_a_library_without_a_function_is_like_a_device_without_it(monkeypatch) -> None:
@@ -182,7 +180,7 @@ def test_our_own_processes_are_not_foreign_and_others_are(monkeypatch, child) ->
     found = gpu_telemetry.window(series, 0, 3 * S, samples=1)
     assert found["foreign_processes"] == 1
     assert found["foreign"][0].startswith(f"{stranger} ")
-    assert gpu_telemetry.spoilt(found).startswith(f"the GPU was shared with {stranger} ")
+    assert gpu_telemetry.disturbance(found).startswith(f"the GPU was shared with {stranger} ")
 
 
 def test_the_server_of_mps_is_not_foreign(monkeypatch) -> None:
@@ -198,7 +196,7 @@ def test_where_nvml_does_not_list_us_nothing_is_said_of_others(monkeypatch) -> N
         series, _ = recorded([{"pids": pids}] * 3, monkeypatch)
         found = gpu_telemetry.window(series, 0, 2 * S, samples=1)
         assert found["foreign_processes"] is None
-        assert gpu_telemetry.spoilt(found) is None
+        assert gpu_telemetry.disturbance(found) is None
 
 
 spreads = st.builds(

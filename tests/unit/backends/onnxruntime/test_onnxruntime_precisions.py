@@ -16,8 +16,6 @@ from sweep.spec import LoadAxes, Variant
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 LOAD = LoadAxes(kind="closed", warmup_s=0.0, min_s=0.02, min_requests=3, max_s=1.0)
 RUN = [name for name in RECIPES if name != "tf32"]
 LEAST_DB = {"fp32": 100, "fp16": 45, "bf16": 30, "int8": 18, "fp8": 5}

@@ -20,8 +20,6 @@ from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, Plugin, Profile, Variant
 from sweep.storage.cache import Cache
 
-pytestmark = pytest.mark.heavy
-
 COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
 SHAPES = {"x": (2, 3, 32, 32)}
 

@@ -11,9 +11,6 @@ from sweep.backends.tensorrt import engine_inspector
 from sweep.backends.tensorrt.library import Library, Log
 from sweep.spec import SessionAxes, Variant
 
-pytestmark = pytest.mark.heavy
-
-
 TEN = {
     "Layers": [
         {

@@ -19,8 +19,6 @@ from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, InputFix, ModelRef, OnnxAxes, Variant
 from sweep.storage.cache import Cache
 
-pytestmark = pytest.mark.heavy
-
 PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "digits": 4, "unet": 15, "mobilenet_v3": 64, "resnet50": 54}
 LAYER, OUTSIDE = 5, {"vit_b16": 2, "bert_base": 1}  # transformers: products of a layer, and outside all layers
 LAYERS = 2  # of the shipped network's 12: all are alike, and bench_precision builds them all

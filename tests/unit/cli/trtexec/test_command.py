@@ -13,8 +13,6 @@ from sweep.errors import ConfigError
 from sweep.storage import record
 from sweep.system import command_line
 
-pytestmark = pytest.mark.heavy
-
 REFERENCE = Path(__file__).parents[4] / "results" / "reference"
 KEPT = Path(__file__).parents[3] / "data" / "records"  # two real ones whose figures the tests know
 PATHS = [*sorted(KEPT.glob("*.json")), *sorted(REFERENCE.glob("h200/*/records/*.json"))]

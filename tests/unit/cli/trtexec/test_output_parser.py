@@ -7,9 +7,6 @@ import pytest
 from sweep.cli.trtexec import output_parser
 from sweep.errors import ParityError
 
-pytestmark = pytest.mark.heavy
-
-
 DATA = Path(__file__).parents[3] / "data"
 
 

@@ -6,17 +6,15 @@ The real binaries cannot be had here: these tests hold the process, the parser a
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from forked_command import run_forked
 
 from sweep.storage import record
 from sweep.storage.store import Store
-
-pytestmark = pytest.mark.heavy
 
 DATA = Path(__file__).parents[3] / "data"
 KEPT = Path(__file__).parents[3] / "data" / "records"
@@ -70,15 +68,8 @@ class Place:
         return target
 
     def run(self, *words):
-        return subprocess.run(
-            [sys.executable, "-m", "sweep", "trtexec", str(self.path), *words],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PATH": f"{self.bin}:/usr/bin:/bin", **self.env},
-            cwd=self.root,
-            timeout=120,
-            check=False,
-        )
+        environment = {**os.environ, "PATH": f"{self.bin}:/usr/bin:/bin", **self.env}
+        return run_forked(("trtexec", str(self.path), *words), environment, self.root, 120)
 
     @property
     def kept(self):

@@ -29,8 +29,6 @@ from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Vari
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 IMAGES = Signature(inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 3, 8, 8)),), outputs=("y",))
 TOKENS = Signature(
     inputs=tuple(

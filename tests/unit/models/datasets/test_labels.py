@@ -36,8 +36,6 @@ from sweep.storage.store import Store
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 RIGHT = 582 / 597  # of model=digits on what it was not trained on
 HELD = digits.DATA.held_out()
 MEAN, DEVIATION = (

@@ -16,8 +16,6 @@ from sweep.runner.worker import artifacts, reference
 from sweep.spec import LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
 
-pytestmark = pytest.mark.heavy
-
 QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
 RNG = np.random.default_rng(0)
 

@@ -16,8 +16,6 @@ from sweep.errors import ConfigError, ModelError
 from sweep.runner.worker import reference
 from sweep.spec import ModelRef
 
-pytestmark = pytest.mark.heavy
-
 MAKER = """
 import tensorflow as tf
 class Net(tf.Module):

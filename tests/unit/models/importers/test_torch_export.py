@@ -17,8 +17,6 @@ from sweep.errors import ConfigError, ModelError
 from sweep.runner.worker.reference import run
 from sweep.spec import ModelRef
 
-pytestmark = pytest.mark.heavy
-
 NETS = '''
 import torch
 from torch import nn

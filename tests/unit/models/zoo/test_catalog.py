@@ -15,8 +15,6 @@ from sweep.models.cost import cost
 from sweep.models.zoo import catalog, transformers
 from sweep.spec import InputFix, ModelRef
 
-pytestmark = pytest.mark.heavy
-
 # A changed network has other bytes: raise its revision in the zoo and pin the new pair here.
 GOLDEN = {
     "tiny_cnn": (1, "534a450a62e0db3495638ef76ab0dda8712dc68c9a32fbb203ae013f5e70a42f"),

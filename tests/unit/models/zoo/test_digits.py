@@ -22,8 +22,6 @@ from sweep.spec import InputFix, LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
 from sweep.storage.record import Record
 
-pytestmark = pytest.mark.heavy
-
 REF = ModelRef(name="digits", revision=models.zoo.entry("digits").revision)
 QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
 RECIPES: dict[str, dict[str, Any]] = {

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
+from records import peak
+from records import point as record_point
 
 from sweep.cli.commands import main
 from sweep.errors import TrackingError
@@ -30,14 +32,8 @@ def store(tmp_path: Path, empty_db: bytes) -> Store:
 
 
 def point(offered: float, p99: float | None, verdict: str = "ok") -> dict[str, Any]:
-    latency = {"mean": 1.1, "p50": 1.0, "p90": 1.5, "p95": 1.7, "p99": p99, "p999": None}
-    return {
-        "offered_ips": offered,
-        "achieved_ips": offered * 0.99,
-        "latency_ms": latency,
-        "issue_lag_ms": 0.01,
-        "verdict": verdict,
-    }
+    latency = {"mean": 1.1, "p50": 1.0, "p90": 1.5, "p95": 1.7, "p99": p99}
+    return record_point(offered, latency, verdict, achieved_ips=offered * 0.99)
 
 
 def measured(batch: int = 1, **changes: Any) -> Record:
@@ -53,9 +49,16 @@ def measured(batch: int = 1, **changes: Any) -> Record:
         variant=flat(variant),
         facts={"cpu": "EPYC", "gpu": None, "onnxruntime": "1.20"},
         engine={"build_s": 3.0, "bytes": 1000},
-        peak={"ips": 100.0},
+        peak=peak(100.0),
         points=[point(20.0, 2.0), point(80.0, 5.0), point(99.0, None, "overloaded")],
-        slo={"percentile": "p99", "limit_ms": 6.0, "capacity_ips": 85.0},
+        slo={
+            "percentile": 99.0,
+            "limit_ms": 6.0,
+            "capacity_ips": 85.0,
+            "confidence": 0.995,
+            "next_ips": 99.0,
+            "monotonic": True,
+        },
         accuracy={"reference": "fp32", "sqnr_db": 40.0, "top1_agreement": None},
     )
     return replace(record, **changes)
@@ -171,7 +174,7 @@ def test_publishing_twice_changes_nothing(store: Store) -> None:
 
 def test_a_changed_record_replaces_its_run(store: Store) -> None:
     publish(store, measured(1), measured(8))
-    assert publish(store, measured(1, peak={"ips": 123.0}), measured(8)) == (1, 1)
+    assert publish(store, measured(1, peak=peak(123.0)), measured(8)) == (1, 1)
     assert sorted(run.data.metrics["throughput_max_ips"] for run in variants(store)) == [100.0, 123.0]
     assert len(variants(store, ViewType.DELETED_ONLY)) == 1
 

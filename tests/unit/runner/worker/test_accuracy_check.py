@@ -22,8 +22,6 @@ from sweep.spec.gates import Gates
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.heavy
-
 LOAD = LoadAxes(kind="closed", warmup_s=0.05, min_s=0.02, min_requests=3, max_s=0.5)
 
 

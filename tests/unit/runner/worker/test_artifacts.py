@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from sweep.storage.cache import Entry
 
-pytestmark = pytest.mark.heavy
-
 FP16 = Precision(name="fp16", dtype="fp16")
 SESSIONS = {
     "streams": SessionAxes(streams=4),

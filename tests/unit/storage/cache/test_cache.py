@@ -6,7 +6,7 @@ import pytest
 from cache_entries import SIZE, content, fill, nothing_but, put, there
 
 from sweep.errors import BuildError
-from sweep.storage.cache import Cache, Claim, eviction, inventory, pins
+from sweep.storage.cache import Cache, Pins, eviction, inventory, pins
 from sweep.system import file_locks
 
 
@@ -71,12 +71,12 @@ def test_a_failed_build_leaves_a_lock_that_the_next_prune_clears(tmp_path) -> No
 
 def test_a_claim_holds_and_releases_entry_by_entry(tmp_path) -> None:
     put(tmp_path, "a", "b")
-    claim = Claim(tmp_path)
+    own = Pins(tmp_path)
     for key in ("a", "b"):
-        claim.hold("engines", key)
-    claim.release("engines", "a")
+        own.add("engines", key)
+    own.release("engines", "a")
     assert [item.key for item in eviction.to_bytes(tmp_path, 0).evicted] == ["a"]
-    claim.close()
+    own.close()
     assert [item.key for item in eviction.to_bytes(tmp_path, 0).evicted] == ["b"]
 
 

@@ -19,8 +19,6 @@ from sweep.errors import MpsError
 from sweep.system import mps, nvml
 from sweep.system.mps import control, daemon
 
-pytestmark = pytest.mark.heavy
-
 PIPES, SHARE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 SWEEP = """
 import sys
