@@ -31,6 +31,7 @@ def _key(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+@typing.dataclass_transform()
 def section(prefix: str) -> Callable[[_Class], _Class]:
     """Return a decorator that makes a dataclass of a class, with every axis whose key is ``prefix.NAME``.
 
@@ -47,7 +48,8 @@ def section(prefix: str) -> Callable[[_Class], _Class]:
                 axes[name] = axis.info.hint or _typed_hint(axis.hint)
                 setattr(kind, name, _key(default, _filled(axis.info.help)))
         kind.__annotations__ = axes | kind.__annotations__
-        return dataclass(kind)
+        dataclass(kind)
+        return kind
 
     return decorate
 

@@ -156,7 +156,7 @@ def from_record(flat: dict[str, Any]) -> Variant:
     """
     load = flat.get("load")
     graph = flat.get("graph")
-    plain = {
+    plain: dict[str, Any] = {
         "backend": flat.get("backend", ""),
         "onnx": {
             **{name: flat[name] for name in ("prune", "calibration") if name in flat},

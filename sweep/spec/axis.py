@@ -7,11 +7,12 @@ flags are all made from this metadata (`sweep.spec.axes` lists the axes). Adding
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from sweep.spec.checks import Check
 
 METADATA = "axis"  # key of a field's metadata that holds its `AxisInfo`

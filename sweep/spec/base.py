@@ -19,11 +19,16 @@ class DataSource(Protocol):
     """
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Return how the files are read."""
+
     @property
-    def name(self) -> str | None: ...
+    def name(self) -> str | None:
+        """Return the name of the function."""
+
     @property
-    def path(self) -> str | None: ...
+    def path(self) -> str | None:
+        """Return the path of the files."""
 
 
 def source_name(data: DataSource | None) -> str:

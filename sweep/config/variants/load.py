@@ -31,11 +31,12 @@ def load_axes(asked: Config) -> LoadAxes:
         "fractions": tuple(sorted(config.fractions)) if config.kind == "curve" else (),
         "rates_ips": tuple(sorted(config.rates_ips)) if config.kind in arrivals.PROCESSES else (),
         "batch_wait_ms": _batch_wait_ms(asked),
-        **{"trace": None, "trace_scale": None, **_trace(config, asked.timeout_s)},
+        "trace": None,
+        "trace_scale": None,
         "points": config.points if config.kind == "curve" and not config.fractions else None,
         "budget_s": _budget_s(config, asked.repeats),
         "labels": None,
-    }
+    } | _trace(config, asked.timeout_s)
     return LoadAxes(**values | derived)
 
 
@@ -54,13 +55,14 @@ def _trace(config: LoadConfig, timeout_s: float) -> dict[str, Any]:
 
 def _budget_s(config: LoadConfig, repeats: int) -> float | None:
     """``load.budget_s``, once it is seen to be enough for the warm-ups; a closed loop alone has none."""
-    if config.budget_s is None or config.kind == "closed":
+    budget_s: float | None = config.budget_s
+    if budget_s is None or config.kind == "closed":
         return None
     points = 1 + (len(config.rates_ips) or len(config.fractions) or config.points)
     least = repeats * (2 * points * config.warmup_s + config.min_s)
-    if not least <= config.budget_s < math.inf:
+    if not least <= budget_s < math.inf:
         raise ConfigError(
-            f"load.budget_s={config.budget_s:g}: {points} points with load.warmup_s={config.warmup_s:g} "
+            f"load.budget_s={budget_s:g}: {points} points with load.warmup_s={config.warmup_s:g} "
             f"and repeats={repeats} need {least:g} or more"
         )
-    return config.budget_s
+    return budget_s
