@@ -44,9 +44,11 @@ def section(prefix: str) -> Callable[[_Class], _Class]:
         for key, axis in spec.keyed().items():
             head, _, name = key.rpartition(".")
             if head == prefix:
-                default = list(axis.info.asked) if isinstance(axis.info.asked, tuple) else axis.info.asked
+                default = axis.info.cli_default
                 axes[name] = axis.info.hint or _typed_hint(axis.hint)
-                setattr(kind, name, _key(default, _filled(axis.info.help)))
+                setattr(
+                    kind, name, _key(list(default) if isinstance(default, tuple) else default, _filled(axis.info.help))
+                )
         kind.__annotations__ = axes | kind.__annotations__
         dataclass(kind)
         return kind

@@ -10,11 +10,11 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.spec.axis import METADATA, AxisInfo, typed_text
+from sweep.spec.axis import METADATA, AxisInfo, plain_text
 from sweep.spec.variant import Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 _RECORD_NAMES = {  # attribute of a variant -> name in the record's `variant`, where they differ
     ("onnx", "model"): ("model_ref",),
@@ -79,7 +79,7 @@ class Axis:
         plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
         if isinstance(plain, tuple) and any(dataclasses.is_dataclass(item) for item in plain):
             plain = {str(number): dataclasses.asdict(item) for number, item in enumerate(plain)}
-        return typed_text(plain)
+        return plain_text(plain)
 
     def cell(self, value: Any) -> str:
         """Return `value` as a table shows it; damaged values as they are."""
@@ -89,6 +89,15 @@ class Axis:
             return self.info.cell(value)
         except (AttributeError, KeyError, TypeError):
             return self.text(value)
+
+    def overrides(self, value: Any) -> Mapping[str, Any]:
+        """Return the keys of the command line that ask for `value`, with their values; {} where it has no key."""
+        if self.info.overrides is not None:
+            return self.info.overrides(value)
+        if self.info.key is None:
+            return {}
+        typed = self.info.cli_default if value is None else value
+        return {self.info.key: list(typed) if isinstance(typed, tuple) else typed}
 
     def word(self, value: Any) -> str:
         """Return the word of the label for `value`; "" for none."""

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 METADATA = "axis"  # key of a field's metadata that holds its `AxisInfo`
 KNOB_PLACE = 20  # place of the axes that most sweeps leave alone
-NAME_OF_DIGEST = 8  # hex digits that stand for a digest where people read it
 _NOT_SET: Any = object()
 
 
@@ -50,27 +49,27 @@ class AxisInfo:
     Attributes:
         key: key on the command line; None for what follows from other axes, such as the digest of a file.
         help: line of `--help`.
-        asked: default on the command line; None in the axis stands for it.
+        cli_default: default on the command line; None in the axis stands for it.
         hint: type on the command line; None takes the field's.
         check: refuses values that the type allows; None where every value of the type is one.
         word: value -> word of the label, or "" for none; None shows `column=value` where the axis varies.
         place: position of the word in the label and of the key in "With ..."; axes of one place keep their order.
         column: head of the column in tables.
-        cell: value -> short text of a table cell; None shows it as it is typed.
-        typed: value -> {key: value} to type; None types {`key`: value}.
+        cell: value -> short text of a table cell; None shows `plain_text`.
+        overrides: value -> {key: value} of the command line; None takes {`key`: value}.
         trtexec: flag of NVIDIA's binaries; None where they have none.
     """
 
     key: str | None
     help: str
-    asked: Any
+    cli_default: Any
     hint: Any
     check: Check | None
     word: Callable[[Any], str] | None
     place: int
     column: str | None
     cell: Callable[[Any], str] | None
-    typed: Callable[[Any], Mapping[str, Any]] | None
+    overrides: Callable[[Any], Mapping[str, Any]] | None
     trtexec: TrtexecFlag | None
 
 
@@ -79,14 +78,14 @@ def axis(  # noqa: PLR0913 - one keyword for each thing that is said of an axis
     *,
     key: str | None,
     help: str = "",  # noqa: A002 - the word that users know it by
-    asked: Any = _NOT_SET,
+    cli_default: Any = _NOT_SET,
     hint: Any = None,
     check: Check | None = None,
     word: Callable[[Any], str] | None = None,
     place: int = KNOB_PLACE,
     column: str | None = None,
     cell: Callable[[Any], str] | None = None,
-    typed: Callable[[Any], Mapping[str, Any]] | None = None,
+    overrides: Callable[[Any], Mapping[str, Any]] | None = None,
     trtexec: TrtexecFlag | None = None,
     in_key: bool = True,
 ) -> Any:
@@ -96,28 +95,28 @@ def axis(  # noqa: PLR0913 - one keyword for each thing that is said of an axis
         default: value where nothing else is said, which None keeps out of the key; without it the field is required.
         key: see `AxisInfo`, as for all that follow.
         help: line of `--help`.
-        asked: default on the command line; left out, it is `default`.
+        cli_default: default on the command line; left out, it is `default`.
         hint: type on the command line.
         check: refuses values that the type allows.
         word: value -> word of the label.
         place: position of the word in the label.
         column: head of the column in tables; left out, the field's name.
         cell: value -> short text of a table cell.
-        typed: value -> {key: value} to type.
+        overrides: value -> {key: value} of the command line.
         trtexec: flag of NVIDIA's binaries.
         in_key: False for what identifies nothing, such as the path of a file whose digest is there.
     """
     info = AxisInfo(
         key=key,
         help=help,
-        asked=(None if default is MISSING else default) if asked is _NOT_SET else asked,
+        cli_default=(None if default is MISSING else default) if cli_default is _NOT_SET else cli_default,
         hint=hint,
         check=check,
         word=word,
         place=place,
         column=column,
         cell=cell,
-        typed=typed,
+        overrides=overrides,
         trtexec=trtexec,
     )
     return field(default=default, metadata={METADATA: info, "key": in_key})
@@ -125,7 +124,7 @@ def axis(  # noqa: PLR0913 - one keyword for each thing that is said of an axis
 
 def prefixed(prefix: str) -> Callable[[Any], str]:
     """Return a word that is `prefix` and the value: ``opt5``, ``refit-on``."""
-    return lambda value: f"{prefix}{on_or_off(value) if isinstance(value, bool) else typed_text(value)}"
+    return lambda value: f"{prefix}{on_or_off(value) if isinstance(value, bool) else plain_text(value)}"
 
 
 def on_or_off(value: object) -> str:
@@ -133,7 +132,7 @@ def on_or_off(value: object) -> str:
     return "on" if value else "off"
 
 
-def typed_text(value: Any) -> str:
+def plain_text(value: Any) -> str:
     """Return `value` as people type it: null, true, 0.5, [1,2]; other structures as JSON."""
     if value is None:
         return "null"
@@ -143,11 +142,11 @@ def typed_text(value: Any) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(typed_text(item) for item in value)}]"
+        return f"[{','.join(plain_text(item) for item in value)}]"
     return json.dumps(value, sort_keys=True, default=str) if isinstance(value, dict) else str(value)
 
 
-def flag(name: str, form: Callable[[Any], Any] = typed_text) -> Callable[[Any], Sequence[str]]:
+def flag(name: str, form: Callable[[Any], Any] = plain_text) -> Callable[[Any], Sequence[str]]:
     """Return the argument ``name=form(value)`` as `TrtexecFlag.build` and `TrtexecFlag.run` take it."""
     return lambda value: (f"{name}={form(value)}",)
 

@@ -38,7 +38,7 @@ def source_name(data: DataSource | None) -> str:
     return str(data.name or PurePath(str(data.path)).name)
 
 
-def typed_source(data: DataSource | None, prefixes: tuple[str, ...]) -> str | None:
+def source_override(data: DataSource | None, prefixes: tuple[str, ...]) -> str | None:
     """Return how the samples are asked for on the command line.
 
     Args:

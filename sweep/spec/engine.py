@@ -52,7 +52,7 @@ class Plugin:
     digest: str
 
 
-def _typed_profile(profile: Profile | None) -> Mapping[str, Any]:
+def _profile_overrides(profile: Profile | None) -> Mapping[str, Any]:
     """Return the keys that ask for `profile`; None is an engine that is static at the batch."""
     if profile is None:
         return {"profile": "static"}
@@ -100,11 +100,11 @@ class EngineAxes:
         None,
         key="profile",
         help="static: an engine for each batch; range: one for all of range.least to range.most",
-        asked="static",
+        cli_default="static",
         hint=str,
         check=one_of("static", "range"),
         word=prefixed("profile"),
-        typed=_typed_profile,
+        overrides=_profile_overrides,
         trtexec=SPECIAL,
     )
     builder_optimization_level: int | None = axis(
@@ -197,20 +197,20 @@ class EngineAxes:
         None,
         key="backend.plugins",
         help="TensorRT: shared libraries of plugins to load",
-        asked=[],
+        cli_default=[],
         hint=list[str],
         word=lambda plugins: f"plugins{len(plugins)}",
         cell=lambda plugins: "[]" if not plugins else ",".join(PurePath(str(_path(item))).name for item in plugins),
-        typed=lambda plugins: {"backend.plugins": [str(_path(item)) for item in plugins or ()]},
+        overrides=lambda plugins: {"backend.plugins": [str(_path(item)) for item in plugins or ()]},
         trtexec=TrtexecFlag(run=lambda plugins: [f"--staticPlugins={_path(item)}" for item in plugins]),
     )
     mps_build: int | None = axis(
         None,
         key="mps_build",
         help="build the engine under the share of mps too, instead of the whole GPU",
-        asked=False,
+        cli_default=False,
         hint=bool,
         word=prefixed("mps-build"),
-        typed=lambda share: {"mps_build": share is not None},
+        overrides=lambda share: {"mps_build": share is not None},
         trtexec=TrtexecFlag(note="a build from ONNX runs under the same share as the engine"),
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
-from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, typed_text
-from sweep.spec.base import NOT_IN_KEY, source_name, typed_source
+from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, plain_text
+from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import above_zero, at_least, each_above_zero
 
 _PLACE = 30  # after every axis that makes another engine or session
@@ -170,7 +170,7 @@ class LoadAxes:
             "requests are single samples, run once batch are there or the oldest waited this long; null: no gathering"
         ),
         check=at_least(0),
-        word=lambda wait_ms: f"w{typed_text(wait_ms)}ms",
+        word=lambda wait_ms: f"w{plain_text(wait_ms)}ms",
         place=_PLACE,
         trtexec=TrtexecFlag(note="it gathers no single samples; every inference is a full batch"),
     )
@@ -190,7 +190,7 @@ class LoadAxes:
         key="load.trace_scale",
         help="load.kind=trace: replay it this many times faster (null: as it is)",
         check=above_zero,
-        word=lambda scale: f"x{typed_text(scale)}",
+        word=lambda scale: f"x{plain_text(scale)}",
         place=_PLACE,
         trtexec=SPECIAL,
     )
@@ -199,7 +199,7 @@ class LoadAxes:
         None,
         key="load.points",
         help="rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it",
-        asked=7,
+        cli_default=7,
         hint=int,
         place=_PLACE,
         trtexec=SPECIAL,
@@ -221,8 +221,8 @@ class LoadAxes:
         hint=str | None,
         place=_PLACE,
         cell=source_name,
-        typed=lambda data: {
-            "model.labels": typed_source(data, prefixes=("images",)),
+        overrides=lambda data: {
+            "model.labels": source_override(data, prefixes=("images",)),
             "model.scores": None if data is None else data.output,
         },
         trtexec=TrtexecFlag(note="it scores no labelled samples"),

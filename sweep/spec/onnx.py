@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - get_type_hints
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from sweep.spec.axis import axis, typed_text
-from sweep.spec.base import NOT_IN_KEY, source_name, typed_source
+from sweep.spec.axis import axis, plain_text
+from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
@@ -50,10 +51,26 @@ def _inputs_cell(inputs: tuple[InputFix, ...]) -> str:
     """Return what the user fixed about the inputs, as in ``x[batch,512] sr=16000..16000``."""
     words = []
     for fix in inputs:
-        shape = "" if fix.shape is None else typed_text(fix.shape)
-        drawn = "" if (fix.low, fix.high) == (None, None) else f"={typed_text(fix.low)}..{typed_text(fix.high)}"
+        shape = "" if fix.shape is None else plain_text(fix.shape)
+        drawn = "" if (fix.low, fix.high) == (None, None) else f"={plain_text(fix.low)}..{plain_text(fix.high)}"
         words.append(f"{fix.name}{shape}{drawn}")
     return ",".join(words) or "null"
+
+
+def _inputs_overrides(inputs: tuple[InputFix, ...]) -> Mapping[str, Any]:
+    """Return what asks for `inputs`."""
+    fixed = {fix.name: {"shape": fix.shape and list(fix.shape), "low": fix.low, "high": fix.high} for fix in inputs}
+    return {
+        "model.inputs": {
+            name: {key: value for key, value in fix.items() if value is not None} for name, fix in fixed.items()
+        }
+    }
+
+
+def _source_overrides(made_from: str | None) -> Mapping[str, Any]:
+    """Return what asks for a model that was exported from `made_from`, such as ``torch nets:small``."""
+    kind, _, source = (made_from or "").partition(" ")
+    return {f"model.{kind}": source} if source else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +91,7 @@ class ModelRef:
     name: str = axis(
         key="model.name",
         help="network built here, or the label of a file; model=NAME sets it",
-        asked="tiny_cnn",
+        cli_default="tiny_cnn",
         word=str,
         place=0,
         column="model",
@@ -93,10 +110,11 @@ class ModelRef:
         (),
         key="model.inputs",
         help="per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]",
-        asked={},
+        cli_default={},
         hint=dict[str, Any],
         place=0,
         cell=_inputs_cell,
+        overrides=_inputs_overrides,
     )
     batch_dim: str | None = axis(
         None,
@@ -104,12 +122,15 @@ class ModelRef:
         help="name of the ONNX dimension that is the batch; null finds it",
         place=0,
     )
-    made_from: str | None = axis(None, key=None, place=0, in_key=False)
+    made_from: str | None = axis(None, key=None, place=0, overrides=_source_overrides, in_key=False)
     export_inputs: tuple[ExportInput, ...] = axis(
         (),
         key=None,
         place=0,
-        cell=lambda inputs: ",".join(f"{item.name}{typed_text(item.shape)}" for item in inputs) or "null",
+        cell=lambda inputs: ",".join(f"{item.name}{plain_text(item.shape)}" for item in inputs) or "null",
+        overrides=lambda inputs: {
+            "model.inputs": {item.name: {"shape": list(item.shape), "dtype": item.dtype} for item in inputs}
+        },
         in_key=False,
     )
 
@@ -138,7 +159,7 @@ class Precision:
     name: str = axis(
         key="precision.name",
         help="label of the recipe; precision=NAME sets it",
-        asked="fp32",
+        cli_default="fp32",
         word=str,
         place=1,
         column="precision",
@@ -146,7 +167,7 @@ class Precision:
     dtype: str = axis(
         key="precision.dtype",
         help="fp32, tf32, fp16, bf16, int8 or fp8",
-        asked="fp32",
+        cli_default="fp32",
         check=one_of(*_DTYPES, wanted=f"no such type; there are: {', '.join(_DTYPES)}"),
         place=1,
     )
@@ -167,7 +188,7 @@ class Precision:
         None,
         key="precision.wide",
         help="quantised products give float32, whatever precision.rest is",
-        asked=False,
+        cli_default=False,
         hint=bool,
         place=1,
     )
@@ -175,7 +196,7 @@ class Precision:
         None,
         key="precision.guard",
         help="what overflows float16 over the calibration data stays float32 (fp16)",
-        asked=False,
+        cli_default=False,
         hint=bool,
         place=1,
     )
@@ -201,7 +222,7 @@ class Precision:
         None,
         key="precision.calibration_method",
         help="range of an activation (int8, fp8): max, percentile or entropy",
-        asked="max",
+        cli_default="max",
         hint=str,
         check=one_of("max", "percentile", "entropy"),
         word=lambda method: "" if method == "percentile" else method,
@@ -211,16 +232,16 @@ class Precision:
         None,
         key="precision.calibration_percentile",
         help="share of |x| inside the range, percent, for method percentile",
-        asked=99.99,
+        cli_default=99.99,
         hint=float,
-        word=lambda percent: f"percentile{typed_text(percent)}",
+        word=lambda percent: f"percentile{plain_text(percent)}",
         place=_METHOD,
     )
     tool: str | None = axis(
         None,
         key="precision.tool",
         help="builtin converts; modelopt: NVIDIA's converts; none: the file is typed, and is checked",
-        asked="builtin",
+        cli_default="builtin",
         hint=str,
         check=one_of("builtin", "none", "modelopt"),
         word=lambda tool: "as-it-is" if tool == "none" else tool,
@@ -282,12 +303,12 @@ class OnnxAxes:
         None,
         key="graph",
         help="pass over the fp32 graph: none, simplify, or your own package.module:function",
-        asked="none",
+        cli_default="none",
         hint=str,
         word=lambda made: made.name.rpartition(".")[2],
         place=_GRAPH_PASS,
         cell=lambda made: "none" if made is None else made.name,
-        typed=lambda made: {"graph": "none" if made is None else made.name},
+        overrides=lambda made: {"graph": "none" if made is None else made.name},
     )
     calibration: CalibrationData | None = axis(
         None,
@@ -297,5 +318,5 @@ class OnnxAxes:
         word=lambda data: f"calibrated-{PurePath(data.source).name}",
         place=_CALIBRATION,
         cell=source_name,
-        typed=lambda data: {"model.calibration": typed_source(data, prefixes=("images", "tokens"))},
+        overrides=lambda data: {"model.calibration": source_override(data, prefixes=("images", "tokens"))},
     )

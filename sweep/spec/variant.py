@@ -20,7 +20,7 @@ class Variant:
     backend: str = axis(
         key="backend.name",
         help="auto, tensorrt, tensorrt_rtx, onnxruntime or simulated; auto says what it took and why",
-        asked="auto",
+        cli_default="auto",
         place=_PLACE,
         column="backend",
     )
