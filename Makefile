@@ -8,7 +8,7 @@ SWEEP := $(BIN)/sweep
 ARGS ?=
 RESULTS ?= results
 PORT ?= 5000
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2) # of the tests that run side by side: they often wait
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 2) # of the tests that run side by side: they often wait
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 

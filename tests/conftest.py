@@ -5,9 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 settings.register_profile("busy machine", deadline=None)  # a neighbour's load slows the first example most
 settings.load_profile("busy machine")
@@ -22,6 +26,31 @@ def empty_db(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     from mlflow_store import empty_store
 
     return empty_store(tmp_path_factory.getbasetemp())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each process of a parallel run begin with its share of the long tests, whole files of them.
+
+    Processes start with equal parts of the list and take over tests from each other at the end: that evens out short
+    tests, and left one process alone with a row of long ones.
+    """
+    processes = getattr(config, "workerinput", {}).get("workercount", 1)
+    is_short = [item.path.is_relative_to(config.rootpath / "tests" / "unit") for item in items]
+    short = [item for item, is_one in zip(items, is_short, strict=True) if is_one]
+    files: dict[Path, list[pytest.Item]] = {}
+    for item, is_one in zip(items, is_short, strict=True):
+        if not is_one:
+            files.setdefault(item.path, []).append(item)
+    parts: list[list[pytest.Item]] = [[] for _ in range(processes)]
+    for number, file in enumerate(files.values()):
+        parts[number % processes].extend(file)
+    size = -(-len(items) // processes)
+    for part in parts:
+        missing = max(size - len(part), 0)
+        part.extend(short[:missing])
+        del short[:missing]
+    items[:] = [item for part in parts for item in part] + short
 
 
 def pytest_collection_finish() -> None:
