@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep.errors import ConversionError
-from sweep.precision import Converted, check_label, convert, dtypes, graph, passes_through
+from sweep.precision import Conversion, check_label, convert, count_compute_types, onnx_graph, passes_through
 from sweep.spec import Precision
 
 CONF = Path(__file__).parents[3] / "conf" / "precision"
@@ -41,7 +41,7 @@ SILERO = Path(importlib.util.find_spec("silero_vad").origin).parent / "data"  # 
 LEAST_DB = {"fp16": 45, "int8": 20, "int8_fp16": 20, "int8_fp16_wide": 20, "fp8": 15, "fp8_fp16": 15}
 
 
-def converted(name: str, recipe: Precision, folder: Path) -> Converted:
+def converted(name: str, recipe: Precision, folder: Path) -> Conversion:
     source = save(name, folder)
     calibration = [batch(NETWORKS[name](), 4, seed) for seed in range(4)]
     return convert(source, recipe, calibration, folder / f"{name}.{recipe.name}.onnx")
@@ -82,12 +82,12 @@ def test_dtypes_count_what_each_node_computes_in(name: str, nodes: int, left: in
     zero = {"int8": 0, "fp8": 0, "fp16": 0, "bf16": 0, "fp32": 0}
     for recipe in (FP16, BF16):
         half = converted(name, recipe, tmp_path)
-        assert dtypes(tmp_path / f"{name}.onnx") == {**zero, "fp32": nodes}
-        assert half.dtypes == dtypes(half.path) == {**zero, recipe.dtype: nodes}
+        assert count_compute_types(tmp_path / f"{name}.onnx") == {**zero, "fp32": nodes}
+        assert half.dtypes == count_compute_types(half.path) == {**zero, recipe.dtype: nodes}
     for recipe in QUANTISED.values():
         quarter = converted(name, recipe, tmp_path)
         expected = {**zero, recipe.dtype: nodes - left, recipe.rest or "fp32": left}
-        assert quarter.dtypes == dtypes(quarter.path) == expected
+        assert quarter.dtypes == count_compute_types(quarter.path) == expected
         check_label(quarter.path, recipe)
 
 
@@ -203,10 +203,10 @@ def test_where_to_resize_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
 
 
 def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> None:
-    model = graph.inferred(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
+    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
     stored = {item.name for item in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
-    types = graph.types(model.graph)
+    types = onnx_graph.element_types(model.graph)
     by_weight = {
         node.name: types[node.output[0]] for node in model.graph.node if makers_of_weight(node, makers) & stored
     }
@@ -220,8 +220,8 @@ def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("mix", "kept"), [("int8_bf16", "FLOAT"), ("int8_fp16", "FLOAT16"), ("fp8_bf16", "BFLOAT16")])
 def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(mix: str, kept: str, tmp_path: Path) -> None:
-    model = graph.inferred(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
-    types = graph.types(model.graph)
+    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
+    types = onnx_graph.element_types(model.graph)
     (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
     low = TensorProto.FLOAT16 if mix.endswith("fp16") else TensorProto.BFLOAT16
     assert types[softmax.output[0]] == TensorProto.DataType.Value(kept)
@@ -293,7 +293,7 @@ def test_weights_too_large_for_one_file_go_beside_it(
     whole = converted("cnn", RECIPES[recipe], tmp_path)
     whole_dtypes, feed = whole.dtypes, batch(NETWORKS["cnn"](), 2, 9)
     expected = run(whole.path, feed)
-    monkeypatch.setattr(graph, "SINGLE_FILE_BYTES", 1000)
+    monkeypatch.setattr(onnx_graph, "SINGLE_FILE_BYTES", 1000)
     for _ in range(2):  # the second time over the first's files
         parted = converted("cnn", RECIPES[recipe], tmp_path)
         assert parted.dtypes == whole_dtypes

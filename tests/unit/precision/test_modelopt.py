@@ -22,7 +22,7 @@ from sweep import models, spec
 from sweep.config import variants
 from sweep.config.schema import BackendConfig, Config, ModelConfig, PrecisionConfig, ScriptConfig
 from sweep.errors import ConfigError, ConversionError
-from sweep.precision import convert, modelopt, traced
+from sweep.precision import convert, measure_layer_errors, modelopt
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import ModelRef, Precision
 from sweep.system.child_process import ChildProcess, RefusedError
@@ -38,9 +38,9 @@ MIXES = [("int8", None), ("int8", "fp16"), ("int8", "bf16"), ("fp8", None), ("fp
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
     """Versions are those of the interpreter that this test names."""
-    modelopt.versions.cache_clear()
+    modelopt.modelopt_versions.cache_clear()
     yield
-    modelopt.versions.cache_clear()
+    modelopt.modelopt_versions.cache_clear()
 
 
 @pytest.fixture
@@ -106,9 +106,9 @@ def test_its_versions_are_in_its_keys_alone(bare: None, monkeypatch: pytest.Monk
     asked, own = (variants.from_config(config(tool=tool)) for tool in ("modelopt", "builtin"))
     before = artifact_keys.onnx_cache_key(asked), artifact_keys.onnx_cache_key(own)
     assert artifact_keys.onnx_cache_key(asked) == before[0]
-    modelopt.versions.cache_clear()
+    modelopt.modelopt_versions.cache_clear()
     monkeypatch.setenv(modelopt.PYTHON, sys.executable)  # has onnx at least
-    assert modelopt.versions()["onnx"] == onnx.__version__
+    assert modelopt.modelopt_versions()["onnx"] == onnx.__version__
     assert artifact_keys.onnx_cache_key(asked) != before[0]
     assert artifact_keys.onnx_cache_key(own) == before[1]
 
@@ -145,7 +145,7 @@ def test_nothing_of_the_working_directory_is_imported(bare: None, tmp_path: Path
     """A file of the user's that is called as a library is must not take its place."""
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
     (tmp_path / "modelopt.py").write_text("raise SystemExit('the wrong modelopt')\n")
-    code = "from sweep.precision import modelopt; print(modelopt.versions())"
+    code = "from sweep.precision import modelopt; print(modelopt.modelopt_versions())"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "'nvidia-modelopt': None" in done.stdout
 
@@ -248,7 +248,7 @@ def test_the_nodes_of_its_graph_can_be_traced(tmp_path: Path) -> None:
     installed()
     source, asked = save("cnn", tmp_path), recipe("int8", "fp16")
     made = convert(source, asked, feeds(), tmp_path / "typed.onnx")
-    assert len(traced(source, made.path, asked, feeds()[0])) > 3
+    assert len(measure_layer_errors(source, made.path, asked, feeds()[0])) > 3
 
 
 def test_pytorch_stays_out_of_this_process(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.errors import ConversionError
-from sweep.precision import check_label, convert, dtypes, emulate
+from sweep.precision import check_label, convert, count_compute_types, emulate
 from sweep.runner.worker import accuracy_check, artifacts, reference
 from sweep.spec import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
@@ -128,7 +128,7 @@ def test_emulation_rounds_at_every_tensor_and_survives_the_optimiser(
     for name in ("cnn", "resizer", "transformer", "branches"):
         made = convert(save(name, tmp_path), Precision(name=dtype, dtype=dtype), [], tmp_path / "typed.onnx")
         assert emulate(made.path, tmp_path / "emulated.onnx") > 0
-        assert dtypes(tmp_path / "emulated.onnx") == dtypes(tmp_path / f"{name}.onnx")
+        assert count_compute_types(tmp_path / "emulated.onnx") == count_compute_types(tmp_path / f"{name}.onnx")
         onnx.checker.check_model(tmp_path / "emulated.onnx", full_check=True)
         assert low < rounded_db(tmp_path / f"{name}.onnx", made.path, tmp_path) < high
         feed = batch(NETWORKS[name](), 4, 5)
