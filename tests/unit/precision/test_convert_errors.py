@@ -49,8 +49,8 @@ def test_a_type_without_converter_is_unsupported(dtype: str, tmp_path: Path) -> 
     ("precision", "calibration", "line"),
     [
         (recipe("fp32"), [], "precision fp32 is the fp32 graph itself: use that file"),
-        (recipe("int8"), feeds(), "precision int8 quantises nothing: set quantize_ops to some of Conv"),
-        (recipe("int8", "Conv", "Softmax"), feeds(), "precision int8 quantises Softmax: set quantize_ops"),
+        (recipe("int8"), feeds(), "precision int8 quantizes nothing: set quantize_ops to some of Conv"),
+        (recipe("int8", "Conv", "Softmax"), feeds(), "precision int8 quantizes Softmax: set quantize_ops"),
         (recipe("int8", *OPS), [], "got no calibration batches: set calibration_batches to 1 or more"),
         (recipe("int8", *OPS), [{}], "cnn.onnx as int8: ValueError: .*x"),
         (recipe("int8", "ConvTranspose"), feeds(), "asks for int8 compute, but .* computes in fp32 4: give a float32"),
@@ -97,7 +97,7 @@ def test_a_converted_graph_that_is_invalid_names_its_control_flow(
         chosen.attribute[0].g.node[0].input[0] = "nowhere"
         return model, notes
 
-    monkeypatch.setattr(cast, "lowered", wrong)
+    monkeypatch.setattr(cast, "cast_model", wrong)
     line = refused(save("branches", tmp_path), recipe("fp16"), [], tmp_path)
     assert line.startswith("branches.onnx as fp16: the converted graph (with If) is not valid: ")
     assert line.endswith("or leave this precision out")
@@ -176,13 +176,15 @@ def test_every_broken_rule_is_named(tmp_path: Path) -> None:
 
 
 def test_a_converter_that_did_nothing_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cast, "lowered", lambda model, *_, **__: (model, ()))
+    monkeypatch.setattr(cast, "cast_model", lambda model, *_, **__: (model, ()))
     line = refused(save("cnn", tmp_path), recipe("fp16"), [], tmp_path)
     assert "asks for fp16 compute, but the graph converted for cnn.onnx as fp16 computes in fp32 4" in line
 
 
 def test_a_converter_that_broke_the_rules_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qdq_rules, "broken", lambda *_, **__: ["conv_dq has a zero point other than 0", "another"])
+    monkeypatch.setattr(
+        qdq_rules, "find_violations", lambda *_, **__: ["conv_dq has a zero point other than 0", "another"]
+    )
     line = refused(save("cnn", tmp_path), recipe("int8", *OPS), feeds(), tmp_path)
     assert line.startswith("cnn.onnx as int8: conv_dq has a zero point other than 0 (2 such faults); simplify")
 
@@ -205,7 +207,7 @@ def test_a_file_that_is_typed_goes_through_as_it_is(dtype: str, tmp_path: Path) 
     typed = convert(save("cnn", tmp_path), recipe(dtype, *OPS), feeds(), tmp_path / "typed.onnx").path
     found = convert(typed, as_it_is(dtype), [], tmp_path / "target.onnx")
     assert found.notes == (f"typed already: {dtype} 4 compute nodes",)
-    assert (found.samples, found.dtypes[dtype]) == (0, 4)
+    assert (found.samples, found.compute_types[dtype]) == (0, 4)
     assert onnx.load(found.path).graph == onnx.load(typed).graph
     others = {"fp16": "bf16", "bf16": "fp16", "int8": "fp8", "fp8": "int8"}
     found.path.unlink()

@@ -166,8 +166,12 @@ def test_every_recipe_gives_a_graph_of_its_types(dtype: str, rest: str | None, t
     made = convert(source, recipe(dtype, rest), samples, tmp_path / "typed.onnx")
     own = convert(source, recipe(dtype, rest, tool=None), samples, tmp_path / "own.onnx")
     left = {"fp8": 3, "int8": 1}.get(dtype, 0)  # convolutions of few channels in fp8, and a Gemm of ten outputs
-    assert made.dtypes == {**dict.fromkeys(made.dtypes, 0), dtype: 5 - left, **({rest or "fp32": left} if left else {})}
-    assert own.dtypes[dtype] == 5
+    assert made.compute_types == {
+        **dict.fromkeys(made.compute_types, 0),
+        dtype: 5 - left,
+        **({rest or "fp32": left} if left else {}),
+    }
+    assert own.compute_types[dtype] == 5
     assert made.notes[-1].startswith("made by nvidia-modelopt ")
     assert made.samples == 16
     assert rounded_db(source, made.path, tmp_path) > rounded_db(source, own.path, tmp_path) - 3
@@ -203,12 +207,12 @@ def test_its_own_guard_keeps_what_overflows_and_lists_it(tmp_path: Path) -> None
     installed()
     onnx.save(loud(), tmp_path / "loud.onnx")
     plain = convert(tmp_path / "loud.onnx", recipe("fp16"), calibration(), tmp_path / "plain.onnx")
-    assert plain.guarded == ()
+    assert plain.guarded_nodes == ()
     assert rounded_db(tmp_path / "loud.onnx", plain.path, tmp_path) < 1
     for asked in (recipe("fp16", guard=True), recipe("int8", "fp16", guard=True), recipe("fp8", "fp16", guard=True)):
         safe = convert(tmp_path / "loud.onnx", asked, calibration(), tmp_path / "safe.onnx")
-        assert {"ReduceSum3", "Add4", "Sqrt5"} <= set(safe.guarded)
-        assert any(f"{len(safe.guarded)} nodes kept in fp32 by modelopt: " in note for note in safe.notes)
+        assert {"ReduceSum3", "Add4", "Sqrt5"} <= set(safe.guarded_nodes)
+        assert any(f"{len(safe.guarded_nodes)} nodes kept in fp32 by modelopt: " in note for note in safe.notes)
         assert rounded_db(tmp_path / "loud.onnx", safe.path, tmp_path) > (15 if asked.dtype == "fp8" else 25)
 
 
@@ -223,7 +227,7 @@ def test_the_choice_may_be_left_to_it(tmp_path: Path) -> None:
     installed()
     made = convert(save("cnn", tmp_path), recipe("int8", quantize_ops=()), feeds(), tmp_path / "typed.onnx")
     assert "what to quantise was chosen by modelopt" in made.notes
-    assert made.dtypes["int8"]
+    assert made.compute_types["int8"]
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +237,7 @@ def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(modelopt.graphs, "SINGLE_FILE_BYTES", 1000)
     large = convert(source, recipe("int8", "fp16"), feeds(), tmp_path / "large.onnx")
     assert (tmp_path / "large.onnx.data").is_file()
-    assert large.dtypes == small.dtypes
+    assert large.compute_types == small.compute_types
     assert rounded_db(source, large.path, tmp_path) == pytest.approx(rounded_db(source, small.path, tmp_path))
 
 
@@ -241,7 +245,7 @@ def test_token_ids_and_a_mask(tmp_path: Path) -> None:
     installed()
     source = save("transformer", tmp_path)
     made = convert(source, recipe("int8", "fp16"), feeds("transformer"), tmp_path / "typed.onnx")
-    assert made.dtypes["int8"]
+    assert made.compute_types["int8"]
 
 
 def test_the_nodes_of_its_graph_can_be_traced(tmp_path: Path) -> None:

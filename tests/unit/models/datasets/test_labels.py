@@ -142,7 +142,7 @@ def test_samples_for_ranges_are_given_apart_and_errors_are_those_of_real_samples
     store.write(record(asked, found))
     path = store.record_path(spec.variant_key(asked))
     traced = trace.trace(trace.of_record(store.read(path.stem)), trace.cache_root(path, None), 4)
-    assert -10 * np.log10(traced[-1].carried) == pytest.approx(found["accuracy"]["sqnr_db"], abs=0.2)
+    assert -10 * np.log10(traced[-1].output_noise_ratio) == pytest.approx(found["accuracy"]["sqnr_db"], abs=0.2)
 
 
 def test_only_the_last_pass_is_scored(network: Path) -> None:
