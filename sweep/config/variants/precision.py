@@ -97,7 +97,7 @@ def calibration_data(text: str | None, model: ModelRef, precision: Precision) ->
 @cache
 def _checked(text: str, model: ModelRef, count: int) -> CalibrationData:
     """Read once a sweep, however many variants share it."""
-    data = calibration.asked(text)
+    data = calibration.parse(text)
     calibration.check(data, models.signature(model), count)
     return data
 
