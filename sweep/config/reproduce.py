@@ -99,7 +99,8 @@ def _merged(words: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _word(key: str, value: Any) -> str:
-    return f"{key}={_text(value)}"
+    added = "+" if isinstance(value, dict) else ""  # an open table, whose keys the schema does not have
+    return f"{added}{key}={_text(value)}"
 
 
 def _text(value: Any) -> str:
