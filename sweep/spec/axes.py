@@ -112,7 +112,10 @@ def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
 
     def read(variant: Any) -> Any:
         part = outer(variant)
-        return None if part is None else inner(part)
+        try:
+            return None if part is None else inner(part)
+        except AttributeError:  # a damaged record holds something else here: show it
+            return part
 
     return read
 
