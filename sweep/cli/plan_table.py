@@ -37,7 +37,7 @@ def print_plan(
         state = "to measure" if work.key in waiting else "measured already"
         state += ", then its capacity" if work.key in searched else ""
         state = f"unsupported: {work.unsupported}" if work.unsupported else state
-        table.add_row(work.engine_key[:8], escape(work.variant.label), work.key, escape(state))
+        table.add_row(work.engine_key[:8], escape(work.label), work.key, escape(state))
     console.print(table)
     if len(plan.works) > _SHOWN_AT_MOST:
         console.print(f"... and {len(plan.works) - _SHOWN_AT_MOST} more")

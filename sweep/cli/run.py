@@ -16,9 +16,10 @@ from sweep.analysis import reevaluate
 from sweep.backends import registry
 from sweep.cli import commands, plan_table
 from sweep.cli.console import Terminal
-from sweep.config import compose, variants
+from sweep.config import compose, reproduce, variants
 from sweep.errors import SweepError
 from sweep.report import html, table
+from sweep.report.comparison import compared
 from sweep.report.mlflow.live import Publishing
 from sweep.report.ranking import answer
 from sweep.runner import filters, plan, resume, time_estimate
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweep.config.compose import Asked
+    from sweep.report.ranking import Answer
     from sweep.runner.plan import Plan, Work
     from sweep.spec.settings import Settings
+    from sweep.storage.record import Record
     from sweep.system.devices import Device
 
 
@@ -98,7 +101,7 @@ def _task(asked: Asked) -> int:
     if first.plan:
         _print_plan(console, selected, settings, len(devices))
         return 0
-    publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings)
+    publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, whole.labels)
     with folder_lock(settings):
         return _sweep(console, (whole, selected), settings, asked, publishing, devices)
 
@@ -157,7 +160,7 @@ def _sweep(
     for note in left.notes:
         _print(console, f"note: {note}")
     try:
-        with Display(console, len(plan.passes(todo, settings.seed)) + len(searches)) as display:
+        with Display(console, len(plan.passes(todo, settings.seed)) + len(searches), whole.labels) as display:
             Run(selected, settings, display, publishing.finished, devices, left.pruning).execute(todo, searches)
     except KeyboardInterrupt:
         _print(console, "interrupted: what was measured is kept; the same command measures the rest")
@@ -186,13 +189,22 @@ def _conclude(console: Console, whole: Plan, settings: Settings, publishing: Pub
     records = [
         reevaluate.regated(Store(settings.root), record, settings.gates) for record in judged if record is not None
     ]
-    table.print_outcome(console, records, answer(records, settings.slo), settings.slo)
-    page = html.write(settings.root / "report.html", settings.name, records, settings.slo)
+    found = _reproducible(whole, records, answer(records, settings.slo))
+    table.print_outcome(console, records, found, settings.slo)
+    page = html.write(settings.root / "report.html", settings.name, records, settings.slo, found)
     _print(console, f"\nrecords  {settings.root / 'records'}")
     _print(console, f"report   {page}")
     _print(console, publishing.conclude(records))
     resume.keep_index(whole, settings)
     return 0 if all(record.status in {"ok", "unsupported"} for record in records) else 1
+
+
+def _reproducible(whole: Plan, records: Sequence[Record], found: Answer) -> Answer:
+    """Return the answer with the words that plan its variant alone."""
+    if found.best is None:
+        return found
+    best = next(work.variant for work in whole.works if work.key == found.best.key)
+    return dataclasses.replace(found, overrides=reproduce.overrides(best, compared(records).axes))
 
 
 def _keep_request(settings: Settings, asked: Asked) -> None:

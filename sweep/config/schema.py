@@ -1,16 +1,25 @@
 """The schema of the command line and of every YAML: what may be asked, each key with its line of help.
 
-Plain dataclasses that Hydra checks each file and override against; ``variant`` turns one composed config into
-a ``Variant`` and checks the values that types cannot.
+Plain dataclasses that Hydra checks each file and override against; `sweep.config.variants` turns one composed config
+into a `Variant`. The keys that are axes are declared in `sweep.spec`, with their type, default and help; `section`
+adds them here, so that a new axis needs no line of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import typing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from sweep import spec
 from sweep.loadgen.arrival_processes import PROCESSES, describe_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_Class = TypeVar("_Class", bound=type)
+_IN_HELP = {"{processes}": ", ".join(PROCESSES), "{described_processes}": describe_processes()}
 
 
 def _key(default: Any, text: str) -> Any:
@@ -20,6 +29,44 @@ def _key(default: Any, text: str) -> Any:
     if isinstance(default, type):
         return field(default_factory=default, metadata={"help": text})
     return field(default=default, metadata={"help": text})
+
+
+@typing.dataclass_transform()
+def section(prefix: str) -> Callable[[_Class], _Class]:
+    """Return a decorator that makes a dataclass of a class, with every axis whose key is ``prefix.NAME``.
+
+    Args:
+        prefix: of the keys, such as ``backend``; "" for the keys at the top.
+    """
+
+    def decorate(kind: _Class) -> _Class:
+        axes = {}
+        for key, axis in spec.keyed().items():
+            head, _, name = key.rpartition(".")
+            if head == prefix:
+                default = axis.info.cli_default
+                axes[name] = axis.info.hint or _typed_hint(axis.hint)
+                setattr(
+                    kind, name, _key(list(default) if isinstance(default, tuple) else default, _filled(axis.info.help))
+                )
+        kind.__annotations__ = axes | kind.__annotations__
+        dataclass(kind)
+        return kind
+
+    return decorate
+
+
+def _filled(text: str) -> str:
+    """Return a line of help with the names that a registry above `sweep.spec` holds."""
+    for placeholder, names in _IN_HELP.items():
+        text = text.replace(placeholder, names)
+    return text
+
+
+def _typed_hint(hint: Any) -> Any:
+    """Return the type on the command line of an axis whose type is `hint`: a list for a tuple."""
+    inner = typing.get_args(hint)
+    return list[inner[0]] if typing.get_origin(hint) is tuple else hint  # type: ignore[valid-type]  # made at run time
 
 
 @dataclass
@@ -32,113 +79,70 @@ class InputConfig:
     dtype: str | None = _key(None, "model.torch: element type of the argument (null: float32)")
 
 
-@dataclass
+@section("model")
 class ModelConfig:
     """The network."""
 
-    name: str = _key("tiny_cnn", "network built here, or the label of a file; model=NAME sets it")
-    path: str | None = _key(None, "your own .onnx, with or without external data; wins over the name")
     torch: str | None = _key(None, "package.module:factory, whose torch.nn.Module is exported; it is imported and run")
     saved_model: str | None = _key(None, "folder of a TensorFlow SavedModel, converted by tf2onnx")
-    inputs: dict[str, Any] = _key({}, "per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]")
-    calibration: str | None = _key(
-        None, "samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function"
-    )
-    labels: str | None = _key(
-        None,
-        "samples with their classes, for the score: an .npz with labels, images:FOLDER of a folder a class, "
-        "package.module:function",
-    )
     scores: str | None = _key(None, "output [batch,classes] that model.labels scores; null finds the only one")
-    batch_dim: str | None = _key(None, "name of the ONNX dimension that is the batch; null finds it")
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
 
 
-@dataclass
+@section("precision")
 class PrecisionConfig:
     """The types that the ONNX graph will carry."""
 
-    name: str = _key("fp32", "label of the recipe; precision=NAME sets it")
-    dtype: str = _key("fp32", "fp32, tf32, fp16, bf16, int8 or fp8")
-    keep_io: bool = _key(default=True, text="inputs and outputs stay float32 whatever is inside")
-    rest: str | None = _key(None, "type of what int8 and fp8 leave unquantised: fp16 or bf16 (null: fp32)")
-    wide: bool = _key(default=False, text="quantised products give float32, whatever precision.rest is")
-    guard: bool = _key(default=False, text="what overflows float16 over the calibration data stays float32 (fp16)")
-    quantize_ops: list[str] = _key([], "op types that get Q/DQ (int8, fp8)")
-    per_channel: bool = _key(default=True, text="weight scales per output channel, as TensorRT wants them")
-    calibration_batches: int | None = _key(None, "most batches of 8 samples that set ranges (int8, fp8, guard)")
-    calibration_method: str = _key("max", "range of an activation (int8, fp8): max, percentile or entropy")
-    calibration_percentile: float = _key(99.99, "share of |x| inside the range, percent, for method percentile")
-    tool: str = _key(
-        "builtin", "builtin converts; modelopt: NVIDIA's converts; none: the file is typed, and is checked"
-    )
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
 
 
-@dataclass
+@section("backend.script")
 class ScriptConfig:
     """Scripted service times of the simulated backend."""
 
-    service_us: float = _key(100.0, "simulated: fixed cost of an inference, us")
-    sample_us: float = _key(10.0, "simulated: added cost of each sample, us")
-    distribution: str = _key("constant", "simulated: constant or exponential service times")
-    raise_at: str | None = _key(None, "simulated: raise an error in build, load or measure")
-    sleep_after_us: float | None = _key(None, "simulated: idle time after which a stream falls asleep, us")
-    wake_us: float | None = _key(None, "simulated: added cost of the inference that wakes it, us")
-    machine: str | None = _key(None, "simulated: file with a factor on all service times, read at each load")
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
 
 
-@dataclass
+@section("backend")
 class BackendConfig:
     """The inference library."""
 
-    name: str = _key("auto", "auto, tensorrt, tensorrt_rtx, onnxruntime or simulated; auto says what it took and why")
-    intra_op_threads: int | None = _key(None, "onnxruntime: CPU threads inside one inference (null: 1)")
-    builder_optimization_level: int | None = _key(None, "TensorRT: 0 to 5, how hard its builder searches")
-    max_aux_streams: int | None = _key(None, "TensorRT: streams that one inference may fork into")
-    tiling: str | None = _key(None, "TensorRT: none, fast, moderate or full search for tilings")
-    sparsity: str | None = _key(None, "TensorRT: enable uses weights that are sparse 2:4, force prunes them to be")
-    workspace_mib: int | None = _key(None, "TensorRT: most scratch memory of a layer, MiB")
-    timing_cache: bool | None = _key(None, "TensorRT: false builds without the tactic timings that builds share")
-    profiling_verbosity: str | None = _key(None, "TensorRT: detailed, layer_names_only or none (null: detailed)")
-    version_compatible: bool | None = _key(None, "TensorRT: the engine runs with later versions of the library too")
-    hardware_compatibility: str | None = _key(None, "TensorRT: none, ampere_plus or same_compute_capability")
-    refit: bool | None = _key(None, "TensorRT: the engine's weights can be replaced after the build")
-    weight_streaming: bool | None = _key(None, "TensorRT: the engine can leave weights on the host")
-    weight_streaming_budget_mib: int | None = _key(None, "TensorRT: most weights on the GPU, MiB; no rebuild")
-    plugins: list[str] = _key([], "TensorRT: shared libraries of plugins to load")
-    wait: str | None = _key(None, "TensorRT: wait for the GPU by block, spin or yield (null: spin)")
     script: ScriptConfig | None = _key(None, "simulated: the script")
 
+    if TYPE_CHECKING:
 
-@dataclass
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
+
+
+@section("load")
 class LoadConfig:
     """How the session is driven."""
 
-    kind: str = _key(
-        "curve",
-        f"curve (closed loop for the peak, then a ladder), closed, {', '.join(PROCESSES)} or trace",
-    )
-    arrivals: str = _key("poisson", f"arrivals on the curve's ladder: {describe_processes()}")
-    depth: int = _key(2, "inferences in flight per stream in the closed loop")
-    points: int = _key(7, "rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it")
-    fractions: list[float] = _key([], "a ladder of your own, as fractions of the peak; empty places load.points")
-    budget_s: float | None = _key(None, "seconds for the whole load of a variant; null leaves each point to its limits")
-    rates_ips: list[float] = _key([], f"offered samples/s of load.kind={', '.join(PROCESSES)}")
-    warmup_s: float = _key(0.3, "shortest warm-up; it goes on until the throughput is stable")
-    min_s: float = _key(1.0, "shortest measured window of a point")
-    min_requests: int = _key(662, "fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9")
-    max_s: float = _key(10.0, "longest measured window of a point; percentiles beyond its count stay empty")
-    max_wait_s: float = _key(1.0, "backlog bound: a request that waited longer marks the point overloaded")
-    trace: str | None = _key(None, "load.kind=trace: file of arrival times in seconds, one a line or column arrival_s")
-    trace_scale: float | None = _key(None, "load.kind=trace: replay it this many times faster (null: as it is)")
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
 
 
-@dataclass
+@section("batching")
 class BatchingConfig:
     """Server batching: the server gathers single samples into batches."""
 
-    max_wait_ms: float | None = _key(
-        None, "requests are single samples, run once batch are there or the oldest waited this long; null: no gathering"
-    )
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
 
 
 @dataclass
@@ -200,7 +204,7 @@ class GpuConfig:
     wait_s: float | None = _key(28800.0, "longest wait for a device that another sweep measures on, s; null: no limit")
 
 
-@dataclass
+@section("")
 class Config:
     """Everything that can be asked."""
 
@@ -215,18 +219,6 @@ class Config:
     range: RangeConfig = _key(RangeConfig, "")
     timeout: TimeoutConfig = _key(TimeoutConfig, "")
     gpu: GpuConfig = _key(GpuConfig, "")
-    graph: str = _key("none", "pass over the fp32 graph: none, simplify, or your own package.module:function")
-    batch: int = _key(1, "samples per inference; the engine is built for it")
-    profile: str = _key("static", "static: an engine for each batch; range: one for all of range.least to range.most")
-    streams: int = _key(1, "execution contexts side by side in one process")
-    clients: int = _key(1, "processes that share the GPU")
-    mps: int | None = _key(None, "CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS")
-    mps_build: bool = _key(default=False, text="build the engine under the share of mps too, instead of the whole GPU")
-    sm_count: int | None = _key(None, "SMs to keep to by a CUDA green context, without MPS; null uses the whole GPU")
-    cuda_graph: bool = _key(default=False, text="replay each inference as a captured CUDA graph")
-    transfers: bool | None = _key(None, "copies to and from the GPU are part of a request; false times compute alone")
-    repeats: int = _key(1, "passes over the whole load, interleaved with the other variants' passes")
-    seed: int = _key(0, "of inputs, arrivals and the order of passes")
     name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
     results: str = _key("results", "root of records, samples, cache and the default MLflow store")
     cache_gib: float | None = _key(None, "most that results/cache may hold, GiB; least recently used goes (null: 50)")
@@ -245,6 +237,11 @@ class Config:
     gpus: Any = _key(None, "GPUs to spread over: all, or a list of indices or UUIDs (null: the first)")
     timeout_s: float = _key(600.0, "longest time that a worker spends in one stage before it is ended, s")
     telemetry_hz: float = _key(10.0, "readings a second of the GPU's clocks, power and temperature; 0 takes none")
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return the value of an axis, which `section` adds."""
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")

@@ -4,13 +4,13 @@ Importing this imports neither onnx nor onnxruntime: a plan needs signatures onl
 """
 
 from sweep.models import zoo
-from sweep.models.cost import COST_REVISION, Cost, cost
-from sweep.models.datasets.builtin import Labelled
+from sweep.models.cost_model import COST_REVISION, Cost, cost
+from sweep.models.datasets.labelled_arrays import Labelled
 from sweep.models.importers import LEAST_OPSET, saved_model, torch_export, upgrade
 from sweep.models.input_shapes import check_batch
 from sweep.models.onnx_file import dynamic_inputs, feeds_weights, file_digest, inspect, opset, outputs, parameters
 from sweep.models.random_inputs import draw
-from sweep.models.resolve import calibration, feeds, has_data, held_out, resolve, signature
+from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
 from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec
 
 __all__ = [

@@ -20,7 +20,7 @@ _MOST_DIGITS = 18  # of an offset or a length, bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalFile:
-    """A file with weights.
+    """Describe a file with weights.
 
     Attributes:
         location: its path, relative to the model's folder.
@@ -32,7 +32,7 @@ class ExternalFile:
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every stored tensor: initializers and attributes, of the graph, its subgraphs and the functions."""
+    """List every stored tensor: initializers and attributes, of the graph, its subgraphs and the functions."""
     yield from _graph_tensors(model.graph)
     for training in model.training_info:
         yield from _graph_tensors(training.initialization)
@@ -42,7 +42,7 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def files(path: Path, stored: Iterable[onnx.TensorProto]) -> tuple[ExternalFile, ...]:
-    """The external files of those tensors, by location.
+    """Return the external files of those tensors, by location.
 
     Raises:
         ModelError: a location is missing, or leads out of the model's folder.
@@ -84,7 +84,7 @@ def check(path: Path, expected: Iterable[ExternalFile]) -> None:
 
 
 def _target(data: Path) -> Path | None:
-    """Where a path leads; None for a link that leads to itself."""
+    """Return where a path leads; None for a link that leads to itself."""
     try:
         return data.resolve()
     except (OSError, RuntimeError):
@@ -92,7 +92,7 @@ def _target(data: Path) -> Path | None:
 
 
 def _safe_location(path: Path, tensor: str, location: str) -> str:
-    """The location, refused unless it is a relative path that stays below the model's folder."""
+    """Return the location; refuse it unless it is a relative path that stays below the model's folder."""
     if not location:
         raise ModelError(f"{path}: weight {tensor!r} is external but names no file; export the model again")
     parts = PurePosixPath(location.replace("\\", "/"))
@@ -105,7 +105,7 @@ def _safe_location(path: Path, tensor: str, location: str) -> str:
 
 
 def _number(path: Path, tensor: str, text: str | None) -> int:
-    """A byte count as the file has it, 0 where it has none."""
+    """Return a byte count as the file has it, 0 where it has none."""
     if text and not (text.isdecimal() and len(text) <= _MOST_DIGITS):
         raise ModelError(f"{path}: weight {tensor!r} is at {text[:40]!r} of its file; export the model again")
     return int(text) if text else 0

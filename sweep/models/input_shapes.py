@@ -33,7 +33,7 @@ Bindings = dict[str, int | str]
 
 
 def settle(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[TensorSpec, ...]:
-    """The inputs with every dimension an int or the word ``batch``, in the order given.
+    """Return the inputs with every dimension an int or the word ``batch``, in the order given.
 
     A symbol that the user fixed in one input has that value in the others. The batch is, of the
     symbols left: ``ref.batch_dim``; else what is called batch, bs, b or n; else what stands first.
@@ -121,7 +121,7 @@ def _bind(spec: TensorSpec, shape: tuple[int | str, ...], bindings: Bindings, mo
 def _batch_symbols(
     specs: tuple[TensorSpec, ...], unfixed: list[TensorSpec], bindings: Bindings, ref: ModelRef
 ) -> set[str]:
-    """The symbolic dimensions that are the batch, by the first rule that finds any."""
+    """Return the symbolic dimensions that are the batch, by the first rule that names any."""
     if ref.batch_dim is not None:
         named = _symbols(specs)
         if ref.batch_dim not in named:
@@ -157,7 +157,7 @@ def _symbols(specs: Iterable[TensorSpec]) -> set[str]:
 
 
 def _apply(spec: TensorSpec, fix: InputFix | None, bindings: Bindings) -> TensorSpec:
-    """The spec with its fix and the bindings; what neither settles is left symbolic, and never ``batch``."""
+    """Return the spec with its fix and the bindings; what neither settles is left symbolic, and never ``batch``."""
     shape = tuple(_size(size, axis, bindings) for axis, size in enumerate(spec.shape))
     if fix is None:
         return replace(spec, shape=shape)
@@ -194,7 +194,7 @@ def _refuse_open(specs: tuple[TensorSpec, ...], model: str) -> None:
 
 
 def _example(spec: TensorSpec) -> tuple[int | str, ...]:
-    """A shape that would do: the first open dimension is the batch if there is none yet."""
+    """Return a shape that would do: the first open dimension is the batch if there is none yet."""
     if spec.shape == UNKNOWN_RANK:
         return (BATCH, _EXAMPLE_SIZE)
     shape: list[int | str] = []
@@ -207,7 +207,7 @@ def _example(spec: TensorSpec) -> tuple[int | str, ...]:
 
 
 def override(name: str, field: str, value: str) -> str:
-    """What to type to fix a field of an input; quoted for the shell where the name needs Hydra's dict form."""
+    """Spell the words that fix a field of an input; quoted for the shell where the name needs Hydra's dict form."""
     if _PLAIN_KEY.fullmatch(name):
         return f"+model.inputs.{name}.{field}={value}"
     key = re.sub(r"([\\,:=(){}\[\]])", r"\\\1", name)

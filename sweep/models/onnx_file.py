@@ -40,7 +40,7 @@ _FRESH = itertools.count(1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """An ONNX file without its weights.
+    """Hold an ONNX file without its weights.
 
     Attributes:
         inputs: as in the file: symbolic dimensions by name, unnamed ones as ``?``.
@@ -60,7 +60,7 @@ class Header:
 
 
 def inspect(path: Path, ref: ModelRef) -> Signature:
-    """Inputs and outputs of a user's file, with the batch axis found and the user's fixes applied.
+    """Read inputs and outputs of a user's file, with the batch axis detected and the user's fixes applied.
 
     Args:
         path: the ONNX file.
@@ -76,7 +76,7 @@ def inspect(path: Path, ref: ModelRef) -> Signature:
 
 
 def file_digest(path: Path) -> str:
-    """Sha256, in hex, of the file and its external data.
+    """Compute the SHA-256, in hex, of the file and its external data.
 
     Without external data this is what ``sha256sum`` prints; with it, the sha256 of one line for the
     file and one per external file, by name. Files are streamed.
@@ -95,7 +95,7 @@ def file_digest(path: Path) -> str:
 
 
 def dynamic_inputs(path: Path) -> frozenset[str]:
-    """Names of the inputs that have a symbolic dimension in the file.
+    """List the inputs that have a symbolic dimension in the file.
 
     Raises:
         ModelError: the file cannot be read.
@@ -104,7 +104,7 @@ def dynamic_inputs(path: Path) -> frozenset[str]:
 
 
 def outputs(path: Path) -> tuple[OutputSpec, ...]:
-    """The graph outputs with their shapes, as far as the file says them.
+    """Return the graph outputs with their shapes, as far as the file gives them.
 
     Raises:
         ModelError: the file cannot be read.
@@ -133,7 +133,7 @@ def opset(path: Path) -> int | None:
 
 
 def feeds_weights(path: Path) -> bool:
-    """Whether the file lists weights among its inputs: a caller could replace them, so nothing may be folded.
+    """Tell whether the file lists weights among its inputs: a caller could replace them, so nothing may be folded.
 
     Raises:
         ModelError: the file cannot be read.
@@ -146,7 +146,7 @@ def _header(path: Path) -> Header:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when the file does. A file younger than two seconds gets a new stamp each time.
+    """Return what changes when the file does. A file younger than two seconds gets a new stamp each time.
 
     Two writes within one tick of the clock leave the same times.
     """

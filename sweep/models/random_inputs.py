@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw(signature: Signature, batch: int, seed: int) -> dict[str, NDArray[Any]]:
-    """Values for every input, C-contiguous, each input with its own generator of (seed, name).
+    """Draw values for every input, C-contiguous, each input with its own generator of (seed, name).
 
     Samples are drawn one after the other, so sample i is the same in every batch that has it.
 

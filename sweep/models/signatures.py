@@ -13,7 +13,7 @@ DEFAULT_RANGE = (0.0, 1.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One input of a network.
+    """Describe one input of a network.
 
     Attributes:
         name: the ONNX input's name.
@@ -36,25 +36,25 @@ class TensorSpec:
 
     @property
     def is_float(self) -> bool:
-        """Whether the elements are floating point."""
+        """Tell whether the elements are floating point."""
         return np.dtype(self.dtype).kind == "f"
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Ends of the range that values are drawn from; None for floats without a range: standard normal."""
+        """Return the ends of the range that values are drawn from; None for floats without a range: standard normal."""
         if self.is_float and self.low is None and self.high is None:
             return None
         low, high = DEFAULT_RANGE
         return (low if self.low is None else self.low, high if self.high is None else self.high)
 
     def concrete(self, batch: int) -> tuple[int, ...]:
-        """The shape with ``batch`` samples in the batch axis."""
+        """Return the shape with ``batch`` samples in the batch axis."""
         return tuple(batch if isinstance(size, str) else size for size in self.shape)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
-    """One output of a user's file, as the file declares it.
+    """Describe one output of a user's file, as the file declares it.
 
     Attributes:
         name: the ONNX output's name.
@@ -69,7 +69,7 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """Inputs and outputs of a network.
+    """Describe the inputs and outputs of a network.
 
     Attributes:
         inputs: every tensor that a caller must feed, in graph order.
@@ -81,5 +81,5 @@ class Signature:
 
 
 def render_shape(shape: tuple[int | str, ...]) -> str:
-    """The shape as it is typed on the command line: ``[2,batch,128]``."""
+    """Spell the shape as it is typed on the command line: ``[2,batch,128]``."""
     return f"[{','.join(str(size) for size in shape)}]"

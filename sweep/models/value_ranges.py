@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def integer_bounds(spec: TensorSpec) -> tuple[int, int]:
-    """The smallest and largest whole number in the range of an integer or boolean input, both inclusive."""
+    """Return the smallest and largest whole number in the range of an integer or boolean input, both inclusive."""
     low, high = spec.bounds or (0.0, 1.0)
     return math.ceil(low), math.floor(high)
 

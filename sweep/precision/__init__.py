@@ -1,37 +1,37 @@
-"""ONNX and a precision in, ONNX whose types *are* the precision out.
+"""Convert an fp32 ONNX graph into one whose tensor types are the precision that was requested.
 
-TensorRT 11 is strongly typed: there is no precision flag left, the graph says it all. So a label is
-only as good as the graph under it, and ``check_label`` holds the two together. onnx and onnxruntime
-are imported when a function runs, never with this package.
+TensorRT 11 is strongly typed: it has no precision flags, and an engine computes in the types of its graph. A precision
+label is therefore only as good as the graph under it, and ``check_label`` compares the two. onnx and onnxruntime are
+imported when a function runs, never with this package.
 """
 
-from sweep.precision.compute_types import check_label, dtypes
-from sweep.precision.convert import Converted, convert, passes_through
-from sweep.precision.emulate import emulate
+from sweep.precision.compute_types import check_label, count_compute_types
+from sweep.precision.conversion import Conversion, convert, passes_through
+from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
-from sweep.precision.layer_error import Traced, traced
-from sweep.precision.modelopt import versions as modelopt_versions
-from sweep.precision.sparsity import prune
+from sweep.precision.layer_error import LayerError, measure_layer_errors
+from sweep.precision.modelopt import modelopt_versions
+from sweep.precision.sparsity import sparsify
 
 REVISION = 2
-"""Raise it when the converters give other graphs for the same request, so that none of before is used."""
+"""Raise this number when the converters write other graphs for the same request: it is part of the cache key."""
 
 TOOLS = ("numpy", "onnx", "onnxruntime")
-"""The packages whose versions decide, with ``REVISION``, what a conversion gives."""
+"""Name the packages whose versions, with ``REVISION``, decide the bytes of a conversion: they are in the cache key."""
 
 __all__ = [
     "REVISION",
     "SIMPLIFY",
     "TOOLS",
-    "Converted",
-    "Traced",
+    "Conversion",
+    "LayerError",
     "check_label",
     "convert",
-    "dtypes",
+    "count_compute_types",
     "emulate",
+    "measure_layer_errors",
     "modelopt_versions",
     "passes_through",
-    "prune",
-    "traced",
+    "sparsify",
     "transform",
 ]

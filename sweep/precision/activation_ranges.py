@@ -1,4 +1,4 @@
-"""How large the tensors of a float32 graph become over the calibration data, found by running it."""
+"""Compute the largest magnitude of each tensor of a float32 graph over the calibration data, by running the graph."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConversionError
-from sweep.precision import graph as graphs
-from sweep.precision.onnx_tools import quiet
+from sweep.precision import onnx_graph
+from sweep.precision.onnx_tools import quiet_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,63 +19,87 @@ if TYPE_CHECKING:
 
     from sweep.spec import Precision
 
-_SUFFIX = "__largest"
+_MAGNITUDE_SUFFIX = "__largest"
 
 
-def largest(
+def largest_magnitudes(
     model: ModelProto, names: Sequence[str], calibration: Sequence[Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
-    """The largest |x| of each tensor over all batches; ``inf`` where one is infinite, NaN where one is.
+    """Compute the largest |x| of each tensor over all batches.
 
     Each maximum is taken inside the graph, so memory stays that of one inference.
 
     Args:
-        model: a float32 graph with its weights loaded; given back as it was.
+        model: a float32 graph with its weights loaded; unchanged afterwards.
         names: float32 tensors of its outermost graph.
-        calibration: batches, each a dict of every graph input by name.
+        calibration: batches, each an array for every graph input by name.
+
+    Returns:
+        The magnitude by tensor name; ``inf`` where a value is infinite, NaN where one is NaN.
     """
     import numpy as np
 
     if not names:
         return {}
-    with exposed(model, {name: ("ReduceMax", name + _SUFFIX) for name in names}) as run:
+    with extra_outputs(model, {name: ("ReduceMax", name + _MAGNITUDE_SUFFIX) for name in names}) as run:
         rows = [run(batch) for batch in calibration]
-    found = np.asarray(rows, np.float64).max(axis=0)
-    return dict(zip(names, map(float, found), strict=True))
+    magnitudes = np.asarray(rows, np.float64).max(axis=0)
+    return dict(zip(names, map(float, magnitudes), strict=True))
 
 
-def bytes_of(model: ModelProto, names: Sequence[str], batch: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Bytes of each float32 tensor in an inference on ``batch``."""
+def tensor_bytes(model: ModelProto, names: Sequence[str], batch: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Measure how large each float32 tensor is in an inference.
+
+    Args:
+        model: a float32 graph with its weights loaded; unchanged afterwards.
+        names: float32 tensors of its outermost graph.
+        batch: an array for every graph input by name.
+
+    Returns:
+        Bytes by tensor name.
+    """
     if not names:
         return {}
-    with exposed(model, {name: ("Size", f"{name}__count") for name in names}) as run:
+    with extra_outputs(model, {name: ("Size", f"{name}__count") for name in names}) as run:
         return {name: 4 * int(size) for name, size in zip(names, run(batch), strict=True)}
 
 
-def chunks(names: Sequence[str], sizes: Mapping[str, int], at_once: int) -> Iterator[list[str]]:
-    """The names in order, cut so that the sizes of each part sum to ``at_once`` or it holds one name."""
-    held: list[str] = []
+def chunk_by_size(names: Sequence[str], sizes: Mapping[str, int], limit_bytes: int) -> Iterator[list[str]]:
+    """Cut a list of tensors into chunks of limited size, in order.
+
+    Args:
+        names: tensor names.
+        sizes: bytes by tensor name.
+        limit_bytes: most bytes in a chunk; a single larger tensor is a chunk by itself.
+
+    Yields:
+        The names of one chunk.
+    """
+    chunk: list[str] = []
     total = 0
     for name in names:
-        if held and total + sizes[name] > at_once:
-            yield held
-            held, total = [], 0
-        held.append(name)
+        if chunk and total + sizes[name] > limit_bytes:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(name)
         total += sizes[name]
-    if held:
-        yield held
+    if chunk:
+        yield chunk
 
 
 @contextlib.contextmanager
-def exposed(
-    model: ModelProto, wanted: Mapping[str, tuple[str, str]]
+def extra_outputs(
+    model: ModelProto, requests: Mapping[str, tuple[str, str]]
 ) -> Iterator[Callable[[Mapping[str, np.ndarray]], list[Any]]]:
-    """A function from a batch to something of each wanted tensor, in their order.
+    """Open a session that returns a value derived from each requested tensor.
 
     Args:
-        model: a graph with its weights loaded; given back as it was.
-        wanted: by tensor: the op that is put on it (``Identity``, ``Size``, or ``ReduceMax`` of its magnitude), and
-            the name of what that gives.
+        model: a graph with its weights loaded; unchanged afterwards.
+        requests: by tensor: the op to apply to it (``Identity``, ``Size``, or ``ReduceMax`` of its magnitude), and the
+            name of that op's output.
+
+    Yields:
+        A function from a batch, an array for every graph input by name, to the outputs in the order of ``requests``.
     """
     import onnxruntime
 
@@ -83,34 +107,41 @@ def exposed(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        _put(model, wanted)
-        with quiet(), on_disk(model) as path:
+        _append_outputs(model, requests)
+        with quiet_onnxruntime(), temporary_model_file(model) as path:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     finally:
         del graph.node[nodes:], graph.output[outputs:]
-    names = [result for _, result in wanted.values()]
+    names = [result for _, result in requests.values()]
     yield lambda batch: list(session.run(names, dict(batch)))
 
 
 @contextlib.contextmanager
-def on_disk(model: ModelProto) -> Iterator[Path]:
-    """A file of ``model`` for as long as it is needed; ``model`` keeps its weights."""
+def temporary_model_file(model: ModelProto) -> Iterator[Path]:
+    """Save a model to a file for the duration of a context; the model keeps its weights.
+
+    Args:
+        model: a graph with its weights loaded.
+
+    Yields:
+        The path of the file.
+    """
     from onnx import external_data_helper
 
-    large = graphs.is_large(model)
+    large = onnx_graph.is_large(model)
     with tempfile.TemporaryDirectory(prefix="sweep-ranges-") as folder:
         path = Path(folder, "measured.onnx")
-        graphs.save(model, path)
-        if large:  # saving beside the graph moved the weights out of it
+        onnx_graph.save(model, path)
+        if large:  # saving to a second file moved the weights out of the graph
             external_data_helper.load_external_data_for_model(model, folder)
         yield path
 
 
-def _put(model: ModelProto, wanted: Mapping[str, tuple[str, str]]) -> None:
-    """Makes something of each wanted tensor a further output."""
+def _append_outputs(model: ModelProto, requests: Mapping[str, tuple[str, str]]) -> None:
+    """Append the requested ops to the graph and declare their results as outputs."""
     from onnx import TensorProto, helper
 
-    for name, (op, result) in wanted.items():
+    for name, (op, result) in requests.items():
         if op == "ReduceMax":
             model.graph.node.append(helper.make_node("Abs", [name], [f"{name}__size"]))
             model.graph.node.append(helper.make_node(op, [f"{name}__size"], [result], keepdims=0))
@@ -120,22 +151,33 @@ def _put(model: ModelProto, wanted: Mapping[str, tuple[str, str]]) -> None:
         model.graph.output.append(helper.make_tensor_value_info(result, kind, None if op == "Identity" else []))
 
 
-def floats(model: ModelProto) -> list[str]:
-    """Every float32 tensor that is computed in, or fed to, the outermost graph of an inferred model."""
+def float_tensors(model: ModelProto) -> list[str]:
+    """List the float32 tensors that the outermost graph takes as input or computes.
+
+    Args:
+        model: a graph with its types inferred.
+
+    Returns:
+        Tensor names: the graph's inputs, then the nodes' outputs in graph order.
+    """
     from onnx import TensorProto
 
     stored = {tensor.name for tensor in model.graph.initializer}
-    scope = graphs.types(model.graph)
-    made = [name for node in model.graph.node for name in node.output]
-    fed = [value.name for value in model.graph.input if value.name not in stored]
-    return [name for name in (*fed, *made) if scope.get(name) == TensorProto.FLOAT]
+    scope = onnx_graph.element_types(model.graph)
+    outputs = [name for node in model.graph.node for name in node.output]
+    inputs = [value.name for value in model.graph.input if value.name not in stored]
+    return [name for name in (*inputs, *outputs) if scope.get(name) == TensorProto.FLOAT]
 
 
-def check_calibration(precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
-    """Refuses to draw ranges from nothing, or from values that are not finite.
+def check_calibration_batches(precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]) -> None:
+    """Refuse calibration data from which no range can be computed: no batch at all, or values that are not finite.
+
+    Args:
+        precision: the recipe, for the message.
+        calibration: batches, each an array for every graph input by name.
 
     Raises:
-        ConversionError: which batch and which input.
+        ConversionError: there is no batch, or the message names the batch and the input that is not finite.
     """
     import numpy as np
 
@@ -146,4 +188,6 @@ def check_calibration(precision: Precision, calibration: Sequence[Mapping[str, n
     for index, batch in enumerate(calibration):
         bad = [name for name, value in batch.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
         if bad:
-            raise ConversionError(f"calibration batch {index} holds NaN or Inf in {bad[0]}: narrow that input's range")
+            raise ConversionError(
+                f"calibration batch {index} holds NaN or Inf in {bad[0]}: narrow the range of that input"
+            )

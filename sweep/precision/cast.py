@@ -1,8 +1,8 @@
-"""fp32 graph -> the same graph in float16 or bfloat16, Q/DQ pairs included.
+"""Cast an fp32 graph to float16 or bfloat16, Q/DQ pairs included.
 
-Each operand of each node is either low (float16, bfloat16) or high (float32): high where the caller keeps
-the node, where the ONNX standard has no such type for that operand (Resize's scales), and where TensorRT's
-parser has none. A tensor that is made in one type and read in the other gets one Cast behind its maker, so
+Each operand of each node is either low (float16, bfloat16) or high (float32). It is high where the caller keeps the
+node in float32, where the ONNX standard has no such type for that operand (Resize's scales), and where TensorRT's
+parser has none. A tensor that is produced in one type and read in the other gets one Cast behind its producer, so
 float32 nodes that follow one another exchange float32.
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from sweep.precision import graph as graphs
+from sweep.precision import onnx_graph
+from sweep.precision.notes import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -20,40 +21,44 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 OPSET = {"fp16": 20, "bf16": 22}
-"""The opset in which every common operator has the type; Conv has bfloat16 from 22 on."""
+"""Map a dtype to the opset in which every common operator has it; Conv has bfloat16 from 22 on."""
 
 FP16_MAX = 65504.0
-_NOT_IN_TENSORRT = {"bf16": ("HardSwish", "HardSigmoid"), "fp16": ()}
-_ALWAYS_HIGH = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}  # where to sample, not what: too coarse in 16 bits
-_DRAWN = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+_OPS_WITHOUT_DTYPE = {"bf16": ("HardSwish", "HardSigmoid"), "fp16": ()}
+_FP32_OPERANDS = {
+    ("Resize", 1),
+    ("Resize", 2),
+    ("Upsample", 1),
+}  # Resize's regions and scales say where to sample; 16 bits are too coarse for a position.
+_RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
 _HIGH, _LOW = "high", "low"
 
 
-def lowered(
-    model: ModelProto, dtype: str, *, keep_io: bool, kept: Collection[str] = ()
+def cast_model(
+    model: ModelProto, dtype: str, *, keep_io: bool, fp32_nodes: Collection[str] = ()
 ) -> tuple[ModelProto, tuple[str, ...]]:
-    """Turns every float32 tensor of ``model`` into ``dtype``, except around nodes that stay in float32.
+    """Cast every float32 tensor of a model to 16 bits, except around nodes that stay in float32.
 
     Args:
-        model: a graph with its weights loaded and every node named, float32 where it is not quantised; used up.
+        model: a graph with its weights loaded and every node named, float32 where it is not quantized. It is modified.
         dtype: ``fp16`` or ``bf16``.
-        keep_io: float32 inputs and outputs stay, behind a Cast.
-        kept: names of nodes that stay in float32.
+        keep_io: keep float32 inputs and outputs, behind a Cast.
+        fp32_nodes: names of nodes that stay in float32.
 
     Returns:
-        The graph and what to tell about it.
+        The graph, and notes for the record: nodes kept in fp32, weights clipped.
 
     Raises:
-        ConversionError: the graph contradicts itself.
+        ConversionError: type inference found that the graph contradicts itself.
     """
-    lowering = _Lowering(graphs.inferred(model), dtype, keep_io=keep_io, kept=kept)
-    return lowering.run(), lowering.notes
+    model_cast = _ModelCast(onnx_graph.infer_types(model), dtype, keep_io=keep_io, fp32_nodes=fp32_nodes)
+    return model_cast.run(), model_cast.notes
 
 
-class _Lowering:
-    """One conversion: what each operand wants, a name for each tensor in each type, then the nodes anew."""
+class _ModelCast:
+    """Cast one model: choose a kind for each operand, name each tensor in each type, then rewrite the nodes."""
 
-    def __init__(self, model: ModelProto, dtype: str, *, keep_io: bool, kept: Collection[str]) -> None:
+    def __init__(self, model: ModelProto, dtype: str, *, keep_io: bool, fp32_nodes: Collection[str]) -> None:
         from onnx import TensorProto
 
         self._model = model
@@ -61,107 +66,113 @@ class _Lowering:
         self._low_type = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[dtype]
         self._dtype = dtype
         self._io = _HIGH if keep_io else _LOW
-        self._kept = frozenset(kept)
+        self._fp32_nodes = frozenset(fp32_nodes)
         self._opset = {item.domain: item.version for item in model.opset_import}
-        self._floats = {name for _, scope in _scopes(model.graph) for name, kind in scope.items() if kind == 1}
-        self._made: dict[str, str] = {}
-        self._wanted: dict[str, set[str]] = defaultdict(set)
-        self._plain: dict[str, str] = {}
+        self._float_tensors = {name for _, scope in _scopes(model.graph) for name, kind in scope.items() if kind == 1}
+        self._produced_kind: dict[str, str] = {}
+        self._reader_kinds: dict[str, set[str]] = defaultdict(set)
+        self._unsuffixed_kind: dict[str, str] = {}
         self._clipped = 0
         self.notes: tuple[str, ...] = ()
 
     def run(self) -> ModelProto:
+        """Rewrite the model and collect its notes."""
         top = self._model.graph
         io = {value.name for value in (*top.input, *top.output)}
-        for graph in graphs.graphs(top):
-            self._find_makers(graph, self._io if graph is top else _LOW)
-        for graph in graphs.graphs(top):
-            self._find_readers(graph, self._io if graph is top else _LOW)
-        for name in self._floats:
-            made = self._made.get(name) or (_HIGH if _HIGH in self._wanted[name] else _LOW)
-            self._plain[name] = self._io if name in io else made
-        self.notes = (*self._kept_notes(), *self.notes)
+        for graph in onnx_graph.nested_graphs(top):
+            self._record_producers(graph, self._io if graph is top else _LOW)
+        for graph in onnx_graph.nested_graphs(top):
+            self._record_readers(graph, self._io if graph is top else _LOW)
+        for name in self._float_tensors:
+            kind = self._produced_kind.get(name) or (_HIGH if _HIGH in self._reader_kinds[name] else _LOW)
+            self._unsuffixed_kind[name] = self._io if name in io else kind
+        self.notes = (*self._fp32_notes(), *self.notes)
         self._rewrite(top)
         if self._clipped:
-            self.notes += (f"{plural(self._clipped, 'weight')} clipped to +-{FP16_MAX:.0f}",)
+            self.notes += (f"{count_of(self._clipped, 'weight')} clipped to +-{FP16_MAX:.0f}",)
         return self._model
 
-    def _find_makers(self, graph: GraphProto, io: str) -> None:
+    def _record_producers(self, graph: GraphProto, io: str) -> None:
         for value in graph.input:
-            self._made[value.name] = io
+            self._produced_kind[value.name] = io
         for node in graph.node:
             for index, name in enumerate(node.output):
-                self._made[name] = self._kind(node, index, output=True)
+                self._produced_kind[name] = self._kind(node, index, output=True)
         for tensor in graph.initializer:
-            self._made.pop(tensor.name, None)  # older files list their weights among the inputs too
+            self._produced_kind.pop(
+                tensor.name, None
+            )  # files before IR version 4 list their weights among the inputs too
 
-    def _find_readers(self, graph: GraphProto, io: str) -> None:
+    def _record_readers(self, graph: GraphProto, io: str) -> None:
         for node in graph.node:
             for index, name in enumerate(node.input):
-                self._wanted[name].add(self._kind(node, index))
+                self._reader_kinds[name].add(self._kind(node, index))
         for value in graph.output:
-            self._wanted[value.name].add(io)
+            self._reader_kinds[value.name].add(io)
 
     def _kind(self, node: NodeProto, index: int, *, output: bool = False) -> str:
-        """Whether an operand is high or low; only float32 operands are ever asked for."""
-        if node.op_type == "QuantizeLinear":  # it gives integers: reading float32 where there is some costs nothing
-            return self._made.get(node.input[0], _LOW)
-        if node.name in self._kept or node.op_type in (*_NOT_IN_TENSORRT[self._dtype], *_DRAWN):
+        """Choose high or low for an operand; only operands of float32 tensors are ever looked up."""
+        if (
+            node.op_type == "QuantizeLinear"
+        ):  # its result is an integer either way, so it reads whichever type exists: no Cast is needed
+            return self._produced_kind.get(node.input[0], _LOW)
+        if node.name in self._fp32_nodes or node.op_type in (*_OPS_WITHOUT_DTYPE[self._dtype], *_RANDOM_OPS):
             return _HIGH
-        if not output and (node.op_type, index) in _ALWAYS_HIGH:
+        if not output and (node.op_type, index) in _FP32_OPERANDS:
             return _HIGH
-        allowed = _allowed(node, index, self._opset, output=output)
-        return _LOW if f"tensor({'float16' if self._dtype == 'fp16' else 'bfloat16'})" in allowed else _HIGH
+        allowed_types = _allowed_types(node, index, self._opset, output=output)
+        return _LOW if f"tensor({'float16' if self._dtype == 'fp16' else 'bfloat16'})" in allowed_types else _HIGH
 
-    def _kept_notes(self) -> list[str]:
+    def _fp32_notes(self) -> list[str]:
+        """Report the nodes that stay in fp32 although the caller did not ask for it."""
         high = Counter(
             node.op_type
-            for graph in graphs.graphs(self._model.graph)
+            for graph in onnx_graph.nested_graphs(self._model.graph)
             for node in graph.node
-            if node.name not in self._kept
-            and any(name in self._floats and self._made.get(name) == _HIGH for name in node.output)
+            if node.name not in self._fp32_nodes
+            and any(name in self._float_tensors and self._produced_kind.get(name) == _HIGH for name in node.output)
         )
-        return [f"{plural(high.total(), 'node')} kept in fp32: {', '.join(sorted(high))}"] if high else []
+        return [f"{count_of(high.total(), 'node')} kept in fp32: {', '.join(sorted(high))}"] if high else []
 
     def _rewrite(self, graph: GraphProto) -> None:
         stored = {tensor.name for tensor in graph.initializer}
         self._rewrite_weights(graph)
-        nodes = [cast for value in graph.input if value.name not in stored for cast in self._casts(value.name)]
+        nodes = [cast for value in graph.input if value.name not in stored for cast in self._casts_of(value.name)]
         for node in graph.node:
-            made = list(node.output)
+            outputs = list(node.output)
             self._rewrite_node(node)
             nodes.append(node)
-            nodes.extend(cast for name in made for cast in self._casts(name))
-            for inner in graphs.subgraphs(node):
+            nodes.extend(cast for name in outputs for cast in self._casts_of(name))
+            for inner in onnx_graph.subgraphs(node):
                 self._rewrite(inner)
         del graph.node[:], graph.value_info[:]
         graph.node.extend(nodes)
         self._rewrite_values(graph)
 
     def _rewrite_weights(self, graph: GraphProto) -> None:
-        kept = []
+        tensors = []
         for tensor in graph.initializer:
-            if tensor.name not in self._floats:
-                kept.append(tensor)
+            if tensor.name not in self._float_tensors:
+                tensors.append(tensor)
                 continue
-            for kind in sorted(self._wanted[tensor.name]):
-                kept.append(self._low_tensor(tensor) if kind == _LOW else _copy(tensor))
-                kept[-1].name = self._name(tensor.name, kind)
+            for kind in sorted(self._reader_kinds[tensor.name]):
+                tensors.append(self._low_tensor(tensor) if kind == _LOW else _copy(tensor))
+                tensors[-1].name = self._name(tensor.name, kind)
         del graph.initializer[:]
-        graph.initializer.extend(kept)
+        graph.initializer.extend(tensors)
 
     def _rewrite_node(self, node: NodeProto) -> None:
         kinds = [self._kind(node, index) for index in range(len(node.input))]
-        high = bool(node.output) and self._made[node.output[0]] == _HIGH
+        high = bool(node.output) and self._produced_kind[node.output[0]] == _HIGH
         for index, name in enumerate(node.input):
             node.input[index] = self._name(name, kinds[index])
         for index, name in enumerate(node.output):
-            node.output[index] = self._name(name, self._made[name])
+            node.output[index] = self._name(name, self._produced_kind[name])
         if not high:
             self._rewrite_attributes(node)
 
     def _rewrite_attributes(self, node: NodeProto) -> None:
-        """Nodes that say the type of what they give in an attribute."""
+        """Change the attributes by which a node declares the type of its output."""
         import numpy as np
         from onnx import helper, numpy_helper
 
@@ -180,49 +191,57 @@ class _Lowering:
     def _rewrite_values(self, graph: GraphProto) -> None:
         top = graph is self._model.graph
         for value in (*graph.input, *graph.output):
-            if value.name not in self._floats:
+            if value.name not in self._float_tensors:
                 continue
             kind = self._io if top else _LOW
             value.name = self._name(value.name, kind)
             if kind == _LOW:
                 value.type.tensor_type.elem_type = self._low_type
 
-    def _casts(self, name: str) -> Iterator[NodeProto]:
-        """The Cast behind the maker of ``name``, if somebody reads it in the type that it is not made in."""
+    def _casts_of(self, name: str) -> Iterator[NodeProto]:
+        """Yield the Cast behind the producer of ``name`` for each type in which it is read but not produced."""
         from onnx import helper
 
-        if name not in self._floats:
+        if name not in self._float_tensors:
             return
-        made = self._made[name]
-        for kind in sorted(self._wanted[name] - {made}):
+        produced = self._produced_kind[name]
+        for kind in sorted(self._reader_kinds[name] - {produced}):
             result, to = self._name(name, kind), self._float if kind == _HIGH else self._low_type
-            yield helper.make_node("Cast", [self._name(name, made)], [result], name=f"{name}_to_{kind}", to=to)
+            yield helper.make_node("Cast", [self._name(name, produced)], [result], name=f"{name}_to_{kind}", to=to)
 
     def _name(self, name: str, kind: str) -> str:
-        """What the tensor is called in a type: by its own name in the one that it is made in, or crosses I/O in."""
-        return name if name not in self._floats or self._plain[name] == kind else f"{name}_{kind}"
+        """Name a tensor in a type: as it is called in the type that it is made in or crosses I/O in, else suffixed."""
+        return name if name not in self._float_tensors or self._unsuffixed_kind[name] == kind else f"{name}_{kind}"
 
     def _low_tensor(self, tensor: TensorProto) -> TensorProto:
         from onnx import numpy_helper
 
-        values, clipped = rounded(numpy_helper.to_array(tensor), self._dtype)
+        values, clipped = round_to_dtype(numpy_helper.to_array(tensor), self._dtype)
         self._clipped += clipped
         return numpy_helper.from_array(values, tensor.name)
 
 
-def rounded(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
-    """Float32 values as float16 or bfloat16, to nearest even; and whether float16 clipped finite ones."""
+def round_to_dtype(values: np.ndarray, dtype: str) -> tuple[np.ndarray, bool]:
+    """Round float32 values to float16 or bfloat16, to nearest even; float16 clips finite values at +-65504.
+
+    Args:
+        values: float32, any shape.
+        dtype: ``fp16`` or ``bf16``.
+
+    Returns:
+        The values in that type, and whether finite ones were clipped.
+    """
     import ml_dtypes
     import numpy as np
 
     if dtype == "bf16":
         return values.astype(ml_dtypes.bfloat16), False
-    beyond = bool(np.any((np.abs(values) > FP16_MAX) & np.isfinite(values)))
-    return np.where(np.isfinite(values), np.clip(values, -FP16_MAX, FP16_MAX), values).astype(np.float16), beyond
+    clipped = bool(np.any((np.abs(values) > FP16_MAX) & np.isfinite(values)))
+    return np.where(np.isfinite(values), np.clip(values, -FP16_MAX, FP16_MAX), values).astype(np.float16), clipped
 
 
-def _allowed(node: NodeProto, index: int, opset: dict[str, int], *, output: bool) -> Collection[str]:
-    """The types that the ONNX standard lets an operand have; none for an operator that is not in it."""
+def _allowed_types(node: NodeProto, index: int, opset: dict[str, int], *, output: bool) -> Collection[str]:
+    """List the types that the ONNX standard allows for an operand; none for an operator outside the standard."""
     from onnx import defs
 
     domain = "" if node.domain == "ai.onnx" else node.domain
@@ -230,22 +249,19 @@ def _allowed(node: NodeProto, index: int, opset: dict[str, int], *, output: bool
         schema = defs.get_schema(node.op_type, opset.get(domain, opset.get("ai.onnx", 1)), domain)
     except defs.SchemaError:
         return ()
-    formal = schema.outputs if output else schema.inputs
-    word = formal[min(index, len(formal) - 1)].type_str  # the last one stands for any number
-    return next((item.allowed_type_strs for item in schema.type_constraints if item.type_param_str == word), [word])
+    operands = schema.outputs if output else schema.inputs
+    type_name = operands[min(index, len(operands) - 1)].type_str  # the last formal operand is variadic
+    return next(
+        (item.allowed_type_strs for item in schema.type_constraints if item.type_param_str == type_name), [type_name]
+    )
 
 
 def _scopes(graph: GraphProto) -> Iterator[tuple[GraphProto, dict[str, int]]]:
-    for one in graphs.graphs(graph):
-        yield one, graphs.types(one)
+    for one in onnx_graph.nested_graphs(graph):
+        yield one, onnx_graph.element_types(one)
 
 
 def _copy(tensor: TensorProto) -> TensorProto:
     result = type(tensor)()
     result.CopyFrom(tensor)
     return result
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 node``, ``2 nodes``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

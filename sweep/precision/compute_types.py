@@ -1,4 +1,4 @@
-"""What a graph asks to be computed in, read from its own types: never from its name or its label."""
+"""Read what a graph computes in from the types in the graph, never from its file name or its label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import graph as graphs
+from sweep.precision import onnx_graph
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,85 +16,109 @@ if TYPE_CHECKING:
 
     from sweep.spec import Precision
 
-COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-"""The op types that hold a network's multiplications, and whose types are its precision."""
+COMPUTE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""List the op types that hold a network's multiplications, and whose types are its precision."""
 
-QUANTISED = ("int8", "fp8")
-"""The precisions that live in Q/DQ pairs."""
+QUANTIZED_DTYPES = ("int8", "fp8")
+"""List the precisions that are expressed by Q/DQ pairs."""
 
-_RECURRENT = ("LSTM", "GRU", "RNN", "Einsum")
-_INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
-_FLOATS = ("fp16", "bf16", "fp32")
-_NO_REST = (*COMPUTE, "DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
-_SHOWN = ("int8", "fp8", "fp16", "bf16", "fp32")
-_BY_LABEL = {"fp32": "fp32", "tf32": "fp32"}
-_MOVERS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
+_RECURRENT_OPS = ("LSTM", "GRU", "RNN", "Einsum")
+_INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+_FLOAT_DTYPES = ("fp16", "bf16", "fp32")
+_NOT_REST_OPS = (*COMPUTE_OPS, "DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
+_REPORTED_DTYPES = ("int8", "fp8", "fp16", "bf16", "fp32")
+_DTYPE_OF_LABEL = {"fp32": "fp32", "tf32": "fp32"}
+_LAYOUT_OPS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
 
 
-def dtypes(path: Path) -> dict[str, int]:
-    """How many compute nodes are asked to compute in which type.
+def count_compute_types(path: Path) -> dict[str, int]:
+    """Count the compute nodes of a file by the type that they compute in.
 
-    Compute nodes are Conv, ConvTranspose, Gemm and MatMul (and LSTM, GRU, RNN, Einsum, where a
-    network has them), those inside control flow included. A node whose two operands both come out of
-    DequantizeLinear computes in the type that went into it; any other in the type of its operands.
+    Compute nodes are Conv, ConvTranspose, Gemm and MatMul (and LSTM, GRU, RNN, Einsum, where a network has them), those
+    inside control flow included. A node whose two operands both come out of DequantizeLinear computes in the type that
+    went into it; any other in the type of its operands.
+
+    Args:
+        path: an ONNX file; its external weights are not read.
 
     Returns:
-        ``{"int8": 21, "fp8": 0, "fp16": 0, "bf16": 0, "fp32": 1}``: these five keys always, others
-        (fp64, unknown, ...) where found.
+        ``{"int8": 21, "fp8": 0, "fp16": 0, "bf16": 0, "fp32": 1}``: always these five keys, others (fp64, unknown, ...)
+        only where the graph has them.
 
     Raises:
         ConversionError: ``path`` cannot be read as ONNX.
     """
-    return counted(graphs.inferred(graphs.load(path, weights=False)))
+    return count_model_types(onnx_graph.infer_types(onnx_graph.load(path, weights=False)))
 
 
-def counted(model: ModelProto) -> dict[str, int]:
-    """As ``dtypes``, of a graph in memory with its types inferred."""
-    found = Counter(asked for _, asked in compute_types(model))
-    return {name: found.pop(name, 0) for name in _SHOWN} | dict(sorted(found.items()))
+def count_model_types(model: ModelProto) -> dict[str, int]:
+    """Count the compute nodes of a model in memory, as ``count_compute_types`` does for a file.
+
+    Args:
+        model: a graph with its types inferred.
+
+    Returns:
+        Number of compute nodes by type.
+    """
+    counts = Counter(dtype for _, dtype in node_compute_types(model))
+    return {name: counts.pop(name, 0) for name in _REPORTED_DTYPES} | dict(sorted(counts.items()))
 
 
-def compute_types(model: ModelProto) -> list[tuple[str, str]]:
-    """(node, type asked) of every compute node of an inferred graph, in graph order."""
+def node_compute_types(model: ModelProto) -> list[tuple[str, str]]:
+    """List the compute type of every compute node.
+
+    Args:
+        model: a graph with its types inferred.
+
+    Returns:
+        (node name, type) pairs, in graph order.
+    """
     return [
-        (node.name or node.output[0], _asked(node, scope, makers))
-        for node, scope, makers in _with_makers(model.graph)
-        if node.op_type in (*COMPUTE, *_RECURRENT, *_INTEGER)
+        (node.name or node.output[0], _node_dtype(node, scope, producers))
+        for node, scope, producers in _nodes_with_producers(model.graph)
+        if node.op_type in (*COMPUTE_OPS, *_RECURRENT_OPS, *_INTEGER_OPS)
     ]
 
 
-def _with_makers(graph: GraphProto) -> list[tuple[NodeProto, dict[str, int], dict[str, NodeProto]]]:
-    makers: dict[str, NodeProto] = {}
+def _nodes_with_producers(graph: GraphProto) -> list[tuple[NodeProto, dict[str, int], dict[str, NodeProto]]]:
+    producers: dict[str, NodeProto] = {}
     rows = []
-    for node, scope in graphs.typed_nodes(graph):
-        makers.update((name, node) for name in node.output)
-        rows.append((node, scope, makers))
+    for node, scope in onnx_graph.typed_nodes(graph):
+        producers.update((name, node) for name in node.output)
+        rows.append((node, scope, producers))
     return rows
 
 
-def _asked(node: NodeProto, scope: Mapping[str, int], makers: Mapping[str, NodeProto]) -> str:
-    if node.op_type in _INTEGER:
+def _node_dtype(node: NodeProto, scope: Mapping[str, int], producers: Mapping[str, NodeProto]) -> str:
+    if node.op_type in _INTEGER_OPS:
         return "int8"
     operands = [name for name in node.input[:2] if name]
-    stored = [_stored(name, scope, makers) for name in operands]
-    if all(stored):
-        return str(stored[0])
-    known = [scope[name] for name in (*operands, *node.output) if scope.get(name)]
-    return name_of(known[0]) if known else "unknown"
+    quantized = [_quantized_dtype(name, scope, producers) for name in operands]
+    if all(quantized):
+        return str(quantized[0])
+    typed = [scope[name] for name in (*operands, *node.output) if scope.get(name)]
+    return dtype_name(typed[0]) if typed else "unknown"
 
 
-def _stored(name: str, scope: Mapping[str, int], makers: Mapping[str, NodeProto]) -> str | None:
-    """Type under the DequantizeLinear that ``name`` comes from; None when it comes from elsewhere."""
-    node = makers.get(name)
-    while node is not None and node.op_type in _MOVERS:
-        node = makers.get(node.input[0])
+def _quantized_dtype(name: str, scope: Mapping[str, int], producers: Mapping[str, NodeProto]) -> str | None:
+    """Return the type under the DequantizeLinear that ``name`` comes from; None where it comes from elsewhere."""
+    node = producers.get(name)
+    while node is not None and node.op_type in _LAYOUT_OPS:
+        node = producers.get(node.input[0])
     if node is None or node.op_type != "DequantizeLinear":
         return None
-    return name_of(scope.get(node.input[0], 0))
+    return dtype_name(scope.get(node.input[0], 0))
 
 
-def name_of(elem_type: int) -> str:
-    """The table's name of an ONNX element type; signed or not, eight-bit integers are ``int8``."""
+def dtype_name(elem_type: int) -> str:
+    """Name an ONNX element type as the table does; eight-bit integers are ``int8``, signed or not.
+
+    Args:
+        elem_type: a value of ``onnx.TensorProto.DataType``; 0 is unknown.
+
+    Returns:
+        A name such as ``fp32``, ``fp8`` or ``int8``.
+    """
     from onnx import TensorProto
 
     special = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "uint8": "int8"}
@@ -103,69 +127,95 @@ def name_of(elem_type: int) -> str:
 
 
 def check_label(path: Path, precision: Precision, advice: str | None = None) -> None:
-    """Refuses a precision that the file's types do not carry.
+    """Refuse a file whose types do not carry its precision label.
 
-    fp32 and tf32 want float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at
-    least one quantised node and, beside those, nothing but the type of the rest. A recipe with the range
-    guard may have float32 beside it.
+    fp32 and tf32 require float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at least one
+    quantized node and, beside those, nothing but the type of the rest. A recipe with the range guard may have float32
+    beside it.
 
     Args:
-        path: the file.
+        path: the ONNX file.
         precision: the label.
-        advice: what to do about a mismatch; None says what fits the type.
+        advice: what to do about a mismatch; None advises what fits the type.
 
     Raises:
-        ConversionError: with the types found and what to do.
+        ConversionError: the types differ; the message has the types of the file and what to do.
     """
-    model = graphs.inferred(graphs.load(path, weights=False))
-    refuse_mismatch(counted(model), precision, path.name, advice)
-    refuse_rest(model, precision, path.name)
+    model = onnx_graph.infer_types(onnx_graph.load(path, weights=False))
+    check_counts(count_model_types(model), precision, path.name, advice)
+    check_rest(model, precision, path.name)
 
 
-def refuse_rest(model: ModelProto, precision: Precision, what: str) -> None:
-    """Refuses a quantised graph, with its types inferred, whose rest is of another type than the label's.
+def check_rest(model: ModelProto, precision: Precision, file_name: str) -> None:
+    """Refuse a quantized graph whose rest is of another type than the label's.
 
-    The rest is what is dequantised to; where products are wide, what all nodes give that are no product.
+    The rest is what is dequantized to; where products are wide, it is the output of all nodes that are no product.
+
+    Args:
+        model: a graph with its types inferred.
+        precision: the label.
+        file_name: what the error message calls the graph.
+
+    Raises:
+        ConversionError: the rest is of another type.
     """
-    if precision.dtype not in QUANTISED:
+    if precision.dtype not in QUANTIZED_DTYPES:
         return
     rest = precision.rest or "fp32"
     given = Counter(
-        name_of(scope.get(node.output[0], 0))
-        for node, scope in graphs.typed_nodes(model.graph)
-        if (node.op_type not in _NO_REST if precision.wide else node.op_type == "DequantizeLinear")
+        dtype_name(scope.get(node.output[0], 0))
+        for node, scope in onnx_graph.typed_nodes(model.graph)
+        if (node.op_type not in _NOT_REST_OPS if precision.wide else node.op_type == "DequantizeLinear")
     )
-    found = {name: given[name] for name in _FLOATS if given[name]}
+    counts = {name: given[name] for name in _FLOAT_DTYPES if given[name]}
     allowed = {rest, *(["fp32"] if precision.guard or precision.wide else [])}
-    if set(found) - allowed or (found and rest not in found):
+    if set(counts) - allowed or (counts and rest not in counts):
         raise ConversionError(
-            f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {what} holds "
-            f"{spelled(found)} beside it: set precision.rest to what the file has"
+            f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {file_name} holds "
+            f"{format_counts(counts)} beside it: set precision.rest to what the file has"
         )
 
 
-def refuse_mismatch(found: Mapping[str, int], precision: Precision, what: str, advice: str | None = None) -> None:
-    """As ``check_label``, of types already counted in the file called ``what``."""
-    wanted = _BY_LABEL.get(precision.dtype, precision.dtype)
-    allowed = {wanted, "unknown", *(["fp32"] if precision.guard and found.get(wanted) else [])}
-    others = {name: count for name, count in found.items() if count and name not in allowed}
-    if wanted in QUANTISED:
-        wrong = not found.get(wanted) or bool(others.keys() - {precision.rest or "fp32"})
+def check_counts(counts: Mapping[str, int], precision: Precision, file_name: str, advice: str | None = None) -> None:
+    """Refuse compute types that a precision label does not allow.
+
+    Args:
+        counts: number of compute nodes by type.
+        precision: the label.
+        file_name: what the error message calls the graph.
+        advice: what to do about a mismatch; None advises what fits the type.
+
+    Raises:
+        ConversionError: the types differ.
+    """
+    dtype = _DTYPE_OF_LABEL.get(precision.dtype, precision.dtype)
+    allowed = {dtype, "unknown", *(["fp32"] if precision.guard and counts.get(dtype) else [])}
+    others = {name: count for name, count in counts.items() if count and name not in allowed}
+    if dtype in QUANTIZED_DTYPES:
+        mismatch = not counts.get(dtype) or bool(others.keys() - {precision.rest or "fp32"})
     else:
-        wrong = bool(others)
-    if wrong:
+        mismatch = bool(others)
+    if mismatch:
         raise ConversionError(
-            f"precision {precision.name} asks for {wanted} compute, but {what} computes in {spelled(found)}: "
-            f"{advice or _advice(wanted)}"
+            f"precision {precision.name} asks for {dtype} compute, but {file_name} computes in "
+            f"{format_counts(counts)}: "
+            f"{advice or _advice(dtype)}"
         )
 
 
-def _advice(wanted: str) -> str:
-    if wanted == "fp32":
+def _advice(dtype: str) -> str:
+    if dtype == "fp32":
         return "give the float32 export of the model, or ask for the precision that the file has"
     return "give a float32 export that is built of Conv, ConvTranspose, Gemm and MatMul outside control flow"
 
 
-def spelled(found: Mapping[str, int]) -> str:
-    """Counts as a reader wants them: ``fp16 21, fp32 1``; ``no compute nodes`` for none."""
-    return ", ".join(f"{name} {count}" for name, count in found.items() if count) or "no compute nodes"
+def format_counts(counts: Mapping[str, int]) -> str:
+    """Format counts for a message: ``fp16 21, fp32 1``; ``no compute nodes`` for none.
+
+    Args:
+        counts: number of compute nodes by type.
+
+    Returns:
+        The counts above 0.
+    """
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count) or "no compute nodes"

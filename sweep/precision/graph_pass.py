@@ -1,12 +1,12 @@
-"""A pass over the fp32 graph before its precision: onnxslim's simplification, or a user's own function."""
+"""Apply a pass to the fp32 graph before its precision: onnxslim's simplification, or a user's own function."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConversionError
-from sweep.precision import graph as graphs
-from sweep.precision.onnx_tools import quiet, translated
+from sweep.precision import onnx_graph
+from sweep.precision.onnx_tools import as_conversion_error, quiet_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,61 +17,63 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
 
 SIMPLIFY = "simplify"
-"""The pass that comes with `sweep`."""
+"""Name the built-in pass."""
 
 
 def transform(source: Path, name: str, function: Callable[[ModelProto], Any] | None, target: Path) -> JsonDict:
-    """Writes ``target``: the graph in ``source`` after the pass, its inputs and outputs as they were.
+    """Write the graph of a file after a pass that keeps its inputs and outputs.
 
     Args:
-        source: the fp32 ONNX.
-        name: of the pass, as it was asked for.
+        source: the fp32 ONNX file.
+        name: of the pass, as it was requested.
         function: the user's; None simplifies.
-        target: file to write.
+        target: the file to write.
 
     Returns:
-        {nodes_before, nodes_after}: nodes of the outermost graph.
+        {nodes_before, nodes_after}: number of nodes of the outermost graph.
 
     Raises:
-        ConversionError: the pass raised, gave no ModelProto, changed inputs or outputs, or gave an invalid graph.
+        ConversionError: the pass raised, returned no ModelProto, changed inputs or outputs, or returned an invalid
+            graph.
     """
-    model = graphs.load(source)
-    nodes, before = len(model.graph.node), _contract(model)
-    doing = f"graph={name} on {source.name}"
-    with translated(doing, "mend the function, or leave the pass out"), quiet():
-        found = (function or _simplified)(model)
-    _refuse_other(found, before, doing)
-    graphs.save(found, target)
-    problem = graphs.problem(target)
+    model = onnx_graph.load(source)
+    nodes, before = len(model.graph.node), _io_types(model)
+    context = f"graph={name} on {source.name}"
+    with as_conversion_error(context, "mend the function, or leave the pass out"), quiet_onnxruntime():
+        result = (function or _simplify)(model)
+    _check_result(result, before, context)
+    onnx_graph.save(result, target)
+    problem = onnx_graph.validation_error(target)
     if problem:
-        graphs.remove(target)
-        raise ConversionError(f"{doing} gave a graph that is not valid: {problem}; mend the function")
-    return {"nodes_before": nodes, "nodes_after": len(found.graph.node)}
+        onnx_graph.remove(target)
+        raise ConversionError(f"{context} gave a graph that is not valid: {problem}; mend the function")
+    return {"nodes_before": nodes, "nodes_after": len(result.graph.node)}
 
 
-def _simplified(model: ModelProto) -> Any:
+def _simplify(model: ModelProto) -> Any:
     import onnxslim
 
     return onnxslim.slim(model)
 
 
-def _refuse_other(found: object, before: dict[str, list[tuple[str, str]]], doing: str) -> None:
+def _check_result(result: object, before: dict[str, list[tuple[str, str]]], context: str) -> None:
     import onnx
 
-    if not isinstance(found, onnx.ModelProto):
-        raise ConversionError(f"{doing} gave a {type(found).__name__}, not an onnx.ModelProto: return the graph")
-    for kind, was in before.items():
-        now = _contract(found)[kind]
-        if [name for name, _ in now] != [name for name, _ in was] or any(
-            not _fits(*pair) for pair in zip(was, now, strict=True)
+    if not isinstance(result, onnx.ModelProto):
+        raise ConversionError(f"{context} gave a {type(result).__name__}, not an onnx.ModelProto: return the graph")
+    for kind, before_values in before.items():
+        after_values = _io_types(result)[kind]
+        if [name for name, _ in after_values] != [name for name, _ in before_values] or any(
+            not _types_agree(*pair) for pair in zip(before_values, after_values, strict=True)
         ):
             raise ConversionError(
-                f"{doing} changed the {kind} from {_listed(was)} to {_listed(now)}: a pass has to keep them"
+                f"{context} changed the {kind} from {_format_values(before_values)} to {_format_values(after_values)}: "
+                "a pass has to keep them"
             )
 
 
-def _contract(model: ModelProto) -> dict[str, list[tuple[str, str]]]:
-    """Inputs and outputs: name, and type with its dimensions, ``?`` for symbolic ones."""
+def _io_types(model: ModelProto) -> dict[str, list[tuple[str, str]]]:
+    """List the inputs and outputs: name, and type with its dimensions, ``?`` for symbolic ones."""
     stored = {tensor.name for tensor in model.graph.initializer}
     return {
         "inputs": [(value.name, _type(value)) for value in model.graph.input if value.name not in stored],
@@ -89,9 +91,9 @@ def _type(value: ValueInfoProto) -> str:
     return f"{kind}[{','.join(str(dim.dim_value or '?') for dim in tensor.shape.dim)}]"
 
 
-def _fits(was: tuple[str, str], now: tuple[str, str]) -> bool:
-    """Whether the types agree wherever both say something; a pass may infer a shape or forget one."""
-    (kind, _, sizes), (other, _, others) = was[1].partition("["), now[1].partition("[")
+def _types_agree(before: tuple[str, str], after: tuple[str, str]) -> bool:
+    """Tell whether two types agree wherever both are known; a pass may infer a shape or drop one."""
+    (kind, _, sizes), (other, _, others) = before[1].partition("["), after[1].partition("[")
     if kind != other:
         return False
     if not sizes or not others:
@@ -101,5 +103,5 @@ def _fits(was: tuple[str, str], now: tuple[str, str]) -> bool:
     return same and all(one == two or "?" in {one, two} for one, two in pairs)
 
 
-def _listed(values: list[tuple[str, str]]) -> str:
+def _format_values(values: list[tuple[str, str]]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in values) or "none"

@@ -1,8 +1,8 @@
-"""Where a typed graph leaves its fp32 graph: error of every tensor, carried along and made on the spot.
+"""Locate where a typed graph departs from its fp32 graph: the error of every tensor, accumulated and local.
 
-Both graphs go into one, which sums squares of differences as it runs: no tensor leaves it, and memory stays that of an
-inference. The typed graph is the emulated one, since onnxruntime's CPU hides 16-bit rounding. For the error that a node
-makes by itself its inputs are the fp32 graph's own.
+Both graphs are merged into one, which sums squares of differences as it runs: no tensor leaves it, and memory stays
+that of an inference. The typed graph is the emulated one, since onnxruntime's CPU hides 16-bit rounding. To measure the
+local error of a node, its inputs are the fp32 graph's own.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import activation_ranges
-from sweep.precision import graph as graphs
-from sweep.precision.convert import start
-from sweep.precision.emulate import emulate
-from sweep.precision.onnx_tools import quiet, translated
+from sweep.precision import activation_ranges, onnx_graph
+from sweep.precision.conversion import canonicalize_for
+from sweep.precision.emulation import emulate
+from sweep.precision.onnx_tools import as_conversion_error, quiet_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -28,140 +27,149 @@ if TYPE_CHECKING:
 
     from sweep.spec import Precision
 
-AT_ONCE_BYTES = 512 << 20
-"""Of tensors that are compared in one inference."""
+CHUNK_BYTES = 512 << 20
+"""Limit the size of the tensors that are compared in one inference, in bytes."""
 
-_TYPED = "typed/"
-_FED = "__fed"  # what the emulation calls an input that it has to round
+_TYPED_PREFIX = "typed/"
+_INPUT_SUFFIX = "__fed"  # the emulation appends it to the name of an input that it rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Traced:
-    """One node of the fp32 graph and what its typed version does to its output.
+class LayerError:
+    """Hold the error that a typed graph has at one node of its fp32 graph.
+
+    A noise ratio is noise power over signal power: 0 is exact, ``inf`` where the typed graph is not finite.
 
     Attributes:
-        node: its name.
-        op: its type.
+        node: the node's name.
+        op: its op type.
         tensor: its first float output that both graphs have.
-        carried_in: noise power over signal power of its worst float input, in the typed graph; 0 is exact.
-        carried: the same of its output; ``inf`` where the typed graph is not finite.
-        added: the same of its output when its inputs are the fp32 graph's.
+        input_noise_ratio: of its worst float input, in the typed graph.
+        output_noise_ratio: of its output, in the typed graph: the error accumulated up to here.
+        local_noise_ratio: of its output when its inputs are those of the fp32 graph.
     """
 
     node: str
     op: str
     tensor: str
-    carried_in: float
-    carried: float
-    added: float
+    input_noise_ratio: float
+    output_noise_ratio: float
+    local_noise_ratio: float
 
 
-def traced(
-    source: Path, typed: Path, precision: Precision, feeds: Mapping[str, np.ndarray], at_once: int = AT_ONCE_BYTES
-) -> list[Traced]:
-    """Every node of the outermost fp32 graph whose float output the typed graph has too, in graph order.
+def measure_layer_errors(
+    source: Path, typed: Path, precision: Precision, feeds: Mapping[str, np.ndarray], chunk_bytes: int = CHUNK_BYTES
+) -> list[LayerError]:
+    """Measure the error at every node of the outermost fp32 graph whose float output the typed graph has too.
 
     Args:
-        source: the fp32 ONNX that was converted.
-        typed: what it was converted to.
+        source: the fp32 ONNX file that was converted.
+        typed: the file that it was converted to.
         precision: the recipe.
         feeds: every input by name.
-        at_once: bytes of the tensors that are compared in one inference; more of them take more inferences.
+        chunk_bytes: most bytes of tensors that are compared in one inference; a smaller limit takes more inferences.
+
+    Returns:
+        One error per node, in graph order.
 
     Raises:
         ConversionError: the two files do not belong together, or onnxruntime cannot run them.
     """
     with (
         tempfile.TemporaryDirectory(prefix="sweep-trace-") as folder,
-        quiet(),
-        translated(f"{source.name} beside {typed.name}", "convert it again"),
+        quiet_onnxruntime(),
+        as_conversion_error(f"{source.name} beside {typed.name}", "convert it again"),
     ):
         emulate(typed, Path(folder, "emulated.onnx"))
-        reference = graphs.inferred(start(graphs.load(source), precision))
-        rounded = graphs.load(Path(folder, "emulated.onnx"))
-        names = _matched(reference, rounded)
-        sizes = activation_ranges.bytes_of(reference, names, feeds)
-        carried, added = (
-            _noise(_merged(reference, rounded, names if local else ()), names, sizes, feeds, at_once)
-            for local in (False, True)
+        reference = onnx_graph.infer_types(canonicalize_for(onnx_graph.load(source), precision))
+        rounded = onnx_graph.load(Path(folder, "emulated.onnx"))
+        names = _common_tensors(reference, rounded)
+        sizes = activation_ranges.tensor_bytes(reference, names, feeds)
+        accumulated, local = (
+            _noise_ratios(_merge_graphs(reference, rounded, replaced), names, sizes, feeds, chunk_bytes)
+            for replaced in ((), names)
         )
-    return list(_rows(reference, names, carried, added))
+    return list(_layer_errors(reference, names, accumulated, local))
 
 
-def _matched(reference: ModelProto, rounded: ModelProto) -> list[str]:
-    """Float tensors that a node of the fp32 graph makes, and that the typed graph makes under the same name."""
-    made = {name for node in rounded.graph.node for name in node.output}
-    own = {name for node in reference.graph.node for name in node.output}
-    names = [name for name in activation_ranges.floats(reference) if name in own & made]
+def _common_tensors(reference: ModelProto, rounded: ModelProto) -> list[str]:
+    """List the float tensors that nodes of both graphs produce under the same name."""
+    typed_outputs = {name for node in rounded.graph.node for name in node.output}
+    fp32_outputs = {name for node in reference.graph.node for name in node.output}
+    names = [name for name in activation_ranges.float_tensors(reference) if name in fp32_outputs & typed_outputs]
     if not names:
         raise ConversionError("the typed graph has no tensor of the fp32 graph: give the record of a converted model")
     return names
 
 
-def _merged(reference: ModelProto, rounded: ModelProto, cut: Collection[str]) -> ModelProto:
-    """Both graphs in one, the typed one's tensors prefixed; what it reads of ``cut`` is the fp32 graph's."""
+def _merge_graphs(reference: ModelProto, rounded: ModelProto, replaced: Collection[str]) -> ModelProto:
+    """Merge both graphs, the typed tensors prefixed; typed nodes read ``replaced`` tensors from the fp32 graph."""
     from onnx import ModelProto, compose
 
     typed = ModelProto()
     typed.CopyFrom(rounded)
-    compose.add_prefix(typed, _TYPED, rename_inputs=False, inplace=True)
-    fed = {value.name: value.name.removesuffix(_FED) for value in typed.graph.input}
-    renamed = {old: new for old, new in fed.items() if old != new} | {_TYPED + name: name for name in cut}
+    compose.add_prefix(typed, _TYPED_PREFIX, rename_inputs=False, inplace=True)
+    input_names = {value.name: value.name.removesuffix(_INPUT_SUFFIX) for value in typed.graph.input}
+    renamed = {old: new for old, new in input_names.items() if old != new} | {
+        _TYPED_PREFIX + name: name for name in replaced
+    }
     for node in typed.graph.node:
-        _reread(node, renamed)
+        _rename_inputs(node, renamed)
     result = ModelProto()
     result.CopyFrom(reference)
     result.graph.node.extend(typed.graph.node)
     result.graph.initializer.extend(typed.graph.initializer)
     del result.graph.output[:], result.graph.value_info[:]
     result.ir_version = max(reference.ir_version, rounded.ir_version)
-    known = {item.domain for item in result.opset_import}
-    result.opset_import.extend(item for item in typed.opset_import if item.domain not in known)
+    domains = {item.domain for item in result.opset_import}
+    result.opset_import.extend(item for item in typed.opset_import if item.domain not in domains)
     return result
 
 
-def _reread(node: NodeProto, renamed: Mapping[str, str]) -> None:
+def _rename_inputs(node: NodeProto, renamed: Mapping[str, str]) -> None:
     for index, name in enumerate(node.input):
         node.input[index] = renamed.get(name, name)
-    for inner in graphs.subgraphs(node):
-        for one in inner.node:
-            _reread(one, renamed)
+    for inner in onnx_graph.subgraphs(node):
+        for inner_node in inner.node:
+            _rename_inputs(inner_node, renamed)
 
 
-def _noise(
+def _noise_ratios(
     model: ModelProto,
     names: Sequence[str],
     sizes: Mapping[str, int],
     feeds: Mapping[str, np.ndarray],
-    at_once: int,
+    chunk_bytes: int,
 ) -> dict[str, float]:
-    """Noise power over signal power of each tensor."""
-    found: dict[str, float] = {}
-    for chunk in activation_ranges.chunks(names, sizes, at_once):
-        powers = _powers(model, chunk, feeds)
-        found |= {name: _ratio(*pair) for name, pair in zip(chunk, powers, strict=True)}
-    return found
+    """Compute noise power over signal power of each tensor."""
+    ratios: dict[str, float] = {}
+    for chunk in activation_ranges.chunk_by_size(names, sizes, chunk_bytes):
+        powers = _noise_and_signal(model, chunk, feeds)
+        ratios |= {name: _ratio(*pair) for name, pair in zip(chunk, powers, strict=True)}
+    return ratios
 
 
 def _ratio(noise: float, signal: float) -> float:
     if not math.isfinite(signal):
-        return math.nan  # a mask that is infinite in fp32 already says nothing
+        return math.nan  # a mask that is infinite in fp32 has no signal power to compare with
     if not math.isfinite(noise):
         return math.inf
     return noise / signal if signal else (math.inf if noise else 0.0)
 
 
-def _powers(model: ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[tuple[float, float]]:
-    """Sum of squares of the difference, and of the fp32 tensor, for each name."""
+def _noise_and_signal(
+    model: ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> list[tuple[float, float]]:
+    """Sum the squares of the difference, and of the fp32 tensor, for each name."""
     import onnxruntime
     from onnx import TensorProto, helper
 
     nodes = len(model.graph.node)
     results = []
     for name in names:
-        model.graph.node.append(helper.make_node("Sub", [_TYPED + name, name], [f"{name}__off"]))
-        for what, result in ((f"{name}__off", f"{name}__noise"), (name, f"{name}__signal")):
-            model.graph.node.append(helper.make_node("Cast", [what], [f"{result}64"], to=TensorProto.DOUBLE))
+        model.graph.node.append(helper.make_node("Sub", [_TYPED_PREFIX + name, name], [f"{name}__off"]))
+        for operand, result in ((f"{name}__off", f"{name}__noise"), (name, f"{name}__signal")):
+            model.graph.node.append(helper.make_node("Cast", [operand], [f"{result}64"], to=TensorProto.DOUBLE))
             model.graph.node.append(helper.make_node("ReduceSumSquare", [f"{result}64"], [result], keepdims=0))
             model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.DOUBLE, []))
             results.append(result)
@@ -169,7 +177,7 @@ def _powers(model: ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndar
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        with activation_ranges.on_disk(model) as path:
+        with activation_ranges.temporary_model_file(model) as path:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             values = [float(value) for value in session.run(results, dict(feeds))]
     finally:
@@ -177,20 +185,20 @@ def _powers(model: ModelProto, names: Sequence[str], feeds: Mapping[str, np.ndar
     return list(zip(values[::2], values[1::2], strict=True))
 
 
-def _rows(
-    reference: ModelProto, names: Sequence[str], carried: Mapping[str, float], added: Mapping[str, float]
-) -> Iterator[Traced]:
-    known = set(names)
+def _layer_errors(
+    reference: ModelProto, names: Sequence[str], accumulated: Mapping[str, float], local: Mapping[str, float]
+) -> Iterator[LayerError]:
+    compared = set(names)
     for node in reference.graph.node:
-        tensor = next((name for name in node.output if name in known), None)
+        tensor = next((name for name in node.output if name in compared), None)
         if tensor is None:
             continue
-        inputs = [carried[name] for name in node.input if name in known and not math.isnan(carried[name])]
-        yield Traced(
+        inputs = [accumulated[name] for name in node.input if name in compared and not math.isnan(accumulated[name])]
+        yield LayerError(
             node=node.name,
             op=node.op_type,
             tensor=tensor,
-            carried_in=max(inputs, default=0.0),
-            carried=carried[tensor],
-            added=added[tensor],
+            input_noise_ratio=max(inputs, default=0.0),
+            output_noise_ratio=accumulated[tensor],
+            local_noise_ratio=local[tensor],
         )

@@ -1,7 +1,8 @@
-"""The child process that runs NVIDIA's Model Optimizer, started by ``sweep.precision.modelopt``.
+"""Run NVIDIA's Model Optimizer in the child process that ``sweep.precision.modelopt`` starts.
 
-One JSON line in on stdin, one out; what Model Optimizer prints goes to stderr. It may run in an interpreter that has
-neither `sweep` nor its dependencies: nothing is imported from here but the standard library and ``child_process``.
+The child reads one JSON line per request on stdin and answers with one; what Model Optimizer prints goes to stderr. It
+may run in an interpreter that has neither `sweep` nor its dependencies: nothing is imported here but the standard
+library and ``sweep.system.child_process``.
 
 Source:
     https://nvidia.github.io/Model-Optimizer/guides/_onnx_quantization.html and .../guides/8_autocast.html
@@ -21,14 +22,14 @@ from sweep.system.child_process import required, serve
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-SOURCE, TYPED, BATCHES, SEEN = "source.onnx", "typed.onnx", "batches", "seen"
+SOURCE, TYPED, BATCHES, GUARD_BATCHES = "source.onnx", "typed.onnx", "batches", "guard_batches"
 TOOLS = ("nvidia-modelopt", "numpy", "onnx", "onnx-graphsurgeon", "onnxruntime")
-_ASKED = "precision.tool=modelopt"
+_NEEDED_BY = "precision.tool=modelopt"
 _INSTALL = "pip install 'trt-sweep[modelopt]', or name an interpreter that has it in SWEEP_MODELOPT_PYTHON"
 
 
 def main() -> None:
-    """Answer what is asked, until stdin ends."""
+    """Answer requests until stdin ends."""
     serve(_answer)
 
 
@@ -46,83 +47,89 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _convert(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Writes the typed graph beside the source: first the Q/DQ pairs in a float32 graph, then the rest in 16 bits.
+def _convert(folder: Path, request: Mapping[str, Any]) -> None:
+    """Write the typed graph beside the source: first the Q/DQ pairs in a float32 graph, then the rest in 16 bits.
 
-    The guard of a mix looks at the source: it runs its graph on onnxruntime with all optimisations, and those take fp8
-    pairs for integers, and refuse them or give other values.
+    The range guard of a mixed precision runs on the source. It runs its graph on onnxruntime with all optimizations,
+    which take fp8 pairs for integers and either refuse them or give other values.
     """
-    sys.modules["tensorrt"] = None  # type: ignore[assignment]  # it would build with it, which takes a GPU
+    sys.modules["tensorrt"] = None  # type: ignore[assignment]  # Model Optimizer would build an engine with it, which takes a GPU
     source, typed = folder / SOURCE, folder / TYPED
-    if asked["quantised"] is None:
-        _save(_lowered(source, asked, guard=asked["guard"]), typed, asked)
+    if request["quantized"] is None:
+        _save(_cast(source, request, guard=request["guard"]), typed, request)
         return
-    kept = _in_fp32(_lowered(source, asked, guard=True)) if asked["guard"] else ()
-    quantised = folder / "quantised.onnx" if asked["rest"] else typed
-    _quantise(source, quantised, asked)
-    if asked["rest"]:
-        _save(_lowered(quantised, asked, kept=kept), typed, asked)
+    fp32_nodes = _fp32_nodes(_cast(source, request, guard=True)) if request["guard"] else ()
+    quantized = folder / "quantized.onnx" if request["rest"] else typed
+    _quantize(source, quantized, request)
+    if request["rest"]:
+        _save(_cast(quantized, request, fp32_nodes=fp32_nodes), typed, request)
 
 
-def _quantise(source: Path, target: Path, asked: Mapping[str, Any]) -> None:
-    """Weights are stored in their type behind a DequantizeLinear (``dq_only``)."""
-    quantization = required("modelopt.onnx.quantization", _ASKED, _INSTALL)
+def _quantize(source: Path, target: Path, request: Mapping[str, Any]) -> None:
+    """Quantize with weights stored in their type behind a DequantizeLinear (``dq_only``)."""
+    quantization = required("modelopt.onnx.quantization", _NEEDED_BY, _INSTALL)
     quantization.quantize(
         str(source),
-        quantize_mode=asked["quantised"],
+        quantize_mode=request["quantized"],
         calibration_data_reader=_reader(source.parent / BATCHES),
-        calibration_method=asked["method"],
+        calibration_method=request["method"],
         calibration_eps=["cpu"],
-        op_types_to_quantize=asked["ops"] or None,
-        use_external_data_format=asked["large"],
+        op_types_to_quantize=request["ops"] or None,
+        use_external_data_format=request["large"],
         output_path=str(target),
         high_precision_dtype="fp32",
-        direct_io_types=not asked["keep_io"],
+        direct_io_types=not request["keep_io"],
         dq_only=True,
     )
 
 
-def _lowered(source: Path, asked: Mapping[str, Any], *, guard: bool = False, kept: Collection[str] = ()) -> Any:
-    """The graph with its float32 in 16 bits, but for the nodes in ``kept`` and those that the guard finds."""
-    autocast = required("modelopt.onnx.autocast", _ASKED, _INSTALL)
-    ranges = {"calibration_data": str(source.parent / SEEN)} if guard else {"data_max": math.inf, "init_max": math.inf}
+def _cast(source: Path, request: Mapping[str, Any], *, guard: bool = False, fp32_nodes: Collection[str] = ()) -> Any:
+    """Cast the graph's float32 to 16 bits, except the nodes in ``fp32_nodes`` and those that the range guard finds."""
+    autocast = required("modelopt.onnx.autocast", _NEEDED_BY, _INSTALL)
+    ranges = (
+        {"calibration_data": str(source.parent / GUARD_BATCHES)}
+        if guard
+        else {"data_max": math.inf, "init_max": math.inf}
+    )
     return autocast.convert_to_mixed_precision(
         str(source),
-        low_precision_type=asked["rest"],
-        keep_io_types=asked["keep_io"],
-        nodes_to_exclude=[f"{re.escape(name)}$" for name in kept],
+        low_precision_type=request["rest"],
+        keep_io_types=request["keep_io"],
+        nodes_to_exclude=[f"{re.escape(name)}$" for name in fp32_nodes],
         **ranges,
     )
 
 
-def _in_fp32(model: Any) -> tuple[str, ...]:
-    """Nodes of a lowered graph that give float32, but for the Casts."""
+def _fp32_nodes(model: Any) -> tuple[str, ...]:
+    """Name the nodes of a cast graph that produce float32, except the Casts."""
     from onnx import TensorProto
 
     values = (*model.graph.value_info, *model.graph.output)
-    wide = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return tuple(node.name for node in model.graph.node if node.op_type != "Cast" and wide & {*node.output})
+    fp32_tensors = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return tuple(node.name for node in model.graph.node if node.op_type != "Cast" and fp32_tensors & {*node.output})
 
 
-def _save(model: Any, target: Path, asked: Mapping[str, Any]) -> None:
+def _save(model: Any, target: Path, request: Mapping[str, Any]) -> None:
     import onnx
 
-    large: dict[str, Any] = {"save_as_external_data": True, "location": f"{target.name}.data"} if asked["large"] else {}
+    large: dict[str, Any] = (
+        {"save_as_external_data": True, "location": f"{target.name}.data"} if request["large"] else {}
+    )
     onnx.save_model(model, str(target), **large)
 
 
 def _reader(folder: Path) -> Any:
-    """The batches in ``folder``, as Model Optimizer wants to read them."""
+    """Make the reader of the batches in ``folder`` that Model Optimizer expects."""
     import numpy as np
 
-    calibrate = required("onnxruntime.quantization.calibrate", _ASKED, _INSTALL)
+    calibrate = required("onnxruntime.quantization.calibrate", _NEEDED_BY, _INSTALL)
     files = sorted(folder.glob("*.npz"))
 
     def load(file: Path) -> dict[str, Any]:
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
 
-    class Reader(calibrate.CalibrationDataReader):  # type: ignore[name-defined,misc]  # a class found at run time
+    class Reader(calibrate.CalibrationDataReader):  # type: ignore[name-defined,misc]  # the base class is imported at run time
         def __init__(self) -> None:
             self.rewind()
 
@@ -130,10 +137,10 @@ def _reader(folder: Path) -> Any:
             return load(files[0])
 
         def get_next(self) -> dict[str, Any] | None:
-            file = next(self._left, None)
+            file = next(self._remaining, None)
             return None if file is None else load(file)
 
         def rewind(self) -> None:
-            self._left = iter(files)
+            self._remaining = iter(files)
 
     return Reader()

@@ -1,4 +1,4 @@
-"""Running other people's converters: their chatter to our debug log, their exceptions to one line."""
+"""Run third-party converters: send their output to the debug log and turn their exceptions into one line."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ORT_ERROR, _ORT_WARNING = 3, 2
-_LINE = 300
+_MAX_CHARACTERS = 300
 
 
 def one_line(error: BaseException) -> str:
-    """The exception as one line of at most 300 characters, its type first."""
+    """Format an exception as one line of at most 300 characters, its type first.
+
+    Args:
+        error: the exception.
+
+    Returns:
+        ``TypeError: message``.
+    """
     text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text}"[:_LINE]
+    return f"{type(error).__name__}: {text}"[:_MAX_CHARACTERS]
 
 
 @contextlib.contextmanager
-def translated(doing: str, todo: str) -> Iterator[None]:
-    """Turns whatever a tool raises into a ConversionError.
+def as_conversion_error(context: str, advice: str) -> Iterator[None]:
+    """Turn whatever a tool raises into a ConversionError.
 
     Args:
-        doing: what was asked of which file, the start of the message.
-        todo: what the user can do, its end.
+        context: what was requested of which file, the start of the message.
+        advice: what the user can do, the end of the message.
 
     Raises:
         ConversionError: in place of any exception that is not already one of ours.
@@ -41,16 +48,16 @@ def translated(doing: str, todo: str) -> Iterator[None]:
     except SweepError:
         raise
     except Exception as error:
-        raise ConversionError(f"{doing}: {one_line(error)}; {todo}") from error
+        raise ConversionError(f"{context}: {one_line(error)}; {advice}") from error
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Sends what onnxruntime's tools print, warn and log to this module's debug log.
+def quiet_onnxruntime() -> Iterator[None]:
+    """Send what onnxruntime's tools print, warn and log to this module's debug log.
 
-    They log through the root logger, and importing onnxruntime.quantization even configures it
-    (a handler on stderr at INFO) unless it has a handler already: hence the one put there meanwhile.
-    Process-wide while it lasts: conversions run in processes of their own.
+    They log through the root logger, and importing onnxruntime.quantization even configures it (a handler on stderr at
+    INFO) unless it has a handler already: hence the temporary one. The effect is process-wide while the context lasts,
+    so conversions run in processes of their own.
     """
     import onnxruntime
 
@@ -71,7 +78,7 @@ def quiet() -> Iterator[None]:
 
 
 def _demote(record: logging.LogRecord) -> bool:
-    """Keeps what is not onnxruntime's; repeats what is at debug level."""
+    """Repeat onnxruntime's records at debug level and keep all others."""
     if "onnxruntime" not in record.pathname:
         return True
     log.debug("onnxruntime: %s", record.getMessage())

@@ -1,4 +1,4 @@
-"""fp32 graph -> int8 or fp8 Q/DQ graph by TensorRT's rules: symmetric, weights per channel and stored in the type."""
+"""Quantize an fp32 graph to int8 or fp8 by TensorRT's rules: symmetric, weights per channel and stored in the type."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import compute_types
-from sweep.precision import graph as graphs
-from sweep.precision.canonicalize import channel_axis, drop_unread
-from sweep.precision.cast import plural, rounded
+from sweep.precision import compute_types, onnx_graph
+from sweep.precision.canonical_form import channel_axis, drop_unread_initializers
+from sweep.precision.cast import round_to_dtype
+from sweep.precision.notes import count_of, first_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,19 +19,25 @@ if TYPE_CHECKING:
 
     from sweep.spec import Precision
 
-LARGEST = {"int8": 127.0, "fp8": 448.0}
-"""The largest magnitude of symmetric int8 and of float8 e4m3."""
+LARGEST_MAGNITUDE = {"int8": 127.0, "fp8": 448.0}
+"""Give the largest magnitude of symmetric int8 and of float8 e4m3."""
 
-LEAST_FP16_SCALE = 6.2e-5
-"""Below float16's smallest normal number a scale loses its bits, and TensorRT refuses one that is 0."""
+MIN_FP16_SCALE = 6.2e-5
+"""Bound scales from below: under float16's smallest normal number they lose bits, and TensorRT refuses a scale of 0."""
 
-_LEAST_SCALE = 1e-12
-_SHOWN = 5
+_MIN_SCALE = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a pair goes: operand ``index`` of ``node`` reads ``tensor``; a weight keeps its channels along ``axis``."""
+class QdqPlacement:
+    """Place one Q/DQ pair.
+
+    Attributes:
+        node: name of the node that reads the pair.
+        index: which of its operands.
+        tensor: the tensor that is quantized.
+        axis: the channel axis of a weight; None for an activation.
+    """
 
     node: str
     index: int
@@ -39,35 +45,42 @@ class Place:
     axis: int | None
 
 
-def places(graph: GraphProto, ops: Sequence[str]) -> list[Place]:
-    """Both operands of every product among ``ops``, and the skip branch of an Add behind a quantised Conv.
+def qdq_placements(graph: GraphProto, ops: Sequence[str]) -> list[QdqPlacement]:
+    """List the operands that get a pair: both operands of every product among ``ops``, and the skip branch of an Add.
 
     A node with a constant operand that has no channel is left out: a vector, a batch of matrices, one on the left. So
     is one whose convolution weights are computed. TensorRT fuses an Add into the convolution before it only if the
-    other branch is quantised too, so a branch that is quantised for another reader is for the Add as well.
+    other branch is quantized too, so a branch that is quantized for another reader is quantized for the Add as well.
+
+    Args:
+        graph: the outermost graph, in canonical form.
+        ops: op types to quantize.
+
+    Returns:
+        The placements: products in graph order, then the Adds.
 
     Source:
         TensorRT developer guide, "Q/DQ Layer-Placement Recommendations".
     """
     ranks = {tensor.name: len(tensor.dims) for tensor in graph.initializer}
-    found = [
-        Place(node.name, index, name, channel_axis(node, index, ranks.get(name, 0)))
+    products = [
+        QdqPlacement(node.name, index, name, channel_axis(node, index, ranks.get(name, 0)))
         for node in graph.node
-        if node.op_type in ops and _takes_pairs(node, ranks)
+        if node.op_type in ops and _is_quantizable(node, ranks)
         for index, name in enumerate(node.input[:2])
     ]
-    quantised = {place.tensor for place in found if place.tensor not in ranks}
-    makers = {name: node.op_type for node in graph.node for name in node.output}
-    return found + [
-        Place(node.name, index, name, None)
+    quantized = {place.tensor for place in products if place.tensor not in ranks}
+    producers = {name: node.op_type for node in graph.node for name in node.output}
+    return products + [
+        QdqPlacement(node.name, index, name, None)
         for node in graph.node
-        if node.op_type == "Add" and "Conv" in {makers.get(name) for name in node.input}
+        if node.op_type == "Add" and "Conv" in {producers.get(name) for name in node.input}
         for index, name in enumerate(node.input)
-        if name in quantised
+        if name in quantized
     ]
 
 
-def _takes_pairs(node: NodeProto, ranks: Mapping[str, int]) -> bool:
+def _is_quantizable(node: NodeProto, ranks: Mapping[str, int]) -> bool:
     if "Conv" in node.op_type and node.input[1] not in ranks:
         return False
     return all(
@@ -75,102 +88,124 @@ def _takes_pairs(node: NodeProto, ranks: Mapping[str, int]) -> bool:
     )
 
 
-def quantised(model: ModelProto, precision: Precision, largest: Mapping[str, float]) -> tuple[str, ...]:
-    """Puts symmetric Q/DQ pairs on the inputs of the ops that ``precision`` names, in place.
+def insert_qdq_pairs(model: ModelProto, precision: Precision, largest: Mapping[str, float]) -> tuple[str, ...]:
+    """Insert symmetric Q/DQ pairs on the inputs of the ops that a precision names, in place.
 
-    Weights become int8 or fp8 initialisers behind a DequantizeLinear, scaled per output channel; biases and everything
-    else stay float32. Scales are ones that the rest's type can hold, so that lowering the rest changes none.
+    Weights become int8 or fp8 initializers behind a DequantizeLinear, scaled per output channel; biases and everything
+    else stay float32. Scales are values that the rest's type can hold, so that casting the rest changes none.
 
     Args:
-        model: an fp32 graph as ``prepared`` gives it.
-        precision: its ``dtype``, ``rest``, ``quantize_ops`` and ``per_channel`` count here.
-        largest: the largest |x| of every activation among the ``places``.
+        model: an fp32 graph in canonical form. It is modified.
+        precision: the recipe; ``dtype``, ``rest``, ``quantize_ops`` and ``per_channel`` are used.
+        largest: the largest |x|, by name, of every activation among the ``qdq_placements``.
 
     Returns:
-        What to tell about it.
+        Notes for the record: products that are not quantized.
 
     Raises:
         ConversionError: a range is not finite.
     """
-    writer = _Writer(model.graph, precision, largest)
-    chosen = places(model.graph, precision.quantize_ops)
-    writer.write(chosen)
-    named = {place.node for place in chosen}
-    left = [node.name for node, _ in graphs.typed_nodes(model.graph) if node.op_type in compute_types.COMPUTE]
-    left = [name for name in left if name not in named]
-    if not left:
+    writer = _QdqWriter(model.graph, precision, largest)
+    placements = qdq_placements(model.graph, precision.quantize_ops)
+    writer.write(placements)
+    quantized = {place.node for place in placements}
+    unquantized = [
+        node.name for node, _ in onnx_graph.typed_nodes(model.graph) if node.op_type in compute_types.COMPUTE_OPS
+    ]
+    unquantized = [name for name in unquantized if name not in quantized]
+    if not unquantized:
         return ()
-    shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")
-    return (f"{plural(len(left), 'node')} kept in {precision.rest or 'fp32'}: {shown}",)
+    return (f"{count_of(len(unquantized), 'node')} kept in {precision.rest or 'fp32'}: {first_names(unquantized)}",)
 
 
-def wide_nodes(graph: GraphProto) -> frozenset[str]:
-    """The products with a quantised weight, and what dequantises their operands: to be kept in float32 in a mix.
+def wide_product_nodes(graph: GraphProto) -> frozenset[str]:
+    """Name the products with a quantized weight, and what dequantizes their operands: a mix keeps them in float32.
 
     TensorRT-RTX 1.7 multiplies with the scales in a kernel of its own behind the product, and holds the unscaled sum in
     the type that the product gives. In float16 a sum of 768 products of int8 or fp8 overflows. A product of two
     activations goes on inside one attention kernel, which float32 between would take apart.
+
+    Args:
+        graph: a graph with its pairs inserted.
+
+    Returns:
+        Node names.
     """
     stored = {tensor.name for tensor in graph.initializer}
-    makers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    producers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     products = [
-        node for node in graph.node if any(name in makers and makers[name].input[0] in stored for name in node.input)
+        node
+        for node in graph.node
+        if any(name in producers and producers[name].input[0] in stored for name in node.input)
     ]
-    pairs = (makers[name].name for node in products for name in node.input if name in makers)
+    pairs = (producers[name].name for node in products for name in node.input if name in producers)
     return frozenset((*pairs, *(node.name for node in products)))
 
 
-def high_softmaxes(graph: GraphProto) -> frozenset[str]:
-    """The Softmax nodes whose output is quantised: beside int8 in bfloat16 they are to be kept in float32.
+def fp32_softmax_nodes(graph: GraphProto) -> frozenset[str]:
+    """Name the Softmax nodes whose output is quantized: beside int8 in bfloat16 they stay in float32.
 
-    TensorRT-RTX 1.6's int8 attention kernel gives wrong sums on an H200 where its Softmax is in bfloat16 and what it
-    gives is quantised again (docs/decisions/0033); with a float32 or float16 Softmax it is right.
+    TensorRT-RTX 1.6's int8 attention kernel gives wrong sums on an H200 where its Softmax is in bfloat16 and its output
+    is quantized again (docs/decisions/0033); with a float32 or float16 Softmax it is right.
+
+    Args:
+        graph: a graph with its pairs inserted.
+
+    Returns:
+        Node names.
     """
-    quantised_names = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+    quantized_tensors = {node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     return frozenset(
-        node.name for node in graph.node if node.op_type == "Softmax" and quantised_names.intersection(node.output)
+        node.name for node in graph.node if node.op_type == "Softmax" and quantized_tensors.intersection(node.output)
     )
 
 
-def check_ops(precision: Precision) -> None:
-    """Refuses op types that hold no product, or none at all.
+def check_quantize_ops(precision: Precision) -> None:
+    """Refuse op types that hold no product, or an empty list.
+
+    Args:
+        precision: the recipe.
 
     Raises:
-        ConversionError: what was asked and what there is.
+        ConversionError: the message has the op types that were requested and those that exist.
     """
-    odd = [op for op in precision.quantize_ops if op not in compute_types.COMPUTE]
-    if odd or not precision.quantize_ops:
-        asked = ", ".join(odd) or "nothing"
+    unknown = [op for op in precision.quantize_ops if op not in compute_types.COMPUTE_OPS]
+    if unknown or not precision.quantize_ops:
+        request = ", ".join(unknown) or "nothing"
         raise ConversionError(
-            f"precision {precision.name} quantises {asked}: set quantize_ops to some of "
-            f"{', '.join(compute_types.COMPUTE)}"
+            f"precision {precision.name} quantizes {request}: set quantize_ops to some of "
+            f"{', '.join(compute_types.COMPUTE_OPS)}"
         )
 
 
-class _Writer:
-    """Writes pairs into one graph."""
+class _QdqWriter:
+    """Write pairs into one graph."""
 
     def __init__(self, graph: GraphProto, precision: Precision, largest: Mapping[str, float]) -> None:
         self._graph = graph
         self._precision = precision
         self._largest = largest
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
-        self._typed: dict[str, tuple[str, str, str]] = {}
+        self._qdq_names: dict[str, tuple[str, str, str]] = {}
 
-    def write(self, chosen: Sequence[Place]) -> None:
-        """Every pair before its reader; a weight's pair is its DequantizeLinear alone."""
+    def write(self, placements: Sequence[QdqPlacement]) -> None:
+        """Write every pair before its reader; a weight's pair is its DequantizeLinear alone.
+
+        Args:
+            placements: where the pairs go.
+        """
         before: dict[str, list[NodeProto]] = {}
         readers = {node.name: node for node in self._graph.node}
-        for place in chosen:
+        for place in placements:
             pair = list(self._pair(place))
             readers[place.node].input[place.index] = pair[-1].output[0]
             before.setdefault(place.node, []).extend(pair)
         nodes = [one for node in self._graph.node for one in (*before.get(node.name, ()), node)]
         del self._graph.node[:]
         self._graph.node.extend(nodes)
-        drop_unread(self._graph)
+        drop_unread_initializers(self._graph)
 
-    def _pair(self, place: Place) -> list[NodeProto]:
+    def _pair(self, place: QdqPlacement) -> list[NodeProto]:
         from onnx import helper
 
         base = f"{place.tensor}__{place.node}_{place.index}"
@@ -186,31 +221,31 @@ class _Writer:
             helper.make_node("DequantizeLinear", [f"{base}_q", *rest], [f"{base}_dq"], name=f"{base}_dq"),
         ]
 
-    def _weight(self, place: Place) -> tuple[str, str, str]:
-        """Names of the typed weight, its scales and its zero points, stored once."""
+    def _weight(self, place: QdqPlacement) -> tuple[str, str, str]:
+        """Store a typed weight with its scales and zero points once, and return their names."""
         import numpy as np
         from onnx import numpy_helper
 
-        if place.tensor not in self._typed:
+        if place.tensor not in self._qdq_names:
             values = numpy_helper.to_array(self._stored[place.tensor])
             others = tuple(axis for axis in range(values.ndim) if axis != place.axis or not self._precision.per_channel)
             scale = self._scale(np.abs(values).max(axis=others, keepdims=True))
             shape = (-1,) if self._precision.per_channel else ()
             self._store(place.tensor, scale.reshape(shape), self._cast(values / scale))
-        return self._typed[place.tensor]
+        return self._qdq_names[place.tensor]
 
     def _activation(self, tensor: str) -> tuple[str, str, str]:
         import numpy as np
 
-        if tensor not in self._typed:
+        if tensor not in self._qdq_names:
             size = self._largest[tensor]
             if not np.isfinite(size):
                 raise ConversionError(
                     f"precision {self._precision.name}: the float32 graph gives NaN or Inf in {tensor} over the "
-                    "calibration data and has no range: narrow those of the inputs, or quantise other ops"
+                    "calibration data, so it has no range: narrow the ranges of the inputs, or quantize other ops"
                 )
             self._store(tensor, self._scale(np.asarray(size)), None)
-        return self._typed[tensor]
+        return self._qdq_names[tensor]
 
     def _store(self, tensor: str, scale: np.ndarray, values: np.ndarray | None) -> None:
         import numpy as np
@@ -221,22 +256,22 @@ class _Writer:
         for name, array in zip(names, (values, scale, zero), strict=True):
             if array is not None:
                 self._graph.initializer.append(numpy_helper.from_array(array, name))
-        self._typed[tensor] = names
+        self._qdq_names[tensor] = names
 
     def _scale(self, size: np.ndarray) -> np.ndarray:
         import numpy as np
 
         rest = self._precision.rest
-        scale = size.astype(np.float64) / LARGEST[self._precision.dtype]
-        scale = np.where(scale < _LEAST_SCALE, 1.0, np.maximum(scale, LEAST_FP16_SCALE if rest == "fp16" else 0.0))
+        scale = size.astype(np.float64) / LARGEST_MAGNITUDE[self._precision.dtype]
+        scale = np.where(scale < _MIN_SCALE, 1.0, np.maximum(scale, MIN_FP16_SCALE if rest == "fp16" else 0.0))
         scale = scale.astype(np.float32)
-        return scale if rest is None else rounded(scale, rest)[0].astype(np.float32)
+        return scale if rest is None else round_to_dtype(scale, rest)[0].astype(np.float32)
 
     def _cast(self, values: np.ndarray) -> np.ndarray:
         import ml_dtypes
         import numpy as np
 
-        largest = LARGEST[self._precision.dtype]
+        largest = LARGEST_MAGNITUDE[self._precision.dtype]
         if self._precision.dtype == "fp8":
             return np.asarray(np.clip(values, -largest, largest).astype(ml_dtypes.float8_e4m3fn))
         return np.asarray(np.clip(np.rint(values), -largest, largest), np.int8)

@@ -1,12 +1,12 @@
-"""2:4 structured sparsity by magnitude: of each four weights that are summed over, the two smallest become zero."""
+"""Apply 2:4 structured sparsity by magnitude: of each four weights that are summed over, zero the two smallest."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import graph as graphs
-from sweep.precision.canonicalize import prepared
+from sweep.precision import onnx_graph
+from sweep.precision.canonical_form import canonicalize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,40 +14,45 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto, NodeProto
 
-OPS = ("Conv", "MatMul", "Gemm")
-"""The op types whose weights TensorRT has sparse kernels for."""
+SPARSE_OPS = ("Conv", "MatMul", "Gemm")
+"""List the op types whose weights TensorRT has sparse kernels for."""
 
-_GROUP, _KEPT = 4, 2
+_GROUP, _NONZERO = 4, 2
 _MATRIX = 2
 
 
-def prune(source: Path, target: Path) -> int:
-    """Writes ``target``: the fp32 graph in ``source``, pruned.
+def sparsify(source: Path, target: Path) -> int:
+    """Write the fp32 graph of a file with 2:4 sparse weights.
+
+    Args:
+        source: the fp32 ONNX file.
+        target: the file to write.
 
     Returns:
-        Number of weights (tensors) that were pruned.
+        Number of weight tensors that became sparse.
 
     Raises:
-        ConversionError: ``source`` cannot be read, or holds no weight that can be pruned.
+        ConversionError: ``source`` cannot be read, or holds no weight that can be made sparse.
     """
-    model, count = prune_2_4(graphs.load(source))
+    model, count = sparsify_model(onnx_graph.load(source))
     if not count:
         raise ConversionError(
-            f"sparsity=force asks to prune {source.name} 2:4, but none of its {', '.join(OPS)} weights is a float32 "
+            f"sparsity=force asks to prune {source.name} 2:4, but none of its {', '.join(SPARSE_OPS)} weights is a "
+            "float32 "
             "constant that sums over a multiple of 4 values: leave sparsity out for this model"
         )
-    graphs.save(model, target)
+    onnx_graph.save(model, target)
     return count
 
 
-def prune_2_4(model: ModelProto) -> tuple[ModelProto, int]:
-    """Prunes the weights of Conv along its input channels, of MatMul and Gemm along what they sum over.
+def sparsify_model(model: ModelProto) -> tuple[ModelProto, int]:
+    """Make weights sparse: of Conv along their input channels, of MatMul and Gemm along the axis they sum over.
 
     Args:
-        model: an fp32 graph with its weights loaded; used up.
+        model: an fp32 graph with its weights loaded. It is modified.
 
     Returns:
-        The graph and the number of weights pruned. Those that do not sum over a multiple of 4 stay dense.
+        The graph and the number of weights that became sparse. Those that do not sum over a multiple of 4 stay dense.
 
     Source:
         TensorRT developer guide, "Structured Sparsity": for each output channel and each spatial position of the
@@ -55,21 +60,23 @@ def prune_2_4(model: ModelProto) -> tuple[ModelProto, int]:
     """
     from onnx import TensorProto, numpy_helper
 
-    model = prepared(model, OPS)
+    model = canonicalize(model, SPARSE_OPS)
     stored = {item.name: item for item in model.graph.initializer if item.data_type == TensorProto.FLOAT}
-    pruned = set()
+    sparse = set()
     for node in model.graph.node:
         for index, name in enumerate(node.input[:2]):
-            axis = _summed_axis(node, index, len(stored[name].dims)) if name in stored and name not in pruned else None
+            axis = (
+                _reduction_axis(node, index, len(stored[name].dims)) if name in stored and name not in sparse else None
+            )
             if axis is not None and stored[name].dims[axis] % _GROUP == 0:
                 values = numpy_helper.to_array(stored[name])
-                stored[name].CopyFrom(numpy_helper.from_array(_pruned(values, axis), name))
-                pruned.add(name)
-    return model, len(pruned)
+                stored[name].CopyFrom(numpy_helper.from_array(_zero_smallest(values, axis), name))
+                sparse.add(name)
+    return model, len(sparse)
 
 
-def _summed_axis(node: NodeProto, index: int, rank: int) -> int | None:
-    """The axis of a weight that its node sums over; None where operand ``index`` is no weight."""
+def _reduction_axis(node: NodeProto, index: int, rank: int) -> int | None:
+    """Return the axis of a weight that its node sums over; None where operand ``index`` is no weight."""
     if node.op_type == "Conv" and index == 1:
         return 1
     if node.op_type == "MatMul" and rank >= _MATRIX:
@@ -79,11 +86,11 @@ def _summed_axis(node: NodeProto, index: int, rank: int) -> int | None:
     return None
 
 
-def _pruned(values: np.ndarray, axis: int) -> np.ndarray:
+def _zero_smallest(values: np.ndarray, axis: int) -> np.ndarray:
     import numpy as np
 
     moved = np.array(np.moveaxis(values, axis, -1), order="C")
     groups = moved.reshape(-1, _GROUP)
-    smallest = np.argsort(np.abs(groups), axis=1, kind="stable")[:, : _GROUP - _KEPT]
+    smallest = np.argsort(np.abs(groups), axis=1, kind="stable")[:, : _GROUP - _NONZERO]
     np.put_along_axis(groups, smallest, 0, axis=1)
     return np.ascontiguousarray(np.moveaxis(groups.reshape(moved.shape), -1, axis))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import html
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweep.analysis.record_views import joules, score
+from sweep.report.comparison import compared
 from sweep.report.ranking import answer
 from sweep.report.table import cost_line, score_lines
 from sweep.system.atomic_files import write_atomic
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from sweep.report.ranking import Answer
     from sweep.spec.slo import Slo
     from sweep.storage.record import Record
     from sweep.storage.record_types import ClientFigures, Point
@@ -28,6 +31,9 @@ _SYMBOLS = {
     "short": "diamond-open",
     "overloaded": "triangle-up-open",
 }
+_AROUND = 1.25  # factor that the y axis goes beyond the data
+_BESIDE = 32  # characters of the longest name that still stands beside the curves
+_CHARACTER_PX = 7.5
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
@@ -40,7 +46,7 @@ _PAGE = """<!doctype html>
  .note {{ color: #555; }}
 </style></head><body>
 <h1>{title}</h1>
-<p class="answer">{answer}</p>
+<p class="answer">{answer}{settings}</p>
 {figures}
 {table}
 <p class="note">Latency runs from the scheduled arrival to the completion that the host saw. Filled points count in
@@ -52,8 +58,17 @@ intervals; a point without one has too few requests that count as independent.</
 """
 
 
-def write(path: Path, title: str, records: Sequence[Record], slo: Slo | None) -> Path:
-    """Write the page to ``path``, atomically; the path."""
+def write(path: Path, title: str, records: Sequence[Record], slo: Slo | None, found: Answer | None = None) -> Path:
+    """Write the page to `path`, atomically, and return `path`.
+
+    Args:
+        path: file to write.
+        title: name of the sweep.
+        records: of the sweep.
+        slo: latency objective; None without one.
+        found: the answer; None works it out from the records.
+    """
+    found = found or answer(records, slo)
     figures = [figure(records, "p99", slo), figure(records, "p50", slo)]
     drawn = [
         item.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"curve{number}")
@@ -61,7 +76,8 @@ def write(path: Path, title: str, records: Sequence[Record], slo: Slo | None) ->
     ]
     text = _PAGE.format(
         title=html.escape(f"sweep: {title}"),
-        answer=html.escape(answer(records, slo).text),
+        answer=html.escape(found.text),
+        settings=f"<br><code>{html.escape(found.settings)}</code>" if found.settings else "",
         figures="\n".join(drawn),
         table=_table(records),
         facts=html.escape(_facts(records)),
@@ -74,14 +90,22 @@ def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | No
     """Latency percentile over achieved throughput, one line a variant; a plotly figure."""
     import plotly.graph_objects as go
 
-    drawn = go.Figure()
+    drawn, labels = go.Figure(), compared(records).labels
     for number, record in enumerate(record for record in records if record.points):
-        drawn.add_trace(_curve(go, record, percentile, number))
+        label = labels[record.key]
+        drawn.add_trace(_curve(go, record, percentile, number, label))
         for client in range(_clients(record)):
-            drawn.add_trace(_client_curve(go, record, percentile, number, client))
-    if slo and slo.percentile == percentile:
-        drawn.add_hline(y=slo.limit_ms, line_dash="dot", line_color="#b00", annotation_text=f"SLO {slo.limit_ms:g} ms")
+            drawn.add_trace(_client_curve(go, record, percentile, number, f"{label}, client {client + 1}", client))
+    limit_ms = slo.limit_ms if slo and slo.percentile == percentile else None
+    if limit_ms is not None:
+        drawn.add_hline(y=limit_ms, line_dash="dot", line_color="#b00")
+        name = f"SLO {limit_ms:g} ms"  # on a log axis an annotation stands at the logarithm, and a shape at the value
+        drawn.add_annotation(
+            x=1, xref="paper", xanchor="right", y=math.log10(limit_ms), yanchor="bottom", text=name, showarrow=False
+        )
     drawn.update_layout(
+        yaxis_range=_log_range(drawn.data, limit_ms),
+        legend=_legend([trace.name for trace in drawn.data]),
         title=f"{percentile} latency at throughput",
         xaxis_title="achieved samples/s",
         yaxis_title=f"{percentile} latency, ms (log)",
@@ -92,6 +116,27 @@ def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | No
         hovermode="closest",
     )
     return drawn
+
+
+def _log_range(traces: Sequence[Any], limit_ms: float | None) -> list[float] | None:
+    """Return the exponents of the y axis around every latency, its interval and the limit; None leaves it to plotly."""
+    values = [] if limit_ms is None else [limit_ms]
+    for trace in traces:
+        bars = trace.error_y
+        for n, value in enumerate(trace.y):
+            if value is not None:
+                values += [value - (bars.arrayminus[n] if bars.arrayminus else 0), value]
+                values.append(value + (bars.array[n] if bars.array else 0))
+    positive = [value for value in values if value > 0]
+    return [math.log10(min(positive) / _AROUND), math.log10(max(positive) * _AROUND)] if positive else None
+
+
+def _legend(names: Sequence[str]) -> dict[str, Any]:
+    """Return where the names of the curves stand: beside them, or below where long names would leave no room."""
+    longest = max(map(len, names), default=0)
+    if longest <= _BESIDE:
+        return {}
+    return {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "entrywidth": _CHARACTER_PX * longest}
 
 
 def curve(record: Record, percentile: CurvePercentile) -> list[Point]:
@@ -105,7 +150,7 @@ def curve(record: Record, percentile: CurvePercentile) -> list[Point]:
     ]
 
 
-def _curve(go: Any, record: Record, percentile: CurvePercentile, number: int) -> Any:
+def _curve(go: Any, record: Record, percentile: CurvePercentile, number: int, label: str) -> Any:
     points = curve(record, percentile)
     values = [point["latency_ms"][percentile] or 0.0 for point in points]
     bars = [point["interval"][percentile] or [value] * 2 for point, value in zip(points, values, strict=True)]
@@ -113,7 +158,7 @@ def _curve(go: Any, record: Record, percentile: CurvePercentile, number: int) ->
     return go.Scatter(
         x=[point["achieved_ips"] for point in points],
         y=values,
-        name=html.escape(record.variant["label"]),  # plotly takes some HTML in a name
+        name=html.escape(label),  # plotly takes some HTML in a name
         mode="lines+markers",
         line={"color": colour, "dash": _DASHES[number // len(_COLOURS) % len(_DASHES)]},
         marker={"symbol": [_SYMBOLS[point["verdict"]] for point in points], "size": 8},
@@ -138,14 +183,13 @@ def _clients_of(record: Record, percentile: CurvePercentile) -> list[list[Client
     return [point.get("clients", []) for point in curve(record, percentile)]
 
 
-def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: int, client: int) -> Any:
+def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: int, name: str, client: int) -> Any:
     """One client's own latency at its own throughput; hidden until its name in the legend is clicked."""
     mine = [clients[client] for clients in _clients_of(record, percentile) if client < len(clients)]
-    name = f"{record.variant['label']}, client {client + 1}"
     return go.Scatter(
         x=[item["achieved_ips"] for item in mine],
         y=[item.get(f"{percentile}_ms") for item in mine],
-        name=name,
+        name=html.escape(name),
         mode="lines+markers",
         visible="legendonly",
         line={"color": _COLOURS[number % len(_COLOURS)], "dash": "dot", "width": 1},
@@ -159,7 +203,11 @@ def _table(records: Sequence[Record]) -> str:
     energy = "<th>mJ per sample</th>" if watched else ""
     scored = any(score(record) is not None for record in records)
     more = f"{'<th>top-1</th>' if scored else ''}{energy}"
-    rows = [f"<tr><th>variant</th><th>status</th><th>peak samples/s</th><th>SQNR dB</th>{more}<th>why</th></tr>"]
+    comparison = compared(records)
+    settings = "".join(f"<th>{html.escape(axis.column)}</th>" for axis in comparison.axes)
+    rows = [
+        f"<tr><th>variant</th>{settings}<th>status</th><th>peak samples/s</th><th>SQNR dB</th>{more}<th>why</th></tr>"
+    ]
     for record in records:
         peak = f"{record.peak['ips']:,.0f}" if record.peak and record.peak["ips"] else "-"
         sqnr = record.accuracy["sqnr_db"] if record.accuracy else None
@@ -167,7 +215,15 @@ def _table(records: Sequence[Record]) -> str:
         notes = [*((record.realised or {}).get("notes") or []), *([f"the machine drifted: {drift}"] if drift else [])]
         why = record.error["message"] if record.error else "; ".join(notes)
         status = f"{record.status}, drift" if drift else record.status
-        cells = [record.variant["label"], status, peak, "-" if sqnr is None else f"{sqnr:.1f}", why]
+        settings_cells = [comparison.cell(record.key, axis) for axis in comparison.axes]
+        cells = [
+            comparison.labels[record.key],
+            *settings_cells,
+            status,
+            peak,
+            "-" if sqnr is None else f"{sqnr:.1f}",
+            why,
+        ]
         if scored:
             right = score(record)
             cells.insert(-1, "-" if right is None else f"{right:.2%}")

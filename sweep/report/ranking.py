@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.analysis import intervals
 from sweep.analysis.record_views import carried_tail, drifted, near
+from sweep.report.comparison import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sweep.spec.slo import Slo
     from sweep.storage.record import Record
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 _CERTAIN = 0.999
 _OLD_BATCHES = 10  # a pass, behind the intervals of records that do not say
 _STARTS = 0.01  # what one or two passes cannot see: a variant's starts differ by about this
-_SETTINGS = ("model", "precision", "batch", "streams", "clients", "mps", "mps_build", "sm_count", "cuda_graph")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +32,18 @@ class Answer:
         best: the variant with the highest figure; None when no variant has one.
         tied: other variants that this measurement cannot tell from the best one.
         text: the answer in a sentence or two.
+        overrides: words of the command line that plan the best variant alone; empty where nobody has worked them out.
     """
 
     best: Record | None
     tied: tuple[Record, ...]
     text: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> str:
+        """Return how the best variant is asked for, for a shell: ``With model=digits batch=8``; "" if not known."""
+        return f"With {shlex.join(self.overrides)}" if self.overrides else ""
 
 
 def answer(records: Sequence[Record], slo: Slo | None) -> Answer:
@@ -56,11 +64,12 @@ def answer(records: Sequence[Record], slo: Slo | None) -> Answer:
     best = ranked[0]
     alike = _brackets_meet if slo else functools.partial(_alike, len(ranked))
     tied = tuple(item.record for item in ranked[1:] if alike(best, item))
-    text = _capacity_text(best, slo) if slo else _peak_text(best)
+    labels = compared(records).labels
+    text = _capacity_text(best, labels[best.record.key], slo) if slo else _peak_text(best, labels[best.record.key])
     if tied:
-        names = ", ".join(record.variant["label"] for record in tied)
+        names = ", ".join(labels[record.key] for record in tied)
         text += f" Not told apart from it by this measurement: {names}."
-    return Answer(best=best.record, tied=tied, text=text + _drift_text(ok))
+    return Answer(best=best.record, tied=tied, text=text + _drift_text(ok, labels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,18 +140,18 @@ def _passes(item: Ranked) -> list[float]:
     return known if len(known) == len(passes) else []
 
 
-def _drift_text(ok: Sequence[Record]) -> str:
+def _drift_text(ok: Sequence[Record], labels: Mapping[str, str]) -> str:
     odd = [record for record in ok if drifted(record)]
     if not odd:
         return ""
     if len(odd) == len(ok):
         return " The machine drifted while all of them were measured: measure again (force=true)."
-    names = ", ".join(record.variant["label"] for record in odd)
+    names = ", ".join(labels[record.key] for record in odd)
     return f" Not ranked, since the machine drifted while they were measured (force=true): {names}."
 
 
-def _peak_text(best: Ranked) -> str:
-    text = f"Most samples/s: {best.record.variant['label']} at {best.value:,.0f}"
+def _peak_text(best: Ranked, label: str) -> str:
+    text = f"Most samples/s: {label} at {best.value:,.0f}"
     busy = near(best.record, 0.8)
     tail = carried_tail([busy] if busy else [])
     if busy is not None and tail is not None:
@@ -150,7 +159,7 @@ def _peak_text(best: Ranked) -> str:
     return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; only that is searched."
 
 
-def _capacity_text(best: Ranked, slo: Slo) -> str:
+def _capacity_text(best: Ranked, label: str, slo: Slo) -> str:
     found = best.record.slo
     assert found is not None  # noqa: S101 - `capacity` ranked it by its SLO; tells mypy
     confidence = found["confidence"] or 0.0
@@ -159,7 +168,7 @@ def _capacity_text(best: Ranked, slo: Slo) -> str:
     step = "" if found.get("confirmed") else "the next rung, "
     above = f"{step}{found['next_ips']:,.0f}, did not" if found["next_ips"] else "no rung failed: ask for more"
     uneven = "" if found["monotonic"] else " A rate above it held again: the curve is not monotonic."
-    return f"Take {best.record.variant['label']}: {held}; {above}.{uneven}{_settings(best.record)}"
+    return f"Take {label}: {held}; {above}.{uneven}"
 
 
 def _confirmed(found: SloResult) -> str:
@@ -172,14 +181,3 @@ def _confirmed(found: SloResult) -> str:
         if probe["kind"] == "confirm" and probe["offered_ips"] == found["capacity_ips"]
     )
     return f", confirmed by {last['requests']:,} requests at that rate"
-
-
-def _settings(record: Record) -> str:
-    """The axes as one would type them."""
-    typed = (
-        f"{axis}={str(value).lower() if isinstance(value, bool) else value}"
-        for axis in _SETTINGS
-        if (value := record.variant.get(axis)) is not None
-    )
-    words = " ".join(typed)
-    return f" With {words}." if words else ""

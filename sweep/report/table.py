@@ -3,72 +3,44 @@
 from __future__ import annotations
 
 import statistics
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep import spec
 from sweep.analysis import fairness
 from sweep.analysis.record_views import carried_tail, drifted, joules, light, near, prediction_errors, score
+from sweep.report.comparison import compared
 from sweep.spec.outcome import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
     from sweep.report.ranking import Answer
+    from sweep.spec import Axis, Comparison
     from sweep.spec.slo import PercentileName, Slo
     from sweep.storage.record import Record
     from sweep.storage.record_types import Peak, Point, SloResult
 
-_AXES = (
-    "model",
-    "precision",
-    "tool",
-    "calibration",
-    "calibration_method",
-    "graph",
-    "batch",
-    "streams",
-    "clients",
-    "mps",
-    "mps_build",
-    "sm_count",
-    "cuda_graph",
-    "transfers",
-    "wait",
-    "builder_optimization_level",
-    "max_aux_streams",
-    "tiling",
-    "sparsity",
-    "workspace_mib",
-    "intra_op_threads",
-    "seed",
-    "repeats",
-)
-_LOAD_AXES = (
-    "kind",
-    "batch_wait_ms",
-    "trace",
-    "trace_scale",
-    "labels",
-)  # those of record.variant["load"] that a sweep compares
+_SHOWN_ALWAYS = ("model.name", "precision.name", "batch")  # where nothing varies
+_FOOTNOTED = "precision.name"  # column of the marks that lead to a record's notes
 _MILLION = 1_000_000
 _SMALL_GMACS = 0.1
 
 
 def print_outcome(console: Console, records: Sequence[Record], found: Answer, slo: Slo | None) -> None:
     """One row a variant, the one to take marked, then the answer in words."""
-    varying = [axis for axis in (*_AXES, *_LOAD_AXES) if len({_axis(record, axis) for record in records}) > 1]
-    shown = varying or ["model", "precision", "batch"]
+    comparison = compared(records)
+    shown = comparison.axes or [spec.keyed()[key] for key in _SHOWN_ALWAYS]
     tail: PercentileName = carried_tail(point for record in records for point in record.points) or "p99"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("")
     for axis in shown:
-        table.add_column(axis, no_wrap=True)
+        table.add_column(axis.column, no_wrap=True)
     for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     if slo:
@@ -85,29 +57,23 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
         mark = ">" if found.best is record else "=" if record in found.tied else ""
         right = [_number(score(record), "{:.2%}")] if scored else []
         energy = [_energy(record)] if watched else []
-        table.add_row(mark, *_axis_cells(record, shown, notes), *_cells(record, tail, slo), *right, *energy)
+        table.add_row(mark, *_axis_cells(record, shown, comparison, notes), *_cells(record, tail, slo), *right, *energy)
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
     _print_models(console, records)
-    _print_verdicts(console, records)
+    _print_verdicts(console, records, comparison.labels)
     _print_prediction(console, records)
     console.print(f"\n[bold]{escape(found.text)}[/bold]", highlight=False, soft_wrap=True)
+    if found.settings:
+        console.print(escape(found.settings), highlight=False, soft_wrap=True)
 
 
-def _axis(record: Record, axis: str) -> str:
-    inner = record.variant.get("load") or {}
-    value = inner.get(axis) if axis in _LOAD_AXES else record.variant.get(axis)
-    if axis in {"calibration", "labels"} and isinstance(value, dict):
-        return str(value["name"] or PurePath(value["path"]).name)
-    return PurePath(value).name if axis == "trace" and value else str(value)
-
-
-def _axis_cells(record: Record, axes: Sequence[str], notes: list[str]) -> list[str]:
+def _axis_cells(record: Record, axes: Sequence[Axis], comparison: Comparison, notes: list[str]) -> list[str]:
     cells = []
     for axis in axes:
-        text = _axis(record, axis)
-        if axis == "precision" and record.realised:
+        text = comparison.cell(record.key, axis)
+        if axis.info.key == _FOOTNOTED and record.realised:
             said = record.realised.get("notes") or []
             notes.extend(note for note in dict.fromkeys(said) if note not in notes)
             text += ",".join("*" * (notes.index(note) + 1) for note in said)
@@ -190,20 +156,21 @@ def _multiply_adds(gmacs: float | None) -> str:
     return f"{gmacs:.3g} GMACs a sample" if gmacs >= _SMALL_GMACS else f"{gmacs * 1e3:.3g} MMACs a sample"
 
 
-def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
+def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping[str, str]) -> None:
     """A line for every variant that did not end ok or drifted, and one for points that do not count in full."""
     for record in records:
+        label = labels[record.key]
         if record.error is not None:
             error = record.error
-            line = f"{record.variant['label']}: {record.status} at {error['stage']}: {error['message']}"
+            line = f"{label}: {record.status} at {error['stage']}: {error['message']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
         elif record.slo is not None and record.slo.get("reason"):
-            line = f"{record.variant['label']}: {record.slo['reason']}"
+            line = f"{label}: {record.slo['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
         if record.drift is not None and drifted(record):
-            line = f"{record.variant['label']}: the machine drifted: {record.drift['reason']}"
+            line = f"{label}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
-        _print_unfair(console, record)
+        _print_unfair(console, record, label)
     odd: dict[str, int] = {}
     parts: list[Point | Peak] = [point for record in records for point in record.points]
     parts += [record.peak for record in records if record.peak]
@@ -218,7 +185,7 @@ def _print_verdicts(console: Console, records: Sequence[Record]) -> None:
         )
 
 
-def _print_unfair(console: Console, record: Record) -> None:
+def _print_unfair(console: Console, record: Record, label: str) -> None:
     """A line where the clients were not served alike, of the first part that says so."""
     parts: list[tuple[str, Peak | Point]] = [("in the closed loop", record.peak)] if record.peak else []
     parts += [
@@ -229,7 +196,7 @@ def _print_unfair(console: Console, record: Record) -> None:
     for where, part in parts:
         why = fairness.unfair(part)
         if why is not None:
-            line = f"{record.variant['label']}: its clients were not served alike {where}: {why}"
+            line = f"{label}: its clients were not served alike {where}: {why}"
             console.print(escape(line), highlight=False, soft_wrap=True)
             return
 

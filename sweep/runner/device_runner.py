@@ -123,7 +123,7 @@ class DeviceRunner:
     def _run_pass(self, work: Work, repeat: int) -> bool:
         """Run one pass; return whether the variant goes on."""
         signals.raise_if_now()
-        self._screen.variant(work.variant.label)
+        self._screen.variant(work.label)
         cause = None if repeat else self._sweep.pruning.cause(work.variant, self._gpu_model(work))
         if cause is not None:
             self._screen.passed()
@@ -169,7 +169,7 @@ class DeviceRunner:
     def _search(self, work: Work) -> None:
         """Search the capacity at the SLO."""
         signals.raise_if_now()
-        self._screen.variant(work.variant.label)
+        self._screen.variant(work.label)
         self._access.acquire(work, self._ending)
         start = time.perf_counter()
         self._samples.clear(work)

@@ -56,7 +56,7 @@ class PassMonitor:
         if reason is None or work.key in self._repeated:
             return outcome
         self._repeated[work.key] = reason
-        self._screen.note(f"{work.variant.label} is measured again: {reason}")
+        self._screen.note(f"{work.label} is measured again: {reason}")
         return self._measure(gpu, work, repeat, reason, run_pass)[0]
 
     def save(self, work: Work) -> None:

@@ -28,12 +28,14 @@ class Work:
     Attributes:
         variant: what.
         key: of its record.
+        label: short name that no other variant of the plan has.
         engine_key: of the engine it shares with its group.
         unsupported: why it cannot run here; None if it can.
     """
 
     variant: Variant
     key: str
+    label: str
     engine_key: str
     unsupported: str | None
 
@@ -49,6 +51,11 @@ class Plan:
 
     works: tuple[Work, ...]
     duplicates: tuple[str, ...]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Return the label of each variant by its key."""
+        return {work.key: work.label for work in self.works}
 
     @property
     def runnable(self) -> tuple[Work, ...]:
@@ -71,20 +78,29 @@ class Plan:
 
 def make(variants: Iterable[Variant]) -> Plan:
     """Drop duplicates, group by engine, and find what cannot run here."""
-    works: dict[str, Work] = {}
+    distinct: dict[str, Variant] = {}
+    engine_keys: dict[str, str] = {}
     duplicates = []
     for variant in variants:
         key, engine_key = spec.both_keys(variant)
-        if key in works:
-            duplicates.append(variant.label)
+        if key in distinct:
+            duplicates.append(key)
             continue
-        reason = unsupported_reason(registry.get(variant.backend), variant)
-        works[key] = Work(variant=variant, key=key, engine_key=engine_key, unsupported=reason)
-    order = list(dict.fromkeys(work.engine_key for work in works.values()))
-    rank = {engine: number for number, engine in enumerate(order)}
+        distinct[key], engine_keys[key] = variant, engine_key
+    labels = spec.compare(distinct).labels
+    rank = {engine: number for number, engine in enumerate(dict.fromkeys(engine_keys.values()))}
     # The sort is stable: within a group the order of the request stays.
-    ordered = sorted(works.values(), key=lambda work: rank[work.engine_key])
-    return Plan(works=tuple(ordered), duplicates=tuple(duplicates))
+    works = [
+        Work(
+            variant=distinct[key],
+            key=key,
+            label=labels[key],
+            engine_key=engine_key,
+            unsupported=unsupported_reason(registry.get(distinct[key].backend), distinct[key]),
+        )
+        for key, engine_key in sorted(engine_keys.items(), key=lambda item: rank[item[1]])
+    ]
+    return Plan(works=tuple(works), duplicates=tuple(labels[key] for key in duplicates))
 
 
 def sentinel_of(work: Work) -> Work:

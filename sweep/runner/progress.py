@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from rich.console import Console
@@ -49,10 +50,12 @@ class Display:
     Args:
         console: where to print.
         passes: how many passes over a variant there are to do.
+        labels: by the keys of the records; a record without one is called by its own.
     """
 
-    def __init__(self, console: Console, passes: int) -> None:
+    def __init__(self, console: Console, passes: int, labels: Mapping[str, str] | None = None) -> None:
         self._console = console
+        self._labels = labels or {}
         self._passes = passes
         self._done = 0
         self._counting = threading.Lock()
@@ -98,7 +101,8 @@ class Display:
     def finished(self, record: Record) -> None:
         """Show that a variant has its record."""
         style = _STYLES.get(record.status, "red")
-        what = f"[{self._done}/{self._passes}] {escape(record.variant['label'])}"
+        label = self._labels.get(record.key, record.variant["label"])
+        what = f"[{self._done}/{self._passes}] {escape(label)}"
         self._console.print(
             f"{what}  [{style}]{record.status}[/{style}]  {escape(_gist(record))}", highlight=False, soft_wrap=True
         )

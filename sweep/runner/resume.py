@@ -118,14 +118,14 @@ class _Standing:
         try:
             entry = self._index.entry(work.key)
         except RecordError as error:
-            return False, f"{work.variant.label} is measured again: {error}"
+            return False, f"{work.label} is measured again: {error}"
         if entry.status in self._settings.retry or entry.status == "unsupported" or entry.kind == KIND:
             return False, None
         if entry.status in _WITH_SAMPLES and not entry.whole:
-            return False, f"{work.variant.label} is measured again: its samples are gone or damaged"
+            return False, f"{work.label} is measured again: its samples are gone or damaged"
         changed = self._changed(entry.facts, work.variant.backend)
         if changed:
-            return True, f"{work.variant.label} is kept from an earlier run where {changed} (force=true measures again)"
+            return True, f"{work.label} is kept from an earlier run where {changed} (force=true measures again)"
         return True, None
 
     def gpu(self, work: Work) -> str | None:

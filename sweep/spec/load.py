@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
-from sweep.spec.base import NOT_IN_KEY
+from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, plain_text
+from sweep.spec.base import NOT_IN_KEY, source_name, source_override
+from sweep.spec.checks import above_zero, at_least, each_above_zero
+
+_PLACE = 30  # after every axis that makes another engine or session
+_MS = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,23 +68,162 @@ class LoadAxes:
         trace_s: from its first to its last arrival as replayed, seconds. Not in the key: it follows from the others.
     """
 
-    kind: str = "curve"
-    arrivals: str = "poisson"
-    depth: int = 2
-    fractions: tuple[float, ...] = ()
-    rates_ips: tuple[float, ...] = ()
-    warmup_s: float = 0.3
-    min_s: float = 1.0
-    min_requests: int = 662
-    max_s: float = 10.0
-    max_wait_s: float = 1.0
-    seed: int = 0
-    repeats: int = 1
-    batch_wait_ms: float | None = None
-    trace: str | None = field(default=None, metadata=NOT_IN_KEY)
-    trace_digest: str | None = None
-    trace_scale: float | None = None
-    trace_s: float | None = field(default=None, metadata=NOT_IN_KEY)
-    points: int | None = None
-    budget_s: float | None = None
-    labels: LabelledData | None = None
+    kind: str = axis(
+        "curve",
+        key="load.kind",
+        help="curve (closed loop for the peak, then a ladder), closed, {processes} or trace",
+        place=_PLACE,
+        column="load",
+        trtexec=SPECIAL,
+    )
+    arrivals: str = axis(
+        "poisson",
+        key="load.arrivals",
+        help="arrivals on the curve's ladder: {described_processes}",
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    depth: int = axis(
+        2,
+        key="load.depth",
+        help="inferences in flight per stream in the closed loop",
+        check=at_least(1),
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    fractions: tuple[float, ...] = axis(
+        (),
+        key="load.fractions",
+        help="a ladder of your own, as fractions of the peak; empty places load.points",
+        check=each_above_zero,
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    rates_ips: tuple[float, ...] = axis(
+        (),
+        key="load.rates_ips",
+        help="offered samples/s of load.kind={processes}",
+        check=each_above_zero,
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    warmup_s: float = axis(
+        0.3,
+        key="load.warmup_s",
+        help="shortest warm-up; it goes on until the throughput is stable",
+        check=at_least(0),
+        place=_PLACE,
+        trtexec=TrtexecFlag(run=flag("--warmUp", lambda warmup_s: f"{warmup_s * _MS:g}")),
+    )
+    min_s: float = axis(
+        1.0,
+        key="load.min_s",
+        help="shortest measured window of a point",
+        check=above_zero,
+        place=_PLACE,
+        trtexec=TrtexecFlag(run=flag("--duration")),
+    )
+    min_requests: int = axis(
+        662,
+        key="load.min_requests",
+        help="fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9",
+        check=at_least(1),
+        place=_PLACE,
+        trtexec=TrtexecFlag(run=flag("--iterations")),
+    )
+    max_s: float = axis(
+        10.0,
+        key="load.max_s",
+        help="longest measured window of a point; percentiles beyond its count stay empty",
+        check=above_zero,
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    max_wait_s: float = axis(
+        1.0,
+        key="load.max_wait_s",
+        help="backlog bound: a request that waited longer marks the point overloaded",
+        check=above_zero,
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    seed: int = axis(
+        0,
+        key="seed",
+        help="of inputs, arrivals and the order of passes",
+        check=at_least(0),
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    repeats: int = axis(
+        1,
+        key="repeats",
+        help="passes over the whole load, interleaved with the other variants' passes",
+        check=at_least(1),
+        place=_PLACE,
+        trtexec=TrtexecFlag(note="one run is one pass"),
+    )
+    batch_wait_ms: float | None = axis(
+        None,
+        key="batching.max_wait_ms",
+        help=(
+            "requests are single samples, run once batch are there or the oldest waited this long; null: no gathering"
+        ),
+        check=at_least(0),
+        word=lambda wait_ms: f"w{plain_text(wait_ms)}ms",
+        place=_PLACE,
+        trtexec=TrtexecFlag(note="it gathers no single samples; every inference is a full batch"),
+    )
+    trace: str | None = axis(
+        None,
+        key="load.trace",
+        help="load.kind=trace: file of arrival times in seconds, one a line or column arrival_s",
+        word=lambda path: f"trace-{PurePath(path).stem}",
+        place=_PLACE,
+        cell=lambda path: "null" if path is None else PurePath(path).name,
+        trtexec=SPECIAL,
+        in_key=False,
+    )
+    trace_digest: str | None = axis(None, key=None, place=_PLACE)
+    trace_scale: float | None = axis(
+        None,
+        key="load.trace_scale",
+        help="load.kind=trace: replay it this many times faster (null: as it is)",
+        check=above_zero,
+        word=lambda scale: f"x{plain_text(scale)}",
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    trace_s: float | None = axis(None, key=None, place=_PLACE, in_key=False)
+    points: int | None = axis(
+        None,
+        key="load.points",
+        help="rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it",
+        cli_default=7,
+        hint=int,
+        place=_PLACE,
+        trtexec=SPECIAL,
+    )
+    budget_s: float | None = axis(
+        None,
+        key="load.budget_s",
+        help="seconds for the whole load of a variant; null leaves each point to its limits",
+        place=_PLACE,
+        trtexec=TrtexecFlag(note="it runs until --duration and --iterations are both reached"),
+    )
+    labels: LabelledData | None = axis(
+        None,
+        key="model.labels",
+        help=(
+            "samples with their classes, for the score: an .npz with labels, images:FOLDER of a folder a class, "
+            "package.module:function"
+        ),
+        hint=str | None,
+        place=_PLACE,
+        cell=source_name,
+        overrides=lambda data: {
+            "model.labels": source_override(data, prefixes=("images",)),
+            "model.scores": None if data is None else data.output,
+        },
+        trtexec=TrtexecFlag(note="it scores no labelled samples"),
+    )

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from sweep.spec.base import NOT_IN_KEY
+from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, prefixed
+from sweep.spec.checks import above_zero, at_least, between, one_of
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionAxes:
-    """Change one of these and the engine is loaded again, never rebuilt.
-
-    Attributes:
-        streams: execution contexts that run side by side in one process.
-        clients: processes that share the device.
-        mps: active thread percentage of each client under CUDA MPS; None runs without MPS.
-        sm_count: SMs that the process keeps to by a CUDA green context; None uses the whole GPU, or the MPS share.
-        cuda_graph: replay each inference as a captured CUDA graph.
-        transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
-        wait: how a thread waits for the GPU: block, spin or yield.
-        weight_streaming_budget_mib: most weights on the GPU, MiB; the rest is streamed from the host at each inference.
-        intra_op_threads: CPU threads inside one inference (onnxruntime only).
-        script: scripted behaviour of the simulated backend; None for every other.
-    """
-
-    streams: int = 1
-    clients: int = 1
-    mps: int | None = None
-    sm_count: int | None = None
-    cuda_graph: bool = False
-    transfers: bool | None = None
-    wait: str | None = None
-    weight_streaming_budget_mib: int | None = None
-    intra_op_threads: int | None = None
-    script: Script | None = None
+_ALL_PERCENT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +25,138 @@ class Script:
             speed changes in the middle of a sweep. None for a steady one. Not in the key: a sweep cannot see it.
     """
 
-    service_us: float = 100.0
-    sample_us: float = 10.0
-    distribution: str = "constant"
-    raise_at: str | None = None
-    sleep_after_us: float | None = None
-    wake_us: float | None = None
-    machine: str | None = field(default=None, metadata=NOT_IN_KEY)
+    service_us: float = axis(
+        100.0,
+        key="backend.script.service_us",
+        help="simulated: fixed cost of an inference, us",
+        check=above_zero,
+    )
+    sample_us: float = axis(
+        10.0,
+        key="backend.script.sample_us",
+        help="simulated: added cost of each sample, us",
+        check=at_least(0),
+    )
+    distribution: str = axis(
+        "constant",
+        key="backend.script.distribution",
+        help="simulated: constant or exponential service times",
+        check=one_of("constant", "exponential", wanted="constant or exponential"),
+    )
+    raise_at: str | None = axis(
+        None,
+        key="backend.script.raise_at",
+        help="simulated: raise an error in build, load or measure",
+        check=one_of("build", "load", "measure", wanted="build, load or measure"),
+    )
+    sleep_after_us: float | None = axis(
+        None,
+        key="backend.script.sleep_after_us",
+        help="simulated: idle time after which a stream falls asleep, us",
+        check=at_least(0),
+    )
+    wake_us: float | None = axis(
+        None,
+        key="backend.script.wake_us",
+        help="simulated: added cost of the inference that wakes it, us",
+        check=at_least(0),
+    )
+    machine: str | None = axis(
+        None,
+        key="backend.script.machine",
+        help="simulated: file with a factor on all service times, read at each load",
+        in_key=False,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAxes:
+    """Change one of these and the engine is loaded again, never rebuilt.
+
+    Attributes:
+        streams: execution contexts that run side by side in one process.
+        clients: processes that share the device.
+        mps: active thread percentage of each client under CUDA MPS; None runs without MPS.
+        sm_count: SMs that the process keeps to by a CUDA green context; None uses the whole GPU, or the MPS share.
+        cuda_graph: replay each inference as a captured CUDA graph.
+        wait: how a thread waits for the GPU: block, spin or yield.
+        transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
+        weight_streaming_budget_mib: most weights on the GPU, MiB; the rest is streamed from the host at each inference.
+        intra_op_threads: CPU threads inside one inference (onnxruntime only).
+        script: scripted behaviour of the simulated backend; None for every other.
+    """
+
+    streams: int = axis(
+        1,
+        key="streams",
+        help="execution contexts side by side in one process",
+        check=at_least(1),
+        word=prefixed("s"),
+        place=3,
+        trtexec=TrtexecFlag(run=lambda streams: () if streams == 1 else (f"--infStreams={streams}", "--threads")),
+    )
+    clients: int = axis(
+        1,
+        key="clients",
+        help="processes that share the GPU",
+        check=at_least(1),
+        word=lambda clients: "" if clients == 1 else f"c{clients}",
+        place=4,
+        trtexec=TrtexecFlag(note="one process; start that many side by side and add up"),
+    )
+    mps: int | None = axis(
+        None,
+        key="mps",
+        help="CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS",
+        check=between(1, _ALL_PERCENT, "a percentage from 1 to 100, or null to run without MPS"),
+        word=prefixed("mps"),
+        place=5,
+        trtexec=SPECIAL,
+    )
+    sm_count: int | None = axis(
+        None,
+        key="sm_count",
+        help="SMs to keep to by a CUDA green context, without MPS; null uses the whole GPU",
+        check=at_least(1),
+        word=prefixed("sm"),
+        place=6,
+        trtexec=TrtexecFlag(note="it uses the whole GPU; a green context is made in the process"),
+    )
+    cuda_graph: bool = axis(
+        default=False,
+        key="cuda_graph",
+        help="replay each inference as a captured CUDA graph",
+        word=lambda captured: "graph" if captured else "",
+        place=7,
+        trtexec=SPECIAL,
+    )
+    wait: str | None = axis(
+        None,
+        key="backend.wait",
+        help="TensorRT: wait for the GPU by block, spin or yield (null: spin)",
+        check=one_of("block", "spin", "yield"),
+        word=prefixed("wait-"),
+        trtexec=SPECIAL,
+    )
+    transfers: bool | None = axis(
+        None,
+        key="transfers",
+        help="copies to and from the GPU are part of a request; false times compute alone",
+        word=prefixed("transfers-"),
+        trtexec=SPECIAL,
+    )
+    weight_streaming_budget_mib: int | None = axis(
+        None,
+        key="backend.weight_streaming_budget_mib",
+        help="TensorRT: most weights on the GPU, MiB; no rebuild",
+        check=at_least(0),
+        word=prefixed("weight-budget"),
+        trtexec=TrtexecFlag(run=flag("--weightStreamingBudget", "{}M".format)),
+    )
+    intra_op_threads: int | None = axis(
+        None,
+        key="backend.intra_op_threads",
+        help="onnxruntime: CPU threads inside one inference (null: 1)",
+        check=at_least(1),
+    )
+    script: Script | None = None

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sweep.precision import Traced
+    from sweep.precision import LayerError
     from sweep.spec import JsonDict, Variant
     from sweep.storage.record import Record
 
 _WIDTH = 150  # of the table where the terminal does not say
 
 
-def shares(nodes: Sequence[Traced]) -> list[float]:
+def shares(nodes: Sequence[LayerError]) -> list[float]:
     """Return the share of each node in the noise that all make by themselves, each relative to its signal; 0 to 1."""
-    added = [0.0 if math.isnan(node.added) else node.added for node in nodes]
+    added = [0.0 if math.isnan(node.local_noise_ratio) else node.local_noise_ratio for node in nodes]
     infinite = [math.isinf(value) for value in added]
     if any(infinite):
         return [value / sum(infinite) for value in infinite]
@@ -35,13 +35,15 @@ def shares(nodes: Sequence[Traced]) -> list[float]:
     return [value / total if total else 0.0 for value in added]
 
 
-def first_below(nodes: Sequence[Traced], gate_db: float) -> Traced | None:
+def first_below(nodes: Sequence[LayerError], gate_db: float) -> LayerError | None:
     """Return the first node, in graph order, whose output has a lower SQNR than `gate_db`, or None."""
     limit = 10 ** (-gate_db / 10)
-    return next((node for node in nodes if node.carried > limit), None)
+    return next((node for node in nodes if node.output_noise_ratio > limit), None)
 
 
-def print_nodes(record: Record, variant: Variant, nodes: Sequence[Traced], *, rows: int, gate_db: float | None) -> None:
+def print_nodes(
+    record: Record, variant: Variant, nodes: Sequence[LayerError], *, rows: int, gate_db: float | None
+) -> None:
     """Print the nodes with the largest shares, and which is the first below the gate.
 
     Args:
@@ -59,7 +61,12 @@ def print_nodes(record: Record, variant: Variant, nodes: Sequence[Traced], *, ro
         table.add_column(name, justify="right")
     ranked = sorted(zip(nodes, shares(nodes), strict=True), key=lambda pair: pair[1], reverse=True)
     for node, share in ranked[:rows]:
-        cells = (_shown(node.carried_in), _shown(node.carried), _shown(node.added), f"{share:.1%}")
+        cells = (
+            _shown(node.input_noise_ratio),
+            _shown(node.output_noise_ratio),
+            _shown(node.local_noise_ratio),
+            f"{share:.1%}",
+        )
         table.add_row(escape(node.node), node.op, *cells)
     console.width = max(console.width, _WIDTH)
     console.print(table)
@@ -73,15 +80,19 @@ def print_nodes(record: Record, variant: Variant, nodes: Sequence[Traced], *, ro
         console.print(line, highlight=False, markup=False)
 
 
-def write_json(nodes: Sequence[Traced], path: Path) -> None:
+def write_json(nodes: Sequence[LayerError], path: Path) -> None:
     """Write the figures of every node to `path`, a JSON list in graph order."""
     rows = [json_row(node, share) for node, share in zip(nodes, shares(nodes), strict=True)]
     atomic_files.write_atomic(path, (json.dumps(rows, indent=1, allow_nan=False) + "\n").encode())
 
 
-def json_row(node: Traced, share: float) -> JsonDict:
+def json_row(node: LayerError, share: float) -> JsonDict:
     """Return the figures of `node` in dB, None where one is unknown or not finite."""
-    ratios = {"sqnr_in_db": node.carried_in, "sqnr_out_db": node.carried, "sqnr_by_itself_db": node.added}
+    ratios = {
+        "sqnr_in_db": node.input_noise_ratio,
+        "sqnr_out_db": node.output_noise_ratio,
+        "sqnr_by_itself_db": node.local_noise_ratio,
+    }
     levels = {name: None if math.isnan(ratio) else _db(ratio) for name, ratio in ratios.items()}
     return {
         "node": node.node,
@@ -93,16 +104,16 @@ def json_row(node: Traced, share: float) -> JsonDict:
     }
 
 
-def _gate_line(nodes: Sequence[Traced], gate_db: float) -> str:
+def _gate_line(nodes: Sequence[LayerError], gate_db: float) -> str:
     below = first_below(nodes, gate_db)
     if below is None:
         return f"No node is below {gate_db:g} dB."
-    return f"First below {gate_db:g} dB: {below.node} ({below.op}), {_shown(below.carried)} dB."
+    return f"First below {gate_db:g} dB: {below.node} ({below.op}), {_shown(below.output_noise_ratio)} dB."
 
 
-def _last_line(record: Record, variant: Variant, last: Traced) -> str:
+def _last_line(record: Record, variant: Variant, last: LayerError) -> str:
     level = record.accuracy["sqnr_db"] if record.accuracy else None
-    line = f"Last node {last.node} ({last.op}): {_shown(last.carried)} dB"
+    line = f"Last node {last.node} ({last.op}): {_shown(last.output_noise_ratio)} dB"
     if level is None:
         return f"{line}."
     return f"{line}; the record has {level:.1f} dB over all outputs at batch {variant.engine.batch}."

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep import precision as typed_onnx
 from sweep.errors import ConfigError
-from sweep.models.datasets import evaluation
+from sweep.models import evaluation
 from sweep.runner.worker import artifacts
 from sweep.spec import (
     CalibrationData,
@@ -26,7 +26,7 @@ from sweep.system.serialization import from_plain
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweep.precision import Traced
+    from sweep.precision import LayerError
     from sweep.storage.record import Record
 
 
@@ -63,7 +63,7 @@ def cache_root(record_path: Path, cache: Path | None) -> Path:
     return cache or record_path.resolve().parents[2] / "cache"
 
 
-def trace(variant: Variant, root: Path, most_samples: int) -> list[Traced]:
+def trace(variant: Variant, root: Path, most_samples: int) -> list[LayerError]:
     """Return the errors of every node of the fp32 graph, in graph order.
 
     Args:
@@ -77,7 +77,7 @@ def trace(variant: Variant, root: Path, most_samples: int) -> list[Traced]:
     feeds = evaluation.feeds(variant, min(variant.engine.batch, most_samples))
     with Cache(root, None, _note) as cache:
         onnx = artifacts.make_onnx(variant, cache)
-        return typed_onnx.traced(onnx.passed, onnx.typed, variant.onnx.precision, feeds)
+        return typed_onnx.measure_layer_errors(onnx.passed, onnx.typed, variant.onnx.precision, feeds)
 
 
 def _note(line: str) -> None:

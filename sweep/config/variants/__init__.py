@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from sweep import models
 from sweep.backends import registry
 from sweep.config.settings import conditions, settings, slo, slug
-from sweep.config.variants import checks
 from sweep.config.variants.engine import engine_axes
 from sweep.config.variants.labels import labelled_data, refuse_unscored
 from sweep.config.variants.load import load_axes
@@ -32,15 +31,13 @@ def from_config(config: Config) -> Variant:
         ConfigError: a value is out of its range; one line.
         ModelError: the model cannot be used as asked; one line.
     """
-    checks.at_least(1, batch=config.batch, repeats=config.repeats)
-    checks.at_least(0, seed=config.seed)
-    held = session_axes(config)
+    engine, session = engine_axes(config), session_axes(config)
     backend, _ = registry.resolve(config.backend.name)
     asked = model_ref(config.model, Path(config.results).resolve() / "cache")
     check_batch(asked, config.batch)
     if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
         raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
-    precision = recipe(config.precision)
+    precision = recipe(config)
     scored = labelled_data(config.model, asked)
     refuse_unscored(config.accuracy, scored, asked)
     return Variant(
@@ -52,7 +49,7 @@ def from_config(config: Config) -> Variant:
             prune="2:4" if config.backend.sparsity == "force" else None,
             graph=graph_pass(config.graph),
         ),
-        engine=engine_axes(config),
-        session=held,
+        engine=engine,
+        session=session,
         load=dataclasses.replace(load_axes(config), labels=scored),
     )

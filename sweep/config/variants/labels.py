@@ -48,7 +48,7 @@ def _checked(text: str, scores: str | None, model: ModelRef) -> LabelledData:
     """Read once a sweep, however many variants share it."""
     spec = _scored(text, scores, model)
     classes = None if spec.shape is None or isinstance(spec.shape[1], str) else spec.shape[1]
-    data = datasets.asked(text, spec.name, classes)
+    data = datasets.parse_labels(text, spec.name, classes)
     datasets.check(data, models.signature(model))
     return data
 

@@ -12,7 +12,7 @@ import numpy as np
 from sweep import models, spec
 from sweep.config.schema import InputConfig
 from sweep.errors import ConfigError
-from sweep.spec import InputFix, ModelRef
+from sweep.spec import ExportInput, InputFix, ModelRef
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def exported(
         entry = _held(root).get("models", spec.digest("torch", child.key), build, {"model": f"{name} from PyTorch"})
     limits = tuple(dataclasses.replace(fix, shape=None) for fix in inputs if (fix.low, fix.high) != (None, None))
     found = resolved(name, str(entry.path / _MODEL_FILE), limits, None)
-    return dataclasses.replace(found, name=name, made_from=f"torch {reference}")
+    arguments = tuple(ExportInput(name=item.name, shape=item.shape, dtype=item.dtype) for item in examples)
+    return dataclasses.replace(found, name=name, made_from=f"torch {reference}", export_inputs=arguments)
 
 
 @cache_results

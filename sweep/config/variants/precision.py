@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep import models
+from sweep.config.variants import axis_values, checks
 from sweep.errors import ConfigError
 from sweep.models.datasets import calibration
 from sweep.precision import SIMPLIFY
-from sweep.spec import GraphPass
+from sweep.spec import GraphPass, Precision
 from sweep.system import user_code
 
 if TYPE_CHECKING:
-    from sweep.spec import CalibrationData, ModelRef, Precision
+    from sweep.config.schema import Config, PrecisionConfig
+    from sweep.spec import CalibrationData, ModelRef
 
-from typing import TYPE_CHECKING, Any
-
-from sweep.config.variants import checks
-from sweep.spec import Precision
-
-if TYPE_CHECKING:
-    from sweep.config.schema import PrecisionConfig
-
-_METHODS = ("max", "percentile", "entropy")
-_TOOLS = ("builtin", "none", "modelopt")
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 _UNCHANGED = ("fp32", "tf32")
 _QUANTISED = ("int8", "fp8")
@@ -33,10 +25,10 @@ _RESTS = ("fp16", "bf16")
 _MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTISED for rest in _RESTS)
 
 
-def recipe(config: PrecisionConfig) -> Precision:
-    """The recipe, once its parts fit together and its name says what they are."""
-    if config.dtype not in _DTYPES:
-        raise ConfigError(f"precision.dtype={config.dtype}: no such type; there are: {', '.join(_DTYPES)}")
+def recipe(asked: Config) -> Precision:
+    """Return the recipe, once its parts fit together and its name says what they are."""
+    config = asked.precision
+    values = axis_values.checked(asked, "onnx.precision")
     tool = _tool(config)
     typed = tool == "none"
     guard = config.guard and "fp16" in {config.dtype, config.rest}
@@ -45,22 +37,19 @@ def recipe(config: PrecisionConfig) -> Precision:
         checks.at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
     if config.dtype not in _QUANTISED and config.rest is not None:
         raise ConfigError(f"precision.rest={config.rest}: dtype {config.dtype} leaves no rest; int8 and fp8 do")
-    types = "_".join(filter(None, (config.dtype, checks.one_of("precision.rest", config.rest, _RESTS))))
+    types = "_".join(filter(None, (config.dtype, config.rest)))
     if config.name in (*_DTYPES, *_MIXES) and config.name != types:
         raise ConfigError(f"precision.name={config.name} on dtype {types} is a wrong label; use another name")
-    return Precision(
-        name=config.name,
-        dtype=config.dtype,
-        keep_io=config.keep_io,
-        rest=config.rest,
-        wide=(config.wide and config.rest is not None and tool != "modelopt") or None,
-        guard=guard or None,
-        quantize_ops=tuple(config.quantize_ops),
-        per_channel=config.per_channel,
-        calibration_batches=config.calibration_batches if draws else None,
+    derived = {
+        "wide": (config.wide and config.rest is not None and tool != "modelopt") or None,
+        "guard": guard or None,
+        "calibration_batches": config.calibration_batches if draws else None,
+        "calibration_method": None,
+        "calibration_percentile": None,
         **(_method(config) if config.dtype in _QUANTISED and not typed else {}),
-        tool=tool,
-    )
+        "tool": tool,
+    }
+    return Precision(**values | derived)
 
 
 def _tool(config: PrecisionConfig) -> str | None:
@@ -68,7 +57,7 @@ def _tool(config: PrecisionConfig) -> str | None:
 
     modelopt always scales weights per channel, and clips by entropy only.
     """
-    tool = checks.one_of("precision.tool", config.tool, _TOOLS)
+    tool: str = config.tool
     if tool != "modelopt" or config.dtype in _UNCHANGED:
         return tool if tool == "none" else None
     if config.dtype in _QUANTISED and not config.per_channel:
@@ -82,7 +71,7 @@ def _tool(config: PrecisionConfig) -> str | None:
 
 def _method(config: PrecisionConfig) -> dict[str, Any]:
     """How ranges are drawn; nothing for the largest value."""
-    method = checks.one_of("precision.calibration_method", config.calibration_method, _METHODS)
+    method = config.calibration_method
     if method == "entropy" and config.dtype == "fp8":
         raise ConfigError(
             "precision.calibration_method=entropy weighs the even steps of int8, which fp8 has not: "
@@ -108,7 +97,7 @@ def calibration_data(text: str | None, model: ModelRef, precision: Precision) ->
 @cache
 def _checked(text: str, model: ModelRef, count: int) -> CalibrationData:
     """Read once a sweep, however many variants share it."""
-    data = calibration.asked(text)
+    data = calibration.parse(text)
     calibration.check(data, models.signature(model), count)
     return data
 

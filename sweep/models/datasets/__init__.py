@@ -4,8 +4,8 @@ Nothing of it is timed, and calibration does not see it. Pictures and a function
 so that a data set may be larger than memory; an .npz is read whole.
 """
 
-from sweep.models.datasets.labelled_files import KEY, asked
+from sweep.models.datasets.labelled_files import KEY, parse_labels
 from sweep.models.datasets.labelled_reader import check
 from sweep.models.datasets.labelled_samples import Samples
 
-__all__ = ["KEY", "Samples", "asked", "check"]
+__all__ = ["KEY", "Samples", "check", "parse_labels"]

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.errors import ConfigError, ConversionError
-from sweep.models.datasets import arrays as own_arrays
-from sweep.models.datasets import images
+from sweep.models.datasets import images, user_arrays
 from sweep.spec import CalibrationData
 from sweep.system import user_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sweep.models.datasets.arrays import Arrays
+    from sweep.models.datasets.user_arrays import Arrays
     from sweep.models.signatures import Signature, TensorSpec
 
 SAMPLES = 8
@@ -32,8 +31,8 @@ KEY = "model.calibration"
 _KINDS = "an .npz, a folder of .npy, images:FOLDER, tokens:FILE or package.module:function"
 
 
-def asked(text: str) -> CalibrationData:
-    """What ``model.calibration=text`` names, with the digest of its content.
+def parse(text: str) -> CalibrationData:
+    """Parse ``model.calibration=text`` and compute the digest of the content that it names.
 
     Raises:
         ConfigError: there is no such file, folder or function, or it is of no known kind.
@@ -62,7 +61,7 @@ def _files(text: str, kind: str, given: Path) -> CalibrationData:
 
 
 def _listed(path: Path, kind: str) -> list[Path]:
-    """The files that a loader reads, in their order."""
+    """List the files that a loader reads, in their order."""
     if kind in {"npz", "tokens"}:
         return [path]
     endings = images.PICTURES if kind == "images" else (".npy",)
@@ -70,7 +69,7 @@ def _listed(path: Path, kind: str) -> list[Path]:
 
 
 def check(data: CalibrationData, signature: Signature, count: int) -> None:
-    """Reads files and holds them to the network's inputs; a function is left to the worker.
+    """Read files and check them against the network's inputs; a function is left to the worker.
 
     Raises:
         ConfigError: names, dtypes, shapes or values are not such that the network could be fed; one line.
@@ -84,7 +83,7 @@ def check(data: CalibrationData, signature: Signature, count: int) -> None:
 
 
 def batches(data: CalibrationData, signature: Signature, count: int) -> Iterator[Arrays]:
-    """At most ``count`` batches: of 8 samples from files, as they come from a function.
+    """Return at most ``count`` batches: of 8 samples from files, as they come from a function.
 
     Raises:
         ConversionError: names, dtypes, shapes or values are not such that the network could be fed; one line.
@@ -123,7 +122,7 @@ def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 
 def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
-    """A file an input by its name; or, for a network of one input, any number of files of samples or batches."""
+    """Read a file for each input by its name; for a network of one input any number of files of samples or batches."""
     files = _listed(Path(data.source), "npy")
     names = {spec.name for spec in signature.inputs}
     if len(names) > 1 or {file.stem for file in files} & names:
@@ -142,7 +141,7 @@ def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 
 def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
-    """A sequence of ids a line, cut or padded with 0; the mask is 1 where there are ids, other inputs are 0."""
+    """Read a sequence of ids a line, cut or padded with 0; the mask is 1 where there are ids, other inputs are 0."""
     lines = [line.split() for line in Path(data.source).read_text(encoding="utf-8").splitlines() if line.strip()]
     sequences = [[int(word) for word in line] for line in lines[:limit]]
     kinds = {spec.name: _token_kind(spec, len(signature.inputs)) for spec in signature.inputs}
@@ -164,7 +163,7 @@ def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 
 def _token_kind(spec: TensorSpec, count: int) -> str:
-    """ids, mask or rest, by the input's name; odd where it is no row of integers a sample."""
+    """Tell ids, mask or rest by the input's name; refuse an input that is no row of integers a sample."""
     if spec.is_float or spec.batch_axis != 0 or len(spec.shape) != 2:  # noqa: PLR2004 - (batch, length)
         return "odd"
     name = spec.name.lower()
@@ -174,15 +173,15 @@ def _token_kind(spec: TensorSpec, count: int) -> str:
 
 
 def _refuse(data: CalibrationData, arrays: Arrays, signature: Signature) -> None:
-    """One line on the first thing that keeps the network from being fed with these."""
-    found = own_arrays.fault(arrays, signature)
+    """Raise an error on the first thing that keeps the network from being fed with these arrays."""
+    found = user_arrays.fault(arrays, signature)
     if found:
         raise ConversionError(f"{KEY}={data.source}: {found}")
 
 
 def _cut(arrays: Arrays, signature: Signature) -> Iterator[Arrays]:
-    """Batches of 8 samples, the last of what is left; a network without a batch axis takes a sample at a time."""
-    counts = [own_arrays.samples(spec, arrays[spec.name]) for spec in signature.inputs]
+    """Cut batches of 8 samples, the last of what is left; a network without a batch axis takes one sample at a time."""
+    counts = [user_arrays.samples(spec, arrays[spec.name]) for spec in signature.inputs]
     total = next((count for count in counts if count is not None), 1)
     batched = any(spec.batch_axis is not None for spec in signature.inputs)
     step = SAMPLES if batched else 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from sweep.models.datasets.arrays import Arrays
+    from sweep.models.datasets.user_arrays import Arrays
     from sweep.models.signatures import Signature
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -26,7 +26,7 @@ _IMAGE_RANK, _RGB = 4, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """What a picture has to become for a network that takes one.
+    """Describe what a picture has to become for a network that takes one.
 
     Attributes:
         name: of the input.
@@ -45,7 +45,7 @@ class Frame:
 
 
 def frame(signature: Signature) -> Frame:
-    """What a picture has to become.
+    """Derive from the signature what a picture has to become.
 
     Raises:
         ValueError: the network takes no pictures.
@@ -68,7 +68,7 @@ def frame(signature: Signature) -> Frame:
 
 
 def picture(file: Path, wanted: Frame) -> np.ndarray:
-    """RGB, cropped in the middle to the input's size, 0 to 1, then by ImageNet's mean and deviation.
+    """Decode as RGB, crop the middle to the input's size, scale to 0..1, normalise by ImageNet's mean and deviation.
 
     Returns:
         float32 [3,H,W] or [H,W,3].
@@ -107,7 +107,7 @@ def _opened(file: Path) -> Iterator[Image.Image]:
 
 
 def pictures(files: list[Path], wanted: Frame) -> Arrays:
-    """The network's input made of these pictures, in their order; see ``picture``."""
+    """Build the network's input from these pictures, in their order; see ``picture``."""
     rows = np.stack([picture(file, wanted) for file in files])
     whole = rows if wanted.batched else rows[:, None]
     return {wanted.name: np.ascontiguousarray(whole, dtype=wanted.dtype)}

@@ -17,8 +17,8 @@ _KINDS = "an .npz of inputs and labels, images:FOLDER with a folder of pictures 
 _NUMBERS = ": where some are missing, name each folder by the number of its class, from 0"
 
 
-def asked(text: str, output: str, classes: int | None) -> LabelledData:
-    """What ``model.labels=text`` names, with the digest of its content.
+def parse_labels(text: str, output: str, classes: int | None) -> LabelledData:
+    """Parse ``model.labels=text`` and compute the digest of the content that it names.
 
     Args:
         text: the key's value.
@@ -45,7 +45,7 @@ def asked(text: str, output: str, classes: int | None) -> LabelledData:
 
 
 def content(data: LabelledData) -> str:
-    """Sha256 of a file, or of every picture's with the folder and name that it goes by."""
+    """Compute the SHA-256 of a file, or of every picture with the folder and name that it goes by."""
     root = Path(data.source)
     files = [root] if data.kind == "npz" else [file for file, _ in pictures(data)]
     lines = []
@@ -59,7 +59,7 @@ def content(data: LabelledData) -> str:
 
 
 def _classes_fault(names: list[str], classes: int | None, *, numbered: bool) -> str | None:
-    """What keeps folders of these names from being so many classes; None for nothing, or where they are not known."""
+    """Return why folders of these names are not that many classes; None if they are, or the number is not known."""
     if classes is None:
         return None
     if numbered:
@@ -69,7 +69,7 @@ def _classes_fault(names: list[str], classes: int | None, *, numbered: bool) -> 
 
 
 def pictures(data: LabelledData) -> list[tuple[Path, int]]:
-    """Every picture with its class, in the order of the classes' folders."""
+    """List every picture with its class, in the order of the classes' folders."""
     root = Path(data.source)
     folders = sorted(item for item in root.iterdir() if item.is_dir() and not item.name.startswith("."))
     if not folders:

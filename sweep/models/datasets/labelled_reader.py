@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.errors import ConfigError, ConversionError, LabelError
-from sweep.models.datasets import arrays as own_arrays
-from sweep.models.datasets import images, labelled_files
+from sweep.models.datasets import images, labelled_files, user_arrays
 from sweep.models.datasets.labelled_files import KEY
 from sweep.models.signatures import BATCH
 from sweep.system import user_code
@@ -20,7 +19,7 @@ from sweep.system import user_code
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from sweep.models.datasets.arrays import Arrays
+    from sweep.models.datasets.user_arrays import Arrays
     from sweep.models.signatures import Signature
     from sweep.spec import LabelledData
 
@@ -34,7 +33,7 @@ _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def check(data: LabelledData, signature: Signature) -> None:
-    """Reads an .npz whole, and of pictures what tells that they are some; a function is left to the worker.
+    """Read an .npz whole, and of pictures the names and sizes; a function is left to the worker.
 
     Raises:
         ConfigError: the network cannot be fed or scored with these; one line.
@@ -59,7 +58,7 @@ def _check_pictures(data: LabelledData) -> None:
 
 
 def by_sample(data: LabelledData, signature: Signature) -> tuple[Signature, int | None]:
-    """The network with a batch axis to put samples along, and how many it takes where that is fixed."""
+    """Return the network with a batch axis to put samples along, and how many it takes where that is fixed."""
     if any(spec.batch_axis is not None for spec in signature.inputs):
         return signature, None
     sizes = {spec.shape[0] for spec in signature.inputs if spec.shape}
@@ -72,7 +71,7 @@ def by_sample(data: LabelledData, signature: Signature) -> tuple[Signature, int 
 
 
 def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
-    """The samples as they are read, each chunk held to the network."""
+    """Yield the samples as they are read, each chunk checked against the network."""
     read = {"npz": _npz, "images": _images, "function": _called}[data.kind](data, network)
     while True:
         try:
@@ -81,7 +80,7 @@ def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
             raise _unreadable(data, error) from error
         if chunk is None:
             return
-        fault = own_arrays.fault(chunk[0], network) or _spread(chunk[0], network)
+        fault = user_arrays.fault(chunk[0], network) or _spread(chunk[0], network)
         fault = fault or _labels_fault(data, chunk[1], _count(chunk[0], network))
         if fault:
             raise LabelError(f"{KEY}={data.source}: {fault}")
@@ -89,7 +88,7 @@ def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
 
 
 def some(data: LabelledData, network: Signature, chosen: Callable[[int], np.ndarray]) -> Arrays:
-    """Inputs of those samples of a file or folder whose numbers ``chosen`` gives, told how many there are.
+    """Return the inputs of the samples that ``chosen`` picks by number, given how many a file or folder has.
 
     Raises:
         LabelError: they cannot be had, or do not fit.
@@ -161,20 +160,20 @@ def _called(data: LabelledData, network: Signature) -> Iterator[Chunk]:
 
 
 def _spread(arrays: Arrays, network: Signature) -> str | None:
-    """An input without a batch axis beside others that have one takes a single value."""
+    """Repeat the single value of an input without a batch axis beside others that have one."""
     for spec in network.inputs:
-        if spec.batch_axis is None and own_arrays.samples(spec, arrays[spec.name]) is not None:
+        if spec.batch_axis is None and user_arrays.samples(spec, arrays[spec.name]) is not None:
             return f"{spec.name} has a value a sample, but the network takes one for the whole batch"
     return None
 
 
 def _count(arrays: Arrays, network: Signature) -> int:
-    counts = (own_arrays.samples(spec, arrays[spec.name]) for spec in network.inputs)
+    counts = (user_arrays.samples(spec, arrays[spec.name]) for spec in network.inputs)
     return next(count for count in counts if count is not None)
 
 
 def _labels_fault(data: LabelledData, labels: np.ndarray, count: int) -> str | None:
-    """What keeps these from being the classes of so many samples; None for nothing."""
+    """Return why these labels are not the classes of so many samples; None if they are."""
     if labels.ndim != 1:
         hint = "; of one-hot rows take .argmax(axis=1)" if labels.ndim > 1 else ""
         return f"{LABELS} have shape {list(labels.shape)}, not one class a sample{hint}"
@@ -188,7 +187,7 @@ def _labels_fault(data: LabelledData, labels: np.ndarray, count: int) -> str | N
 
 
 def _beyond(labels: np.ndarray, output: str, classes: int | None) -> str | None:
-    """A label that the output has no class for; None where there is none, or the classes are not known."""
+    """Return a label that the output has no class for; None if there is none, or the number of classes is not known."""
     if classes is None or labels.max() < classes:
         return None
     hint = "; take 1 off labels that count from 1" if labels.max() == classes and labels.min() > 0 else ""

@@ -16,14 +16,14 @@ from sweep.models.datasets.labelled_reader import by_sample, chunks, rows, some
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sweep.models.datasets.arrays import Arrays
     from sweep.models.datasets.labelled_reader import Chunk
+    from sweep.models.datasets.user_arrays import Arrays
     from sweep.models.signatures import Signature
     from sweep.spec import LabelledData
 
 
 class Samples:
-    """What a variant is scored on.
+    """Read the user's labelled samples that a variant is scored on.
 
     Args:
         data: as asked.
@@ -55,11 +55,11 @@ class Samples:
             raise LabelError(f"{KEY}={self._data.source}: gives no batch")
 
     def size(self, batch: int) -> int:
-        """Samples in an inference: ``batch``, or what a network without a batch axis was exported with."""
+        """Return the samples of an inference: ``batch``, or what a network without a batch axis was exported with."""
         return self._fixed or batch
 
     def drawn(self, batch: int, seed: int) -> Arrays:
-        """Inputs of ``size(batch)`` samples, chosen by the seed; of a function the first ones that it gives.
+        """Return inputs of ``size(batch)`` samples chosen by the seed; of a function the first ones that it gives.
 
         The first of them are the same whatever the batch.
 
@@ -72,7 +72,7 @@ class Samples:
         return some(self._data, self._network, lambda count: random.integers(0, count, size=self.size(batch)))
 
     def batches(self, batch: int) -> Iterator[Chunk]:
-        """As ``Labelled.batches``: inputs and labels, the last batch filled up with its last sample.
+        """Yield inputs and labels as ``Labelled.batches`` does, the last batch filled up with its last sample.
 
         Raises:
             LabelError: they cannot be had, do not fit, or are not those of the plan or of the last time.

@@ -21,7 +21,7 @@ _LINE = 300
 
 
 def content(folder: Path) -> dict[str, str]:
-    """What decides the conversion: sha256 of every file, and the versions of the tools.
+    """Return what decides the conversion: the SHA-256 of every file, and the versions of the tools.
 
     Raises:
         ModelError: it is no SavedModel, or tf2onnx or TensorFlow is not installed.

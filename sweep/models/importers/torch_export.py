@@ -22,7 +22,7 @@ _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """What the user says of an argument of ``forward``.
+    """Hold what the user says of an argument of ``forward``.
 
     Attributes:
         name: the argument's name; the ONNX input is called by it.
@@ -38,7 +38,7 @@ class Example:
 
 
 def factory_name(reference: str) -> str:
-    """The factory's name in ``package.module:factory``.
+    """Return the factory's name in ``package.module:factory``.
 
     Raises:
         ConfigError: the reference is not of that form.
@@ -52,7 +52,7 @@ def factory_name(reference: str) -> str:
 
 
 class TorchExport:
-    """A child process that holds the user's module.
+    """Run a child process that holds the user's module.
 
     Args:
         reference: ``package.module:factory``.

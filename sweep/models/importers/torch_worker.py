@@ -45,7 +45,7 @@ def main() -> None:
 
 
 class _Export:
-    """A module of the user's, with an example of its inputs.
+    """Hold a module of the user's, with an example of its inputs.
 
     Args:
         reference: ``package.module:factory``.
@@ -96,7 +96,7 @@ class _Export:
         return _versions()
 
     def _given(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, int | None]]:
-        """Examples of the shapes that the user gave, in the order of forward's arguments."""
+        """Make examples of the shapes that the user gave, in the order of forward's arguments."""
         known = {item["name"]: item for item in inputs}
         unknown = sorted(set(known) - set(self._names))
         if unknown:
@@ -118,7 +118,7 @@ class _Export:
         return torch.randn(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
     def _own(self) -> tuple[dict[str, Any], dict[str, int | None]]:
-        """The module's own example, as PyTorch Lightning knows it: a tensor, several, or a dict by argument."""
+        """Return the module's own example, as PyTorch Lightning knows it: a tensor, several, or a dict by argument."""
         own = getattr(self._module, _ATTRIBUTE, None)
         if own is None:
             first = self._names[0] if self._names else "x"
@@ -139,7 +139,7 @@ class _Export:
 
 
 def _made(torch: Any, reference: str) -> Any:
-    """What the factory returns, if that is a module."""
+    """Return what the factory returns, if that is a module."""
     place, _, path = reference.partition(":")
     found: Any = _imported(place)
     for name in path.split("."):
@@ -172,7 +172,7 @@ def _imported(place: str) -> ModuleType:
 
 
 def _files(names: set[str]) -> dict[str, str]:
-    """Sha256 of the source of every module that is new, by its name; of libraries their version would do as well."""
+    """Compute the SHA-256 of the source of every newly imported module, by its name."""
     found = {}
     for name in sorted(names):
         file = getattr(sys.modules.get(name), "__file__", None)

@@ -42,12 +42,12 @@ def conv(
 
 
 def conv_relu(graph: GraphBuilder, x: str, name: str, window: tuple[int, int, int], *, stride: int = 1) -> str:
-    """:func:`conv`, then ReLU."""
+    """Apply :func:`conv`, then ReLU."""
     return graph.op("Relu", conv(graph, x, name, window, stride=stride), name=f"{name}.relu")
 
 
 def linear(graph: GraphBuilder, x: str, name: str, widths: tuple[int, int], *, gain: float = 1.0) -> str:
-    """MatMul and bias over the last axis: [...,n_in] -> [...,n_out]."""
+    """Multiply and add the bias over the last axis: [...,n_in] -> [...,n_out]."""
     weight = graph.normal(f"{name}.weight", widths, math.sqrt(gain / widths[0]), centre=(0,))
     bias = graph.normal(f"{name}.bias", (widths[1],), BIAS_STD)
     return graph.op("Add", graph.op("MatMul", x, weight, name=f"{name}.matmul"), bias, name=name)
@@ -70,14 +70,14 @@ def classifier(graph: GraphBuilder, x: str, name: str, widths: tuple[int, int], 
 
 
 def layer_norm(graph: GraphBuilder, x: str, name: str, width: int, *, epsilon: float) -> str:
-    """LayerNormalization over the last axis, unit scale and zero shift: [...,width] -> [...,width]."""
+    """Normalize over the last axis, unit scale and zero shift: [...,width] -> [...,width]."""
     scale = graph.weight(f"{name}.weight", np.ones(width))
     shift = graph.weight(f"{name}.bias", np.zeros(width))
     return graph.op("LayerNormalization", x, scale, shift, name=name, axis=-1, epsilon=epsilon)
 
 
 def attention(graph: GraphBuilder, x: str, name: str, width: int, *, heads: int, mask: str | None = None) -> str:
-    """Multi-head self-attention (Vaswani et al., 2017, arXiv:1706.03762): [batch,seq,width] -> the same.
+    """Attend with several heads (Vaswani et al., 2017, arXiv:1706.03762): [batch,seq,width] -> the same.
 
     Args:
         graph: where the layer goes.

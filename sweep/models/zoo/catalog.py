@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     import onnx
 
-    from sweep.models.datasets.builtin import DataSet
+    from sweep.models.datasets.labelled_arrays import DataSet
     from sweep.models.signatures import TensorSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZooEntry:
-    """What is known of a network without building it.
+    """Describe a network without building it.
 
     Attributes:
         name: what ``model=`` takes.
@@ -145,12 +145,12 @@ _ENTRIES = (
 
 
 def names() -> tuple[str, ...]:
-    """Names of all networks, smallest first."""
+    """List the names of all networks, smallest first."""
     return tuple(item.name for item in _ENTRIES)
 
 
 def entry(name: str) -> ZooEntry:
-    """The network of that name.
+    """Return the network of that name.
 
     Raises:
         ConfigError: there is none.
@@ -163,7 +163,7 @@ def entry(name: str) -> ZooEntry:
 
 
 def build(name: str) -> onnx.ModelProto:
-    """The float32 ONNX model of that name: the same bytes each time.
+    """Build the float32 ONNX model of that name: the same bytes each time.
 
     Raises:
         ConfigError: there is none.

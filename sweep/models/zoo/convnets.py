@@ -30,7 +30,7 @@ MLP_WIDTHS = (784, 1024, 1024, 10)
 
 
 def tiny_cnn() -> onnx.ModelProto:
-    """A CIFAR-sized CNN for demonstrations: [batch,3,32,32] -> logits [batch,10]; 1.59 MMACs a sample."""
+    """Build a CIFAR-sized CNN for demonstrations: [batch,3,32,32] -> logits [batch,10]; 1.59 MMACs a sample."""
     graph = GraphBuilder("tiny_cnn")
     x = blocks.conv_relu(graph, graph.input(TINY_CNN_INPUT), "stem", (3, 16, 3), stride=2)
     x = blocks.conv_relu(graph, x, "down", (16, 32, 3), stride=2)
@@ -42,7 +42,7 @@ def tiny_cnn() -> onnx.ModelProto:
 
 
 def resnet50() -> onnx.ModelProto:
-    """ResNet-50 v1.5, batch norm folded: [batch,3,224,224] -> logits [batch,1000]; 4.09 GMACs a sample.
+    """Build ResNet-50 v1.5, batch norm folded: [batch,3,224,224] -> logits [batch,1000]; 4.09 GMACs a sample.
 
     He et al., 2015, arXiv:1512.03385; as in torchvision, the stride is in the 3x3 convolution.
     """
@@ -71,7 +71,7 @@ def _bottleneck(graph: GraphBuilder, x: str, name: str, channels: tuple[int, int
 
 
 def unet() -> onnx.ModelProto:
-    """A small U-Net (Ronneberger et al., 2015, arXiv:1505.04597): [batch,3,128,128] -> [batch,4,128,128]."""
+    """Build a small U-Net (Ronneberger et al., 2015, arXiv:1505.04597): [batch,3,128,128] -> [batch,4,128,128]."""
     graph = GraphBuilder("unet")
     x, channels = graph.input(UNET_INPUT), 3
     skips = []
@@ -104,7 +104,7 @@ def _double_size(graph: GraphBuilder, x: str, name: str) -> str:
 
 
 def mlp() -> onnx.ModelProto:
-    """A perceptron with two hidden layers of 1024: [batch,784] -> logits [batch,10]; 1.86 MMACs a sample."""
+    """Build a perceptron with two hidden layers of 1024: [batch,784] -> logits [batch,10]; 1.86 MMACs a sample."""
     graph = GraphBuilder("mlp")
     x = graph.input(MLP_INPUT)
     *hidden, head = pairwise(MLP_WIDTHS)

@@ -35,7 +35,7 @@ _SILU_GAIN = 3.19
 
 
 def sd_unet_block() -> onnx.ModelProto:
-    """The way down of Stable Diffusion 1.5's U-Net, one block where it has two; 59.3 GMACs a sample.
+    """Build the way down of Stable Diffusion 1.5's U-Net, one block where it has two; 59.3 GMACs a sample.
 
     Latents [batch,4,64,64], sinusoids of the time step [batch,320] and text [batch,77,768] -> [batch,1280,16,16].
     The first convolution, the embedding of the time step, then at 320 channels and 64 x 64, 640 and 32 x 32, 1280 and
@@ -57,14 +57,14 @@ def sd_unet_block() -> onnx.ModelProto:
 
 
 def _time(graph: GraphBuilder, features: str) -> str:
-    """Two linear layers, and the SiLU that each residual block begins with: [batch,320] -> [batch,1280]."""
+    """Apply two linear layers, and the SiLU that each residual block begins with: [batch,320] -> [batch,1280]."""
     x = blocks.linear(graph, features, "time.1", (WIDTHS[0], TIME), gain=3.0)  # of uniform -1 to 1
     x = blocks.linear(graph, _silu(graph, x, "time.1.silu"), "time.2", (TIME, TIME), gain=_SILU_GAIN)
     return _silu(graph, x, "time.silu")
 
 
 def _residual(graph: GraphBuilder, x: str, name: str, sizes: tuple[int, int, int], time: str) -> str:
-    """Two convolutions, the time step added between: [batch,c_in,side,side] -> [batch,c_out,side,side]."""
+    """Apply two convolutions, the time step added between: [batch,c_in,side,side] -> [batch,c_out,side,side]."""
     c_in, c_out, side = sizes
     y = _silu(graph, _group_norm(graph, x, f"{name}.norm1", (c_in, side), epsilon=1e-5), f"{name}.silu1")
     y = blocks.conv(graph, y, f"{name}.conv1", (c_in, c_out, 3), gain=_SILU_GAIN)
@@ -97,7 +97,7 @@ def _transformer(graph: GraphBuilder, x: str, name: str, width: int, *, side: in
 
 
 def _attention(graph: GraphBuilder, x: str, context: str, name: str, widths: tuple[int, int]) -> str:
-    """Multi-head attention of [batch,n,width] to [batch,m,context width] -> [batch,n,width]; no bias but the last."""
+    """Attend from [batch,n,width] to [batch,m,context width] -> [batch,n,width]; no bias but the last."""
     width, given = widths
     query = _heads(graph, _matmul(graph, x, f"{name}.query", (width, width)), width, [0, 2, 1, 3])
     key = _heads(graph, _matmul(graph, context, f"{name}.key", (given, width)), width, [0, 2, 3, 1])
@@ -118,7 +118,7 @@ def _heads(graph: GraphBuilder, x: str, width: int, perm: list[int]) -> str:
 
 
 def _gated(graph: GraphBuilder, x: str, name: str, width: int) -> str:
-    """GEGLU (Shazeer, 2020, arXiv:2002.05202), then a linear layer: [batch,n,width] -> the same."""
+    """Apply GEGLU (Shazeer, 2020, arXiv:2002.05202), then a linear layer: [batch,n,width] -> the same."""
     hidden = FEED_FORWARD * width
     both = blocks.linear(graph, x, f"{name}.up", (width, 2 * hidden))
     starts, axis = (graph.constant([0]), graph.constant([hidden])), graph.constant([2])

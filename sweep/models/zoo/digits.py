@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.models.datasets.builtin import DataSet, Labelled
+from sweep.models.datasets.labelled_arrays import DataSet, Labelled
 from sweep.models.signatures import BATCH, TensorSpec
 from sweep.models.zoo.graph_builder import GraphBuilder
 

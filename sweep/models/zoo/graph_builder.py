@@ -21,7 +21,7 @@ IR_VERSION = 10
 
 
 class GraphBuilder:
-    """One ONNX graph in the making; methods take and return tensor names.
+    """Build one ONNX graph; methods take and return tensor names.
 
     Every random weight has its own generator, seeded by ``seed`` and the weight's name, so adding a
     layer leaves the weights of all others as they were.
@@ -85,7 +85,7 @@ class GraphBuilder:
         return output
 
     def model(self) -> onnx.ModelProto:
-        """The finished ONNX model; the builder hands its weights over and is empty afterwards."""
+        """Return the finished ONNX model; the builder hands its weights over and is empty afterwards."""
         import onnx
         from onnx import helper, numpy_helper
 

@@ -25,7 +25,7 @@ _GATED = 4.0  # a gate of about a half takes the variance to a quarter
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One row of table 1 of the paper: window, expanded and output channels, squeeze and excite, activation, stride."""
+    """Hold a row of table 1: window, expanded and output channels, squeeze and excite, activation, stride."""
 
     side: int
     expanded: int
@@ -55,7 +55,7 @@ _BLOCKS = (
 
 
 def mobilenet_v3() -> onnx.ModelProto:
-    """MobileNetV3-Large, batch norm folded: [batch,3,224,224] -> logits [batch,1000]; 0.217 GMACs a sample.
+    """Build MobileNetV3-Large, batch norm folded: [batch,3,224,224] -> logits [batch,1000]; 0.217 GMACs a sample.
 
     Howard et al., 2019, arXiv:1905.02244; the squeezed channels are rounded as in torchvision.
     """
@@ -92,7 +92,7 @@ def _bottleneck(graph: GraphBuilder, x: str, name: str, c_in: int, block: _Block
 
 
 def _depthwise(graph: GraphBuilder, x: str, name: str, block: _Block) -> str:
-    """Each channel by its own window, whose weights sum to 0: [batch,c,h,w] -> [batch,c,h/stride,w/stride]."""
+    """Convolve each channel with a window whose weights sum to 0: [batch,c,h,w] -> [batch,c,h/stride,w/stride]."""
     channels, side = block.expanded, block.side
     std = math.sqrt(_GAIN[block.act] / side**2)
     weight = graph.normal(f"{name}.weight", (channels, 1, side, side), std, centre=(1, 2, 3))
@@ -112,7 +112,7 @@ def _excited(graph: GraphBuilder, x: str, name: str, channels: int) -> str:
 
 
 def _divisible(channels: int) -> int:
-    """The nearest multiple of 8 that is no more than a tenth smaller."""
+    """Return the nearest multiple of 8 that is no more than a tenth smaller."""
     near = max(_DIVISOR, (channels + _DIVISOR // 2) // _DIVISOR * _DIVISOR)
     return near + _DIVISOR if near < 0.9 * channels else near
 

@@ -44,7 +44,7 @@ VIT_B16_INPUT = TensorSpec(name="x", dtype="float32", shape=(BATCH, 3, VIT_SIZE,
 
 
 def bert_base() -> onnx.ModelProto:
-    """BERT-base at sequence 128: three int64 [batch,128] -> [batch,128,768] and pooled [batch,768].
+    """Build BERT-base at sequence 128: three int64 [batch,128] -> [batch,128,768] and pooled [batch,768].
 
     Devlin et al., 2018, arXiv:1810.04805; 11.2 GMACs a sample.
     """
@@ -52,7 +52,7 @@ def bert_base() -> onnx.ModelProto:
 
 
 def bert_base_384() -> onnx.ModelProto:
-    """BERT-base at sequence 384, with the weights of :func:`bert_base`; 35.3 GMACs a sample."""
+    """Build BERT-base at sequence 384, with the weights of :func:`bert_base`; 35.3 GMACs a sample."""
     return _bert("bert_base_384", BERT_BASE_384_INPUTS, BERT_LONG_SEQUENCE)
 
 
@@ -86,7 +86,7 @@ def _bert_embeddings(graph: GraphBuilder, ids: str, types: str, sequence: int) -
 
 
 def _bert_mask(graph: GraphBuilder, mask: str) -> str:
-    """What is added to the scores: [batch,seq] of 1 (a token) and 0 (padding) -> [batch,1,1,seq]."""
+    """Compute what is added to the scores: [batch,seq] of 1 (a token) and 0 (padding) -> [batch,1,1,seq]."""
     from onnx import TensorProto
 
     kept = graph.op("Cast", mask, name="mask.cast", to=TensorProto.FLOAT)
@@ -101,7 +101,7 @@ def _add_norm(graph: GraphBuilder, x: str, y: str, name: str) -> str:
 
 
 def vit_b16() -> onnx.ModelProto:
-    """ViT-B/16: [batch,3,224,224] -> logits [batch,1000]; 17.6 GMACs a sample.
+    """Build ViT-B/16: [batch,3,224,224] -> logits [batch,1000]; 17.6 GMACs a sample.
 
     Dosovitskiy et al., 2020, arXiv:2010.11929.
     """
@@ -121,7 +121,7 @@ def vit_b16() -> onnx.ModelProto:
 
 
 def _vit_tokens(graph: GraphBuilder, image: str) -> str:
-    """Patches, class token and positions: [batch,3,224,224] -> [batch,197,768]."""
+    """Concatenate patches and class token, and add positions: [batch,3,224,224] -> [batch,197,768]."""
     side = [VIT_PATCH, VIT_PATCH]
     weight = graph.normal("patches.weight", (WIDTH, 3, *side), math.sqrt(1 / (3 * VIT_PATCH**2)))
     bias = graph.normal("patches.bias", (WIDTH,), blocks.BIAS_STD)

@@ -13,7 +13,7 @@ from sweep.storage.store import Store
 from sweep.system import command_line
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sweep.spec.settings import Settings
     from sweep.storage.record import Record
@@ -31,10 +31,12 @@ class Publishing:
     Args:
         tracking: where to, and whether at all.
         settings: of the sweep.
+        labels: names of the runs by the keys of their records; None names them by what is published together.
     """
 
-    def __init__(self, tracking: Tracking, settings: Settings) -> None:
+    def __init__(self, tracking: Tracking, settings: Settings, labels: Mapping[str, str] | None = None) -> None:
         self._enabled = tracking.enabled
+        self._labels = labels
         self._store = Store(settings.root)
         self._tracking, self._results = tracking, settings.results
         self._uri = resolve_uri(tracking.uri, settings.results)
@@ -80,7 +82,7 @@ class Publishing:
             self._problem = f"{without_password(self._uri)} cannot be written: {problem}"
             return None
         try:
-            return self._publisher.publish(records, self._store).url
+            return self._publisher.publish(records, self._store, self._labels).url
         except TrackingError as error:
             self._problem = str(error)
             return None

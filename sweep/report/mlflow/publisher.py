@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweep.report.comparison import compared
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.client import connect, explained, failure, open_experiment
 from sweep.report.mlflow.runs import Runs
@@ -17,7 +18,7 @@ from sweep.report.mlflow.store_uri import ui_url
 from sweep.system import file_locks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from mlflow import MlflowClient
@@ -67,8 +68,13 @@ class Publisher:
         self._uri, self._experiment, self._sweep = uri, experiment, sweep
         self._config, self._artifacts = config, artifacts
 
-    def publish(self, records: Iterable[Record], store: Store) -> Published:
+    def publish(self, records: Iterable[Record], store: Store, labels: Mapping[str, str] | None = None) -> Published:
         """Make MLflow show these records as they are on disk in ``store``.
+
+        Args:
+            records: to show.
+            store: of the sweep.
+            labels: names of the runs by the records' keys; None takes what tells `records` apart.
 
         Raises:
             TrackingError: the store cannot be reached or refuses; some records may have been sent. Against a
@@ -79,12 +85,14 @@ class Publisher:
             return Published(url=None, sent=0, unchanged=0, seconds=0.0)
         client = connect(self._uri)
         with explained(self._uri), self._turn(store.root):
-            url, sent = self._replay(client, known, store)
+            url, sent = self._replay(client, known, store, labels or compared(known).labels)
         return Published(url=url, sent=sent, unchanged=len(known) - sent, seconds=time.monotonic() - start)
 
-    def _replay(self, client: MlflowClient, records: list[Record], store: Store) -> tuple[str, int]:
+    def _replay(
+        self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
+    ) -> tuple[str, int]:
         experiment = open_experiment(client, self._uri, self._experiment, self._artifacts)
-        runs = Runs(client, experiment.experiment_id, self._sweep)
+        runs = Runs(client, experiment.experiment_id, self._sweep, labels)
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
         sent = 0
         for record in records:

@@ -19,7 +19,7 @@ from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.saved_view import colour, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mlflow import MlflowClient
@@ -35,10 +35,18 @@ PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColo
 
 
 class Runs:
-    """The sweep's runs as one search found them, and what was written since."""
+    """The sweep's runs as one search found them, and what was written since.
 
-    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str) -> None:
+    Args:
+        client: of the store.
+        experiment_id: of the experiment.
+        sweep: name of the sweep.
+        labels: names of the runs by the keys of their records; a record without one is called by its own label.
+    """
+
+    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, labels: Mapping[str, str]) -> None:
         self._client, self._experiment_id, self._sweep = client, experiment_id, sweep
+        self._labels = labels
         found = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
         parents = [run for run in found if run.data.tags.get(KIND) == "sweep"]
         self._variants: dict[str, list[Run]] = {}
@@ -94,6 +102,8 @@ class Runs:
         run_id = run.info.run_id if run else self._create(record, sha, parent_id)
         if run and run.data.tags.get(PARENT) != parent_id:  # the old parent was a spare, or deleted by hand
             self._client.set_tag(run_id, PARENT, parent_id)
+        if run and run.info.run_name != self._name(record):  # other variants have come, so more tells them apart
+            self._client.update_run(run_id, name=self._name(record))
         if not whole:
             self._fill(run_id, record, file)
             for path in files:
@@ -120,10 +130,13 @@ class Runs:
         tags = {KIND: "variant", NAME: self._sweep, KEY: record.key, PARENT: parent_id, BEGUN: sha}
         place = list(self._variants).index(record.key) if record.key in self._variants else len(self._variants)
         tags[COLOUR] = colour(place)
-        label = str(record.variant.get("label", record.key))
-        run = self._client.create_run(self._experiment_id, record_mapping.started_ms(record), tags, label)
+        start_ms = record_mapping.started_ms(record)
+        run = self._client.create_run(self._experiment_id, start_ms, tags, self._name(record))
         self._variants.setdefault(record.key, [])
         return str(run.info.run_id)
+
+    def _name(self, record: Record) -> str:
+        return self._labels.get(record.key) or str(record.variant.get("label", record.key))
 
     def _fill(self, run_id: str, record: Record, file: bytes) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -14,6 +14,8 @@ import re
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from sweep import spec
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,6 +27,7 @@ GENERATED = ("curve", "latency", "Model metrics")  # where MLflow puts a chart o
 MAX_TAG = 5000  # characters; older servers refuse more
 MAX_AXES = 5  # parallel axes that can still be read
 FIXED_AXES = ("model", "precision", "batch", "streams")  # shown where nothing varies
+_TABLES = (("model",), ("precision",))  # axes whose parts follow from the param of that name
 RESULTS = ("throughput_max_ips", "p99_ms_at_80pct")
 
 
@@ -64,8 +67,12 @@ def view_value(sweep: str, axes: list[str], created_ms: int) -> str:
 
 
 def varying(variants: list[Mapping[str, str]]) -> list[str]:
-    """Params that differ between the variants, at most ``MAX_AXES``; the usual four where none does."""
+    """Return the params that differ between the variants, at most ``MAX_AXES``; the usual four where none does.
+
+    Params of the load and of a script come after those that have a name without a dot.
+    """
     names = dict.fromkeys(name for variant in variants for name in variant if "." not in name)
+    names |= dict.fromkeys(axis.param for axis in spec.all_axes() if axis.info.key and axis.path[1:2] not in _TABLES)
     differ = [name for name in names if len({variant.get(name, "none") for variant in variants}) > 1]
     return differ[:MAX_AXES] or list(FIXED_AXES)
 

@@ -9,7 +9,7 @@ from sweep import precision
 from sweep.analysis import accuracy
 from sweep.backends.base import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
-from sweep.models.datasets import evaluation
+from sweep.models import evaluation
 from sweep.runner.worker import artifacts, scoring
 from sweep.runner.worker.reference import reference_outputs, reference_score, run, runner
 

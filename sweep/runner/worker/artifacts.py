@@ -116,7 +116,7 @@ def model_file(variant: Variant, cache: Cache) -> Path:
         return dense
 
     def build(folder: Path) -> JsonDict:
-        return {"pruned": typed_onnx.prune(dense, folder / MODEL_FILE)}
+        return {"pruned": typed_onnx.sparsify(dense, folder / MODEL_FILE)}
 
     key = axes.digest("pruned", variant.onnx.prune, variant.onnx.model)
     return cache.get("models", key, build).path / MODEL_FILE
@@ -211,8 +211,8 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
 
     def build(folder: Path) -> JsonDict:
         converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
-        facts = {"notes": list(converted.notes), "guarded": list(converted.guarded), "samples": converted.samples}
-        return {"dtypes": converted.dtypes, **facts}
+        facts = {"notes": list(converted.notes), "guarded": list(converted.guarded_nodes), "samples": converted.samples}
+        return {"dtypes": converted.compute_types, **facts}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
     entry = cache.get("onnx", onnx_cache_key(variant), build, about)

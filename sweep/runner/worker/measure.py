@@ -10,7 +10,7 @@ from sweep.analysis import accuracy_gates
 from sweep.backends import registry
 from sweep.loadgen import capacity_search, load_curve
 from sweep.loadgen.communicator import SINGLE_CLIENT, ClientSession, in_rank_order
-from sweep.models.datasets import evaluation
+from sweep.models import evaluation
 from sweep.runner.messages import Result
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file

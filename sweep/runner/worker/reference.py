@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from sweep.models.datasets import evaluation
+    from sweep.models import evaluation
     from sweep.spec import JsonDict, Variant
     from sweep.storage.cache import Cache
 
@@ -67,7 +67,7 @@ def reference_outputs(
 
 
 def reference_score(
-    variant: Variant, source: Path, scored: evaluation.Held, cache: Cache, tell: Callable[[int], None]
+    variant: Variant, source: Path, scored: evaluation.EvaluationSet, cache: Cache, tell: Callable[[int], None]
 ) -> float:
     """Compute the top-1 of the fp32 graph on labelled samples, once for all batches and precisions."""
 

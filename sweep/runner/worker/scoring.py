@@ -11,18 +11,20 @@ from sweep.errors import LabelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sweep.models.datasets.evaluation import Held
+    from sweep.models.evaluation import EvaluationSet
 
     Infer = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 _CLASSES_FROM = 2
 
 
-def score(held: Held, batch: int, infer: Infer, tell: Callable[[int], None] = lambda _done: None) -> float:
+def score(
+    evaluation_set: EvaluationSet, batch: int, infer: Infer, tell: Callable[[int], None] = lambda _done: None
+) -> float:
     """Compute the top-1: the share of labelled samples whose largest output is that of their class.
 
     Args:
-        held: the samples.
+        evaluation_set: the samples.
         batch: samples in an inference.
         infer: gives the outputs of a batch of them.
         tell: called with the number of samples done.
@@ -34,9 +36,9 @@ def score(held: Held, batch: int, infer: Infer, tell: Callable[[int], None] = la
         LabelError: the output holds no scores of such classes, or the samples cannot be had.
     """
     right = done = 0
-    for feeds, labels in held.batches(batch):
-        rows = np.asarray(infer(feeds)[held.output])
-        _refuse(rows, labels, held.size(batch), held.output)
+    for feeds, labels in evaluation_set.batches(batch):
+        rows = np.asarray(infer(feeds)[evaluation_set.output])
+        _refuse(rows, labels, evaluation_set.size(batch), evaluation_set.output)
         rows = rows[: len(labels)]
         right += int(np.count_nonzero((rows.argmax(axis=1) == labels) & np.isfinite(rows).all(axis=1)))
         done += len(labels)

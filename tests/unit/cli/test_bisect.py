@@ -54,7 +54,7 @@ def matmuls(model: onnx.ModelProto) -> list[str]:
 def traced(source: Path, recipe: Precision, feeds: dict, **options: int) -> tuple[list, Path]:
     calibration = [batch(onnx.load(source), 8, seed) for seed in (1, 2)]
     typed = precision.convert(source, recipe, calibration, source.with_name("typed.onnx")).path
-    return precision.traced(source, typed, recipe, feeds, **options), typed
+    return precision.measure_layer_errors(source, typed, recipe, feeds, **options), typed
 
 
 def test_the_planted_layer_has_the_largest_share(tmp_path: Path) -> None:
@@ -68,8 +68,8 @@ def test_the_planted_layer_has_the_largest_share(tmp_path: Path) -> None:
     assert sum(parts) == pytest.approx(1)
     assert node_table.first_below(found, 20).node == worst.node
     relus = [item for item in found if item.op == "Relu"]
-    assert all(item.added == 0 for item in relus), "a Relu that is not quantised adds nothing"
-    assert relus[-1].carried > 0.1, "and hands the error on"
+    assert all(item.local_noise_ratio == 0 for item in relus), "a Relu that is not quantised adds nothing"
+    assert relus[-1].output_noise_ratio > 0.1, "and hands the error on"
 
 
 @pytest.mark.parametrize("recipe", [INT8, FP16, Precision(name="bf16", dtype="bf16")])
@@ -82,8 +82,8 @@ def test_what_is_carried_to_the_end_is_the_error_of_the_whole(name: str, recipe:
     whole = passes.against_fp32(source, feeds, reference.run(tmp_path / "emulated.onnx", feeds))
     last = found[-1]
     assert last.tensor == "y"
-    assert -10 * math.log10(last.carried) == pytest.approx(whole["sqnr_db"], abs=0.2)
-    in_chunks, _ = traced(source, recipe, feeds, at_once=1)
+    assert -10 * math.log10(last.output_noise_ratio) == pytest.approx(whole["sqnr_db"], abs=0.2)
+    in_chunks, _ = traced(source, recipe, feeds, chunk_bytes=1)
     assert [dataclasses.astuple(item) for item in in_chunks] == [dataclasses.astuple(item) for item in found]
 
 
@@ -102,9 +102,9 @@ def test_a_node_by_itself_errs_as_it_does_on_the_references_inputs(tmp_path: Pat
     step = np.abs(weight).max() / 127
     wrong = rounded @ (np.clip(np.rint(weight / step), -127, 127) * step) - x @ weight
     expected = float((wrong**2).sum() / ((x @ weight) ** 2).sum())
-    assert found[0].added == pytest.approx(expected, rel=1e-3)
-    assert found[0].carried == pytest.approx(expected, rel=1e-3)
-    assert found[0].carried_in == 0
+    assert found[0].local_noise_ratio == pytest.approx(expected, rel=1e-3)
+    assert found[0].output_noise_ratio == pytest.approx(expected, rel=1e-3)
+    assert found[0].input_noise_ratio == 0
 
 
 def test_overflow_is_named_as_not_finite(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_overflow_is_named_as_not_finite(tmp_path: Path) -> None:
     onnx.save(g.model(g.op("MatMul", calm, g.weight(16, 4)), wide, ["batch", 4]), tmp_path / "loud.onnx")
     found, _ = traced(tmp_path / "loud.onnx", FP16, {"x": np.ones((2, 16), np.float32)})
     assert node_table.first_below(found, 20).op == "Mul"
-    assert math.isinf(found[1].added)
+    assert math.isinf(found[1].local_noise_ratio)
     assert [part for part in node_table.shares(found) if part]
     assert node_table.json_row(found[1], 0.5)["finite"] is False
     json.dumps([node_table.json_row(item, 0.0) for item in found], allow_nan=False)

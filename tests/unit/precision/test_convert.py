@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep.errors import ConversionError
-from sweep.precision import Converted, check_label, convert, dtypes, graph, passes_through
+from sweep.precision import Conversion, check_label, convert, count_compute_types, onnx_graph, passes_through
 from sweep.spec import Precision
 
 CONF = Path(__file__).parents[3] / "conf" / "precision"
@@ -41,7 +41,7 @@ SILERO = Path(importlib.util.find_spec("silero_vad").origin).parent / "data"  # 
 LEAST_DB = {"fp16": 45, "int8": 20, "int8_fp16": 20, "int8_fp16_wide": 20, "fp8": 15, "fp8_fp16": 15}
 
 
-def converted(name: str, recipe: Precision, folder: Path) -> Converted:
+def converted(name: str, recipe: Precision, folder: Path) -> Conversion:
     source = save(name, folder)
     calibration = [batch(NETWORKS[name](), 4, seed) for seed in range(4)]
     return convert(source, recipe, calibration, folder / f"{name}.{recipe.name}.onnx")
@@ -82,12 +82,12 @@ def test_dtypes_count_what_each_node_computes_in(name: str, nodes: int, left: in
     zero = {"int8": 0, "fp8": 0, "fp16": 0, "bf16": 0, "fp32": 0}
     for recipe in (FP16, BF16):
         half = converted(name, recipe, tmp_path)
-        assert dtypes(tmp_path / f"{name}.onnx") == {**zero, "fp32": nodes}
-        assert half.dtypes == dtypes(half.path) == {**zero, recipe.dtype: nodes}
+        assert count_compute_types(tmp_path / f"{name}.onnx") == {**zero, "fp32": nodes}
+        assert half.compute_types == count_compute_types(half.path) == {**zero, recipe.dtype: nodes}
     for recipe in QUANTISED.values():
         quarter = converted(name, recipe, tmp_path)
         expected = {**zero, recipe.dtype: nodes - left, recipe.rest or "fp32": left}
-        assert quarter.dtypes == dtypes(quarter.path) == expected
+        assert quarter.compute_types == count_compute_types(quarter.path) == expected
         check_label(quarter.path, recipe)
 
 
@@ -143,7 +143,7 @@ def test_int8_lifts_an_old_opset(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "old.onnx")
     feed = batch(model, 4, 0)
     result = convert(tmp_path / "old.onnx", INT8, [feed], tmp_path / "new.onnx")
-    assert result.dtypes["int8"] == 4
+    assert result.compute_types["int8"] == 4
     assert sqnr_db(run(tmp_path / "old.onnx", feed), run(result.path, feed)) > 20
 
 
@@ -154,10 +154,10 @@ def test_fp16_without_keep_io_changes_the_contract_only_of_floats(tmp_path: Path
 
 
 def test_fp16_converts_inside_control_flow(tmp_path: Path) -> None:
-    assert converted("branches", BF16, tmp_path).dtypes["bf16"] == 2
+    assert converted("branches", BF16, tmp_path).compute_types["bf16"] == 2
     result = converted("branches", FP16, tmp_path)
     onnx.checker.check_model(result.path, full_check=True)
-    assert (result.dtypes["fp16"], result.dtypes["fp32"]) == (2, 0)
+    assert (result.compute_types["fp16"], result.compute_types["fp32"]) == (2, 0)
     for sign in (1, -1):
         feed = {"x": sign * np.abs(batch(NETWORKS["branches"](), 2, 5)["x"])}
         assert sqnr_db(run(tmp_path / "branches.onnx", feed), run(result.path, feed)) > 45
@@ -179,7 +179,7 @@ def test_fp16_notes_what_has_no_float16_and_what_was_clipped(tmp_path: Path) -> 
     onnx.save(model, tmp_path / "a.onnx")
     result = convert(tmp_path / "a.onnx", FP16, [], tmp_path / "b.onnx")
     assert result.notes == ("1 node kept in fp32: Range", "1 weight clipped to +-65504")
-    assert result.dtypes["fp16"] == 1
+    assert result.compute_types["fp16"] == 1
 
 
 def test_bf16_leaves_in_fp32_what_tensorrts_parser_refuses_in_it(tmp_path: Path) -> None:
@@ -203,10 +203,10 @@ def test_where_to_resize_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
 
 
 def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> None:
-    model = graph.inferred(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
+    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
     stored = {item.name for item in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
-    types = graph.types(model.graph)
+    types = onnx_graph.element_types(model.graph)
     by_weight = {
         node.name: types[node.output[0]] for node in model.graph.node if makers_of_weight(node, makers) & stored
     }
@@ -220,8 +220,8 @@ def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("mix", "kept"), [("int8_bf16", "FLOAT"), ("int8_fp16", "FLOAT16"), ("fp8_bf16", "BFLOAT16")])
 def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(mix: str, kept: str, tmp_path: Path) -> None:
-    model = graph.inferred(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
-    types = graph.types(model.graph)
+    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
+    types = onnx_graph.element_types(model.graph)
     (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
     low = TensorProto.FLOAT16 if mix.endswith("fp16") else TensorProto.BFLOAT16
     assert types[softmax.output[0]] == TensorProto.DataType.Value(kept)
@@ -251,8 +251,8 @@ def test_scales_are_no_smaller_than_float16_can_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["silero_vad.onnx", "silero_vad_16k_op15.onnx", "silero_vad_op18_ifless.onnx"])
 def test_fp16_of_a_trained_network_with_control_flow(name: str, tmp_path: Path) -> None:
     result = convert(SILERO / name, FP16, [], tmp_path / name)
-    assert result.dtypes["fp16"] > 0
-    assert result.dtypes["fp32"] == 0
+    assert result.compute_types["fp16"] > 0
+    assert result.compute_types["fp32"] == 0
     rng = np.random.default_rng(0)
     feed = {"input": rng.standard_normal((1, 576), dtype=np.float32), "sr": np.array(16000)}
     feed["state"] = np.zeros((2, 1, 128), np.float32)
@@ -291,12 +291,12 @@ def test_weights_too_large_for_one_file_go_beside_it(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = converted("cnn", RECIPES[recipe], tmp_path)
-    whole_dtypes, feed = whole.dtypes, batch(NETWORKS["cnn"](), 2, 9)
+    whole_dtypes, feed = whole.compute_types, batch(NETWORKS["cnn"](), 2, 9)
     expected = run(whole.path, feed)
-    monkeypatch.setattr(graph, "SINGLE_FILE_BYTES", 1000)
+    monkeypatch.setattr(onnx_graph, "SINGLE_FILE_BYTES", 1000)
     for _ in range(2):  # the second time over the first's files
         parted = converted("cnn", RECIPES[recipe], tmp_path)
-        assert parted.dtypes == whole_dtypes
+        assert parted.compute_types == whole_dtypes
         np.testing.assert_array_equal(run(parted.path, feed), expected)
     names = {"cnn.onnx", parted.path.name, f"{parted.path.name}.data"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -340,5 +340,5 @@ def test_a_file_that_carries_the_precision_already_goes_through(tmp_path: Path) 
     first = converted("cnn", FP16, tmp_path)
     again = convert(first.path, FP16, [], tmp_path / "again.onnx")
     assert again.notes == ("cnn.fp16.onnx was fp16 already: not converted",)
-    assert again.dtypes == first.dtypes
+    assert again.compute_types == first.compute_types
     check_label(again.path, FP16)

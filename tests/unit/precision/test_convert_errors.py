@@ -12,7 +12,7 @@ from authored_graphs import IMAGE, NETWORKS, Author, batch, save
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep.errors import ConversionError, SweepError, UnsupportedError
-from sweep.precision import cast, check_label, convert, dtypes, qdq_rules
+from sweep.precision import cast, check_label, convert, count_compute_types, qdq_rules
 from sweep.spec import Precision
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def test_a_type_without_converter_is_unsupported(dtype: str, tmp_path: Path) -> 
     ("precision", "calibration", "line"),
     [
         (recipe("fp32"), [], "precision fp32 is the fp32 graph itself: use that file"),
-        (recipe("int8"), feeds(), "precision int8 quantises nothing: set quantize_ops to some of Conv"),
-        (recipe("int8", "Conv", "Softmax"), feeds(), "precision int8 quantises Softmax: set quantize_ops"),
+        (recipe("int8"), feeds(), "precision int8 quantizes nothing: set quantize_ops to some of Conv"),
+        (recipe("int8", "Conv", "Softmax"), feeds(), "precision int8 quantizes Softmax: set quantize_ops"),
         (recipe("int8", *OPS), [], "got no calibration batches: set calibration_batches to 1 or more"),
         (recipe("int8", *OPS), [{}], "cnn.onnx as int8: ValueError: .*x"),
         (recipe("int8", "ConvTranspose"), feeds(), "asks for int8 compute, but .* computes in fp32 4: give a float32"),
@@ -82,14 +82,14 @@ def test_a_source_of_another_type(tmp_path: Path) -> None:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = TensorProto.DOUBLE
     onnx.save(model, tmp_path / "double.onnx")
-    assert dtypes(tmp_path / "double.onnx")["fp64"] == 4
+    assert count_compute_types(tmp_path / "double.onnx")["fp64"] == 4
     assert "already computes in fp64 4" in refused(tmp_path / "double.onnx", recipe("fp16"), [], tmp_path)
 
 
 def test_a_converted_graph_that_is_invalid_names_its_control_flow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = cast.lowered
+    right = cast.cast_model
 
     def wrong(*given: object, **named: object) -> object:
         model, notes = right(*given, **named)
@@ -97,7 +97,7 @@ def test_a_converted_graph_that_is_invalid_names_its_control_flow(
         chosen.attribute[0].g.node[0].input[0] = "nowhere"
         return model, notes
 
-    monkeypatch.setattr(cast, "lowered", wrong)
+    monkeypatch.setattr(cast, "cast_model", wrong)
     line = refused(save("branches", tmp_path), recipe("fp16"), [], tmp_path)
     assert line.startswith("branches.onnx as fp16: the converted graph (with If) is not valid: ")
     assert line.endswith("or leave this precision out")
@@ -140,7 +140,8 @@ def test_the_rest_of_a_mix_is_read_from_what_it_dequantises_to(tmp_path: Path) -
     mixed = Precision(name="int8_fp16", dtype="int8", rest="fp16", quantize_ops=OPS)
     path = convert(save("cnn", tmp_path), mixed, feeds(), tmp_path / "typed.onnx").path
     check_label(path, mixed)
-    assert dtypes(path)["int8"] == sum(dtypes(path).values()), "the products alone do not tell"
+    counts = count_compute_types(path)
+    assert counts["int8"] == sum(counts.values()), "the products alone do not tell"
     line = r"asks for int8 and fp32 beside it, but typed\.onnx holds fp16 \d+ beside it: set precision.rest"
     with pytest.raises(ConversionError, match=line):
         check_label(path, recipe("int8", *OPS))
@@ -158,8 +159,8 @@ def test_an_integer_operator_is_int8_under_any_label(tmp_path: Path) -> None:
 def test_every_broken_rule_is_named(tmp_path: Path) -> None:
     path = convert(save("cnn", tmp_path), recipe("int8", *OPS), feeds(), tmp_path / "typed.onnx").path
     model = onnx.load(path)
-    assert qdq_rules.broken(model, "int8", per_channel=True) == []
-    assert "works on int8, not float8_e4m3fn" in qdq_rules.broken(model, "fp8", per_channel=True)[0]
+    assert qdq_rules.find_violations(model, "int8", per_channel=True) == []
+    assert "works on int8, not float8_e4m3fn" in qdq_rules.find_violations(model, "fp8", per_channel=True)[0]
     stored = {item.name: item for item in model.graph.initializer}
     pairs = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] not in stored]
     weights = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.input[0] in stored]
@@ -168,20 +169,22 @@ def test_every_broken_rule_is_named(tmp_path: Path) -> None:
     stored[pairs[2].input[1]].CopyFrom(numpy_helper.from_array(np.float32(0), pairs[2].input[1]))
     del pairs[3].input[2]
     stored[weights[0].input[1]].CopyFrom(numpy_helper.from_array(np.float32(1), weights[0].input[1]))
-    found = " / ".join(qdq_rules.broken(model, "int8", per_channel=True))
+    found = " / ".join(qdq_rules.find_violations(model, "int8", per_channel=True))
     for line in ("point other than 0", "works on int32", "not a positive number", "works on uint8", "along axis 0"):
         assert line in found
-    assert "along axis" not in " / ".join(qdq_rules.broken(model, "int8", per_channel=False))
+    assert "along axis" not in " / ".join(qdq_rules.find_violations(model, "int8", per_channel=False))
 
 
 def test_a_converter_that_did_nothing_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cast, "lowered", lambda model, *_, **__: (model, ()))
+    monkeypatch.setattr(cast, "cast_model", lambda model, *_, **__: (model, ()))
     line = refused(save("cnn", tmp_path), recipe("fp16"), [], tmp_path)
     assert "asks for fp16 compute, but the graph converted for cnn.onnx as fp16 computes in fp32 4" in line
 
 
 def test_a_converter_that_broke_the_rules_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qdq_rules, "broken", lambda *_, **__: ["conv_dq has a zero point other than 0", "another"])
+    monkeypatch.setattr(
+        qdq_rules, "find_violations", lambda *_, **__: ["conv_dq has a zero point other than 0", "another"]
+    )
     line = refused(save("cnn", tmp_path), recipe("int8", *OPS), feeds(), tmp_path)
     assert line.startswith("cnn.onnx as int8: conv_dq has a zero point other than 0 (2 such faults); simplify")
 
@@ -204,7 +207,7 @@ def test_a_file_that_is_typed_goes_through_as_it_is(dtype: str, tmp_path: Path) 
     typed = convert(save("cnn", tmp_path), recipe(dtype, *OPS), feeds(), tmp_path / "typed.onnx").path
     found = convert(typed, as_it_is(dtype), [], tmp_path / "target.onnx")
     assert found.notes == (f"typed already: {dtype} 4 compute nodes",)
-    assert (found.samples, found.dtypes[dtype]) == (0, 4)
+    assert (found.samples, found.compute_types[dtype]) == (0, 4)
     assert onnx.load(found.path).graph == onnx.load(typed).graph
     others = {"fp16": "bf16", "bf16": "fp16", "int8": "fp8", "fp8": "int8"}
     found.path.unlink()

@@ -22,7 +22,7 @@ from sweep import models, spec
 from sweep.config import variants
 from sweep.config.schema import BackendConfig, Config, ModelConfig, PrecisionConfig, ScriptConfig
 from sweep.errors import ConfigError, ConversionError
-from sweep.precision import convert, modelopt, traced
+from sweep.precision import convert, measure_layer_errors, modelopt
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import ModelRef, Precision
 from sweep.system.child_process import ChildProcess, RefusedError
@@ -38,9 +38,9 @@ MIXES = [("int8", None), ("int8", "fp16"), ("int8", "bf16"), ("fp8", None), ("fp
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
     """Versions are those of the interpreter that this test names."""
-    modelopt.versions.cache_clear()
+    modelopt.modelopt_versions.cache_clear()
     yield
-    modelopt.versions.cache_clear()
+    modelopt.modelopt_versions.cache_clear()
 
 
 @pytest.fixture
@@ -106,9 +106,9 @@ def test_its_versions_are_in_its_keys_alone(bare: None, monkeypatch: pytest.Monk
     asked, own = (variants.from_config(config(tool=tool)) for tool in ("modelopt", "builtin"))
     before = artifact_keys.onnx_cache_key(asked), artifact_keys.onnx_cache_key(own)
     assert artifact_keys.onnx_cache_key(asked) == before[0]
-    modelopt.versions.cache_clear()
+    modelopt.modelopt_versions.cache_clear()
     monkeypatch.setenv(modelopt.PYTHON, sys.executable)  # has onnx at least
-    assert modelopt.versions()["onnx"] == onnx.__version__
+    assert modelopt.modelopt_versions()["onnx"] == onnx.__version__
     assert artifact_keys.onnx_cache_key(asked) != before[0]
     assert artifact_keys.onnx_cache_key(own) == before[1]
 
@@ -145,7 +145,7 @@ def test_nothing_of_the_working_directory_is_imported(bare: None, tmp_path: Path
     """A file of the user's that is called as a library is must not take its place."""
     (tmp_path / "json.py").write_text("raise SystemExit('the wrong json')\n")
     (tmp_path / "modelopt.py").write_text("raise SystemExit('the wrong modelopt')\n")
-    code = "from sweep.precision import modelopt; print(modelopt.versions())"
+    code = "from sweep.precision import modelopt; print(modelopt.modelopt_versions())"
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "'nvidia-modelopt': None" in done.stdout
 
@@ -166,8 +166,12 @@ def test_every_recipe_gives_a_graph_of_its_types(dtype: str, rest: str | None, t
     made = convert(source, recipe(dtype, rest), samples, tmp_path / "typed.onnx")
     own = convert(source, recipe(dtype, rest, tool=None), samples, tmp_path / "own.onnx")
     left = {"fp8": 3, "int8": 1}.get(dtype, 0)  # convolutions of few channels in fp8, and a Gemm of ten outputs
-    assert made.dtypes == {**dict.fromkeys(made.dtypes, 0), dtype: 5 - left, **({rest or "fp32": left} if left else {})}
-    assert own.dtypes[dtype] == 5
+    assert made.compute_types == {
+        **dict.fromkeys(made.compute_types, 0),
+        dtype: 5 - left,
+        **({rest or "fp32": left} if left else {}),
+    }
+    assert own.compute_types[dtype] == 5
     assert made.notes[-1].startswith("made by nvidia-modelopt ")
     assert made.samples == 16
     assert rounded_db(source, made.path, tmp_path) > rounded_db(source, own.path, tmp_path) - 3
@@ -203,12 +207,12 @@ def test_its_own_guard_keeps_what_overflows_and_lists_it(tmp_path: Path) -> None
     installed()
     onnx.save(loud(), tmp_path / "loud.onnx")
     plain = convert(tmp_path / "loud.onnx", recipe("fp16"), calibration(), tmp_path / "plain.onnx")
-    assert plain.guarded == ()
+    assert plain.guarded_nodes == ()
     assert rounded_db(tmp_path / "loud.onnx", plain.path, tmp_path) < 1
     for asked in (recipe("fp16", guard=True), recipe("int8", "fp16", guard=True), recipe("fp8", "fp16", guard=True)):
         safe = convert(tmp_path / "loud.onnx", asked, calibration(), tmp_path / "safe.onnx")
-        assert {"ReduceSum3", "Add4", "Sqrt5"} <= set(safe.guarded)
-        assert any(f"{len(safe.guarded)} nodes kept in fp32 by modelopt: " in note for note in safe.notes)
+        assert {"ReduceSum3", "Add4", "Sqrt5"} <= set(safe.guarded_nodes)
+        assert any(f"{len(safe.guarded_nodes)} nodes kept in fp32 by modelopt: " in note for note in safe.notes)
         assert rounded_db(tmp_path / "loud.onnx", safe.path, tmp_path) > (15 if asked.dtype == "fp8" else 25)
 
 
@@ -223,7 +227,7 @@ def test_the_choice_may_be_left_to_it(tmp_path: Path) -> None:
     installed()
     made = convert(save("cnn", tmp_path), recipe("int8", quantize_ops=()), feeds(), tmp_path / "typed.onnx")
     assert "what to quantise was chosen by modelopt" in made.notes
-    assert made.dtypes["int8"]
+    assert made.compute_types["int8"]
 
 
 def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +237,7 @@ def test_weights_in_a_file_of_their_own(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(modelopt.graphs, "SINGLE_FILE_BYTES", 1000)
     large = convert(source, recipe("int8", "fp16"), feeds(), tmp_path / "large.onnx")
     assert (tmp_path / "large.onnx.data").is_file()
-    assert large.dtypes == small.dtypes
+    assert large.compute_types == small.compute_types
     assert rounded_db(source, large.path, tmp_path) == pytest.approx(rounded_db(source, small.path, tmp_path))
 
 
@@ -241,14 +245,14 @@ def test_token_ids_and_a_mask(tmp_path: Path) -> None:
     installed()
     source = save("transformer", tmp_path)
     made = convert(source, recipe("int8", "fp16"), feeds("transformer"), tmp_path / "typed.onnx")
-    assert made.dtypes["int8"]
+    assert made.compute_types["int8"]
 
 
 def test_the_nodes_of_its_graph_can_be_traced(tmp_path: Path) -> None:
     installed()
     source, asked = save("cnn", tmp_path), recipe("int8", "fp16")
     made = convert(source, asked, feeds(), tmp_path / "typed.onnx")
-    assert len(traced(source, made.path, asked, feeds()[0])) > 3
+    assert len(measure_layer_errors(source, made.path, asked, feeds()[0])) > 3
 
 
 def test_pytorch_stays_out_of_this_process(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.errors import ConversionError
-from sweep.precision import check_label, convert, dtypes, emulate
+from sweep.precision import check_label, convert, count_compute_types, emulate
 from sweep.runner.worker import accuracy_check, artifacts, reference
 from sweep.spec import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
@@ -64,16 +64,16 @@ def rounded_db(source: Path, typed: Path, folder: Path) -> float:
 def test_what_overflows_fp16_is_right_with_the_guard_and_wrong_without(name: str, tmp_path: Path) -> None:
     onnx.save(loud(), tmp_path / "loud.onnx")
     plain = convert(tmp_path / "loud.onnx", RECIPES[name], calibration(), tmp_path / "plain.onnx")
-    assert plain.guarded == ()
+    assert plain.guarded_nodes == ()
     assert rounded_db(tmp_path / "loud.onnx", plain.path, tmp_path) < 1
     feed = batch(loud(), 8, 99)
     hidden = passes.against_fp32(tmp_path / "loud.onnx", feed, reference.run(plain.path, feed))
     assert hidden["sqnr_db"] > LEAST_DB[name], "onnxruntime's CPU computes fp16 in fp32: it hides the overflow"
 
     safe = convert(tmp_path / "loud.onnx", guarding(name), calibration(), tmp_path / "safe.onnx")
-    assert safe.guarded == ("ReduceSum3", "Add4", "Sqrt5")
+    assert safe.guarded_nodes == ("ReduceSum3", "Add4", "Sqrt5")
     assert "3 nodes kept in fp32 by the range guard: ReduceSum3, Add4, Sqrt5" in safe.notes
-    assert safe.dtypes == plain.dtypes, "every product is still in the asked type"
+    assert safe.compute_types == plain.compute_types, "every product is still in the asked type"
     assert rounded_db(tmp_path / "loud.onnx", safe.path, tmp_path) > LEAST_DB[name]
 
 
@@ -91,7 +91,7 @@ def test_a_guarded_product_is_counted_as_fp32_and_passes_its_label(tmp_path: Pat
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e5), "w0"))
     onnx.save(model, tmp_path / "louder.onnx")
     made = convert(tmp_path / "louder.onnx", guarding("fp16"), calibration(), tmp_path / "safe.onnx")
-    assert (made.dtypes["fp16"], made.dtypes["fp32"]) == (1, 1)
+    assert (made.compute_types["fp16"], made.compute_types["fp32"]) == (1, 1)
     check_label(made.path, guarding("fp16"))
     with pytest.raises(ConversionError, match=r"asks for fp16 compute, but safe\.onnx computes in fp16 1, "):
         check_label(made.path, RECIPES["fp16"])
@@ -106,7 +106,7 @@ def test_a_guard_with_nothing_to_do_changes_nothing(tmp_path: Path) -> None:
     feeds = [batch(NETWORKS["cnn"](), 2, 0)]
     plain = convert(save("cnn", tmp_path), RECIPES["fp16"], feeds, tmp_path / "a.onnx")
     safe = convert(save("cnn", tmp_path), guarding("fp16"), feeds, tmp_path / "b.onnx")
-    assert (safe.guarded, safe.notes) == ((), ())
+    assert (safe.guarded_nodes, safe.notes) == ((), ())
     assert safe.path.read_bytes() == plain.path.read_bytes()
 
 
@@ -117,7 +117,7 @@ def test_infinity_that_is_meant_is_left_alone(tmp_path: Path) -> None:
     model = g.model(last, {"x": (TensorProto.FLOAT, ["batch", WIDTH])}, ["batch", 8])
     onnx.save(model, tmp_path / "mask.onnx")
     made = convert(tmp_path / "mask.onnx", guarding("fp16"), calibration(), tmp_path / "b.onnx")
-    assert made.guarded == ()
+    assert made.guarded_nodes == ()
     assert rounded_db(tmp_path / "mask.onnx", made.path, tmp_path) > 45
 
 
@@ -128,7 +128,7 @@ def test_emulation_rounds_at_every_tensor_and_survives_the_optimiser(
     for name in ("cnn", "resizer", "transformer", "branches"):
         made = convert(save(name, tmp_path), Precision(name=dtype, dtype=dtype), [], tmp_path / "typed.onnx")
         assert emulate(made.path, tmp_path / "emulated.onnx") > 0
-        assert dtypes(tmp_path / "emulated.onnx") == dtypes(tmp_path / f"{name}.onnx")
+        assert count_compute_types(tmp_path / "emulated.onnx") == count_compute_types(tmp_path / f"{name}.onnx")
         onnx.checker.check_model(tmp_path / "emulated.onnx", full_check=True)
         assert low < rounded_db(tmp_path / f"{name}.onnx", made.path, tmp_path) < high
         feed = batch(NETWORKS[name](), 4, 5)

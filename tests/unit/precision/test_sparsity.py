@@ -15,8 +15,8 @@ from onnx import TensorProto, numpy_helper
 from sweep import models
 from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.errors import ConversionError
-from sweep.precision import prune
-from sweep.precision.sparsity import prune_2_4
+from sweep.precision import sparsify
+from sweep.precision.sparsity import sparsify_model
 from sweep.runner.worker import artifacts, reference
 from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
@@ -49,7 +49,7 @@ def test_each_op_is_pruned_along_what_it_sums_over() -> None:
     flat = g.op("Gemm", flat, g.weight(20, 16))
     model = g.model(g.op("MatMul", flat, g.weight(16, 4)), IMAGE, ["batch", 4])
     before = weights(model)
-    pruned, count = prune_2_4(model)
+    pruned, count = sparsify_model(model)
     after = weights(pruned)
     assert count == 4
     np.testing.assert_array_equal(after["w0"], before["w0"])
@@ -60,7 +60,7 @@ def test_each_op_is_pruned_along_what_it_sums_over() -> None:
 def test_a_shared_embedding_stays_dense() -> None:
     model = NETWORKS["transformer"]()
     before = weights(model)["w0"]
-    pruned, count = prune_2_4(model)
+    pruned, count = sparsify_model(model)
     (gather,) = (node for node in pruned.graph.node if node.op_type == "Gather")
     np.testing.assert_array_equal(weights(pruned)[gather.input[0]], before)
     assert count == 4
@@ -77,8 +77,8 @@ def test_ties_are_broken_the_same_way_each_time(tmp_path: Path) -> None:
     equal = np.ones((8, 8), np.float32)
     model = g.model(g.op("MatMul", "x", g.const(equal)), {"x": (TensorProto.FLOAT, ["batch", 8])}, ["batch", 8])
     onnx.save(model, tmp_path / "a.onnx")
-    assert prune(tmp_path / "a.onnx", tmp_path / "b.onnx") == 1
-    prune(tmp_path / "a.onnx", tmp_path / "c.onnx")
+    assert sparsify(tmp_path / "a.onnx", tmp_path / "b.onnx") == 1
+    sparsify(tmp_path / "a.onnx", tmp_path / "c.onnx")
     assert (tmp_path / "b.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
     assert (weights(onnx.load(tmp_path / "b.onnx"))["w0"].sum(axis=0) == 4).all()
 
@@ -90,14 +90,14 @@ def test_a_graph_without_a_weight_to_prune_is_one_clear_line(tmp_path: Path) -> 
     with pytest.raises(
         ConversionError, match=r"sparsity=force asks to prune a\.onnx 2:4, but none of its Conv"
     ) as caught:
-        prune(tmp_path / "a.onnx", tmp_path / "b.onnx")
+        sparsify(tmp_path / "a.onnx", tmp_path / "b.onnx")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "b.onnx").exists()
 
 
 def test_a_pruned_graph_runs(tmp_path: Path) -> None:
 
-    assert prune(save("cnn", tmp_path), tmp_path / "b.onnx") == 3
+    assert sparsify(save("cnn", tmp_path), tmp_path / "b.onnx") == 3
     found = passes.against_fp32(
         tmp_path / "cnn.onnx",
         batch(NETWORKS["cnn"](), 2, 0),

@@ -12,7 +12,13 @@ from sweep.spec.settings import Settings
 def work(**held) -> Work:
     onnx = OnnxAxes(model=ModelRef(name="mlp", revision=1), precision=Precision(name="fp32", dtype="fp32"))
     variant = Variant(backend="simulated", onnx=onnx, session=SessionAxes(**held))
-    return Work(variant=variant, key=spec.variant_key(variant), engine_key=spec.engine_key(variant), unsupported=None)
+    return Work(
+        variant=variant,
+        key=spec.variant_key(variant),
+        label=variant.label,
+        engine_key=spec.engine_key(variant),
+        unsupported=None,
+    )
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def floats(*shape: int) -> np.ndarray:
 
 
 def read(text: str, signature: Signature = IMAGES, count: int = 8) -> list[dict[str, np.ndarray]]:
-    data = calibration.asked(text)
+    data = calibration.parse(text)
     calibration.check(data, signature, count)
     return list(calibration.batches(data, signature, count))
 
@@ -261,9 +261,9 @@ def test_percentile_100_is_the_largest_value_within_a_bin() -> None:
     model = g.model(g.op("Conv", "x", g.weight(4, 3, 1, 1)), IMAGE, ["batch", 4, 16, 16])
     feeds = [batch(model, 4, seed) for seed in range(3)]
     largest = {"x": float(max(np.abs(feed["x"]).max() for feed in feeds))}
-    found = histograms.thresholds(model, largest, feeds, "percentile", 100.0)
+    found = histograms.clipping_thresholds(model, largest, feeds, "percentile", 100.0)
     assert found["x"] == pytest.approx(largest["x"], rel=2e-3)
-    half = histograms.thresholds(model, largest, feeds, "percentile", 68.27)
+    half = histograms.clipping_thresholds(model, largest, feeds, "percentile", 68.27)
     assert half["x"] == pytest.approx(1.0, abs=0.05), "a normal's own deviation"
     assert len(model.graph.output) == 1
 
@@ -273,14 +273,14 @@ def test_a_silent_tensor_keeps_its_range() -> None:
     model = g.model(g.op("Conv", "x", g.weight(4, 3, 1, 1)), IMAGE, ["batch", 4, 16, 16])
     feeds = [{"x": np.zeros((1, 3, 16, 16), np.float32)}]
     for method in histograms.METHODS:
-        assert histograms.thresholds(model, {"x": 0.0}, feeds, method, 99.9) == {"x": 0.0}
+        assert histograms.clipping_thresholds(model, {"x": 0.0}, feeds, method, 99.9) == {"x": 0.0}
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_the_record_says_what_ranges_came_from(own: bool, tmp_path: Path) -> None:  # noqa: FBT001 - both rows of the table
     (spec,) = models.signature(ModelRef(name="tiny_cnn", revision=1)).inputs
     np.savez(tmp_path / "own.npz", **{spec.name: np.ones(spec.concrete(11), np.float32)})
-    data = calibration.asked(str(tmp_path / "own.npz")) if own else None
+    data = calibration.parse(str(tmp_path / "own.npz")) if own else None
     recipe = Precision(name="int8", dtype="int8", quantize_ops=("Conv", "Gemm"), calibration_batches=2)
     variant = Variant(
         backend="onnxruntime",

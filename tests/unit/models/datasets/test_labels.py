@@ -22,8 +22,8 @@ from sweep.cli.bisect import trace
 from sweep.config import compose, variants
 from sweep.config.schema import AccuracyConfig, BackendConfig, Config, ModelConfig
 from sweep.errors import ConfigError, LabelError
-from sweep.models import Signature, TensorSpec, datasets
-from sweep.models.datasets import calibration, evaluation
+from sweep.models import Signature, TensorSpec, datasets, evaluation
+from sweep.models.datasets import calibration
 from sweep.models.zoo import digits
 from sweep.report import html, table
 from sweep.report.mlflow import record_mapping
@@ -132,7 +132,7 @@ def test_what_is_timed_and_compared_are_some_of_the_samples(network: Path) -> No
 def test_samples_for_ranges_are_given_apart_and_errors_are_those_of_real_samples(network: Path) -> None:
     np.savez(network.parent / "train.npz", x=digits.DATA.training().inputs["x"][:200])
     asked = variant(network, saved(network.parent), 4, **INT8)
-    data = calibration.asked(str(network.parent / "train.npz"))
+    data = calibration.parse(str(network.parent / "train.npz"))
     asked = dataclasses.replace(asked, onnx=dataclasses.replace(asked.onnx, calibration=data))
     found = measured(asked, network.parent)
     assert found["accuracy"]["sqnr_db"] > 30, "on random inputs it is 11 dB, for ranges are those of images"
@@ -142,7 +142,7 @@ def test_samples_for_ranges_are_given_apart_and_errors_are_those_of_real_samples
     store.write(record(asked, found))
     path = store.record_path(spec.variant_key(asked))
     traced = trace.trace(trace.of_record(store.read(path.stem)), trace.cache_root(path, None), 4)
-    assert -10 * np.log10(traced[-1].carried) == pytest.approx(found["accuracy"]["sqnr_db"], abs=0.2)
+    assert -10 * np.log10(traced[-1].output_noise_ratio) == pytest.approx(found["accuracy"]["sqnr_db"], abs=0.2)
 
 
 def test_only_the_last_pass_is_scored(network: Path) -> None:
@@ -517,11 +517,11 @@ def test_an_input_without_a_batch_axis_is_one_value_for_all(tmp_path: Path) -> N
     both = Signature(inputs=(*FLAT.inputs, rate), outputs=("y",))
     given = {"x": np.ones((5, 4), np.float32), "labels": np.zeros(5, int)}
     np.savez(tmp_path / "one.npz", rate=np.int64(16000), **given)
-    data = datasets.asked(str(tmp_path / "one.npz"), "y", 3)
+    data = datasets.parse_labels(str(tmp_path / "one.npz"), "y", 3)
     feeds = [feed for feed, _ in datasets.Samples(data, both).batches(2)]
     assert [(feed["x"].shape, feed["rate"].shape) for feed in feeds] == [((2, 4), ())] * 3
     np.savez(tmp_path / "each.npz", rate=np.full(5, 16000), **given)
-    data = datasets.asked(str(tmp_path / "each.npz"), "y", 3)
+    data = datasets.parse_labels(str(tmp_path / "each.npz"), "y", 3)
     with pytest.raises(ConfigError, match="rate has a value a sample, but the network takes one for the whole batch"):
         datasets.check(data, both)
     apart = Signature(

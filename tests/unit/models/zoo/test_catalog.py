@@ -11,7 +11,7 @@ import pytest
 
 from sweep.errors import ConfigError, ModelError
 from sweep.models import draw, file_digest, inspect, parameters, resolve, signature
-from sweep.models.cost import cost
+from sweep.models.cost_model import cost
 from sweep.models.zoo import catalog, transformers
 from sweep.spec import InputFix, ModelRef
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Labelled:
-    """Samples whose class is known.
+    """Hold samples whose class is known.
 
     Attributes:
         what: says in the record what they are, such as ``597 held-out images of ...``.
@@ -29,16 +29,16 @@ class Labelled:
 
     @property
     def identity(self) -> str:
-        """What tells these samples from any other."""
+        """Return what tells these samples from any other."""
         return self.what
 
     @staticmethod
     def size(batch: int) -> int:
-        """Samples in an inference."""
+        """Return the samples of an inference."""
         return batch
 
     def batches(self, batch: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Inputs and labels, ``batch`` samples at a time; the last one is filled up with its last sample.
+        """Yield inputs and labels, ``batch`` samples at a time; the last one is filled up with its last sample.
 
         Labels are those of the samples themselves, so there may be fewer of them than samples in the last batch.
         """
@@ -50,14 +50,14 @@ class Labelled:
             )
 
     def drawn(self, batch: int, seed: int) -> dict[str, np.ndarray]:
-        """Inputs of ``batch`` samples, chosen by the seed; the first ones are the same whatever the batch."""
+        """Return inputs of ``batch`` samples chosen by the seed; the first ones are the same whatever the batch."""
         rows = np.random.default_rng([seed]).integers(0, len(self.labels), size=batch)
         return {name: np.ascontiguousarray(values[rows]) for name, values in self.inputs.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """What a network was made for.
+    """Describe the data that a network was made for.
 
     Attributes:
         training: what it was trained on; calibration may look at it.

@@ -1,12 +1,12 @@
-"""What a variant is timed and scored on: a user's own samples, or those that its network brings."""
+"""Choose what a variant is timed and scored on: a user's own samples, or those that its network brings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from sweep.models import datasets
-from sweep.models.resolve import feeds as model_feeds
-from sweep.models.resolve import held_out, signature
+from sweep.models.resolution import feeds as model_feeds
+from sweep.models.resolution import held_out, signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from sweep.spec import Variant
 
 
-def of(variant: Variant) -> Held | None:
-    """What it is scored on; None where nothing is labelled."""
+def of(variant: Variant) -> EvaluationSet | None:
+    """Return the labelled evaluation set of ``variant``, or None if it has no labels."""
     model, own = variant.onnx.model, variant.load.labels
     return held_out(model) if own is None else datasets.Samples(own, signature(model))
 
 
 def feeds(variant: Variant, batch: int) -> dict[str, np.ndarray]:
-    """The inputs that are timed, and that outputs are compared on: some of these samples, else drawn at random.
+    """Return the inputs that are timed and compared on: samples of the evaluation set, else random ones.
 
     Random inputs lie elsewhere than what a user calibrates with, so that errors on them would say little.
 
@@ -37,38 +37,38 @@ def feeds(variant: Variant, batch: int) -> dict[str, np.ndarray]:
 
 
 def look(variant: Variant) -> None:
-    """See that a user's function gives labelled samples, before anything is built.
+    """Check that a user's function gives labelled samples, before anything is built.
 
     Raises:
         LabelError: it does not.
     """
-    found = of(variant)
-    if isinstance(found, datasets.Samples):
-        found.look()
+    samples = of(variant)
+    if isinstance(samples, datasets.Samples):
+        samples.look()
 
 
-class Held(Protocol):
-    """Samples whose class is known: what comes with a network (``models.Labelled``), or a user's own (``labels``)."""
+class EvaluationSet(Protocol):
+    """Give samples whose class is known: those of a network (``models.Labelled``), or a user's own (``labels``)."""
 
     @property
     def what(self) -> str:
-        """Says in the record what they are."""
+        """Return what the samples are, in the words of the record."""
         ...
 
     @property
     def output(self) -> str:
-        """Name of the output [batch,classes] whose largest entry is the answer."""
+        """Return the name of the output [batch,classes] whose largest entry is the answer."""
         ...
 
     @property
     def identity(self) -> str | None:
-        """What tells these samples from any other; None as long as it is not known."""
+        """Return what tells these samples from any other; None as long as it is not known."""
         ...
 
     def size(self, batch: int) -> int:
-        """Samples that an inference takes, where ``batch`` was asked for."""
+        """Return the samples that one inference takes at a requested ``batch``."""
         ...
 
     def batches(self, batch: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Inputs of ``size(batch)`` samples, and labels; the last ones may be padding that has no label."""
+        """Yield inputs of ``size(batch)`` samples, and labels; the last ones may be padding that has no label."""
         ...

@@ -34,12 +34,12 @@ _PAIR = 2
 
 
 class _UncountableError(Exception):
-    """The graph holds products whose number is not known."""
+    """Report that the graph holds products whose number is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a network costs.
+    """Hold what a network costs.
 
     Attributes:
         parameters: number of weights (``sweep.models.parameters``).
@@ -50,12 +50,12 @@ class Cost:
     gmacs: float | None
 
     def plain(self) -> JsonDict:
-        """As the record holds it."""
+        """Return the cost as the record holds it."""
         return asdict(self)
 
 
 def cost(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Cost:
-    """Counts a float32 graph; its weights are not computed with.
+    """Count the multiply-adds and parameters of a float32 graph; its weights are not computed with.
 
     Args:
         path: the ONNX file.
@@ -117,7 +117,7 @@ def _shape(value: onnx.ValueInfoProto) -> Shape | None:
 
 
 def _node_macs(node: onnx.NodeProto, known: Mapping[str, Shape]) -> int:
-    """Multiply-adds of one node.
+    """Count the multiply-adds of one node.
 
     Raises:
         _UncountableError: it has some, and a shape that decides how many is not known.
@@ -129,7 +129,7 @@ def _node_macs(node: onnx.NodeProto, known: Mapping[str, Shape]) -> int:
 
 
 class _Operands:
-    """Shapes of a node's operands, and its attributes."""
+    """Hold the shapes of a node's operands, and its attributes."""
 
     def __init__(self, node: onnx.NodeProto, known: Mapping[str, Shape]) -> None:
         self._node, self._known = node, known
@@ -166,12 +166,12 @@ def _counters() -> dict[str, Callable[[onnx.NodeProto, _Operands], int]]:
 
 
 def _convolution(node: onnx.NodeProto, found: _Operands) -> int:
-    """Each output element sums over its window: weights are [c_out, c_in / groups, *window]."""
+    """Sum over the window of each output element: weights are [c_out, c_in / groups, *window]."""
     return math.prod(found.output()) * math.prod(found.input(_CONVOLUTIONS[node.op_type])[1:])
 
 
 def _product(node: onnx.NodeProto, found: _Operands) -> int:
-    """Each element of the result sums over the last axis of the left operand.
+    """Sum over the last axis of the left operand for each element of the result.
 
     The result of a vector's product has lost an axis, and still has as many elements.
     """
@@ -186,7 +186,7 @@ def _gemm(node: onnx.NodeProto, found: _Operands) -> int:
 
 
 def _einsum(node: onnx.NodeProto, found: _Operands) -> int:
-    """Of two operands: one product for every combination of all indices."""
+    """Count one product for every combination of all indices of two operands."""
     equation = found.attribute("equation", b"").decode().replace(" ", "")
     terms = equation.partition("->")[0].split(",")
     if len(terms) != len(node.input) or len(terms) > _PAIR or "." in equation:
@@ -206,7 +206,7 @@ def _labelled(terms: list[str], found: _Operands) -> Iterator[tuple[str, int]]:
 
 
 def _recurrent(node: onnx.NodeProto, found: _Operands) -> int:
-    """Each step multiplies by W [directions, gates * hidden, inputs] and R [directions, gates * hidden, hidden]."""
+    """Multiply by W [directions, gates * hidden, inputs] and R [directions, gates * hidden, hidden] at each step."""
     del node
     first, second = found.input(0)[:2]  # steps and samples, in either order
     return first * second * (math.prod(found.input(1)) + math.prod(found.input(2)))

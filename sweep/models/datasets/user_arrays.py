@@ -13,7 +13,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def fault(arrays: Arrays, signature: Signature) -> str | None:
-    """The first thing that keeps the network from being fed with these arrays; None for nothing.
+    """Return the first thing that keeps the network from being fed with these arrays; None if they fit.
 
     Args:
         arrays: by name, samples along the batch axis; an input without one may have a row of whole inputs.
@@ -57,7 +57,7 @@ def _fits(spec: TensorSpec, value: np.ndarray) -> bool:
 
 
 def samples(spec: TensorSpec, value: np.ndarray) -> int | None:
-    """How many samples the array has; None where it is one value for all."""
+    """Count the samples of the array; None where it is one value for all."""
     if spec.batch_axis is not None:
         return int(value.shape[spec.batch_axis])
     return len(value) if value.ndim > len(spec.shape) else None

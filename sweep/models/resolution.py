@@ -15,7 +15,7 @@ from sweep.models.zoo import catalog
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sweep.models.datasets.builtin import DataSet, Labelled
+    from sweep.models.datasets.labelled_arrays import DataSet, Labelled
     from sweep.spec import ModelRef
 
     Feeds = dict[str, NDArray[Any]]
@@ -24,7 +24,7 @@ _CALIBRATION_SEED = 1_000_000  # set apart, so that what is timed was not looked
 
 
 def signature(ref: ModelRef) -> Signature:
-    """Inputs and outputs of the network, without building or loading its weights.
+    """Return inputs and outputs of the network, without building or loading its weights.
 
     Raises:
         ConfigError: the zoo has no network of that name.
@@ -37,24 +37,24 @@ def signature(ref: ModelRef) -> Signature:
 
 
 def feeds(ref: ModelRef, batch: int, seed: int) -> Feeds:
-    """The inputs that are timed: held-out samples where the network has data, else drawn (``draw``)."""
+    """Return the inputs that are timed: held-out samples where the network has data, else drawn (``draw``)."""
     held = held_out(ref)
     return draw(signature(ref), batch, seed) if held is None else held.drawn(batch, seed)
 
 
 def has_data(ref: ModelRef) -> bool:
-    """Whether the network brings labelled samples of its own."""
+    """Tell whether the network brings labelled samples of its own."""
     return _data(ref) is not None
 
 
 def held_out(ref: ModelRef) -> Labelled | None:
-    """What the network is scored on; None where nothing is labelled."""
+    """Return the labelled samples that the network is scored on, or None if it has no labels."""
     data = _data(ref)
     return None if data is None else data.held_out()
 
 
 def calibration(ref: ModelRef, batch: int, count: int) -> list[Feeds]:
-    """What the ranges of activations are drawn from: of the training data where there is some, else drawn at random.
+    """Return the samples that activation ranges come from: training data where there is some, else drawn at random.
 
     Args:
         ref: the network.
@@ -79,7 +79,7 @@ def _data(ref: ModelRef) -> DataSet | None:
 
 
 def resolve(ref: ModelRef, target: Path) -> Path:
-    """The float32 ONNX file of the network.
+    """Return the float32 ONNX file of the network.
 
     Args:
         ref: the network.

@@ -1,0 +1,269 @@
+"""Convert a file: refuse what cannot carry the label, convert, write, and verify what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep.errors import ConversionError, UnsupportedError
+from sweep.precision import (
+    activation_ranges,
+    cast,
+    compute_types,
+    histograms,
+    modelopt,
+    onnx_graph,
+    overflow_guard,
+    qdq_rules,
+    quantize,
+)
+from sweep.precision.canonical_form import MIN_OPSET, canonicalize
+from sweep.precision.onnx_tools import as_conversion_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from onnx import ModelProto
+
+    from sweep.spec import Precision
+
+_FP32_DTYPES = ("fp32", "tf32")
+_CONVERTED_DTYPES = ("fp16", "bf16", "int8", "fp8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """Describe the result of a conversion.
+
+    Attributes:
+        path: the typed ONNX file; weights too large for it lie beside it in ``<name>.data``.
+        compute_types: number of compute nodes by compute type, see ``count_compute_types``.
+        notes: what a reader of the label should know, such as ``1 node kept in fp32: fc``.
+        guarded_nodes: names of the nodes that the range guard kept in fp32.
+        samples: number of samples that the ranges were computed from; 0 where there are no ranges.
+    """
+
+    path: Path
+    compute_types: dict[str, int]
+    notes: tuple[str, ...]
+    guarded_nodes: tuple[str, ...] = ()
+    samples: int = 0
+
+
+def passes_through(precision: Precision) -> bool:
+    """Tell whether a precision uses the fp32 graph unchanged, as fp32 and tf32 do.
+
+    Args:
+        precision: the recipe.
+
+    Returns:
+        True where there is nothing to convert.
+    """
+    return precision.dtype in _FP32_DTYPES
+
+
+def convert(
+    source: Path, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], target: Path
+) -> Conversion:
+    """Write the graph of a source file with a precision in its types.
+
+    The same source, precision and calibration give the same bytes. ``target`` appears while it is written and is
+    removed again on failure: the caller provides atomicity. The two files of a large model keep their names when they
+    are moved.
+
+    Args:
+        source: the fp32 ONNX file.
+        precision: the recipe; not one that ``passes_through``.
+        calibration: for int8, fp8 and the range guard, batches of every input by name; other recipes ignore it.
+        target: the file to write, in an existing folder.
+
+    Returns:
+        The path, compute types and notes of the typed file.
+
+    Raises:
+        UnsupportedError: this version has no converter for the dtype.
+        ConversionError: ``source`` is not fp32, or the result is not what the label claims.
+    """
+    if precision.tool == "none":
+        return _pass_typed_file(source, precision, target)
+    _check_request(precision)
+    context = f"{source.name} as {precision.name}"
+    counts = compute_types.count_compute_types(source)
+    if _has_precision(counts, precision):
+        return _copy_typed_file(source, precision, counts, target)
+    _check_source(context, counts)
+    try:
+        with as_conversion_error(
+            context, "check the file with onnx.checker and that each input is fed, or leave this precision out"
+        ):
+            model, notes, guarded_nodes = (
+                modelopt.convert_with_modelopt(source, precision, calibration, context)
+                if precision.tool == "modelopt"
+                else _convert_builtin(onnx_graph.load(source), precision, calibration)
+            )
+            onnx_graph.save(model, target)
+        counts = _verify(target, precision, context)
+        sample_count = sum(
+            max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration
+        )
+        return Conversion(
+            path=target, compute_types=counts, notes=notes, guarded_nodes=guarded_nodes, samples=sample_count
+        )
+    except BaseException:
+        onnx_graph.remove(target)
+        raise
+
+
+def _check_request(precision: Precision) -> None:
+    if passes_through(precision):
+        raise ConversionError(
+            f"precision {precision.name} is the fp32 graph itself: use that file, nothing is converted"
+        )
+    if precision.dtype not in _CONVERTED_DTYPES:
+        raise UnsupportedError(
+            f"precision {precision.name} ({precision.dtype}) is not converted by this version: "
+            f"take {', '.join((*_FP32_DTYPES, *_CONVERTED_DTYPES))}"
+        )
+    if precision.dtype in compute_types.QUANTIZED_DTYPES and precision.tool is None:
+        quantize.check_quantize_ops(precision)
+
+
+def _has_precision(counts: Mapping[str, int], precision: Precision) -> bool:
+    """Tell whether a user's file already has the precision; a quantized file may keep layers in float."""
+    return bool(counts[precision.dtype]) and (precision.dtype in compute_types.QUANTIZED_DTYPES or not counts["fp32"])
+
+
+def _check_source(context: str, counts: Mapping[str, int]) -> None:
+    others = {name: count for name, count in counts.items() if count and name not in {"fp32", "unknown"}}
+    if others:
+        raise ConversionError(
+            f"{context}: the file already computes in {compute_types.format_counts(counts)}: "
+            "give the float32 export of "
+            "the model"
+        )
+
+
+def _convert_builtin(
+    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
+    """Insert the Q/DQ pairs in float32, then cast the rest to 16 bits; return notes and guarded nodes."""
+    quantizes = precision.dtype in compute_types.QUANTIZED_DTYPES
+    rest = precision.rest if quantizes else precision.dtype
+    model = canonicalize_for(model, precision)
+    guards = bool(precision.guard) and rest == "fp16"
+    if guards:
+        model = onnx_graph.infer_types(model)
+    largest = _collect_ranges(model, precision, calibration, everything=guards) if quantizes or guards else {}
+    guarded_nodes = overflow_guard.overflowing_nodes(model, largest) if guards else ()
+    if quantizes and precision.calibration_method is not None:
+        largest = _clip_ranges(model, precision, calibration, largest)
+    notes = quantize.insert_qdq_pairs(model, precision, largest) if quantizes else ()
+    if rest is None:
+        return model, notes, ()
+    wide = quantize.wide_product_nodes(model.graph) if precision.wide else frozenset()
+    if wide and (precision.dtype, rest) == ("int8", "bf16"):
+        wide |= quantize.fp32_softmax_nodes(model.graph)
+    model, cast_notes = cast.cast_model(model, rest, keep_io=precision.keep_io, fp32_nodes={*guarded_nodes, *wide})
+    return model, (*notes, *overflow_guard.guard_notes(guarded_nodes), *cast_notes), guarded_nodes
+
+
+def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:
+    """Bring an fp32 graph into the form in which every conversion to a precision starts.
+
+    Args:
+        model: an fp32 graph with its weights loaded. It is modified.
+        precision: the recipe.
+
+    Returns:
+        The same function in canonical form, see ``canonicalize``.
+    """
+    rest = precision.rest if precision.dtype in compute_types.QUANTIZED_DTYPES else precision.dtype
+    return canonicalize(model, precision.quantize_ops, _min_opset(precision.dtype, rest))
+
+
+def _collect_ranges(
+    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], *, everything: bool
+) -> dict[str, float]:
+    activation_ranges.check_calibration_batches(precision, calibration)
+    if everything:
+        return activation_ranges.largest_magnitudes(model, activation_ranges.float_tensors(model), calibration)
+    return activation_ranges.largest_magnitudes(model, _quantized_activations(model, precision), calibration)
+
+
+def _quantized_activations(model: ModelProto, precision: Precision) -> list[str]:
+    """Name the tensors that get a range: those that are quantized and are no weight."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    places = quantize.qdq_placements(model.graph, precision.quantize_ops)
+    return sorted({place.tensor for place in places} - stored)
+
+
+def _clip_ranges(
+    model: ModelProto,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    largest: Mapping[str, float],
+) -> dict[str, float]:
+    """Clip the ranges by the recipe's method; the guard has used the unclipped ones."""
+    quantized = {name: largest[name] for name in _quantized_activations(model, precision)}
+    percentile = (
+        histograms.DEFAULT_PERCENTILE if precision.calibration_percentile is None else precision.calibration_percentile
+    )
+    return histograms.clipping_thresholds(model, quantized, calibration, str(precision.calibration_method), percentile)
+
+
+def _min_opset(dtype: str, rest: str | None) -> int:
+    """Return the least opset in which every operator has the type; float8 came with opset 19."""
+    return max(cast.OPSET.get(rest or "", MIN_OPSET), cast.OPSET["fp16"] if dtype == "fp8" else MIN_OPSET)
+
+
+def _verify(target: Path, precision: Precision, context: str) -> dict[str, int]:
+    """Validate the written file against ONNX, TensorRT's Q/DQ rules and the label, and count its compute types."""
+    error = onnx_graph.validation_error(target)
+    model = onnx_graph.load(target)
+    if error:
+        raise ConversionError(f"{context}: the converted graph{_control_flow(model)} is not valid: {error}; {_ADVICE}")
+    if precision.dtype in compute_types.QUANTIZED_DTYPES:
+        violations = qdq_rules.find_violations(model, precision.dtype, per_channel=precision.per_channel)
+        if violations:
+            raise ConversionError(f"{context}: {violations[0]} ({len(violations)} such faults); {_ADVICE}")
+    model = onnx_graph.infer_types(model)
+    counts = compute_types.count_model_types(model)
+    advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else None
+    compute_types.check_counts(counts, precision, f"the graph converted for {context}", advice)
+    compute_types.check_rest(model, precision, f"the graph converted for {context}")
+    return counts
+
+
+_MODELOPT_ADVICE = (
+    "modelopt leaves products of one row or fewer than 16 channels alone; precision.tool=builtin takes them"
+)
+_ADVICE = "simplify the export (no control flow, static ranks), or leave this precision out"
+
+
+def _control_flow(model: ModelProto) -> str:
+    """Word the control flow in a model, which converters handle worst: `` (with If, Loop)``."""
+    ops = sorted({node.op_type for node, _ in onnx_graph.typed_nodes(model.graph) if any(onnx_graph.subgraphs(node))})
+    return f" (with {', '.join(ops)})" if ops else ""
+
+
+def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conversion:
+    """Copy a file for ``tool=none`` after checking that its types are those of the label."""
+    compute_types.check_label(source, precision, "give a file that is typed so, or convert it: precision.tool=builtin")
+    onnx_graph.save(onnx_graph.load(source), target)
+    counts = compute_types.count_compute_types(source)
+    return Conversion(
+        path=target,
+        compute_types=counts,
+        notes=(f"typed already: {compute_types.format_counts(counts)} compute nodes",),
+    )
+
+
+def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path) -> Conversion:
+    """Copy a user's file that already carries the precision."""
+    compute_types.check_label(source, precision)
+    onnx_graph.save(onnx_graph.load(source), target)
+    return Conversion(
+        path=target, compute_types=counts, notes=(f"{source.name} was {precision.dtype} already: not converted",)
+    )

@@ -1,0 +1,204 @@
+"""List every axis of a variant, found by walking the fields of its classes; the order is that of the fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import types
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.spec.axis import METADATA, AxisInfo, plain_text
+from sweep.spec.variant import Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+_RECORD_NAMES = {  # attribute of a variant -> name in the record's `variant`, where they differ
+    ("onnx", "model"): ("model_ref",),
+    ("onnx", "precision"): ("precision_recipe",),
+    ("onnx",): (),
+    ("engine",): (),
+    ("session",): (),
+    ("load", "seed"): ("seed",),
+    ("load", "repeats"): ("repeats",),
+}
+_HEADS = frozenset({"backend.name", "model.name", "precision.name", "load.kind", "profile"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """Describe one axis: where it is in a variant, and what was declared of it.
+
+    Attributes:
+        path: attributes from the variant to the axis.
+        info: what its field declares.
+        hint: its type.
+        in_key: it is part of the variant's key.
+        read: variant -> value; None also where the part that holds it is None.
+    """
+
+    path: tuple[str, ...]
+    info: AxisInfo
+    hint: Any
+    in_key: bool
+    read: Callable[[Variant], Any]
+
+    @property
+    def name(self) -> str:
+        """Return the field's name."""
+        return self.path[-1]
+
+    @property
+    def param(self) -> str:
+        """Return the dotted name in the record's `variant`, which is also MLflow's param."""
+        for size in range(len(self.path), 0, -1):
+            if self.path[:size] in _RECORD_NAMES:
+                return ".".join((*_RECORD_NAMES[self.path[:size]], *self.path[size:]))
+        return ".".join(self.path)
+
+    @property
+    def column(self) -> str:
+        """Return the head of the column in tables."""
+        return self.info.column or self.name
+
+    @property
+    def group(self) -> str:
+        """Return the first part of the command-line key, or of the path where there is no key."""
+        return (self.info.key or ".".join(self.path[1:])).partition(".")[0]
+
+    @property
+    def is_head(self) -> bool:
+        """Tell whether the axis names a choice that decides others of its group, as precision=int8 does."""
+        return self.info.key in _HEADS
+
+    def text(self, value: Any) -> str:
+        """Return `value` in full, on one line; differs where values differ."""
+        plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+        if isinstance(plain, tuple) and any(dataclasses.is_dataclass(item) for item in plain):
+            plain = {str(number): dataclasses.asdict(item) for number, item in enumerate(plain)}
+        return plain_text(plain)
+
+    def cell(self, value: Any) -> str:
+        """Return `value` as a table shows it; damaged values as they are."""
+        if self.info.cell is None:
+            return self.text(value)
+        try:
+            return self.info.cell(value)
+        except (AttributeError, KeyError, TypeError):
+            return self.text(value)
+
+    def overrides(self, value: Any) -> Mapping[str, Any]:
+        """Return the keys of the command line that ask for `value`, with their values; {} where it has no key."""
+        if self.info.overrides is not None:
+            return self.info.overrides(value)
+        if self.info.key is None:
+            return {}
+        typed = self.info.cli_default if value is None else value
+        return {self.info.key: list(typed) if isinstance(typed, tuple) else typed}
+
+    def word(self, value: Any) -> str:
+        """Return the word of the label for `value`; "" for none."""
+        return "" if value is None or self.info.word is None else self.info.word(value)
+
+
+def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
+    """Return a function that reads the attribute at `path`, None where a part on the way is None."""
+    if len(path) < 3:  # noqa: PLR2004 - the stages of a variant are never None
+        return operator.attrgetter(".".join(path))
+    outer, inner = operator.attrgetter(".".join(path[:2])), operator.attrgetter(".".join(path[2:]))
+
+    def read(variant: Any) -> Any:
+        part = outer(variant)
+        try:
+            return None if part is None else inner(part)
+        except AttributeError:  # a damaged record holds something else here: show it
+            return part
+
+    return read
+
+
+def _walk(kind: type, path: tuple[str, ...]) -> Iterator[Axis]:
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        here = (*path, item.name)
+        if METADATA in item.metadata:
+            info, in_key = item.metadata[METADATA], item.metadata["key"]
+            yield Axis(path=here, info=info, hint=hints[item.name], in_key=in_key, read=reader(here))
+        else:
+            yield from _walk(dataclass_of(hints[item.name]), here)
+
+
+def dataclass_of(hint: Any) -> Any:
+    """Return the dataclass that `hint` names, bare or in an optional; None if it names none."""
+    options = typing.get_args(hint) if typing.get_origin(hint) in {types.UnionType, typing.Union} else (hint,)
+    return next((option for option in options if dataclasses.is_dataclass(option)), None)
+
+
+@functools.cache
+def all_axes() -> tuple[Axis, ...]:
+    """Return every axis."""
+    return tuple(_walk(Variant, ()))
+
+
+@functools.cache
+def by_place() -> tuple[Axis, ...]:
+    """Return every axis in the order of labels and of the "With ..." line."""
+    return tuple(sorted(all_axes(), key=lambda axis: axis.info.place))
+
+
+@functools.cache
+def keyed() -> dict[str, Axis]:
+    """Return every axis with a key on the command line, by that key."""
+    return {axis.info.key: axis for axis in all_axes() if axis.info.key is not None}
+
+
+def label(variant: Variant) -> str:
+    """Return the short name of a variant, with only the axes that are set: ``tiny_cnn fp16 b8 s2``."""
+    return " ".join(filter(None, (axis.word(axis.read(variant)) for axis in by_place() if axis.info.word)))
+
+
+def from_record(flat: dict[str, Any]) -> Variant:
+    """Return the variant of a record's `variant` (`sweep.spec.flat`).
+
+    Fields that the release which wrote the record did not have yet are at their defaults; what is damaged stays as it
+    is, so that a report shows it.
+    """
+    load = flat.get("load")
+    graph = flat.get("graph")
+    plain: dict[str, Any] = {
+        "backend": flat.get("backend", ""),
+        "onnx": {
+            **{name: flat[name] for name in ("prune", "calibration") if name in flat},
+            "model": {"name": flat.get("model", ""), **_table(flat.get("model_ref"))},
+            "precision": {"name": flat.get("precision", ""), "dtype": "", **_table(flat.get("precision_recipe"))},
+            "graph": None if graph is None else {"name": graph, "digest": flat.get("graph_digest")},
+        },
+        "engine": flat,
+        "session": flat,
+        "load": {**_table(load), **{name: flat[name] for name in ("seed", "repeats") if name in flat}},
+    }
+    return typing.cast("Variant", _restored(Variant, plain))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _restored(hint: Any, plain: Any) -> Any:
+    """Return `plain` as the dataclasses and tuples of `hint`; as it is where it has another shape."""
+    kind = dataclass_of(hint)
+    if kind is not None and isinstance(plain, dict):
+        hints = typing.get_type_hints(kind)
+        names = [item.name for item in dataclasses.fields(kind) if item.name in plain]
+        try:
+            return kind(**{name: _restored(hints[name], plain[name]) for name in names})
+        except TypeError:  # a field without a default is missing
+            return plain
+    if isinstance(plain, list):
+        options = typing.get_args(hint) if typing.get_origin(hint) in {types.UnionType, typing.Union} else (hint,)
+        inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), None)
+        return tuple(_restored(inner, item) for item in plain)
+    return plain

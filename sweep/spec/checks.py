@@ -1,0 +1,54 @@
+"""Checks of one value of one key: each raises `ConfigError` with one line, or lets the value pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sweep.errors import ConfigError
+
+Check = Callable[[str, Any], None]
+
+
+def at_least(least: int) -> Check:
+    """Return a check that refuses a number below `least`, and one that is not finite."""
+
+    def check(key: str, value: float) -> None:
+        if not least <= value < math.inf:
+            raise ConfigError(f"{key}={value}: must be {least} or more")
+
+    return check
+
+
+def above_zero(key: str, value: float) -> None:
+    """Refuse a number that is not above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{key}={value:g}: must be above 0")
+
+
+def each_above_zero(key: str, values: list[float]) -> None:
+    """Refuse a list with a number that is not above 0 and finite."""
+    for value in values:
+        above_zero(key, value)
+
+
+def between(least: float, most: float, wanted: str) -> Check:
+    """Return a check that refuses a number outside of `least` to `most`; `wanted` ends its message."""
+
+    def check(key: str, value: float) -> None:
+        if not least <= value <= most:
+            raise ConfigError(f"{key}={value}: {wanted}")
+
+    return check
+
+
+def one_of(*choices: str, wanted: str | None = None) -> Check:
+    """Return a check that refuses what is not one of `choices`; `wanted` replaces the end of its message."""
+    no_such_choice = f"no such choice; there are: {', '.join(choices)}"
+
+    def check(key: str, value: str) -> None:
+        if value not in choices:
+            raise ConfigError(f"{key}={value}: {wanted or no_such_choice}")
+
+    return check

@@ -1,0 +1,109 @@
+"""Compare variants: which axes tell them apart, and a label for each that no other has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweep.spec.axes import Axis, all_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from sweep.spec.variant import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Hold what tells variants apart.
+
+    Attributes:
+        variants: by key.
+        axes: the axes to show: those that differ, without what follows from the name of a recipe, network or load.
+        labels: by key; no two are the same.
+    """
+
+    variants: Mapping[str, Variant]
+    axes: tuple[Axis, ...]
+    labels: Mapping[str, str]
+
+    def cell(self, key: str, axis: Axis) -> str:
+        """Return the value of `axis` for the variant `key`, in full where short values would look alike."""
+        return shown(axis, self.variants.values())(axis.read(self.variants[key]))
+
+
+def compare(variants: Mapping[str, Variant], stored: Mapping[str, str] | None = None) -> Comparison:
+    """Compare `variants`, by their keys.
+
+    Args:
+        variants: to tell apart.
+        stored: label of each without what varies, as its record has it; None makes it from the axes.
+    """
+    varying = [axis for axis in all_axes() if _varies(axis, variants.values())]
+    axes = _telling(varying, variants.values())
+    base = stored or {key: variant.label for key, variant in variants.items()}
+    texts = [(axis, shown(axis, variants.values())) for axis in axes if axis.info.word is None]
+    labels = {
+        key: " ".join([base[key], *(f"{axis.column}={text(axis.read(variant))}" for axis, text in texts)])
+        for key, variant in variants.items()
+    }
+    return Comparison(variants, tuple(axes), _unique(labels, variants, varying))
+
+
+def shown(axis: Axis, variants: Iterable[Variant]) -> Callable[[Any], str]:
+    """Return how to show the values of `axis`: short, or in full where short values would look alike."""
+    values = {axis.text(value): axis.cell(value) for value in (axis.read(variant) for variant in variants)}
+    return axis.cell if len(set(values.values())) == len(values) else axis.text
+
+
+def _varies(axis: Axis, variants: Iterable[Variant]) -> bool:
+    values = map(axis.read, variants)
+    first = next(values, None)
+    return any(value is not first and value != first for value in values)
+
+
+def _telling(varying: Sequence[Axis], variants: Iterable[Variant]) -> list[Axis]:
+    """Return the axes to show: those with a key on the command line that no head of their group explains.
+
+    A digest or revision is shown only where nothing else tells two variants apart.
+    """
+    variants = list(variants)
+    heads: dict[str, Axis] = {axis.group: axis for axis in varying if axis.is_head}
+    typed = [axis for axis in varying if axis.info.key is not None]
+    axes = [axis for axis in typed if axis.is_head or not _explained(axis, heads.get(axis.group), variants)]
+    for axis in varying:
+        told = _rows(axes, variants)
+        if axis not in axes and len(_rows([*axes, axis], variants)) > len(told):
+            axes.append(axis)
+    return axes
+
+
+def _explained(axis: Axis, head: Axis | None, variants: Sequence[Variant]) -> bool:
+    return head is not None and len(_rows([head, axis], variants)) == len(_rows([head], variants))
+
+
+def _rows(axes: Sequence[Axis], variants: Sequence[Variant]) -> set[tuple[Any, ...]]:
+    try:
+        return {tuple(axis.read(variant) for axis in axes) for variant in variants}
+    except TypeError:  # a damaged record holds a list or table where a value belongs
+        return {tuple(axis.text(axis.read(variant)) for axis in axes) for variant in variants}
+
+
+def _unique(labels: Mapping[str, str], variants: Mapping[str, Variant], varying: Sequence[Axis]) -> dict[str, str]:
+    """Return the labels, with more said where two are the same: every axis that differs between them, or their keys."""
+    groups: dict[str, list[str]] = {}
+    for key, text in labels.items():
+        groups.setdefault(text, []).append(key)
+    unique = dict(labels)
+    for text, keys in groups.items():
+        if len(keys) > 1:
+            alike = [variants[key] for key in keys]
+            axes = [axis for axis in varying if _varies(axis, alike)]
+            unique |= {key: f"{text} {_words(axes, variants[key], alike)}".rstrip() for key in keys}
+    taken = Counter(unique.values())
+    return {key: f"{text} #{key}" if taken[text] > 1 else text for key, text in unique.items()}
+
+
+def _words(axes: Sequence[Axis], variant: Variant, alike: Sequence[Variant]) -> str:
+    return " ".join(f"{axis.column}={shown(axis, alike)(axis.read(variant))}" for axis in axes)
