@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sweep.storage.record_types import Accuracy, AccuracyFigures, RepeatedAccuracy
+    from sweep.storage import Accuracy, AccuracyFigures, RepeatedAccuracy
 
     Outputs = Mapping[str, np.ndarray]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.analysis.accuracy import LOST_DB, level
-from sweep.spec.gates import Gates
+from sweep.spec import Gates
 
 if TYPE_CHECKING:
-    from sweep.storage.record_types import Accuracy, AccuracyFigures, RepeatedAccuracy
+    from sweep.storage import Accuracy, AccuracyFigures, RepeatedAccuracy
 
 _TRUE_FP32_DB = 75.0
 _LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import intervals, point_summary
 from sweep.errors import RecordError
-from sweep.spec.outcome import DriftVerdict
+from sweep.spec import DriftVerdict
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sweep.storage.record_types import Drift
-    from sweep.storage.samples import PointSamples
-    from sweep.storage.store import Store
+    from sweep.storage import Drift, PointSamples, Store
 
 FLOOR = 0.02  # a sentinel that moved by less is no drift: its own starts differ by that (docs/decisions/0015)
 

@@ -12,8 +12,7 @@ from sweep.analysis.measured_window import window
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.storage.record_types import ClientFigures, Peak, Point, Shared
-    from sweep.storage.samples import Bools, PointSamples
+    from sweep.storage import Bools, ClientFigures, Peak, Point, PointSamples, Shared
 
 LEAST_JAIN = 0.95  # below it somebody was starved: of two clients one got 1.6 times what the other did
 MOST_P99_RATIO = 2.0  # above it one client's tail says nothing about another's

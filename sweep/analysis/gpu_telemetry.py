@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sweep.spec.outcome import Verdict
-from sweep.system.gpu_readings import COLUMNS, Series
+from sweep.spec import Verdict
+from sweep.system import Series, gpu_readings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from sweep.storage.record_types import GpuState, Spread
+    from sweep.storage import GpuState, Spread
 
     SpreadName = Literal["power_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c"]
 
@@ -49,7 +49,7 @@ def window(series: Series, start_ns: int, end_ns: int, samples: int) -> GpuState
     first, last = int(np.searchsorted(t_ns, start_ns)), int(np.searchsorted(t_ns, end_ns, side="right"))
     if first == last and 0 < first < len(t_ns):
         first -= 1  # a window between two readings has the state of the one before it
-    inside = {name: _known(series.columns[name][first:last]) for name in COLUMNS}
+    inside = {name: _known(series.columns[name][first:last]) for name in gpu_readings.COLUMNS}
     energy_j, reasons = _energy_j(series, start_ns, end_ns), _throttle_reasons(inside["reasons"])
     foreign = inside["foreign"] if len(inside["own"]) and inside["own"].any() else np.empty(0)
     return {

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sweep.analysis.percentiles import Floats
-    from sweep.storage.record_types import LatencyIntervals
+    from sweep.storage import LatencyIntervals
 
 BATCHES = 10  # of a pass, where passes are too few to be the batches
 PASSES_AS_BATCHES = 3  # from here on the spread between passes is measured, and is the interval

@@ -11,7 +11,7 @@ from sweep.analysis import percentiles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.storage.samples import Ints, PointSamples
+    from sweep.storage import Ints, PointSamples
 
 WINDOWS = 3
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sweep.spec import slo
 
 if TYPE_CHECKING:
-    from sweep.storage.record_types import LatencySummary
+    from sweep.storage import LatencySummary
 
 PERCENTILES = slo.PERCENTILES
 CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds

@@ -16,8 +16,7 @@ from sweep.analysis.verdicts import closed_verdict, open_verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.storage.record_types import Batching, ClosedRate, GpuTimes, PartTimes, Peak, Point
-    from sweep.storage.samples import GpuMs, PointSamples
+    from sweep.storage import Batching, ClosedRate, GpuMs, GpuTimes, PartTimes, Peak, Point, PointSamples
 
 
 def closed_summary(passes: Sequence[PointSamples]) -> Peak:

@@ -20,9 +20,8 @@ from sweep.analysis import percentiles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec.slo import PercentileName
-    from sweep.storage.record_types import LatencySummary, Prediction, PredictionError
-    from sweep.storage.samples import PointSamples
+    from sweep.spec import PercentileName
+    from sweep.storage import LatencySummary, PointSamples, Prediction, PredictionError
 
 # Kinds of the two probes of service times. Sample files store these words, so they stay as they are.
 UNLOADED, SATURATED = "calm", "busy"

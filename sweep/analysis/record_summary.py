@@ -11,9 +11,8 @@ from sweep.storage import samples
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec.slo import Slo
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import GpuState, Point
+    from sweep.spec import Slo
+    from sweep.storage import GpuState, Point, Record
 
 
 def summarise(record: Record, points: Sequence[samples.PointSamples], slo: Slo | None) -> Record:

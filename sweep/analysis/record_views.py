@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.spec.outcome import DriftVerdict, Verdict
+from sweep.spec import DriftVerdict, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sweep.spec.slo import PercentileName
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import Point
+    from sweep.spec import PercentileName
+    from sweep.storage import Point, Record
 
 _KNEE = 0.9  # of the peak, up to which a prediction is held to what was measured
 _SHOWN = (Verdict.OK, Verdict.UNSTABLE, Verdict.SHORT)

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 from sweep.analysis import accuracy_gates
 from sweep.analysis.record_summary import with_slo
 from sweep.errors import RecordError
-from sweep.spec.outcome import Status
+from sweep.spec import Status
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
-    from sweep.spec.gates import Gates
-    from sweep.spec.slo import Slo
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import ErrorInfo
-    from sweep.storage.store import Store
+    from sweep.spec import Gates, Slo
+    from sweep.storage import ErrorInfo, Record, Store
 
 _GATE_IN_MESSAGE = re.compile(r"(?:under load, on stream \d+: )?accuracy: .*\(accuracy\.(\w+)\)")
 

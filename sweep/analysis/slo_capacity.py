@@ -14,24 +14,22 @@ from sweep.analysis import percentiles
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec.slo import Slo
-    from sweep.storage.record_types import SloProbe, SloResult
-    from sweep.storage.samples import PointSamples
+    from sweep.spec import Slo
+    from sweep.storage import PointSamples, SloProbe, SloResult
 
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.analysis.verdicts import open_verdict
-from sweep.spec.outcome import SloVerdict, Verdict
-from sweep.storage.samples import ASIDE
+from sweep.spec import SloVerdict, Verdict
+from sweep.storage import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec.slo import Slo
-    from sweep.storage.record_types import SloProbe, SloResult
-    from sweep.storage.samples import PointSamples
+    from sweep.spec import Slo
+    from sweep.storage import PointSamples, SloProbe, SloResult
 
 PROBE, CONFIRM = "probe", "confirm"
 _SHOWN_IPS = 100.0  # rates above this are written without decimals

@@ -9,13 +9,13 @@ import numpy as np
 
 from sweep.analysis import intervals, percentiles
 from sweep.analysis.measured_window import WINDOWS, completions, issue_lag_ms, window
-from sweep.spec.outcome import Verdict
+from sweep.spec import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec.slo import PercentileName
-    from sweep.storage.samples import PointSamples
+    from sweep.spec import PercentileName
+    from sweep.storage import PointSamples
 
 STABLE_WITHIN = 0.05
 LAG_SHARE = 0.25  # of the p99 latency that may be the generator's own issue lag

@@ -1,1 +1,25 @@
-"""Inference libraries behind one face (`base`), found by name (`registry`)."""
+"""Inference libraries behind one interface (`base`), loaded by name (`registry`)."""
+
+from sweep.backends.base import (
+    Backend,
+    Session,
+    Stream,
+    SupportsEmulation,
+    SupportsPartTimes,
+    SupportsPolling,
+    SupportsStreamOutputs,
+    unsupported_reason,
+)
+
+__all__ = [
+    "Backend",
+    "Session",
+    "Stream",
+    "SupportsEmulation",
+    "SupportsPartTimes",
+    "SupportsPolling",
+    "SupportsStreamOutputs",
+    "registry",
+    "tensorrt",
+    "unsupported_reason",
+]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from sweep.backends import registry
 from sweep.errors import SweepError
 from sweep.spec import Variant
-from sweep.system import serialization
-from sweep.system.child_process import answer_stream, die_with_parent
+from sweep.system import answer_stream, die_with_parent, serialization
 
 if TYPE_CHECKING:
     from sweep.spec import JsonDict

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweep.storage.cache.eviction import Pruned
-    from sweep.storage.cache.inventory import Item
+    from sweep.storage.cache import Item, Pruned
 
 _ACTIONS = ("list", "prune")
 _KINDS = ("models", "onnx", inventory.ENGINES, "references", inventory.RUNTIME)

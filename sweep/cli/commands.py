@@ -125,7 +125,7 @@ def listing() -> str:
 
 def unknown(word: str) -> str:
     """Return one line on a first word that is no command and no part of a sweep's command line."""
-    from sweep.config.schema import GROUPS, help_lines
+    from sweep.config import GROUPS, help_lines
 
     keys = {line.split()[0] for line in help_lines()} | set(GROUPS)
     if word in keys:

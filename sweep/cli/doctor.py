@@ -20,8 +20,7 @@ from rich.table import Table
 
 from sweep.cli import arguments
 from sweep.cli.console import Terminal
-from sweep.report.mlflow import reachable, resolve_uri
-from sweep.report.mlflow.store_uri import without_password
+from sweep.report.mlflow import reachable, resolve_uri, without_password
 from sweep.system import environment, mps
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweep.runner.plan import Plan, Work
+    from sweep.runner import Plan, Work
 
 _SHOWN_AT_MOST = 60  # rows of a plan
 _DUPLICATES_SHOWN = 10

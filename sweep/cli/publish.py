@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from sweep.report.mlflow.publisher import Publisher
-    from sweep.storage.store import Store
+    from sweep.report.mlflow import Publisher
+    from sweep.storage import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Publish the sweeps; return the exit code."""
-    from sweep.report.mlflow.publisher import Publisher
-    from sweep.report.mlflow.store_uri import reachable, resolve_uri, without_password
-    from sweep.storage.store import Store
+    from sweep.report.mlflow import Publisher, reachable, resolve_uri, without_password
+    from sweep.storage import Store
 
     uri = resolve_uri(options.uri, options.results)
     folders = sweep_folders(options.results)

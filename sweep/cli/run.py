@@ -18,31 +18,25 @@ from sweep.cli import commands, plan_table
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
 from sweep.errors import SweepError
-from sweep.report import html, table
-from sweep.report.comparison import compared
-from sweep.report.mlflow.live import Publishing
-from sweep.report.ranking import answer
-from sweep.runner import filters, plan, resume, time_estimate
-from sweep.runner.executor import Run
-from sweep.runner.progress import Display
-from sweep.spec.settings import Tracking
-from sweep.storage.store import Store
-from sweep.storage.sweep_folder import folder_lock
-from sweep.system import command_line, signals
+from sweep.report import answer, compared, html, table
+from sweep.report.mlflow import Publishing
+from sweep.runner import Display, Run, filters, plan, resume, time_estimate
+from sweep.spec import Tracking
+from sweep.storage import Store, folder_lock
+from sweep.system import command_line, signals, write_atomic
 from sweep.system import devices as device
-from sweep.system.atomic_files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from sweep.config.compose import Asked
-    from sweep.report.ranking import Answer
-    from sweep.runner.plan import Plan, Work
-    from sweep.spec.settings import Settings
-    from sweep.storage.record import Record
-    from sweep.system.devices import Device
+    from sweep.config import Asked
+    from sweep.report import Answer
+    from sweep.runner import Plan, Work
+    from sweep.spec import Settings
+    from sweep.storage import Record
+    from sweep.system import Device
 
 
 _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is

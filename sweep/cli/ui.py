@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
 from sweep.errors import ConfigError
-from sweep.report.mlflow.store_uri import is_http, resolve_uri, sqlite_path, without_password
+from sweep.report.mlflow import is_http, resolve_uri, sqlite_path, without_password
 from sweep.system import command_line
 
 if TYPE_CHECKING:

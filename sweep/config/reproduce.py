@@ -10,8 +10,7 @@ from sweep import spec
 from sweep.backends import registry
 from sweep.config import compose
 from sweep.config.conf_files import choices
-from sweep.spec import LoadAxes
-from sweep.spec.axis import plain_text
+from sweep.spec import LoadAxes, plain_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

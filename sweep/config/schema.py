@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sweep import spec
-from sweep.loadgen.arrival_processes import PROCESSES, describe_processes
+from sweep.loadgen import PROCESSES, describe_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

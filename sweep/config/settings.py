@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
-from sweep.spec.gates import Gates
-from sweep.spec.outcome import Status
-from sweep.spec.settings import RETRIED, Settings
-from sweep.spec.slo import PERCENTILES, Slo
+from sweep.spec import PERCENTILES, RETRIED, Gates, Settings, Slo, Status
 from sweep.storage.cache import DEFAULT_GIB, GIB
 
 if TYPE_CHECKING:

@@ -1,1 +1,5 @@
 """Generate load: a session and the load axes give samples. The package knows nothing of models."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from sweep.loadgen.arrival_processes import Split, process
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sweep.storage.samples import Ints
+    from sweep.storage import Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,22 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from sweep.analysis import percentiles
-from sweep.analysis.queue_model import estimate_service
-from sweep.analysis.slo_capacity import CONFIRM, PROBE, all_evidence, bracket, confirms
+from sweep.analysis import CONFIRM, PROBE, all_evidence, bracket, confirms, estimate_service, percentiles
 from sweep.loadgen.arrivals import draw_unit_arrivals
 from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, open_point
 from sweep.loadgen.slo_model import SloModel
-from sweep.spec.slo import Slo  # noqa: TC001 - msgspec reads the annotations of `SearchRequest` when the program runs
+from sweep.spec import Slo  # noqa: TC001 - msgspec reads the annotations of `SearchRequest` when the program runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.analysis.slo_capacity import Evidence
-    from sweep.backends.base import Session
+    from sweep.analysis import Evidence
+    from sweep.backends import Session
     from sweep.spec import LoadAxes
-    from sweep.storage.samples import PointSamples
+    from sweep.storage import PointSamples
 
 MAX_PROBES = 4
 PROBE_SHARE = 0.05  # of the search's time, each

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sweep.backends.base import Stream
+    from sweep.backends import Stream
 
 
 class ClosedServer:

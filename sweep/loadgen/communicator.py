@@ -18,9 +18,9 @@ from sweep.storage import samples
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.backends.base import Session, Stream
+    from sweep.backends import Session, Stream
     from sweep.spec import JsonDict
-    from sweep.storage.samples import PointSamples
+    from sweep.storage import PointSamples
 
 _START_DELAY_NS = 20_000_000  # from the last client's gather to the common start: its answer has to reach all clients
 Value = TypeVar("Value")

@@ -24,7 +24,7 @@ from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.backends.base import Stream
+    from sweep.backends import Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

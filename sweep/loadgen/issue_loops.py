@@ -15,14 +15,14 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sweep.backends.base import SupportsPolling
+from sweep.backends import SupportsPolling
 from sweep.loadgen.closed_loop import ClosedServer
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sweep.backends.base import Stream
+    from sweep.backends import Stream
 
 _PR_SET_TIMERSLACK = 29
 _SWITCH_S = 0.0005  # a finished stream gets the GIL back within this

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.analysis.measured_window import window_ips
-from sweep.analysis.queue_model import estimate_service
-from sweep.analysis.verdicts import open_verdict
+from sweep.analysis import estimate_service, open_verdict, window_ips
 from sweep.loadgen import arrival_trace, rate_ladder
 from sweep.loadgen.arrival_processes import PROCESSES
 from sweep.loadgen.communicator import latest_now_ns
@@ -16,9 +14,9 @@ from sweep.loadgen.load_point import Place, closed_point, open_point, samples_pe
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.backends.base import Session
+    from sweep.backends import Session
     from sweep.spec import LoadAxes
-    from sweep.storage.samples import PointSamples
+    from sweep.storage import PointSamples
 
 KINDS = ("curve", "closed", *PROCESSES, arrival_trace.KIND)
 _CLOSED_FIRST = ("curve", "closed", "trace")

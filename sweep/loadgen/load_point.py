@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.analysis.verdicts import STABLE_WITHIN
-from sweep.backends.base import SupportsPartTimes
+from sweep.analysis import STABLE_WITHIN
+from sweep.backends import SupportsPartTimes
 from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop
 from sweep.loadgen.arrivals import Schedule, draw_schedule
 from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
-from sweep.storage.samples import NEVER, PARTS, PointSamples
+from sweep.storage import NEVER, PARTS, PointSamples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from sweep.backends.base import Session, Stream
+    from sweep.backends import Session, Stream
     from sweep.spec import LoadAxes
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting

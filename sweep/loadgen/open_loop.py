@@ -7,12 +7,12 @@ from array import array
 from typing import TYPE_CHECKING
 
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
-from sweep.storage.samples import NEVER
+from sweep.storage import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.backends.base import Stream
+    from sweep.backends import Stream
 
 
 class Queue:

@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.analysis import percentiles
-from sweep.analysis.queue_model import SATURATED, UNLOADED, simulate_latency_ms
+from sweep.analysis import SATURATED, UNLOADED, percentiles, simulate_latency_ms
 from sweep.loadgen.arrivals import draw_unit_arrivals
 from sweep.loadgen.load_point import Place, closed_point, open_point
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.analysis.queue_model import Service
-    from sweep.backends.base import Session
+    from sweep.analysis import Service
+    from sweep.backends import Session
     from sweep.loadgen.arrivals import UnitArrivals
     from sweep.spec import LoadAxes
-    from sweep.storage.samples import PointSamples
+    from sweep.storage import PointSamples
 
 FIRST_RUNG, LAST_RUNG = 0.2, 1.1  # as shares of the open loop's capacity; the last lies past the knee
 COMMON_RUNG = 0.8  # of the peak: the rung at which variants are compared

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.analysis import percentiles
-from sweep.analysis.queue_model import simulate_latency_ms
+from sweep.analysis import percentiles, simulate_latency_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.analysis.queue_model import Floats, Service
-    from sweep.analysis.slo_capacity import Evidence
+    from sweep.analysis import Evidence, Floats, Service
     from sweep.loadgen.arrivals import UnitArrivals
 
 _LOADS = np.array([0.02, 0.2, 0.4, 0.55, 0.66, 0.75, 0.82, 0.88, 0.92, 0.96, 1.0, 1.1])  # of the capacity, simulated

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from sweep.backends.base import Stream
+    from sweep.backends import Stream
 
 CALL_AGAIN, FINISHED = 0, -1  # answers of ``advance`` that are no times
 

@@ -6,18 +6,20 @@ Importing this imports neither onnx nor onnxruntime: a plan needs signatures onl
 from sweep.models import zoo
 from sweep.models.cost_model import COST_REVISION, Cost, cost
 from sweep.models.datasets.labelled_arrays import Labelled
+from sweep.models.evaluation import EvaluationSet
 from sweep.models.importers import LEAST_OPSET, saved_model, torch_export, upgrade
-from sweep.models.input_shapes import check_batch
+from sweep.models.input_shapes import check_batch, override
 from sweep.models.onnx_file import dynamic_inputs, feeds_weights, file_digest, inspect, opset, outputs, parameters
 from sweep.models.random_inputs import draw
 from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
-from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec
+from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec, render_shape
 
 __all__ = [
     "BATCH",
     "COST_REVISION",
     "LEAST_OPSET",
     "Cost",
+    "EvaluationSet",
     "Labelled",
     "OutputSpec",
     "Signature",
@@ -25,8 +27,10 @@ __all__ = [
     "calibration",
     "check_batch",
     "cost",
+    "datasets",
     "draw",
     "dynamic_inputs",
+    "evaluation",
     "feeds",
     "feeds_weights",
     "file_digest",
@@ -35,7 +39,9 @@ __all__ = [
     "inspect",
     "opset",
     "outputs",
+    "override",
     "parameters",
+    "render_shape",
     "resolve",
     "saved_model",
     "signature",

@@ -18,7 +18,7 @@ from sweep.errors import ConversionError
 from sweep.precision import activation_ranges, compute_types, onnx_graph
 from sweep.precision.modelopt_worker import BATCHES, GUARD_BATCHES, SOURCE, TYPED
 from sweep.precision.notes import count_of, first_names
-from sweep.system.child_process import ChildProcess, RefusedError
+from sweep.system import ChildProcess, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

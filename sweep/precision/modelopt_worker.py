@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system.child_process import required, serve
+from sweep.system import required, serve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -1,1 +1,5 @@
 """Records -> what a person looks at: the table of the terminal, the HTML page with the curves."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

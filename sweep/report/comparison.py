@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sweep.spec import Comparison
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 
 def compared(records: Iterable[Record]) -> Comparison:

@@ -6,20 +6,19 @@ import html
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweep.analysis.record_views import joules, score
+from sweep.analysis import joules, score
 from sweep.report.comparison import compared
 from sweep.report.ranking import answer
 from sweep.report.table import cost_line, score_lines
-from sweep.system.atomic_files import write_atomic
+from sweep.system import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from sweep.report.ranking import Answer
-    from sweep.spec.slo import Slo
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import ClientFigures, Point
+    from sweep.spec import Slo
+    from sweep.storage import ClientFigures, Point, Record
 
     CurvePercentile = Literal["p50", "p99"]
 

@@ -7,16 +7,14 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis import intervals
-from sweep.analysis.record_views import carried_tail, drifted, near
+from sweep.analysis import carried_tail, drifted, intervals, near
 from sweep.report.comparison import compared
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sweep.spec.slo import Slo
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import SloResult
+    from sweep.spec import Slo
+    from sweep.storage import Record, SloResult
 
 
 _CERTAIN = 0.999

@@ -10,10 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import spec
-from sweep.analysis import fairness
-from sweep.analysis.record_views import carried_tail, drifted, joules, light, near, prediction_errors, score
+from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score
 from sweep.report.comparison import compared
-from sweep.spec.outcome import Verdict
+from sweep.spec import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweep.report.ranking import Answer
-    from sweep.spec import Axis, Comparison
-    from sweep.spec.slo import PercentileName, Slo
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import Peak, Point, SloResult
+    from sweep.spec import Axis, Comparison, PercentileName, Slo
+    from sweep.storage import Peak, Point, Record, SloResult
 
 _SHOWN_ALWAYS = ("model.name", "precision.name", "batch")  # where nothing varies
 _FOOTNOTED = "precision.name"  # column of the marks that lead to a record's notes

@@ -5,3 +5,7 @@
 ``client_group`` of ``worker_process``es, which ``job_client`` sends ``messages``, a ``monitored_pass`` and a
 ``drift_sentinel``, ``pass_samples`` until a variant is whole, and a ``record_finisher``.
 """
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

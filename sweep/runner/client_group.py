@@ -15,15 +15,15 @@ import msgspec
 
 from sweep.runner.messages import Exchange, Values
 from sweep.runner.worker_process import Outcome
-from sweep.spec.outcome import Status
-from sweep.storage.samples_file import client_paths
+from sweep.spec import Status
+from sweep.storage import samples_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.runner.messages import AnyEvent, Request, Result
     from sweep.runner.worker_process import OnEvent, Worker
-    from sweep.storage.record_types import (
+    from sweep.storage import (
         Accuracy,
         AccuracyFigures,
         ClientSession,
@@ -149,7 +149,8 @@ class _GroupRun:
                 thread.join(_GRACE_S)
             raise
         finally:
-            for file in client_paths(request.samples, len(self._workers)):  # not before: another may still read it
+            # Not before: another client may still read it.
+            for file in samples_file.client_paths(request.samples, len(self._workers)):
                 file.unlink(missing_ok=True)
         if self._raised:
             raise self._raised[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.backends import registry
-from sweep.system.device_lock import DeviceLock
+from sweep.system import DeviceLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from sweep.runner.plan import Work
     from sweep.runner.progress import Screen
     from sweep.runner.worker_pool import WorkerPool
-    from sweep.spec.settings import Settings
-    from sweep.system.devices import Device
-    from sweep.system.gpu_memory import Memory
+    from sweep.spec import Settings
+    from sweep.system import Device, Memory
 
 _TURN_S = 60.0  # after which a device is given to whoever waits for it, even within a group
 

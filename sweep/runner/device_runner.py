@@ -15,16 +15,15 @@ from sweep.runner.pass_order import PassOrder
 from sweep.runner.pass_samples import PassSamples
 from sweep.runner.record_finisher import RecordFinisher
 from sweep.runner.worker_pool import WorkerPool
-from sweep.storage.store import Store
-from sweep.system import environment, signals
-from sweep.system.gpu_memory import Memory
+from sweep.storage import Store
+from sweep.system import Memory, environment, signals
 
 if TYPE_CHECKING:
     from sweep.runner.plan import Work
     from sweep.runner.progress import Screen
     from sweep.runner.work_queue import Group, Groups, Sweep
     from sweep.runner.worker_process import Outcome
-    from sweep.system.devices import Device
+    from sweep.system import Device
 
 
 class DeviceRunner:

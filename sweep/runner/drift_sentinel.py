@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import drift
 from sweep.errors import RecordError
-from sweep.storage.store import Store
+from sweep.storage import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from sweep.runner.plan import Work
     from sweep.runner.worker_process import Outcome
-    from sweep.spec.settings import Settings
-    from sweep.storage.record import Record
+    from sweep.spec import Settings
+    from sweep.storage import Record
 
 _RUNS = 100_000  # of the sentinel, that one device runner may number
 _SHORT = 8  # characters of a UUID in a file's name

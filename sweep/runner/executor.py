@@ -13,7 +13,7 @@ from sweep.runner import drift_sentinel, plan, record_builder
 from sweep.runner.device_runner import DeviceRunner
 from sweep.runner.oom_pruning import Pruning
 from sweep.runner.work_queue import Group, Queue, Sweep, grouped
-from sweep.storage.store import Store
+from sweep.storage import Store
 from sweep.system import devices as machine
 from sweep.system import signals
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from sweep.runner.plan import Plan, Work
     from sweep.runner.progress import Display
-    from sweep.spec.settings import Settings
-    from sweep.storage.record import Record
-    from sweep.system.devices import Device
+    from sweep.spec import Settings
+    from sweep.storage import Record
+    from sweep.system import Device
 
 _POLL_S = 0.2
 

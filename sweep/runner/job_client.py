@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sweep.errors import CacheError
-from sweep.loadgen.capacity_search import SearchRequest
+from sweep.loadgen import SearchRequest
 from sweep.runner import messages
 from sweep.runner.worker_pool import built_now
+from sweep.storage import Store
 from sweep.storage.cache import Pins
-from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from sweep.runner.progress import Screen
     from sweep.runner.worker_pool import WorkerPool
     from sweep.runner.worker_process import Outcome
-    from sweep.spec import Script
-    from sweep.spec.settings import Settings
+    from sweep.spec import Script, Settings
 
 _PERMANENT = ("BuildError", "UnsupportedError")  # a library that refuses a graph does so again
 

@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from sweep.errors import MessageError
-from sweep.loadgen.capacity_search import SearchRequest
-from sweep.spec import Variant
-from sweep.spec.gates import Gates
+from sweep.loadgen import SearchRequest
+from sweep.spec import Gates, Variant
 from sweep.storage import record_types as types
 
 _SHOWN = 120  # characters of a line that an error shows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.analysis import gpu_telemetry, measured_window
-from sweep.storage.store import Store
+from sweep.storage import Store
 from sweep.system import gpu_readings, telemetry
 
 if TYPE_CHECKING:
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from sweep.runner.plan import Work
     from sweep.runner.progress import Screen
     from sweep.runner.worker_process import Outcome
-    from sweep.spec.settings import Settings
-    from sweep.storage.record_types import GpuState
-    from sweep.storage.samples import PointSamples
-    from sweep.system.gpu_readings import Series
+    from sweep.spec import Settings
+    from sweep.storage import GpuState, PointSamples
+    from sweep.system import Series
 
     RunPass = Callable[[Work, int], Outcome]
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.runner.plan import Work
-    from sweep.storage.record_types import GpuState
-    from sweep.storage.store import Store
+    from sweep.storage import GpuState, Store
 
 _SEARCH = "search"
 

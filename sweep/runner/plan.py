@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep import spec
-from sweep.backends import registry
-from sweep.backends.base import unsupported_reason
+from sweep.backends import registry, unsupported_reason
 from sweep.spec import LoadAxes
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 _REDRAWS_PER_S = 2  # the measurement has the machine; the bar can wait
 _STYLES = {"ok": "green", "unsupported": "yellow", "invalid": "yellow"}

@@ -7,23 +7,19 @@ import datetime as dt
 from typing import TYPE_CHECKING, cast
 
 from sweep import spec
-from sweep.analysis import record_summary
-from sweep.analysis.reevaluate import mismatch_error
+from sweep.analysis import mismatch_error, record_summary
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.runner import oom_pruning
-from sweep.spec.outcome import Status
-from sweep.storage.record import Record
-from sweep.storage.store import Store
-from sweep.system import environment
-from sweep.system.atomic_files import write_atomic
+from sweep.spec import Status
+from sweep.storage import Record, Store
+from sweep.system import environment, write_atomic
 
 if TYPE_CHECKING:
     from sweep.runner.plan import Work
     from sweep.runner.worker_process import Outcome
-    from sweep.spec.settings import Settings
-    from sweep.storage import samples
-    from sweep.storage.record_types import EngineInfo, ErrorInfo, Facts
+    from sweep.spec import Settings
+    from sweep.storage import EngineInfo, ErrorInfo, Facts, samples
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

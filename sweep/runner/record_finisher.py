@@ -11,8 +11,7 @@ from sweep.analysis import record_summary
 from sweep.backends import registry
 from sweep.runner import record_builder
 from sweep.runner.record_builder import Timing
-from sweep.storage import samples, samples_file
-from sweep.storage.store import Store
+from sweep.storage import Store, samples, samples_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from sweep.runner.progress import Screen
     from sweep.runner.work_queue import Sweep
     from sweep.runner.worker_process import Outcome
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 
 class RecordFinisher:

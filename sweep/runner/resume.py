@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.runner.oom_pruning import KIND, Pruning
-from sweep.storage import samples_file
-from sweep.storage.record_index import Index
-from sweep.storage.store import Store
+from sweep.storage import Index, Store, samples_file
 from sweep.system import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.runner.plan import Plan, Work
-    from sweep.spec.settings import Settings
-    from sweep.spec.slo import Slo
+    from sweep.spec import Settings, Slo
 
 _WITH_SAMPLES = ("ok", "invalid")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.loadgen.load_curve import point_count
+from sweep.loadgen import point_count
 from sweep.runner.plan import SENTINEL_LOAD, Work
 
 if TYPE_CHECKING:

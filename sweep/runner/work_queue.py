@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from sweep.runner.oom_pruning import Pruning
     from sweep.runner.plan import Work
-    from sweep.spec.settings import Settings
-    from sweep.storage.record import Record
+    from sweep.spec import Settings
+    from sweep.storage import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

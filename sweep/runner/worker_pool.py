@@ -11,8 +11,8 @@ from sweep.backends import registry
 from sweep.errors import MpsError
 from sweep.runner.client_group import ClientGroup
 from sweep.runner.worker_process import Outcome, Worker
-from sweep.spec.outcome import Status
-from sweep.system.mps import Mps
+from sweep.spec import Status
+from sweep.system import Mps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sweep.runner.messages import Request, Result
     from sweep.runner.plan import Work
     from sweep.runner.worker_process import OnEvent
-    from sweep.spec.settings import Settings
-    from sweep.storage.record_types import ErrorInfo
+    from sweep.spec import Settings
+    from sweep.storage import ErrorInfo
 
 
 class WorkerPool:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import MessageError
 from sweep.runner import messages
-from sweep.spec.outcome import Status
-from sweep.system.child_process import ChildProcess, module_command, module_environment
+from sweep.spec import Status
+from sweep.system import ChildProcess, module_command, module_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from sweep.runner.messages import AnyEvent, Failure, Request, Result, Values
-    from sweep.storage.record_types import ErrorInfo
+    from sweep.storage import ErrorInfo
 
     OnEvent = Callable[[AnyEvent], None]
 

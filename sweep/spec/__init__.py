@@ -8,22 +8,31 @@ backends that act on it.
 """
 
 from sweep.spec.axes import Axis, all_axes, by_place, from_record, keyed
+from sweep.spec.axis import plain_text
 from sweep.spec.base import NOT_IN_KEY, JsonDict
 from sweep.spec.compare import Comparison, compare
 from sweep.spec.engine import EngineAxes, Plugin, Profile
+from sweep.spec.gates import Gates
 from sweep.spec.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.spec.load import LabelledData, LoadAxes
 from sweep.spec.onnx import CalibrationData, ExportInput, GraphPass, InputFix, ModelRef, OnnxAxes, Precision
+from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.session import Script, SessionAxes
+from sweep.spec.settings import RETRIED, Settings, Tracking
+from sweep.spec.slo import PERCENTILES, PercentileName, Slo, of_percent
 from sweep.spec.variant import Variant
 
 __all__ = [
     "NOT_IN_KEY",
+    "PERCENTILES",
+    "RETRIED",
     "Axis",
     "CalibrationData",
     "Comparison",
+    "DriftVerdict",
     "EngineAxes",
     "ExportInput",
+    "Gates",
     "GraphPass",
     "InputFix",
     "JsonDict",
@@ -31,22 +40,34 @@ __all__ = [
     "LoadAxes",
     "ModelRef",
     "OnnxAxes",
+    "PercentileName",
     "Plugin",
     "Precision",
     "Profile",
     "Script",
     "SessionAxes",
+    "Settings",
+    "Slo",
+    "SloVerdict",
+    "Status",
+    "Tracking",
     "Variant",
+    "Verdict",
     "all_axes",
     "both_keys",
     "by_place",
+    "checks",
     "compare",
     "digest",
     "engine_key",
     "flat",
     "from_record",
     "keyed",
+    "of_percent",
     "onnx_key",
+    "outcome",
+    "plain_text",
     "projection",
+    "slo",
     "variant_key",
 ]

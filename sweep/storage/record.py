@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sweep.errors import RecordError, printable
-from sweep.spec.base import JsonDict  # noqa: TC001 - msgspec reads the annotations when the program runs
-from sweep.spec.outcome import Status  # noqa: TC001 - as above
+from sweep.spec import (
+    JsonDict,  # noqa: TC001 - msgspec reads the annotations when the program runs
+    Status,  # noqa: TC001 - as above
+)
 from sweep.storage import record_types as types
 from sweep.storage.record_contradictions import contradiction
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.spec.slo import PERCENTILES
+from sweep.spec import PERCENTILES
 
 if TYPE_CHECKING:
     from sweep.spec import JsonDict

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from sweep.errors import RecordError
-from sweep.spec.outcome import Status
-from sweep.system import environment
-from sweep.system.atomic_files import write_atomic
+from sweep.spec import Status
+from sweep.system import environment, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

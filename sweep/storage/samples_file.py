@@ -19,7 +19,7 @@ import numpy as np
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, GpuState, Rate  # noqa: TC001 - msgspec reads them at run time
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
-from sweep.system.atomic_files import move_durable, write_atomic
+from sweep.system import move_durable, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import RecordError
 from sweep.storage.record import Record, encode, read
-from sweep.system.atomic_files import write_atomic
+from sweep.system import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

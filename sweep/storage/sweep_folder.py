@@ -13,7 +13,7 @@ from sweep.system import file_locks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sweep.spec.settings import Settings
+    from sweep.spec import Settings
 
 
 @contextmanager

@@ -7,7 +7,16 @@ import json
 import os
 from typing import TYPE_CHECKING, ClassVar
 
-from sweep.backends.tensorrt import build, builder_config, cuda, engine_inspector, isolated_build, library, sm_probe
+from sweep.backends.tensorrt import (
+    PLAN,
+    build,
+    builder_config,
+    cuda,
+    engine_inspector,
+    isolated_build,
+    library,
+    sm_probe,
+)
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError
@@ -24,7 +33,6 @@ if TYPE_CHECKING:
     from sweep.backends.tensorrt.library import Library
     from sweep.spec import JsonDict, Variant
 
-PLAN = "engine.plan"
 _BUILDER_CONFIG = (
     *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "timing_cache"),
     *("profiling_verbosity", "version_compatible", "hardware_compatibility", "refit", "weight_streaming", "plugins"),

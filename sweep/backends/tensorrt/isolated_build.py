@@ -11,9 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sweep.errors import BuildError, UnsupportedError
-from sweep.system import serialization
-from sweep.system.child_process import ChildProcess, module_command, module_environment
-from sweep.system.mps import environment_without_mps
+from sweep.system import ChildProcess, environment_without_mps, module_command, module_environment, serialization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from sweep.system import file_trust
-from sweep.system.atomic_files import write_atomic
+from sweep.system import file_trust, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path

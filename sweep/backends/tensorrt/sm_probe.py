@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.backends.tensorrt import cuda as cuda_module
-from sweep.system.mps import environment_without_mps
+from sweep.system import environment_without_mps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

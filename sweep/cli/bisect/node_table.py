@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sweep.precision import LayerError
     from sweep.spec import JsonDict, Variant
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 _WIDTH = 150  # of the table where the terminal does not say
 

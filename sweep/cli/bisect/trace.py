@@ -21,13 +21,13 @@ from sweep.spec import (
     Variant,
 )
 from sweep.storage.cache import Cache
-from sweep.system.serialization import from_plain
+from sweep.system import from_plain
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.precision import LayerError
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 
 def of_record(record: Record) -> Variant:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.analysis import drift, record_summary
 from sweep.errors import RecordError
-from sweep.spec.slo import of_percent
-from sweep.storage import record, samples, samples_file
-from sweep.storage.store import Store
+from sweep.spec import of_percent
+from sweep.storage import Store, record, samples, samples_file
 from sweep.system import atomic_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 _MEASURED = ("ok", "invalid")
 _SHOWN = 6  # fields of a record that differ

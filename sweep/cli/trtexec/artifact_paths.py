@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import precision as typed_onnx
-from sweep.backends.tensorrt.backend import PLAN
-from sweep.models.input_shapes import override
-from sweep.models.signatures import render_shape
+from sweep.backends.tensorrt import PLAN
+from sweep.models import override, render_shape
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import ModelRef, Precision
-from sweep.system import command_line
-from sweep.system.serialization import from_plain
+from sweep.system import command_line, from_plain
 
 if TYPE_CHECKING:
     from sweep.spec import JsonDict
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 _TOP = ("batch", "streams", "cuda_graph", "transfers")
 _BACKEND = (

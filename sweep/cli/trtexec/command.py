@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sweep.cli.trtexec.artifact_paths import Files
     from sweep.cli.trtexec.binary_versions import Dialect
     from sweep.models import TensorSpec
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 FIGURES = (
     "compare: Throughput (qps) with peak.ips / batch",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sweep.cli.trtexec.binary_versions import Dialect
     from sweep.models import TensorSpec
     from sweep.spec import JsonDict
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 KEPT_AHEAD = (
     2  # inferences that the binaries keep in flight per stream: IterationBase, samples/common/sampleInference.cpp

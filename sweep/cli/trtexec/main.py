@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sweep.cli.trtexec.artifact_paths import Files
     from sweep.cli.trtexec.command import Command
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 

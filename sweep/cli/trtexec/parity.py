@@ -18,7 +18,7 @@ from rich.table import Table
 
 from sweep.cli.trtexec import binary_process, binary_versions, flags, output_parser
 from sweep.errors import ConfigError, ParityError
-from sweep.system.atomic_files import write_atomic
+from sweep.system import write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sweep.cli.trtexec.command import Command
     from sweep.cli.trtexec.output_parser import Summary
     from sweep.spec import JsonDict
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 SCHEMA = 1
 _ECHOED = (("Data transfers", "transfers", True), ("CUDA Graph", "cuda_graph", False))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import models
-from sweep.models.signatures import BATCH
+from sweep.models import BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweep import models
 from sweep.errors import ConfigError
-from sweep.models import datasets
-from sweep.models.signatures import render_shape
+from sweep.models import datasets, render_shape
 
 if TYPE_CHECKING:
     from sweep.config.schema import AccuracyConfig, ModelConfig

@@ -8,4 +8,4 @@ from sweep.models.datasets.labelled_files import KEY, parse_labels
 from sweep.models.datasets.labelled_reader import check
 from sweep.models.datasets.labelled_samples import Samples
 
-__all__ = ["KEY", "Samples", "check", "parse_labels"]
+__all__ = ["KEY", "Samples", "calibration", "check", "parse_labels"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from sweep.errors import ConfigError, ModelError
-from sweep.system.child_process import ChildProcess, RefusedError, module_command, module_environment
+from sweep.system import ChildProcess, RefusedError, module_command, module_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

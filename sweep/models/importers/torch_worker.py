@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system.child_process import RefusedError, first_line, refusing, required, serve
+from sweep.system import RefusedError, first_line, refusing, required, serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

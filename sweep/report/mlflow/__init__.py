@@ -4,7 +4,18 @@ One run per sweep, one child run per record, and one saved view that opens on th
 Importing this package does not import mlflow.
 """
 
+from sweep.report.mlflow.live import Publishing
 from sweep.report.mlflow.publisher import Published, Publisher
-from sweep.report.mlflow.store_uri import default_uri, reachable, resolve_uri
+from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
 
-__all__ = ["Published", "Publisher", "default_uri", "reachable", "resolve_uri"]
+__all__ = [
+    "Published",
+    "Publisher",
+    "Publishing",
+    "default_uri",
+    "is_http",
+    "reachable",
+    "resolve_uri",
+    "sqlite_path",
+    "without_password",
+]

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from sweep.errors import TrackingError
 from sweep.report.mlflow.publisher import Publisher
 from sweep.report.mlflow.store_uri import is_http, reachable, resolve_uri, without_password
-from sweep.spec.settings import Tracking
-from sweep.storage.store import Store
+from sweep.spec import Tracking
+from sweep.storage import Store
 from sweep.system import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sweep.spec.settings import Settings
-    from sweep.storage.record import Record
+    from sweep.spec import Settings
+    from sweep.storage import Record
 
 _EVERY_S = 10.0  # between two sendings, so that a thousand short variants cost a few
 _SLOW_S = 10.0  # a sending that took longer is the last before the end: the sweep does not wait for a slow server

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from sweep.spec import JsonDict
-    from sweep.storage.record import Record
-    from sweep.storage.store import Store
+    from sweep.storage import Record, Store
 
 FILES = ("config.yaml", "config.json", "report.html")  # of the sweep's folder; attached to its run
 TURN_S = 30.0  # how long to wait for another publisher of the same folder

@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweep.analysis import record_views
-from sweep.spec.outcome import Status
+from sweep.spec import Status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sweep.spec import JsonDict
-    from sweep.storage.record import Record
-    from sweep.storage.record_types import Point
+    from sweep.storage import Point, Record
 
 MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
 Figure = Literal["mean", "p50", "p90", "p95", "p99", "p999"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from sweep.storage.record import Record
+    from sweep.storage import Record
 
 PAGE = 1000  # runs a search brings
 METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # MLflow's limits of one log_batch

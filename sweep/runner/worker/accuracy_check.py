@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep import precision
 from sweep.analysis import accuracy
-from sweep.backends.base import SupportsStreamOutputs
+from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
 from sweep.models import evaluation
 from sweep.runner.worker import artifacts, scoring
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends.base import Backend, Session
+    from sweep.backends import Backend, Session
     from sweep.runner.worker.artifacts import OnnxFiles
     from sweep.runner.worker.events import Events
     from sweep.spec import Variant
+    from sweep.storage import Accuracy, Score
     from sweep.storage.cache import Cache
-    from sweep.storage.record_types import Accuracy, Score
 
 _HEARTBEAT_S = 1.0  # between two events on how far the scoring is
 _BURST_S = 0.2  # on all streams, before the outputs are looked at once more

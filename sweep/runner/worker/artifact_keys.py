@@ -12,7 +12,7 @@ from sweep.storage.cache import MANIFEST
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sweep.backends.base import Backend
+    from sweep.backends import Backend
     from sweep.spec import ModelRef, Variant
 
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid

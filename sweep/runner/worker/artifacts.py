@@ -11,7 +11,7 @@ from sweep import models
 from sweep import precision as typed_onnx
 from sweep import spec as axes
 from sweep.analysis import accuracy
-from sweep.backends.base import SupportsEmulation
+from sweep.backends import SupportsEmulation
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
@@ -22,10 +22,10 @@ from sweep.system import user_code
 if TYPE_CHECKING:
     import numpy as np
 
-    from sweep.backends.base import Backend
+    from sweep.backends import Backend
     from sweep.spec import JsonDict, ModelRef, Variant
+    from sweep.storage import Calibration, EngineInfo, GraphPassInfo, ModelCost
     from sweep.storage.cache import Cache, Entry
-    from sweep.storage.record_types import Calibration, EngineInfo, GraphPassInfo, ModelCost
 
 MODEL_FILE = "model.onnx"
 RANDOM = "seeded random"

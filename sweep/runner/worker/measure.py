@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, cast
 from sweep import models
 from sweep.analysis import accuracy_gates
 from sweep.backends import registry
-from sweep.loadgen import capacity_search, load_curve
-from sweep.loadgen.communicator import SINGLE_CLIENT, ClientSession, in_rank_order
+from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
 from sweep.models import evaluation
 from sweep.runner.messages import Result
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends.base import Backend, Session
-    from sweep.loadgen.communicator import Communicator
+    from sweep.backends import Backend, Session
+    from sweep.loadgen import Communicator
     from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import Variant
-    from sweep.storage.record_types import Accuracy, EngineInfo, Realised
+    from sweep.storage import Accuracy, EngineInfo, Realised
 
     Feeds = dict[str, np.ndarray]
 

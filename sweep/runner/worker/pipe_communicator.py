@@ -6,17 +6,17 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
-from sweep.loadgen.communicator import SINGLE_CLIENT
+from sweep.loadgen import SINGLE_CLIENT
 from sweep.runner import messages
-from sweep.storage.samples_file import client_paths, load, save_uncompressed
+from sweep.storage import samples_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sweep.loadgen.communicator import Communicator
+    from sweep.loadgen import Communicator
     from sweep.runner.worker.events import Events
-    from sweep.storage.samples import PointSamples
+    from sweep.storage import PointSamples
 
 
 class PipeCommunicator:
@@ -34,7 +34,7 @@ class PipeCommunicator:
         self.size = size
         self._events = events
         self._round = 0
-        self._files = client_paths(samples, size)
+        self._files = samples_file.client_paths(samples, size)
 
     def all_gather(self, value: Any) -> list[Any]:
         """Return every client's ``value``, by rank."""
@@ -47,9 +47,9 @@ class PipeCommunicator:
 
     def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
         """Return every client's samples of the point, by rank."""
-        save_uncompressed(self._files[self.rank], [own])
+        samples_file.save_uncompressed(self._files[self.rank], [own])
         self.all_gather(None)
-        return [own if rank == self.rank else load(path)[0] for rank, path in enumerate(self._files)]
+        return [own if rank == self.rank else samples_file.load(path)[0] for rank, path in enumerate(self._files)]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from sweep.errors import LabelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sweep.models.evaluation import EvaluationSet
+    from sweep.models import EvaluationSet
 
     Infer = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 

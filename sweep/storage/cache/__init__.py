@@ -4,10 +4,24 @@
 them. ``sweep cache`` lists and prunes a cache.
 """
 
+from sweep.storage.cache.eviction import Pruned
+from sweep.storage.cache.inventory import Item
 from sweep.storage.cache.pins import Pins
 from sweep.storage.cache.store import MANIFEST, Cache, Entry
 
 GIB = 1 << 30
 DEFAULT_GIB = 50.0  # docs/decisions/0009-cache-limit.md gives the reason
 
-__all__ = ["DEFAULT_GIB", "GIB", "MANIFEST", "Cache", "Entry", "Pins"]
+__all__ = [
+    "DEFAULT_GIB",
+    "GIB",
+    "MANIFEST",
+    "Cache",
+    "Entry",
+    "Item",
+    "Pins",
+    "Pruned",
+    "eviction",
+    "inventory",
+    "pins",
+]

@@ -1,0 +1,15 @@
+from . import arrival_processes as arrival_processes
+from . import arrival_trace as arrival_trace
+from . import capacity_search as capacity_search
+from . import issue_loops as issue_loops
+from . import load_curve as load_curve
+from . import load_point as load_point
+from . import rate_ladder as rate_ladder
+from .arrival_processes import PROCESSES as PROCESSES
+from .arrival_processes import describe_processes as describe_processes
+from .capacity_search import SearchRequest as SearchRequest
+from .communicator import SINGLE_CLIENT as SINGLE_CLIENT
+from .communicator import ClientSession as ClientSession
+from .communicator import Communicator as Communicator
+from .communicator import in_rank_order as in_rank_order
+from .load_curve import point_count as point_count

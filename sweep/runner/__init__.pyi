@@ -1,0 +1,9 @@
+from . import filters as filters
+from . import plan as plan
+from . import resume as resume
+from . import time_estimate as time_estimate
+from . import worker as worker
+from .executor import Run as Run
+from .plan import Plan as Plan
+from .plan import Work as Work
+from .progress import Display as Display
