@@ -8,7 +8,7 @@ backends that act on it.
 """
 
 from sweep.spec.axes import Axis, all_axes, by_place, from_record, keyed
-from sweep.spec.axis import plain_text
+from sweep.spec.axis import TrtexecFlag, plain_text
 from sweep.spec.base import NOT_IN_KEY, JsonDict
 from sweep.spec.compare import Comparison, compare
 from sweep.spec.engine import EngineAxes, Plugin, Profile
@@ -51,6 +51,7 @@ __all__ = [
     "SloVerdict",
     "Status",
     "Tracking",
+    "TrtexecFlag",
     "Variant",
     "Verdict",
     "all_axes",

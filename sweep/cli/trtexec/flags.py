@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sweep.cli.trtexec import shape_flags
+from sweep.spec import TrtexecFlag, all_axes, from_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sweep.cli.trtexec.binary_versions import Dialect
     from sweep.models import TensorSpec
-    from sweep.spec import JsonDict
+    from sweep.spec import Axis
     from sweep.storage import Record
 
 KEPT_AHEAD = (
@@ -19,13 +20,10 @@ KEPT_AHEAD = (
 )
 _KEEPS = f"it keeps {KEPT_AHEAD} inferences in flight per stream, or 1 with --exposeDMA"
 _MOST_AHEAD = 8  # that sweep's TensorRT streams take
-_TILING = {"none": 0, "fast": 1, "moderate": 2, "full": 3}
-_HARDWARE = {"none": "none", "ampere_plus": "ampere+", "same_compute_capability": "sameComputeCapability"}
-_MS = 1000.0
 
 
 def realised(record: Record, name: str, default: Any) -> Any:
-    """What ran; what was asked where the record does not say; else the TensorRT backend's default."""
+    """Return the value that ran; the requested one if the record does not say; else the TensorRT backend's default."""
     for source in (record.realised or {}, record.variant):
         value: Any = source.get(name)
         if value is not None:
@@ -34,25 +32,24 @@ def realised(record: Record, name: str, default: Any) -> Any:
 
 
 def depth(record: Record) -> int:
-    """Inferences in flight per stream of the record's closed loop."""
+    """Return the number of inferences in flight per stream in the record's closed loop."""
     return min(int(record.variant["load"]["depth"]), _MOST_AHEAD)
 
 
 def environment(record: Record) -> dict[str, str]:
-    """Variables that NVIDIA's libraries read when they are loaded."""
+    """Return the environment variables that NVIDIA's libraries read when they are loaded."""
     override = (record.realised or {}).get("tf32_override")
     if override is None and _dtype(record) == "fp32":
         override = "0"
-    found = {} if override is None else {"NVIDIA_TF32_OVERRIDE": str(override)}
+    variables = {} if override is None else {"NVIDIA_TF32_OVERRIDE": str(override)}
     if record.variant.get("mps") is not None:
-        found["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(record.variant["mps"])
-    return found
+        variables["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = str(record.variant["mps"])
+    return variables
 
 
 def run_flags(record: Record, dialect: Dialect, specs: Sequence[TensorSpec]) -> list[str]:
-    """How the engine is held and driven: the same for an engine that is loaded and one that is built."""
-    variant, load = record.variant, record.variant["load"]
-    streams = int(variant["streams"])
+    """Return the arguments that hold and drive an engine, the same if it is loaded and if it is built."""
+    variant = record.variant
     eager = dialect.rtx and (record.realised or {}).get("kernel_specialization") == "EAGER"
     return [
         *shape_flags.flags(specs, int(variant["batch"])),
@@ -60,46 +57,47 @@ def run_flags(record: Record, dialect: Dialect, specs: Sequence[TensorSpec]) -> 
         *dialect.transfers[0 if realised(record, "transfers", default=True) else 1],
         *dialect.spin[1 if realised(record, "wait", default="spin") == "block" else 0],
         *(["--exposeDMA"] if depth(record) < KEPT_AHEAD else []),
-        *([f"--infStreams={streams}", "--threads"] if streams > 1 else []),
         *(["--specializeStrategyDS=eager"] if eager else []),
         f"--profilingVerbosity={variant.get('profiling_verbosity') or 'detailed'}",
-        *_weight_streaming(variant),
-        *(f"--staticPlugins={_path(plugin)}" for plugin in variant.get("plugins") or ()),
-        f"--warmUp={load['warmup_s'] * _MS:g}",
-        f"--duration={load['min_s']:g}",
-        f"--iterations={load['min_requests']}",
+        *(argument for _, value, how in _declared(record, dialect) if how.run for argument in how.run(value)),
     ]
 
 
 def build_flags(record: Record, dialect: Dialect, specs: Sequence[TensorSpec]) -> list[str]:
-    """The builder's knobs; an axis at None leaves the binary's default, which is the library's."""
-    variant = record.variant
-    flags = {
-        "--builderOptimizationLevel": variant.get("builder_optimization_level"),
-        "--maxAuxStreams": variant.get("max_aux_streams"),
-        "--tilingOptimizationLevel": _TILING.get(str(variant.get("tiling"))),
-        "--sparsity": variant.get("sparsity"),
-        "--memPoolSize": _pool(variant.get("workspace_mib")),
-        "--hardwareCompatibilityLevel": None if dialect.rtx else _hardware(variant),
-    }
+    """Return the arguments of the builder; an axis at None leaves the binary's default, which is the library's."""
     return [
         *dialect.build,
         *([] if dialect.rtx or _dtype(record) == "tf32" else ["--noTF32"]),
-        *shape_flags.profile_flags(specs, variant.get("profile")),
-        *(f"{flag}={value}" for flag, value in flags.items() if value is not None),
-        *(["--versionCompatible"] if variant.get("version_compatible") and not dialect.rtx else []),
-        *(["--refit"] if variant.get("refit") else []),
+        *shape_flags.profile_flags(specs, record.variant.get("profile")),
+        *(argument for _, value, how in _declared(record, dialect) if how.build for argument in how.build(value)),
     ]
 
 
+def _declared(record: Record, dialect: Dialect) -> Iterator[tuple[Axis, Any, TrtexecFlag]]:
+    """Yield each axis that is set, with its value and what its field declares for the binary of `dialect`."""
+    variant = from_record(record.variant)
+    for axis in all_axes():
+        how, value = axis.info.trtexec, axis.read(variant)
+        if how is None or value is None:
+            continue
+        if dialect.rtx and not how.rtx:
+            how = TrtexecFlag(note=f"not documented for {dialect.binary}")
+        yield axis, value, how
+
+
 def inexpressible(record: Record, dialect: Dialect) -> list[str]:
-    """A line for each thing about the record that no flag says, with what it means for the comparison."""
-    lines = [*_load_lines(record), *_session_lines(record, dialect), *_build_lines(record, dialect)]
+    """Return a line for each setting of the record that no flag expresses, with its effect on the comparison."""
+    declared = [
+        f"{axis.info.key}={axis.text(value)}: {how.note}"
+        for axis, value, how in _declared(record, dialect)
+        if how.note is not None and value != axis.info.cli_default
+    ]
+    lines = [*_load_lines(record), *_session_lines(record, dialect), *_build_lines(record, dialect), *declared]
     return [f"not expressible: {line}" for line in lines]
 
 
 def _load_lines(record: Record) -> list[str]:
-    load, variant = record.variant["load"], record.variant
+    load = record.variant["load"]
     lines = []
     if load["kind"] != "closed":
         arrivals = load["arrivals"] if load["kind"] == "curve" else load["kind"]
@@ -109,22 +107,14 @@ def _load_lines(record: Record) -> list[str]:
     if depth(record) > KEPT_AHEAD:
         lines.append(f"load.depth={depth(record)}: {_KEEPS}")
     lines.append(f"load.max_s={load['max_s']:g}: it runs until --duration and --iterations are both reached")
-    if variant["repeats"] > 1:
-        lines.append(f"repeats={variant['repeats']}: one run is one pass")
     return lines
 
 
 def _session_lines(record: Record, dialect: Dialect) -> list[str]:
     variant = record.variant
     lines = []
-    if variant["clients"] != 1:
-        lines.append(f"clients={variant['clients']}: one process; start that many side by side and add up")
     if variant.get("mps") is not None:
         lines.append("mps: the variable gives the share only under a running nvidia-cuda-mps-control")
-    if variant.get("mps_build") is not None:
-        lines.append(f"mps_build={variant['mps_build']}: a build from ONNX runs under the same share as the engine")
-    if variant.get("sm_count") is not None:
-        lines.append(f"sm_count={variant['sm_count']}: it uses the whole GPU; a green context is made in the process")
     if realised(record, "wait", default="spin") == "yield":
         lines.append("wait=yield: it spins in CUDA instead, which is quicker to notice")
     if realised(record, "transfers", default=True) and depth(record) >= KEPT_AHEAD:
@@ -151,36 +141,10 @@ def _build_lines(record: Record, dialect: Dialect) -> list[str]:
     lines = []
     if dialect.rtx and _dtype(record) != "tf32":
         lines.append("the builder's cleared TF32 flag: --noTF32 is not documented for tensorrt_rtx (decision 8)")
-    if dialect.rtx:
-        lines += [
-            f"{axis}={variant[axis]}: not documented for tensorrt_rtx"
-            for axis in ("version_compatible", "hardware_compatibility")
-            if variant.get(axis) is not None
-        ]
-    elif variant.get("timing_cache") is not False:
+    if not dialect.rtx and variant.get("timing_cache") is not False:
         lines.append("the shared timing cache: --timingCacheFile would write into it; a build from ONNX times anew")
     return lines
 
 
 def _dtype(record: Record) -> str:
     return str(record.variant["precision_recipe"]["dtype"])
-
-
-def _weight_streaming(variant: JsonDict) -> list[str]:
-    if not variant.get("weight_streaming"):
-        return []
-    budget = variant.get("weight_streaming_budget_mib")
-    return ["--allowWeightStreaming", *([] if budget is None else [f"--weightStreamingBudget={budget}M"])]
-
-
-def _pool(mib: int | None) -> str | None:
-    return None if mib is None else f"workspace:{mib}M"
-
-
-def _hardware(variant: JsonDict) -> str | None:
-    asked = variant.get("hardware_compatibility")
-    return None if asked is None else _HARDWARE.get(asked, asked)
-
-
-def _path(plugin: Any) -> str:
-    return str(plugin["path"] if isinstance(plugin, dict) else plugin)
