@@ -71,6 +71,7 @@ def _loading(conf: Path, own: Path | None) -> Iterator[ConfigLoader]:
         with initialize_config_dir(config_dir=str(conf), job_name="sweep", version_base="1.3"):
             for name in _RESOLVERS:  # a YAML has no business with this machine's environment variables
                 OmegaConf.clear_resolver(f"oc.{name}")
+            OmegaConf.clear_resolver("hydra")  # it reads the config of a command that Hydra ran in this process before
             yield GlobalHydra.instance().config_loader()
     finally:
         _OwnFolder.folder = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import re
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def overrides(variant: Variant, varying: Iterable[Axis] = ()) -> tuple[str, ...]
         varying: axes to spell out in any case.
     """
     axes, groups = spec.keyed(), _groups(variant)
-    config = _composed(groups)
+    config = _composed(tuple(_word(key, value) for key, value in groups.items()))
     always = {*_ALWAYS, *(axis.info.key for axis in varying)}
     for key, default in (("backend.name", registry.resolve("auto")[0]), ("load.kind", LoadAxes().kind)):
         if axes[key].read(variant) == default and key not in always:
@@ -53,8 +54,9 @@ def overrides(variant: Variant, varying: Iterable[Axis] = ()) -> tuple[str, ...]
     return tuple(_word(key, value) for key, value in words.items())
 
 
-def _composed(groups: Mapping[str, Any]) -> Config:
-    request = compose.read([_word(key, value) for key, value in groups.items()])
+@functools.cache  # a plan has many variants and few choices of groups
+def _composed(words: tuple[str, ...]) -> Config:
+    request = compose.read(words)
     assert request is not None  # noqa: S101 - only flags have no request; tells mypy
     return request.configs[0]
 
