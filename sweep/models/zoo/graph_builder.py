@@ -67,7 +67,8 @@ class GraphBuilder:
         values = generator.standard_normal(shape, dtype=np.float32)
         if centre:  # in float64, where the order of the sum, which is numpy's affair, cannot change the float32
             values = (values - values.mean(axis=centre, dtype=np.float64, keepdims=True)).astype(np.float32)
-        return self.weight(name, values * np.float32(std))
+        values *= np.float32(std)
+        return self.weight(name, values)
 
     def constant(self, values: ArrayLike, dtype: str = "int64") -> str:
         """Add a small constant, such as a shape; equal constants are stored once."""

@@ -24,7 +24,7 @@ from sweep.spec import SessionAxes
 
 SERVICE_NS = 200_000
 FEEDS = {"x": np.zeros((1, 3), np.float32)}
-SHORT = bench_sections.Settings(run_s=0.03, latency_s=0.03, pairs=2)
+SHORT = bench_sections.Settings(run_s=0.01, latency_s=0.01, pairs=2)
 
 
 @pytest.fixture(scope="module")

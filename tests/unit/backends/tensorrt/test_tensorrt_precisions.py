@@ -14,15 +14,16 @@ from sweep import models
 from sweep.backends.tensorrt import engine_inspector
 from sweep.backends.tensorrt.backend import TensorRTRTX
 from sweep.models.datasets import calibration
-from sweep.models.zoo import transformers
+from sweep.models.zoo import convnets, transformers
 from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, InputFix, ModelRef, OnnxAxes, Variant
 from sweep.storage.cache import Cache
 
-PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "digits": 4, "unet": 15, "mobilenet_v3": 64, "resnet50": 54}
+PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "digits": 4, "unet": 15, "mobilenet_v3": 64, "resnet50": 18}
 LAYER, OUTSIDE = 5, {"vit_b16": 2, "bert_base": 1}  # transformers: products of a layer, and outside all layers
 LAYERS = 2  # of the shipped network's 12: all are alike, and bench_precision builds them all
 NO_FP8_STEM = ("resnet50", "vit_b16")  # it has no fp8 kernel of that convolution, and takes it dequantised
+STAGES = tuple((1, width) for width in (64, 128, 256, 512))  # of ResNet-50's 3, 4, 6 and 3 blocks a stage
 VOCABULARY = 1000  # of BERT's 30,522, which are two thirds of the bytes and no product
 FEW = ("fp16", "int8", "fp8_fp16")  # of a slow network; bench_precision has all of all
 SLOW = {"mobilenet_v3": FEW, "resnet50": ("fp32", "int8_bf16", *FEW, "fp8")}
@@ -44,6 +45,7 @@ def test_every_product_is_computed_in_the_asked_type(
 ) -> None:
     monkeypatch.setattr(calibration, "SAMPLES", 1)  # what is built does not hang on the ranges
     monkeypatch.setattr(transformers, "LAYERS", LAYERS)
+    monkeypatch.setattr(convnets, "RESNET50_STAGES", STAGES)
     monkeypatch.setattr(transformers, "BERT_VOCABULARY", VOCABULARY)
     tokens = (InputFix(name="input_ids", high=VOCABULARY - 1),) if model == "bert_base" else ()
     network = ModelRef(name=model, revision=models.zoo.entry(model).revision, inputs=tokens)
