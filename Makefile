@@ -59,8 +59,8 @@ doctor: install ## what this machine can do, and the command for what is missing
 
 test: install ## the tests; none needs a GPU
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest -m "not alone and not gpu and not loadgen" -n $(WORKERS) --dist worksteal
 	$(BIN)/python -m pytest -m "alone and not gpu and not loadgen" tests/e2e
+	$(BIN)/python -m pytest -m "not alone and not gpu and not loadgen" -n $(WORKERS) --dist worksteal
 else
 	$(BIN)/python -m pytest -m "not gpu and not loadgen" $(ARGS)
 endif
