@@ -179,7 +179,10 @@ def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 
 def _damaged(path: Path, why: str) -> RecordError:
     line = " ".join(printable(why).split())
-    return RecordError(f"record {path} is damaged ({line}); delete it to measure that variant again")
+    return RecordError(
+        f"record {path} is damaged ({line}); the same sweep measures that variant again and replaces the file: "
+        "to keep the file, move it out of the folder first"
+    )
 
 
 def _named(message: str, table: str = "") -> str:

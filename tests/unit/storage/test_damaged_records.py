@@ -229,7 +229,11 @@ def test_the_line_names_the_field(tmp_path, place, odd, named) -> None:
     with pytest.raises(RecordError) as caught:
         read(tmp_path, changed(RICH, place, odd))
     assert f"is damaged ({named}" in str(caught.value)
-    assert str(caught.value).endswith("); delete it to measure that variant again")
+    assert str(caught.value).startswith(f"record {tmp_path}")
+    assert str(caught.value).endswith(
+        "); the same sweep measures that variant again and replaces the file: "
+        "to keep the file, move it out of the folder first"
+    )
 
 
 @pytest.mark.fault
