@@ -52,7 +52,7 @@ def print_outcome(console: Console, records: Sequence[Record], found: Answer, sl
     notes: list[str] = []
     for record in records:
         mark = ">" if found.best is record else "=" if record in found.tied else ""
-        right = [_number(score(record), "{:.2%}")] if scored else []
+        right = [format_number(score(record), "{:.2%}")] if scored else []
         energy = [_energy(record)] if watched else []
         table.add_row(mark, *_axis_cells(record, shown, comparison, notes), *_cells(record, tail, slo), *right, *energy)
     console.print(table)
@@ -82,14 +82,14 @@ def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
     calm, busy = light(record), near(record, 0.8)
     cells = [
         f"{record.status}, drift" if drifted(record) else record.status,
-        _number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
+        format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
         _latency(calm, "p50"),
         _latency(calm, tail),
         _latency(busy, tail),
     ]
     if slo:
         cells.append(_capacity(record.slo))
-    cells.append(_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
+    cells.append(format_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
     return cells
 
 
@@ -110,10 +110,11 @@ def _capacity(slo: SloResult | None) -> str:
 
 def _energy(record: Record) -> str:
     found = joules(record)
-    return _number(None if found is None else found * 1e3, "{:.3g}")
+    return format_number(None if found is None else found * 1e3, "{:.3g}")
 
 
-def _number(value: float | None, form: str) -> str:
+def format_number(value: float | None, form: str) -> str:
+    """Format a number for a table; ``-`` for one that is unknown."""
     return "-" if value is None else form.format(value)
 
 
