@@ -156,7 +156,7 @@ def _mark_limit(drawn: Any, limit_ms: float, axis: Sequence[float] | None) -> No
         # On a log axis an annotation stands at the logarithm, and a shape at the value.
         drawn.add_annotation(y=exponent, yanchor="bottom", text=name, **note)
     elif exponent > axis[1]:
-        drawn.add_annotation(y=1, yref="paper", yanchor="top", text=f"\u2191 {name} (above this axis)", **note)
+        drawn.add_annotation(y=1, yref="paper", yanchor="bottom", text=f"\u2191 {name} (above this axis)", **note)
     else:
         drawn.add_annotation(y=0, yref="paper", yanchor="bottom", text=f"\u2193 {name} (below this axis)", **note)
 

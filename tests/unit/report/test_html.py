@@ -35,7 +35,7 @@ def test_a_limit_among_the_data_is_a_line_at_its_value() -> None:
 @pytest.mark.parametrize(
     ("limit_ms", "text", "edge", "anchor"),
     [
-        (500.0, "↑ SLO 500 ms (above this axis)", 1, "top"),
+        (500.0, "↑ SLO 500 ms (above this axis)", 1, "bottom"),
         (0.01, "↓ SLO 0.01 ms (below this axis)", 0, "bottom"),
     ],
 )
