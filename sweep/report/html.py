@@ -75,7 +75,7 @@ def write(
     """
     recommendation = recommendation or answer(records, slo)
     figures = [figure(records, "p99", slo), figure(records, "p50", slo)]
-    drawn = [
+    charts = [
         item.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"curve{number}")
         for number, item in enumerate(figures)
     ]
@@ -83,7 +83,7 @@ def write(
         title=html.escape(f"sweep: {title}"),
         answer=html.escape(recommendation.text),
         settings=f"<br><code>{html.escape(recommendation.settings)}</code>" if recommendation.settings else "",
-        figures="\n".join(drawn),
+        figures="\n".join(charts),
         table=_table(records),
         facts=html.escape(_facts(records)),
     )
@@ -104,18 +104,18 @@ def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | No
     """
     import plotly.graph_objects as go
 
-    drawn, labels = go.Figure(), compared(records).labels
+    chart, labels = go.Figure(), compared(records).labels
     for number, record in enumerate(record for record in records if record.points):
         label = labels[record.key]
-        drawn.add_trace(_curve(go, record, percentile, number, label))
+        chart.add_trace(_curve(go, record, percentile, number, label))
         for client in range(_clients(record)):
-            drawn.add_trace(_client_curve(go, record, percentile, number, f"{label}, client {client + 1}", client))
-    axis = _log_range(drawn.data)
+            chart.add_trace(_client_curve(go, record, percentile, number, f"{label}, client {client + 1}", client))
+    axis = _log_range(chart.data)
     if slo and slo.percentile == percentile:
-        _mark_limit(drawn, slo.limit_ms, axis)
-    drawn.update_layout(
+        _mark_limit(chart, slo.limit_ms, axis)
+    chart.update_layout(
         yaxis_range=axis,
-        legend=_legend([trace.name for trace in drawn.data]),
+        legend=_legend([trace.name for trace in chart.data]),
         title=f"{percentile} latency at throughput",
         xaxis_title="achieved samples/s",
         yaxis_title=f"{percentile} latency, ms (log)",
@@ -125,7 +125,7 @@ def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | No
         height=480,
         hovermode="closest",
     )
-    return drawn
+    return chart
 
 
 def _log_range(traces: Sequence[Any]) -> list[float] | None:
@@ -141,24 +141,24 @@ def _log_range(traces: Sequence[Any]) -> list[float] | None:
     return [math.log10(min(positive) / _AXIS_MARGIN), math.log10(max(positive) * _AXIS_MARGIN)] if positive else None
 
 
-def _mark_limit(drawn: Any, limit_ms: float, axis: Sequence[float] | None) -> None:
+def _mark_limit(chart: Any, limit_ms: float, axis: Sequence[float] | None) -> None:
     """Mark the limit of the SLO by a line, or by a note at the edge if the limit lies outside the y axis.
 
     Args:
-        drawn: plotly figure to mark.
+        chart: plotly figure to mark.
         limit_ms: limit of the SLO, ms.
         axis: exponents of the ends of the y axis, [low, high]; None without data.
     """
     exponent, name = math.log10(limit_ms), f"SLO {limit_ms:g} ms"
     note: dict[str, Any] = {"x": 1, "xref": "paper", "xanchor": "right", "showarrow": False, "font_color": _LIMIT}
     if axis is None or axis[0] <= exponent <= axis[1]:
-        drawn.add_hline(y=limit_ms, line_dash="dot", line_color=_LIMIT)
+        chart.add_hline(y=limit_ms, line_dash="dot", line_color=_LIMIT)
         # On a log axis an annotation stands at the logarithm, and a shape at the value.
-        drawn.add_annotation(y=exponent, yanchor="bottom", text=name, **note)
+        chart.add_annotation(y=exponent, yanchor="bottom", text=name, **note)
     elif exponent > axis[1]:
-        drawn.add_annotation(y=1, yref="paper", yanchor="bottom", text=f"\u2191 {name} (above this axis)", **note)
+        chart.add_annotation(y=1, yref="paper", yanchor="bottom", text=f"\u2191 {name} (above this axis)", **note)
     else:
-        drawn.add_annotation(y=0, yref="paper", yanchor="bottom", text=f"\u2193 {name} (below this axis)", **note)
+        chart.add_annotation(y=0, yref="paper", yanchor="bottom", text=f"\u2193 {name} (below this axis)", **note)
 
 
 def _legend(names: Sequence[str]) -> dict[str, Any]:
@@ -243,12 +243,12 @@ def _table(records: Sequence[Record]) -> str:
         cells.append(format_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
         cells += [format_number(top1, "{:.2%}")] if with_score else []
         cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []
-        cells.append(_why(record))
+        cells.append(_remarks(record))
         rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def _why(record: Record) -> str:
+def _remarks(record: Record) -> str:
     """Return the error of a variant, else its notes, a drift of the machine included."""
     if record.error:
         return record.error["message"]
@@ -261,6 +261,6 @@ def _why(record: Record) -> str:
 def _facts(records: Sequence[Record]) -> str:
     if not records:
         return ""
-    shown = {name: value for name, value in records[0].facts.items() if value is not None}
+    facts = {name: value for name, value in records[0].facts.items() if value is not None}
     costs = dict.fromkeys(line for record in records if (line := cost_line(record)))
-    return ". ".join([*costs, *score_lines(records), ", ".join(f"{name} {value}" for name, value in shown.items())])
+    return ". ".join([*costs, *score_lines(records), ", ".join(f"{name} {value}" for name, value in facts.items())])
