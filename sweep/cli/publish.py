@@ -40,10 +40,10 @@ def run(options: argparse.Namespace) -> int:
 
     uri = resolve_uri(options.uri, options.results)
     folders = sweep_folders(options.results)
-    missing = sorted(set(options.sweeps) - set(folders))
-    if missing or not folders:
-        names, present = ", ".join(missing) or "any sweep", ", ".join(folders) or "none"
-        raise ConfigError(f"no records of {names} below {options.results}; there are: {present}")
+    unknown = sorted(set(options.sweeps) - set(folders))
+    if unknown or not folders:
+        names, available = ", ".join(unknown) or "any sweep", ", ".join(folders) or "none"
+        raise ConfigError(f"no records of {names} below {options.results}; there are: {available}")
     problem = reachable(uri)
     if problem is not None:
         return _fail(f"MLflow at {without_password(uri)} cannot be written: {problem}")

@@ -296,7 +296,7 @@ def _gathered_columns(queue: open_loop.Queue, origin_ns: int) -> dict[str, Any]:
 def _by_request(
     queue: open_loop.Queue,
     servers: Sequence[open_loop.OpenServer | dynamic_batching.BatchServer],
-    taken: list[NDArray[np.float32] | None],
+    stream_times: list[NDArray[np.float32] | None],
 ) -> NDArray[np.float32] | None:
     """Return the streams' GPU times in the order of the requests; requests of one batch have the same.
 
@@ -304,7 +304,7 @@ def _by_request(
     """
     served_by, done = np.array(queue.served_by), np.array(queue.done)
     out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
-    for number, (server, times) in enumerate(zip(servers, taken, strict=True)):
+    for number, (server, times) in enumerate(zip(servers, stream_times, strict=True)):
         if times is None:
             return None
         each = np.repeat(times, server.sizes, axis=0) if isinstance(server, dynamic_batching.BatchServer) else times
@@ -314,9 +314,9 @@ def _by_request(
 
 def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:
     """Return how many warm-up and measured requests an open-loop point has at ``rate_rps`` requests/s."""
-    wanted = max(load.min_requests, math.ceil(rate_rps * load.min_s))
+    required = max(load.min_requests, math.ceil(rate_rps * load.min_s))
     affordable = max(1, math.floor(rate_rps * load.max_s))
-    return math.ceil(rate_rps * load.warmup_s), min(wanted, affordable)
+    return math.ceil(rate_rps * load.warmup_s), min(required, affordable)
 
 
 def _ns(seconds: float) -> int:

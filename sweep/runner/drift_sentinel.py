@@ -94,13 +94,19 @@ class Sentinel:
         """Return the record judged by the runs so far around the intervals of its passes."""
         return _judged(record, intervals, self._levels)
 
-    def settled(self, keys: Iterable[str]) -> Iterator[Record]:
-        """Judge records on disk again, write those that this changes, and give every one that was read."""
-        return settled(self._store, keys, self._levels)
+    def settle(self, keys: Iterable[str]) -> Iterator[Record]:
+        """Judge the drift of records on disk again, rewrite those that this changes, and yield all that can be read."""
+        return settle(self._store, keys, self._levels)
 
 
-def settled(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]) -> Iterator[Record]:
-    """Judge records on disk again by these runs of the sentinel, write those that this changes, and give all."""
+def settle(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]) -> Iterator[Record]:
+    """Judge the drift of records on disk again, rewrite those that this changes, and yield all that can be read.
+
+    Args:
+        store: folder of the sweep.
+        keys: keys of the records.
+        levels: throughput of the sentinel's runs, by number.
+    """
     for key in keys:
         try:
             record = store.read(key)

@@ -62,7 +62,7 @@ class JobClient:
             request = msgspec.structs.replace(
                 request,
                 search=SearchRequest(slo=self._settings.slo, search_s=self._settings.search_s or 0.0),
-                known=Store(self._settings.root).samples_path(work.key),
+                earlier_samples=Store(self._settings.root).samples_path(work.key),
             )
         return self._run(work, request)
 

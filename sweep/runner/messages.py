@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         cache_limit_bytes: most that the cache may hold; None lets it grow.
         gates: accuracy that the outputs have to keep, else the variant is invalid.
         search: SLO whose capacity is searched instead of a pass over the load; None for a pass.
-        known: samples of the variant so far, where a capacity is searched (npz).
+        earlier_samples: samples of the variant so far, for the search of a capacity (npz); None for a pass.
         accuracy: compare the outputs with fp32; False for the sentinel, whose outputs were compared already.
         only_build: stop once the engine is in the cache.
         client: number of this worker among the clients of the variant, from 0.
@@ -51,7 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     cache_limit_bytes: int | None = None
     gates: Gates = msgspec.field(default_factory=Gates)
     search: SearchRequest | None = None
-    known: Path | None = None
+    earlier_samples: Path | None = None
     accuracy: bool = True
     only_build: bool = False
     client: int = 0
@@ -183,8 +183,8 @@ def _decode(line: bytes | str, kind: Any) -> Any:
         raise MessageError(f"a message between processes is malformed ({error}): {line[:_SHOWN]!r}") from error
     if not isinstance(message, Result):
         return message
-    sent = {name: types.with_unknown_keys(getattr(message, name), raw[name]) for name in _TABLES if name in raw}
-    return msgspec.structs.replace(message, **sent)
+    tables = {name: types.with_unknown_keys(getattr(message, name), raw[name]) for name in _TABLES if name in raw}
+    return msgspec.structs.replace(message, **tables)
 
 
 def _to_builtin(value: Any) -> Any:

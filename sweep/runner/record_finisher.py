@@ -35,7 +35,7 @@ class RecordFinisher:
         uuid: of the GPU that is measured on.
 
     Attributes:
-        waiting: keys of the records whose drift is not judged yet.
+        unsettled: keys of the records whose drift is not judged yet.
     """
 
     def __init__(self, sweep: Sweep, screen: Screen, sentinel: Sentinel, uuid: str | None) -> None:
@@ -46,11 +46,11 @@ class RecordFinisher:
         self._sentinel = sentinel
         self._uuid = uuid
         self._timing: dict[str, Timing] = {}
-        self.waiting: list[str] = []
+        self.unsettled: list[str] = []
 
     def begin(self, work: Work) -> None:
         """Begin the first pass of a variant."""
-        self._timing[work.key] = Timing(began=record_builder.utc_now())
+        self._timing[work.key] = Timing(started_at=record_builder.utc_now())
 
     @contextmanager
     def timed(self, work: Work) -> Iterator[None]:
@@ -64,7 +64,7 @@ class RecordFinisher:
         self._store.write(record)
         self._screen.finished(record)
         if self._sentinel.on:
-            self.waiting.append(record.key)
+            self.unsettled.append(record.key)
         else:
             self._sweep.finished(record)
 
@@ -114,8 +114,8 @@ class RecordFinisher:
 
     def settle(self) -> None:
         """Judge the drift of the records that wait for it by the sentinel's last run."""
-        waiting, self.waiting = self.waiting, []
-        for record in self._sentinel.settled(waiting):
+        keys, self.unsettled = self.unsettled, []
+        for record in self._sentinel.settle(keys):
             self._sweep.finished(record)
 
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:

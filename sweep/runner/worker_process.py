@@ -95,10 +95,10 @@ class Worker:
 
     def _follow(self, on_event: OnEvent, limits: Mapping[str, float], timeout_s: float) -> Outcome:
         """Pass events on until the request has ended."""
-        began = time.monotonic()
+        start_s = time.monotonic()
         while True:
             try:
-                line = self._child.read_line(began + limits.get(self._limit_name, timeout_s))
+                line = self._child.read_line(start_s + limits.get(self._limit_name, timeout_s))
             except TimeoutError:
                 return self._timeout(limits, timeout_s)
             if line is None:
@@ -113,10 +113,10 @@ class Worker:
                 case messages.Failure():
                     return self._failed(event)
                 case messages.Stage():
-                    self._stage, began = event.stage, time.monotonic()
-            handled = time.monotonic()
+                    self._stage, start_s = event.stage, time.monotonic()
+            event_s = time.monotonic()
             on_event(event)
-            began += time.monotonic() - handled  # a client that waits for the others is not silent
+            start_s += time.monotonic() - event_s  # a client that waits for the others is not silent
 
     @property
     def _limit_name(self) -> str:

@@ -20,7 +20,7 @@ class RecipeFields(TypedDict, total=False):
 
 
 class DataFields(TypedDict):
-    """Name the user's own data, for calibration or labelled.
+    """Identify the user's own data, for calibration or for the score.
 
     Attributes:
         name: name of the user's function; None for files.
