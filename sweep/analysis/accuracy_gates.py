@@ -49,7 +49,7 @@ def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> 
     """Return why the outputs of the timed session cannot be those of what was requested; None if they can.
 
     Args:
-        dtype: of the recipe.
+        dtype: dtype of the recipe.
         accuracy: the record's ``accuracy``; None where no model ran.
         gates: what the outputs have to keep.
     """

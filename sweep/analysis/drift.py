@@ -29,7 +29,7 @@ class Level:
     """Throughput of one sentinel run.
 
     Attributes:
-        key: of the sentinel's variant, with -1, -2 and so on once force=true repeated it; levels of different keys
+        key: key of the sentinel's variant, with -1, -2 and so on once force=true repeated it; levels of different keys
             are not compared.
         start: which start of the sweep ran it, from 0.
         ips: its throughput, samples/s.
@@ -71,7 +71,7 @@ def judge(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -
     """Return the record's ``drift``.
 
     Args:
-        sentinel_intervals: that of each pass of the variant; None where no sentinel ran.
+        sentinel_intervals: sentinel interval of each pass of the variant; None where no sentinel ran.
         runs: ``levels`` of the sweep.
 
     Returns:

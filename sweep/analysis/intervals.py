@@ -185,7 +185,7 @@ def apart(first: tuple[float, float, int], second: tuple[float, float, int], ris
 
     Args:
         first: (low, high, batches) of a ``rate_interval``.
-        second: of the other.
+        second: interval of the other one.
         risk: chance of calling two equal ones different.
     """
     (centre, error, freedom), (other, other_error, other_freedom) = map(_log_mean, (first, second))

@@ -126,7 +126,7 @@ def simulate_latency_ms(
     Args:
         service: measured service times.
         due_ns: arrival times, shape (n,), ns, ascending.
-        seed: of the place from which the measured times are replayed.
+        seed: seed of the place from which the measured times are replayed.
         client: rank of the client that each arrival is for, shape (n,); None deals them out at random.
 
     Returns:

@@ -171,17 +171,17 @@ def _reason(
     items: Sequence[Evidence], slo: str, low: float, confirmed: Evidence | None, recovered: Sequence[Evidence]
 ) -> str | None:
     """Return why there is no capacity, or that the curve is not monotonic; None where neither is so."""
-    failed = min((item for item in items if item.failed), key=_rate, default=None)
-    if recovered and failed:
-        rates = f"{slo} ms is broken at {_ips(failed)} samples/s and holds again at {_ips(min(recovered, key=_rate))}"
-        return f"not monotonic: {rates}"
+    lowest_failed = min((item for item in items if item.failed), key=_rate, default=None)
+    if recovered and lowest_failed:
+        again = _ips(min(recovered, key=_rate))
+        return f"not monotonic: {slo} ms is broken at {_ips(lowest_failed)} samples/s and holds again at {again}"
     if confirmed:
         return None
     confirming = [item for item in items if item.kind == CONFIRM]
     if all(item.verdict == SloVerdict.INVALID for item in items):
         return "the load generator was the bottleneck at every rate (see the points' reasons)"
-    if failed and not low and not confirming:
-        return f"{slo} ms does not hold even at {_ips(failed)} samples/s: {_counted(failed)}"
+    if lowest_failed and not low and not confirming:
+        return f"{slo} ms does not hold even at {_ips(lowest_failed)} samples/s: {_counted(lowest_failed)}"
     if confirming:
         return f"no confirming run held; the last, at {_ips(confirming[-1])} samples/s: {_counted(confirming[-1])}"
     return f"no run was long enough to confirm {slo} ms at 99% confidence: raise slo.search_s"
@@ -203,7 +203,7 @@ def slo_summary(points: Sequence[Sequence[PointSamples]], verdicts: Sequence[Ver
 
     Args:
         points: the passes of each rung, lowest rate first.
-        verdicts: of each rung (``open_verdict``).
+        verdicts: verdict of each rung (``open_verdict``).
         slo: the SLO.
     """
     capacity = confidence = next_ips = None

@@ -70,8 +70,8 @@ def _publish(store: Store, publisher: Publisher) -> None:
     records = list(store.readable())
     outcome = publisher.publish(records, store)
     damaged = len(store.record_keys()) - len(records)
-    unread = f", {damaged} cannot be read" if damaged else ""
-    sent = f"{outcome.sent} sent, {outcome.unchanged} unchanged{unread} ({outcome.seconds:.1f} s)"
-    sys.stdout.write(f"{store.root.name}: {sent}\n")
+    unread_part = f", {damaged} cannot be read" if damaged else ""
+    counts = f"{outcome.sent} sent, {outcome.unchanged} unchanged{unread_part} ({outcome.seconds:.1f} s)"
+    sys.stdout.write(f"{store.root.name}: {counts}\n")
     if outcome.url:
         sys.stdout.write(f"  {outcome.url}\n")

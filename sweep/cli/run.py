@@ -134,8 +134,8 @@ def _sweep(
 
     Args:
         console: to print to.
-        plans: of all that was requested, and of the part that `only` and `skip` select.
-        settings: of the sweep.
+        plans: plan of all that was requested, and plan of the part that `only` and `skip` select.
+        settings: settings of the sweep.
         asked: the request, written to config.json.
         publishing: receives each record.
         devices: to measure on, side by side.

@@ -174,7 +174,7 @@ def contradicted(model: SloModel, evidence: Sequence[Evidence]) -> float | None:
 
     Args:
         model: the estimate.
-        evidence: of what was measured so far.
+        evidence: evidence of what was measured so far.
 
     Returns:
         The rate, samples/s; None where no point failed so, or where the answer was measured.
@@ -193,7 +193,7 @@ def next_probe(model: SloModel, evidence: Sequence[Evidence]) -> float | None:
 
     Args:
         model: the estimate.
-        evidence: of what was measured so far.
+        evidence: evidence of what was measured so far.
 
     Returns:
         The rate, samples/s; None once both sides of the estimate were measured.
@@ -222,7 +222,7 @@ def next_confirm(
 
     Args:
         model: the estimate.
-        evidence: of what was measured so far.
+        evidence: evidence of what was measured so far.
         per_ips: requests of the run for each sample/s at which it is offered.
         margin: 1 passes five times in six, 2.3 ninety-nine in a hundred.
         step: factor by which to stay below a run that failed.

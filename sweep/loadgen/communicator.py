@@ -41,7 +41,7 @@ class Communicator(Protocol):
         """Return the ``value`` of every client (plain values, as JSON has them), by rank; waits for all clients."""
         ...
 
-    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
+    def all_gather_points(self, own_samples: PointSamples) -> list[PointSamples]:
         """Return every client's samples of the point that all have just measured, by rank; waits for all clients."""
         ...
 
@@ -56,9 +56,9 @@ class SingleClient:
         """Return ``[value]``."""
         return [value]
 
-    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
-        """Return ``[own]``."""
-        return [own]
+    def all_gather_points(self, own_samples: PointSamples) -> list[PointSamples]:
+        """Return ``[own_samples]``."""
+        return [own_samples]
 
 
 SINGLE_CLIENT = SingleClient()
@@ -139,7 +139,7 @@ def merge_clients(session: Session, own_samples: PointSamples, min_requests: int
 
     Args:
         session: this client's session.
-        own_samples: its samples.
+        own_samples: this client's samples.
         min_requests: fewest measured requests of all clients together for the point to be ``complete``.
 
     Returns:

@@ -54,7 +54,7 @@ class BatchQueue(Queue):
     """Hold the arrivals of one point, shared by the servers that gather them.
 
     Attributes:
-        rule: when a batch leaves.
+        rule: rule that decides when a batch leaves.
         gate: held by the server that gathers.
         first: the first arrival that no server has taken; only behind the gate.
         ready: when each request's batch was to leave by the rule, ns.

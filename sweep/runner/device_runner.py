@@ -31,7 +31,7 @@ class DeviceRunner:
 
     Args:
         device: what it measures on.
-        number: of the device runner; -1 where it is the only one.
+        number: number of the device runner; -1 where it is the only one.
         sweep: what it shares with others.
         screen: what the user sees of it.
 

@@ -27,7 +27,7 @@ class Sentinel:
 
     Args:
         work: what runs (``plan.sentinel_of``); None runs none.
-        settings: how often, and where samples go.
+        settings: settings of the sweep: how often the sentinel runs, and where its samples go.
         measure: called as measure(work, start, path); the samples are at `path` if the outcome is ok.
         place: number of the device runner and its device, where there are several: runs on one device are compared with
             no other's.
@@ -56,7 +56,8 @@ class Sentinel:
         if place is not None:  # an interval ends at the next number, so each device runner counts by itself
             self._next += place[0] * _RUNS
             self._device = "." + place[1].removeprefix("GPU-").replace("-", "")[:_SHORT]
-        repeated = max((int(rest[0]) for _, _, *rest in earlier if rest), default=0) + bool(earlier and settings.force)
+        repeats = [int(suffixes[0]) for _, _, *suffixes in earlier if suffixes]
+        repeated = max(repeats, default=0) + bool(earlier and settings.force)
         self._repeated = (
             f"-{repeated}" if repeated else ""
         )  # what is measured again is not compared with what it replaces

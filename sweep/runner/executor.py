@@ -34,7 +34,7 @@ class Run:
 
     Args:
         work_plan: what to do.
-        settings: where and how.
+        settings: settings of the sweep.
         display: what the user sees.
         finished: called with each record once it is on disk; never while anything is measured.
         devices: the GPUs, a device runner each; None finds those that the settings ask for.

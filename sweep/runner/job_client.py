@@ -32,7 +32,7 @@ class JobClient:
     """Send requests, and remember what holds for the whole group: engines in use, engines that do not build.
 
     Args:
-        settings: of the sweep.
+        settings: settings of the sweep.
         pool: the workers.
         samples: where the samples of passes go.
         screen: shows what the workers tell.

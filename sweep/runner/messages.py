@@ -104,7 +104,7 @@ class Exchange(Event, frozen=True, kw_only=True):
 
     Attributes:
         round: how many exchanges this client made before in this request.
-        value: its own.
+        value: value of this client.
     """
 
     round: int
@@ -115,10 +115,10 @@ class Result(Event, frozen=True, kw_only=True):
     """End a request that is done.
 
     Attributes:
-        engine: as ``Record.engine``.
-        model: as ``Record.model``; None where only the engine was built, as for all that follow.
-        realised: as ``Record.realised``.
-        accuracy: as ``Record.accuracy``.
+        engine: table as in ``Record.engine``.
+        model: table as in ``Record.model``; None where only the engine was built, as for all that follow.
+        realised: table as in ``Record.realised``.
+        accuracy: table as in ``Record.accuracy``.
         mismatch: how what ran differs from what was requested, in one line; None if it does not.
         gate: name of the accuracy gate that ``mismatch`` is about (a field of ``Gates``); None for none.
     """
@@ -135,9 +135,9 @@ class Failure(Event, frozen=True, kw_only=True):
     """End a request that failed.
 
     Attributes:
-        stage: of the pipeline.
+        stage: stage of the pipeline.
         kind: name of the exception's class.
-        message: of the exception, in one line.
+        message: message of the exception, in one line.
     """
 
     stage: str

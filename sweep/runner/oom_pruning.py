@@ -20,8 +20,8 @@ class Exhausted:
     """Describe a variant that was tried and ran out of memory.
 
     Attributes:
-        label: of the variant.
-        needs: its batch, streams and clients: with each of them the memory that it needs grows.
+        label: label of the variant.
+        needs: batch, streams and clients of the variant; the memory that it needs grows with each.
     """
 
     label: str

@@ -51,11 +51,11 @@ def measured(
 
     Args:
         work: the variant.
-        outcome: of its last pass.
+        outcome: outcome of its last pass.
         points: the samples of all its passes; empty where it did not come to the end.
         timing: when, and for how long.
-        settings: of the sweep.
-        uuid: of the GPU that it was tried on.
+        settings: settings of the sweep.
+        uuid: UUID of the GPU that it was tried on.
     """
     result = outcome.result
     error, status, measured_facts = outcome.error, outcome.status, {}

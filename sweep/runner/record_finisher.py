@@ -32,7 +32,7 @@ class RecordFinisher:
         sweep: what is shared with other device runners; hears of each record that is finished.
         screen: shows each record that is written.
         sentinel: judges drift.
-        uuid: of the GPU that is measured on.
+        uuid: UUID of the GPU that is measured on.
 
     Attributes:
         unsettled: keys of the records whose drift is not judged yet.
@@ -98,9 +98,9 @@ class RecordFinisher:
 
         Args:
             work: the variant.
-            outcome: of the search.
-            probes: its samples; none where it ended badly.
-            seconds: that it took.
+            outcome: outcome of the search.
+            probes: samples of the search; empty if it failed.
+            seconds: duration of the search, s.
         """
         path = self._store.samples_path(work.key)
         record, points = self._store.read(work.key), samples_file.load(path)

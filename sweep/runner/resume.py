@@ -105,8 +105,8 @@ class _RecordCheck:
     """Decide which records stay valid.
 
     Args:
-        settings: of the sweep.
-        index: of its records.
+        settings: settings of the sweep.
+        index: index of its records.
     """
 
     def __init__(self, settings: Settings, index: Index) -> None:
@@ -124,7 +124,7 @@ class _RecordCheck:
             return False, f"{work.label} is measured again: {error}"
         if entry.status in self._settings.retry or entry.status == "unsupported" or entry.kind == KIND:
             return False, None
-        if entry.status in _WITH_SAMPLES and not entry.whole:
+        if entry.status in _WITH_SAMPLES and not entry.has_samples:
             return False, f"{work.label} is measured again: its samples are gone or damaged"
         changed = self._changed(entry.facts, work.variant.backend)
         if changed:

@@ -28,7 +28,7 @@ class Comparison:
     """Hold the outcome of one record.
 
     Attributes:
-        path: its file.
+        path: file of the record.
         state: same, differs, rewritten, unmeasured (it never had samples), unsampled (they are gone) or unreadable.
         detail: which fields differ, or why it cannot be recomputed.
     """

@@ -27,7 +27,7 @@ def locate(name: str, binary: str | None) -> str:
     """Return the absolute path of the executable.
 
     Args:
-        name: of the binary.
+        name: name of the binary.
         binary: its path, or another name to look for; None looks for `name` on PATH.
 
     Raises:
@@ -86,5 +86,5 @@ def _wait(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float
 
 
 def _reason(log: Path) -> str:
-    reason = output_parser.failed(log.read_text(errors="replace"))
+    reason = output_parser.failure_reason(log.read_text(errors="replace"))
     return f"{f': {reason}' if reason else ''}; its output: {log}"

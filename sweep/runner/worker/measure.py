@@ -93,10 +93,10 @@ def _drive(session: Session, request: Request, report: Callable[[str, int, int],
 
 
 def _check(
-    session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, place: tuple[Cache, Events]
+    session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, resources: tuple[Cache, Events]
 ) -> Accuracy | None:
     """Compare the outputs of the session that was timed, and score it; None where no model ran."""
-    variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), place
+    variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), resources
     events.stage("accuracy", done=1.0)
     if session.partial_batches and variant.load.batch_wait_ms is not None:
         session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch

@@ -101,5 +101,5 @@ def with_unknown_keys(typed: Any, raw: Any) -> Any:
     if isinstance(typed, dict):
         return {name: with_unknown_keys(typed[name], value) if name in typed else value for name, value in raw.items()}
     if isinstance(typed, list):
-        return [with_unknown_keys(one, other) for one, other in zip(typed, raw, strict=True)]
+        return [with_unknown_keys(typed_item, raw_item) for typed_item, raw_item in zip(typed, raw, strict=True)]
     return typed
