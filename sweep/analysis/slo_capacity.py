@@ -1,4 +1,4 @@
-"""The most samples/s that keep an SLO: what each point says of it, and the record's ``slo``.
+"""Determine the highest rate that keeps an SLO: the evidence of each point, and the record's ``slo``.
 
 Pure: ``sweep.loadgen.capacity_search`` decides where to measure; the same samples always give the same verdict.
 """
