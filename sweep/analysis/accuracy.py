@@ -86,9 +86,9 @@ def level(figures: AccuracyFigures) -> float:
     return math.inf if figures["sqnr_db"] is None else float(figures["sqnr_db"])
 
 
-def _identical(one: Outputs, other: Outputs) -> bool:
-    return one.keys() == other.keys() and all(
-        one[name].shape == other[name].shape and one[name].tobytes() == other[name].tobytes() for name in one
+def _identical(first: Outputs, second: Outputs) -> bool:
+    return first.keys() == second.keys() and all(
+        first[name].shape == second[name].shape and first[name].tobytes() == second[name].tobytes() for name in first
     )
 
 
@@ -135,9 +135,9 @@ def _unknown(nonfinite: int | None) -> AccuracyFigures:
     }
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float | None:
-    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / norms if norms else None
+def _cosine(first: np.ndarray, second: np.ndarray) -> float | None:
+    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / norms if norms else None
 
 
 def _centred(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
@@ -146,11 +146,11 @@ def _centred(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:
     if not batched:
         return None
     means = [reference.astype(np.float64).mean(axis=0) for reference, _ in batched]
-    one, other = (
+    first, second = (
         np.concatenate([(pair[side] - mean).ravel() for pair, mean in zip(batched, means, strict=True)])
         for side in (0, 1)
     )
-    return _cosine(one, other)
+    return _cosine(first, second)
 
 
 def _top1(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float | None:

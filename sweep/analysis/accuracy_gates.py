@@ -31,7 +31,7 @@ class Fault:
 
 
 def is_tf32(dtype: str, accuracy: AccuracyFigures | None) -> bool:
-    """Tell whether a graph requested as fp32 gave outputs as far from the reference as TF32's are.
+    """Return whether a graph requested as fp32 gave outputs as far from the reference as TF32's are.
 
     TF32 keeps 10 bits of mantissa where fp32 keeps 23. Measured on an H200 over the networks built here: 40 to 70 dB
     with the one, 78 to 106 with the other, so 75 dB tells them apart.
@@ -41,15 +41,15 @@ def is_tf32(dtype: str, accuracy: AccuracyFigures | None) -> bool:
 
 def least_db(dtype: str, gates: Gates | None = None) -> float:
     """Return the least SQNR that an engine of `dtype` has to keep, dB."""
-    given = None if gates is None else gates.min_sqnr_db
-    return _LEAST_DB.get(dtype, 0.0) if given is None else given
+    user_db = None if gates is None else gates.min_sqnr_db
+    return _LEAST_DB.get(dtype, 0.0) if user_db is None else user_db
 
 
 def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> Fault | None:
     """Return why the outputs of the timed session cannot be those of what was requested; None if they can.
 
     Args:
-        dtype: of the recipe.
+        dtype: dtype of the recipe.
         accuracy: the record's ``accuracy``; None where no model ran.
         gates: what the outputs have to keep.
     """
@@ -62,8 +62,8 @@ def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> 
         return first
     under = f"under load, on stream {later['stream']}: "
     if (later["lost_db"] or 0.0) > LOST_DB:
-        lost = f"{under}accuracy: the outputs lost {later['lost_db']:.1f} dB against those right after the timing"
-        return Fault(lost + _how_often(later))
+        loss = f"{under}accuracy: the outputs lost {later['lost_db']:.1f} dB against those right after the timing"
+        return Fault(loss + _how_often(later))
     second = _output_fault(dtype, later, gates)
     return None if second is None else Fault(under + second.message + _how_often(later), second.gate)
 
@@ -116,13 +116,13 @@ def score_fault(accuracy: Accuracy, least: float | None, most_drop: float | None
     score = accuracy.get("score")
     if score is None:
         return None
-    scored = f"{score:.2%} of {accuracy['scored_on']} are right"
+    top1 = f"{score:.2%} of {accuracy['scored_on']} are right"
     if least is not None and score < least - _ROUNDING:
-        return _gate_fault(f"{scored}, below the {least:.4g} that was asked for", "min_score")
+        return _gate_fault(f"{top1}, below the {least:.4g} that was asked for", "min_score")
     drop = accuracy["reference_score"] - score
     if most_drop is not None and drop > most_drop + _ROUNDING:
         return _gate_fault(
-            f"{scored}, {drop * 100:.2f} points below fp32's {accuracy['reference_score']:.2%}; {most_drop * 100:g} "
+            f"{top1}, {drop * 100:.2f} points below fp32's {accuracy['reference_score']:.2%}; {most_drop * 100:g} "
             "were allowed",
             "max_score_drop",
         )

@@ -29,7 +29,7 @@ class Level:
     """Throughput of one sentinel run.
 
     Attributes:
-        key: of the sentinel's variant, with -1, -2 and so on once force=true repeated it; levels of different keys
+        key: key of the sentinel's variant, with -1, -2 and so on once force=true repeated it; levels of different keys
             are not compared.
         start: which start of the sweep ran it, from 0.
         ips: its throughput, samples/s.
@@ -45,7 +45,7 @@ class Level:
 def levels(store: Store) -> dict[int, Level]:
     """Return every sentinel run of a sweep's folder that can be read, by number."""
     runs = {number: level(path) for number, path in store.sentinel_runs()}
-    return {number: known for number, known in runs.items() if known is not None}
+    return {number: run for number, run in runs.items() if run is not None}
 
 
 def level(path: Path) -> Level | None:
@@ -71,7 +71,7 @@ def judge(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -
     """Return the record's ``drift``.
 
     Args:
-        sentinel_intervals: that of each pass of the variant; None where no sentinel ran.
+        sentinel_intervals: sentinel interval of each pass of the variant; None where no sentinel ran.
         runs: ``levels`` of the sweep.
 
     Returns:
@@ -107,12 +107,12 @@ def _verdict(reason: str | None, *, complete: bool) -> DriftVerdict:
 def _ends(number: int, runs: Mapping[int, Level]) -> tuple[Level, Level | None]:
     """Return the sentinel before an interval, and the one after it if the same start of the sweep ran it."""
     before, after = runs[number], runs.get(number + 1)
-    whole = after is not None and (after.key, after.start) == (before.key, before.start)
-    return before, after if whole else None
+    same_start = after is not None and (after.key, after.start) == (before.key, before.start)
+    return before, after if same_start else None
 
 
 def _usual(key: str, runs: Mapping[int, Level]) -> Level:
-    """Return the median sentinel: what most of the sweep was measured in, whichever end of it is the odd one."""
+    """Return the median sentinel, which shows the state in which most of the sweep was measured."""
     ordered = sorted((level for level in runs.values() if level.key == key), key=lambda level: level.ips)
     return ordered[(len(ordered) - 1) // 2]
 
@@ -123,10 +123,10 @@ def _moved(level: Level, usual: Level) -> float:
 
 def _reason(ends: Sequence[Level], usual: Level, runs: Mapping[int, Level]) -> str | None:
     risk = intervals.RISK / max(sum(level.key == usual.key for level in runs.values()) - 1, 1)
-    odd = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
-    if not odd:
+    deviating = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
+    if not deviating:
         return None
-    worst = max(odd, key=lambda level: _moved(level, usual))
+    worst = max(deviating, key=lambda level: _moved(level, usual))
     return f"the sentinel ran {worst.ips / usual.ips - 1:+.1%} off the sweep's median of {usual.ips:,.0f} samples/s"
 
 

@@ -85,8 +85,8 @@ def _client(passes: Sequence[PointSamples], number: int) -> ClientFigures:
 
 def _of(samples: PointSamples, number: int) -> Bools:
     client = np.zeros_like(samples.stream) if samples.client is None else samples.client
-    mine: Bools = np.equal(client, number)
-    return mine
+    of_client: Bools = np.equal(client, number)
+    return of_client
 
 
 def _rate_ips(samples: PointSamples, number: int) -> float | None:

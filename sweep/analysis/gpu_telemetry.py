@@ -49,7 +49,7 @@ def window(series: Series, start_ns: int, end_ns: int, samples: int) -> GpuState
     first, last = int(np.searchsorted(t_ns, start_ns)), int(np.searchsorted(t_ns, end_ns, side="right"))
     if first == last and 0 < first < len(t_ns):
         first -= 1  # a window between two readings has the state of the one before it
-    inside = {name: _known(series.columns[name][first:last]) for name in gpu_readings.COLUMNS}
+    inside = {name: _without_nan(series.columns[name][first:last]) for name in gpu_readings.COLUMNS}
     energy_j, reasons = _energy_j(series, start_ns, end_ns), _throttle_reasons(inside["reasons"])
     foreign = inside["foreign"] if len(inside["own"]) and inside["own"].any() else np.empty(0)
     return {
@@ -70,7 +70,7 @@ def window(series: Series, start_ns: int, end_ns: int, samples: int) -> GpuState
     }
 
 
-def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _without_nan(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(values[~np.isnan(values)])
 
 

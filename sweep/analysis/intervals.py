@@ -109,14 +109,14 @@ def inflation_of_mean(values: Floats) -> float:
         return 1.0
     correlations = _autocorrelations(values - values.mean(), most)
     quiet = np.abs(correlations) < 2 * math.sqrt(math.log10(count) / count)
-    calm = np.convolve(quiet, np.ones(run), "valid") == run  # lags after which `run` in a row are noise
-    last = int(calm.argmax()) if calm.any() else most
+    starts_quiet_run = np.convolve(quiet, np.ones(run), "valid") == run  # lags after which `run` in a row are noise
+    last = int(starts_quiet_run.argmax()) if starts_quiet_run.any() else most
     if last == 0:
         return 1.0
     width = min(2 * last, most)
     window = np.clip(2 * (1 - np.arange(1, most + 1) / width), 0, 1)
-    lost = (1 + 2 * window.sum()) / count  # the sample's own mean takes this much of each correlation
-    return float(max(1 + 2 * window @ correlations, 1.0) / (1 - min(lost, 0.5)))
+    bias = (1 + 2 * window.sum()) / count  # the sample's own mean takes this much of each correlation
+    return float(max(1 + 2 * window @ correlations, 1.0) / (1 - min(bias, 0.5)))
 
 
 def _autocorrelations(centred: Floats, most: int) -> Floats:
@@ -185,7 +185,7 @@ def apart(first: tuple[float, float, int], second: tuple[float, float, int], ris
 
     Args:
         first: (low, high, batches) of a ``rate_interval``.
-        second: of the other.
+        second: interval of the other one.
         risk: chance of calling two equal ones different.
     """
     (centre, error, freedom), (other, other_error, other_freedom) = map(_log_mean, (first, second))

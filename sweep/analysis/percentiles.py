@@ -23,7 +23,7 @@ PERCENTILES = slo.PERCENTILES
 CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
 INTERVAL = 0.95  # of every interval in a record
 _BATCHES = 25  # batches behind a variance inflation: long enough to hold a busy period, enough to average
-_SEEN = 20  # slow requests that show how slow ones cluster
+_LEAST_EXCEEDING = 20  # slow requests that show how slow ones cluster
 
 Floats = NDArray[np.float64]
 
@@ -80,23 +80,23 @@ def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
 def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
     """Estimate the variance inflation factor of P(latency > limit_ms) by batch means.
 
-    Slow requests come together, so that several count as one. Where fewer than ``_SEEN`` are slower, the mark is
-    lowered until that many are: slow requests of a lesser kind show how they cluster.
+    Slow requests come together, so that several count as one. If fewer than ``_LEAST_EXCEEDING`` are slower, the
+    threshold is lowered until that many are, since less slow requests show too how they cluster.
 
     Args:
         latency_ms: shape (n,), in arrival order, ms.
         p: share of the requests that has to stay within the limit.
-        limit_ms: the limit, ms.
+        limit_ms: limit of the latency, ms.
 
     Returns:
         Factor >= 1; 1 means independent.
     """
     count = len(latency_ms)
-    seen = min(max(_SEEN, math.ceil((1 - p) * count)), count // 4)
-    if seen < _SEEN:
+    exceeding = min(max(_LEAST_EXCEEDING, math.ceil((1 - p) * count)), count // 4)
+    if exceeding < _LEAST_EXCEEDING:
         return 1.0
-    mark = min(limit_ms, float(np.partition(latency_ms, count - seen - 1)[count - seen - 1]))
-    slow = (latency_ms > mark).astype(np.float64)
+    threshold_ms = min(limit_ms, float(np.partition(latency_ms, count - exceeding - 1)[count - exceeding - 1]))
+    slow = (latency_ms > threshold_ms).astype(np.float64)
     share = float(slow.mean())
     if not 0 < share < 1:
         return 1.0

@@ -103,9 +103,9 @@ def _completion_gaps_ns(point: PointSamples) -> Floats:
     done, stream = point.done_ns[point.measured], point.stream_id[point.measured]
     ends, gaps = [], []
     for number in np.unique(stream):
-        mine = np.sort(done[stream == number])
-        ends.append(mine[1:])
-        gaps.append(np.diff(mine))
+        stream_ends = np.sort(done[stream == number])
+        ends.append(stream_ends[1:])
+        gaps.append(np.diff(stream_ends))
     if not gaps:
         return np.empty(0)
     order = np.argsort(np.concatenate(ends), kind="stable")
@@ -126,7 +126,7 @@ def simulate_latency_ms(
     Args:
         service: measured service times.
         due_ns: arrival times, shape (n,), ns, ascending.
-        seed: of the place from which the measured times are replayed.
+        seed: seed of the place from which the measured times are replayed.
         client: rank of the client that each arrival is for, shape (n,); None deals them out at random.
 
     Returns:
@@ -182,22 +182,22 @@ def _completions_ns(
         if arriving < count and due[arriving] <= next_end:
             work += (due[arriving] - now) / slowdown if running else 0.0
             now = due[arriving]
-            own = client[arriving]
-            if idle[own]:
-                idle[own] -= 1
+            queue = client[arriving]
+            if idle[queue]:
+                idle[queue] -= 1
                 heappush(running, (work + unloaded[arriving], arriving))
             else:
-                waiting[own].append(arriving)
+                waiting[queue].append(arriving)
             arriving += 1
         else:
             work, request = heappop(running)
             now = done[request] = next_end
-            own = client[request]
-            if waiting[own]:
-                request = waiting[own].popleft()
+            queue = client[request]
+            if waiting[queue]:
+                request = waiting[queue].popleft()
                 heappush(running, (work + saturated[request], request))
             else:
-                idle[own] += 1
+                idle[queue] += 1
     return done
 
 

@@ -30,7 +30,7 @@ def score(record: Record) -> float | None:
 
 def light(record: Record) -> Point | None:
     """Return the lowest rung that has a median and was disturbed neither by the generator nor by overload."""
-    return next((point for point in record.points if _shown(point)), None)
+    return next((point for point in record.points if _is_shown(point)), None)
 
 
 def near(record: Record, fraction: float) -> Point | None:
@@ -41,7 +41,7 @@ def near(record: Record, fraction: float) -> Point | None:
     offset = {
         round(abs(point["offered_ips"] / peak - fraction), 6): point
         for point in reversed(record.points)
-        if _shown(point)
+        if _is_shown(point)
     }
     nearest = min(offset, default=None)
     return offset[nearest] if nearest is not None and nearest <= _NEAR else None
@@ -55,7 +55,7 @@ def prediction_errors(record: Record) -> list[float]:
     return [abs(error) for prediction in predictions if (error := prediction["error"]["p99"]) is not None]
 
 
-def _shown(point: Point) -> bool:
+def _is_shown(point: Point) -> bool:
     return point["verdict"] in _SHOWN and point["latency_ms"]["p50"] is not None
 
 
@@ -66,5 +66,5 @@ def drifted(record: Record) -> bool:
 
 def carried_tail(points: Iterable[Point]) -> PercentileName | None:
     """Return the highest percentile, up to p99, that any of the points carries; None for none."""
-    summaries = [point["latency_ms"] for point in points if _shown(point)]
+    summaries = [point["latency_ms"] for point in points if _is_shown(point)]
     return next((name for name in _TAILS if any(item[name] is not None for item in summaries)), None)

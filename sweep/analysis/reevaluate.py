@@ -25,12 +25,12 @@ def regated(store: Store, record: Record, gates: Gates) -> Record:
     What is invalid for another reason than a gate stays so, as does what made one of several clients invalid: the
     record's accuracy may be another's.
     """
-    failed = record.status == Status.INVALID and failed_gate(record.error) is not None
+    failed_a_gate = record.status == Status.INVALID and failed_gate(record.error) is not None
     dtype = (record.variant.get("precision_recipe") or {}).get("dtype")
-    if record.accuracy is None or dtype is None or not (record.status == Status.OK or failed):
+    if record.accuracy is None or dtype is None or not (record.status == Status.OK or failed_a_gate):
         return record
     fault = accuracy_gates.fault(dtype, record.accuracy, gates)
-    if (fault is not None) == failed:
+    if (fault is not None) == failed_a_gate:
         return record
     error = None if fault is None else mismatch_error(fault.message, fault.gate)
     judged = replace(record, status=Status.INVALID if fault else Status.OK, error=error)

@@ -1,4 +1,4 @@
-"""The most samples/s that keep an SLO: what each point says of it, and the record's ``slo``.
+"""Determine the highest rate that keeps an SLO: the evidence of each point, and the record's ``slo``.
 
 Pure: ``sweep.loadgen.capacity_search`` decides where to measure; the same samples always give the same verdict.
 """
@@ -37,18 +37,18 @@ _SHOWN_IPS = 100.0  # rates above this are written without decimals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What one open-loop point says of an SLO.
+    """Summarise what one open-loop point shows about an SLO.
 
     Attributes:
         kind: ``probe``, ``confirm``, or the arrivals of a rung.
         rate_ips: offered rate, samples/s.
-        requests: measured.
-        over: of them, slower than the limit.
+        requests: number of measured requests.
+        over: number of them that were slower than the limit.
         inflated: requests that count as one (``percentiles.inflation``).
-        confidence: that the SLO holds at this rate.
-        broken: confidence that it does not.
-        point_verdict: of the point itself (``verdicts.open_verdict``).
-        carried: enough requests for the percentile to be printed.
+        confidence: confidence that the SLO holds at this rate, 0 to 1.
+        broken: confidence that it does not, 0 to 1.
+        point_verdict: verdict of the point itself (``verdicts.open_verdict``).
+        carried: whether there are enough requests for the percentile to be printed.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class Evidence:
 
     @property
     def failed(self) -> bool:
-        """Tell whether the SLO does not hold at this rate, at 99% confidence or by overload."""
+        """Return whether the SLO does not hold at this rate, at 99% confidence or by overload."""
         return self.verdict in {SloVerdict.BROKEN, SloVerdict.OVERLOADED}
 
 
@@ -104,19 +104,21 @@ def all_evidence(points: Sequence[PointSamples], slo: Slo) -> list[Evidence]:
     for point in points:
         if point.kind not in ASIDE:
             rungs.setdefault(point.index, []).append(point)
-    own = [[point] for point in points if point.asked == slo.tag]
-    return [evidence(passes, slo) for passes in (*rungs.values(), *own)]
+    searched = [[point] for point in points if point.asked == slo.tag]
+    return [evidence(passes, slo) for passes in (*rungs.values(), *searched)]
 
 
-def bracket(seen: Sequence[Evidence]) -> tuple[float, float]:
+def bracket(items: Sequence[Evidence]) -> tuple[float, float]:
     """Return the highest rate that held below the lowest that failed, and that; 0 and infinity where there is none."""
-    high = min((item.rate_ips for item in seen if item.failed), default=math.inf)
-    low = max((item.rate_ips for item in seen if item.verdict == SloVerdict.HELD and item.rate_ips < high), default=0.0)
+    high = min((item.rate_ips for item in items if item.failed), default=math.inf)
+    low = max(
+        (item.rate_ips for item in items if item.verdict == SloVerdict.HELD and item.rate_ips < high), default=0.0
+    )
     return low, high
 
 
 def confirms(item: Evidence) -> bool:
-    """Tell whether `item` is a confirming run that held, with the count that its percentile needs."""
+    """Return whether `item` is a confirming run that held, with the count that its percentile needs."""
     return item.kind == CONFIRM and item.verdict == SloVerdict.HELD and item.carried
 
 
@@ -131,21 +133,21 @@ def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
     """
     if not any(point.asked == slo.tag for point in points):
         return None
-    seen = all_evidence(points, slo)
-    low, high = bracket(seen)
-    taken = max((item for item in seen if confirms(item) and item.rate_ips < high), key=_rate, default=None)
-    recovered = [item for item in seen if item.verdict == SloVerdict.HELD and item.rate_ips > high]
-    own = [item for item in seen if item.kind in {PROBE, CONFIRM}]
+    items = all_evidence(points, slo)
+    low, high = bracket(items)
+    confirmed = max((item for item in items if confirms(item) and item.rate_ips < high), key=_rate, default=None)
+    recovered = [item for item in items if item.verdict == SloVerdict.HELD and item.rate_ips > high]
+    searched = [item for item in items if item.kind in {PROBE, CONFIRM}]
     return {
         "percentile": slo.share * 100,
         "limit_ms": slo.limit_ms,
-        "capacity_ips": taken.rate_ips if taken else None,
-        "confidence": taken.confidence if taken else None,
+        "capacity_ips": confirmed.rate_ips if confirmed else None,
+        "confidence": confirmed.confidence if confirmed else None,
         "next_ips": high if high < math.inf else None,
         "monotonic": not recovered,
-        "confirmed": taken is not None,
-        "reason": _reason(seen, slo.tag, low, taken, recovered),
-        "probes": [_probe(item) for item in own],
+        "confirmed": confirmed is not None,
+        "reason": _reason(items, slo.tag, low, confirmed, recovered),
+        "probes": [_probe(item) for item in searched],
     }
 
 
@@ -166,20 +168,20 @@ def _probe(item: Evidence) -> SloProbe:
 
 
 def _reason(
-    seen: Sequence[Evidence], slo: str, low: float, taken: Evidence | None, recovered: Sequence[Evidence]
+    items: Sequence[Evidence], slo: str, low: float, confirmed: Evidence | None, recovered: Sequence[Evidence]
 ) -> str | None:
     """Return why there is no capacity, or that the curve is not monotonic; None where neither is so."""
-    failed = min((item for item in seen if item.failed), key=_rate, default=None)
-    if recovered and failed:
-        what = f"{slo} ms is broken at {_ips(failed)} samples/s and holds again at {_ips(min(recovered, key=_rate))}"
-        return f"not monotonic: {what}"
-    if taken:
+    lowest_failed = min((item for item in items if item.failed), key=_rate, default=None)
+    if recovered and lowest_failed:
+        again = _ips(min(recovered, key=_rate))
+        return f"not monotonic: {slo} ms is broken at {_ips(lowest_failed)} samples/s and holds again at {again}"
+    if confirmed:
         return None
-    confirming = [item for item in seen if item.kind == CONFIRM]
-    if all(item.verdict == SloVerdict.INVALID for item in seen):
+    confirming = [item for item in items if item.kind == CONFIRM]
+    if all(item.verdict == SloVerdict.INVALID for item in items):
         return "the load generator was the bottleneck at every rate (see the points' reasons)"
-    if failed and not low and not confirming:
-        return f"{slo} ms does not hold even at {_ips(failed)} samples/s: {_counted(failed)}"
+    if lowest_failed and not low and not confirming:
+        return f"{slo} ms does not hold even at {_ips(lowest_failed)} samples/s: {_counted(lowest_failed)}"
     if confirming:
         return f"no confirming run held; the last, at {_ips(confirming[-1])} samples/s: {_counted(confirming[-1])}"
     return f"no run was long enough to confirm {slo} ms at 99% confidence: raise slo.search_s"
@@ -201,19 +203,19 @@ def slo_summary(points: Sequence[Sequence[PointSamples]], verdicts: Sequence[Ver
 
     Args:
         points: the passes of each rung, lowest rate first.
-        verdicts: of each rung (``open_verdict``).
+        verdicts: verdict of each rung (``open_verdict``).
         slo: the SLO.
     """
-    capacity = confidence = following = None
+    capacity = confidence = next_ips = None
     monotonic = True
     for passes, verdict in zip(points, verdicts, strict=True):
         rate = (passes[0].offered_rps or 0.0) * passes[0].batch
         latency = np.concatenate([samples.latency_ms for samples in passes])
-        sure = percentiles.slo_confidence(latency, slo.share, slo.limit_ms) if len(latency) else 0.0
-        if verdict in {Verdict.OVERLOADED, Verdict.INVALID} or sure < percentiles.CONFIDENCE:
-            following = rate if following is None else following
-        elif following is None:
-            capacity, confidence = rate, sure
+        held_confidence = percentiles.slo_confidence(latency, slo.share, slo.limit_ms) if len(latency) else 0.0
+        if verdict in {Verdict.OVERLOADED, Verdict.INVALID} or held_confidence < percentiles.CONFIDENCE:
+            next_ips = rate if next_ips is None else next_ips
+        elif next_ips is None:
+            capacity, confidence = rate, held_confidence
         else:
             monotonic = False
     return {
@@ -221,7 +223,7 @@ def slo_summary(points: Sequence[Sequence[PointSamples]], verdicts: Sequence[Ver
         "limit_ms": slo.limit_ms,
         "capacity_ips": capacity,
         "confidence": confidence,
-        "next_ips": following,
+        "next_ips": next_ips,
         "monotonic": monotonic,
         "confirmed": False,
         "reason": None,

@@ -65,8 +65,8 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
     if lag is not None and lag > max(LAG_FLOOR_MS, LAG_SHARE * percentiles.percentile(ordered, 0.99)):
         return Verdict.INVALID, f"the load generator was the bottleneck: it issued {lag:.3f} ms late at p99"
     if not all(samples.complete for samples in passes):
-        why = "the trace ended" if traced else "stopped at load.max_s"
-        return Verdict.SHORT, f"{why} before load.min_requests were done"
+        ending = "the trace ended" if traced else "stopped at load.max_s"
+        return Verdict.SHORT, f"{ending} before load.min_requests were done"
     return (Verdict.OK, None) if traced else _tail_verdict(passes)
 
 

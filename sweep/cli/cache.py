@@ -136,10 +136,10 @@ def _show(console: Console, root: Path) -> None:
 
 
 def _row(item: Item, user: str | None) -> tuple[str, ...]:
-    used = dt.datetime.fromtimestamp(item.used_ns / 1e9, dt.UTC).astimezone()
+    last_used = dt.datetime.fromtimestamp(item.used_ns / 1e9, dt.UTC).astimezone()
     description = "shared by builds; never pruned" if item.kind == inventory.TIMING else item.description
     size = f"{item.bytes / _MIB:.2f}"
-    return item.kind, item.key, description or "-", size, f"{used:%Y-%m-%d %H:%M}", user or "-"
+    return item.kind, item.key, description or "-", size, f"{last_used:%Y-%m-%d %H:%M}", user or "-"
 
 
 def _print_outcome(console: Console, outcome: Pruned) -> None:

@@ -40,7 +40,7 @@ class CommandModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Name the module of a command and say in one line what it does.
+    """Describe a command: its module and one line of help.
 
     Attributes:
         module: full name of the module, imported by ``load``.

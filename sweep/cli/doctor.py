@@ -34,12 +34,12 @@ class Finding:
     """Hold one line of the report.
 
     Attributes:
-        what: name of a library, program or device.
+        name: name of a library, program or device.
         version: its version, path or names; None if it is missing.
         remedy: the command that adds it, or why nothing needs to be done.
     """
 
-    what: str
+    name: str
     version: str | None
     remedy: str = ""
 
@@ -68,11 +68,11 @@ def findings(results: Path) -> list[Finding]:
     ]
 
 
-def _install(what: str) -> str:
-    """Return the command that installs `what` into the environment of this process."""
+def _install(requirement: str) -> str:
+    """Return the command that installs `requirement` into the environment of this process."""
     python = Path(sys.executable)
-    shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
-    return f"{shown} -m pip install {what}"
+    executable = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python
+    return f"{executable} -m pip install {requirement}"
 
 
 def _package(name: str, remedy: str) -> Finding:
@@ -80,9 +80,9 @@ def _package(name: str, remedy: str) -> Finding:
     return Finding(name, version, "" if version else remedy)
 
 
-def _binary(name: str, what: str, remedy: str) -> Finding:
+def _binary(name: str, label: str, remedy: str) -> Finding:
     path = shutil.which(name)
-    return Finding(what, path, "" if path else remedy)
+    return Finding(label, path, "" if path else remedy)
 
 
 def _gpu() -> Finding:
@@ -106,10 +106,10 @@ def _device_nodes() -> Finding:
 def _tracking(results: Path) -> Finding:
     uri = resolve_uri(None, results.resolve())
     problem = reachable(uri)
-    shown = without_password(uri)
+    store = without_password(uri)
     if problem is None:
-        return Finding("MLflow", shown)
-    return Finding("MLflow", None, f"{shown}: {problem}; unset MLFLOW_TRACKING_URI to use sqlite in {results}/")
+        return Finding("MLflow", store)
+    return Finding("MLflow", None, f"{store}: {problem}; unset MLFLOW_TRACKING_URI to use sqlite in {results}/")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,10 +126,10 @@ def run(options: argparse.Namespace) -> int:
         table.add_column(name, overflow="fold")
     for item in report:
         mark = "[green]yes[/green]" if item.version else "[yellow]no[/yellow]"
-        table.add_row(mark, item.what, escape(item.version or "-"))
+        table.add_row(mark, item.name, escape(item.version or "-"))
     console.print(table)
     console.print("What would mend what is missing:")
     for item in report:
         if item.remedy:
-            console.print(f"  {item.what}: {escape(item.remedy)}", highlight=False, soft_wrap=True)
-    return 0 if all(item.version for item in report if item.what in {"onnxruntime", "onnx"}) else 1
+            console.print(f"  {item.name}: {escape(item.remedy)}", highlight=False, soft_wrap=True)
+    return 0 if all(item.version for item in report if item.name in {"onnxruntime", "onnx"}) else 1

@@ -28,14 +28,22 @@ def print_plan(
     predicted_s: tuple[float, float],
     searches: Sequence[Work] = (),
 ) -> None:
-    """Variants by shared engine, duplicates, what cannot run and why, predicted time."""
+    """Print the variants by shared engine, duplicates, unsupported variants with the reason, and the predicted time.
+
+    Args:
+        console: where to print.
+        plan: plan of the sweep.
+        todo: work without a valid record.
+        predicted_s: shortest and longest predicted duration, s.
+        searches: work whose capacity is to be searched.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("engine", "variant", "record", "state"):
         table.add_column(name)
-    waiting, searched = {work.key for work in todo}, {work.key for work in searches}
+    todo_keys, searched_keys = {work.key for work in todo}, {work.key for work in searches}
     for work in plan.works[:_SHOWN_AT_MOST]:
-        state = "to measure" if work.key in waiting else "measured already"
-        state += ", then its capacity" if work.key in searched else ""
+        state = "to measure" if work.key in todo_keys else "measured already"
+        state += ", then its capacity" if work.key in searched_keys else ""
         state = f"unsupported: {work.unsupported}" if work.unsupported else state
         table.add_row(work.engine_key[:8], escape(work.label), work.key, escape(state))
     console.print(table)

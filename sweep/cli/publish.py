@@ -40,10 +40,10 @@ def run(options: argparse.Namespace) -> int:
 
     uri = resolve_uri(options.uri, options.results)
     folders = sweep_folders(options.results)
-    missing = sorted(set(options.sweeps) - set(folders))
-    if missing or not folders:
-        names, present = ", ".join(missing) or "any sweep", ", ".join(folders) or "none"
-        raise ConfigError(f"no records of {names} below {options.results}; there are: {present}")
+    unknown = sorted(set(options.sweeps) - set(folders))
+    if unknown or not folders:
+        names, available = ", ".join(unknown) or "any sweep", ", ".join(folders) or "none"
+        raise ConfigError(f"no records of {names} below {options.results}; there are: {available}")
     problem = reachable(uri)
     if problem is not None:
         return _fail(f"MLflow at {without_password(uri)} cannot be written: {problem}")
@@ -70,8 +70,8 @@ def _publish(store: Store, publisher: Publisher) -> None:
     records = list(store.readable())
     outcome = publisher.publish(records, store)
     damaged = len(store.record_keys()) - len(records)
-    unread = f", {damaged} cannot be read" if damaged else ""
-    sent = f"{outcome.sent} sent, {outcome.unchanged} unchanged{unread} ({outcome.seconds:.1f} s)"
-    sys.stdout.write(f"{store.root.name}: {sent}\n")
+    unread_part = f", {damaged} cannot be read" if damaged else ""
+    counts = f"{outcome.sent} sent, {outcome.unchanged} unchanged{unread_part} ({outcome.seconds:.1f} s)"
+    sys.stdout.write(f"{store.root.name}: {counts}\n")
     if outcome.url:
         sys.stdout.write(f"  {outcome.url}\n")

@@ -87,17 +87,17 @@ def _task(asked: Asked) -> int:
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     first = asked.configs[0]
-    whole = plan.make(variants.from_config(config) for config in asked.configs)
-    selected = filters.of(whole, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
+    full_plan = plan.make(variants.from_config(config) for config in asked.configs)
+    selected = filters.of(full_plan, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
     settings = variants.settings(first, asked.words)
     devices = _devices(selected, settings)
     _print_backend(console, {config.backend.name for config in asked.configs})
     if first.plan:
         _print_plan(console, selected, settings, len(devices))
         return 0
-    publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, whole.labels)
+    publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, full_plan.labels)
     with folder_lock(settings):
-        return _sweep(console, (whole, selected), settings, asked, publishing, devices)
+        return _sweep(console, (full_plan, selected), settings, asked, publishing, devices)
 
 
 def _devices(selected: Plan, settings: Settings) -> tuple[Device, ...]:
@@ -107,10 +107,10 @@ def _devices(selected: Plan, settings: Settings) -> tuple[Device, ...]:
 
 
 def _print_plan(console: Console, selected: Plan, settings: Settings, device_count: int) -> None:
-    todo = resume.left(selected, settings).todo
+    todo = resume.remaining(selected, settings).todo
     searches = resume.searches(selected, settings, todo)
-    watched = settings.sentinel_every if selected.sentinel else 0
-    runs = plan.sentinel_runs(len(plan.passes(todo, settings.seed)), watched)
+    sentinel_every = settings.sentinel_every if selected.sentinel else 0
+    runs = plan.sentinel_runs(len(plan.passes(todo, settings.seed)), sentinel_every)
     walls = resume.walls(todo, settings)
     low, high = time_estimate.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
     plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
@@ -118,8 +118,8 @@ def _print_plan(console: Console, selected: Plan, settings: Settings, device_cou
 
 def _print_backend(console: Console, names: set[str]) -> None:
     for name in sorted(names):
-        backend, why = registry.resolve(name)
-        _print(console, f"backend: {backend}" + (f" (auto: {why})" if why else ""))
+        backend, reason = registry.resolve(name)
+        _print(console, f"backend: {backend}" + (f" (auto: {reason})" if reason else ""))
 
 
 def _sweep(
@@ -134,32 +134,32 @@ def _sweep(
 
     Args:
         console: to print to.
-        plans: of all that was requested, and of the part that `only` and `skip` select.
-        settings: of the sweep.
+        plans: plan of all that was requested, and plan of the part that `only` and `skip` select.
+        settings: settings of the sweep.
         asked: the request, written to config.json.
         publishing: receives each record.
         devices: to measure on, side by side.
     """
-    whole, selected = plans
-    left = resume.left(selected, settings, keep_index=True)
-    todo = left.todo
+    full_plan, selected = plans
+    remaining = resume.remaining(selected, settings, keep_index=True)
+    todo = remaining.todo
     searches = resume.searches(selected, settings, todo)
     resume.forget_parts(settings)
     _keep_request(settings, asked)
     _print_work(console, selected, settings, todo, searches)
-    if len(selected.works) < len(whole.works):
-        _print(console, f"note: {len(whole.works) - len(selected.works)} variants are left out (only, skip)")
+    if len(selected.works) < len(full_plan.works):
+        _print(console, f"note: {len(full_plan.works) - len(selected.works)} variants are left out (only, skip)")
     if len(devices) > 1:
         _print(console, f"note: spread over {len(devices)} GPUs")
-    for note in left.notes:
+    for note in remaining.notes:
         _print(console, f"note: {note}")
     try:
-        with Display(console, len(plan.passes(todo, settings.seed)) + len(searches), whole.labels) as display:
-            Run(selected, settings, display, publishing.finished, devices, left.pruning).execute(todo, searches)
+        with Display(console, len(plan.passes(todo, settings.seed)) + len(searches), full_plan.labels) as display:
+            Run(selected, settings, display, publishing.finished, devices, remaining.pruning).execute(todo, searches)
     except KeyboardInterrupt:
         _print(console, "interrupted: what was measured is kept; the same command measures the rest")
         return signals.EXIT_CODE
-    return _conclude(console, whole, settings, publishing)
+    return _conclude(console, full_plan, settings, publishing)
 
 
 def _print_work(
@@ -178,27 +178,27 @@ def _print(console: Console, text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _conclude(console: Console, whole: Plan, settings: Settings, publishing: Publishing) -> int:
-    judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in whole.works]
+def _conclude(console: Console, full_plan: Plan, settings: Settings, publishing: Publishing) -> int:
+    judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in full_plan.works]
     records = [
         reevaluate.regated(Store(settings.root), record, settings.gates) for record in judged if record is not None
     ]
-    found = _reproducible(whole, records, answer(records, settings.slo))
-    table.print_outcome(console, records, found, settings.slo)
-    page = html.write(settings.root / "report.html", settings.name, records, settings.slo, found)
+    recommendation = _reproducible(full_plan, records, answer(records, settings.slo))
+    table.print_outcome(console, records, recommendation, settings.slo)
+    page = html.write(settings.root / "report.html", settings.name, records, settings.slo, recommendation)
     _print(console, f"\nrecords  {settings.root / 'records'}")
     _print(console, f"report   {page}")
     _print(console, publishing.conclude(records))
-    resume.keep_index(whole, settings)
+    resume.keep_index(full_plan, settings)
     return 0 if all(record.status in {"ok", "unsupported"} for record in records) else 1
 
 
-def _reproducible(whole: Plan, records: Sequence[Record], found: Answer) -> Answer:
+def _reproducible(full_plan: Plan, records: Sequence[Record], recommendation: Answer) -> Answer:
     """Return the answer with the words that plan its variant alone."""
-    if found.best is None:
-        return found
-    best = next(work.variant for work in whole.works if work.key == found.best.key)
-    return dataclasses.replace(found, overrides=reproduce.overrides(best, compared(records).axes))
+    if recommendation.best is None:
+        return recommendation
+    best = next(work.variant for work in full_plan.works if work.key == recommendation.best.key)
+    return dataclasses.replace(recommendation, overrides=reproduce.overrides(best, compared(records).axes))
 
 
 def _keep_request(settings: Settings, asked: Asked) -> None:

@@ -122,14 +122,14 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _time(where: str, cell: str, before: float) -> float:
+def _time(location: str, cell: str, before: float) -> float:
     value = float(cell) if _is_number(cell) else math.nan
     if not math.isfinite(value):
-        raise LoadError(f"{where}: {cell!r} is no time in seconds")
+        raise LoadError(f"{location}: {cell!r} is no time in seconds")
     if value < 0:
-        raise LoadError(f"{where}: {cell} is negative; times count up from 0 or later, in seconds")
+        raise LoadError(f"{location}: {cell} is negative; times count up from 0 or later, in seconds")
     if value < before:
-        raise LoadError(f"{where}: {cell} comes before {before:g}, which is above it; sort the file by arrival")
+        raise LoadError(f"{location}: {cell} comes before {before:g}, which is above it; sort the file by arrival")
     return value
 
 

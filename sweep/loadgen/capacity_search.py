@@ -34,7 +34,7 @@ _WARMUP_SHARE = 0.05  # of a run, at least
 _SIDE = 1.05  # a probe to either side of the estimate is this far from it
 _SAME_RATE = 1.015  # rates nearer to each other than this factor are the same
 _CONTRADICTION = 1.1  # a rate that failed this far below the estimate contradicts it
-_LAST_ROOM = 1.2  # to pass, of a run that takes all the time left: no other run could confirm anything after it
+_LAST_MARGIN = 1.2  # to pass, of a run that takes all the time left: no other run could confirm anything after it
 _SHORT_SHARE = 0.8  # all the time left is also taken where less could confirm only this part of its rate
 _RATE_STEPS = 400  # rates among which the highest that can be confirmed is looked up
 _LOWEST_SHARE = 0.05  # of the saturation rate: where a search without success ends
@@ -42,11 +42,11 @@ _LOWEST_SHARE = 0.05  # of the saturation rate: where a search without success e
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """Name the SLO whose capacity is searched.
+    """Request the search of the capacity under an SLO.
 
     Attributes:
-        slo: the SLO.
-        search_s: seconds of load that the search may take.
+        slo: latency objective.
+        search_s: longest duration of the load during the search, s.
     """
 
     slo: Slo
@@ -124,24 +124,28 @@ class _Search:
             self._measure(PROBE, rate, self._request.search_s * PROBE_SHARE)
 
     def confirm(self) -> None:
-        """Measure full runs in the time left: lower after one that failed, higher after one that passed with room.
+        """Measure full runs in the time left: lower after one that failed, higher after one that passed with a margin.
 
         A run takes its share of the time, or all that is left where its share would not carry the percentile.
         """
-        for share, room, step in CONFIRMS:
-            left = max(self._left_s / (1 + _WARMUP_SHARE) - self._load.warmup_s, 1e-3)
-            seconds = min(self._request.search_s * share, left)
-            rate, longer, after = (
-                next_confirm(self._model, self._evidence, each / self._batch, most, step)
-                for each, most in ((seconds, room), (left, max(room, _LAST_ROOM)), (left - seconds, _LAST_ROOM))
+        for share, margin, step in CONFIRMS:
+            window_left_s = max(self._left_s / (1 + _WARMUP_SHARE) - self._load.warmup_s, 1e-3)
+            seconds = min(self._request.search_s * share, window_left_s)
+            rate, longest_rate, later_rate = (
+                next_confirm(self._model, self._evidence, each / self._batch, most_margin, step)
+                for each, most_margin in (
+                    (seconds, margin),
+                    (window_left_s, max(margin, _LAST_MARGIN)),
+                    (window_left_s - seconds, _LAST_MARGIN),
+                )
             )
-            if longer is not None and (rate is None or after is None or rate < _SHORT_SHARE * longer):
-                rate, seconds = longer, left
+            if longest_rate is not None and (rate is None or later_rate is None or rate < _SHORT_SHARE * longest_rate):
+                rate, seconds = longest_rate, window_left_s
             if rate is None:
                 return
             needed_s = percentiles.min_count(self._request.slo.share) * self._batch / rate
             if seconds < 2 * needed_s:
-                seconds = left
+                seconds = window_left_s
             if seconds < needed_s:
                 self._ensure_tagged(rate)
                 return
@@ -153,15 +157,15 @@ class _Search:
             self._measure(PROBE, rate_ips, self._request.search_s * PROBE_SHARE)
 
     def _measure(self, kind: str, rate_ips: float, seconds: float) -> None:
-        done = len(self.points)
-        self._report(f"{self._request.slo.tag}: {rate_ips:,.0f} samples/s", done, MAX_PROBES + len(CONFIRMS))
+        count = len(self.points)
+        self._report(f"{self._request.slo.tag}: {rate_ips:,.0f} samples/s", count, MAX_PROBES + len(CONFIRMS))
         rate_rps = rate_ips / self._batch
         window = min(seconds, _MAX_REQUESTS / rate_rps)
         least = percentiles.min_count(self._request.slo.share) if kind == CONFIRM else 1
         warmup_s = max(self._load.warmup_s, _WARMUP_SHARE * window)
-        one = replace(self._load, min_s=window, max_s=window, min_requests=least, warmup_s=warmup_s)
-        place = Place(index=_FIRST_INDEX + self._searched + done, repeat=0, batch=self._batch)
-        point = open_point(self._session, one, rate_rps, place)
+        run_load = replace(self._load, min_s=window, max_s=window, min_requests=least, warmup_s=warmup_s)
+        place = Place(index=_FIRST_INDEX + self._searched + count, repeat=0, batch=self._batch)
+        point = open_point(self._session, run_load, rate_rps, place)
         self.points.append(replace(point, kind=kind, asked=self._request.slo.tag))
 
 
@@ -170,7 +174,7 @@ def contradicted(model: SloModel, evidence: Sequence[Evidence]) -> float | None:
 
     Args:
         model: the estimate.
-        evidence: of what was measured so far.
+        evidence: evidence of what was measured so far.
 
     Returns:
         The rate, samples/s; None where no point failed so, or where the answer was measured.
@@ -189,7 +193,7 @@ def next_probe(model: SloModel, evidence: Sequence[Evidence]) -> float | None:
 
     Args:
         model: the estimate.
-        evidence: of what was measured so far.
+        evidence: evidence of what was measured so far.
 
     Returns:
         The rate, samples/s; None once both sides of the estimate were measured.
@@ -201,40 +205,40 @@ def next_probe(model: SloModel, evidence: Sequence[Evidence]) -> float | None:
     half_way = math.sqrt(max(low, floor) * high) if high < math.inf else 0.0
     candidates = [rate, rate * _SIDE, rate / _SIDE] if rate <= high * _CONTRADICTION else [half_way]
     inside = (min(max(item, low * _SAME_RATE, floor), max(high / _SAME_RATE, floor)) for item in candidates)
-    return next((item for item in inside if not any(_same(other.rate_ips, item) for other in evidence)), None)
+    return next((item for item in inside if not any(_is_same_rate(other.rate_ips, item) for other in evidence)), None)
 
 
-def _same(one: float, other: float) -> bool:
-    return max(one, other) <= min(one, other) * _SAME_RATE
+def _is_same_rate(rate: float, other_rate: float) -> bool:
+    return max(rate, other_rate) <= min(rate, other_rate) * _SAME_RATE
 
 
 def next_confirm(
-    model: SloModel, evidence: Sequence[Evidence], per_ips: float, room: float, step: float
+    model: SloModel, evidence: Sequence[Evidence], per_ips: float, margin: float, step: float
 ) -> float | None:
     """Return the rate of the next confirming run.
 
     As high as the estimate allows: the share of slow requests must pass the 99% rule although the run and the
-    estimate are both off by chance, by ``room`` standard deviations. Above what was confirmed, below what failed.
+    estimate are both off by chance, by ``margin`` standard deviations. Above what was confirmed, below what failed.
 
     Args:
         model: the estimate.
-        evidence: of what was measured so far.
+        evidence: evidence of what was measured so far.
         per_ips: requests of the run for each sample/s at which it is offered.
-        room: 1 passes five times in six, 2.3 ninety-nine in a hundred.
+        margin: 1 passes five times in six, 2.3 ninety-nine in a hundred.
         step: factor by which to stay below a run that failed.
 
     Returns:
         The rate, samples/s; None where none is left to try.
     """
     model.fit(evidence)
-    rate = _confirmable(model, evidence, per_ips, room)
+    rate = _confirmable(model, evidence, per_ips, margin)
     if rate is None:
         return None
-    failed = [item.rate_ips for item in evidence if item.kind == CONFIRM and item.verdict != "held"]
+    failed_ips = [item.rate_ips for item in evidence if item.kind == CONFIRM and item.verdict != "held"]
     low, high = bracket(evidence)
     if rate > high * _CONTRADICTION:  # what failed there contradicts the estimate: only what held is left
         rate = low
-    rate = min([rate, high / _SAME_RATE, *(other / step for other in failed)])
+    rate = min([rate, high / _SAME_RATE, *(rate_ips / step for rate_ips in failed_ips)])
     confirmed_ips = max((item.rate_ips for item in evidence if confirms(item) and item.rate_ips < high), default=0.0)
     hopeless = rate < _LOWEST_SHARE * model.saturation_ips or (
         rate > low and float(model.slow_share(np.array(rate))) > 1 - model.p
@@ -242,8 +246,8 @@ def next_confirm(
     return None if hopeless or rate <= confirmed_ips * _SAME_RATE else rate
 
 
-def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, room: float) -> float | None:
-    """Return the highest rate whose run should pass the 99% rule with ``room``; None where no run of that length can.
+def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, margin: float) -> float | None:
+    """Return the highest rate whose run should pass the 99% rule with ``margin``; None where no run of that length can.
 
     Near the knee slow requests come in ever longer bursts, so that the same count says ever less: a rate further down
     may be the highest that this much time can confirm. How many count as one is predicted by rate, and scaled by what
@@ -257,7 +261,7 @@ def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, 
     scale = max(float(np.median(measured or [1.0])), 1.0)
     counts = np.minimum(rates * per_ips, _MAX_REQUESTS) / (scale * model.inflation(rates))
     shares = model.slow_share(rates)
-    deviations = _confidence_deviations() + room * np.sqrt(1 + counts / model.effective_requests)
+    deviations = _confidence_deviations() + margin * np.sqrt(1 + counts / model.effective_requests)
     enough = counts >= math.log(1 - percentiles.CONFIDENCE) / math.log(model.p)  # with none of them slower
     passing = np.flatnonzero(enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - model.p))
     return float(rates[passing[-1]]) if len(passing) else None

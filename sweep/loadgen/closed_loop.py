@@ -53,13 +53,13 @@ class ClosedServer:
         count = 0
         while in_flight:
             wait()
-            seen = now()
+            end_ns = now()
             count += 1
-            if not over(seen, count):
-                in_flight.append(seen)
+            if not over(end_ns, count):
+                in_flight.append(end_ns)
                 enqueue()
             issued(in_flight.popleft())
-            done(seen)
+            done(end_ns)
 
     def advance(self) -> int:
         """Note a completion and start another inference in its place."""

@@ -41,7 +41,7 @@ class Communicator(Protocol):
         """Return the ``value`` of every client (plain values, as JSON has them), by rank; waits for all clients."""
         ...
 
-    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
+    def all_gather_points(self, own_samples: PointSamples) -> list[PointSamples]:
         """Return every client's samples of the point that all have just measured, by rank; waits for all clients."""
         ...
 
@@ -56,9 +56,9 @@ class SingleClient:
         """Return ``[value]``."""
         return [value]
 
-    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
-        """Return ``[own]``."""
-        return [own]
+    def all_gather_points(self, own_samples: PointSamples) -> list[PointSamples]:
+        """Return ``[own_samples]``."""
+        return [own_samples]
 
 
 SINGLE_CLIENT = SingleClient()
@@ -132,26 +132,26 @@ def in_rank_order(communicator: Communicator, action: Callable[[], Value]) -> Va
     return value
 
 
-def merge_clients(session: Session, own: PointSamples, min_requests: int) -> PointSamples:
+def merge_clients(session: Session, own_samples: PointSamples, min_requests: int) -> PointSamples:
     """Merge the samples that all clients took of one point.
 
     Requests of a closed loop outside the window in which all clients ran are marked as warm-up.
 
     Args:
         session: this client's session.
-        own: its samples.
+        own_samples: this client's samples.
         min_requests: fewest measured requests of all clients together for the point to be ``complete``.
 
     Returns:
-        One point with the requests of all clients; ``own`` itself for a single client.
+        One point with the requests of all clients; ``own_samples`` itself for a single client.
 
     Raises:
         LoadError: the clients measured different points.
     """
     communicator = communicator_of(session)
     if communicator.size == 1:
-        return own
-    parts = communicator.all_gather_points(own)
+        return own_samples
+    parts = communicator.all_gather_points(own_samples)
     places = {(part.kind, part.index, part.repeat, part.batch) for part in parts}
     if len(places) > 1:
         raise LoadError(f"the clients measured different points: {sorted(places)}")
@@ -167,11 +167,11 @@ def _cut_to_common_window(point: PointSamples, clients: int) -> PointSamples:
     assert point.client is not None  # noqa: S101 - merged samples have it; tells mypy
     starts, ends = [], []
     for client in range(clients):
-        mine = point.measured & (point.client == client)
-        if not mine.any():
+        of_client = point.measured & (point.client == client)
+        if not of_client.any():
             return dataclasses.replace(point, warmup=np.ones_like(point.warmup))
-        starts.append(int(point.scheduled_ns[mine].min()))
-        by_stream = [mine & (point.stream == stream) for stream in np.unique(point.stream[mine])]
-        ends.append(min(int(point.done_ns[served].max()) for served in by_stream))
+        starts.append(int(point.scheduled_ns[of_client].min()))
+        by_stream = [of_client & (point.stream == stream) for stream in np.unique(point.stream[of_client])]
+        ends.append(min(int(point.done_ns[of_stream].max()) for of_stream in by_stream))
     outside = (point.scheduled_ns < max(starts)) | (point.scheduled_ns > min(ends))
     return dataclasses.replace(point, warmup=point.warmup | outside)

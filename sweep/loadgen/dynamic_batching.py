@@ -45,7 +45,7 @@ class Rule:
         deadline = due[first] + self.max_wait_ns
         return due[last] if last < len(due) and due[last] < deadline else deadline
 
-    def taken(self, due: Sequence[int], first: int, now_ns: int) -> int:
+    def departing(self, due: Sequence[int], first: int, now_ns: int) -> int:
         """Count the arrivals that leave together at ``now_ns``: those there from ``first`` on, up to a batch."""
         return max(bisect_right(due, now_ns, first, min(first + self.batch, len(due))) - first, 1)
 
@@ -54,7 +54,7 @@ class BatchQueue(Queue):
     """Hold the arrivals of one point, shared by the servers that gather them.
 
     Attributes:
-        rule: when a batch leaves.
+        rule: rule that decides when a batch leaves.
         gate: held by the server that gathers.
         first: the first arrival that no server has taken; only behind the gate.
         ready: when each request's batch was to leave by the rule, ns.
@@ -72,15 +72,15 @@ class BatchQueue(Queue):
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Describe one batch that leaves.
+class Batch:
+    """Describe one batch that leaves the queue.
 
     Attributes:
-        first: its first arrival.
-        count: how many.
-        ready_ns: when they were to leave by the rule.
-        now_ns: when they did.
-        in_time: a server was free by ``ready_ns``.
+        first: index of its first arrival.
+        count: number of its arrivals.
+        ready_ns: when it had to leave by the rule, ns.
+        now_ns: when it left, ns.
+        in_time: whether a server was free by ``ready_ns``.
     """
 
     first: int
@@ -110,7 +110,7 @@ class BatchServer:
         self._queue = queue
         self._number = number
         self._partial = partial
-        self._running: Taken | None = None
+        self._running: Batch | None = None
         self._free_ns: int | None = None
 
     def step(self) -> bool:
@@ -118,12 +118,12 @@ class BatchServer:
         queue, stream = self._queue, self.stream
         free = stream.clock.now_ns()  # before the gate: a wait behind another that gathers is no busy stream
         with queue.gate:
-            taken = self._gather(free)
-        if taken is None:
+            batch = self._gather(free)
+        if batch is None:
             return False
-        self._issue(taken)
+        self._issue(batch)
         stream.wait()
-        self._complete(taken.first, taken.count)
+        self._complete(batch.first, batch.count)
         return True
 
     def advance(self) -> int:
@@ -142,29 +142,29 @@ class BatchServer:
         ready = queue.rule.ready_ns(queue.due, queue.first)
         if now < ready:
             return ready
-        taken = self._taken(ready, now, self._free_ns)
-        if taken is None:
+        batch = self._take(ready, now, self._free_ns)
+        if batch is None:
             return FINISHED
-        self._issue(taken)
-        self._running = taken
+        self._issue(batch)
+        self._running = batch
         return CALL_AGAIN
 
-    def _issue(self, taken: Taken) -> None:
-        queue, first, count = self._queue, taken.first, taken.count
+    def _issue(self, batch: Batch) -> None:
+        queue, first, count = self._queue, batch.first, batch.count
         self.stream.enqueue(count if self._partial and count < queue.rule.batch else None)
         after = first + count
-        queue.issued[first:after] = array("q", [taken.now_ns]) * count
-        queue.ready[first:after] = array("q", [taken.ready_ns]) * count
+        queue.issued[first:after] = array("q", [batch.now_ns]) * count
+        queue.ready[first:after] = array("q", [batch.ready_ns]) * count
         queue.ran_with[first:after] = array("i", [count]) * count
         queue.served_by[first:after] = array("h", [self._number]) * count
-        if taken.in_time:
+        if batch.in_time:
             queue.slot_free[first:after] = array("b", [1]) * count
         self.sizes.append(count)
 
     def _complete(self, first: int, count: int) -> None:
         self._queue.done[first : first + count] = array("q", [self.stream.clock.now_ns()]) * count
 
-    def _gather(self, free_ns: int) -> Taken | None:
+    def _gather(self, free_ns: int) -> Batch | None:
         queue, clock = self._queue, self.stream.clock
         first, due = queue.first, queue.due
         if queue.overloaded or first >= len(due):
@@ -173,14 +173,14 @@ class BatchServer:
         now = clock.now_ns()
         if now <= ready:
             now = clock.sleep_until_ns(ready)
-        return self._taken(ready, now, free_ns)
+        return self._take(ready, now, free_ns)
 
-    def _taken(self, ready: int, now: int, free_ns: int) -> Taken | None:
+    def _take(self, ready: int, now: int, free_ns: int) -> Batch | None:
         """Take the next batch off the queue; None where it has waited for a free server for too long."""
         queue, first = self._queue, self._queue.first
         if free_ns > ready and now - ready > queue.max_wait_ns:
             queue.overloaded = True
             return None
-        count = queue.rule.taken(queue.due, first, now)
+        count = queue.rule.departing(queue.due, first, now)
         queue.first = first + count
-        return Taken(first, count, ready, now, in_time=free_ns <= ready)
+        return Batch(first, count, ready, now, in_time=free_ns <= ready)

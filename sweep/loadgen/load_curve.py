@@ -64,10 +64,10 @@ def measure(
     spent_s = (latest_now_ns(session) - start) / 1e9
     carried = samples_per_request(load, batch)
     windows = _windows_s(load, [rate / carried for rate in rates], points, spent_s)
-    for index, (rate, one) in enumerate(zip(rates, windows, strict=True)):
+    for index, (rate, rung_load) in enumerate(zip(rates, windows, strict=True)):
         report(f"{rate:,.0f} samples/s", index + 1, total)
         place = Place(index=index, repeat=repeat, batch=batch)
-        points.append(open_point(session, one, rate / carried, place))
+        points.append(open_point(session, rung_load, rate / carried, place))
         if open_verdict([points[-1]])[0] == "overloaded":
             break
     return points

@@ -59,7 +59,7 @@ def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples
     Args:
         session: what is driven.
         load: its depth, warm-up and bounds.
-        place: of the point.
+        place: place of the point.
     """
     together = communicator_of(session).size > 1 and not session.virtual
     with (
@@ -81,13 +81,13 @@ def burst(session: Session, depth: int, seconds: float) -> int:
     Args:
         session: what is driven.
         depth: inferences in flight per stream.
-        seconds: how long, s.
+        seconds: duration, s.
 
     Returns:
         The number of inferences.
     """
-    ran = _run_closed(session, depth, _ns(seconds), _ns(_LONGEST_BURST_S), 1)
-    return sum(len(server.done) for server in ran)
+    servers = _run_closed(session, depth, _ns(seconds), _ns(_LONGEST_BURST_S), 1)
+    return sum(len(server.done) for server in servers)
 
 
 def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.ClosedServer]], float]:
@@ -100,24 +100,25 @@ def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.Cl
     rates: list[float] = []
     first = latest_now_ns(session)
     while True:
-        ran = _run_closed(
+        servers = _run_closed(
             session, load.depth, _ns(load.warmup_s / _WARMUP_INTERVALS), _ns(load.max_s), _MIN_INTERVAL_INFERENCES
         )
-        intervals.append(ran)
-        rates.append(sum(communicator_of(session).all_gather(_rate_rps(ran))))
+        intervals.append(servers)
+        rates.append(sum(communicator_of(session).all_gather(_rate_rps(servers))))
         last = rates[-_WARMUP_INTERVALS:]
         stable = len(last) == _WARMUP_INTERVALS and max(last) <= min(last) * (1 + STABLE_WITHIN)
-        spent = latest_now_ns(session) - first
-        if (stable and spent >= _ns(load.warmup_s)) or spent >= _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s)):
+        elapsed_ns = latest_now_ns(session) - first
+        limit_ns = _ns(max(load.warmup_s * _WARMUP_LIMIT, load.max_s))
+        if (stable and elapsed_ns >= _ns(load.warmup_s)) or elapsed_ns >= limit_ns:
             return intervals, rates[-1]
 
 
-def _rate_rps(ran: Sequence[closed_loop.ClosedServer]) -> float:
+def _rate_rps(servers: Sequence[closed_loop.ClosedServer]) -> float:
     """Return requests/s of one client; 0 where it was delayed for so long that it served nothing."""
-    served = [server for server in ran if server.done]
-    start = min((server.issued[0] for server in served), default=0)
-    end = max((server.done[-1] for server in served), default=0)
-    return sum(len(server.done) for server in served) / (max(end - start, 1) / 1e9)
+    active = [server for server in servers if server.done]
+    start = min((server.issued[0] for server in active), default=0)
+    end = max((server.done[-1] for server in active), default=0)
+    return sum(len(server.done) for server in active) / (max(end - start, 1) / 1e9)
 
 
 def _common_window(
@@ -129,27 +130,27 @@ def _common_window(
     """
     window_s = min(max(load.min_s, _WINDOW_MARGIN * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
     while True:
-        ran = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
-        counted = sum(communicator_of(session).all_gather(sum(len(server.done) for server in ran)))
+        servers = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
+        counted = sum(communicator_of(session).all_gather(sum(len(server.done) for server in servers)))
         if counted >= load.min_requests * _COUNT_MARGIN or window_s >= load.max_s:
-            return ran
-        warm.append(ran)
+            return servers
+        warm.append(servers)
         window_s = min(window_s * max(_WINDOW_MARGIN, _WINDOW_MARGIN * load.min_requests / max(counted, 1)), load.max_s)
 
 
 def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[closed_loop.ClosedServer]:
     """Run a closed loop from now, or from the start that all clients agree on; bounds as of ``closed_loop.Until``."""
     start = agree_on_start(session)
-    ran = [
+    servers = [
         closed_loop.ClosedServer(stream, depth, closed_loop.Until(start, min_ns, max_ns, least))
         for stream in session.streams
     ]
     _take_gpu_ms(session)
     session.streams[0].clock.sleep_until_ns(start)
-    issue_loops.run(ran, virtual=session.virtual)
-    for server, gpu_ms in zip(ran, _take_gpu_ms(session), strict=True):
+    issue_loops.run(servers, virtual=session.virtual)
+    for server, gpu_ms in zip(servers, _take_gpu_ms(session), strict=True):
         server.gpu_ms = gpu_ms
-    return ran
+    return servers
 
 
 def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
@@ -208,7 +209,7 @@ def open_point(session: Session, load: LoadAxes, rate_rps: float, place: Place) 
         session: what is driven.
         load: its arrival process, bounds and seed.
         rate_rps: rate that all clients offer together, requests/s.
-        place: of the point; its index and repeat are part of the seed.
+        place: place of the point; its index and repeat are part of the seed.
     """
     kind = load.arrivals if load.kind == "curve" else load.kind
     seed = (load.seed, place.index + 1, place.repeat)
@@ -296,7 +297,7 @@ def _gathered_columns(queue: open_loop.Queue, origin_ns: int) -> dict[str, Any]:
 def _by_request(
     queue: open_loop.Queue,
     servers: Sequence[open_loop.OpenServer | dynamic_batching.BatchServer],
-    taken: list[NDArray[np.float32] | None],
+    stream_times: list[NDArray[np.float32] | None],
 ) -> NDArray[np.float32] | None:
     """Return the streams' GPU times in the order of the requests; requests of one batch have the same.
 
@@ -304,7 +305,7 @@ def _by_request(
     """
     served_by, done = np.array(queue.served_by), np.array(queue.done)
     out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
-    for number, (server, times) in enumerate(zip(servers, taken, strict=True)):
+    for number, (server, times) in enumerate(zip(servers, stream_times, strict=True)):
         if times is None:
             return None
         each = np.repeat(times, server.sizes, axis=0) if isinstance(server, dynamic_batching.BatchServer) else times
@@ -314,9 +315,9 @@ def _by_request(
 
 def request_counts(load: LoadAxes, rate_rps: float) -> tuple[int, int]:
     """Return how many warm-up and measured requests an open-loop point has at ``rate_rps`` requests/s."""
-    wanted = max(load.min_requests, math.ceil(rate_rps * load.min_s))
+    required = max(load.min_requests, math.ceil(rate_rps * load.min_s))
     affordable = max(1, math.floor(rate_rps * load.max_s))
-    return math.ceil(rate_rps * load.warmup_s), min(wanted, affordable)
+    return math.ceil(rate_rps * load.warmup_s), min(required, affordable)
 
 
 def _ns(seconds: float) -> int:

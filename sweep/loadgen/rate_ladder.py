@@ -140,16 +140,16 @@ def windows_s(load: LoadAxes, rates_rps: Sequence[float], peak_rps: float, left_
     if load.budget_s is None:
         return None
     windows = np.array([min(max(load.min_s, load.min_requests / rate), load.max_s) for rate in rates_rps])
-    spare = left_s - load.warmup_s * len(rates_rps) - float(windows.sum())
-    if spare <= 0:
-        return [float(window) for window in np.maximum(windows * (1 + spare / windows.sum()), _SHORTEST_S)]
+    spare_s = left_s - load.warmup_s * len(rates_rps) - float(windows.sum())
+    if spare_s <= 0:
+        return [float(window) for window in np.maximum(windows * (1 + spare_s / windows.sum()), _SHORTEST_S)]
     loads = np.array(rates_rps) / max(peak_rps, 1e-9)
     weights = np.where(loads >= 1, 0.0, 1 / (1 - np.minimum(loads, _MAX_WEIGHTED_LOAD)))
-    room = np.maximum(load.max_s - windows, 0.0)
+    headroom = np.maximum(load.max_s - windows, 0.0)
     for _ in rates_rps:  # what a rung at its longest cannot take goes to the others
-        open_weights = weights * (room > 0)
-        if spare <= 0 or not open_weights.any():
+        open_weights = weights * (headroom > 0)
+        if spare_s <= 0 or not open_weights.any():
             break
-        added = np.minimum(spare * open_weights / open_weights.sum(), room)
-        windows, room, spare = windows + added, room - added, spare - float(added.sum())
+        added = np.minimum(spare_s * open_weights / open_weights.sum(), headroom)
+        windows, headroom, spare_s = windows + added, headroom - added, spare_s - float(added.sum())
     return [float(window) for window in windows]

@@ -39,7 +39,7 @@ class SloModel:
         draw_arrivals: draws n arrivals of the load's own process, at a mean rate of one per unit of time.
 
     Attributes:
-        p: as given.
+        p: share of the requests that has to stay within the limit.
         saturation_ips: samples/s past which the queue grows without end.
         effective_requests: independent requests behind the fit, at least 1.
     """
@@ -89,7 +89,7 @@ class SloModel:
         """Move and stretch the curve to its likeliest place, by the binomial likelihood of what was measured nearby.
 
         Args:
-            evidence: of all points that were measured so far; ``invalid`` ones are left out.
+            evidence: evidence of all points that were measured so far; ``invalid`` ones are left out.
         """
         counted = [item for item in evidence if item.verdict != "invalid" and item.requests]
         for _ in range(3):  # what is near depends on where the capacity lies

@@ -1,4 +1,4 @@
-"""Records -> what a person looks at: the table of the terminal, the HTML page with the curves."""
+"""Show records to a person: in the table of the terminal, the HTML page with the curves, and MLflow."""
 
 from lazy_loader import attach_stub
 

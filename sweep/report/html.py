@@ -1,4 +1,4 @@
-"""The sweep as one self-contained page: latency at throughput, one curve a variant. Opens offline."""
+"""Draw a sweep as one self-contained page: latency at throughput, one curve per variant. It opens offline."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import html
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweep.analysis import joules, score
+from sweep.analysis import drifted, joules, score
 from sweep.report.comparison import compared
 from sweep.report.ranking import answer
-from sweep.report.table import cost_line, score_lines
+from sweep.report.table import cost_line, format_number, score_lines
 from sweep.system import write_atomic
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     CurvePercentile = Literal["p50", "p99"]
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d", "#8c564b")  # Okabe-Ito
+_LIMIT = "#b00"  # colour of the SLO's limit
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _SYMBOLS = {
     "ok": "circle",
@@ -30,8 +31,8 @@ _SYMBOLS = {
     "short": "diamond-open",
     "overloaded": "triangle-up-open",
 }
-_AROUND = 1.25  # factor that the y axis goes beyond the data
-_BESIDE = 32  # characters of the longest name that still stands beside the curves
+_AXIS_MARGIN = 1.25  # factor by which the y axis exceeds the data
+_MAX_SIDE_NAME = 32  # characters of the longest name for which the legend stands beside the curves
 _CHARACTER_PX = 7.5
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -49,35 +50,40 @@ _PAGE = """<!doctype html>
 {figures}
 {table}
 <p class="note">Latency runs from the scheduled arrival to the completion that the host saw. Filled points count in
-full; circles are unstable, diamonds ended short of the asked count, triangles are overloaded: past the knee, where the
-latency grows for as long as the load lasts. Points that the load generator held up are left out. Bars are 95%
+full; circles are unstable, diamonds ended short of the requested count, triangles are overloaded: past the knee, where
+the latency grows for as long as the load lasts. Points that the load generator delayed are left out. Bars are 95%
 intervals; a point without one has too few requests that count as independent.</p>
 <p class="note">{facts}</p>
 </body></html>
 """
 
 
-def write(path: Path, title: str, records: Sequence[Record], slo: Slo | None, found: Answer | None = None) -> Path:
+def write(
+    path: Path, title: str, records: Sequence[Record], slo: Slo | None, recommendation: Answer | None = None
+) -> Path:
     """Write the page to `path`, atomically, and return `path`.
 
     Args:
         path: file to write.
         title: name of the sweep.
-        records: of the sweep.
+        records: records of the sweep.
         slo: latency objective; None without one.
-        found: the answer; None works it out from the records.
+        recommendation: answer of the sweep; None computes it from the records.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
     """
-    found = found or answer(records, slo)
+    recommendation = recommendation or answer(records, slo)
     figures = [figure(records, "p99", slo), figure(records, "p50", slo)]
-    drawn = [
+    charts = [
         item.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"curve{number}")
         for number, item in enumerate(figures)
     ]
     text = _PAGE.format(
         title=html.escape(f"sweep: {title}"),
-        answer=html.escape(found.text),
-        settings=f"<br><code>{html.escape(found.settings)}</code>" if found.settings else "",
-        figures="\n".join(drawn),
+        answer=html.escape(recommendation.text),
+        settings=f"<br><code>{html.escape(recommendation.settings)}</code>" if recommendation.settings else "",
+        figures="\n".join(charts),
         table=_table(records),
         facts=html.escape(_facts(records)),
     )
@@ -86,25 +92,30 @@ def write(path: Path, title: str, records: Sequence[Record], slo: Slo | None, fo
 
 
 def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | None) -> Any:
-    """Latency percentile over achieved throughput, one line a variant; a plotly figure."""
+    """Draw a latency percentile over the achieved throughput, one line per variant.
+
+    Args:
+        records: records of the sweep; those without points are left out.
+        percentile: percentile of the latency.
+        slo: latency objective; its limit is marked if it is about this percentile. None without one.
+
+    Returns:
+        A plotly figure, whose y axis is logarithmic and covers the data.
+    """
     import plotly.graph_objects as go
 
-    drawn, labels = go.Figure(), compared(records).labels
+    chart, labels = go.Figure(), compared(records).labels
     for number, record in enumerate(record for record in records if record.points):
         label = labels[record.key]
-        drawn.add_trace(_curve(go, record, percentile, number, label))
+        chart.add_trace(_curve(go, record, percentile, number, label))
         for client in range(_clients(record)):
-            drawn.add_trace(_client_curve(go, record, percentile, number, f"{label}, client {client + 1}", client))
-    limit_ms = slo.limit_ms if slo and slo.percentile == percentile else None
-    if limit_ms is not None:
-        drawn.add_hline(y=limit_ms, line_dash="dot", line_color="#b00")
-        name = f"SLO {limit_ms:g} ms"  # on a log axis an annotation stands at the logarithm, and a shape at the value
-        drawn.add_annotation(
-            x=1, xref="paper", xanchor="right", y=math.log10(limit_ms), yanchor="bottom", text=name, showarrow=False
-        )
-    drawn.update_layout(
-        yaxis_range=_log_range(drawn.data, limit_ms),
-        legend=_legend([trace.name for trace in drawn.data]),
+            chart.add_trace(_client_curve(go, record, percentile, number, f"{label}, client {client + 1}", client))
+    axis = _log_range(chart.data)
+    if slo and slo.percentile == percentile:
+        _mark_limit(chart, slo.limit_ms, axis)
+    chart.update_layout(
+        yaxis_range=axis,
+        legend=_legend([trace.name for trace in chart.data]),
         title=f"{percentile} latency at throughput",
         xaxis_title="achieved samples/s",
         yaxis_title=f"{percentile} latency, ms (log)",
@@ -114,12 +125,12 @@ def figure(records: Sequence[Record], percentile: CurvePercentile, slo: Slo | No
         height=480,
         hovermode="closest",
     )
-    return drawn
+    return chart
 
 
-def _log_range(traces: Sequence[Any], limit_ms: float | None) -> list[float] | None:
-    """Return the exponents of the y axis around every latency, its interval and the limit; None leaves it to plotly."""
-    values = [] if limit_ms is None else [limit_ms]
+def _log_range(traces: Sequence[Any]) -> list[float] | None:
+    """Return the exponents of the y axis around every latency and its interval; None leaves the axis to plotly."""
+    values: list[float] = []
     for trace in traces:
         bars = trace.error_y
         for n, value in enumerate(trace.y):
@@ -127,19 +138,39 @@ def _log_range(traces: Sequence[Any], limit_ms: float | None) -> list[float] | N
                 values += [value - (bars.arrayminus[n] if bars.arrayminus else 0), value]
                 values.append(value + (bars.array[n] if bars.array else 0))
     positive = [value for value in values if value > 0]
-    return [math.log10(min(positive) / _AROUND), math.log10(max(positive) * _AROUND)] if positive else None
+    return [math.log10(min(positive) / _AXIS_MARGIN), math.log10(max(positive) * _AXIS_MARGIN)] if positive else None
+
+
+def _mark_limit(chart: Any, limit_ms: float, axis: Sequence[float] | None) -> None:
+    """Mark the limit of the SLO by a line, or by a note at the edge if the limit lies outside the y axis.
+
+    Args:
+        chart: plotly figure to mark.
+        limit_ms: limit of the SLO, ms.
+        axis: exponents of the ends of the y axis, [low, high]; None without data.
+    """
+    exponent, name = math.log10(limit_ms), f"SLO {limit_ms:g} ms"
+    note: dict[str, Any] = {"x": 1, "xref": "paper", "xanchor": "right", "showarrow": False, "font_color": _LIMIT}
+    if axis is None or axis[0] <= exponent <= axis[1]:
+        chart.add_hline(y=limit_ms, line_dash="dot", line_color=_LIMIT)
+        # On a log axis an annotation stands at the logarithm, and a shape at the value.
+        chart.add_annotation(y=exponent, yanchor="bottom", text=name, **note)
+    elif exponent > axis[1]:
+        chart.add_annotation(y=1, yref="paper", yanchor="bottom", text=f"\u2191 {name} (above this axis)", **note)
+    else:
+        chart.add_annotation(y=0, yref="paper", yanchor="bottom", text=f"\u2193 {name} (below this axis)", **note)
 
 
 def _legend(names: Sequence[str]) -> dict[str, Any]:
-    """Return where the names of the curves stand: beside them, or below where long names would leave no room."""
+    """Return the layout of the legend: beside the curves, or below them if long names would leave no room."""
     longest = max(map(len, names), default=0)
-    if longest <= _BESIDE:
+    if longest <= _MAX_SIDE_NAME:
         return {}
     return {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top", "entrywidth": _CHARACTER_PX * longest}
 
 
 def curve(record: Record, percentile: CurvePercentile) -> list[Point]:
-    """The points of a record that belong on a curve: not invalid, and the count carries the percentile."""
+    """Return the points of a record that belong on a curve: not invalid, with enough requests for the percentile."""
     return [
         point
         for point in record.points
@@ -183,11 +214,11 @@ def _clients_of(record: Record, percentile: CurvePercentile) -> list[list[Client
 
 
 def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: int, name: str, client: int) -> Any:
-    """One client's own latency at its own throughput; hidden until its name in the legend is clicked."""
-    mine = [clients[client] for clients in _clients_of(record, percentile) if client < len(clients)]
+    """Draw one client's own latency at its own throughput; hidden until its name in the legend is clicked."""
+    figures = [clients[client] for clients in _clients_of(record, percentile) if client < len(clients)]
     return go.Scatter(
-        x=[item["achieved_ips"] for item in mine],
-        y=[item.get(f"{percentile}_ms") for item in mine],
+        x=[item["achieved_ips"] for item in figures],
+        y=[item.get(f"{percentile}_ms") for item in figures],
         name=html.escape(name),
         mode="lines+markers",
         visible="legendonly",
@@ -198,44 +229,38 @@ def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: 
 
 
 def _table(records: Sequence[Record]) -> str:
-    watched = any(joules(record) is not None for record in records)
-    energy = "<th>mJ per sample</th>" if watched else ""
-    scored = any(score(record) is not None for record in records)
-    more = f"{'<th>top-1</th>' if scored else ''}{energy}"
+    with_energy = any(joules(record) is not None for record in records)
+    with_score = any(score(record) is not None for record in records)
     comparison = compared(records)
-    settings = "".join(f"<th>{html.escape(axis.column)}</th>" for axis in comparison.axes)
-    rows = [
-        f"<tr><th>variant</th>{settings}<th>status</th><th>peak samples/s</th><th>SQNR dB</th>{more}<th>why</th></tr>"
-    ]
+    columns = ["variant", *(axis.column for axis in comparison.axes), "status", "peak samples/s", "SQNR dB"]
+    columns += [*(["top-1"] if with_score else []), *(["mJ per sample"] if with_energy else []), "why"]
+    rows = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
     for record in records:
-        peak = f"{record.peak['ips']:,.0f}" if record.peak and record.peak["ips"] else "-"
-        sqnr = record.accuracy["sqnr_db"] if record.accuracy else None
-        drift = record.drift["reason"] if record.drift and record.drift["verdict"] == "drifted" else None
-        notes = [*((record.realised or {}).get("notes") or []), *([f"the machine drifted: {drift}"] if drift else [])]
-        why = record.error["message"] if record.error else "; ".join(notes)
-        status = f"{record.status}, drift" if drift else record.status
-        settings_cells = [comparison.cell(record.key, axis) for axis in comparison.axes]
-        cells = [
-            comparison.labels[record.key],
-            *settings_cells,
-            status,
-            peak,
-            "-" if sqnr is None else f"{sqnr:.1f}",
-            why,
-        ]
-        if scored:
-            right = score(record)
-            cells.insert(-1, "-" if right is None else f"{right:.2%}")
-        if watched:
-            found = joules(record)
-            cells.insert(-1, "-" if found is None else f"{found * 1e3:.3g}")
-        rows.append("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    return f"<table>{''.join(rows)}</table>"
+        top1, energy = score(record), joules(record)
+        cells = [comparison.labels[record.key], *(comparison.cell(record.key, axis) for axis in comparison.axes)]
+        cells.append(f"{record.status}, drift" if drifted(record) else record.status)
+        cells.append(format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"))
+        cells.append(format_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
+        cells += [format_number(top1, "{:.2%}")] if with_score else []
+        cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []
+        cells.append(_remarks(record))
+        rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _remarks(record: Record) -> str:
+    """Return the error of a variant, else its notes, a drift of the machine included."""
+    if record.error:
+        return record.error["message"]
+    notes = [*((record.realised or {}).get("notes") or [])]
+    if record.drift and drifted(record):
+        notes.append(f"the machine drifted: {record.drift['reason']}")
+    return "; ".join(notes)
 
 
 def _facts(records: Sequence[Record]) -> str:
     if not records:
         return ""
-    shown = {name: value for name, value in records[0].facts.items() if value is not None}
+    facts = {name: value for name, value in records[0].facts.items() if value is not None}
     costs = dict.fromkeys(line for record in records if (line := cost_line(record)))
-    return ". ".join([*costs, *score_lines(records), ", ".join(f"{name} {value}" for name, value in shown.items())])
+    return ". ".join([*costs, *score_lines(records), ", ".join(f"{name} {value}" for name, value in facts.items())])

@@ -49,7 +49,7 @@ class Rendezvous:
     """Collect a value of each client, and give all of them to each once the last has come.
 
     Args:
-        clients: how many.
+        clients: number of clients.
     """
 
     def __init__(self, clients: int) -> None:
@@ -232,13 +232,13 @@ def _client_session(realised: Realised, engine: EngineInfo) -> ClientSession:
 
 def _worst(accuracies: Sequence[Accuracy | None]) -> Accuracy | None:
     """Return the accuracy of the client that is furthest from the reference, with a note that it is the worst."""
-    present = [accuracy for accuracy in accuracies if accuracy is not None]
-    if not present:
+    measured = [accuracy for accuracy in accuracies if accuracy is not None]
+    if not measured:
         return None
-    worst = min(present, key=_rank)
-    note = f"the worst of {len(present)} clients"
-    before = worst.get("note")
-    return {**worst, "note": f"{before}; {note}" if before else note}
+    worst = min(measured, key=_rank)
+    note = f"the worst of {len(measured)} clients"
+    earlier_note = worst.get("note")
+    return {**worst, "note": f"{earlier_note}; {note}" if earlier_note else note}
 
 
 def _rank(accuracy: Accuracy) -> tuple[int, float, float]:

@@ -24,10 +24,10 @@ class DeviceAccess:
 
     Args:
         device: what is measured on.
-        settings: how long to wait for it.
+        settings: settings of the sweep: how long to wait for the device.
         screen: shows who is in the way.
         pool: the workers that use the device; they end before it is released.
-        memory: of the device; marked once it is acquired.
+        memory: memory of the device; marked once it is acquired.
     """
 
     def __init__(self, device: Device, settings: Settings, screen: Screen, pool: WorkerPool, memory: Memory) -> None:

@@ -31,12 +31,12 @@ class DeviceRunner:
 
     Args:
         device: what it measures on.
-        number: of the device runner; -1 where it is the only one.
+        number: number of the device runner; -1 where it is the only one.
         sweep: what it shares with others.
         screen: what the user sees of it.
 
     Attributes:
-        taken: the work that it took from the queue.
+        works: the work that it took from the queue.
     """
 
     def __init__(self, device: Device, number: int, sweep: Sweep, screen: Screen) -> None:
@@ -55,12 +55,12 @@ class DeviceRunner:
         self._sentinel = Sentinel(sweep.sentinel, settings, self._jobs.run_sentinel, place)
         self._records = RecordFinisher(sweep, screen, self._sentinel, device.uuid)
         self._order = PassOrder(self._ending)
-        self.taken: list[Work] = []
+        self.works: list[Work] = []
 
     @property
-    def waiting(self) -> list[str]:
+    def unsettled(self) -> list[str]:
         """Return the keys of its records whose drift is not judged yet."""
-        return self._records.waiting
+        return self._records.unsettled
 
     def run(self, groups: Groups) -> None:
         """Take groups while there are any, then do the later passes of the work that was taken.
@@ -74,12 +74,12 @@ class DeviceRunner:
                 self._access.acquire(coming.first, self._ending)
                 group = groups.take()
                 if group is not None:
-                    self.taken += group.works
+                    self.works += group.works
                     self._run_group(group)
-            later = [item for item in plan.passes(self.taken, self._settings.seed) if item[1] > 0]
+            later = [item for item in plan.passes(self.works, self._settings.seed) if item[1] > 0]
             for work, repeat in self._order.through(later):
                 self._step(work, repeat)
-            if self.taken and not self._ending():
+            if self.works and not self._ending():
                 self._run_sentinel()
         finally:
             self._pool.close()

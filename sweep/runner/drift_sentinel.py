@@ -27,7 +27,7 @@ class Sentinel:
 
     Args:
         work: what runs (``plan.sentinel_of``); None runs none.
-        settings: how often, and where samples go.
+        settings: settings of the sweep: how often the sentinel runs, and where its samples go.
         measure: called as measure(work, start, path); the samples are at `path` if the outcome is ok.
         place: number of the device runner and its device, where there are several: runs on one device are compared with
             no other's.
@@ -56,7 +56,8 @@ class Sentinel:
         if place is not None:  # an interval ends at the next number, so each device runner counts by itself
             self._next += place[0] * _RUNS
             self._device = "." + place[1].removeprefix("GPU-").replace("-", "")[:_SHORT]
-        repeated = max((int(rest[0]) for _, _, *rest in earlier if rest), default=0) + bool(earlier and settings.force)
+        repeats = [int(suffixes[0]) for _, _, *suffixes in earlier if suffixes]
+        repeated = max(repeats, default=0) + bool(earlier and settings.force)
         self._repeated = (
             f"-{repeated}" if repeated else ""
         )  # what is measured again is not compared with what it replaces
@@ -94,13 +95,19 @@ class Sentinel:
         """Return the record judged by the runs so far around the intervals of its passes."""
         return _judged(record, intervals, self._levels)
 
-    def settled(self, keys: Iterable[str]) -> Iterator[Record]:
-        """Judge records on disk again, write those that this changes, and give every one that was read."""
-        return settled(self._store, keys, self._levels)
+    def settle(self, keys: Iterable[str]) -> Iterator[Record]:
+        """Judge the drift of records on disk again, rewrite those that this changes, and yield all that can be read."""
+        return settle(self._store, keys, self._levels)
 
 
-def settled(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]) -> Iterator[Record]:
-    """Judge records on disk again by these runs of the sentinel, write those that this changes, and give all."""
+def settle(store: Store, keys: Iterable[str], levels: Mapping[int, drift.Level]) -> Iterator[Record]:
+    """Judge the drift of records on disk again, rewrite those that this changes, and yield all that can be read.
+
+    Args:
+        store: folder of the sweep.
+        keys: keys of the records.
+        levels: throughput of the sentinel's runs, by number.
+    """
     for key in keys:
         try:
             record = store.read(key)

@@ -34,7 +34,7 @@ class Run:
 
     Args:
         work_plan: what to do.
-        settings: where and how.
+        settings: settings of the sweep.
         display: what the user sees.
         finished: called with each record once it is on disk; never while anything is measured.
         devices: the GPUs, a device runner each; None finds those that the settings ask for.
@@ -75,8 +75,8 @@ class Run:
                 self._finished(record)
         groups = grouped(todo, searches)
         with signals.patient(self._note_patience):
-            waiting = self._measure(groups, frozenset(work.key for work in searches))
-        self._settle(waiting)
+            unsettled = self._measure(groups, frozenset(work.key for work in searches))
+        self._settle(unsettled)
 
     def _measure(self, groups: Sequence[Group], searched: frozenset[str]) -> list[str]:
         """Measure every group on some device; return the keys of the records whose drift is open."""
@@ -85,21 +85,21 @@ class Run:
             devices = machine.find_devices(self._settings.gpus) if any(map(_on_gpu, groups)) else (machine.Device(),)
         if len(devices) == 1:
             return self._run_on(devices, groups, searched)
-        spread = [group for group in groups if _on_gpu(group)]
-        rest = [group for group in groups if not _on_gpu(group)]  # cores: not while GPUs are measured
-        waiting = self._run_on(devices, spread, searched)
-        return waiting + self._run_on((machine.Device(),), rest, searched)
+        gpu_groups = [group for group in groups if _on_gpu(group)]
+        cpu_groups = [group for group in groups if not _on_gpu(group)]  # cores: not while GPUs are measured
+        unsettled = self._run_on(devices, gpu_groups, searched)
+        return unsettled + self._run_on((machine.Device(),), cpu_groups, searched)
 
     def _run_on(self, devices: Sequence[Device], groups: Sequence[Group], searched: frozenset[str]) -> list[str]:
         """Run these groups on these devices: in this thread for one, in a thread each for several."""
         queue = Queue(groups)
         if len(devices) == 1:
-            sweep = self._shared(queue, searched, self._plan.sentinel, self._finished)
+            sweep = self._sweep(queue, searched, self._plan.sentinel, self._finished)
             runners = [DeviceRunner(devices[0], -1, sweep, self._display)]
             runners[0].run(queue)
         else:
-            done: list[Record] = []
-            sweep = self._shared(queue, searched, self._first_on_gpu(), done.append)
+            records: list[Record] = []
+            sweep = self._sweep(queue, searched, self._first_on_gpu(), records.append)
             runners = [
                 DeviceRunner(device, number, sweep, self._display.device_line(device.shown))
                 for number, device in enumerate(devices)
@@ -107,9 +107,9 @@ class Run:
             try:
                 side_by_side(runners, queue)
             finally:
-                for record in done:  # publishing beside a measurement would disturb it
+                for record in records:  # publishing beside a measurement would disturb it
                     self._finished(record)
-        return [key for runner in runners for key in runner.waiting]
+        return [key for runner in runners for key in runner.unsettled]
 
     def _first_on_gpu(self) -> Work | None:
         """Return the sentinel of device runners side by side: the same variant on each."""
@@ -117,7 +117,7 @@ class Run:
             return None
         return next(plan.sentinel_of(work) for work in self._plan.runnable if _uses_gpu(work))
 
-    def _shared(
+    def _sweep(
         self, queue: Queue, searched: frozenset[str], sentinel_work: Work | None, finished: Callable[[Record], None]
     ) -> Sweep:
         return Sweep(
@@ -129,12 +129,12 @@ class Run:
             halted=queue.halted,
         )
 
-    def _settle(self, waiting: Sequence[str]) -> None:
+    def _settle(self, unsettled: Sequence[str]) -> None:
         """Judge drift again, now that every sentinel interval has its end; records that wait for that are finished."""
         levels = drift.levels(Store(self._settings.root))
-        keys = [work.key for work in self._plan.works] if levels else waiting
-        for record in drift_sentinel.settled(Store(self._settings.root), keys, levels):
-            if record.key in waiting:
+        keys = [work.key for work in self._plan.works] if levels else unsettled
+        for record in drift_sentinel.settle(Store(self._settings.root), keys, levels):
+            if record.key in unsettled:
                 self._finished(record)
 
     def _note_patience(self) -> None:
@@ -146,13 +146,13 @@ def side_by_side(runners: Sequence[DeviceRunner], queue: Queue) -> None:
 
     A device that stays busy costs its own runner alone, as long as the others do all of the work.
     """
-    failed: list[tuple[DeviceRunner, BaseException]] = []
+    failures: list[tuple[DeviceRunner, BaseException]] = []
 
     def work(runner: DeviceRunner) -> None:
         try:
             runner.run(queue)
         except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            failed.append((runner, error))
+            failures.append((runner, error))
             if not isinstance(error, BusyError):
                 queue.halt()
 
@@ -169,9 +169,9 @@ def side_by_side(runners: Sequence[DeviceRunner], queue: Queue) -> None:
         ) in threads:  # an interrupt that says now: each device runner sees it within a second, and ends its workers
             with contextlib.suppress(KeyboardInterrupt):
                 thread.join()
-    grave = [error for _, error in failed if not isinstance(error, BusyError)]
-    costly = [error for runner, error in failed if runner.taken or len(queue)]
-    for error in (*grave, *costly):
+    fatal = [error for _, error in failures if not isinstance(error, BusyError)]
+    blocking = [error for runner, error in failures if runner.works or len(queue)]
+    for error in (*fatal, *blocking):
         raise error
 
 

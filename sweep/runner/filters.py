@@ -30,9 +30,9 @@ def of(plan: Plan, only: Sequence[str], skip: Sequence[str]) -> Plan:
         return plan
     axis_values = {work.key: _values(work) for work in plan.works}
     for key, conditions in (("only", only), ("skip", skip)):
-        for condition in (part for whole in conditions for part in _required_parts(whole, axis_values)):
+        for condition in (part for joined in conditions for part in _required_parts(joined, axis_values)):
             if not any(_holds(condition, work, axis_values[work.key]) for work in plan.works):
-                raise ConfigError(f"{key}={condition}: {_why_none(condition, list(axis_values.values()))}")
+                raise ConfigError(f"{key}={condition}: {_no_match_reason(condition, list(axis_values.values()))}")
     works = tuple(
         work
         for work in plan.works
@@ -65,9 +65,9 @@ def _holds(condition: str, work: Work, values: Mapping[str, str]) -> bool:
 
 
 def _part_holds(condition: str, work: Work, values: Mapping[str, str]) -> bool:
-    axis, colon, wanted = condition.partition(":")
+    axis, colon, allowed = condition.partition(":")
     if colon:
-        return values.get(axis) in _alternatives(wanted)
+        return values.get(axis) in _alternatives(allowed)
     return not _alternatives(condition).isdisjoint(word.lower() for word in work.variant.label.split())
 
 
@@ -79,8 +79,8 @@ def _values(work: Work) -> dict[str, str]:
     """Return every axis that has one value, as the command line spells it; those of the load under ``load.`` too."""
     flat = spec.flat(work.variant)
     load = flat.pop("load")
-    named: dict[str, Any] = {**flat, **{f"load.{name}": value for name, value in load.items()}, "load": load["kind"]}
-    return {name: _typed(value) for name, value in named.items() if not isinstance(value, (dict, list, tuple))}
+    axes: dict[str, Any] = {**flat, **{f"load.{name}": value for name, value in load.items()}, "load": load["kind"]}
+    return {name: _typed(value) for name, value in axes.items() if not isinstance(value, (dict, list, tuple))}
 
 
 def _typed(value: Any) -> str:
@@ -89,13 +89,13 @@ def _typed(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
-def _why_none(condition: str, axis_values: Sequence[Mapping[str, str]]) -> str:
+def _no_match_reason(condition: str, axis_values: Sequence[Mapping[str, str]]) -> str:
     axis, colon, _ = condition.partition(":")
     if not colon:
         return "no variant has that word in its label; axis:value, as in batch:8, names an axis"
     names = sorted(set().union(*axis_values))
     if axis not in names:
-        near = difflib.get_close_matches(axis, names, n=1)
-        return f"no such axis; {f'did you mean {near[0]}?' if near else 'batch, precision and streams are some'}"
-    present = sorted({values[axis] for values in axis_values if axis in values})
-    return f"no variant has it; {axis} is {', '.join(present)}"
+        similar = difflib.get_close_matches(axis, names, n=1)
+        return f"no such axis; {f'did you mean {similar[0]}?' if similar else 'batch, precision and streams are some'}"
+    occurring = sorted({values[axis] for values in axis_values if axis in values})
+    return f"no variant has it; {axis} is {', '.join(occurring)}"

@@ -32,7 +32,7 @@ class JobClient:
     """Send requests, and remember what holds for the whole group: engines in use, engines that do not build.
 
     Args:
-        settings: of the sweep.
+        settings: settings of the sweep.
         pool: the workers.
         samples: where the samples of passes go.
         screen: shows what the workers tell.
@@ -62,7 +62,7 @@ class JobClient:
             request = msgspec.structs.replace(
                 request,
                 search=SearchRequest(slo=self._settings.slo, search_s=self._settings.search_s or 0.0),
-                known=Store(self._settings.root).samples_path(work.key),
+                earlier_samples=Store(self._settings.root).samples_path(work.key),
             )
         return self._run(work, request)
 

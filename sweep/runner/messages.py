@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         cache_limit_bytes: most that the cache may hold; None lets it grow.
         gates: accuracy that the outputs have to keep, else the variant is invalid.
         search: SLO whose capacity is searched instead of a pass over the load; None for a pass.
-        known: samples of the variant so far, where a capacity is searched (npz).
+        earlier_samples: samples of the variant so far, for the search of a capacity (npz); None for a pass.
         accuracy: compare the outputs with fp32; False for the sentinel, whose outputs were compared already.
         only_build: stop once the engine is in the cache.
         client: number of this worker among the clients of the variant, from 0.
@@ -51,7 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     cache_limit_bytes: int | None = None
     gates: Gates = msgspec.field(default_factory=Gates)
     search: SearchRequest | None = None
-    known: Path | None = None
+    earlier_samples: Path | None = None
     accuracy: bool = True
     only_build: bool = False
     client: int = 0
@@ -104,7 +104,7 @@ class Exchange(Event, frozen=True, kw_only=True):
 
     Attributes:
         round: how many exchanges this client made before in this request.
-        value: its own.
+        value: value of this client.
     """
 
     round: int
@@ -115,10 +115,10 @@ class Result(Event, frozen=True, kw_only=True):
     """End a request that is done.
 
     Attributes:
-        engine: as ``Record.engine``.
-        model: as ``Record.model``; None where only the engine was built, as for all that follow.
-        realised: as ``Record.realised``.
-        accuracy: as ``Record.accuracy``.
+        engine: table as in ``Record.engine``.
+        model: table as in ``Record.model``; None where only the engine was built, as for all that follow.
+        realised: table as in ``Record.realised``.
+        accuracy: table as in ``Record.accuracy``.
         mismatch: how what ran differs from what was requested, in one line; None if it does not.
         gate: name of the accuracy gate that ``mismatch`` is about (a field of ``Gates``); None for none.
     """
@@ -135,9 +135,9 @@ class Failure(Event, frozen=True, kw_only=True):
     """End a request that failed.
 
     Attributes:
-        stage: of the pipeline.
+        stage: stage of the pipeline.
         kind: name of the exception's class.
-        message: of the exception, in one line.
+        message: message of the exception, in one line.
     """
 
     stage: str
@@ -183,8 +183,8 @@ def _decode(line: bytes | str, kind: Any) -> Any:
         raise MessageError(f"a message between processes is malformed ({error}): {line[:_SHOWN]!r}") from error
     if not isinstance(message, Result):
         return message
-    sent = {name: types.with_unknown_keys(getattr(message, name), raw[name]) for name in _TABLES if name in raw}
-    return msgspec.structs.replace(message, **sent)
+    tables = {name: types.with_unknown_keys(getattr(message, name), raw[name]) for name in _TABLES if name in raw}
+    return msgspec.structs.replace(message, **tables)
 
 
 def _to_builtin(value: Any) -> Any:

@@ -26,10 +26,10 @@ class PassMonitor:
     """Read the GPU of one device runner while its passes are measured.
 
     Args:
-        settings: of the sweep.
-        samples: of the passes; gets the GPU's states.
+        settings: settings of the sweep.
+        samples: samples of the passes; gets the GPU's states.
         screen: shows why a pass is repeated.
-        uuid: of the GPU; None for the one that CUDA would take.
+        uuid: UUID of the GPU; None for the one that CUDA would take.
     """
 
     def __init__(self, settings: Settings, samples: PassSamples, screen: Screen, uuid: str | None) -> None:

@@ -20,13 +20,13 @@ class PassOrder:
 
     def __init__(self, ending: Callable[[], bool]) -> None:
         self._ending = ending
-        self._left: Counter[str] = Counter()  # passes, by engine key
+        self._remaining: Counter[str] = Counter()  # passes, by engine key
         self._dropped: set[str] = set()
 
     def add(self, works: Iterable[Work]) -> None:
         """Add all passes of `works` to those that are left."""
         for work in works:
-            self._left[work.engine_key] += work.variant.load.repeats
+            self._remaining[work.engine_key] += work.variant.load.repeats
 
     def through(self, ordered: Iterable[tuple[Work, int]]) -> Iterator[tuple[Work, int]]:
         """Give these passes in this order; where the sweep is to end, the rest of the variant in hand alone."""
@@ -48,5 +48,5 @@ class PassOrder:
 
     def finish(self, work: Work) -> bool:
         """Count one pass as over, and return whether it was the last of its engine."""
-        self._left[work.engine_key] -= 1
-        return not self._left[work.engine_key]
+        self._remaining[work.engine_key] -= 1
+        return not self._remaining[work.engine_key]

@@ -23,7 +23,7 @@ class _Conditions:
 
     Attributes:
         interval: number of the sentinel's run before the pass; None where no sentinel runs.
-        gpu_states: of each point, in order; none where no GPU was read.
+        gpu_states: state of the GPU during each point, in order; empty where no GPU was read.
     """
 
     interval: int | None

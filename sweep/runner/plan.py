@@ -26,9 +26,9 @@ class Work:
 
     Attributes:
         variant: what.
-        key: of its record.
+        key: key of its record.
         label: short name that no other variant of the plan has.
-        engine_key: of the engine it shares with its group.
+        engine_key: key of the engine it shares with its group.
         unsupported: why it cannot run here; None if it can.
     """
 

@@ -49,8 +49,8 @@ class Display:
 
     Args:
         console: where to print.
-        passes: how many passes over a variant there are to do.
-        labels: by the keys of the records; a record without one is called by its own.
+        passes: number of passes to run.
+        labels: labels by the keys of the records; a record without an entry is shown by its own label.
     """
 
     def __init__(self, console: Console, passes: int, labels: Mapping[str, str] | None = None) -> None:
@@ -102,9 +102,9 @@ class Display:
         """Show that a variant has its record."""
         style = _STYLES.get(record.status, "red")
         label = self._labels.get(record.key, record.variant["label"])
-        what = f"[{self._done}/{self._passes}] {escape(label)}"
+        heading = f"[{self._done}/{self._passes}] {escape(label)}"
         self._console.print(
-            f"{what}  [{style}]{record.status}[/{style}]  {escape(_gist(record))}", highlight=False, soft_wrap=True
+            f"{heading}  [{style}]{record.status}[/{style}]  {escape(_gist(record))}", highlight=False, soft_wrap=True
         )
 
     def note(self, text: str) -> None:
@@ -122,8 +122,8 @@ class _DeviceLine:
 
     Args:
         display: what all of them add up to.
-        live: where the line is.
-        name: of the device.
+        live: progress display that has the line.
+        name: name of the device.
     """
 
     def __init__(self, display: Display, live: Progress, name: str) -> None:

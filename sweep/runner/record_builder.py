@@ -27,11 +27,11 @@ class Timing:
     """Hold when the work on a variant began, and the time that it took so far.
 
     Attributes:
-        began: UTC, ISO 8601.
+        started_at: UTC, ISO 8601.
         wall_s: seconds of all its passes.
     """
 
-    began: str
+    started_at: str
     wall_s: float = 0.0
 
     def plus(self, seconds: float) -> Timing:
@@ -51,11 +51,11 @@ def measured(
 
     Args:
         work: the variant.
-        outcome: of its last pass.
+        outcome: outcome of its last pass.
         points: the samples of all its passes; empty where it did not come to the end.
         timing: when, and for how long.
-        settings: of the sweep.
-        uuid: of the GPU that it was tried on.
+        settings: settings of the sweep.
+        uuid: UUID of the GPU that it was tried on.
     """
     result = outcome.result
     error, status, measured_facts = outcome.error, outcome.status, {}
@@ -68,7 +68,7 @@ def measured(
         key=work.key,
         sweep=settings.name,
         status=status,
-        started_at=timing.began,
+        started_at=timing.started_at,
         wall_s=timing.wall_s,
         variant=spec.flat(work.variant),
         facts=_facts(work, uuid),

@@ -32,10 +32,10 @@ class RecordFinisher:
         sweep: what is shared with other device runners; hears of each record that is finished.
         screen: shows each record that is written.
         sentinel: judges drift.
-        uuid: of the GPU that is measured on.
+        uuid: UUID of the GPU that is measured on.
 
     Attributes:
-        waiting: keys of the records whose drift is not judged yet.
+        unsettled: keys of the records whose drift is not judged yet.
     """
 
     def __init__(self, sweep: Sweep, screen: Screen, sentinel: Sentinel, uuid: str | None) -> None:
@@ -46,11 +46,11 @@ class RecordFinisher:
         self._sentinel = sentinel
         self._uuid = uuid
         self._timing: dict[str, Timing] = {}
-        self.waiting: list[str] = []
+        self.unsettled: list[str] = []
 
     def begin(self, work: Work) -> None:
         """Begin the first pass of a variant."""
-        self._timing[work.key] = Timing(began=record_builder.utc_now())
+        self._timing[work.key] = Timing(started_at=record_builder.utc_now())
 
     @contextmanager
     def timed(self, work: Work) -> Iterator[None]:
@@ -64,7 +64,7 @@ class RecordFinisher:
         self._store.write(record)
         self._screen.finished(record)
         if self._sentinel.on:
-            self.waiting.append(record.key)
+            self.unsettled.append(record.key)
         else:
             self._sweep.finished(record)
 
@@ -98,9 +98,9 @@ class RecordFinisher:
 
         Args:
             work: the variant.
-            outcome: of the search.
-            probes: its samples; none where it ended badly.
-            seconds: that it took.
+            outcome: outcome of the search.
+            probes: samples of the search; empty if it failed.
+            seconds: duration of the search, s.
         """
         path = self._store.samples_path(work.key)
         record, points = self._store.read(work.key), samples_file.load(path)
@@ -114,8 +114,8 @@ class RecordFinisher:
 
     def settle(self) -> None:
         """Judge the drift of the records that wait for it by the sentinel's last run."""
-        waiting, self.waiting = self.waiting, []
-        for record in self._sentinel.settled(waiting):
+        keys, self.unsettled = self.unsettled, []
+        for record in self._sentinel.settle(keys):
             self._sweep.finished(record)
 
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:

@@ -1,4 +1,4 @@
-"""Find what is left to do: which records stand, and which variants are measured again."""
+"""Decide which records stay valid, and which variants are measured again."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WITH_SAMPLES = ("ok", "invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """Describe what a start has to do.
+class Remaining:
+    """Describe the work that a start has to do.
 
     Attributes:
-        todo: runnable work without a record that stands.
-        notes: on records that were looked at.
-        pruning: what stands as out of memory, and rules out what needs more.
+        todo: runnable work without a valid record.
+        notes: lines for the user about the records that were looked at.
+        pruning: variants that are recorded as out of memory, which rule out variants that need more.
     """
 
     todo: list[Work]
@@ -36,19 +36,25 @@ class Left:
     pruning: Pruning
 
 
-def left(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Left:
-    """Return what is left of the plan; `keep_index` writes what was read, so that the next start need not read it."""
-    result = Left(todo=[], notes=[], pruning=Pruning())
+def remaining(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Remaining:
+    """Return the work of the plan that is not done yet.
+
+    Args:
+        plan: plan of the sweep.
+        settings: settings of the sweep.
+        keep_index: write the index of the records, so that the next start need not read them.
+    """
+    result = Remaining(todo=[], notes=[], pruning=Pruning())
     index = Index(Store(settings.root))
-    standing = _Standing(settings, index)
+    check = _RecordCheck(settings, index)
     for work in plan.runnable:
-        stands, note = standing.of(work)
+        valid, note = check.of(work)
         if note:
             result.notes.append(note)
-        if not stands:
+        if not valid:
             result.todo.append(work)
         elif settings.prune and index.entry(work.key).status == "oom":
-            result.pruning.ran_out(work.variant, standing.gpu(work))
+            result.pruning.ran_out(work.variant, check.gpu(work))
     if keep_index:
         index.save(())
     return result
@@ -63,13 +69,13 @@ def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]
     """Return the work whose capacity is to be searched: all of `todo`, and records without a search for this SLO."""
     if settings.slo is None or settings.search_s is None:
         return []
-    waiting = {work.key for work in todo}
+    todo_keys = {work.key for work in todo}
     return [
         work
         for work in plan.runnable
         if work.variant.load.kind == "curve"
         and work.variant.load.batch_wait_ms is None  # a queue that gathers is judged by its ladder: no prediction
-        and (work.key in waiting or _unsearched(work, settings, settings.slo))
+        and (work.key in todo_keys or _unsearched(work, settings, settings.slo))
     ]
 
 
@@ -95,12 +101,12 @@ def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
         return False
 
 
-class _Standing:
-    """Decide which records stand.
+class _RecordCheck:
+    """Decide which records stay valid.
 
     Args:
-        settings: of the sweep.
-        index: of its records.
+        settings: settings of the sweep.
+        index: index of its records.
     """
 
     def __init__(self, settings: Settings, index: Index) -> None:
@@ -109,7 +115,7 @@ class _Standing:
         self._changes: dict[tuple[int, str], str] = {}
 
     def of(self, work: Work) -> tuple[bool, str | None]:
-        """Return whether the variant's record stands, and what the user should know about it."""
+        """Return whether the variant's record stays valid, and a note for the user about it."""
         if self._settings.force or work.key not in self._index:
             return False, None
         try:
@@ -118,7 +124,7 @@ class _Standing:
             return False, f"{work.label} is measured again: {error}"
         if entry.status in self._settings.retry or entry.status == "unsupported" or entry.kind == KIND:
             return False, None
-        if entry.status in _WITH_SAMPLES and not entry.whole:
+        if entry.status in _WITH_SAMPLES and not entry.has_samples:
             return False, f"{work.label} is measured again: its samples are gone or damaged"
         changed = self._changed(entry.facts, work.variant.backend)
         if changed:

@@ -35,7 +35,7 @@ def predicted_s(
 
     Args:
         works: what is measured.
-        searches: whose capacity is searched, right after that or by itself.
+        searches: work whose capacity is searched, right after it is measured or by itself.
         search_s: the time of a search (``slo.search_s``).
         walls: seconds that a work took the last time it was measured, by key, its search included.
         sentinels: runs of the sentinel (``sentinel_runs``).
@@ -43,11 +43,11 @@ def predicted_s(
     last_s = walls or {}
     low = high = 0.0
     for engine in dict.fromkeys(work.engine_key for work in (*works, *searches)):
-        own = [work for work in works if work.engine_key == engine]
-        if own and all(work.key in last_s for work in own):
+        engine_works = [work for work in works if work.engine_key == engine]
+        if engine_works and all(work.key in last_s for work in engine_works):
             continue  # the first one's time has its engine in it
         backend = next(work.variant.backend for work in (*works, *searches) if work.engine_key == engine)
-        shortest, longest = _engine_s(backend, exact=bool(own) and _is_exact(own))
+        shortest, longest = _engine_s(backend, exact=bool(engine_works) and _is_exact(engine_works))
         low, high = low + shortest, high + longest
     for work in works:
         shortest, longest = (last_s[work.key],) * 2 if work.key in last_s else _work_s(work)

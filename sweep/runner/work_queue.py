@@ -51,7 +51,7 @@ class Sweep:
     """Hold what all device runners share.
 
     Attributes:
-        settings: where and how.
+        settings: settings of the sweep.
         searched: keys of the variants whose capacity is searched once they are measured.
         sentinel: what every device runner runs now and then to see drift; None for nothing.
         pruning: what ran out of memory so far.

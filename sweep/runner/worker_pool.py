@@ -31,7 +31,7 @@ class WorkerPool:
     They live over the variants of the group that have the same clients, variables in their environment and SM count.
 
     Args:
-        settings: where the logs go, and how long a worker may be silent.
+        settings: settings of the sweep: where the logs go, and how long a worker may be silent.
         environment: variables for every child, such as the GPU it may see.
         cores: logical CPUs that its children run on; None leaves them all.
 
@@ -114,8 +114,8 @@ class WorkerPool:
     def _environment(self, work: Work, share: int | None) -> dict[str, str]:
         """Return the variables of a worker with `share` per cent of the GPU; None for all of it, without MPS."""
         backend = registry.get(work.variant.backend)
-        shared = self._mps.environment(share) if backend.on_gpu else {}
-        return {**backend.environment(work.variant), **self._variables, **shared}
+        mps_variables = self._mps.environment(share) if backend.on_gpu else {}
+        return {**backend.environment(work.variant), **self._variables, **mps_variables}
 
     def _log(self, work: Work, client: int | None = None) -> Path:
         name = work.engine_key if client is None else f"{work.engine_key}-client{client + 1}"

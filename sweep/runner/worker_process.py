@@ -86,7 +86,7 @@ class Worker:
         try:
             self._child.send(messages.encode(request))
         except OSError:
-            return self._died()
+            return self._exit_outcome()
         try:
             return self._follow(on_event, limits, timeout_s)
         except MessageError as error:
@@ -95,14 +95,14 @@ class Worker:
 
     def _follow(self, on_event: OnEvent, limits: Mapping[str, float], timeout_s: float) -> Outcome:
         """Pass events on until the request has ended."""
-        began = time.monotonic()
+        start_s = time.monotonic()
         while True:
             try:
-                line = self._child.read_line(began + limits.get(self._limit_name, timeout_s))
+                line = self._child.read_line(start_s + limits.get(self._limit_name, timeout_s))
             except TimeoutError:
-                return self._timeout(limits, timeout_s)
+                return self._timeout_outcome(limits, timeout_s)
             if line is None:
-                return self._died()
+                return self._exit_outcome()
             event = messages.decode_event(line)
             match event:
                 case None:
@@ -111,12 +111,12 @@ class Worker:
                 case messages.Result():
                     return Outcome(status=Status.OK, result=event)
                 case messages.Failure():
-                    return self._failed(event)
+                    return self._failure_outcome(event)
                 case messages.Stage():
-                    self._stage, began = event.stage, time.monotonic()
-            handled = time.monotonic()
+                    self._stage, start_s = event.stage, time.monotonic()
+            event_s = time.monotonic()
             on_event(event)
-            began += time.monotonic() - handled  # a client that waits for the others is not silent
+            start_s += time.monotonic() - event_s  # a client that waits for the others is not silent
 
     @property
     def _limit_name(self) -> str:
@@ -139,19 +139,19 @@ class Worker:
         """End the child and every process it started."""
         self._child.kill()
 
-    def _timeout(self, limits: Mapping[str, float], timeout_s: float) -> Outcome:
+    def _timeout_outcome(self, limits: Mapping[str, float], timeout_s: float) -> Outcome:
         self.kill()
         key = self._limit_name
         name = f"timeout.{key}_s" if key in limits else "timeout_s"
         message = f"nothing was heard from the worker for {limits.get(key, timeout_s):g} s ({name})"
         return Outcome(status=Status.TIMEOUT, error=self._error("Timeout", message))
 
-    def _failed(self, failure: Failure) -> Outcome:
+    def _failure_outcome(self, failure: Failure) -> Outcome:
         memory = failure.kind == "MemoryError" or any(words in failure.message.lower() for words in _OUT_OF_MEMORY)
         status = {"UnsupportedError": Status.UNSUPPORTED}.get(failure.kind, Status.OOM if memory else Status.FAILED)
         return Outcome(status=status, error={**self._error(failure.kind, failure.message), "stage": failure.stage})
 
-    def _died(self) -> Outcome:
+    def _exit_outcome(self) -> Outcome:
         code = self._child.wait()
         if code < 0:
             name = signal.Signals(-code).name

@@ -177,16 +177,19 @@ def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(inner, f"{place}[{number}]")
 
 
-def _damaged(path: Path, why: str) -> RecordError:
-    line = " ".join(printable(why).split())
-    return RecordError(f"record {path} is damaged ({line}); delete it to measure that variant again")
+def _damaged(path: Path, reason: str) -> RecordError:
+    line = " ".join(printable(reason).split())
+    return RecordError(
+        f"record {path} is damaged ({line}); the same sweep measures that variant again and replaces the file: "
+        "to keep the file, move it out of the folder first"
+    )
 
 
 def _named(message: str, table: str = "") -> str:
     """Put the field's name in front: ``Expected `int`, got `str` - at `$.peak.requests``` names it at the end."""
-    what, _, where = message.partition(" - at `$.")
-    name = f"{table}{where.rstrip('`')}" if where else table.rstrip(".")
-    return f"{name}: {what}" if name else what
+    fault, _, field_name = message.partition(" - at `$.")
+    name = f"{table}{field_name.rstrip('`')}" if field_name else table.rstrip(".")
+    return f"{name}: {fault}" if name else fault
 
 
 def _key_or_date_fault(record: Record, stem: str) -> str | None:

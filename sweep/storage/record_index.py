@@ -53,13 +53,13 @@ class Entry:
         status: how the variant ended.
         kind: kind of its error; None without one.
         facts: number of its compared facts in ``Index.facts``.
-        whole: the samples can be opened.
+        has_samples: whether the samples can be opened.
     """
 
     status: Status
     kind: str | None
     facts: int
-    whole: bool
+    has_samples: bool
 
 
 class Index:
@@ -77,7 +77,7 @@ class Index:
         self._path = store.root / _FILE
         self._records = _file_stats(store.root / "records", ".json")
         self._samples = _file_stats(store.root / "samples", ".npz")
-        self._read = 0
+        self._read_count = 0
         self.facts, self._rows = _load(self._path)
         self._numbers = {json.dumps(facts, sort_keys=True): number for number, facts in enumerate(self.facts)}
 
@@ -95,7 +95,7 @@ class Index:
         if row is None or row[:_ENTRY] != self._current_stats(key):
             row = self._read_row(key)
             self._rows[key] = row
-            self._read += 1
+            self._read_count += 1
         return Entry(*row[_ENTRY:])
 
     def save(self, keys: Iterable[str]) -> None:
@@ -109,7 +109,7 @@ class Index:
         for key in keys:
             with contextlib.suppress(RecordError):
                 self.entry(key)
-        if self._read < _MIN_READ:
+        if self._read_count < _MIN_READ:
             return
         rows = {key: row for key, row in self._rows.items() if key in self._records}
         with contextlib.suppress(OSError):
@@ -127,8 +127,9 @@ class Index:
             self._numbers[text] = len(self.facts)
             self.facts.append(compared)
         kind = record.error.get("kind") if record.error else None
-        whole = key in self._samples and zipfile.is_zipfile(self._store.samples_path(key))  # looks at its end only
-        return (*self._current_stats(key), record.status, kind, self._numbers[text], whole)
+        # `is_zipfile` reads only the end of the file.
+        has_samples = key in self._samples and zipfile.is_zipfile(self._store.samples_path(key))
+        return (*self._current_stats(key), record.status, kind, self._numbers[text], has_samples)
 
 
 def _file_stats(folder: Path, suffix: str) -> dict[str, Stat]:

@@ -96,8 +96,8 @@ class PointSamples:
     @property
     def stream_id(self) -> NDArray[np.int64]:
         """Return the number of the stream that served each request, counted over all clients."""
-        own = self.stream.astype(np.int64)
-        return own if self.client is None else self.client * (int(own.max(initial=0)) + 1) + own
+        stream = self.stream.astype(np.int64)
+        return stream if self.client is None else self.client * (int(stream.max(initial=0)) + 1) + stream
 
     @property
     def measured(self) -> Bools:

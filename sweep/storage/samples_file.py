@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from sweep.errors import RecordError
-from sweep.storage.record_types import Count, GpuState, Rate  # noqa: TC001 - msgspec reads them at run time
+from sweep.storage.record_types import Count, GpuState, Rate
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
 from sweep.system import move_durable, write_atomic
 

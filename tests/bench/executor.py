@@ -113,7 +113,7 @@ def planning(count: int) -> bool:
             start = time.perf_counter()
             made = plan.make(variants)
             keys = time.perf_counter()
-            left = resume.left(made, settings, keep_index=True)
+            left = resume.remaining(made, settings, keep_index=True)
             seconds.append((time.perf_counter() - start, keys - start))
             assert left.todo == [], len(left.todo)
     (cold, _), (warm, keys) = seconds

@@ -47,7 +47,7 @@ def print_nodes(
     """Print the nodes with the largest shares, and which is the first below the gate.
 
     Args:
-        record: of the variant.
+        record: record of the variant.
         variant: from `trace.of_record`.
         nodes: every node, in graph order.
         rows: most rows of the table.
@@ -62,9 +62,9 @@ def print_nodes(
     ranked = sorted(zip(nodes, shares(nodes), strict=True), key=lambda pair: pair[1], reverse=True)
     for node, share in ranked[:rows]:
         cells = (
-            _shown(node.input_noise_ratio),
-            _shown(node.output_noise_ratio),
-            _shown(node.local_noise_ratio),
+            _format_db(node.input_noise_ratio),
+            _format_db(node.output_noise_ratio),
+            _format_db(node.local_noise_ratio),
             f"{share:.1%}",
         )
         table.add_row(escape(node.node), node.op, *cells)
@@ -108,12 +108,12 @@ def _gate_line(nodes: Sequence[LayerError], gate_db: float) -> str:
     below = first_below(nodes, gate_db)
     if below is None:
         return f"No node is below {gate_db:g} dB."
-    return f"First below {gate_db:g} dB: {below.node} ({below.op}), {_shown(below.output_noise_ratio)} dB."
+    return f"First below {gate_db:g} dB: {below.node} ({below.op}), {_format_db(below.output_noise_ratio)} dB."
 
 
 def _last_line(record: Record, variant: Variant, last: LayerError) -> str:
     level = record.accuracy["sqnr_db"] if record.accuracy else None
-    line = f"Last node {last.node} ({last.op}): {_shown(last.output_noise_ratio)} dB"
+    line = f"Last node {last.node} ({last.op}): {_format_db(last.output_noise_ratio)} dB"
     if level is None:
         return f"{line}."
     return f"{line}; the record has {level:.1f} dB over all outputs at batch {variant.engine.batch}."
@@ -124,7 +124,7 @@ def _db(ratio: float) -> float | None:
     return None if ratio == 0 else (-math.inf if math.isinf(ratio) else -10 * math.log10(ratio))
 
 
-def _shown(ratio: float) -> str:
+def _format_db(ratio: float) -> str:
     if math.isnan(ratio):
         return "-"
     level = _db(ratio)

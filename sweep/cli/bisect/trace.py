@@ -69,7 +69,7 @@ def trace(variant: Variant, root: Path, most_samples: int) -> list[LayerError]:
     Args:
         variant: from `of_record`.
         root: cache folder; graphs that it lacks are made again.
-        most_samples: of the inputs that the variant was timed with.
+        most_samples: most samples to take of the inputs that the variant was timed with.
 
     Raises:
         SweepError: if a graph cannot be made or run.
@@ -77,7 +77,7 @@ def trace(variant: Variant, root: Path, most_samples: int) -> list[LayerError]:
     feeds = evaluation.feeds(variant, min(variant.engine.batch, most_samples))
     with Cache(root, None, _note) as cache:
         onnx = artifacts.make_onnx(variant, cache)
-        return typed_onnx.measure_layer_errors(onnx.passed, onnx.typed, variant.onnx.precision, feeds)
+        return typed_onnx.measure_layer_errors(onnx.rewritten, onnx.typed, variant.onnx.precision, feeds)
 
 
 def _note(line: str) -> None:

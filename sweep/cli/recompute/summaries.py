@@ -28,7 +28,7 @@ class Comparison:
     """Hold the outcome of one record.
 
     Attributes:
-        path: its file.
+        path: file of the record.
         state: same, differs, rewritten, unmeasured (it never had samples), unsampled (they are gone) or unreadable.
         detail: which fields differ, or why it cannot be recomputed.
     """
@@ -49,10 +49,10 @@ def recomputed(root: Path, *, write: bool) -> Iterator[Comparison]:
         store = Store(folder)
         levels = drift.levels(store)
         for key in store.record_keys():
-            yield _one(store, key, levels, write=write)
+            yield _compare(store, key, levels, write=write)
 
 
-def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bool) -> Comparison:
+def _compare(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bool) -> Comparison:
     path = store.record_path(key)
     try:
         stored = store.read(key)
@@ -62,35 +62,43 @@ def _one(store: Store, key: str, levels: Mapping[int, drift.Level], *, write: bo
             return Comparison(path=path, state="unmeasured")
         if not store.samples_path(key).exists():
             return Comparison(path=path, state="unsampled")
-        again = resummed(stored, samples_file.load(store.samples_path(key)), levels)
+        recomputed_record = resummed(stored, samples_file.load(store.samples_path(key)), levels)
     except RecordError as error:
         return Comparison(path=path, state="unreadable", detail=str(error))
     content = path.read_bytes()
-    if record.encode(again) == content:
+    if record.encode(recomputed_record) == content:
         return Comparison(path=path, state="same")
-    fields = sorted(differing(json.loads(content), dataclasses.asdict(again)))
+    fields = sorted(differing(json.loads(content), dataclasses.asdict(recomputed_record)))
     detail = ", ".join(fields[:_SHOWN]) + (f" and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else "")
     if write:
-        atomic_files.write_atomic(path, record.encode(again))
+        atomic_files.write_atomic(path, record.encode(recomputed_record))
     return Comparison(path=path, state="rewritten" if write else "differs", detail=detail or "its layout alone")
 
 
 def resummed(stored: Record, points: list[samples.PointSamples], levels: Mapping[int, drift.Level]) -> Record:
     """Return the record with everything that is a function of samples computed from them, under the SLO it has."""
     slo = of_percent(stored.slo["percentile"], stored.slo["limit_ms"]) if stored.slo else None
-    again = record_summary.summarise(stored, points, slo)
-    return dataclasses.replace(again, drift=drift.judge(samples.sentinel_intervals(points), levels))
+    summary = record_summary.summarise(stored, points, slo)
+    return dataclasses.replace(summary, drift=drift.judge(samples.sentinel_intervals(points), levels))
 
 
-def differing(was: Any, now: Any, prefix: str = "") -> set[str]:
+def differing(stored: Any, recomputed: Any, prefix: str = "") -> set[str]:
     """Return the dotted names of the fields that differ; the points of a ladder share a name."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        pairs = [(f"{prefix}.{name}".lstrip("."), was.get(name), now.get(name)) for name in {**was, **now}]
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now) and any(map(_nested, was)):
-        pairs = [(prefix, one, other) for one, other in zip(was, now, strict=True)]
+    if isinstance(stored, dict) and isinstance(recomputed, dict):
+        pairs = [
+            (f"{prefix}.{name}".lstrip("."), stored.get(name), recomputed.get(name))
+            for name in {**stored, **recomputed}
+        ]
+    elif (
+        isinstance(stored, list)
+        and isinstance(recomputed, list)
+        and len(stored) == len(recomputed)
+        and any(map(_nested, stored))
+    ):
+        pairs = [(prefix, before, after) for before, after in zip(stored, recomputed, strict=True)]
     else:
-        return set() if was == now else {prefix}
-    return {field for name, one, other in pairs for field in differing(one, other, name)}
+        return set() if stored == recomputed else {prefix}
+    return {field for name, before, after in pairs for field in differing(before, after, name)}
 
 
 def _nested(value: Any) -> bool:

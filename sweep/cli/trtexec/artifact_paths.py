@@ -75,9 +75,9 @@ def _onnx(record: Record, root: Path) -> Path:
     ref = model(record)
     if not typed_onnx.passes_through(precision):
         return root / "onnx" / str((record.engine or {}).get("onnx_key")) / artifacts.MODEL_FILE
-    passed = (record.engine or {}).get("graph_pass")
-    if passed:
-        return root / "models" / str(passed["key"]) / artifacts.MODEL_FILE
+    graph_pass = (record.engine or {}).get("graph_pass")
+    if graph_pass:
+        return root / "models" / str(graph_pass["key"]) / artifacts.MODEL_FILE
     if ref.path is not None:
         return Path(ref.path)
     return root / "models" / artifact_keys.model_key(ref) / artifacts.MODEL_FILE

@@ -23,20 +23,20 @@ _INSTALL = {
 }
 
 
-def locate(name: str, given: str | None) -> str:
+def locate(name: str, binary: str | None) -> str:
     """Return the absolute path of the executable.
 
     Args:
-        name: of the binary.
-        given: its path, or another name to look for; None looks for `name` on PATH.
+        name: name of the binary.
+        binary: its path, or another name to look for; None looks for `name` on PATH.
 
     Raises:
         ConfigError: if there is no such executable.
     """
-    path = shutil.which(given or name)
+    path = shutil.which(binary or name)
     if path is None:
-        where = f"--binary {given} is no executable" if given else f"{name} is not on PATH"
-        raise ConfigError(f"--parity: {where}; {_INSTALL[name]}; put it on PATH or give --binary /path/to/{name}")
+        problem = f"--binary {binary} is no executable" if binary else f"{name} is not on PATH"
+        raise ConfigError(f"--parity: {problem}; {_INSTALL[name]}; put it on PATH or give --binary /path/to/{name}")
     return str(Path(path).resolve())
 
 
@@ -86,5 +86,5 @@ def _wait(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float
 
 
 def _reason(log: Path) -> str:
-    reason = output_parser.failed(log.read_text(errors="replace"))
+    reason = output_parser.failure_reason(log.read_text(errors="replace"))
     return f"{f': {reason}' if reason else ''}; its output: {log}"

@@ -31,7 +31,7 @@ class Command:
 
     Attributes:
         dialect: the binary and its defaults.
-        version: of the library that made the record; None if it is not recorded.
+        version: version of the library that made the record; None if it is not recorded.
         env: variables to set for it.
         load: arguments that run the engine which was timed; None if the record names none.
         build: arguments that build from the typed ONNX and run.
@@ -88,10 +88,12 @@ def make(record: Record, files: Files) -> tuple[Command, ...]:
         specs, problem = shape_flags.dynamic(artifact_paths.model(record)), None
     except (ModelError, ConfigError) as error:
         specs, problem = (), str(error)
-    return tuple(_one(record, files, each, specs, problem) for each in dialects)
+    return tuple(_command(record, files, each, specs, problem) for each in dialects)
 
 
-def _one(record: Record, files: Files, dialect: Dialect, specs: Sequence[TensorSpec], problem: str | None) -> Command:
+def _command(
+    record: Record, files: Files, dialect: Dialect, specs: Sequence[TensorSpec], problem: str | None
+) -> Command:
     run = flags.run_flags(record, dialect, specs)
     build = [f"--onnx={files.onnx}", *flags.build_flags(record, dialect, specs), *run]
     return Command(

@@ -1,4 +1,4 @@
-"""Axes of a record -> flags of a dialect, and a line for each axis that has none."""
+"""Convert the axes of a record to flags of a dialect, with a line for each axis that has no flag."""
 
 from __future__ import annotations
 

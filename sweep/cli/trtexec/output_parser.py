@@ -71,9 +71,9 @@ def parse(text: str) -> Summary:
     joined = " ".join(after.split())
     metrics = {match[1]: _metric(match) for match in _METRIC.finditer(joined)}
     throughput = _THROUGHPUT.search(joined)
-    missing = [name for name in ("Latency", "GPU Compute Time") if name not in metrics]
-    if throughput is None or missing:
-        raise ParityError(f"its summary has no {', '.join(missing) or 'Throughput'}")
+    absent = [name for name in ("Latency", "GPU Compute Time") if name not in metrics]
+    if throughput is None or absent:
+        raise ParityError(f"its summary has no {', '.join(absent) or 'Throughput'}")
     return Summary(
         version=version(text),
         throughput_qps=_finite(throughput[1], "Throughput"),
@@ -100,7 +100,7 @@ def version(text: str) -> str | None:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
-def failed(text: str) -> str | None:
+def failure_reason(text: str) -> str | None:
     """Return the reason that the binary printed for its failure, or None if it reported no failure."""
     if any(match[1] == "FAILED" for match in _BANNER.finditer(text)):
         return _because(text).removeprefix(": ") or "it gave no reason"

@@ -39,7 +39,7 @@ class Job:
 
     Attributes:
         binary: absolute path of the executable.
-        arguments: its arguments.
+        arguments: arguments of the binary.
         log: file for what it prints.
         timeout_s: longest run, s.
     """
@@ -56,11 +56,11 @@ class Parity:
 
     Attributes:
         schema: version of this layout.
-        key: of the record.
-        sweep: its sweep.
+        key: key of the record.
+        sweep: name of its sweep.
         started_at: UTC, ISO 8601.
         wall_s: wall time of the binary, s.
-        binary: its absolute path.
+        binary: absolute path of the binary.
         version: as the binary printed it.
         command: executable and arguments.
         env: variables that were set for the binary.
@@ -124,8 +124,8 @@ def measure(record: Record, command: Command, job: Job) -> Parity:
     """Run the binary and compare its figures with the record's.
 
     Args:
-        record: of the variant.
-        command: of the record, in the dialect of its version.
+        record: record of the variant.
+        command: command of the record, in the dialect of its version.
         job: the run of the binary.
 
     Raises:
@@ -134,8 +134,8 @@ def measure(record: Record, command: Command, job: Job) -> Parity:
     """
     ours = figures(record)
     started_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    whole = [job.binary, *job.arguments]
-    wall_s = binary_process.run(whole, command.env, job.log, job.timeout_s)
+    arguments = [job.binary, *job.arguments]
+    wall_s = binary_process.run(arguments, command.env, job.log, job.timeout_s)
     try:
         summary = output_parser.parse(job.log.read_text(errors="replace"))
         _check_settings(record, command, summary)
@@ -149,7 +149,7 @@ def measure(record: Record, command: Command, job: Job) -> Parity:
         wall_s=wall_s,
         binary=job.binary,
         version=summary.version,
-        command=whole,
+        command=arguments,
         env=dict(command.env),
         throughput_qps=summary.throughput_qps,
         latency_ms=summary.latency_ms,
@@ -157,7 +157,7 @@ def measure(record: Record, command: Command, job: Job) -> Parity:
         enqueue_ms=summary.enqueue_ms,
         ours=ours,
         difference_pct=differences,
-        not_compared={name: _why(name) for name, value in differences.items() if value is None},
+        not_compared={name: _not_compared_reason(name) for name, value in differences.items() if value is None},
         caveats=[*_caveats(command, summary), *command.notes],
         warnings=list(summary.warnings),
     )
@@ -213,7 +213,7 @@ def _percent(theirs: float | None, ours: float | None) -> float | None:
     return None if theirs is None or not ours else (theirs - ours) / ours * 100
 
 
-def _why(name: str) -> str:
+def _not_compared_reason(name: str) -> str:
     return _NO_ENQUEUE if name == "enqueue_ms" else "the record has no GPU times"
 
 
@@ -231,8 +231,8 @@ def table(parity: Parity) -> Table:
     )
     for label, name, theirs in rows:
         difference = parity.difference_pct[name]
-        shown = "-" if difference is None else f"{difference:+.2f}%"
-        figures_table.add_row(label, _figure(parity.ours[name]), _figure(theirs), shown)
+        percent = "-" if difference is None else f"{difference:+.2f}%"
+        figures_table.add_row(label, _figure(parity.ours[name]), _figure(theirs), percent)
     return figures_table
 
 

@@ -47,7 +47,7 @@ def profile_flags(specs: Sequence[TensorSpec], profile: JsonDict | None) -> tupl
     if profile is None or not specs:
         return ()
     names = (("min", "least"), ("opt", "best"), ("max", "most"))
-    sizes = {flag: int(profile[flag] if flag in profile else profile[own]) for flag, own in names}
+    sizes = {flag: int(profile[flag] if flag in profile else profile[axis_name]) for flag, axis_name in names}
     return tuple(f"--{flag}Shapes={_spelled(specs, size)}" for flag, size in sizes.items())
 
 

@@ -1,4 +1,4 @@
-"""Records -> MLflow, by idempotent replay. Disk is the truth: whatever is lost here is sent again.
+"""Send records to MLflow by idempotent replay. Disk is the truth: what MLflow loses is sent again.
 
 One run per sweep, one child run per record, and one saved view that opens on the curves.
 Importing this package does not import mlflow.

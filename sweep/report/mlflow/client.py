@@ -1,4 +1,4 @@
-"""The connection: mlflow imported late and kept quiet, its patience cut short, its errors in one line."""
+"""Connect to MLflow: import it late, limit its output and its retries, and report its errors in one line."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-# What the user has set stays. A call that hangs costs two times 4 s and at most 1 s between, where MLflow's
-# own defaults wait for 245 s. Nothing is sent to MLflow's makers, and stdout is ours.
+# Values that the user has set stay. A call that hangs costs two times 4 s and at most 1 s between, whereas MLflow's
+# own defaults wait for 245 s. No usage data is sent to MLflow's developers, and stdout belongs to this program.
 ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -26,7 +26,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-LOUDEST = {  # they tell of every table made at the first start, and of every retry
+LOG_LEVELS = {  # these loggers report every table that is created at the first start, and every retry
     "mlflow.store.db.utils": logging.WARNING,
     "mlflow.tracking": logging.WARNING,
     "alembic": logging.WARNING,
@@ -36,26 +36,31 @@ MAX_REASON = 200  # characters of an error that are printed
 
 
 def failure(uri: str, reason: str) -> TrackingError:
-    """The one line that a user reads when records could not be sent."""
+    """Create the error that tells the user, in one line, why records could not be sent.
+
+    Args:
+        uri: tracking URI; a password in it is left out.
+        reason: message of MLflow or of the network; its first line is used.
+    """
     line = (reason.strip().splitlines() or ["no reason given"])[0].rpartition("Caused by ")[2][:MAX_REASON]
-    where = without_password(uri)
+    store = without_password(uri)
     return TrackingError(
-        f"records not sent to MLflow at {where}: {line}; they are safe on disk, publishing again sends them"
+        f"records not sent to MLflow at {store}: {line}; they are safe on disk, publishing again sends them"
     )
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of a store that was found alive first.
+    """Return a client of the store, after a check that the store can be written to.
 
     Raises:
-        TrackingError: it cannot be reached.
+        TrackingError: the store cannot be reached.
     """
-    dead = reachable(uri)
-    if dead is not None:
-        raise failure(uri, dead)
+    problem = reachable(uri)
+    if problem is not None:
+        raise failure(uri, problem)
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name, level in LOUDEST.items():
+    for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
     with explained(uri):
         from mlflow import MlflowClient
@@ -65,10 +70,10 @@ def connect(uri: str) -> MlflowClient:
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Turns what MLflow, its database or the network raise inside into one ``TrackingError``.
+    """Convert what MLflow, its database or the network raise inside the block into a ``TrackingError``.
 
     Raises:
-        TrackingError: something did.
+        TrackingError: MLflow cannot be imported, or one of them raised an error.
     """
     try:
         from mlflow.exceptions import MlflowException
@@ -82,33 +87,34 @@ def explained(uri: str) -> Iterator[None]:
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str, artifacts: Path | None) -> Experiment:
-    """The experiment of that name, made if there is none.
+    """Return the experiment named `name`, and create it if there is none.
 
     Args:
-        client: connected to ``uri``.
-        uri: the tracking URI.
-        name: of the experiment.
-        artifacts: folder for the artifacts of a new one; None leaves a server its own choice and
+        client: client of the store.
+        uri: tracking URI of the store.
+        name: name of the experiment.
+        artifacts: folder for the artifacts of a new experiment; None leaves the choice to a server and
             gives a sqlite store the folder ``mlartifacts`` beside its file.
 
     Raises:
-        TrackingError: it was deleted in MLflow.
+        TrackingError: the experiment was deleted in MLflow, or could not be created.
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        folder = artifacts or _beside(uri)
-        with contextlib.suppress(MlflowException):  # another publisher was quicker: taken below, or a true error there
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        folder = artifacts or _artifact_folder(uri)
+        # If another publisher was quicker, its experiment is read below; any other error shows there.
+        with contextlib.suppress(MlflowException):
             client.create_experiment(name, artifact_location=folder.resolve().as_uri() if folder else None)
-        found = client.get_experiment_by_name(name)
-    if found is None:
+        experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         raise failure(uri, f"experiment {name!r} could not be created")
-    if found.lifecycle_stage != "active":
+    if experiment.lifecycle_stage != "active":
         raise failure(uri, f"experiment {name!r} is deleted there; restore it, or name another (tracking.experiment)")
-    return found
+    return experiment
 
 
-def _beside(uri: str) -> Path | None:
+def _artifact_folder(uri: str) -> Path | None:
     file = None if is_http(uri) else sqlite_path(uri)
     return file.parent / "mlartifacts" if file else None

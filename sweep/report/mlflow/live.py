@@ -1,4 +1,4 @@
-"""A running sweep's end of the tracking: sends records as they come, and never lets a dead server hold it up."""
+"""Publish the records of a running sweep as they are finished, without waiting for a dead or slow server."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from sweep.spec import Settings
     from sweep.storage import Record
 
-_EVERY_S = 10.0  # between two sendings, so that a thousand short variants cost a few
-_SLOW_S = 10.0  # a sending that took longer is the last before the end: the sweep does not wait for a slow server
+_EVERY_S = 10.0  # least time between two transfers, so that a thousand short variants cost few of them
+_SLOW_S = 10.0  # a transfer that took longer is the last before the end: the sweep does not wait for a slow server
 
 
 class Publishing:
-    """Publishes between variants, when nothing is being measured.
+    """Publish records between variants, when nothing is being measured.
 
-    The first failure ends it for this sweep: the records are on disk, and ``sweep publish`` sends them later. A server
-    that is slow gets the rest at the end.
+    After the first failure this sweep publishes nothing more: the records are on disk, and ``sweep publish`` sends them
+    later. A server that is slow gets the remaining records at the end.
 
     Args:
-        tracking: where to, and whether at all.
-        settings: of the sweep.
-        labels: names of the runs by the keys of their records; None names them by what is published together.
+        tracking: MLflow's store and experiment, and whether to publish at all.
+        settings: settings of the sweep.
+        labels: names of the runs by the keys of their records; None labels them by the axes that differ between
+            the records of one transfer.
     """
 
     def __init__(self, tracking: Tracking, settings: Settings, labels: Mapping[str, str] | None = None) -> None:
@@ -42,22 +43,22 @@ class Publishing:
         self._uri = resolve_uri(tracking.uri, settings.results)
         artifacts = settings.results / "mlartifacts"
         self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
-        self._waiting: list[Record] = []
+        self._pending: list[Record] = []
         self._last_s = 0.0
         self._slow = False
         self._problem: str | None = None
 
     def finished(self, record: Record) -> None:
-        """Take a record that is on disk; send it now or with the next ones."""
+        """Publish a record that is on disk, now or together with the next ones."""
         if not self._enabled or self._problem or self._slow:
             return
-        self._waiting.append(record)
+        self._pending.append(record)
         if time.monotonic() - self._last_s >= _EVERY_S:
-            self._send(self._waiting)
-            self._waiting = []
+            self._send(self._pending)
+            self._pending = []
 
     def conclude(self, records: Sequence[Record]) -> str:
-        """Send whatever is not there yet; the line to print: the link, or what to do."""
+        """Publish the remaining records; return the line to print: the link, or the command that sends them later."""
         if not self._enabled:
             return f"MLflow   not asked for; `{self._publish_command()}` sends the records"
         url = None if self._problem else self._send(records)
@@ -76,7 +77,7 @@ class Publishing:
         return command_line.format_command(name, *command_line.results_words(self._results), *uri, *options)
 
     def _send(self, records: Sequence[Record]) -> str | None:
-        began = time.monotonic()
+        start_s = time.monotonic()
         problem = reachable(self._uri)
         if problem is not None:
             self._problem = f"{without_password(self._uri)} cannot be written: {problem}"
@@ -88,4 +89,4 @@ class Publishing:
             return None
         finally:
             self._last_s = time.monotonic()
-            self._slow = self._last_s - began > _SLOW_S
+            self._slow = self._last_s - start_s > _SLOW_S

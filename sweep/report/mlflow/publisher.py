@@ -1,4 +1,4 @@
-"""One sweep's records -> MLflow. Safe to call after every record, twice, or never."""
+"""Publish the records of one sweep to MLflow. A repeated call changes nothing."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
     from sweep.storage import Record, Store
 
-FILES = ("config.yaml", "config.json", "report.html")  # of the sweep's folder; attached to its run
-TURN_S = 30.0  # how long to wait for another publisher of the same folder
+FILES = ("config.yaml", "config.json", "report.html")  # files of the sweep's folder that are attached to its run
+LOCK_TIMEOUT_S = 30.0  # longest wait for another publisher of the same folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """What publishing did.
+    """Summarise one publication.
 
     Attributes:
-        url: opens the saved view of the sweep; for a sqlite store, once ``sweep ui`` serves it. None when
+        url: link that opens the saved view of the sweep; for a sqlite store, once ``sweep ui`` serves it. None when
             there was nothing to publish.
-        sent: records written into MLflow.
-        unchanged: records that were there already.
-        seconds: wall time.
+        sent: number of records written into MLflow.
+        unchanged: number of records that were there already.
+        seconds: duration, s.
     """
 
     url: str | None
@@ -49,15 +49,15 @@ class Published:
 
 
 class Publisher:
-    """Sends one sweep's records to one experiment; mlflow is imported at the first use.
+    """Publish one sweep's records to one experiment; mlflow is imported at the first use.
 
-    The sweep's name stands for the sweep: two sweeps of one name in one experiment overwrite each other.
+    The sweep's name identifies the sweep: two sweeps of one name in one experiment overwrite each other.
 
     Args:
         uri: tracking URI (see ``resolve_uri``).
-        experiment: name of the experiment, made if there is none.
+        experiment: name of the experiment, which is created if there is none.
         sweep: name of the sweep.
-        config: attached to the sweep's run where its folder holds no config of its own.
+        config: configuration to attach to the sweep's run if the sweep's folder holds none.
         artifacts: folder for the artifacts of a new experiment (see ``client.open_experiment``).
     """
 
@@ -71,21 +71,21 @@ class Publisher:
         """Make MLflow show these records as they are on disk in ``store``.
 
         Args:
-            records: to show.
-            store: of the sweep.
-            labels: names of the runs by the records' keys; None takes what tells `records` apart.
+            records: records to publish.
+            store: folder of the sweep.
+            labels: names of the runs by the records' keys; None labels them by the axes that differ between `records`.
 
         Raises:
-            TrackingError: the store cannot be reached or refuses; some records may have been sent. Against a
-                server that is dead or silent, this comes within 10 s.
+            TrackingError: MLflow's store cannot be reached or refuses; some records may have been sent. If the
+                server is dead or silent, this is raised within 10 s.
         """
-        start, known = time.monotonic(), list({record.key: record for record in records}.values())
-        if not known:
+        start, unique = time.monotonic(), list({record.key: record for record in records}.values())
+        if not unique:
             return Published(url=None, sent=0, unchanged=0, seconds=0.0)
         client = connect(self._uri)
-        with explained(self._uri), self._turn(store.root):
-            url, sent = self._replay(client, known, store, labels or compared(known).labels)
-        return Published(url=url, sent=sent, unchanged=len(known) - sent, seconds=time.monotonic() - start)
+        with explained(self._uri), self._locked(store.root):
+            url, sent = self._replay(client, unique, store, labels or compared(unique).labels)
+        return Published(url=url, sent=sent, unchanged=len(unique) - sent, seconds=time.monotonic() - start)
 
     def _replay(
         self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
@@ -95,7 +95,7 @@ class Publisher:
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
         sent = 0
         for record in records:
-            files = _below(store.root, (record.engine or {}).get("artifacts", ()))
+            files = _files_inside(store.root, (record.engine or {}).get("artifacts", ()))
             sent += runs.send(record, store.record_path(record.key).read_bytes(), parent.info.run_id, files)
         runs.close_parent(max(record_mapping.ended_ms(record) for record in records), self._attachments(store.root))
         axes = varying([*(record_mapping.params(record) for record in records), *runs.params()])
@@ -111,28 +111,28 @@ class Publisher:
         return texts
 
     @contextlib.contextmanager
-    def _turn(self, folder: Path) -> Iterator[None]:
-        """Hold the sweep's folder against other publishers, where its file system can lock a folder."""
+    def _locked(self, folder: Path) -> Iterator[None]:
+        """Lock the sweep's folder against other publishers, where its file system can lock a folder."""
         handle = os.open(folder, os.O_RDONLY)
         try:
-            deadline = time.monotonic() + TURN_S
-            while not _locked(handle):
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while not _lock(handle):
                 if time.monotonic() > deadline:
-                    raise failure(self._uri, f"another process has been publishing {folder} for {TURN_S:g} s")
+                    raise failure(self._uri, f"another process has been publishing {folder} for {LOCK_TIMEOUT_S:g} s")
                 time.sleep(0.1)
             yield
         finally:
             os.close(handle)
 
 
-def _below(root: Path, names: Iterable[str]) -> list[Path]:
-    """Those files of a record that are in its sweep's folder: a record from elsewhere may name any other."""
+def _files_inside(root: Path, names: Iterable[str]) -> list[Path]:
+    """Return the paths of `names` that lie in the folder `root`; a record from elsewhere may name any other file."""
     files = [root / str(name) for name in names]
     return [file for file in files if file.resolve().is_relative_to(root.resolve())]
 
 
-def _locked(handle: int) -> bool:
+def _lock(handle: int) -> bool:
     try:
         return file_locks.lock_descriptor(handle, wait=False)
-    except OSError:  # NFS locks no folders: go on alone, `runs` heals what two publishers do
+    except OSError:  # NFS locks no folders: continue without a lock, since `Runs` removes what two publishers create
         return True

@@ -1,4 +1,4 @@
-"""What one record says in MLflow's words: params, tags and metrics. Pure; None is left out, never zero."""
+"""Map one record to the params, tags and metrics of MLflow. The functions are pure; None is left out, never zero."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
 Figure = Literal["mean", "p50", "p90", "p95", "p99", "p999"]
 PERCENTILES: tuple[Figure, ...] = ("mean", "p50", "p90", "p95", "p99", "p999")
 _COST = ("parameters", "gmacs")
-FINISHED = (Status.OK, Status.UNSUPPORTED)  # the rest are FAILED runs
+FINISHED = (Status.OK, Status.UNSUPPORTED)  # records with another status become FAILED runs
 
 
 class Value(NamedTuple):
-    """One metric value.
+    """Hold one value of a metric.
 
     Attributes:
-        key: the metric's name.
-        value: the number.
+        key: name of the metric.
+        value: its value.
         step: load index under ``curve/``, samples/s under ``latency/``, else 0.
     """
 
@@ -37,37 +37,38 @@ class Value(NamedTuple):
 
 
 def started_ms(record: Record) -> int:
-    """Start of the record, Unix milliseconds: the timestamp of all its metrics, so that a replay adds none."""
+    """Return the start of the record, Unix milliseconds, which is the timestamp of all its metrics."""
+    # One timestamp for all metrics: a replay of the record adds no values.
     start = datetime.fromisoformat(record.started_at)
     return round((start if start.tzinfo else start.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def ended_ms(record: Record) -> int:
-    """End of the record, Unix milliseconds."""
+    """Return the end of the record, Unix milliseconds."""
     return started_ms(record) + round((record.wall_s or 0.0) * 1000)
 
 
 def params(record: Record) -> dict[str, str]:
-    """Every axis by its dotted name, and what the network costs; what is not set or not known reads ``none``."""
+    """Return every axis by its dotted name, and the cost of the network; ``none`` for what is not set or unknown."""
     axes = {name: value for name, value in record.variant.items() if name != "label"}
     axes |= {f"model.{name}": (record.model or {}).get(name) for name in _COST if record.model}
     return {name: "none" if value is None else _text(value) for name, value in _leaves(axes)}
 
 
 def tags(record: Record) -> dict[str, str]:
-    """How it ended and where it ran: status, backend, error, and each fact under ``facts.``."""
+    """Return status, backend, error, and each fact of the machine under ``facts.``."""
     facts = {name: _text(value) for name, value in _leaves({"facts": record.facts}) if value is not None}
     error = record.error
-    told = {"sweep.error": _text(f"{error['stage']}: {error['message']}")} if error else {}
-    return {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend")), **told, **facts}
+    error_tag = {"sweep.error": _text(f"{error['stage']}: {error['message']}")} if error else {}
+    return {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend")), **error_tag, **facts}
 
 
 def metrics(record: Record) -> list[Value]:
-    """Scalars, then the curve twice: by load index (``curve/``) and by samples/s (``latency/``).
+    """Return the scalars, then the curve twice: by load index (``curve/``) and by samples/s (``latency/``).
 
-    Latencies of a record or point that is ``invalid`` (what ran is not what was asked, or the load
-    generator was the bottleneck) are no measurement and stay out; the record itself is attached. Its accuracy, which
-    may be why, is there.
+    Latencies of a record or point that is ``invalid`` (what ran is not what was requested, or the load generator was
+    the bottleneck) are no measurement and are left out; the record itself is attached. Its accuracy, which may be the
+    reason, is included.
     """
     if record.status == "invalid":
         return _numbers(_costs(record) | _accuracy(record))
@@ -126,8 +127,8 @@ def _point(index: int, point: Point) -> list[Value]:
     return values
 
 
-def _numbers(named: JsonDict, step: int = 0) -> list[Value]:
-    return [Value(key, float(value), step) for key, value in named.items() if isinstance(value, (int, float))]
+def _numbers(figures: JsonDict, step: int = 0) -> list[Value]:
+    return [Value(key, float(value), step) for key, value in figures.items() if isinstance(value, (int, float))]
 
 
 def _leaves(tree: JsonDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

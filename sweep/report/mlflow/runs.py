@@ -1,12 +1,11 @@
-"""The runs of one sweep in one experiment: found by tags, written so that a second replay changes nothing.
+"""Search and write the runs of one sweep in one experiment, so that a second replay changes nothing.
 
-A run carries ``sweep.record_begun`` (the record's sha256) from its first moment and
-``sweep.record_sha`` as the very last thing written. The second equal to the file's: nothing to do.
-The second missing: a publisher died half-way, its run is filled up. Anything else is stale: it is
-deleted once a whole run has taken its place.
+A run has the tag ``sweep.record_begun`` (the record's sha256) from its creation, and gets the tag ``sweep.record_sha``
+last of all. If the second equals the sha256 of the file, the run is complete. If it is missing, a publisher died
+half-way, and the run is completed. Any other run is stale, and is deleted once a complete run has replaced it.
 
-Two publishers on one machine take turns (see ``publish``). On two machines both may create a run;
-the next publish keeps the first and deletes the other.
+Publishers on one machine lock the sweep's folder (see ``Publisher.publish``). On two machines both may create a run;
+the next publication keeps the first and deletes the other.
 """
 
 from __future__ import annotations
@@ -27,50 +26,50 @@ if TYPE_CHECKING:
 
     from sweep.storage import Record
 
-PAGE = 1000  # runs a search brings
-METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # MLflow's limits of one log_batch
+PAGE = 1000  # runs per page of a search
+METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # limits that MLflow sets to one log_batch
 KIND, NAME, KEY = "sweep.kind", "sweep.name", "sweep.key"
 BEGUN, DONE = "sweep.record_begun", "sweep.record_sha"
 PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
 
 
 class Runs:
-    """The sweep's runs as one search found them, and what was written since.
+    """Represent the runs of one sweep, as a search returned them and with what was written since.
 
     Args:
-        client: of the store.
-        experiment_id: of the experiment.
+        client: client of the store.
+        experiment_id: id of the experiment.
         sweep: name of the sweep.
-        labels: names of the runs by the keys of their records; a record without one is called by its own label.
+        labels: names of the runs by the keys of their records; a record without an entry is named by its own label.
     """
 
     def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, labels: Mapping[str, str]) -> None:
         self._client, self._experiment_id, self._sweep = client, experiment_id, sweep
         self._labels = labels
-        found = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
-        parents = [run for run in found if run.data.tags.get(KIND) == "sweep"]
+        runs = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
+        parents = [run for run in runs if run.data.tags.get(KIND) == "sweep"]
         self._variants: dict[str, list[Run]] = {}
-        for run in found:
+        for run in runs:
             if run.data.tags.get(KIND) == "variant":
                 self._variants.setdefault(run.data.tags.get(KEY, ""), []).append(run)
         self.parent: Run | None = parents[0] if parents else None
-        self._spare_parents = parents[1:]
+        self._duplicate_parents = parents[1:]
 
     def params(self) -> list[dict[str, str]]:
-        """Params of every variant that the search found."""
+        """Return the params of every variant that the search returned."""
         return [run.data.params for runs in self._variants.values() for run in runs]
 
     def open_parent(self, start_ms: int) -> Run:
-        """The sweep's own run, created at ``start_ms`` (Unix milliseconds) where there is none."""
+        """Return the sweep's own run; create it at ``start_ms`` (Unix milliseconds) if there is none."""
         if self.parent is None:
             tags = {KIND: "sweep", NAME: self._sweep}
             self.parent = self._client.create_run(self._experiment_id, start_ms, tags, self._sweep)
-        for spare in self._spare_parents:
-            self._client.delete_run(spare.info.run_id)
+        for duplicate in self._duplicate_parents:
+            self._client.delete_run(duplicate.info.run_id)
         return self.parent
 
     def close_parent(self, end_ms: int, texts: dict[str, str]) -> None:
-        """Attach the sweep's files (name -> content) where they changed; move its end to ``end_ms`` if later."""
+        """Attach the sweep's files (name -> content) if they changed; move its end to ``end_ms`` if later."""
         if self.parent is None:
             return
         run_id = self.parent.info.run_id
@@ -83,28 +82,28 @@ class Runs:
             self._client.set_terminated(run_id, "FINISHED", end_ms)
 
     def send(self, record: Record, file: bytes, parent_id: str, files: Sequence[Path] = ()) -> bool:
-        """Make the record's run say what the record says.
+        """Make the record's run show the record.
 
         Args:
-            record: what is said.
-            file: the record's bytes on disk: attached, and its sha256 is what makes a replay cheap.
-            parent_id: run of the sweep.
-            files: attached too, where they are still there.
+            record: record to show.
+            file: bytes of the record on disk, which are attached; a run that was written from them is left as it is.
+            parent_id: id of the sweep's run.
+            files: files about the engine to attach, if they still exist.
 
         Returns:
-            False when it did already.
+            Whether anything of the record was written; False if its run was complete.
         """
         sha = hashlib.sha256(file).hexdigest()
         runs = self._variants.get(record.key, [])
         run = next((run for run in runs if run.data.tags.get(DONE) == sha), None)
-        whole = run is not None
+        complete = run is not None
         run = run or next((run for run in runs if _half_done(run, sha)), None)
         run_id = run.info.run_id if run else self._create(record, sha, parent_id)
-        if run and run.data.tags.get(PARENT) != parent_id:  # the old parent was a spare, or deleted by hand
+        if run and run.data.tags.get(PARENT) != parent_id:  # the old parent was a duplicate, or deleted by hand
             self._client.set_tag(run_id, PARENT, parent_id)
-        if run and run.info.run_name != self._name(record):  # other variants have come, so more tells them apart
+        if run and run.info.run_name != self._name(record):  # labels grow longer when further variants are published
             self._client.update_run(run_id, name=self._name(record))
-        if not whole:
+        if not complete:
             self._fill(run_id, record, file)
             for path in files:
                 if path.is_file():
@@ -113,14 +112,14 @@ class Runs:
         for stale in runs:
             if stale is not run:
                 self._client.delete_run(stale.info.run_id)
-        return not whole
+        return not complete
 
     def _search(self) -> list[Run]:
         runs: list[Run] = []
         token: str | None = None
         while True:
-            where = f"tags.`{NAME}` = {quoted(self._sweep)}"
-            page = self._client.search_runs([self._experiment_id], where, max_results=PAGE, page_token=token)
+            query = f"tags.`{NAME}` = {quoted(self._sweep)}"
+            page = self._client.search_runs([self._experiment_id], query, max_results=PAGE, page_token=token)
             runs += page
             token = page.token
             if not token:
@@ -128,8 +127,8 @@ class Runs:
 
     def _create(self, record: Record, sha: str, parent_id: str) -> str:
         tags = {KIND: "variant", NAME: self._sweep, KEY: record.key, PARENT: parent_id, BEGUN: sha}
-        place = list(self._variants).index(record.key) if record.key in self._variants else len(self._variants)
-        tags[COLOUR] = colour(place)
+        index = list(self._variants).index(record.key) if record.key in self._variants else len(self._variants)
+        tags[COLOUR] = colour(index)
         start_ms = record_mapping.started_ms(record)
         run = self._client.create_run(self._experiment_id, start_ms, tags, self._name(record))
         self._variants.setdefault(record.key, [])
@@ -145,10 +144,11 @@ class Runs:
         metrics = [Metric(value.key, value.value, at, value.step) for value in record_mapping.metrics(record)]
         params = [Param(name, value) for name, value in record_mapping.params(record).items()]
         tags = [RunTag(name, value) for name, value in record_mapping.tags(record).items()]
-        room = METRICS_A_BATCH - 2 * OTHERS_A_BATCH  # metrics, params and tags of a call are limited together
-        for n in range(max(-(-len(metrics) // room), -(-max(len(params), len(tags)) // OTHERS_A_BATCH))):
-            few = slice(n * OTHERS_A_BATCH, (n + 1) * OTHERS_A_BATCH)
-            self._client.log_batch(run_id, metrics[n * room : (n + 1) * room], params[few], tags[few])
+        # MLflow limits metrics, params and tags of a call together.
+        step = METRICS_A_BATCH - 2 * OTHERS_A_BATCH
+        for n in range(max(-(-len(metrics) // step), -(-max(len(params), len(tags)) // OTHERS_A_BATCH))):
+            part = slice(n * OTHERS_A_BATCH, (n + 1) * OTHERS_A_BATCH)
+            self._client.log_batch(run_id, metrics[n * step : (n + 1) * step], params[part], tags[part])
         self._client.log_text(run_id, file.decode(), "record.json")
         status = "FINISHED" if record.status in record_mapping.FINISHED else "FAILED"
         self._client.set_terminated(run_id, status, record_mapping.ended_ms(record))

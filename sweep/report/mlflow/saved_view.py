@@ -1,7 +1,7 @@
-"""The saved view of a sweep: one experiment tag, and the link that opens the charts on it.
+"""Compose the saved view of a sweep: one experiment tag, and the link that opens the charts on it.
 
-The tag is what MLflow's "share view" button writes. It is undocumented, which is why mlflow is pinned
-and the view is tested in a browser. Field names are those of MLflow 3.17's user interface.
+MLflow's "share view" button writes such a tag. It is undocumented, which is why mlflow is pinned and the view is
+tested in a browser. Field names are those of MLflow 3.17's user interface.
 """
 
 from __future__ import annotations
@@ -23,27 +23,34 @@ if TYPE_CHECKING:
 
 THROUGHPUT = "curve/throughput_ips"
 SECTION = "sweep"
-GENERATED = ("curve", "latency", "Model metrics")  # where MLflow puts a chart of every metric; folded by us
+GENERATED = ("curve", "latency", "Model metrics")  # sections in which MLflow draws every metric; the view folds them
 MAX_TAG = 5000  # characters; older servers refuse more
 MAX_AXES = 5  # parallel axes that can still be read
-FIXED_AXES = ("model", "precision", "batch", "streams")  # shown where nothing varies
+FIXED_AXES = ("model", "precision", "batch", "streams")  # axes of a sweep in which nothing varies
 _TABLES = (("model",), ("precision",))  # axes whose parts follow from the param of that name
 RESULTS = ("throughput_max_ips", "p99_ms_at_80pct")
 
 
 def view_key(sweep: str) -> str:
-    """Key of that sweep's view: readable, and safe in a tag and a link."""
+    """Return the key of the sweep's view, which is readable, and safe in a tag and a link."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", sweep).strip("-")[:40]
     return f"{readable}-{hashlib.sha256(sweep.encode()).hexdigest()[:8]}"
 
 
 def view_tag(sweep: str) -> str:
-    """Name of the experiment tag that holds the view."""
+    """Return the name of the experiment tag that holds the view."""
     return f"mlflow.sharedViewState.{view_key(sweep)}"
 
 
 def view_link(ui: str, experiment_id: str, sweep: str) -> str:
-    """The link that opens the view. ``workflowType`` keeps MLflow from asking what the experiment is for."""
+    """Return the link that opens the view.
+
+    Args:
+        ui: address of MLflow's pages.
+        experiment_id: id of the experiment.
+        sweep: name of the sweep.
+    """
+    # ``workflowType`` keeps MLflow from a dialog that asks for the kind of the experiment.
     return (
         f"{ui}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
         f"&workflowType=machine_learning&viewStateShareKey={view_key(sweep)}"
@@ -51,12 +58,15 @@ def view_link(ui: str, experiment_id: str, sweep: str) -> str:
 
 
 def view_value(sweep: str, axes: list[str], created_ms: int) -> str:
-    """The tag's value: the same for the same arguments, and at most ``MAX_TAG`` long.
+    """Return the value of the view's tag: the same for the same arguments, and at most ``MAX_TAG`` characters long.
 
     Args:
-        sweep: whose variants it shows.
+        sweep: name of the sweep whose variants the view shows.
         axes: params for the parallel coordinates, from ``varying``.
-        created_ms: Unix milliseconds, shown nowhere but required.
+        created_ms: time of creation, Unix milliseconds; MLflow requires it and shows it nowhere.
+
+    Raises:
+        AssertionError: the value is longer than MLflow takes.
     """
     state = json.dumps(_state(sweep, axes)).encode()
     packed = "deflate;" + base64.b64encode(zlib.compress(state, 9)).decode()
@@ -67,18 +77,18 @@ def view_value(sweep: str, axes: list[str], created_ms: int) -> str:
 
 
 def varying(variants: list[Mapping[str, str]]) -> list[str]:
-    """Return the params that differ between the variants, at most ``MAX_AXES``; the usual four where none does.
+    """Return the params that differ between the variants, at most ``MAX_AXES``; ``FIXED_AXES`` if none does.
 
     Params of the load and of a script come after those that have a name without a dot.
     """
     names = dict.fromkeys(name for variant in variants for name in variant if "." not in name)
     names |= dict.fromkeys(axis.param for axis in spec.all_axes() if axis.info.key and axis.path[1:2] not in _TABLES)
-    differ = [name for name in names if len({variant.get(name, "none") for variant in variants}) > 1]
-    return differ[:MAX_AXES] or list(FIXED_AXES)
+    varying_names = [name for name in names if len({variant.get(name, "none") for variant in variants}) > 1]
+    return varying_names[:MAX_AXES] or list(FIXED_AXES)
 
 
 def colour(index: int) -> str:
-    """The colour of the sweep's run number ``index``; MLflow's own choice may give two runs the same.
+    """Return the colour of the sweep's run number ``index``; MLflow's own choice may give two runs the same.
 
     Hues a golden ratio apart stay distinct for any count; the lightness changes from one to the next.
     """
@@ -88,7 +98,7 @@ def colour(index: int) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` as a string of MLflow's search language, which has two quotes and no escape."""
+    """Quote ``text`` for MLflow's search language, which has two kinds of quotes and no escape."""
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 

@@ -1,4 +1,4 @@
-"""Which tracking store, whether it answers, and the link to it. Needs no mlflow."""
+"""Resolve the tracking store, probe it, and give the link to it, without an import of mlflow."""
 
 from __future__ import annotations
 
@@ -17,46 +17,48 @@ NOT_FOUND = 404
 
 
 def default_uri(results: Path) -> str:
-    """The store that needs no set-up: a sqlite file in the results folder."""
+    """Return the URI of the store that needs no set-up: a sqlite file in the results folder."""
     return f"sqlite:///{results.resolve()}/mlflow.db"
 
 
 def resolve_uri(explicit: str | None, results: Path) -> str:
-    """The store to use: as asked, else ``MLFLOW_TRACKING_URI``, else ``default_uri``."""
+    """Return the URI of the store to use: `explicit`, else ``MLFLOW_TRACKING_URI``, else ``default_uri``."""
     return explicit or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(results)
 
 
 def is_http(uri: str) -> bool:
-    """Whether a server is asked for, not a database."""
+    """Return whether the URI names a server, not a database."""
     return urlsplit(uri).scheme in ("http", "https")
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of a sqlite store, absolute; None for every other store."""
-    scheme, found, path = uri.partition(":///")
-    return Path(path.partition("?")[0]).resolve() if found and scheme.startswith("sqlite") else None
+    """Return the absolute path of the file of a sqlite store; None for every other store."""
+    scheme, separator, path = uri.partition(":///")
+    return Path(path.partition("?")[0]).resolve() if separator and scheme.startswith("sqlite") else None
 
 
 def without_password(uri: str) -> str:
-    """The same URI, fit to be printed."""
+    """Remove user and password from the URI, so that it can be printed."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.username else uri
 
 
 def ui_url(uri: str) -> str:
-    """Where the MLflow UI of that store is, or will be once ``sweep ui`` runs."""
+    """Return the address of MLflow's pages over the store; those of a database are there once ``sweep ui`` runs."""
     return without_password(uri).rstrip("/") if is_http(uri) else LOCAL_UI
 
 
 def reachable(uri: str, timeout_s: float = 3.0) -> str | None:
-    """None when the store can be written to, else the reason it cannot; a server is asked for its ``/health``.
+    """Probe whether the store can be written to, a server by its ``/health``.
 
-    The time limit holds for everything, name resolution included. Databases other than sqlite are
-    not probed: None says nothing of them.
+    The time limit includes name resolution. Databases other than sqlite are not probed.
 
     Args:
-        uri: the tracking URI.
-        timeout_s: seconds after which a server that has not answered counts as dead.
+        uri: tracking URI.
+        timeout_s: time after which a server that has not answered counts as dead, s.
+
+    Returns:
+        The reason why the store cannot be written to; None if it can, or if it was not probed.
     """
     if is_http(uri):
         return _within(uri, timeout_s)

@@ -62,26 +62,28 @@ def check_accuracy(
     if emulation == "outputs":
         rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
-    own = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
-    reference = accuracy.TYPED_REFERENCE if own else accuracy.REFERENCE
+    typed_by_user = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
+    reference = accuracy.TYPED_REFERENCE if typed_by_user else accuracy.REFERENCE
     compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
-    ran: list[int] = []
-    looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, ran)
+    inferences: list[int] = []
+    looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, inferences)
     repeated = accuracy.again(expected, timed, looks)
-    repeated["inferences"] = sum(ran)
+    repeated["inferences"] = sum(inferences)
     compared["again"] = repeated
     return compared
 
 
-def _looks(session: Session, depth: int, seconds: float, ran: list[int]) -> Iterator[dict[int, dict[str, np.ndarray]]]:
-    """Give the outputs of every stream after each of several bursts on all of them; `ran` gets their inferences.
+def _looks(
+    session: Session, depth: int, seconds: float, burst_inferences: list[int]
+) -> Iterator[dict[int, dict[str, np.ndarray]]]:
+    """Yield the outputs of every stream after each of several bursts; append each burst's count to `burst_inferences`.
 
     The first burst is the longest. A GPU's kernels may race, once in a hundred inferences: it gets ``seconds``.
     """
     until = time.perf_counter() + seconds
     with issue_loops.quiet_interpreter():  # each burst would collect garbage for 10 ms
-        while not ran or time.perf_counter() < until:
-            ran.append(load_point.burst(session, depth, _SHORT_BURST_S if ran else _BURST_S))
+        while not burst_inferences or time.perf_counter() < until:
+            burst_inferences.append(load_point.burst(session, depth, _SHORT_BURST_S if burst_inferences else _BURST_S))
             if isinstance(session, SupportsStreamOutputs):
                 yield {number: session.outputs_of(number) for number in range(len(session.streams))}
             else:

@@ -33,8 +33,8 @@ def model_key(model: ModelRef) -> str:
 def onnx_cache_key(variant: Variant) -> str:
     """Return the key of the typed ONNX in the cache: what was requested, and the converters that made it."""
     tools = {name: importlib.metadata.version(name) for name in precision.TOOLS}
-    others = [precision.modelopt_versions()] if variant.onnx.precision.tool == "modelopt" else []
-    return spec.digest(spec.onnx_key(variant), precision.REVISION, tools, *pass_tools(variant), *others)
+    tool_versions = [precision.modelopt_versions()] if variant.onnx.precision.tool == "modelopt" else []
+    return spec.digest(spec.onnx_key(variant), precision.REVISION, tools, *pass_tools(variant), *tool_versions)
 
 
 def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:

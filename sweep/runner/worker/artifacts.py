@@ -39,13 +39,13 @@ class OnnxFiles:
 
     Attributes:
         model: the fp32 graph, which outputs are compared with.
-        passed: that graph after the graph pass; `model` itself where there is none.
+        rewritten: that graph after the graph pass; `model` itself where there is none.
         typed: the graph in the precision.
-        facts: of the pass and the conversion, as they stand in ``Record.engine``.
+        facts: facts of the pass and the conversion, as they stand in ``Record.engine``.
     """
 
     model: Path
-    passed: Path
+    rewritten: Path
     typed: Path
     facts: EngineInfo
 
@@ -104,9 +104,9 @@ def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Eve
 def make_onnx(variant: Variant, cache: Cache, model: Path | None = None) -> OnnxFiles:
     """Make the graphs of `variant`, or take them from the cache; `model` is its fp32 graph where that is at hand."""
     model = model or model_file(variant, cache)
-    passed, rewritten = passed_file(variant, model, cache)
-    typed, converted = converted_file(variant, passed, cache)
-    return OnnxFiles(model=model, passed=passed, typed=typed, facts={**rewritten, **converted})
+    rewritten, pass_facts = passed_file(variant, model, cache)
+    typed, conversion_facts = converted_file(variant, rewritten, cache)
+    return OnnxFiles(model=model, rewritten=rewritten, typed=typed, facts={**pass_facts, **conversion_facts})
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:
@@ -165,10 +165,10 @@ def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
     """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
 
     def build(folder: Path) -> JsonDict:
-        own, target = models.resolve(model, folder), folder / MODEL_FILE
-        models.upgrade(own, target)
+        original, target = models.resolve(model, folder), folder / MODEL_FILE
+        models.upgrade(original, target)
         feeds = models.draw(models.signature(model), 1, 0)
-        errors = accuracy.errors(reference.run(own, feeds), reference.run(target, feeds))
+        errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
         if errors["nonfinite"] or (errors["sqnr_db"] is not None and errors["sqnr_db"] < _SAME_DB):
             raise ModelError(
                 f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "

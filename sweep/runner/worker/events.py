@@ -33,7 +33,7 @@ class Events:
         """Tell that stage `name` starts or has come further.
 
         Args:
-            name: of the stage, as in the record's ``error.stage``.
+            name: name of the stage, as in the record's ``error.stage``.
             detail: what of it is done now.
             done: share of it that is done, 0 to 1.
         """

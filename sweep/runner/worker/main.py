@@ -42,8 +42,8 @@ def _serve(line: str, events: Events) -> None:
 
 
 def _failure(error: Exception, last_stage: str) -> messages.Failure:
-    own = isinstance(error, SweepError) and error.stage not in _ANY_STAGE
-    stage = error.stage if isinstance(error, SweepError) and own else last_stage
+    has_stage = isinstance(error, SweepError) and error.stage not in _ANY_STAGE
+    stage = error.stage if isinstance(error, SweepError) and has_stage else last_stage
     return messages.Failure(stage=stage, kind=type(error).__name__, message=_one_line(error))
 
 

@@ -84,8 +84,8 @@ def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Feeds
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
     """Put the session under the load of the request, or search the capacity on top of what earlier passes showed."""
     load = request.variant.load
-    if request.search is not None and request.known is not None:
-        return capacity_search.run(session, load, request.search, samples_file.load(request.known), report)
+    if request.search is not None and request.earlier_samples is not None:
+        return capacity_search.run(session, load, request.search, samples_file.load(request.earlier_samples), report)
     batch = request.variant.engine.batch
     return load_curve.measure(
         session, load, batch=batch, repeat=request.repeat, rates_ips=request.rates_ips, report=report
@@ -93,10 +93,10 @@ def _drive(session: Session, request: Request, report: Callable[[str, int, int],
 
 
 def _check(
-    session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, place: tuple[Cache, Events]
+    session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, resources: tuple[Cache, Events]
 ) -> Accuracy | None:
     """Compare the outputs of the session that was timed, and score it; None where no model ran."""
-    variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), place
+    variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), resources
     events.stage("accuracy", done=1.0)
     if session.partial_batches and variant.load.batch_wait_ms is not None:
         session.streams[0].enqueue()  # the last inference may have been a part; accuracy is that of the whole batch

@@ -45,11 +45,13 @@ class PipeCommunicator:
             sys.exit("the parent is gone")
         return messages.decode(line, messages.Values).values
 
-    def all_gather_points(self, own: PointSamples) -> list[PointSamples]:
+    def all_gather_points(self, own_samples: PointSamples) -> list[PointSamples]:
         """Return every client's samples of the point, by rank."""
-        samples_file.save_uncompressed(self._files[self.rank], [own])
+        samples_file.save_uncompressed(self._files[self.rank], [own_samples])
         self.all_gather(None)
-        return [own if rank == self.rank else samples_file.load(path)[0] for rank, path in enumerate(self._files)]
+        return [
+            own_samples if rank == self.rank else samples_file.load(path)[0] for rank, path in enumerate(self._files)
+        ]
 
 
 @contextlib.contextmanager

@@ -57,23 +57,25 @@ def reference_outputs(
         np.savez(folder / REFERENCE_FILE, **run(source, feeds))  # type: ignore[arg-type]  # allow_pickle is none
         return {}
 
-    drawn: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    input_parts: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
     if variant.load.labels is not None:
-        drawn += tuple(hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds))
-    key = spec.digest("reference", file_content(source), *drawn, importlib.metadata.version("onnxruntime"))
+        input_parts += tuple(
+            hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds)
+        )
+    key = spec.digest("reference", file_content(source), *input_parts, importlib.metadata.version("onnxruntime"))
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
         return dict(file)
 
 
 def reference_score(
-    variant: Variant, source: Path, scored: evaluation.EvaluationSet, cache: Cache, tell: Callable[[int], None]
+    variant: Variant, source: Path, evaluation_set: evaluation.EvaluationSet, cache: Cache, tell: Callable[[int], None]
 ) -> float:
     """Compute the top-1 of the fp32 graph on labelled samples, once for all batches and precisions."""
 
     def build(_: Path) -> JsonDict:
-        return {"score": scoring.score(scored, _SCORED_TOGETHER, runner(source), tell)}
+        return {"score": scoring.score(evaluation_set, _SCORED_TOGETHER, runner(source), tell)}
 
-    key = spec.digest("score", file_content(source), scored.identity, importlib.metadata.version("onnxruntime"))
+    key = spec.digest("score", file_content(source), evaluation_set.identity, importlib.metadata.version("onnxruntime"))
     score: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
     return score

@@ -35,15 +35,15 @@ def score(
     Raises:
         LabelError: the output holds no scores of such classes, or the samples cannot be had.
     """
-    right = done = 0
+    correct = count = 0
     for feeds, labels in evaluation_set.batches(batch):
         rows = np.asarray(infer(feeds)[evaluation_set.output])
         _refuse(rows, labels, evaluation_set.size(batch), evaluation_set.output)
         rows = rows[: len(labels)]
-        right += int(np.count_nonzero((rows.argmax(axis=1) == labels) & np.isfinite(rows).all(axis=1)))
-        done += len(labels)
-        tell(done)
-    return right / done
+        correct += int(np.count_nonzero((rows.argmax(axis=1) == labels) & np.isfinite(rows).all(axis=1)))
+        count += len(labels)
+        tell(count)
+    return correct / count
 
 
 def _refuse(rows: np.ndarray, labels: np.ndarray, size: int, output: str) -> None:

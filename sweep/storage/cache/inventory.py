@@ -41,7 +41,7 @@ class Item:
 
     Attributes:
         kind: ``models``, ``onnx``, ``engines``; ``runtime`` or ``timing`` for plain files.
-        key: of the entry; of the engine for ``runtime``; the file's name for ``timing``.
+        key: key of the entry; key of the engine for ``runtime``; the file's name for ``timing``.
         path: its folder or file.
         bytes: size of all its files, bytes.
         used_ns: when it was last used, ns since 1970.
@@ -72,8 +72,8 @@ class Item:
 
 def items(root: Path) -> list[Item]:
     """Return the entries and the files that belong to them, least recently used first."""
-    present = [item for kind in _kinds(root) for path in _inside(kind) if (item := _item(kind.name, path)) is not None]
-    return sorted(present, key=lambda item: item.used_ns)
+    entries = [item for kind in _kinds(root) for path in _inside(kind) if (item := _item(kind.name, path)) is not None]
+    return sorted(entries, key=lambda item: item.used_ns)
 
 
 def scratch_folders(root: Path) -> list[tuple[str, str, Path]]:
@@ -161,10 +161,12 @@ def _item(kind: str, path: Path) -> Item | None:
 
 
 def _describe(kind: str, key: str, path: Path) -> Item | None:
-    used = used_ns(path)
-    if used is None:  # evicted since it was listed
+    last_used_ns = used_ns(path)
+    if last_used_ns is None:  # evicted since it was listed
         return None
-    return Item(kind=kind, key=key, path=path, bytes=size_bytes(path), used_ns=used, about=_about(path / MANIFEST))
+    return Item(
+        kind=kind, key=key, path=path, bytes=size_bytes(path), used_ns=last_used_ns, about=_about(path / MANIFEST)
+    )
 
 
 def _engine_of(runtime: Path) -> str:

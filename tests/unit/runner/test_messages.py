@@ -52,7 +52,7 @@ def test_a_request_arrives_as_it_was_sent(tmp_path) -> None:
         rates_ips=[1.5, 2.5],
         gates=Gates(min_score=0.9),
         search=SearchRequest(slo=Slo("p99", 5.0), search_s=2.0),
-        known=tmp_path / "known.npz",
+        earlier_samples=tmp_path / "known.npz",
         client=1,
         limits_s={"build": 1.0, "load": None},
     )

@@ -96,7 +96,7 @@ def test_retry_says_which_statuses_are_measured_again(tmp_path, retry, again) ->
         written(settings, work, status)
         if status == "invalid":
             Store(settings.root).samples_path(work.key).write_bytes(b"PK\x05\x06" + bytes(18))
-    todo = {work.key for work in resume.left(made, settings).todo}
+    todo = {work.key for work in resume.remaining(made, settings).todo}
     assert {status for work, status in zip(made.works, statuses, strict=True) if work.key in todo} == again
 
 
@@ -116,7 +116,7 @@ def test_the_index_is_believed_only_for_the_very_file_it_was_made_of(settings) -
     made = plan.make([variant(batch) for batch in range(1, 121)])
     for work in made.works:
         written(settings, work)
-    assert resume.left(made, settings, keep_index=True).todo == []
+    assert resume.remaining(made, settings, keep_index=True).todo == []
     path = settings.root / "index.json"
     assert len(json.loads(path.read_text())["rows"]) == 120
 
@@ -125,12 +125,12 @@ def test_the_index_is_believed_only_for_the_very_file_it_was_made_of(settings) -
     record.write_bytes(record.read_bytes()[:50])
     Store(settings.root).samples_path(gone.key).unlink()
     written(settings, failed, "crashed")
-    again = resume.left(made, settings)
+    again = resume.remaining(made, settings)
     assert again.todo == [cut, gone, failed]
     assert len(again.notes) == 2
 
     path.write_text(path.read_text()[:1000])
-    assert resume.left(made, settings).todo == [cut, gone, failed]
+    assert resume.remaining(made, settings).todo == [cut, gone, failed]
 
 
 def test_what_ran_out_of_memory_rules_out_more_of_the_same_and_nothing_else() -> None:
@@ -162,7 +162,7 @@ def test_what_stands_as_out_of_memory_rules_out_at_a_later_start(tmp_path) -> No
     made = plan.make([variant(8), variant(64), variant(128)])
     written(settings, made.works[1], "oom")
     written(settings, made.works[2], "oom", oom_pruning.KIND)
-    found = resume.left(made, settings)
+    found = resume.remaining(made, settings)
     assert found.todo == [made.works[0], made.works[2]]  # what was pruned is decided anew
     assert found.pruning.cause(made.works[2].variant, None)
     assert found.pruning.cause(made.works[0].variant, None) is None

@@ -182,7 +182,7 @@ def test_a_command_that_meets_a_damaged_record_goes_on_and_names_it(tmp_path_fac
     else:
         line, keys = None, sorted([SOUND.key, work.key])
     assert [found.key for found in store.readable()] == keys
-    left = resume.left(plan.make([work.variant]), Settings(name="s", results=folder))
+    left = resume.remaining(plan.make([work.variant]), Settings(name="s", results=folder))
     assert (left.notes == [f"{work.variant.label} is measured again: {line}"]) is (line is not None)
     states = {item.path.stem: (item.state, item.detail) for item in summaries.recomputed(folder, write=True)}
     assert (states[work.key] == ("unreadable", line)) is (line is not None)
@@ -229,7 +229,11 @@ def test_the_line_names_the_field(tmp_path, place, odd, named) -> None:
     with pytest.raises(RecordError) as caught:
         read(tmp_path, changed(RICH, place, odd))
     assert f"is damaged ({named}" in str(caught.value)
-    assert str(caught.value).endswith("); delete it to measure that variant again")
+    assert str(caught.value).startswith(f"record {tmp_path}")
+    assert str(caught.value).endswith(
+        "); the same sweep measures that variant again and replaces the file: "
+        "to keep the file, move it out of the folder first"
+    )
 
 
 @pytest.mark.fault

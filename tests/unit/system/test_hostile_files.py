@@ -25,7 +25,7 @@ from sweep.backends.tensorrt import runtime_cache
 from sweep.cli.console import Terminal
 from sweep.errors import RecordError, SweepError, printable
 from sweep.report import html
-from sweep.report.mlflow.publisher import _below
+from sweep.report.mlflow.publisher import _files_inside
 from sweep.storage import samples_file
 from sweep.storage.cache import MANIFEST, Cache
 from sweep.storage.record import Record
@@ -265,7 +265,7 @@ def test_a_records_artifacts_are_those_of_its_own_folder(tmp_path) -> None:
     (root / "artifacts").mkdir(parents=True)
     (root / "link").symlink_to("/etc")
     names = ["artifacts/x.json", "../up", "/etc/passwd", "artifacts/../../up", "link/passwd", 5]
-    assert _below(root, names) == [root / "artifacts/x.json", root / "5"]
+    assert _files_inside(root, names) == [root / "artifacts/x.json", root / "5"]
 
 
 def shown(print_it) -> str:

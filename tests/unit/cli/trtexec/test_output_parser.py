@@ -66,10 +66,10 @@ def test_a_failure_is_told_in_its_own_words(name, word) -> None:
         output_parser.parse(said(name))
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
-    failed = output_parser.failed(said(name))
+    failed = output_parser.failure_reason(said(name))
     assert failed is not None
     assert word in failed
-    assert output_parser.failed(said("trtexec-10.13.txt")) is None
+    assert output_parser.failure_reason(said("trtexec-10.13.txt")) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,105 @@
+"""Type the tables inside a record, with the unit and the bounds of every field.
+
+``sweep.storage.record.read`` holds each record that it reads to these types, so whoever takes a value out of a record
+needs no check of its own. A key that is ``NotRequired`` is missing in records that an earlier version wrote. None means
+that the value is unknown, never zero. A table may hold further keys, which a newer version wrote: they are kept when
+the record is rewritten, and nothing reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sweep.storage.record_types.accuracy import Accuracy, AccuracyFigures, RepeatedAccuracy, Score
+from sweep.storage.record_types.curve import (
+    Batching,
+    ClientFigures,
+    ClosedRate,
+    Fairness,
+    IssueLag,
+    Peak,
+    Point,
+    Prediction,
+    PredictionError,
+    Shared,
+)
+from sweep.storage.record_types.engine import Calibration, ClientSession, EngineInfo, GraphPassInfo, ModelCost, Realised
+from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
+from sweep.storage.record_types.gpu_state import GpuState, Spread
+from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.slo import SloProbe, SloResult
+from sweep.storage.record_types.values import (
+    Bytes,
+    Count,
+    LatencyInterval,
+    Magnitude,
+    Milliseconds,
+    Number,
+    PositiveRate,
+    Rate,
+    RateInterval,
+    Seconds,
+    Share,
+)
+from sweep.storage.record_types.variant import DataFields, LoadFields, RecipeFields, VariantFields
+
+__all__ = [
+    "Accuracy",
+    "AccuracyFigures",
+    "Batching",
+    "Bytes",
+    "Calibration",
+    "ClientFigures",
+    "ClientSession",
+    "ClosedRate",
+    "Count",
+    "DataFields",
+    "Drift",
+    "EngineInfo",
+    "ErrorInfo",
+    "Facts",
+    "Fairness",
+    "GpuState",
+    "GpuTimes",
+    "GraphPassInfo",
+    "IssueLag",
+    "LatencyInterval",
+    "LatencyIntervals",
+    "LatencySummary",
+    "LoadFields",
+    "Magnitude",
+    "Milliseconds",
+    "ModelCost",
+    "Number",
+    "PartTimes",
+    "Peak",
+    "Point",
+    "PositiveRate",
+    "Prediction",
+    "PredictionError",
+    "Rate",
+    "RateInterval",
+    "Realised",
+    "RecipeFields",
+    "RepeatedAccuracy",
+    "Score",
+    "Seconds",
+    "Share",
+    "Shared",
+    "SloProbe",
+    "SloResult",
+    "Spread",
+    "VariantFields",
+    "with_unknown_keys",
+]
+
+
+def with_unknown_keys(typed: Any, raw: Any) -> Any:
+    """Return `typed`, which was converted from `raw`, with the keys of `raw` that these types do not have."""
+    if typed == raw:  # nearly always; compares in C
+        return typed
+    if isinstance(typed, dict):
+        return {name: with_unknown_keys(typed[name], value) if name in typed else value for name, value in raw.items()}
+    if isinstance(typed, list):
+        return [with_unknown_keys(typed_item, raw_item) for typed_item, raw_item in zip(typed, raw, strict=True)]
+    return typed

@@ -1,0 +1,99 @@
+"""Type the error of the outputs against fp32."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from sweep.storage.record_types.values import Count, Magnitude, Number, Share
+
+
+class AccuracyFigures(TypedDict):
+    """Measure the error of the outputs, y, against the reference, r, over all float outputs.
+
+    Attributes:
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
+        max_abs: largest |r - y|.
+        max_rel: that over the largest |r|.
+        cosine: cosine of r and y.
+        cosine_centred: cosine of both less the mean of r over the batch.
+        top1_agreement: share of samples with the same arg max, 0 to 1.
+        nonfinite: number of NaN and Inf in y; None where shapes differ.
+    """
+
+    sqnr_db: Number | None
+    max_abs: NotRequired[Magnitude | None]
+    max_rel: NotRequired[Magnitude | None]
+    cosine: NotRequired[Number | None]
+    cosine_centred: NotRequired[Number | None]
+    top1_agreement: NotRequired[Share | None]
+    nonfinite: NotRequired[Count | None]
+
+
+class RepeatedAccuracy(AccuracyFigures):
+    """Give the worst error of many inferences under a further load.
+
+    Attributes:
+        streams: number of streams whose outputs were read.
+        stream: stream of the worst outputs.
+        looks: outputs that were compared.
+        wrong: of them, those that are not finite or lost more than 6 dB.
+        inferences: inferences that ran meanwhile.
+        identical: every bit of all of them equals the first outputs.
+        lost_db: SQNR that the worst lost against the first outputs, dB.
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2) of the worst outputs, dB.
+        max_abs: largest |r - y|.
+        max_rel: that over the largest |r|.
+        cosine: cosine of r and y.
+        cosine_centred: cosine of both less the mean of r over the batch.
+        top1_agreement: share of samples with the same arg max, 0 to 1.
+        nonfinite: number of NaN and Inf in y; None where shapes differ.
+    """
+
+    streams: NotRequired[Count]
+    stream: NotRequired[Count]
+    looks: NotRequired[Count]
+    wrong: NotRequired[Count]
+    inferences: NotRequired[Count]
+    identical: NotRequired[bool]
+    lost_db: NotRequired[Number | None]
+
+
+class Score(TypedDict):
+    """Give the top-1 accuracy on labelled samples.
+
+    Attributes:
+        score: share that the engine got right, 0 to 1.
+        reference_score: share that fp32 got right, 0 to 1.
+        scored_on: name of the labelled samples.
+    """
+
+    score: Share
+    reference_score: Share
+    scored_on: str
+
+
+class Accuracy(AccuracyFigures):
+    """Compare the outputs of the session that was timed with those of the fp32 graph for the same inputs.
+
+    Attributes:
+        reference: what the reference outputs come from.
+        note: what a reader of the figures should know.
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
+        max_abs: largest |r - y|.
+        max_rel: that over the largest |r|.
+        cosine: cosine of r and y.
+        cosine_centred: cosine of both less the mean of r over the batch.
+        top1_agreement: share of samples with the same arg max, 0 to 1.
+        nonfinite: number of NaN and Inf in y; None where shapes differ.
+        again: the worst of many inferences under a further load.
+        score: top-1 of the engine on labelled samples, 0 to 1.
+        reference_score: top-1 of fp32 on the same samples, 0 to 1.
+        scored_on: name of the labelled samples.
+    """
+
+    reference: NotRequired[str]
+    note: NotRequired[str | None]
+    again: NotRequired[RepeatedAccuracy | None]
+    score: NotRequired[Share]
+    reference_score: NotRequired[Share]
+    scored_on: NotRequired[str]

@@ -1,0 +1,176 @@
+"""Type the load curve: the peak of the closed loop and the points of the open loop."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from sweep.spec import outcome
+from sweep.storage.record_types.gpu_state import GpuState
+from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.values import Count, LatencyInterval, Milliseconds, Number, Rate, RateInterval
+
+
+class ClientFigures(TypedDict):
+    """Summarise the service that one of several clients received, in the window in which all of them ran.
+
+    Attributes:
+        achieved_ips: throughput, samples/s.
+        requests: measured requests.
+        p50_ms: median latency, ms.
+        p99_ms: 99th percentile of the latency, ms.
+        p99_interval: its 95% interval, [low, high] in ms.
+    """
+
+    achieved_ips: Rate | None
+    requests: Count
+    p50_ms: Milliseconds | None
+    p99_ms: Milliseconds | None
+    p99_interval: LatencyInterval | None
+
+
+class Fairness(TypedDict):
+    """Compare the service that several clients received.
+
+    Attributes:
+        jain: Jain's index of their rates: 1 if all got the same, 1/n if one of n got everything.
+        p99_ratio: the worst client's p99 over the best one's.
+    """
+
+    jain: Number | None
+    p99_ratio: Number | None
+
+
+class ClosedRate(TypedDict):
+    """Give the throughput of the closed loop.
+
+    Attributes:
+        ips: samples/s over all passes.
+        interval: its 95% interval, [low, high] in samples/s; None below two batch means.
+        batches: batch means behind the interval.
+        passes_ips: samples/s of each pass.
+    """
+
+    ips: Rate | None
+    interval: RateInterval | None
+    batches: NotRequired[Count]
+    passes_ips: NotRequired[list[Rate | None] | None]
+
+
+class Shared(TypedDict):
+    """Add the figures of several clients to the peak and to each point; both keys are missing for a single client.
+
+    Attributes:
+        clients: figures of each client, by number.
+        fairness: comparison of the service that they received.
+    """
+
+    clients: NotRequired[list[ClientFigures]]
+    fairness: NotRequired[Fairness]
+
+
+class Peak(ClosedRate, Shared):
+    """Summarise the closed loop, in which every stream always has its next request.
+
+    Attributes:
+        ips: samples/s over all passes.
+        interval: its 95% interval, [low, high] in samples/s; None below two batch means.
+        batches: batch means behind the interval.
+        passes_ips: samples/s of each pass.
+        requests: measured requests.
+        latency_ms: latency, ms.
+        gpu_ms: time on the GPU; None where the backend does not time its device.
+        enqueue_ms: time of the host for enqueueing an inference, without the copies.
+        telemetry: state of the GPU meanwhile; None without one.
+        verdict: what the measurement is worth.
+        reason: why the verdict is not ``ok``.
+        clients: figures of each of several clients.
+        fairness: comparison of the service that they received.
+    """
+
+    requests: NotRequired[Count]
+    latency_ms: NotRequired[LatencySummary]
+    gpu_ms: NotRequired[GpuTimes | None]
+    enqueue_ms: NotRequired[PartTimes | None]
+    telemetry: NotRequired[GpuState | None]
+    verdict: outcome.Verdict
+    reason: NotRequired[str | None]
+
+
+class Batching(TypedDict):
+    """Describe how full the batches were that the server gathered.
+
+    Attributes:
+        mean_batch: mean requests of an inference.
+        fill: that over the largest batch, 0 to 1.
+    """
+
+    mean_batch: Number
+    fill: Number
+
+
+class PredictionError(TypedDict):
+    """Give predicted over measured latency, less 1; None where nothing was measured.
+
+    Attributes:
+        p50: of the median.
+        p99: of the 99th percentile.
+    """
+
+    p50: Number | None
+    p99: Number | None
+
+
+class Prediction(TypedDict):
+    """Predict the latency of a point from a queue with the measured service times.
+
+    Attributes:
+        p50_ms: median, ms.
+        p99_ms: 99th percentile, ms.
+        error: how far the prediction is off.
+    """
+
+    p50_ms: Milliseconds
+    p99_ms: Milliseconds
+    error: PredictionError
+
+
+class IssueLag(TypedDict):
+    """Give the load generator's own delay in the form of the first records.
+
+    Attributes:
+        p99: 99th percentile, ms.
+    """
+
+    p99: Number | None
+
+
+class Point(Shared):
+    """Summarise one rate of the open loop, in which requests arrive by a schedule that ignores the server.
+
+    Attributes:
+        offered_ips: offered rate, samples/s.
+        achieved_ips: throughput, samples/s.
+        requests: measured requests.
+        latency_ms: latency, ms.
+        interval: 95% intervals of the latency, ms.
+        issue_lag_ms: p99 of the generator's own delay, ms; None where no request met a free stream.
+        batching: how full gathered batches were; None where the server gathers none.
+        telemetry: state of the GPU meanwhile; None without one.
+        verdict: what the measurement is worth.
+        reason: why the verdict is not ``ok``.
+        prediction: latency that a queue with the measured service times would have.
+        clients: figures of each of several clients.
+        fairness: comparison of the service that they received.
+    """
+
+    offered_ips: Rate
+    achieved_ips: Rate | None
+    requests: Count
+    latency_ms: LatencySummary
+    interval: LatencyIntervals
+    issue_lag_ms: NotRequired[Number | IssueLag | None]
+    batching: NotRequired[Batching | None]
+    telemetry: NotRequired[GpuState | None]
+    verdict: outcome.Verdict
+    reason: NotRequired[str | None]
+    prediction: NotRequired[Prediction | None]

@@ -1,0 +1,167 @@
+"""Type the network, the engine that was built from it and the session that ran."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from sweep.storage.record_types.values import Bytes, Count, Number, Seconds
+
+
+class ModelCost(TypedDict):
+    """Describe the network.
+
+    Attributes:
+        parameters: number of weights.
+        gmacs: multiply-adds of one sample, 1e9; None where they cannot be counted.
+        opset: ONNX opset of the graph that was used.
+        opset_of_file: opset of the user's file where it was upgraded, else None.
+        made_from: what the ONNX file was exported from; None for a file as it is.
+    """
+
+    parameters: Count
+    gmacs: Number | None
+    opset: NotRequired[int | None]
+    opset_of_file: NotRequired[int | None]
+    made_from: NotRequired[str | None]
+
+
+class Calibration(TypedDict):
+    """Describe the data from which the ranges of activations were computed.
+
+    Attributes:
+        source: name of the data.
+        digest: digest of the user's data; None for generated data.
+        samples: samples that were run.
+        method: how a range is taken from them.
+    """
+
+    source: str
+    digest: str | None
+    samples: Count
+    method: NotRequired[str]
+
+
+class GraphPassInfo(TypedDict, total=False):
+    """Describe the effect of a pass that rewrote the fp32 graph.
+
+    Attributes:
+        name: name of the pass.
+        key: key of its cache entry.
+        nodes_before: nodes of the graph before it.
+        nodes_after: nodes of the graph after it.
+        pass_s: its duration, s.
+    """
+
+    name: str
+    key: str
+    nodes_before: Count
+    nodes_after: Count
+    pass_s: Seconds
+
+
+class EngineInfo(TypedDict, total=False):
+    """Describe the engine and the cost of building and loading it.
+
+    Attributes:
+        key: key of its cache entry.
+        onnx_key: key of the typed ONNX it was built from.
+        build_s: duration of the build, s.
+        cached: it was taken from the cache.
+        bytes: size on disk, bytes.
+        device_memory_bytes: memory that the session takes on the device, bytes.
+        context_memory_bytes: of that, memory of one execution context, bytes.
+        weights_bytes: size of the weights in the engine, bytes.
+        memory: bytes on the device by purpose.
+        artifacts: paths of files about the engine, from the sweep's folder.
+        load_s: duration of loading, s.
+        first_inference_s: duration of the first inference, s.
+        convert_s: duration of the conversion to the precision, s.
+        onnx_bytes: size of the typed ONNX, bytes.
+        onnx_notes: remarks of the conversion.
+        guarded: nodes that the range guard kept in fp32.
+        calibration: data from which ranges were computed; None if none were.
+        graph_pass: effect of the pass that rewrote the graph; None without one.
+    """
+
+    key: str
+    onnx_key: str
+    build_s: Seconds | None
+    cached: bool
+    bytes: Bytes | None
+    device_memory_bytes: Bytes | None
+    context_memory_bytes: Bytes | None
+    weights_bytes: Bytes | None
+    memory: dict[str, Any] | None
+    artifacts: list[str]
+    load_s: Seconds | None
+    first_inference_s: Seconds | None
+    convert_s: Seconds | None
+    onnx_bytes: Bytes | None
+    onnx_notes: list[str]
+    guarded: list[str]
+    calibration: Calibration | None
+    graph_pass: GraphPassInfo | None
+
+
+class ClientSession(TypedDict, total=False):
+    """Describe the session of one of several clients.
+
+    Attributes:
+        contexts: its execution contexts.
+        sm_count: SMs of the device.
+        sm_reached: SMs that a kernel of this client reached.
+        under_mps: the client ran under MPS.
+        device_memory_bytes: memory that its session takes on the device, bytes.
+    """
+
+    contexts: Count
+    sm_count: Count | None
+    sm_reached: Count | None
+    under_mps: bool | None
+    device_memory_bytes: Bytes | None
+
+
+class Realised(TypedDict, total=False):
+    """Describe what really ran, for the first client. A backend may add keys of its own.
+
+    Attributes:
+        precision: number of layers by the type in which they compute.
+        cuda_graph: the inference was captured and replayed as a CUDA graph.
+        contexts: execution contexts.
+        sm_count: SMs of the device.
+        sm_reached: SMs that a kernel reached.
+        sm_total: SMs of the whole device.
+        under_mps: the process ran under MPS.
+        build_sm_count: SMs that the build saw.
+        clocks_mhz: clocks that were locked, MHz.
+        notes: what the table says beside the figures.
+        clients: session of each of several clients.
+        device: the device, as its driver describes it.
+        transfers: inputs and outputs were copied for each request.
+        wait: how the host waits for an inference.
+        knobs: settings of the build that the engine shows.
+        kernel_specialization: strategy of TensorRT-RTX.
+        tf32: fp32 layers may compute as TF32.
+        tf32_override: value of ``NVIDIA_TF32_OVERRIDE``.
+        evidence: where ``precision`` was read.
+    """
+
+    precision: dict[str, Count] | None
+    cuda_graph: bool | None
+    contexts: Count | None
+    sm_count: Count | None
+    sm_reached: Count | None
+    sm_total: Count | None
+    under_mps: bool | None
+    build_sm_count: Count | None
+    clocks_mhz: Any
+    notes: list[str]
+    clients: list[ClientSession]
+    device: dict[str, Any] | None
+    transfers: bool | None
+    wait: str | None
+    knobs: dict[str, Any] | None
+    kernel_specialization: str | None
+    tf32: bool | None
+    tf32_override: str | None
+    evidence: str | None

@@ -1,0 +1,77 @@
+"""Type the keys of a variant that readers use."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+from sweep.storage.record_types.values import Count
+
+
+class RecipeFields(TypedDict, total=False):
+    """Type the keys that every precision recipe has; its further keys are those of ``sweep.spec.Precision``.
+
+    Attributes:
+        name: name of the recipe.
+        dtype: type that the graph is to compute in.
+    """
+
+    name: str
+    dtype: str
+
+
+class DataFields(TypedDict):
+    """Identify the user's own data, for calibration or for the score.
+
+    Attributes:
+        name: name of the user's function; None for files.
+        path: path of the files; None for a function.
+    """
+
+    name: str | None
+    path: str | None
+
+
+class LoadFields(TypedDict, total=False):
+    """Type the keys of the load that readers use; its further keys are those of ``sweep.spec.LoadAxes``.
+
+    Attributes:
+        kind: kind of the load.
+        depth: requests that a stream of the closed loop keeps in flight.
+        trace: path of recorded arrivals.
+        labels: labelled data.
+    """
+
+    kind: str
+    depth: Count
+    trace: str | None
+    labels: DataFields | None
+
+
+class VariantFields(TypedDict):
+    """Type the keys of a variant that readers use; its further keys are the axes (``sweep.spec.flat``).
+
+    Attributes:
+        label: name of the variant within its sweep.
+        backend: name of the backend.
+        model: name of the network.
+        precision: name of the precision.
+        precision_recipe: how the graph gets that precision.
+        calibration: the user's own data for calibration.
+        batch: samples of a request.
+        streams: streams that run at the same time.
+        clients: processes that run at the same time.
+        repeats: passes.
+        load: how it is driven.
+    """
+
+    label: str
+    backend: NotRequired[str]
+    model: NotRequired[str]
+    precision: NotRequired[str]
+    precision_recipe: NotRequired[RecipeFields]
+    calibration: NotRequired[DataFields | None]
+    batch: NotRequired[Count]
+    streams: NotRequired[Count | None]
+    clients: NotRequired[Count | None]
+    repeats: NotRequired[Count]
+    load: NotRequired[LoadFields | None]
