@@ -285,9 +285,9 @@ def file(tmp_path, hydra):
 
 def typed(*argv):
     """The variants of a command line."""
-    asked = compose.read(["backend=simulated", *argv])
-    assert asked is not None
-    return [variants.from_config(item) for item in asked.configs]
+    request = compose.read(["backend=simulated", *argv])
+    assert request is not None
+    return [variants.from_config(item) for item in request.configs]
 
 
 @pytest.mark.parametrize(
