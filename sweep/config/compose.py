@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hydra.core.override_parser.types import Override
 
 _MAX_COMBINATIONS = 100_000
-_HYDRA_ERRORS = (  # Hydra asserts, or meets an error of Python's, where it could explain
+_HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
     RecursionError,
 )
@@ -129,8 +129,9 @@ def _refuse_unnamed_code(configs: Sequence[Config], task: Sequence[str]) -> None
 def _measured_overrides(latest: dict[str, Override], task: Sequence[str]) -> tuple[str, ...]:
     """Return the experiments of `task` and the overrides that decide what is measured, each once."""
     experiments = [text for text in task if text.startswith("+experiment=")]
-    typed = {target: override.input_line or "" for target, override in latest.items()}
-    measured = [text for target, text in typed.items() if target.partition(".")[0] not in UNMEASURED]
+    measured = [
+        override.input_line or "" for target, override in latest.items() if target.partition(".")[0] not in UNMEASURED
+    ]
     return tuple(dict.fromkeys([*experiments, *measured]))
 
 
@@ -257,7 +258,7 @@ def read(argv: Sequence[str]) -> SweepRequest | None:
         ConfigError: an override or a YAML is refused, by this package, Hydra or OmegaConf; one line.
     """
     _register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors instead of printing them and leaving
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     parsed = arguments.parse(argv)
     for override in parsed.overrides:
         if hydra_loader.is_hydra_key(override):

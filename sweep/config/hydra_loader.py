@@ -75,7 +75,7 @@ def _initialized(conf: Path, config_dir: Path | None) -> Iterator[ConfigLoader]:
         with initialize_config_dir(config_dir=str(conf), job_name="sweep", version_base="1.3"):
             for name in _RESOLVERS:  # oc.env would read this machine's environment variables
                 OmegaConf.clear_resolver(f"oc.{name}")
-            OmegaConf.clear_resolver("hydra")  # it reads the config of a command that Hydra ran in this process before
+            OmegaConf.clear_resolver("hydra")  # it would read the config of an earlier command of this process
             yield GlobalHydra.instance().config_loader()
     finally:
         _UserFolder.folder = None

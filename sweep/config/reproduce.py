@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _ALWAYS = ("batch", "streams")  # written even at their defaults, because they are what people compare
 _GROUPS = {"model.name": "model", "precision.name": "precision", "backend.name": "backend", "load.kind": "load"}
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@+-]*")  # text that Hydra's grammar takes as it is
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@+-]*")  # text that needs no quotes in Hydra's grammar
 _NOT_TEXT = frozenset({"null", "true", "false", "nan", "inf"})
 
 
@@ -47,14 +47,16 @@ def overrides(variant: Variant, varying: Iterable[Axis] = ()) -> tuple[str, ...]
         if group is not None:
             values |= {key: value for key, value in groups.items() if key.partition(".")[0] == group}
         elif not _is_implied(axis, variant):
-            own = axis.overrides(axis.read(variant))
-            values = _merge(values, {key: value for key, value in own.items() if _differs(config, key, value, always)})
+            settings = axis.overrides(axis.read(variant))
+            values = _merge(
+                values, {key: value for key, value in settings.items() if _differs(config, key, value, always)}
+            )
     if variant.session.script is None and config.backend.script is not None:
         values["backend.script"] = None
     return tuple(_override(key, value) for key, value in values.items())
 
 
-@functools.cache  # a plan has many variants and few choices of groups
+@functools.cache  # a plan has many variants but few choices of groups, and composing costs 0.1 s
 def _compose(arguments: tuple[str, ...]) -> Config:
     request = compose.read(arguments)
     assert request is not None  # noqa: S101 - for mypy: only flags such as --help give no request
@@ -71,7 +73,7 @@ def _group_choices(variant: Variant) -> dict[str, Any]:
 
 
 def _name_key(group: str) -> str:
-    return next(key for key, own in _GROUPS.items() if own == group).partition(".")[2]
+    return next(key for key, name in _GROUPS.items() if name == group).partition(".")[2]
 
 
 def _is_implied(axis: Axis, variant: Variant) -> bool:
@@ -86,7 +88,7 @@ def _differs(config: Config, key: str, value: Any, always: set[str | None]) -> b
         return True
     try:
         return bool(operator.attrgetter(key)(config) != value)
-    except AttributeError:  # a key of the script, which these choices leave out
+    except AttributeError:  # the config has no script, and the key is one of the script's
         return True
 
 

@@ -12,12 +12,7 @@ from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL = (
-    10,
-    11,
-    12,
-    13,
-)  # places in the label of the words for how the graph was made
+_GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL = 10, 11, 12, 13  # places of their words in the label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

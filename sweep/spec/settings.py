@@ -13,9 +13,8 @@ if TYPE_CHECKING:
 
     from sweep.spec.slo import Slo
 
-RETRIED = frozenset(
-    {Status.FAILED, Status.OOM, Status.TIMEOUT, Status.CRASHED}
-)  # their cause may be gone at the next start
+# The cause of these may be gone at the next start.
+RETRIED = frozenset({Status.FAILED, Status.OOM, Status.TIMEOUT, Status.CRASHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,9 +44,9 @@ def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
         return convert_saved_model(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
-    typed = [name for name, table in config.inputs.items() if table.get("dtype") is not None]
-    if typed:
-        raise ConfigError(f"model.inputs.{typed[0]}.dtype: the file says the type; only model.torch needs it")
+    with_dtype = [name for name, table in config.inputs.items() if table.get("dtype") is not None]
+    if with_dtype:
+        raise ConfigError(f"model.inputs.{with_dtype[0]}.dtype: the file says the type; only model.torch needs it")
     return resolve(config.name, config.path, inputs, config.batch_dim)
 
 
