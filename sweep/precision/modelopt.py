@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lazy_loader  # type: ignore[import-untyped]  # it has no types
+
 from sweep.errors import ConversionError
 from sweep.precision import activation_ranges, compute_types, onnx_graph
 from sweep.precision.modelopt_worker import BATCHES, GUARD_BATCHES, SOURCE, TYPED
@@ -34,9 +36,10 @@ PYTHON = "SWEEP_MODELOPT_PYTHON"
 
 _ROOT = Path(__file__).parents[2]
 _LAUNCH_CODE = (  # import the worker from this checkout, then see only the packages of the interpreter
-    "import sys; sys.path[0] = sys.argv[1]; from sweep.precision import modelopt_worker; del sys.path[0]; "
-    "modelopt_worker.main()"
+    "import sys; sys.path[0] = sys.argv[1]; sys.path.append(sys.argv[2]); "
+    "from sweep.precision import modelopt_worker; del sys.path[0], sys.path[-1]; modelopt_worker.main()"
 )
+_LIBRARIES = Path(lazy_loader.__file__).parents[1]  # the only package that the worker's imports need besides Python
 _REPRODUCIBLE = {
     "PYTHONHASHSEED": "0"
 }  # Model Optimizer iterates over sets of names; a fixed hash seed makes its bytes reproducible
@@ -124,7 +127,7 @@ def _modelopt_process(context: str, environment: Mapping[str, str]) -> Iterator[
     python = os.environ.get(PYTHON) or sys.executable
     try:
         child = ChildProcess(
-            [python, "-c", _LAUNCH_CODE, str(_ROOT)],
+            [python, "-c", _LAUNCH_CODE, str(_ROOT), str(_LIBRARIES)],
             "the process of Model Optimizer",
             environment={**os.environ, **environment},
         )
