@@ -70,8 +70,8 @@ def _typed_hint(hint: Any) -> Any:
 
 
 @dataclass
-class InputConfig:
-    """Describe one input of a user's own model; `sweep.config.variants` checks ``model.inputs.NAME`` against it."""
+class InputConfig:  # Hydra does not know the names of inputs: `variants` checks their tables against it
+    """Fix the shape, the range and the type of one input of your own model."""
 
     shape: list[Any] | None = _key(None, "shape of the input, one entry per dimension: a size or the word batch")
     low: float | None = _key(None, "smallest random value of the input (null: by element type)")
