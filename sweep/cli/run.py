@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweep.config import Asked
+    from sweep.config import SweepRequest
     from sweep.report import Answer
     from sweep.runner import Plan, Work
     from sweep.spec import Settings
@@ -47,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         sys.stdout.write(help_header() + "\n")
     try:
-        asked = compose.read(arguments)
-        return 0 if asked is None else _task(asked)
+        request = compose.read(arguments)
+        return 0 if request is None else _task(request)
     except SweepError as error:
         if signals.arrived():  # a library met the interrupt inside its own code, and says something else of it
             return signals.EXIT_CODE
@@ -81,23 +81,23 @@ def help_header() -> str:
     )
 
 
-def _task(asked: Asked) -> int:
+def _task(request: SweepRequest) -> int:
     """Plan the sweep, and print the plan or run it; return the exit code."""
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
-    first = asked.configs[0]
-    full_plan = plan.make(variants.from_config(config) for config in asked.configs)
+    first = request.configs[0]
+    full_plan = plan.make(variants.from_config(config) for config in request.configs)
     selected = filters.of(full_plan, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
-    settings = variants.settings(first, asked.words)
+    settings = variants.settings(first, request.overrides)
     devices = _devices(selected, settings)
-    _print_backend(console, {config.backend.name for config in asked.configs})
+    _print_backend(console, {config.backend.name for config in request.configs})
     if first.plan:
         _print_plan(console, selected, settings, len(devices))
         return 0
     publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, full_plan.labels)
     with folder_lock(settings):
-        return _sweep(console, (full_plan, selected), settings, asked, publishing, devices)
+        return _sweep(console, (full_plan, selected), settings, request, publishing, devices)
 
 
 def _devices(selected: Plan, settings: Settings) -> tuple[Device, ...]:
@@ -126,7 +126,7 @@ def _sweep(
     console: Console,
     plans: tuple[Plan, Plan],
     settings: Settings,
-    asked: Asked,
+    request: SweepRequest,
     publishing: Publishing,
     devices: tuple[Device, ...],
 ) -> int:
@@ -136,7 +136,7 @@ def _sweep(
         console: to print to.
         plans: plan of all that was requested, and plan of the part that `only` and `skip` select.
         settings: settings of the sweep.
-        asked: the request, written to config.json.
+        request: the request, written to config.json.
         publishing: receives each record.
         devices: to measure on, side by side.
     """
@@ -145,7 +145,7 @@ def _sweep(
     todo = remaining.todo
     searches = resume.searches(selected, settings, todo)
     resume.forget_parts(settings)
-    _keep_request(settings, asked)
+    _write_request(settings, request)
     _print_work(console, selected, settings, todo, searches)
     if len(selected.works) < len(full_plan.works):
         _print(console, f"note: {len(full_plan.works) - len(selected.works)} variants are left out (only, skip)")
@@ -194,20 +194,20 @@ def _conclude(console: Console, full_plan: Plan, settings: Settings, publishing:
 
 
 def _reproducible(full_plan: Plan, records: Sequence[Record], recommendation: Answer) -> Answer:
-    """Return the answer with the words that plan its variant alone."""
+    """Return the answer with the overrides that plan its variant alone."""
     if recommendation.best is None:
         return recommendation
     best = next(work.variant for work in full_plan.works if work.key == recommendation.best.key)
     return dataclasses.replace(recommendation, overrides=reproduce.overrides(best, compared(records).axes))
 
 
-def _keep_request(settings: Settings, asked: Asked) -> None:
-    """Write config.json: the words of the request and the first composed config, from which it can be repeated."""
-    request = {
+def _write_request(settings: Settings, request: SweepRequest) -> None:
+    """Write config.json: the overrides of the request and the first composed config, from which it can be repeated."""
+    content = {
         "name": settings.name,
-        "overrides": list(asked.words),
-        "combinations": len(asked.configs),
-        "first": dataclasses.asdict(asked.configs[0]),
+        "overrides": list(request.overrides),
+        "combinations": len(request.configs),
+        "first": dataclasses.asdict(request.configs[0]),
     }
-    text = json.dumps(request, indent=1) + "\n"
+    text = json.dumps(content, indent=1) + "\n"
     write_atomic(settings.root / "config.json", text.encode())

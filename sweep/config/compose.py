@@ -1,12 +1,11 @@
-"""argv + conf/ -> composed configs. With ``composer``, the one that knows Hydra.
+"""Compose argv and conf/ into configs. Only this module and `hydra_loader` use Hydra.
 
-Hydra composes once per choice of groups, which costs 0.1 s; swept plain values are set on the composed config
-through the same typed nodes, so that a thousand variants plan in seconds.
+Hydra takes 0.1 s to compose one choice of groups. Swept plain values are therefore set afterwards, on the composed
+config, through the same typed nodes: a plan of a thousand variants takes seconds.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import dataclasses
 import functools
@@ -15,8 +14,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hydra
 import yaml
@@ -26,7 +24,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import error_messages, hydra_loader
+from sweep.config import arguments, error_messages, hydra_loader
 from sweep.config.conf_files import conf_folder
 from sweep.config.schema import UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
@@ -38,24 +36,24 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
-_MOST = 100_000  # combinations of a sweep
-_HYDRAS_ERRORS = (
+_MAX_COMBINATIONS = 100_000
+_HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
     RecursionError,
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A sweep as it was asked for.
+class SweepRequest:
+    """Hold the sweep that a command line requests.
 
     Attributes:
-        configs: one per combination, in the order asked, duplicates included.
-        words: the overrides that decide what is measured, as typed or as an experiment has them.
+        configs: one per combination, in the order of the request, duplicates included.
+        overrides: those that decide what is measured, as typed or as an experiment has them.
     """
 
     configs: tuple[Config, ...]
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
 
 
 @dataclass
@@ -63,50 +61,44 @@ class _SweeperConfig:
     params: dict[str, str] | None = field(default_factory=dict)
 
 
-class _Sweep:
-    """Expands and composes every combination.
+class _Combinations:
+    """Compose every combination of the swept values.
 
     Args:
-        loader: Hydra's, over the YAMLs.
-        config: the master config (``hydra_loader.master``).
+        loader: Hydra's, over the YAML files.
+        config: the master config (`hydra_loader.compose_master`).
     """
 
     def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
         self._loader = loader
         self._config = config
 
-    def asked(self) -> Asked:
-        """What was asked, by an experiment's ``hydra.sweeper.params`` and then by the words."""
-        hydras: Any = OmegaConf.to_container(self._config.hydra, resolve=False)
-        task = hydras["overrides"]["task"]
-        words = [f"{key}={value}" for key, value in (hydras["sweeper"]["params"] or {}).items()] + task
+    def request(self) -> SweepRequest:
+        """Return the sweep of an experiment's ``hydra.sweeper.params`` and the overrides, which win over it."""
+        node: Any = OmegaConf.to_container(self._config.hydra, resolve=False)
+        task = node["overrides"]["task"]
+        texts = [f"{key}={value}" for key, value in (node["sweeper"]["params"] or {}).items()] + task
         parser = OverridesParser.create(config_loader=self._loader)
-        overrides = parser.parse_overrides(words)
-        latest = {_target(override): override for override in overrides}
+        latest = {_target(override): override for override in parser.parse_overrides(texts)}
         for target, override in latest.items():
             _refuse_misplaced(target, override)
         composed, values = _split(list(latest.values()), self._is_group, parser)
-        if math.prod([*map(len, composed), *map(len, values)]) > _MOST:
-            raise ConfigError(f"{' '.join(words)}: more than {_MOST} combinations; sweep over fewer values")
-        if self._has_composed(composed, parser.parse_overrides(task)):
+        if math.prod([*map(len, composed), *map(len, values)]) > _MAX_COMBINATIONS:
+            raise ConfigError(f"{' '.join(texts)}: more than {_MAX_COMBINATIONS} combinations; sweep over fewer values")
+        if self._is_master(composed, parser.parse_overrides(task)):
             bases = iter((_without_hydra(self._config),))
         else:
             bases = (self._compose(groups) for groups in itertools.product(*composed))
-        configs = tuple(config for base in bases for config in _configs(base, values))
+        configs = tuple(config for base in bases for config in _combine(base, values))
         if not configs:
-            raise ConfigError(f"{' '.join(words)}: sweeps over nothing")
-        user_code.refuse_unnamed("graph", (config.graph for config in configs), task)
-        user_code.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
-        user_code.refuse_unnamed("model.labels", (config.model.labels for config in configs), task)
-        experiments = [word for word in task if word.startswith("+experiment=")]
-        typed = {target: override.input_line or "" for target, override in latest.items()}
-        measured = [word for target, word in typed.items() if target.partition(".")[0] not in UNMEASURED]
-        return Asked(configs=configs, words=tuple(dict.fromkeys([*experiments, *measured])))
+            raise ConfigError(f"{' '.join(texts)}: sweeps over nothing")
+        _refuse_unnamed_code(configs, task)
+        return SweepRequest(configs=configs, overrides=_measured_overrides(latest, task))
 
     def _is_group(self, key: str) -> bool:
         return "/" in key or bool(self._loader.get_group_options(key))
 
-    def _has_composed(self, composed: Sequence[Sequence[str]], task: Sequence[Override]) -> bool:
+    def _is_master(self, composed: Sequence[Sequence[str]], task: Sequence[Override]) -> bool:
         """Tell whether the master config is the one combination that `composed` leaves; composing costs 0.1 s.
 
         Hydra composes the master config from the overrides that sweep nothing, and leaves out a group whose choice
@@ -123,22 +115,43 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     """Remove Hydra's node from a composed config, and check the rest."""
     with read_write(config), open_dict(config):
         del config["hydra"]
-    hydra_loader.check_texts(config)
+    hydra_loader.check_interpolations(config)
     return config
 
 
-Choice = tuple[str, Any, str]  # key, value, as written
+def _refuse_unnamed_code(configs: Sequence[Config], task: Sequence[str]) -> None:
+    """Refuse a user's functions that a YAML alone names: a file from elsewhere must not choose what is imported."""
+    user_code.refuse_unnamed("graph", (config.graph for config in configs), task)
+    user_code.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
+    user_code.refuse_unnamed("model.labels", (config.model.labels for config in configs), task)
+
+
+def _measured_overrides(latest: dict[str, Override], task: Sequence[str]) -> tuple[str, ...]:
+    """Return the experiments of `task` and the overrides that decide what is measured, each once."""
+    experiments = [text for text in task if text.startswith("+experiment=")]
+    measured = [
+        override.input_line or "" for target, override in latest.items() if target.partition(".")[0] not in UNMEASURED
+    ]
+    return tuple(dict.fromkeys([*experiments, *measured]))
+
+
+class _Assignment(NamedTuple):
+    """Hold one value of a swept key: the key, the parsed value, and ``key=value`` as written."""
+
+    key: str
+    value: Any
+    text: str
 
 
 def _target(override: Override) -> str:
-    """What an override sets, whether it is written ``key=``, ``+key=`` or ``++key=``."""
+    """Return the key that an override sets, whether it is written ``key=``, ``+key=`` or ``++key=``."""
     return f"{override.key_or_group}@{override.package}" if override.package else str(override.key_or_group)
 
 
 def _refuse_misplaced(target: str, override: Override) -> None:
-    """What belongs to the whole sweep cannot be swept."""
-    if hydra_loader.is_hydras(target):
-        raise _hydras(str(override.input_line))
+    """Refuse an override of Hydra's own keys, and several values of a key that belongs to the whole sweep."""
+    if hydra_loader.is_hydra_key(target):
+        raise _hydra_key_error(str(override.input_line))
     head = target.partition("@")[0].partition(".")[0].partition("/")[0]
     if override.is_sweep_override() and head in {*UNMEASURED, "experiment"}:
         raise ConfigError(f"{override.input_line}: {head} belongs to the whole sweep; give it one value")
@@ -146,10 +159,15 @@ def _refuse_misplaced(target: str, override: Override) -> None:
 
 def _split(
     overrides: Sequence[Override], is_group: Callable[[str], bool], parser: OverridesParser
-) -> tuple[list[list[str]], list[list[Choice]]]:
-    """What Hydra has to compose (groups, fixed and added values), and the swept values that can be set after."""
+) -> tuple[list[list[str]], list[list[_Assignment]]]:
+    """Split overrides into those that Hydra has to compose and the swept plain values, which are set afterwards.
+
+    Returns:
+        For each override of a group, a fixed or an added value: its values as ``key=value``; for each other swept
+        key: its values.
+    """
     composed: list[list[str]] = []
-    values: list[list[Choice]] = []
+    values: list[list[_Assignment]] = []
     for override in overrides:
         key = override.get_key_element()
         if not override.is_sweep_override():
@@ -157,23 +175,23 @@ def _split(
         elif not override.is_discrete_sweep():
             raise ConfigError(f"{override.input_line}: give the values one by one, as in {key}=1,2,4")
         elif is_group(key) or not is_plain_value(key):
-            composed.append(_swept(key, override))
+            composed.append(_expand(key, override))
         else:
-            texts = _swept(key, override)
-            values.append([(key, parser.parse_override(text).value(), text) for text in texts])
+            texts = _expand(key, override)
+            values.append([_Assignment(key, parser.parse_override(text).value(), text) for text in texts])
     return composed, values
 
 
-def _swept(key: str, override: Override) -> list[str]:
-    """The words of a sweep, one a value; a range may stand for more than memory holds."""
-    texts = list(itertools.islice(override.sweep_string_iterator(), _MOST + 1))
-    if len(texts) > _MOST:
-        raise ConfigError(f"{override.input_line}: more than {_MOST} values; sweep over fewer")
+def _expand(key: str, override: Override) -> list[str]:
+    """Return ``key=value`` for each value of a sweep; bounded, as a range may stand for more than memory holds."""
+    texts = list(itertools.islice(override.sweep_string_iterator(), _MAX_COMBINATIONS + 1))
+    if len(texts) > _MAX_COMBINATIONS:
+        raise ConfigError(f"{override.input_line}: more than {_MAX_COMBINATIONS} values; sweep over fewer")
     return [f"{key}={text}" for text in texts]
 
 
 def is_plain_value(key: str) -> bool:
-    """Whether the schema has ``key`` as a plain value, so that setting it changes nothing else."""
+    """Tell whether `key` is a plain value of the schema, so that setting it changes nothing else."""
     return key in _schema_keys() and ".NAME." not in key
 
 
@@ -182,123 +200,95 @@ def _schema_keys() -> frozenset[str]:
     return frozenset(line.split()[0] for line in help_lines())
 
 
-def _configs(composed: DictConfig, values: list[list[Choice]]) -> list[Config]:
-    """Every combination of the swept values on one composed config.
+def _combine(composed: DictConfig, values: list[list[_Assignment]]) -> list[Config]:
+    """Return every combination of the swept values on one composed config.
 
-    Each value goes once through the config's typed node; a copy of the whole config costs 50 ms. Where values
-    are made of others (``${...}``) each combination is resolved by itself.
+    Each value is converted once by the config's typed node, because a copy of the whole config costs 50 ms. Where
+    values refer to others (``${...}``), each combination is resolved by itself.
     """
-    made: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]  # the schema is its root
-    _no_extra_keys(made)
-    written = [str(choice[1]) for choices in values for choice in choices]
+    base: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]  # the schema is its root
+    _refuse_extra_keys(base)
+    written = [str(assignment.value) for assignments in values for assignment in assignments]
     if any("${" in text for text in (OmegaConf.to_yaml(composed), *written)):
-        return [_resolved(copy.deepcopy(composed), chosen) for chosen in itertools.product(*values)]
-    checked = [[(choice[0], _through(composed, choice)) for choice in choices] for choices in values]
-    return [_replaced(made, dict(chosen)) for chosen in itertools.product(*checked)]
+        return [_resolve(copy.deepcopy(composed), combination) for combination in itertools.product(*values)]
+    converted = [[(item.key, _assign(composed, item)) for item in assignments] for assignments in values]
+    return [_replace(base, dict(combination)) for combination in itertools.product(*converted)]
 
 
-def _resolved(config: DictConfig, chosen: tuple[Choice, ...]) -> Config:
-    for choice in sorted(chosen, key=lambda item: "${" in str(item[1])):  # what they refer to comes first
-        _through(config, choice)
+def _resolve(config: DictConfig, combination: tuple[_Assignment, ...]) -> Config:
+    # Values that refer to others are set last, when those others are there.
+    for assignment in sorted(combination, key=lambda item: "${" in str(item.value)):
+        _assign(config, assignment)
     return OmegaConf.to_object(config)  # type: ignore[return-value]  # the schema is its root
 
 
-def _through(config: DictConfig, choice: Choice) -> Any:
-    """Set the value on the config's node, which converts and checks it; what became of it."""
-    key, value, text = choice
+def _assign(config: DictConfig, assignment: _Assignment) -> Any:
+    """Set a value on the config's node, which checks and converts it; return the converted value."""
     try:
-        OmegaConf.update(config, key, value)
+        OmegaConf.update(config, assignment.key, assignment.value)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{text}: {error_messages.one_line(error)}") from error
-    kept = OmegaConf.select(config, key)
-    return OmegaConf.to_object(kept) if OmegaConf.is_config(kept) else kept
+        raise ConfigError(f"{assignment.text}: {error_messages.one_line(error)}") from error
+    value = OmegaConf.select(config, assignment.key)
+    return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
 
 
-def _replaced(config: Any, values: dict[str, Any]) -> Any:
-    """The dataclass with the values at their dotted keys."""
+def _replace(config: Any, values: dict[str, Any]) -> Any:
+    """Return a copy of the dataclass `config` with `values` at their dotted keys."""
     for key, value in values.items():
         head, _, rest = key.partition(".")
-        inner = _replaced(getattr(config, head), {rest: value}) if rest else value
+        inner = _replace(getattr(config, head), {rest: value}) if rest else value
         config = dataclasses.replace(config, **{head: inner})
     return config
 
 
-def _no_extra_keys(config: Any, prefix: str = "") -> None:
-    """``+batchh=3`` slips past Hydra's own check."""
-    known = {item.name for item in dataclasses.fields(config)}
+def _refuse_extra_keys(config: Any, prefix: str = "") -> None:
+    """Refuse a key that the schema lacks: ``+batchh=3`` passes Hydra's own check."""
+    names = {item.name for item in dataclasses.fields(config)}
     for name, value in vars(config).items():
-        if name not in known:
+        if name not in names:
             raise ConfigError(error_messages.unknown_key(f"{prefix}{name}"))
         if dataclasses.is_dataclass(value):
-            _no_extra_keys(value, f"{prefix}{name}.")
+            _refuse_extra_keys(value, f"{prefix}{name}.")
 
 
-def read(argv: Sequence[str]) -> Asked | None:
-    """What was asked; None where Hydra has answered by itself (--help, --cfg).
+def read(argv: Sequence[str]) -> SweepRequest | None:
+    """Return the sweep that `argv` requests; None if Hydra has printed something instead (--help, --cfg).
 
     Raises:
-        ConfigError: with one line for whatever Hydra or OmegaConf had to say.
+        ConfigError: an override or a YAML is refused, by this package, Hydra or OmegaConf; one line.
     """
     _register()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's printer
-    words, flags, own = _parted([_condition(word) for word in argv])
-    for word in words:
-        if hydra_loader.is_hydras(word):
-            raise _hydras(word)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them and exiting
+    parsed = arguments.parse(argv)
+    for override in parsed.overrides:
+        if hydra_loader.is_hydra_key(override):
+            raise _hydra_key_error(override)
     try:
-        with hydra_loader.composing(conf_folder(), own) as loader:
-            config = hydra_loader.master(loader, conf_folder(), words)
-            if not flags:
-                return _Sweep(loader, config).asked()
-        sys.argv = [sys.argv[0], *([f"--config-dir={own}"] if own else []), *flags, *words]
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=hydra_loader.MAIN)(_nothing)()
+        with hydra_loader.open_loader(conf_folder(), parsed.config_dir) as loader:
+            config = hydra_loader.compose_master(loader, conf_folder(), parsed.overrides)
+            if not parsed.flags:
+                return _Combinations(loader, config).request()
+        folder = () if parsed.config_dir is None else (f"--config-dir={parsed.config_dir}",)
+        sys.argv = [sys.argv[0], *folder, *parsed.flags, *parsed.overrides]
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=hydra_loader.MAIN)(_run_nothing)()
     except MissingConfigException as error:
         raise ConfigError(error_messages.missing_choice(error)) from error
-    except _HYDRAS_ERRORS as error:
-        raise ConfigError(error_messages.explained(error, argv)) from error  # Hydra asserts where it could say
+    except _HYDRA_ERRORS as error:
+        raise ConfigError(error_messages.explain(error, argv)) from error
     return None
 
 
-def _nothing(_: DictConfig) -> None:
-    """What Hydra would run."""
+def _run_nothing(_: DictConfig) -> None:
+    """Serve as the program that Hydra would run; the flags that lead here only print."""
 
 
-def _hydras(word: str) -> ConfigError:
-    return ConfigError(f"{word}: how Hydra runs is fixed here; commas sweep by themselves")
-
-
-def _parted(argv: Sequence[str]) -> tuple[list[str], list[str], Path | None]:
-    """Words, those of Hydra's flags that only show something, and the folder of ``--config-dir``."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("-m", "--multirun", action="store_true")  # a sweep of one is a sweep too
-    parser.add_argument("--config-dir", "-cd", type=Path)
-    for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",)):
-        parser.add_argument(*names, action="store_const", const=names[0], default=None)
-    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
-    parser.add_argument("--package", "-p")
-    try:
-        found, words = parser.parse_known_args(list(argv))
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from error
-    unknown = next((word for word in words if word.startswith("-")), None)
-    if unknown is not None:
-        raise ConfigError(f"{unknown}: no such flag; there are --help, --cfg job and --config-dir FOLDER")
-    if found.config_dir is not None and not found.config_dir.is_dir():
-        raise ConfigError(f"--config-dir {found.config_dir}: no such folder")
-    flags = [flag for flag in (found.help, found.hydra_help, found.resolve) if flag]
-    flags += [f"--{name}={value}" for name in ("cfg", "package") if (value := getattr(found, name)) is not None]
-    return words, flags, found.config_dir.resolve() if found.config_dir is not None else None
-
-
-def _condition(word: str) -> str:
-    """``only=batch=8`` as Hydra's grammar has it: ``only=batch:8``; any other word as it is."""
-    key, _, value = word.partition("=")
-    return f"{key}={value.replace('=', ':')}" if key in {"only", "skip"} else word
+def _hydra_key_error(override: str) -> ConfigError:
+    return ConfigError(f"{override}: how Hydra runs is fixed here; commas sweep by themselves")
 
 
 @functools.cache
 def _register() -> None:
-    """Schema, help text and an experiment's sweep under the names that conf/config.yaml uses."""
+    """Register the schema, the help text and an experiment's sweep under the names that conf/config.yaml uses."""
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     store.store(group="hydra/sweeper", name="all_at_once", node=_SweeperConfig)

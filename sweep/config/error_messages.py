@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf raise, in one line: what was asked, what was found, what to do."""
+"""Turn what Hydra and OmegaConf raise into one line: what was requested, what it met, what to do."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of a message that carries more."""
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
 
 
-def explained(error: Exception, argv: Sequence[str]) -> str:
-    """What was wrong with the words, from what Hydra or OmegaConf raised."""
+def explain(error: Exception, argv: Sequence[str]) -> str:
+    """Return what is wrong with the command line.
+
+    Args:
+        error: what Hydra or OmegaConf raised while composing.
+        argv: the command line, to quote the override at fault.
+    """
     if isinstance(error, OverrideParseException):
         return f"{error.override}: cannot be read ({' '.join(str(error).splitlines()[1:2])})"
     cause = error.__cause__ or error
@@ -32,24 +37,26 @@ def explained(error: Exception, argv: Sequence[str]) -> str:
     if unknown:
         full = re.search(r"full_key: (\S+)", text)
         return unknown_key(full.group(1) if full else next(name for name in unknown.groups() if name))
-    asked = re.search(r"Error merging override ([^=\s]+)", str(error))
-    key = asked.group(1).lstrip("+") if asked else None
-    word = next((item for item in argv if key and item.lstrip("+").startswith(f"{key}=")), asked and asked.group(1))
-    return f"{word}: {one_line(cause)}" if word else f"{' '.join(argv)}: {one_line(cause)}"
+    match = re.search(r"Error merging override ([^=\s]+)", str(error))
+    if match is None:
+        return f"{' '.join(argv)}: {one_line(cause)}"
+    key = match.group(1)
+    override = next((item for item in argv if item.lstrip("+").startswith(f"{key.lstrip('+')}=")), key)
+    return f"{override}: {one_line(cause)}"
 
 
 def unknown_key(key: str) -> str:
-    """That there is no such key, and which was likely meant."""
+    """Return the message for a key that does not exist, with the key that was likely meant."""
     if key == "experiment":
         return "experiment: put a + before it, as in +experiment=quickstart"
-    known = [*GROUPS, *(line.split()[0] for line in help_lines())]
-    near = difflib.get_close_matches(key, known, n=1)
+    keys = [*GROUPS, *(line.split()[0] for line in help_lines())]
+    near = difflib.get_close_matches(key, keys, n=1)
     hint = f"did you mean {near[0]}?" if near else f"`{command_line.format_command('--help')}` lists the keys"
     return f"{key}: no such key; {hint}"
 
 
 def missing_choice(error: MissingConfigException) -> str:
-    """That a group has no such choice, and which it has."""
+    """Return the message for a choice that its group does not have, with the choices that it has."""
     missing = error.missing_cfg_file or ""
     group, _, choice = missing.rpartition("/")
     options = ", ".join(error.options or ())

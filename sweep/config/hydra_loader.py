@@ -1,8 +1,8 @@
-"""Hydra's composition of YAMLs and words, without Hydra's runner.
+"""Compose YAML files and overrides as Hydra does, without Hydra's runner.
 
 A YAML may come from anywhere. Hydra's runner instantiates the callbacks, launchers and log handlers that a YAML names,
-makes its folders and sets its variables; here it is never started. A YAML that sets such keys is refused, so that
-nobody waits for what will not happen, and so that ``--help`` and ``--cfg``, which are Hydra's own, see none of them.
+makes its folders and sets its environment variables; here it is never started. A YAML that sets such keys is refused:
+a sweep would ignore them, and ``--help`` and ``--cfg``, which Hydra itself answers, would read them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 MAIN = "config"
 _RESOLVERS = ("env", "create", "decode", "deprecated", "select", "dict.keys", "dict.values")
-_MOST_TEXTS = 16  # that are made of others, two in each: none grows beyond 2^8 times the longest
-_MOST_IN_ONE = 2
-_MADE_OF = "${"
+_MAX_INTERPOLATED = 16  # values that refer to others; with two in each, none grows beyond 2^8 times the longest
+_MAX_REFERENCES = 2  # in one value
+_REFERENCE = "${"
 
 
-class _OwnFolder(SearchPathPlugin):
-    """Adds the folder of ``--config-dir`` to where YAMLs are looked for."""
+class _UserFolder(SearchPathPlugin):
+    """Add the folder of ``--config-dir`` to Hydra's search path."""
 
     folder: ClassVar[Path | None] = None
 
@@ -47,68 +47,78 @@ class _OwnFolder(SearchPathPlugin):
 
 
 @contextmanager
-def composing(conf: Path, own: Path | None) -> Iterator[ConfigLoader]:
-    """Hydra's loader over the YAMLs of ``conf`` and of the user's ``own`` folder.
+def open_loader(conf: Path, config_dir: Path | None) -> Iterator[ConfigLoader]:
+    """Open Hydra's loader over the YAML files of conf/ and of the user.
+
+    Args:
+        conf: the folder conf/.
+        config_dir: the folder of ``--config-dir``; None for none.
 
     Raises:
         ConfigError: a YAML cannot be read in bounded time and memory.
     """
-    for folder in (conf, own):
+    for folder in (conf, config_dir):
         if folder is not None:
             yaml_limits.check(folder)
-    _plain_run(conf)  # Hydra knows one set of folders at a time
-    with _loading(conf, own) as loader:
+    _default_hydra_node(conf)  # cached before the loader opens, as Hydra has one search path at a time
+    with _initialized(conf, config_dir) as loader:
         yield loader
 
 
 @contextmanager
-def _loading(conf: Path, own: Path | None) -> Iterator[ConfigLoader]:
+def _initialized(conf: Path, config_dir: Path | None) -> Iterator[ConfigLoader]:
     plugins = Plugins.instance()
-    if _OwnFolder not in plugins.discover(SearchPathPlugin):
-        plugins.register(_OwnFolder)
-    _OwnFolder.folder = own
+    if _UserFolder not in plugins.discover(SearchPathPlugin):
+        plugins.register(_UserFolder)
+    _UserFolder.folder = config_dir
     try:
         with initialize_config_dir(config_dir=str(conf), job_name="sweep", version_base="1.3"):
-            for name in _RESOLVERS:  # a YAML has no business with this machine's environment variables
+            for name in _RESOLVERS:  # oc.env would read this machine's environment variables
                 OmegaConf.clear_resolver(f"oc.{name}")
-            OmegaConf.clear_resolver("hydra")  # it reads the config of a command that Hydra ran in this process before
+            OmegaConf.clear_resolver("hydra")  # it would read the config of an earlier command of this process
             yield GlobalHydra.instance().config_loader()
     finally:
-        _OwnFolder.folder = None
+        _UserFolder.folder = None
 
 
-def master(loader: ConfigLoader, conf: Path, words: Sequence[str]) -> DictConfig:
-    """The config before its sweep: what is not swept, and what an experiment sweeps (``hydra.sweeper.params``).
+def compose_master(loader: ConfigLoader, conf: Path, overrides: Sequence[str]) -> DictConfig:
+    """Return the config before its sweep: the values that are not swept, and ``hydra.sweeper.params``.
+
+    Args:
+        loader: of `open_loader`.
+        conf: the folder conf/.
+        overrides: of the command line; those that sweep stay in ``hydra.overrides.task``.
 
     Raises:
         ConfigError: a YAML sets how Hydra runs.
     """
-    config = _composed(loader, words)
-    expected = _plain_run(conf)
-    for name, value in _run(config).items():
-        if value != expected.get(name):
+    config = _compose(loader, overrides)
+    default = _default_hydra_node(conf)
+    for name, value in _hydra_node(config).items():
+        if value != default.get(name):
             raise ConfigError(
                 f"hydra.{name}: a YAML sets it, and how Hydra runs is fixed here; hydra.sweeper.params is a sweep's own"
             )
     return config
 
 
-def is_hydras(key: str) -> bool:
-    """Whether an override's key is one of Hydra's own."""
-    return key.lstrip("+~").replace("@", ".").replace("/", ".").replace("=", ".").split(".")[0] == "hydra"
+def is_hydra_key(override: str) -> bool:
+    """Tell whether an override, or its key alone, sets one of Hydra's own keys."""
+    return override.lstrip("+~").replace("@", ".").replace("/", ".").replace("=", ".").split(".")[0] == "hydra"
 
 
-def check_texts(config: DictConfig) -> None:
-    """Refuse values that are made of so many others that they may grow beyond all bounds.
+def check_interpolations(config: DictConfig) -> None:
+    """Refuse a config whose values refer to so many others (``${...}``) that they may grow without bound.
 
     Raises:
-        ConfigError: there are such.
+        ConfigError: one value has too many references, or too many values have one.
     """
     texts = list(_texts(OmegaConf.to_container(config, resolve=False)))
-    most = max(texts, key=lambda text: text.count(_MADE_OF), default="")
-    if most.count(_MADE_OF) > _MOST_IN_ONE or sum(_MADE_OF in text for text in texts) > _MOST_TEXTS:
+    most = max(texts, key=lambda text: text.count(_REFERENCE), default="")
+    if most.count(_REFERENCE) > _MAX_REFERENCES or sum(_REFERENCE in text for text in texts) > _MAX_INTERPOLATED:
         raise ConfigError(
-            f"{most[:60]}: at most {_MOST_TEXTS} values may be made of others, each of at most {_MOST_IN_ONE} of them"
+            f"{most[:60]}: at most {_MAX_INTERPOLATED} values may be made of others, "
+            f"each of at most {_MAX_REFERENCES} of them"
         )
 
 
@@ -123,23 +133,23 @@ def _texts(tree: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _composed(loader: ConfigLoader, words: Sequence[str]) -> DictConfig:
-    return loader.load_configuration(config_name=MAIN, overrides=list(words), run_mode=RunMode.MULTIRUN)
+def _compose(loader: ConfigLoader, overrides: Sequence[str]) -> DictConfig:
+    return loader.load_configuration(config_name=MAIN, overrides=list(overrides), run_mode=RunMode.MULTIRUN)
 
 
 @functools.cache
-def _plain_run(conf: Path) -> dict[str, Any]:
-    """How Hydra runs where nothing else is said."""
-    with _loading(conf, None) as loader:
-        return _run(_composed(loader, ()))
+def _default_hydra_node(conf: Path) -> dict[str, Any]:
+    """Return the ``hydra`` node of conf/ alone, without overrides or YAML files of a user."""
+    with _initialized(conf, None) as loader:
+        return _hydra_node(_compose(loader, ()))
 
 
-def _run(config: DictConfig) -> dict[str, Any]:
-    """The ``hydra`` node, less what it says of the words and of the sweep."""
-    found: Any = OmegaConf.to_container(config.hydra, resolve=False)
+def _hydra_node(config: DictConfig) -> dict[str, Any]:
+    """Return the ``hydra`` node without the parts that hold overrides and the sweep."""
+    node: Any = OmegaConf.to_container(config.hydra, resolve=False)
     for name in ("overrides", "runtime"):
-        del found[name]
+        del node[name]
     for name, inner in (("job", "override_dirname"), ("sweeper", "params")):
-        if isinstance(found[name], dict):
-            found[name].pop(inner, None)
-    return dict(found)
+        if isinstance(node[name], dict):
+            node[name].pop(inner, None)
+    return dict(node)

@@ -1,4 +1,4 @@
-"""Spell a variant as the words of the command line that plan it and no other."""
+"""Write a variant as the overrides of the command line that plan it and no other."""
 
 from __future__ import annotations
 
@@ -19,50 +19,52 @@ if TYPE_CHECKING:
     from sweep.config.schema import Config
     from sweep.spec import Axis, Variant
 
-_ALWAYS = ("batch", "streams")  # spelled out even at their defaults, as people compare them
+_ALWAYS = ("batch", "streams")  # written even at their defaults, because they are what people compare
 _GROUPS = {"model.name": "model", "precision.name": "precision", "backend.name": "backend", "load.kind": "load"}
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@+-]*")  # text that Hydra's grammar takes as it is
+_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@+-]*")  # text that needs no quotes in Hydra's grammar
 _NOT_TEXT = frozenset({"null", "true", "false", "nan", "inf"})
 
 
 def overrides(variant: Variant, varying: Iterable[Axis] = ()) -> tuple[str, ...]:
-    """Return the words of the command line that plan `variant` alone, as Hydra reads them.
+    """Return the overrides of the command line that plan `variant` alone, in Hydra's grammar.
 
-    They are the choice of each group, `batch` and `streams`, every axis of `varying`, and whatever else differs from
-    what these choices set.
+    They are the choice of each group, `batch` and `streams`, every axis of `varying`, and every other value that
+    differs from what these choices set.
 
     Args:
-        variant: to spell.
-        varying: axes to spell out in any case.
+        variant: to write.
+        varying: axes to write even at their defaults.
     """
-    axes, groups = spec.keyed(), _groups(variant)
-    config = _composed(tuple(_word(key, value) for key, value in groups.items()))
+    axes, groups = spec.keyed(), _group_choices(variant)
+    config = _compose(tuple(_override(key, value) for key, value in groups.items()))
     always = {*_ALWAYS, *(axis.info.key for axis in varying)}
     for key, default in (("backend.name", registry.resolve("auto")[0]), ("load.kind", LoadAxes().kind)):
         if axes[key].read(variant) == default and key not in always:
             groups.pop(_GROUPS[key], None)
-    words: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for axis in spec.by_place():
         group = _GROUPS.get(axis.info.key or "")
         if group is not None:
-            words |= {key: value for key, value in groups.items() if key.partition(".")[0] == group}
-        elif not _follows(axis, variant):
-            typed = axis.overrides(axis.read(variant))
-            words = _merged(words, {key: value for key, value in typed.items() if _differs(config, key, value, always)})
+            values |= {key: value for key, value in groups.items() if key.partition(".")[0] == group}
+        elif not _is_implied(axis, variant):
+            settings = axis.overrides(axis.read(variant))
+            values = _merge(
+                values, {key: value for key, value in settings.items() if _differs(config, key, value, always)}
+            )
     if variant.session.script is None and config.backend.script is not None:
-        words["backend.script"] = None
-    return tuple(_word(key, value) for key, value in words.items())
+        values["backend.script"] = None
+    return tuple(_override(key, value) for key, value in values.items())
 
 
-@functools.cache  # a plan has many variants and few choices of groups
-def _composed(words: tuple[str, ...]) -> Config:
-    request = compose.read(words)
-    assert request is not None  # noqa: S101 - only flags have no request; tells mypy
+@functools.cache  # a plan has many variants but few choices of groups, and composing costs 0.1 s
+def _compose(arguments: tuple[str, ...]) -> Config:
+    request = compose.read(arguments)
+    assert request is not None  # noqa: S101 - for mypy: only flags such as --help give no request
     return request.configs[0]
 
 
-def _groups(variant: Variant) -> dict[str, Any]:
-    """Return the choice of each group: its file in conf/, else the name that has none."""
+def _group_choices(variant: Variant) -> dict[str, Any]:
+    """Return the choice of each group: ``model=NAME`` where conf/ has a file for it, else ``model.name=NAME``."""
     names = {"precision": variant.onnx.precision.name, "backend": variant.backend, "load": variant.load.kind}
     if variant.onnx.model.path is None:
         names["model"] = variant.onnx.model.name
@@ -71,11 +73,11 @@ def _groups(variant: Variant) -> dict[str, Any]:
 
 
 def _name_key(group: str) -> str:
-    return next(key for key, own in _GROUPS.items() if own == group).partition(".")[2]
+    return next(key for key, name in _GROUPS.items() if name == group).partition(".")[2]
 
 
-def _follows(axis: Axis, variant: Variant) -> bool:
-    """Tell whether other words already say it: the path of an exported model, the script of another backend."""
+def _is_implied(axis: Axis, variant: Variant) -> bool:
+    """Tell whether other overrides imply the axis: the path of an exported model, the script of another backend."""
     if axis.path == ("onnx", "model", "path"):
         return variant.onnx.model.path is None or variant.onnx.model.made_from is not None
     return axis.path[:2] == ("session", "script") and variant.session.script is None
@@ -86,22 +88,22 @@ def _differs(config: Config, key: str, value: Any, always: set[str | None]) -> b
         return True
     try:
         return bool(operator.attrgetter(key)(config) != value)
-    except AttributeError:  # a key of the script, which these choices leave out
+    except AttributeError:  # the config has no script, and the key is one of the script's
         return True
 
 
-def _merged(words: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the words of both; tables of one key are joined, those of `more` inside."""
-    joined = dict(words)
+def _merge(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` updated with `more`; where both have a table at a key, the tables are merged likewise."""
+    merged = dict(values)
     for key, value in more.items():
-        both = isinstance(value, dict) and isinstance(joined.get(key), dict)
-        joined[key] = _merged(joined[key], value) if both else value
-    return joined
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
 
 
-def _word(key: str, value: Any) -> str:
-    added = "+" if isinstance(value, dict) else ""  # an open table, whose keys the schema does not have
-    return f"{added}{key}={_text(value)}"
+def _override(key: str, value: Any) -> str:
+    plus = "+" if isinstance(value, dict) else ""  # the schema lacks the keys of a table, so Hydra wants them added
+    return f"{plus}{key}={_text(value)}"
 
 
 def _text(value: Any) -> str:
@@ -112,9 +114,9 @@ def _text(value: Any) -> str:
         return f"[{','.join(map(_text, value))}]"
     if not isinstance(value, str) or (_PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT):
         return plain_text(value)
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value) + "'"
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value) + "'"
 
 
 def _key(name: str) -> str:
-    """Return the name of an input as a key of a table: what would end it is escaped."""
+    """Return the name of an input as a key of a table, with the characters escaped that would end it."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", name)

@@ -1,8 +1,8 @@
-"""The schema of the command line and of every YAML: what may be asked, each key with its line of help.
+"""Define the schema of the command line and of every YAML: each key with its type, default and line of help.
 
-Plain dataclasses that Hydra checks each file and override against; `sweep.config.variants` turns one composed config
-into a `Variant`. The keys that are axes are declared in `sweep.spec`, with their type, default and help; `section`
-adds them here, so that a new axis needs no line of its own.
+These are plain dataclasses that Hydra checks each file and override against; `sweep.config.variants` turns
+one composed config into a `Variant`. The keys that are axes are declared in `sweep.spec`, with their type, default and
+help; `section` adds them here, so that a new axis needs no line of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _Class = TypeVar("_Class", bound=type)
-_IN_HELP = {"{processes}": ", ".join(PROCESSES), "{described_processes}": describe_processes()}
+_HELP_PLACEHOLDERS = {"{processes}": ", ".join(PROCESSES), "{described_processes}": describe_processes()}
 
 
 def _key(default: Any, text: str) -> Any:
-    """A field with its line of help."""
+    """Return a field of a section, with the default and the line of help."""
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata={"help": text})
     if isinstance(default, type):
@@ -58,34 +58,36 @@ def section(prefix: str) -> Callable[[_Class], _Class]:
 
 def _filled(text: str) -> str:
     """Return a line of help with the names that a registry above `sweep.spec` holds."""
-    for placeholder, names in _IN_HELP.items():
+    for placeholder, names in _HELP_PLACEHOLDERS.items():
         text = text.replace(placeholder, names)
     return text
 
 
 def _typed_hint(hint: Any) -> Any:
-    """Return the type on the command line of an axis whose type is `hint`: a list for a tuple."""
+    """Return the command-line type of an axis whose type is `hint`: a list for a tuple."""
     inner = typing.get_args(hint)
     return list[inner[0]] if typing.get_origin(hint) is tuple else hint  # type: ignore[valid-type]  # made at run time
 
 
 @dataclass
-class InputConfig:
-    """What a user says of one input of their own ONNX; ``variants`` holds ``model.inputs`` to it."""
+class InputConfig:  # Hydra does not know the names of inputs: `variants` checks their tables against it
+    """Fix the shape, the range and the type of one input of your own model."""
 
-    shape: list[Any] | None = _key(None, "one entry per dimension: a size, or the word batch")
-    low: float | None = _key(None, "smallest value drawn")
-    high: float | None = _key(None, "largest value drawn (inclusive for integers)")
-    dtype: str | None = _key(None, "model.torch: element type of the argument (null: float32)")
+    shape: list[Any] | None = _key(None, "shape of the input, one entry per dimension: a size or the word batch")
+    low: float | None = _key(None, "smallest random value of the input (null: by element type)")
+    high: float | None = _key(None, "largest random value of the input, inclusive for integers (null: by element type)")
+    dtype: str | None = _key(None, "model.torch: element type of the example argument (null: float32)")
 
 
 @section("model")
 class ModelConfig:
-    """The network."""
+    """Choose the network."""
 
-    torch: str | None = _key(None, "package.module:factory, whose torch.nn.Module is exported; it is imported and run")
-    saved_model: str | None = _key(None, "folder of a TensorFlow SavedModel, converted by tf2onnx")
-    scores: str | None = _key(None, "output [batch,classes] that model.labels scores; null finds the only one")
+    torch: str | None = _key(
+        None, "package.module:factory that makes a torch.nn.Module to export; the module is imported and run"
+    )
+    saved_model: str | None = _key(None, "folder of a TensorFlow SavedModel, converted to ONNX by tf2onnx")
+    scores: str | None = _key(None, "output of shape [batch,classes] that model.labels scores (null: the only one)")
 
     if TYPE_CHECKING:
 
@@ -95,7 +97,7 @@ class ModelConfig:
 
 @section("precision")
 class PrecisionConfig:
-    """The types that the ONNX graph will carry."""
+    """Choose the element types of the ONNX graph."""
 
     if TYPE_CHECKING:
 
@@ -105,7 +107,7 @@ class PrecisionConfig:
 
 @section("backend.script")
 class ScriptConfig:
-    """Scripted service times of the simulated backend."""
+    """Script the service times of the simulated backend."""
 
     if TYPE_CHECKING:
 
@@ -115,9 +117,9 @@ class ScriptConfig:
 
 @section("backend")
 class BackendConfig:
-    """The inference library."""
+    """Choose and tune the inference library."""
 
-    script: ScriptConfig | None = _key(None, "simulated: the script")
+    script: ScriptConfig | None = _key(None, "simulated: scripted service times; backend=simulated sets them")
 
     if TYPE_CHECKING:
 
@@ -127,7 +129,7 @@ class BackendConfig:
 
 @section("load")
 class LoadConfig:
-    """How the session is driven."""
+    """Choose the requests that drive the session, and when a measurement ends."""
 
     if TYPE_CHECKING:
 
@@ -137,7 +139,7 @@ class LoadConfig:
 
 @section("batching")
 class BatchingConfig:
-    """Server batching: the server gathers single samples into batches."""
+    """Set up server batching: the server gathers single samples into batches."""
 
     if TYPE_CHECKING:
 
@@ -147,66 +149,75 @@ class BatchingConfig:
 
 @dataclass
 class RangeConfig:
-    """The batch sizes of profile=range."""
+    """Set the batch sizes of profile=range."""
 
     least: int = _key(1, "profile=range: smallest batch that the engine takes")
-    best: int | None = _key(None, "profile=range: batch that the builder tunes for (null: the batch)")
-    most: int | None = _key(None, "profile=range: largest batch that the engine takes (null: the batch)")
+    best: int | None = _key(None, "profile=range: batch that the builder optimizes for (null: batch)")
+    most: int | None = _key(None, "profile=range: largest batch that the engine takes (null: batch)")
 
 
 @dataclass
 class TrackingConfig:
-    """Where the records are published."""
+    """Choose where records are published."""
 
-    enabled: bool = _key(default=True, text="publish to MLflow; false leaves it to `sweep publish`")
-    uri: str | None = _key(None, "MLflow server; null takes MLFLOW_TRACKING_URI, else sqlite in results/")
-    experiment: str = _key("sweep", "MLflow experiment")
+    enabled: bool = _key(default=True, text="publish records to MLflow; `sweep publish` sends them later if false")
+    uri: str | None = _key(None, "MLflow server (null: MLFLOW_TRACKING_URI, else SQLite in results/)")
+    experiment: str = _key("sweep", "name of the MLflow experiment")
 
 
 @dataclass
 class AccuracyConfig:
-    """How far from the fp32 reference an engine may be."""
+    """Set the accuracy gates: how far the outputs of an engine may lie from the fp32 reference."""
 
-    min_sqnr_db: float | None = _key(None, "least SQNR of an engine, dB, else `invalid` (null: by precision, see docs)")
+    min_sqnr_db: float | None = _key(
+        None, "least SQNR against the fp32 reference, dB, else `invalid` (null: default of the precision)"
+    )
     min_top1: float | None = _key(None, "least share of samples with the reference's arg max, 0 to 1, else `invalid`")
-    max_error: float | None = _key(None, "largest error over the largest reference value, else `invalid`")
-    min_cosine: float | None = _key(None, "least batch-centred cosine with the reference, else `invalid`")
-    min_score: float | None = _key(None, "least share of labelled samples that are right, 0 to 1, else `invalid`")
-    max_score_drop: float | None = _key(None, "most that the score may lie below fp32's, 0.01 is a point")
+    max_error: float | None = _key(None, "largest error as a share of the largest reference value, else `invalid`")
+    min_cosine: float | None = _key(
+        None, "least cosine similarity to the reference, both centered over the batch, -1 to 1, else `invalid`"
+    )
+    min_score: float | None = _key(None, "least share of labelled samples classified correctly, 0 to 1, else `invalid`")
+    max_score_drop: float | None = _key(
+        None, "largest drop of the score from that of fp32, 0 to 1, else `invalid`; 0.01 is one percentage point"
+    )
 
 
 @dataclass
 class SloConfig:
-    """The limit that a variant has to hold; set one."""
+    """Set the latency limit that a variant has to keep; at most one key may be set."""
 
-    p50_ms: float | None = _key(None, "median latency to hold, ms")
-    p90_ms: float | None = _key(None, "p90 latency to hold, ms")
-    p95_ms: float | None = _key(None, "p95 latency to hold, ms")
-    p99_ms: float | None = _key(None, "p99 latency to hold, ms: the answer is the most samples/s that keep it")
-    p999_ms: float | None = _key(None, "p99.9 latency to hold, ms")
-    search: bool = _key(default=True, text="search the capacity and confirm it; false judges the rungs")
-    search_s: float = _key(20.0, "seconds of load for the search and confirmation of one variant")
+    p50_ms: float | None = _key(None, "limit of the median latency, ms")
+    p90_ms: float | None = _key(None, "limit of the p90 latency, ms")
+    p95_ms: float | None = _key(None, "limit of the p95 latency, ms")
+    p99_ms: float | None = _key(None, "limit of the p99 latency, ms; the sweep reports the most samples/s that keep it")
+    p999_ms: float | None = _key(None, "limit of the p99.9 latency, ms")
+    search: bool = _key(
+        default=True,
+        text="search the highest rate that keeps the limit, and confirm it; false judges the rates of the curve",
+    )
+    search_s: float = _key(20.0, "time of load for the search and confirmation of one variant, s")
 
 
 @dataclass
 class TimeoutConfig:
-    """How long a worker may take; one that takes longer is ended, with all that it started."""
+    """Limit the time of a worker in a stage; one that takes longer is killed, with the processes that it started."""
 
     build_s: float | None = _key(None, "longest build of an engine, s (null: timeout_s)")
     load_s: float | None = _key(None, "longest loading of an engine, s (null: timeout_s)")
-    point_s: float | None = _key(None, "longest point of a load, warm-up included, s (null: timeout_s)")
+    point_s: float | None = _key(None, "longest measurement of one point, warm-up included, s (null: timeout_s)")
 
 
 @dataclass
 class GpuConfig:
-    """How a GPU is shared with others."""
+    """Share a GPU with other sweeps."""
 
-    wait_s: float | None = _key(28800.0, "longest wait for a device that another sweep measures on, s; null: no limit")
+    wait_s: float | None = _key(28800.0, "longest wait for a device that another sweep uses, s (null: no limit)")
 
 
 @section("")
 class Config:
-    """Everything that can be asked."""
+    """Hold every key of the command line."""
 
     model: ModelConfig = _key(ModelConfig, "")
     precision: PrecisionConfig = _key(PrecisionConfig, "")
@@ -219,24 +230,34 @@ class Config:
     range: RangeConfig = _key(RangeConfig, "")
     timeout: TimeoutConfig = _key(TimeoutConfig, "")
     gpu: GpuConfig = _key(GpuConfig, "")
-    name: str | None = _key(None, "folder of the sweep below results; null makes one from what was asked")
-    results: str = _key("results", "root of records, samples, cache and the default MLflow store")
-    cache_gib: float | None = _key(None, "most that results/cache may hold, GiB; least recently used goes (null: 50)")
-    sentinel_every: int = _key(0, "passes between two short runs of the first variant, which show drift; 0: none")
-    plan: bool = _key(default=False, text="print what would run and run nothing")
-    force: bool = _key(default=False, text="measure again what has a record already")
-    mps_pipe_directory: str | None = _key(None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of yours; null starts one")
-    only: Any = _key(None, "run these alone: words of a label or axis:value, all of which hold; [batch:8|16,fp16]")
-    skip: Any = _key(None, "leave these out: words of a label or axis:value, any of which holds; [batch:64,int8]")
+    name: str | None = _key(None, "folder of the sweep below results (null: made from the overrides)")
+    results: str = _key("results", "folder of records, samples, the cache and the default MLflow store")
+    cache_gib: float | None = _key(
+        None, "largest size of results/cache, GiB; least recently used entries are removed (null: 50)"
+    )
+    sentinel_every: int = _key(
+        0, "passes between two sentinel runs, short runs of the first variant that show drift (0: none)"
+    )
+    plan: bool = _key(default=False, text="print the variants that would run, and run nothing")
+    force: bool = _key(default=False, text="measure variants again that have a record")
+    mps_pipe_directory: str | None = _key(
+        None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of your own (null: one is started)"
+    )
+    only: Any = _key(
+        None, "run only variants that meet all conditions: a word of the label or axis:value, as in [batch:8|16,fp16]"
+    )
+    skip: Any = _key(
+        None, "leave out variants that meet any condition: a word of the label or axis:value, as in [batch:64,int8]"
+    )
     retry: Any = _key(
-        "failed", "measured again at the next start: none, failed (and oom, timeout, crashed), all or a list"
+        "failed", "statuses to measure again: failed (also oom, timeout, crashed), none, all (also invalid), or a list"
     )
     prune: bool = _key(
-        default=True, text="a larger batch than one that ran out of memory is not tried; nor more streams, clients"
+        default=True, text="leave out larger batches, more streams and more clients of a variant that ran out of memory"
     )
-    gpus: Any = _key(None, "GPUs to spread over: all, or a list of indices or UUIDs (null: the first)")
-    timeout_s: float = _key(600.0, "longest time that a worker spends in one stage before it is ended, s")
-    telemetry_hz: float = _key(10.0, "readings a second of the GPU's clocks, power and temperature; 0 takes none")
+    gpus: Any = _key(None, "GPUs to measure on: all, or a list of indices or UUIDs (null: the first)")
+    timeout_s: float = _key(600.0, "longest time that a worker may spend in one stage, s; then it is killed")
+    telemetry_hz: float = _key(10.0, "readings of the GPU's clocks, power and temperature per second (0: none)")
 
     if TYPE_CHECKING:
 
@@ -245,14 +266,14 @@ class Config:
 
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
-UNMEASURED = (  # keys that name no sweep
+UNMEASURED = (  # keys without effect on what is measured: they are not part of the sweep's name
     *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
     *("accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
 )
 
 
 def help_lines() -> list[str]:
-    """One line per key: ``batch  samples per inference ... [1]``."""
+    """Return one line per key, with its help and default: ``batch  batch size, samples per inference [1]``."""
     rows = list(_rows(Config, ""))
     width = max(len(name) for name, _ in rows)
     return [f"  {name:<{width}}  {text}" for name, text in rows]
@@ -260,15 +281,15 @@ def help_lines() -> list[str]:
 
 def _rows(kind: type, prefix: str) -> list[tuple[str, str]]:
     rows = []
-    hints = {item.name: item for item in dataclasses.fields(kind)}
-    for name, item in sorted(hints.items(), key=lambda pair: bool(_is_section(pair[1]))):
-        nested = _is_section(item)
+    items = {item.name: item for item in dataclasses.fields(kind)}
+    for name, item in sorted(items.items(), key=lambda pair: bool(_section_class(pair[1]))):
+        nested = _section_class(item)
         if nested:
             rows.extend(_rows(nested, f"{prefix}{name}."))
         else:
             default = item.default_factory() if callable(item.default_factory) else item.default
-            shown = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-            rows.append((f"{prefix}{name}", f"{item.metadata['help']} [{shown}]"))
+            text = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+            rows.append((f"{prefix}{name}", f"{item.metadata['help']} [{text}]"))
             if name == "inputs":
                 rows.extend(_rows(InputConfig, f"{prefix}{name}.NAME."))
             if name == "script":
@@ -276,6 +297,7 @@ def _rows(kind: type, prefix: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _is_section(item: dataclasses.Field[Any]) -> Any:
+def _section_class(item: dataclasses.Field[Any]) -> Any:
+    """Return the class of a field that holds a section, else None."""
     factory = item.default_factory
-    return factory if dataclasses.is_dataclass(factory) else False
+    return factory if dataclasses.is_dataclass(factory) else None

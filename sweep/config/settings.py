@@ -1,4 +1,4 @@
-"""Where and how a sweep runs: what changes no figure."""
+"""Make the settings of a sweep: where and how it runs, without effect on a measured number."""
 
 from __future__ import annotations
 
@@ -23,11 +23,19 @@ _RESERVED = ("cache", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
 _SCORES = (("min_score", 0, 1), ("max_score_drop", 0, 1))
-_MOST_HZ = 100  # telemetry; NVML itself renews its figures no faster
+_MAX_TELEMETRY_HZ = 100  # NVML itself renews its readings no faster
 
 
-def settings(config: Config, asked_words: Sequence[str]) -> Settings:
-    """Where and how the sweep runs; its name is made from ``asked_words`` when none is given."""
+def settings(config: Config, overrides: Sequence[str]) -> Settings:
+    """Return the settings of a sweep.
+
+    Args:
+        config: any config of the sweep; settings are the same in all.
+        overrides: of the sweep, from which its folder is named if `config.name` is None.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other; one line.
+    """
     checks.above_zero(**{"slo.search_s": config.slo.search_s})
     _check_limits(config)
     objective = slo(config.slo)
@@ -36,10 +44,10 @@ def settings(config: Config, asked_words: Sequence[str]) -> Settings:
             f"slo.{objective.percentile}_ms={objective.limit_ms:g} is above load.max_wait_s="
             f"{config.load.max_wait_s:g} s, past which a point is overloaded: raise load.max_wait_s"
         )
-    if not 0 <= config.telemetry_hz <= _MOST_HZ:
-        raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MOST_HZ}")
+    if not 0 <= config.telemetry_hz <= _MAX_TELEMETRY_HZ:
+        raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MAX_TELEMETRY_HZ}")
     checks.at_least(0, sentinel_every=config.sentinel_every)
-    name = config.name if config.name is not None else slug(asked_words)
+    name = config.name if config.name is not None else slug(overrides)
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
     return Settings(
@@ -65,36 +73,45 @@ def settings(config: Config, asked_words: Sequence[str]) -> Settings:
     )
 
 
-def words(value: Any) -> tuple[str, ...]:
-    """The entries of a key that takes one or a list."""
+def _entries(value: Any) -> tuple[str, ...]:
+    """Return the entries of a key that takes one value or a list."""
     return tuple(str(item) for item in (value if isinstance(value, list) else [value]))
 
 
 def conditions(key: str, value: Any) -> tuple[str, ...]:
-    """The conditions of ``only`` and ``skip``, for ``chosen``; empty where none was given."""
-    found = () if value is None else words(value)
-    if any(not word for word in found) or (value is not None and not found):
+    """Return the conditions of `only` or `skip`, as `sweep.runner.filters` takes them; () for null.
+
+    Args:
+        key: only or skip, for the message.
+        value: one condition or a list.
+
+    Raises:
+        ConfigError: a condition, or the list, is empty.
+    """
+    entries = () if value is None else _entries(value)
+    if not all(entries) or (value is not None and not entries):
         raise ConfigError(f"{key}={value}: give words of a label or axis:value, as in {key}=[batch:8,fp16]")
-    return found
+    return entries
 
 
 def _gpus(value: Any) -> tuple[str, ...] | None:
-    asked = None if value is None else words(value)
-    if asked == () or (asked and len(asked) > 1 and "all" in asked):
+    gpus = None if value is None else _entries(value)
+    if gpus == () or (gpus and len(gpus) > 1 and "all" in gpus):
         raise ConfigError(f"gpus={value}: give all, or a list of indices or UUIDs, as in gpus=[0,1]")
-    return asked
+    return gpus
 
 
 def _retry(value: Any) -> frozenset[Status]:
-    known = {"none": frozenset[Status](), "failed": RETRIED, "all": RETRIED | {Status.INVALID}}
-    if not isinstance(value, list) and str(value).lower() in known:
-        return known[str(value).lower()]
-    asked = frozenset(words(value))
-    if not asked <= known["all"]:
+    presets = {"none": frozenset[Status](), "failed": RETRIED, "all": RETRIED | {Status.INVALID}}
+    if not isinstance(value, list) and str(value).lower() in presets:
+        return presets[str(value).lower()]
+    statuses = frozenset(_entries(value))
+    if not statuses <= presets["all"]:
         raise ConfigError(
-            f"retry={','.join(sorted(asked))}: give {', '.join(known)}, or a list of {', '.join(sorted(known['all']))}"
+            f"retry={','.join(sorted(statuses))}: give {', '.join(presets)}, "
+            f"or a list of {', '.join(sorted(presets['all']))}"
         )
-    return frozenset(map(Status, asked))
+    return frozenset(map(Status, statuses))
 
 
 def _check_limits(config: Config) -> None:
@@ -118,12 +135,12 @@ def _gates(config: AccuracyConfig) -> Gates:
     return Gates(**dataclasses.asdict(config))
 
 
-def _mps_pipe_directory(asked: str | None) -> str | None:
-    if asked is None:
+def _mps_pipe_directory(path: str | None) -> str | None:
+    if path is None:
         return None
-    folder = Path(asked).expanduser().resolve()
+    folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
-        raise ConfigError(f"mps_pipe_directory={asked}: no such folder; it is CUDA_MPS_PIPE_DIRECTORY of your daemon")
+        raise ConfigError(f"mps_pipe_directory={path}: no such folder; it is CUDA_MPS_PIPE_DIRECTORY of your daemon")
     return str(folder)
 
 
@@ -132,21 +149,25 @@ def _cache_limit_bytes(gib: float | None) -> int:
     return int((DEFAULT_GIB if gib is None else gib) * GIB)
 
 
-def slug(words: Sequence[str]) -> str:
-    """A folder name that the same request always gets: readable, then 6 digits that tell it from others."""
-    words = sorted(words)
-    tail = hashlib.sha256("\n".join(words).encode()).hexdigest()[:6]
-    readable = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", word.lstrip("+")).strip("-") for word in words)
+def slug(overrides: Sequence[str]) -> str:
+    """Return the folder name of a request: a readable part and 6 hex digits, the same for any order of `overrides`."""
+    ordered = sorted(overrides)
+    tail = hashlib.sha256("\n".join(ordered).encode()).hexdigest()[:6]
+    readable = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", text.lstrip("+")).strip("-") for text in ordered)
     return f"{readable[:_SLUG_LENGTH].strip('-_.') or 'defaults'}-{tail}"
 
 
 def slo(config: SloConfig) -> Slo | None:
-    """Return the latency objective; None when none is set."""
+    """Return the latency objective, or None if no limit is set.
+
+    Raises:
+        ConfigError: several limits are set, or one is not above 0.
+    """
     limits = {name: getattr(config, f"{name}_ms") for name in PERCENTILES}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    if len(given) > 1:
-        raise ConfigError(f"slo: {' and '.join(f'{name}_ms' for name in given)} are set; set one")
-    for name, limit in given.items():
+    objectives = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(objectives) > 1:
+        raise ConfigError(f"slo: {' and '.join(f'{name}_ms' for name in objectives)} are set; set one")
+    for name, limit in objectives.items():
         checks.above_zero(**{f"slo.{name}_ms": limit})
         return Slo(name, limit)
     return None

@@ -1,4 +1,4 @@
-"""Looks at YAML files before anything expands them: a few lines of aliases can stand for a billion values."""
+"""Limit YAML files before anything expands them: a few lines of aliases can stand for a billion values."""
 
 from __future__ import annotations
 
@@ -14,51 +14,58 @@ from sweep.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MOST_BYTES = 256 << 10
-_MOST_VALUES = 10_000
-_MOST_FILES = 1_000
+_MAX_BYTES = 256 << 10
+_MAX_VALUES = 10_000
+_MAX_FILES = 1_000
 
 
 def check(folder: Path) -> None:
-    """Make sure that every YAML below ``folder`` is one that can be read in bounded time and memory.
+    """Refuse a folder with a YAML that cannot be read in bounded time and memory.
 
     Raises:
-        ConfigError: one is too large, nested too deep, no YAML, or its aliases stand for too many values.
+        ConfigError: a file is too large, nested too deep or no YAML, its aliases stand for too many values, or there
+            are too many files.
     """
-    for number, path in enumerate(_below(folder)):
-        if number >= _MOST_FILES:
-            raise ConfigError(f"{folder} holds more than {_MOST_FILES} YAML files; name the folder of your own")
+    for number, path in enumerate(_yaml_files(folder)):
+        if number >= _MAX_FILES:
+            raise ConfigError(f"{folder} holds more than {_MAX_FILES} YAML files; name the folder of your own")
         _check_file(path)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    seen = 0
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    count = 0  # files and folders of all kinds
     for place, folders, names in os.walk(folder, followlinks=True):
-        seen += 1 + len(names)
-        if seen > 10 * _MOST_FILES:
-            raise ConfigError(f"{folder} holds more than {10 * _MOST_FILES} files; name the folder of your YAMLs")
+        count += 1 + len(names)
+        if count > 10 * _MAX_FILES:
+            raise ConfigError(f"{folder} holds more than {10 * _MAX_FILES} files; name the folder of your YAMLs")
         folders.sort()
         yield from (Path(place) / name for name in sorted(names) if name.endswith((".yaml", ".yml")))
 
 
 def _check_file(path: Path) -> None:
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_BYTES:
-            raise ConfigError(f"{path}: no file of at most {_MOST_BYTES} bytes, as a config is")
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_BYTES:
+            raise ConfigError(f"{path}: no file of at most {_MAX_BYTES} bytes, as a config is")
         text = path.read_text(encoding="utf-8")
-        if "&" in text and "*" in text and _values(yaml.compose(text, yaml.SafeLoader), {}) > _MOST_VALUES:
-            raise ConfigError(f"{path}: its aliases (*name) stand for more than {_MOST_VALUES} values; write them out")
+        if "&" in text and "*" in text and _count_values(yaml.compose(text, yaml.SafeLoader), {}) > _MAX_VALUES:
+            raise ConfigError(f"{path}: its aliases (*name) stand for more than {_MAX_VALUES} values; write them out")
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deep, or an alias holds itself") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
 
 
-def _values(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """How many values the node stands for once every alias is written out; each node is counted once."""
-    if id(node) not in known:
+def _count_values(node: yaml.Node | None, counts: dict[int, int]) -> int:
+    """Return the number of values in `node` with every alias expanded.
+
+    Args:
+        node: root of the tree.
+        counts: number of values by id of a node, filled here, so that the work grows with the file and not with what
+            its aliases stand for.
+    """
+    if id(node) not in counts:
         inner = node.value if isinstance(node, yaml.CollectionNode) else ()
         parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
-        known[id(node)] = 1 + sum(_values(part, known) for part in parts)
-    return known[id(node)]
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in parts)
+    return counts[id(node)]

@@ -1,10 +1,9 @@
-"""The axes of a sweep. The class in which an axis lives is the stage that it invalidates.
+"""Declare the axes of a sweep. The class in which an axis is declared is the stage that it invalidates.
 
-``OnnxAxes`` change the graph, ``EngineAxes`` the engine built from it, ``SessionAxes`` how the engine
-is held, ``LoadAxes`` how it is driven; each has a module here. Keys are hashes of those projections, so streams, MPS
-shares and load never rebuild an engine. An axis left at None is the library's default and stays out of
-the key. To add an axis: a field in its class (with its metadata), and its name in the ``honours`` of the
-backends that act on it.
+`OnnxAxes` change the graph, `EngineAxes` the engine that is built from it, `SessionAxes` how the engine is loaded,
+`LoadAxes` how it is driven; each has a module here. Keys are hashes of these classes, so that a change of streams, MPS
+shares or load never rebuilds an engine. An axis left at None is the library's default and stays out of the key.
+docs/architecture.md says how to add an axis.
 """
 
 from sweep.spec.axes import Axis, all_axes, by_place, from_record, keyed

@@ -1,4 +1,4 @@
-"""List every axis of a variant, found by walking the fields of its classes; the order is that of the fields."""
+"""List every axis of a variant, by walking the fields of its classes; the order is that of the fields."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _HEADS = frozenset({"backend.name", "model.name", "precision.name", "load.kind",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Axis:
-    """Describe one axis: where it is in a variant, and what was declared of it.
+    """Describe one axis: its place in a variant and its declaration.
 
     Attributes:
-        path: attributes from the variant to the axis.
-        info: what its field declares.
-        hint: its type.
-        in_key: it is part of the variant's key.
-        read: variant -> value; None also where the part that holds it is None.
+        path: names of the attributes from the variant to the axis.
+        info: metadata of its field.
+        hint: type of its values.
+        in_key: whether it is part of the variant's key.
+        read: variant -> value; None also if the object that holds it is None.
     """
 
     path: tuple[str, ...]
@@ -75,14 +75,14 @@ class Axis:
         return self.info.key in _HEADS
 
     def text(self, value: Any) -> str:
-        """Return `value` in full, on one line; differs where values differ."""
+        """Return `value` in full on one line; different values have different texts."""
         plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
         if isinstance(plain, tuple) and any(dataclasses.is_dataclass(item) for item in plain):
             plain = {str(number): dataclasses.asdict(item) for number, item in enumerate(plain)}
         return plain_text(plain)
 
     def cell(self, value: Any) -> str:
-        """Return `value` as a table shows it; damaged values as they are."""
+        """Return `value` as a table shows it, or in full if it is damaged."""
         if self.info.cell is None:
             return self.text(value)
         try:
@@ -91,31 +91,31 @@ class Axis:
             return self.text(value)
 
     def overrides(self, value: Any) -> Mapping[str, Any]:
-        """Return the keys of the command line that ask for `value`, with their values; {} where it has no key."""
+        """Return the command-line keys that set `value`, with their values; {} for an axis without a key."""
         if self.info.overrides is not None:
             return self.info.overrides(value)
         if self.info.key is None:
             return {}
-        typed = self.info.cli_default if value is None else value
-        return {self.info.key: list(typed) if isinstance(typed, tuple) else typed}
+        argument = self.info.cli_default if value is None else value
+        return {self.info.key: list(argument) if isinstance(argument, tuple) else argument}
 
     def word(self, value: Any) -> str:
-        """Return the word of the label for `value`; "" for none."""
+        """Return the word that stands for `value` in the label; "" for none."""
         return "" if value is None or self.info.word is None else self.info.word(value)
 
 
 def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
-    """Return a function that reads the attribute at `path`, None where a part on the way is None."""
+    """Return a function that reads the attribute at `path`, or None if an object on the way is None."""
     if len(path) < 3:  # noqa: PLR2004 - the stages of a variant are never None
         return operator.attrgetter(".".join(path))
     outer, inner = operator.attrgetter(".".join(path[:2])), operator.attrgetter(".".join(path[2:]))
 
     def read(variant: Any) -> Any:
-        part = outer(variant)
+        owner = outer(variant)
         try:
-            return None if part is None else inner(part)
-        except AttributeError:  # a damaged record holds something else here: show it
-            return part
+            return None if owner is None else inner(owner)
+        except AttributeError:  # a damaged record holds another value here, and the report shows it
+            return owner
 
     return read
 
@@ -123,16 +123,16 @@ def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
 def _walk(kind: type, path: tuple[str, ...]) -> Iterator[Axis]:
     hints = typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
-        here = (*path, item.name)
+        place = (*path, item.name)
         if METADATA in item.metadata:
             info, in_key = item.metadata[METADATA], item.metadata["key"]
-            yield Axis(path=here, info=info, hint=hints[item.name], in_key=in_key, read=reader(here))
+            yield Axis(path=place, info=info, hint=hints[item.name], in_key=in_key, read=reader(place))
         else:
-            yield from _walk(dataclass_of(hints[item.name]), here)
+            yield from _walk(dataclass_of(hints[item.name]), place)
 
 
 def dataclass_of(hint: Any) -> Any:
-    """Return the dataclass that `hint` names, bare or in an optional; None if it names none."""
+    """Return the dataclass that `hint` names, alone or in an optional; None if it names none."""
     options = typing.get_args(hint) if typing.get_origin(hint) in {types.UnionType, typing.Union} else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), None)
 
@@ -161,10 +161,13 @@ def label(variant: Variant) -> str:
 
 
 def from_record(flat: dict[str, Any]) -> Variant:
-    """Return the variant of a record's `variant` (`sweep.spec.flat`).
+    """Return the variant that a record describes; the inverse of `sweep.spec.flat`.
 
-    Fields that the release which wrote the record did not have yet are at their defaults; what is damaged stays as it
+    A field that is missing, because an earlier release wrote the record, has its default. A damaged value stays as it
     is, so that a report shows it.
+
+    Args:
+        flat: the record's `variant`.
     """
     load = flat.get("load")
     graph = flat.get("graph")
@@ -180,25 +183,25 @@ def from_record(flat: dict[str, Any]) -> Variant:
         "session": flat,
         "load": {**_table(load), **{name: flat[name] for name in ("seed", "repeats") if name in flat}},
     }
-    return typing.cast("Variant", _restored(Variant, plain))
+    return typing.cast("Variant", _restore(Variant, plain))
 
 
 def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _restored(hint: Any, plain: Any) -> Any:
-    """Return `plain` as the dataclasses and tuples of `hint`; as it is where it has another shape."""
+def _restore(hint: Any, plain: Any) -> Any:
+    """Return `plain` as the dataclasses and tuples of `hint`, or unchanged if it does not fit them."""
     kind = dataclass_of(hint)
     if kind is not None and isinstance(plain, dict):
         hints = typing.get_type_hints(kind)
         names = [item.name for item in dataclasses.fields(kind) if item.name in plain]
         try:
-            return kind(**{name: _restored(hints[name], plain[name]) for name in names})
+            return kind(**{name: _restore(hints[name], plain[name]) for name in names})
         except TypeError:  # a field without a default is missing
             return plain
     if isinstance(plain, list):
         options = typing.get_args(hint) if typing.get_origin(hint) in {types.UnionType, typing.Union} else (hint,)
         inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), None)
-        return tuple(_restored(inner, item) for item in plain)
+        return tuple(_restore(inner, item) for item in plain)
     return plain

@@ -1,4 +1,4 @@
-"""Declare an axis once: `axis` makes a dataclass field that carries everything that others say about it.
+"""Declare an axis once: `axis` makes a dataclass field that carries everything the project knows of the axis.
 
 The command line's schema and help, the checks, labels, table columns, the "With ..." line, the filters and trtexec's
 flags are all made from this metadata (`sweep.spec.axes` lists the axes). Adding a field here adds it everywhere.
@@ -22,14 +22,14 @@ _NOT_SET: Any = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrtexecFlag:
-    """Describe how trtexec and tensorrt_rtx are told the value of an axis.
+    """Describe how the value of an axis is passed to NVIDIA's trtexec and tensorrt_rtx.
 
     Attributes:
         build: value -> arguments of a build from ONNX; None if the builder does not need the axis.
         run: value -> arguments of every run; None if a run does not need the axis.
-        note: why no flag says it, for the list of what is not expressible; None if a flag does.
-        rtx: tensorrt_rtx documents the flag; False puts the axis on its list of what is not expressible.
-        special: `sweep.cli.trtexec.flags` derives the arguments itself, from what ran or from several axes.
+        note: why no flag expresses it, for the list that is printed below a command; None if a flag does.
+        rtx: whether tensorrt_rtx documents the flag; if not, the axis is on that list.
+        special: whether `sweep.cli.trtexec.flags` derives the arguments itself, from the record or from several axes.
     """
 
     build: Callable[[Any], Sequence[str]] | None = None
@@ -44,15 +44,15 @@ SPECIAL = TrtexecFlag(special=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AxisInfo:
-    """Hold what is known of an axis besides its type and default.
+    """Hold the metadata of an axis: everything besides its type and default.
 
     Attributes:
-        key: key on the command line; None for what follows from other axes, such as the digest of a file.
+        key: key on the command line; None if it follows from other axes, as the digest of a file does.
         help: line of `--help`.
-        cli_default: default on the command line; None in the axis stands for it.
-        hint: type on the command line; None takes the field's.
-        check: refuses values that the type allows; None where every value of the type is one.
-        word: value -> word of the label, or "" for none; None shows `column=value` where the axis varies.
+        cli_default: default on the command line, which None in the axis stands for.
+        hint: type on the command line; None for that of the field.
+        check: refuses values that the type allows; None if every value of the type is valid.
+        word: value -> word of the label, or "" for none; None shows `column=value` if the axis varies.
         place: position of the word in the label and of the key in "With ..."; axes of one place keep their order.
         column: head of the column in tables.
         cell: value -> short text of a table cell; None shows `plain_text`.
@@ -73,11 +73,11 @@ class AxisInfo:
     trtexec: TrtexecFlag | None
 
 
-def axis(  # noqa: PLR0913 - one keyword for each thing that is said of an axis
+def axis(  # noqa: PLR0913 - one keyword for each attribute of AxisInfo
     default: Any = MISSING,
     *,
     key: str | None,
-    help: str = "",  # noqa: A002 - the word that users know it by
+    help: str = "",  # noqa: A002 - argparse and dataclass metadata call it so
     cli_default: Any = _NOT_SET,
     hint: Any = None,
     check: Check | None = None,
@@ -92,19 +92,19 @@ def axis(  # noqa: PLR0913 - one keyword for each thing that is said of an axis
     """Return a dataclass field that is an axis.
 
     Args:
-        default: value where nothing else is said, which None keeps out of the key; without it the field is required.
-        key: see `AxisInfo`, as for all that follow.
+        default: value of the field, kept out of the key if None; if left out, the field is required.
+        key: see `AxisInfo` for this and all that follow.
         help: line of `--help`.
-        cli_default: default on the command line; left out, it is `default`.
+        cli_default: default on the command line; if left out, `default`.
         hint: type on the command line.
         check: refuses values that the type allows.
         word: value -> word of the label.
         place: position of the word in the label.
-        column: head of the column in tables; left out, the field's name.
+        column: head of the column in tables; if None, the field's name.
         cell: value -> short text of a table cell.
         overrides: value -> {key: value} of the command line.
         trtexec: flag of NVIDIA's binaries.
-        in_key: False for what identifies nothing, such as the path of a file whose digest is there.
+        in_key: False for a field that identifies nothing, such as the path of a file whose digest is another field.
     """
     info = AxisInfo(
         key=key,
@@ -123,17 +123,17 @@ def axis(  # noqa: PLR0913 - one keyword for each thing that is said of an axis
 
 
 def prefixed(prefix: str) -> Callable[[Any], str]:
-    """Return a word that is `prefix` and the value: ``opt5``, ``refit-on``."""
+    """Return a function of the value that makes a label's word with `prefix`: ``opt5``, ``refit-on``."""
     return lambda value: f"{prefix}{on_or_off(value) if isinstance(value, bool) else plain_text(value)}"
 
 
 def on_or_off(value: object) -> str:
-    """Return how labels show a switch."""
+    """Return the word of a label for a boolean."""
     return "on" if value else "off"
 
 
 def plain_text(value: Any) -> str:
-    """Return `value` as people type it: null, true, 0.5, [1,2]; other structures as JSON."""
+    """Return `value` as it is typed on the command line: null, true, 0.5, [1,2]; other structures as JSON."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -147,10 +147,10 @@ def plain_text(value: Any) -> str:
 
 
 def flag(name: str, form: Callable[[Any], Any] = plain_text) -> Callable[[Any], Sequence[str]]:
-    """Return the argument ``name=form(value)`` as `TrtexecFlag.build` and `TrtexecFlag.run` take it."""
+    """Return a function of the value that makes the argument ``name=form(value)``, for `TrtexecFlag`."""
     return lambda value: (f"{name}={form(value)}",)
 
 
 def switch(name: str) -> Callable[[Any], Sequence[str]]:
-    """Return the argument ``name`` where the value is true, as `TrtexecFlag.build` and `TrtexecFlag.run` take it."""
+    """Return a function of the value that makes the argument ``name`` if the value is true, for `TrtexecFlag`."""
     return lambda value: (name,) if value else ()

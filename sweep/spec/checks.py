@@ -1,4 +1,4 @@
-"""Checks of one value of one key: each raises `ConfigError` with one line, or lets the value pass."""
+"""Check one value of one key: a check raises `ConfigError` with one line, or returns."""
 
 from __future__ import annotations
 

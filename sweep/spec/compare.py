@@ -1,4 +1,4 @@
-"""Compare variants: which axes tell them apart, and a label for each that no other has."""
+"""Compare variants: find the axes that distinguish them, and a unique label for each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Hold what tells variants apart.
+    """Hold the variants with the axes and labels that distinguish them.
 
     Attributes:
         variants: by key.
-        axes: the axes to show: those that differ, without what follows from the name of a recipe, network or load.
-        labels: by key; no two are the same.
+        axes: those that differ, without those that follow from the name of a recipe, network or load.
+        labels: by key; each is unique.
     """
 
     variants: Mapping[str, Variant]
@@ -29,21 +29,21 @@ class Comparison:
     labels: Mapping[str, str]
 
     def cell(self, key: str, axis: Axis) -> str:
-        """Return the value of `axis` for the variant `key`, in full where short values would look alike."""
-        return shown(axis, self.variants.values())(axis.read(self.variants[key]))
+        """Return the value of `axis` in the variant `key`, in full if two different values have the same short text."""
+        return text_of(axis, self.variants.values())(axis.read(self.variants[key]))
 
 
 def compare(variants: Mapping[str, Variant], stored: Mapping[str, str] | None = None) -> Comparison:
-    """Compare `variants`, by their keys.
+    """Compare `variants`.
 
     Args:
-        variants: to tell apart.
-        stored: label of each without what varies, as its record has it; None makes it from the axes.
+        variants: by key.
+        stored: labels of their records by key, to which distinguishing axes are added; None makes them from the axes.
     """
     varying = [axis for axis in all_axes() if _varies(axis, variants.values())]
-    axes = _telling(varying, variants.values())
+    axes = _distinguishing(varying, variants.values())
     base = stored or {key: variant.label for key, variant in variants.items()}
-    texts = [(axis, shown(axis, variants.values())) for axis in axes if axis.info.word is None]
+    texts = [(axis, text_of(axis, variants.values())) for axis in axes if axis.info.word is None]
     labels = {
         key: " ".join([base[key], *(f"{axis.column}={text(axis.read(variant))}" for axis, text in texts)])
         for key, variant in variants.items()
@@ -51,8 +51,8 @@ def compare(variants: Mapping[str, Variant], stored: Mapping[str, str] | None = 
     return Comparison(variants, tuple(axes), _unique(labels, variants, varying))
 
 
-def shown(axis: Axis, variants: Iterable[Variant]) -> Callable[[Any], str]:
-    """Return how to show the values of `axis`: short, or in full where short values would look alike."""
+def text_of(axis: Axis, variants: Iterable[Variant]) -> Callable[[Any], str]:
+    """Return `axis.cell`, or `axis.text` if two different values have the same short text."""
     values = {axis.text(value): axis.cell(value) for value in (axis.read(variant) for variant in variants)}
     return axis.cell if len(set(values.values())) == len(values) else axis.text
 
@@ -63,23 +63,24 @@ def _varies(axis: Axis, variants: Iterable[Variant]) -> bool:
     return any(value is not first and value != first for value in values)
 
 
-def _telling(varying: Sequence[Axis], variants: Iterable[Variant]) -> list[Axis]:
-    """Return the axes to show: those with a key on the command line that no head of their group explains.
+def _distinguishing(varying: Sequence[Axis], variants: Iterable[Variant]) -> list[Axis]:
+    """Return the axes with a key on the command line that do not follow from the head of their group.
 
-    A digest or revision is shown only where nothing else tells two variants apart.
+    A digest or revision is among them only if nothing else distinguishes two variants.
     """
     variants = list(variants)
     heads: dict[str, Axis] = {axis.group: axis for axis in varying if axis.is_head}
-    typed = [axis for axis in varying if axis.info.key is not None]
-    axes = [axis for axis in typed if axis.is_head or not _explained(axis, heads.get(axis.group), variants)]
+    keyed = [axis for axis in varying if axis.info.key is not None]
+    axes = [axis for axis in keyed if axis.is_head or not _follows_from(axis, heads.get(axis.group), variants)]
     for axis in varying:
-        told = _rows(axes, variants)
-        if axis not in axes and len(_rows([*axes, axis], variants)) > len(told):
+        rows = _rows(axes, variants)
+        if axis not in axes and len(_rows([*axes, axis], variants)) > len(rows):
             axes.append(axis)
     return axes
 
 
-def _explained(axis: Axis, head: Axis | None, variants: Sequence[Variant]) -> bool:
+def _follows_from(axis: Axis, head: Axis | None, variants: Sequence[Variant]) -> bool:
+    """Tell whether each value of `head` goes with one value of `axis` only."""
     return head is not None and len(_rows([head, axis], variants)) == len(_rows([head], variants))
 
 
@@ -91,7 +92,7 @@ def _rows(axes: Sequence[Axis], variants: Sequence[Variant]) -> set[tuple[Any, .
 
 
 def _unique(labels: Mapping[str, str], variants: Mapping[str, Variant], varying: Sequence[Axis]) -> dict[str, str]:
-    """Return the labels, with more said where two are the same: every axis that differs between them, or their keys."""
+    """Return the labels, with equal ones made unique: by every axis that differs between them, or by their keys."""
     groups: dict[str, list[str]] = {}
     for key, text in labels.items():
         groups.setdefault(text, []).append(key)
@@ -101,9 +102,9 @@ def _unique(labels: Mapping[str, str], variants: Mapping[str, Variant], varying:
             alike = [variants[key] for key in keys]
             axes = [axis for axis in varying if _varies(axis, alike)]
             unique |= {key: f"{text} {_words(axes, variants[key], alike)}".rstrip() for key in keys}
-    taken = Counter(unique.values())
-    return {key: f"{text} #{key}" if taken[text] > 1 else text for key, text in unique.items()}
+    counts = Counter(unique.values())
+    return {key: f"{text} #{key}" if counts[text] > 1 else text for key, text in unique.items()}
 
 
 def _words(axes: Sequence[Axis], variant: Variant, alike: Sequence[Variant]) -> str:
-    return " ".join(f"{axis.column}={shown(axis, alike)(axis.read(variant))}" for axis in axes)
+    return " ".join(f"{axis.column}={text_of(axis, alike)(axis.read(variant))}" for axis in axes)

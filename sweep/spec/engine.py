@@ -1,4 +1,4 @@
-"""Axes of the engine: change one of these and it is built again."""
+"""Declare the axes of the engine: if one changes, the engine is built again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _HARDWARE = {  # name here -> name in trtexec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Batch sizes that one engine takes: an optimisation profile over a range.
+    """Describe the batch sizes that one engine takes: an optimization profile over a range.
 
     Attributes:
         least: smallest batch.
-        best: batch that the builder tunes for.
+        best: batch that the builder optimizes for.
         most: largest batch.
     """
 
@@ -35,13 +35,13 @@ class Profile:
     most: int
 
     def __str__(self) -> str:
-        """``1..8..32``, as tables show it."""
+        """Return the range as tables show it: ``1..8..32``."""
         return f"{self.least}..{self.best}..{self.most}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """A shared library of TensorRT plugins.
+    """Identify a shared library of TensorRT plugins.
 
     Attributes:
         path: absolute path. Not in the key: ``digest`` is.
@@ -53,7 +53,7 @@ class Plugin:
 
 
 def _profile_overrides(profile: Profile | None) -> Mapping[str, Any]:
-    """Return the keys that ask for `profile`; None is an engine that is static at the batch."""
+    """Return the keys that set `profile`; None is an engine for one batch size."""
     if profile is None:
         return {"profile": "static"}
     limits = {"range.least": profile.least, "range.best": profile.best, "range.most": profile.most}
@@ -61,36 +61,36 @@ def _profile_overrides(profile: Profile | None) -> Mapping[str, Any]:
 
 
 def _path(plugin: Any) -> Any:
-    """Return the file of a plugin; records of the first releases hold the path alone."""
+    """Return the file of a plugin; a record may hold it as a table, or as the path alone (first releases)."""
     return plugin["path"] if isinstance(plugin, dict) else getattr(plugin, "path", plugin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineAxes:
-    """Change one of these and the engine is built again.
+    """Hold the axes of the engine: if one changes, the engine is built again.
 
     Attributes:
-        batch: samples per inference; the engine's shapes are static at it unless ``profile`` is set.
+        batch: samples per inference; the engine takes this size alone unless ``profile`` is set.
         profile: the range of batch sizes that the engine takes; all batches in it share one engine.
-        builder_optimization_level: 0 to 5, how hard TensorRT's builder searches.
-        max_aux_streams: streams that one inference may fork into.
-        tiling: none, fast, moderate or full: how hard the builder searches for tilings.
-        sparsity: ``enable`` lets the builder use weights that are sparse 2:4; ``force`` makes them so first.
+        builder_optimization_level: 0 to 5; higher levels of TensorRT's builder search longer.
+        max_aux_streams: most auxiliary CUDA streams of one inference.
+        tiling: none, fast, moderate or full: effort of the builder's search for tilings.
+        sparsity: ``enable`` lets the builder use weights that are 2:4 sparse; ``force`` prunes the weights to be so.
         workspace_mib: most scratch memory of a layer, MiB.
         timing_cache: False builds without the tactic timings that builds on one machine share.
-        profiling_verbosity: detailed, layer_names_only or none: what the engine tells of its layers.
-        version_compatible: the engine runs with later versions of the library too.
-        hardware_compatibility: none, ampere_plus or same_compute_capability: other GPUs that the engine runs on.
+        profiling_verbosity: detailed, layer_names_only or none: layer information that the engine keeps.
+        version_compatible: later versions of the library can run the engine.
+        hardware_compatibility: none, ampere_plus or same_compute_capability: other GPUs that can run the engine.
         refit: the engine's weights can be replaced after the build.
-        weight_streaming: the engine can leave weights on the host (``SessionAxes.weight_streaming_budget_mib``).
-        plugins: shared libraries with the layers that the library lacks.
+        weight_streaming: the engine can stream its weights from host memory (see ``SessionAxes``).
+        plugins: shared libraries with layers that TensorRT lacks.
         mps_build: active thread percentage under which the engine is built; None builds with the whole GPU.
     """
 
     batch: int = axis(
         1,
         key="batch",
-        help="samples per inference; the engine is built for it",
+        help="batch size, samples per inference",
         check=at_least(1),
         word=prefixed("b"),
         place=2,
@@ -99,7 +99,7 @@ class EngineAxes:
     profile: Profile | None = axis(
         None,
         key="profile",
-        help="static: an engine for each batch; range: one for all of range.least to range.most",
+        help="static: one engine per batch size; range: one engine for all from range.least to range.most",
         cli_default="static",
         hint=str,
         check=one_of("static", "range"),
@@ -110,7 +110,7 @@ class EngineAxes:
     builder_optimization_level: int | None = axis(
         None,
         key="backend.builder_optimization_level",
-        help="TensorRT: 0 to 5, how hard its builder searches",
+        help="TensorRT: optimization level of the builder, 0 to 5; higher levels search longer",
         check=between(0, _MOST_OPTIMIZED, f"0 to {_MOST_OPTIMIZED}"),
         word=prefixed("opt"),
         trtexec=TrtexecFlag(build=flag("--builderOptimizationLevel")),
@@ -118,7 +118,7 @@ class EngineAxes:
     max_aux_streams: int | None = axis(
         None,
         key="backend.max_aux_streams",
-        help="TensorRT: streams that one inference may fork into",
+        help="TensorRT: most auxiliary CUDA streams of one inference",
         check=at_least(0),
         word=prefixed("aux"),
         trtexec=TrtexecFlag(build=flag("--maxAuxStreams")),
@@ -126,7 +126,7 @@ class EngineAxes:
     tiling: str | None = axis(
         None,
         key="backend.tiling",
-        help="TensorRT: none, fast, moderate or full search for tilings",
+        help="TensorRT: effort of the search for tilings: none, fast, moderate or full",
         check=one_of(*_TILINGS),
         word=prefixed("tiling-"),
         trtexec=TrtexecFlag(build=flag("--tilingOptimizationLevel", _TILINGS.index)),
@@ -134,7 +134,7 @@ class EngineAxes:
     sparsity: str | None = axis(
         None,
         key="backend.sparsity",
-        help="TensorRT: enable uses weights that are sparse 2:4, force prunes them to be",
+        help="TensorRT: enable uses weights that are 2:4 sparse; force prunes the weights to be so",
         check=one_of("enable", "force"),
         word=prefixed("sparsity-"),
         trtexec=TrtexecFlag(build=flag("--sparsity")),
@@ -150,14 +150,14 @@ class EngineAxes:
     timing_cache: bool | None = axis(
         None,
         key="backend.timing_cache",
-        help="TensorRT: false builds without the tactic timings that builds share",
+        help="TensorRT: false builds without the tactic timings that builds on one machine share",
         word=prefixed("timing-cache-"),
         trtexec=SPECIAL,
     )
     profiling_verbosity: str | None = axis(
         None,
         key="backend.profiling_verbosity",
-        help="TensorRT: detailed, layer_names_only or none (null: detailed)",
+        help="TensorRT: layer information kept in the engine: detailed, layer_names_only or none (null: detailed)",
         check=one_of("detailed", "layer_names_only", "none"),
         word=prefixed("verbosity-"),
         trtexec=SPECIAL,
@@ -165,14 +165,14 @@ class EngineAxes:
     version_compatible: bool | None = axis(
         None,
         key="backend.version_compatible",
-        help="TensorRT: the engine runs with later versions of the library too",
+        help="TensorRT: build an engine that later versions of the library can run",
         word=prefixed("version-compatible-"),
         trtexec=TrtexecFlag(build=switch("--versionCompatible"), rtx=False),
     )
     hardware_compatibility: str | None = axis(
         None,
         key="backend.hardware_compatibility",
-        help="TensorRT: none, ampere_plus or same_compute_capability",
+        help="TensorRT: other GPUs that can run the engine: none, ampere_plus or same_compute_capability",
         check=one_of(*_HARDWARE),
         word=prefixed("hardware-"),
         trtexec=TrtexecFlag(
@@ -182,14 +182,14 @@ class EngineAxes:
     refit: bool | None = axis(
         None,
         key="backend.refit",
-        help="TensorRT: the engine's weights can be replaced after the build",
+        help="TensorRT: build an engine whose weights can be replaced later",
         word=prefixed("refit-"),
         trtexec=TrtexecFlag(build=switch("--refit")),
     )
     weight_streaming: bool | None = axis(
         None,
         key="backend.weight_streaming",
-        help="TensorRT: the engine can leave weights on the host",
+        help="TensorRT: build an engine that can stream its weights from host memory",
         word=prefixed("weight-streaming-"),
         trtexec=TrtexecFlag(run=switch("--allowWeightStreaming")),
     )
@@ -207,7 +207,7 @@ class EngineAxes:
     mps_build: int | None = axis(
         None,
         key="mps_build",
-        help="build the engine under the share of mps too, instead of the whole GPU",
+        help="build the engine under the MPS share of mps too, instead of on the whole GPU",
         cli_default=False,
         hint=bool,
         word=prefixed("mps-build"),

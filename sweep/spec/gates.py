@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gates:
-    """Set the accuracy that outputs have to keep, else the variant is ``invalid``; None leaves a figure without a gate.
+    """Hold the limits of accuracy; a variant that breaks one is ``invalid``. None is no limit, except for SQNR.
 
     Attributes:
-        min_sqnr_db: least SQNR; None takes the type's own, which lies well below every engine that was right and above
-            those that were wrong (docs/explanation/precision.md).
+        min_sqnr_db: least SQNR, dB; None takes the default of the precision, which separates engines that were right
+            from those that were wrong (docs/explanation/precision.md).
         min_top1: least share of samples with the same arg max, 0 to 1.
         max_error: largest error as a share of the largest reference value.
-        min_cosine: least batch-centred cosine.
-        min_score: least share of labelled samples that are right, 0 to 1.
-        max_score_drop: most that this share may lie below that of fp32, 0 to 1.
+        min_cosine: least cosine similarity, both sides centered over the batch, -1 to 1.
+        min_score: least share of labelled samples that are classified correctly, 0 to 1.
+        max_score_drop: largest drop of this share from that of fp32, 0 to 1.
     """
 
     min_sqnr_db: float | None = None

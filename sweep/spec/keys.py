@@ -1,4 +1,4 @@
-"""Axes -> keys: hashes of what identifies a typed ONNX, an engine, a record."""
+"""Compute keys: hashes of the axes that identify a typed ONNX, an engine or a record."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from sweep.spec.base import JsonDict
     from sweep.spec.variant import Variant
 
-_AS_THEY_ARE = frozenset({str, int, float, bool, dict})
+_PLAIN_TYPES = frozenset({str, int, float, bool, dict})
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def projection(axes: Any) -> JsonDict:
-    """The part of ``axes`` that identifies it: nested plain values, None and NOT_IN_KEY fields left out."""
-    values = [(name, getattr(axes, name)) for name in _keyed(cast("Hashable", type(axes)))]
+    """Return the fields of a dataclass that identify it, as nested plain values, without None and NOT_IN_KEY fields."""
+    values = [(name, getattr(axes, name)) for name in _key_fields(cast("Hashable", type(axes)))]
     return {name: _plain(value) for name, value in values if value is not None}
 
 
 @functools.cache
-def _keyed(kind: Hashable) -> tuple[str, ...]:
-    """Names of the fields that identify; looked up once a class, for a plan has a hundred thousand variants."""
+def _key_fields(kind: Hashable) -> tuple[str, ...]:
+    """Return the names of the fields in the key; cached by class, as a plan may have 100,000 variants."""
     return tuple(item.name for item in dataclasses.fields(cast("Any", kind)) if item.metadata.get("key", True))
 
 
 def _plain(value: Any) -> Any:
-    if type(value) in _AS_THEY_ARE:
+    if type(value) in _PLAIN_TYPES:
         return value
     if dataclasses.is_dataclass(value):
         return projection(value)
@@ -41,18 +41,18 @@ def _plain(value: Any) -> Any:
 
 
 def digest(*parts: Any) -> str:
-    """16 hex digits of the sha256 of the parts' canonical JSON; dataclasses count by their projection."""
+    """Return 16 hex digits of the sha256 of canonical JSON of `parts`; a dataclass counts as its `projection`."""
     text = _CANONICAL.encode([_plain(part) for part in parts])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def onnx_key(variant: Variant) -> str:
-    """Key of the typed ONNX: model and precision."""
+    """Return the key of the typed ONNX: every axis of the graph."""
     return digest("onnx", variant.onnx)
 
 
 def engine_key(variant: Variant) -> str:
-    """Key of what is built: backend, typed ONNX and engine axes. Backends add library and device to it.
+    """Return the key of the engine: backend, typed ONNX and engine axes. Backends add library and device to it.
 
     An engine with a range profile is the same for every batch in the range.
     """
@@ -60,26 +60,26 @@ def engine_key(variant: Variant) -> str:
 
 
 def variant_key(variant: Variant) -> str:
-    """Key of the record: every axis."""
+    """Return the key of the record: every axis."""
     return digest("variant", variant)
 
 
 def both_keys(variant: Variant) -> tuple[str, str]:
-    """``variant_key`` and ``engine_key``, in half the time that they take one by one."""
-    whole = projection(variant)
-    return digest("variant", whole), _engine_key(whole)
+    """Return `variant_key` and `engine_key`, in half the time of two calls."""
+    projected = projection(variant)
+    return digest("variant", projected), _engine_key(projected)
 
 
-def _engine_key(whole: JsonDict) -> str:
-    """From the projection of the variant."""
-    built = dict(whole["engine"])
-    if "profile" in built:
-        del built["batch"]
-    return digest("engine", whole["backend"], digest("onnx", whole["onnx"]), built)
+def _engine_key(variant: JsonDict) -> str:
+    """Return the engine's key from the projection of the variant."""
+    engine = dict(variant["engine"])
+    if "profile" in engine:
+        del engine["batch"]
+    return digest("engine", variant["backend"], digest("onnx", variant["onnx"]), engine)
 
 
 def flat(variant: Variant) -> JsonDict:
-    """The record's ``variant``: every axis under its own name, model and precision by name."""
+    """Return the record's ``variant``: every axis under its own name, model and precision also by name."""
     onnx, load = variant.onnx, dataclasses.asdict(variant.load)
     session = dataclasses.asdict(variant.session)
     return {

@@ -1,4 +1,4 @@
-"""Axes of the load: change one of these and the session is driven anew."""
+"""Declare the axes of the load: if one changes, the session is measured again."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import above_zero, at_least, each_above_zero
 
-_PLACE = 30  # after every axis that makes another engine or session
+_PLACE = 30  # in labels, after every axis of the graph, engine and session
 _MS = 1000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledData:
-    """A user's own samples whose classes are known: what the session is scored on once it was timed.
+    """Describe a user's own labelled samples, on which the session is scored after it was timed.
 
     Attributes:
-        kind: npz, images (a folder with a folder a class) or function.
+        kind: npz, images (a folder with one folder per class) or function.
         name: of the function; None for files.
         path: absolute path of the files; None for a function. Not in the key: ``digest`` is.
         digest: sha256 of the files, or of the function's source file.
-        output: name of the output [batch,classes] whose largest entry is the answer.
-        classes: how many there are; None where the file leaves it open. Not in the key: the model's digest says it.
+        output: name of the output [batch,classes] whose arg max is the predicted class.
+        classes: number of classes; None if the model's file leaves it open. Not in the key: it follows from the model.
     """
 
     kind: str
@@ -35,43 +35,46 @@ class LabelledData:
 
     @property
     def source(self) -> str:
-        """What messages and records call it."""
+        """Return the name of the samples in messages and records."""
         return str(self.name if self.path is None else self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadAxes:
-    """How the session is driven. Times in seconds, rates in samples/s.
+    """Hold the axes of the load: if one changes, the session is measured again. Times in s, rates in samples/s.
 
     Attributes:
-        kind: ``curve`` (closed, then open at a ladder), ``closed``, ``trace`` (closed, then the arrivals of a
-            file), or an arrival process (open at ``rates_ips``).
-        arrivals: arrival process of the curve's ladder, a name in ``loadgen.arrival_processes.PROCESSES``.
+        kind: ``curve`` (closed loop, then a rate ladder), ``closed``, ``trace`` (closed loop, then the arrivals of a
+            file), or an arrival process (open loop at ``rates_ips``).
+        arrivals: arrival process of the rate ladder, a name in ``loadgen.arrival_processes.PROCESSES``.
         depth: inferences kept in flight per stream by the closed loop.
-        fractions: the curve's ladder, as fractions of the closed loop's peak; empty places ``points`` rungs.
-        points: rungs of a placed ladder; None where ``fractions`` say it.
+        fractions: the rate ladder as fractions of the closed loop's peak; empty places ``points`` rungs.
+        points: rungs of a placed ladder; None if ``fractions`` are given.
         budget_s: seconds for all passes over the load of a variant; None leaves each point to its own limits.
-        rates_ips: offered rates where ``kind`` is an arrival process.
+        rates_ips: offered rates if ``kind`` is an arrival process.
         warmup_s: shortest warm-up; it goes on until the throughput is stable.
         min_s: shortest measured window of a point.
-        min_requests: fewest measured requests of a point (662 carry a p99, see stats.min_count).
-        max_s: longest measured window of a point; percentiles the count cannot carry are null.
-        max_wait_s: backlog bound; a request that waited longer marks the point ``overloaded``.
-        seed: of the arrival schedules and the input values.
+        min_requests: fewest measured requests of a point; 662 support a p99.
+        max_s: longest measured window of a point; percentiles that its requests do not support are null.
+        max_wait_s: longest wait of a request; one that waits longer marks its point ``overloaded``.
+        seed: random seed of the arrival schedules and the input values.
         repeats: passes over the whole load, interleaved with the other variants' passes.
         batch_wait_ms: server batching: requests are single samples, gathered up to the engine's batch or until the
             oldest has waited this long, ms; None leaves batching to the client.
         trace: absolute path of the file of arrivals. Not in the key: ``trace_digest`` is.
         trace_digest: sha256 of that file.
-        trace_scale: how many times faster the trace is replayed; None means as it is.
-        labels: samples that the session is scored on after the load; None scores nothing, or what the network brings.
-        trace_s: from its first to its last arrival as replayed, seconds. Not in the key: it follows from the others.
+        trace_scale: factor on the replay speed of the trace; None is 1.
+        labels: samples that the session is scored on after the load; None takes those of the model, if it has any.
+        trace_s: time from its first to its last arrival as replayed. Not in the key: it follows from the others.
     """
 
     kind: str = axis(
         "curve",
         key="load.kind",
-        help="curve (closed loop for the peak, then a ladder), closed, {processes} or trace",
+        help=(
+            "curve (closed loop, then a rate ladder), closed (peak only), {processes} (at load.rates_ips), "
+            "or trace (recorded arrivals)"
+        ),
         place=_PLACE,
         column="load",
         trtexec=SPECIAL,
@@ -79,14 +82,14 @@ class LoadAxes:
     arrivals: str = axis(
         "poisson",
         key="load.arrivals",
-        help="arrivals on the curve's ladder: {described_processes}",
+        help="arrival process of the rate ladder: {described_processes}",
         place=_PLACE,
         trtexec=SPECIAL,
     )
     depth: int = axis(
         2,
         key="load.depth",
-        help="inferences in flight per stream in the closed loop",
+        help="closed loop: inferences in flight per stream",
         check=at_least(1),
         place=_PLACE,
         trtexec=SPECIAL,
@@ -94,7 +97,7 @@ class LoadAxes:
     fractions: tuple[float, ...] = axis(
         (),
         key="load.fractions",
-        help="a ladder of your own, as fractions of the peak; empty places load.points",
+        help="offered rates of the curve as fractions of the peak (empty: load.points rates are placed)",
         check=each_above_zero,
         place=_PLACE,
         trtexec=SPECIAL,
@@ -102,7 +105,7 @@ class LoadAxes:
     rates_ips: tuple[float, ...] = axis(
         (),
         key="load.rates_ips",
-        help="offered samples/s of load.kind={processes}",
+        help="load.kind={processes}: offered rates, samples/s",
         check=each_above_zero,
         place=_PLACE,
         trtexec=SPECIAL,
@@ -110,7 +113,7 @@ class LoadAxes:
     warmup_s: float = axis(
         0.3,
         key="load.warmup_s",
-        help="shortest warm-up; it goes on until the throughput is stable",
+        help="shortest warm-up of a point, s; it continues until the throughput is stable",
         check=at_least(0),
         place=_PLACE,
         trtexec=TrtexecFlag(run=flag("--warmUp", lambda warmup_s: f"{warmup_s * _MS:g}")),
@@ -118,7 +121,7 @@ class LoadAxes:
     min_s: float = axis(
         1.0,
         key="load.min_s",
-        help="shortest measured window of a point",
+        help="shortest measured window of a point, s",
         check=above_zero,
         place=_PLACE,
         trtexec=TrtexecFlag(run=flag("--duration")),
@@ -126,7 +129,7 @@ class LoadAxes:
     min_requests: int = axis(
         662,
         key="load.min_requests",
-        help="fewest measured requests of a point; 662 carry a p99, 64 a p90, 6636 a p99.9",
+        help="fewest measured requests of a point; 64 support a p90, 662 a p99, 6636 a p99.9",
         check=at_least(1),
         place=_PLACE,
         trtexec=TrtexecFlag(run=flag("--iterations")),
@@ -134,7 +137,7 @@ class LoadAxes:
     max_s: float = axis(
         10.0,
         key="load.max_s",
-        help="longest measured window of a point; percentiles beyond its count stay empty",
+        help="longest measured window of a point, s; percentiles that its requests do not support stay empty",
         check=above_zero,
         place=_PLACE,
         trtexec=SPECIAL,
@@ -142,7 +145,7 @@ class LoadAxes:
     max_wait_s: float = axis(
         1.0,
         key="load.max_wait_s",
-        help="backlog bound: a request that waited longer marks the point overloaded",
+        help="longest wait of a request, s; one that waits longer marks its point as overloaded",
         check=above_zero,
         place=_PLACE,
         trtexec=SPECIAL,
@@ -150,7 +153,7 @@ class LoadAxes:
     seed: int = axis(
         0,
         key="seed",
-        help="of inputs, arrivals and the order of passes",
+        help="random seed of the input values, the arrivals and the order of passes",
         check=at_least(0),
         place=_PLACE,
         trtexec=SPECIAL,
@@ -158,7 +161,7 @@ class LoadAxes:
     repeats: int = axis(
         1,
         key="repeats",
-        help="passes over the whole load, interleaved with the other variants' passes",
+        help="passes over the whole load of a variant, interleaved with the passes of other variants",
         check=at_least(1),
         place=_PLACE,
         trtexec=TrtexecFlag(note="one run is one pass"),
@@ -167,7 +170,8 @@ class LoadAxes:
         None,
         key="batching.max_wait_ms",
         help=(
-            "requests are single samples, run once batch are there or the oldest waited this long; null: no gathering"
+            "server batching: longest wait of a sample for others to fill the batch, ms (null: a request is "
+            "a whole batch)"
         ),
         check=at_least(0),
         word=lambda wait_ms: f"w{plain_text(wait_ms)}ms",
@@ -177,7 +181,7 @@ class LoadAxes:
     trace: str | None = axis(
         None,
         key="load.trace",
-        help="load.kind=trace: file of arrival times in seconds, one a line or column arrival_s",
+        help="load.kind=trace: file of arrival times, s, one per line or in a column arrival_s",
         word=lambda path: f"trace-{PurePath(path).stem}",
         place=_PLACE,
         cell=lambda path: "null" if path is None else PurePath(path).name,
@@ -188,7 +192,7 @@ class LoadAxes:
     trace_scale: float | None = axis(
         None,
         key="load.trace_scale",
-        help="load.kind=trace: replay it this many times faster (null: as it is)",
+        help="load.kind=trace: factor on the replay speed (null: 1)",
         check=above_zero,
         word=lambda scale: f"x{plain_text(scale)}",
         place=_PLACE,
@@ -198,7 +202,10 @@ class LoadAxes:
     points: int | None = axis(
         None,
         key="load.points",
-        help="rungs of the ladder, placed by what the closed loop showed: more at the knee, one past it",
+        help=(
+            "number of offered rates of the curve, placed by the measured service times: denser near the "
+            "knee, one past it"
+        ),
         cli_default=7,
         hint=int,
         place=_PLACE,
@@ -207,7 +214,7 @@ class LoadAxes:
     budget_s: float | None = axis(
         None,
         key="load.budget_s",
-        help="seconds for the whole load of a variant; null leaves each point to its limits",
+        help="time for the whole load of a variant, all passes, s (null: the limits of each point apply)",
         place=_PLACE,
         trtexec=TrtexecFlag(note="it runs until --duration and --iterations are both reached"),
     )
@@ -215,8 +222,8 @@ class LoadAxes:
         None,
         key="model.labels",
         help=(
-            "samples with their classes, for the score: an .npz with labels, images:FOLDER of a folder a class, "
-            "package.module:function"
+            "labelled samples to score the engine on: an .npz with labels, images:FOLDER with one folder "
+            "per class, or package.module:function"
         ),
         hint=str | None,
         place=_PLACE,

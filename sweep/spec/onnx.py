@@ -1,4 +1,4 @@
-"""Axes of the graph: change one of these and the typed ONNX is made again."""
+"""Declare the axes of the graph: if one changes, the typed ONNX is made again."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL = 10, 11, 12, 13  # places of the words that say how the graph came about
+_GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL = 10, 11, 12, 13  # places of their words in the label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFix:
-    """What the user says of one input of their model.
+    """Describe what the user fixed about one input of their model.
 
     Attributes:
-        name: the ONNX input's name.
-        shape: one entry per dimension, an int or the word ``batch``; None leaves the file's own shape.
-        low: smallest value drawn (inclusive); None means the dtype's default.
-        high: largest value drawn (inclusive for integers); None means the dtype's default.
+        name: of the ONNX input.
+        shape: one entry per dimension, an int or the word ``batch``; None keeps the file's own shape.
+        low: smallest random value (inclusive); None is the default of the element type.
+        high: largest random value (inclusive for integers); None is the default of the element type.
     """
 
     name: str
@@ -49,16 +49,16 @@ class ExportInput:
 
 def _inputs_cell(inputs: tuple[InputFix, ...]) -> str:
     """Return what the user fixed about the inputs, as in ``x[batch,512] sr=16000..16000``."""
-    words = []
+    texts = []
     for fix in inputs:
         shape = "" if fix.shape is None else plain_text(fix.shape)
-        drawn = "" if (fix.low, fix.high) == (None, None) else f"={plain_text(fix.low)}..{plain_text(fix.high)}"
-        words.append(f"{fix.name}{shape}{drawn}")
-    return ",".join(words) or "null"
+        limits = "" if (fix.low, fix.high) == (None, None) else f"={plain_text(fix.low)}..{plain_text(fix.high)}"
+        texts.append(f"{fix.name}{shape}{limits}")
+    return ",".join(texts) or "null"
 
 
 def _inputs_overrides(inputs: tuple[InputFix, ...]) -> Mapping[str, Any]:
-    """Return what asks for `inputs`."""
+    """Return the keys that set `inputs`."""
     fixed = {fix.name: {"shape": fix.shape and list(fix.shape), "low": fix.low, "high": fix.high} for fix in inputs}
     return {
         "model.inputs": {
@@ -68,14 +68,14 @@ def _inputs_overrides(inputs: tuple[InputFix, ...]) -> Mapping[str, Any]:
 
 
 def _source_overrides(made_from: str | None) -> Mapping[str, Any]:
-    """Return what asks for a model that was exported from `made_from`, such as ``torch nets:small``."""
+    """Return the keys that select a model exported from `made_from`, such as ``torch nets:small``."""
     kind, _, source = (made_from or "").partition(" ")
     return {f"model.{kind}": source} if source else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRef:
-    """A network, by name (built here) or by path (a user's own ONNX).
+    """Identify a network, by name (built-in) or by path (a user's own ONNX).
 
     Attributes:
         name: zoo name, or the file's stem.
@@ -83,14 +83,14 @@ class ModelRef:
         path: absolute path of a user's file; None for the zoo. Not in the key: ``digest`` is.
         digest: sha256 of the user's file and its external data; None for the zoo.
         inputs: what the user fixed about the inputs.
-        batch_dim: name of the symbolic dimension that is the batch; None means found by rule.
-        made_from: what the file was exported from, such as ``torch nets:small``. Not in the key: ``digest`` is.
+        batch_dim: name of the symbolic dimension that is the batch; None detects it.
+        made_from: source that the file was exported from, such as ``torch nets:small``. Not in the key: ``digest`` is.
         export_inputs: example arguments that PyTorch exported with. Not in the key: ``digest`` is.
     """
 
     name: str = axis(
         key="model.name",
-        help="network built here, or the label of a file; model=NAME sets it",
+        help="built-in network, which model=NAME sets; a model of your own is named after its file or function",
         cli_default="tiny_cnn",
         word=str,
         place=0,
@@ -100,7 +100,7 @@ class ModelRef:
     path: str | None = axis(
         None,
         key="model.path",
-        help="your own .onnx, with or without external data; wins over the name",
+        help="ONNX file of your own, with or without external data; replaces model.name",
         place=0,
         cell=lambda path: "null" if path is None else PurePath(path).name,
         in_key=False,
@@ -109,7 +109,7 @@ class ModelRef:
     inputs: tuple[InputFix, ...] = axis(
         (),
         key="model.inputs",
-        help="per input: shape, low, high, as in +model.inputs.x.shape=[batch,512]",
+        help="shape and value range of the inputs of your own model, as in +model.inputs.x.shape=[batch,512]",
         cli_default={},
         hint=dict[str, Any],
         place=0,
@@ -119,7 +119,7 @@ class ModelRef:
     batch_dim: str | None = axis(
         None,
         key="model.batch_dim",
-        help="name of the ONNX dimension that is the batch; null finds it",
+        help="name of the ONNX dimension that is the batch (null: detected)",
         place=0,
     )
     made_from: str | None = axis(None, key=None, place=0, overrides=_source_overrides, in_key=False)
@@ -137,28 +137,28 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
-    """A precision recipe: the types that the ONNX graph will carry.
+    """Describe a precision recipe: the element types of the ONNX graph.
 
     Attributes:
-        name: what the table and MLflow show.
+        name: of the recipe, in tables and MLflow.
         dtype: fp32, tf32, fp16, bf16, int8 or fp8.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
-        rest: type of what int8 and fp8 leave unquantised, fp16 or bf16; None leaves it float32.
-        wide: products with a quantised weight give float32 whatever the rest is (mixes only), and in int8 beside
-            bfloat16 the Softmax that is quantised does too.
-        guard: nodes that touch what overflows float16 over the calibration data stay float32 (fp16 only).
+        rest: type of the nodes that int8 and fp8 leave unquantized, fp16 or bf16; None is float32.
+        wide: products with a quantized weight give float32 whatever ``rest`` is; with int8 and bf16 a quantized Softmax
+            does too.
+        guard: nodes with a value that overflows float16 on the calibration data stay float32 (fp16 only).
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
-        per_channel: per-channel weight scales, as TensorRT wants them.
-        calibration_batches: how many batches the ranges of the activations are drawn from.
-        calibration_method: how: ``percentile`` or ``entropy``; None takes the largest value.
-        calibration_percentile: in percent, for ``percentile`` only.
-        tool: ``none`` where the file has the types already and is checked against them; ``modelopt`` has NVIDIA's
-            Model Optimizer convert; None converts with the own converters.
+        per_channel: one weight scale per output channel, which TensorRT expects, instead of one per tensor.
+        calibration_batches: most batches that the ranges of the activations are computed from.
+        calibration_method: how a range is computed: ``percentile`` or ``entropy``; None takes the largest value.
+        calibration_percentile: share of absolute values inside the range, percent (``percentile`` only).
+        tool: ``none`` if the file has the types already, which are checked; ``modelopt`` converts with NVIDIA's Model
+            Optimizer; None with the built-in converters.
     """
 
     name: str = axis(
         key="precision.name",
-        help="label of the recipe; precision=NAME sets it",
+        help="name of the recipe in tables and records; precision=NAME sets all keys of a recipe",
         cli_default="fp32",
         word=str,
         place=1,
@@ -166,7 +166,7 @@ class Precision:
     )
     dtype: str = axis(
         key="precision.dtype",
-        help="fp32, tf32, fp16, bf16, int8 or fp8",
+        help="element type of the compute nodes: fp32, tf32, fp16, bf16, int8 or fp8",
         cli_default="fp32",
         check=one_of(*_DTYPES, wanted=f"no such type; there are: {', '.join(_DTYPES)}"),
         place=1,
@@ -174,20 +174,20 @@ class Precision:
     keep_io: bool = axis(
         default=True,
         key="precision.keep_io",
-        help="inputs and outputs stay float32 whatever is inside",
+        help="keep inputs and outputs in float32",
         place=1,
     )
     rest: str | None = axis(
         None,
         key="precision.rest",
-        help="type of what int8 and fp8 leave unquantised: fp16 or bf16 (null: fp32)",
+        help="int8, fp8: element type of the nodes that are not quantized: fp16 or bf16 (null: fp32)",
         check=one_of("fp16", "bf16"),
         place=1,
     )
     wide: bool | None = axis(
         None,
         key="precision.wide",
-        help="quantised products give float32, whatever precision.rest is",
+        help="with precision.rest: products with a quantized weight give float32",
         cli_default=False,
         hint=bool,
         place=1,
@@ -195,7 +195,7 @@ class Precision:
     guard: bool | None = axis(
         None,
         key="precision.guard",
-        help="what overflows float16 over the calibration data stays float32 (fp16)",
+        help="fp16: keep nodes in float32 that overflow float16 on the calibration data",
         cli_default=False,
         hint=bool,
         place=1,
@@ -203,25 +203,25 @@ class Precision:
     quantize_ops: tuple[str, ...] = axis(
         (),
         key="precision.quantize_ops",
-        help="op types that get Q/DQ (int8, fp8)",
+        help="int8, fp8: op types whose inputs are quantized (Q/DQ nodes)",
         place=1,
     )
     per_channel: bool = axis(
         default=True,
         key="precision.per_channel",
-        help="weight scales per output channel, as TensorRT wants them",
+        help="int8, fp8: one weight scale per output channel, which TensorRT expects; false: one per tensor",
         place=1,
     )
     calibration_batches: int | None = axis(
         None,
         key="precision.calibration_batches",
-        help="most batches of 8 samples that set ranges (int8, fp8, guard)",
+        help="int8, fp8, guard: most batches of calibration data, 8 samples each",
         place=1,
     )
     calibration_method: str | None = axis(
         None,
         key="precision.calibration_method",
-        help="range of an activation (int8, fp8): max, percentile or entropy",
+        help="int8, fp8: how the range of an activation is computed: max, percentile or entropy",
         cli_default="max",
         hint=str,
         check=one_of("max", "percentile", "entropy"),
@@ -231,7 +231,7 @@ class Precision:
     calibration_percentile: float | None = axis(
         None,
         key="precision.calibration_percentile",
-        help="share of |x| inside the range, percent, for method percentile",
+        help="calibration_method=percentile: share of absolute values inside the range, percent",
         cli_default=99.99,
         hint=float,
         word=lambda percent: f"percentile{plain_text(percent)}",
@@ -240,7 +240,7 @@ class Precision:
     tool: str | None = axis(
         None,
         key="precision.tool",
-        help="builtin converts; modelopt: NVIDIA's converts; none: the file is typed, and is checked",
+        help="converter: builtin, modelopt (NVIDIA Model Optimizer), or none for a file that has the types already",
         cli_default="builtin",
         hint=str,
         check=one_of("builtin", "none", "modelopt"),
@@ -251,11 +251,11 @@ class Precision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphPass:
-    """A pass over the fp32 graph before its precision.
+    """Identify a pass over the fp32 graph before its conversion.
 
     Attributes:
         name: ``simplify``, or ``package.module:function`` of a user.
-        digest: sha256 of the function's source file; None for ``simplify``, whose version the cache counts.
+        digest: sha256 of the function's source file; None for ``simplify``.
     """
 
     name: str
@@ -264,7 +264,7 @@ class GraphPass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationData:
-    """A user's own samples, which ranges are drawn from.
+    """Describe a user's own samples, from which ranges are computed.
 
     Attributes:
         kind: npz, npy (a folder), images (a folder), tokens (a file) or function.
@@ -280,20 +280,21 @@ class CalibrationData:
 
     @property
     def source(self) -> str:
-        """What messages and records call it."""
+        """Return the name of the samples in messages and records."""
         return str(self.name if self.path is None else self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxAxes:
-    """Change one of these and the typed ONNX is made again.
+    """Hold the axes of the graph: if one changes, the typed ONNX is made again.
 
     Attributes:
         model: the network.
-        precision: the types that its graph will carry.
-        prune: ``2:4`` zeroes two of each four weights before anything else; set by sparsity=force.
-        calibration: samples that ranges are drawn from, where the precision draws any; None takes seeded random ones.
-        graph: pass over the fp32 graph, pruned or not, before its precision; the accuracy reference does without.
+        precision: the element types of its graph.
+        prune: ``2:4`` zeroes two of each four weights first; set by sparsity=force.
+        graph: pass over the fp32 graph, after pruning and before its conversion; the accuracy reference has none.
+        calibration: samples that ranges are computed from, if the precision has ranges; None takes those of the model,
+            else seeded random ones.
     """
 
     model: ModelRef
@@ -302,18 +303,21 @@ class OnnxAxes:
     graph: GraphPass | None = axis(
         None,
         key="graph",
-        help="pass over the fp32 graph: none, simplify, or your own package.module:function",
+        help="pass over the fp32 graph before its conversion: none, simplify, or your own package.module:function",
         cli_default="none",
         hint=str,
-        word=lambda made: made.name.rpartition(".")[2],
+        word=lambda graph_pass: graph_pass.name.rpartition(".")[2],
         place=_GRAPH_PASS,
-        cell=lambda made: "none" if made is None else made.name,
-        overrides=lambda made: {"graph": "none" if made is None else made.name},
+        cell=lambda graph_pass: "none" if graph_pass is None else graph_pass.name,
+        overrides=lambda graph_pass: {"graph": "none" if graph_pass is None else graph_pass.name},
     )
     calibration: CalibrationData | None = axis(
         None,
         key="model.calibration",
-        help="samples for ranges: an .npz, a folder of .npy, images:FOLDER, tokens:FILE, package.module:function",
+        help=(
+            "calibration samples: an .npz, a folder of .npy, images:FOLDER, tokens:FILE or "
+            "package.module:function (null: the model's own, else random)"
+        ),
         hint=str | None,
         word=lambda data: f"calibrated-{PurePath(data.source).name}",
         place=_CALIBRATION,

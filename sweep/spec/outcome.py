@@ -1,4 +1,4 @@
-"""Name how a variant ended and what a measurement is worth; JSON holds the values as plain strings."""
+"""Define statuses and verdicts; JSON holds them as plain strings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """How the work on one variant ended.
+    """Name how the work on one variant ended.
 
     Attributes:
         OK: it was measured.
@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What one measured point is worth.
+    """Name how far the measurement of one point can be trusted.
 
     Attributes:
         OK: it counts in full.
@@ -46,7 +46,7 @@ class Verdict(StrEnum):
 
 
 class SloVerdict(StrEnum):
-    """What one offered rate shows of an SLO.
+    """Name the result of testing an SLO at one offered rate.
 
     Attributes:
         HELD: the SLO holds at 99% confidence.
@@ -64,7 +64,7 @@ class SloVerdict(StrEnum):
 
 
 class DriftVerdict(StrEnum):
-    """Whether the machine stayed the same while a variant was measured.
+    """Name whether the machine's speed drifted while a variant was measured.
 
     Attributes:
         STEADY: every sentinel run around it agrees with the sweep's median.

@@ -1,4 +1,4 @@
-"""Axes of the session: change one of these and the engine is loaded again, never rebuilt."""
+"""Declare the axes of the session: if one changes, the engine is loaded again, never rebuilt."""
 
 from __future__ import annotations
 
@@ -12,84 +12,84 @@ _ALL_PERCENT = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
-    """Scripted service times of the simulated backend, on a virtual clock.
+    """Script the service times of the simulated backend, on a virtual clock.
 
     Attributes:
-        service_us: fixed cost of one inference, microseconds.
-        sample_us: added cost of each sample in the batch, microseconds.
+        service_us: fixed time of one inference, microseconds.
+        sample_us: added time per sample of the batch, microseconds.
         distribution: ``constant`` or ``exponential`` service times around that mean.
         raise_at: stage (build, load, measure) at which a scripted error is raised; None for none.
-        sleep_after_us: idle time after which a stream falls asleep; None never does.
-        wake_us: added cost of the inference that wakes it.
-        machine: file that holds a factor on all service times, read when a session is loaded: a machine whose
-            speed changes in the middle of a sweep. None for a steady one. Not in the key: a sweep cannot see it.
+        sleep_after_us: idle time after which a stream falls asleep, microseconds; None for never.
+        wake_us: added time of the inference that wakes it, microseconds.
+        machine: file with a factor on all service times, read when a session is loaded, which simulates a machine
+            whose speed changes during a sweep; None for a steady one. Not in the key: a sweep cannot know it.
     """
 
     service_us: float = axis(
         100.0,
         key="backend.script.service_us",
-        help="simulated: fixed cost of an inference, us",
+        help="simulated: fixed time of an inference, us",
         check=above_zero,
     )
     sample_us: float = axis(
         10.0,
         key="backend.script.sample_us",
-        help="simulated: added cost of each sample, us",
+        help="simulated: added time per sample of the batch, us",
         check=at_least(0),
     )
     distribution: str = axis(
         "constant",
         key="backend.script.distribution",
-        help="simulated: constant or exponential service times",
+        help="simulated: distribution of the service times: constant or exponential",
         check=one_of("constant", "exponential", wanted="constant or exponential"),
     )
     raise_at: str | None = axis(
         None,
         key="backend.script.raise_at",
-        help="simulated: raise an error in build, load or measure",
+        help="simulated: stage that raises an error: build, load or measure",
         check=one_of("build", "load", "measure", wanted="build, load or measure"),
     )
     sleep_after_us: float | None = axis(
         None,
         key="backend.script.sleep_after_us",
-        help="simulated: idle time after which a stream falls asleep, us",
+        help="simulated: idle time after which a stream falls asleep, us (null: never)",
         check=at_least(0),
     )
     wake_us: float | None = axis(
         None,
         key="backend.script.wake_us",
-        help="simulated: added cost of the inference that wakes it, us",
+        help="simulated: added time of the inference that wakes a stream, us",
         check=at_least(0),
     )
     machine: str | None = axis(
         None,
         key="backend.script.machine",
-        help="simulated: file with a factor on all service times, read at each load",
+        help="simulated: file with a factor on all service times, read when a session is loaded",
         in_key=False,
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionAxes:
-    """Change one of these and the engine is loaded again, never rebuilt.
+    """Hold the axes of the session: if one changes, the engine is loaded again, never rebuilt.
 
     Attributes:
-        streams: execution contexts that run side by side in one process.
+        streams: execution contexts that run concurrently in one process.
         clients: processes that share the device.
         mps: active thread percentage of each client under CUDA MPS; None runs without MPS.
-        sm_count: SMs that the process keeps to by a CUDA green context; None uses the whole GPU, or the MPS share.
+        sm_count: SMs that a process is limited to by a CUDA green context; None for all, or the MPS share.
         cuda_graph: replay each inference as a captured CUDA graph.
         wait: how a thread waits for the GPU: block, spin or yield.
         transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
-        weight_streaming_budget_mib: most weights on the GPU, MiB; the rest is streamed from the host at each inference.
+        weight_streaming_budget_mib: most weights in GPU memory, MiB; the rest is streamed from the host.
         intra_op_threads: CPU threads inside one inference (onnxruntime only).
-        script: scripted behaviour of the simulated backend; None for every other.
+        script: service times of the simulated backend; None for every other backend.
     """
 
     streams: int = axis(
         1,
         key="streams",
-        help="execution contexts side by side in one process",
+        help="execution contexts that run concurrently in one process",
         check=at_least(1),
         word=prefixed("s"),
         place=3,
@@ -98,7 +98,7 @@ class SessionAxes:
     clients: int = axis(
         1,
         key="clients",
-        help="processes that share the GPU",
+        help="client processes that share the device",
         check=at_least(1),
         word=lambda clients: "" if clients == 1 else f"c{clients}",
         place=4,
@@ -107,7 +107,7 @@ class SessionAxes:
     mps: int | None = axis(
         None,
         key="mps",
-        help="CUDA MPS active thread percentage of each client, 1 to 100; null runs without MPS",
+        help="CUDA MPS active thread percentage of each client, 1 to 100 (null: run without MPS)",
         check=between(1, _ALL_PERCENT, "a percentage from 1 to 100, or null to run without MPS"),
         word=prefixed("mps"),
         place=5,
@@ -116,7 +116,7 @@ class SessionAxes:
     sm_count: int | None = axis(
         None,
         key="sm_count",
-        help="SMs to keep to by a CUDA green context, without MPS; null uses the whole GPU",
+        help="SMs that a process is limited to by a CUDA green context (null: all, or the share of mps)",
         check=at_least(1),
         word=prefixed("sm"),
         place=6,
@@ -133,7 +133,7 @@ class SessionAxes:
     wait: str | None = axis(
         None,
         key="backend.wait",
-        help="TensorRT: wait for the GPU by block, spin or yield (null: spin)",
+        help="TensorRT: how a thread waits for the GPU: block, spin or yield (null: spin)",
         check=one_of("block", "spin", "yield"),
         word=prefixed("wait-"),
         trtexec=SPECIAL,
@@ -141,14 +141,14 @@ class SessionAxes:
     transfers: bool | None = axis(
         None,
         key="transfers",
-        help="copies to and from the GPU are part of a request; false times compute alone",
+        help="false leaves the copies to and from the GPU out of each request, and times compute alone (null: true)",
         word=prefixed("transfers-"),
         trtexec=SPECIAL,
     )
     weight_streaming_budget_mib: int | None = axis(
         None,
         key="backend.weight_streaming_budget_mib",
-        help="TensorRT: most weights on the GPU, MiB; no rebuild",
+        help="TensorRT: most weights in GPU memory, MiB; the rest is streamed from the host at each inference",
         check=at_least(0),
         word=prefixed("weight-budget"),
         trtexec=TrtexecFlag(run=flag("--weightStreamingBudget", "{}M".format)),

@@ -1,4 +1,4 @@
-"""The folder of one sweep: its settings, and the lock that keeps a second sweep out."""
+"""Define the settings of a sweep: everything that does not change a measured number."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
     from sweep.spec.slo import Slo
 
-RETRIED = frozenset({Status.FAILED, Status.OOM, Status.TIMEOUT, Status.CRASHED})  # the cause may be gone next time
+# The cause of these may be gone at the next start.
+RETRIED = frozenset({Status.FAILED, Status.OOM, Status.TIMEOUT, Status.CRASHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracking:
-    """Where a sweep publishes its records.
+    """Hold where a sweep publishes its records.
 
     Attributes:
         enabled: whether the sweep publishes at all; `publish` can send the records later.
@@ -33,27 +34,27 @@ class Tracking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What does not change a measured number.
+    """Hold the settings of a sweep, which do not change a measured number.
 
     Attributes:
-        name: of the sweep.
-        results: root of all results.
-        force: measure again what is there already.
+        name: of the sweep and its folder.
+        results: folder of all sweeps.
+        force: measure variants again that have a record.
         slo: the latency objective; None without one.
         search_s: seconds of load for the search of one variant's capacity at the SLO; None searches none.
-        seed: of the order of the passes.
-        timeout_s: longest time that a worker spends in one stage.
-        build_timeout_s, load_timeout_s, point_timeout_s: the same for building, loading, and each point of a load;
+        seed: random seed of the order of the passes.
+        timeout_s: longest time of a worker in one stage, s.
+        build_timeout_s, load_timeout_s, point_timeout_s: the same for building, loading and each point of a load, s;
             None for ``timeout_s``.
-        gpus: the GPUs to measure on, as ``lanes.device.find`` takes them; None for the first.
-        wait_s: longest wait for a device that somebody else measures on; None waits as long as it takes.
+        gpus: the GPUs to measure on, as `sweep.system.devices.find_devices` takes them; None for the first.
+        wait_s: longest wait for a device that another process uses, s; None for no limit.
         retry: statuses that are measured again at the next start.
-        prune: what needs no less memory than a variant that ran out of it is not tried.
-        cache_limit_bytes: what the cache may hold; None lets it grow.
-        gates: what outputs have to keep, else a variant is invalid.
-        telemetry_hz: readings of the GPU's state a second; 0 takes none.
+        prune: leave out larger batches, more streams and more clients of a variant that ran out of memory.
+        cache_limit_bytes: limit of the cache, bytes; None for no limit.
+        gates: limits of accuracy; a variant that breaks one is invalid.
+        telemetry_hz: readings of the GPU's state per second; 0 for none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
-        mps_pipe_directory: of the user's own MPS daemon; None starts one where a variant asks for a share.
+        mps_pipe_directory: of the user's own MPS daemon; None starts one if a variant has an MPS share.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Settings:
 
     @property
     def limits_s(self) -> dict[str, float | None]:
-        """Limits of stages of their own, as ``worker_process.Worker.run`` takes them."""
+        """Return the limits of single stages, s, as a request to a worker has them; None stands for `timeout_s`."""
         return {"build": self.build_timeout_s, "load": self.load_timeout_s, "point": self.point_timeout_s}
 
     @property
@@ -88,5 +89,5 @@ class Settings:
 
     @property
     def cache(self) -> Path:
-        """Models, typed ONNX and engines, shared by all sweeps."""
+        """Return the folder of models, typed ONNX and engines, shared by all sweeps."""
         return self.results / "cache"

@@ -11,10 +11,10 @@ PERCENTILES: dict[PercentileName, float] = {"p50": 0.5, "p90": 0.9, "p95": 0.95,
 
 @dataclass(frozen=True, slots=True)
 class Slo:
-    """One latency objective: a share of the requests has to be answered within a limit.
+    """Describe one latency objective: a share of the requests has to be answered within a limit.
 
     Attributes:
-        percentile: name of the share, as ``p99``.
+        percentile: name of the share, such as ``p99``.
         limit_ms: longest latency that this share of the requests may have, ms.
     """
 
@@ -28,7 +28,7 @@ class Slo:
 
     @property
     def tag(self) -> str:
-        """Return the name under which samples keep the objective they were measured for: ``p99<=10``."""
+        """Return the name of the objective in the file of samples that were measured for it: ``p99<=10``."""
         return f"{self.percentile}<={self.limit_ms:g}"
 
     def __str__(self) -> str:
@@ -36,10 +36,10 @@ class Slo:
 
 
 def of_percent(percent: float, limit_ms: float) -> Slo:
-    """Return the objective that a record holds as a number of percent.
+    """Return the objective that a record holds as a percentage.
 
     Args:
-        percent: percentile as the record has it, as 99.9.
+        percent: percentile as the record has it, such as 99.9.
         limit_ms: its limit, ms.
 
     Raises:

@@ -15,11 +15,13 @@ _PLACE = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One point of the axes: everything that decides a measured curve."""
+    """Hold one value of every axis: everything that decides a measured curve."""
 
     backend: str = axis(
         key="backend.name",
-        help="auto, tensorrt, tensorrt_rtx, onnxruntime or simulated; auto says what it took and why",
+        help=(
+            "inference library: auto, tensorrt, tensorrt_rtx, onnxruntime or simulated; auto prints its choice and why"
+        ),
         cli_default="auto",
         place=_PLACE,
         column="backend",
@@ -32,6 +34,6 @@ class Variant:
     @property
     def label(self) -> str:
         """Return the short name, with only the axes that are set: ``tiny_cnn fp16 b8 s2``."""
-        from sweep.spec.axes import label  # lists the axes of this class, so that it cannot be loaded before it
+        from sweep.spec.axes import label  # this module lists the fields of the class, so it is loaded later
 
         return label(self)

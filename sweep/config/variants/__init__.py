@@ -1,4 +1,4 @@
-"""Composed configs -> variants and settings, every value checked before anything runs."""
+"""Turn composed configs into variants and settings; every value is checked before anything runs."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ __all__ = ["conditions", "from_config", "settings", "slo", "slug"]
 
 
 def from_config(config: Config) -> Variant:
-    """One variant.
+    """Return the variant that one composed config describes; reads the files that it names.
 
     Raises:
-        ConfigError: a value is out of its range; one line.
-        ModelError: the model cannot be used as asked; one line.
+        ConfigError: a value is out of its range, or two contradict each other; one line.
+        ModelError: the model cannot be used as requested; one line.
     """
     engine, session = engine_axes(config), session_axes(config)
     backend, _ = registry.resolve(config.backend.name)
-    asked = model_ref(config.model, Path(config.results).resolve() / "cache")
-    check_batch(asked, config.batch)
-    if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(asked).inputs):
-        raise ConfigError(f"profile=range: model {asked.name} has no batch axis, so its engine takes one shape")
+    model = model_ref(config.model, Path(config.results).resolve() / "cache")
+    check_batch(model, config.batch)
+    if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(model).inputs):
+        raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
     precision = recipe(config)
-    scored = labelled_data(config.model, asked)
-    refuse_unscored(config.accuracy, scored, asked)
+    labels = labelled_data(config.model, model)
+    refuse_unscored(config.accuracy, labels, model)
     return Variant(
         backend=backend,
         onnx=OnnxAxes(
-            model=asked,
+            model=model,
             precision=precision,
-            calibration=calibration_data(config.model.calibration, asked, precision),
+            calibration=calibration_data(config.model.calibration, model, precision),
             prune="2:4" if config.backend.sparsity == "force" else None,
             graph=graph_pass(config.graph),
         ),
         engine=engine,
         session=session,
-        load=dataclasses.replace(load_axes(config), labels=scored),
+        load=dataclasses.replace(load_axes(config), labels=labels),
     )

@@ -1,4 +1,4 @@
-"""Read the axes that are typed as they are from a composed config, each with its check."""
+"""Read and check the axes whose values a composed config holds as they are."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def checked(config: Config, prefix: str) -> dict[str, Any]:
-    """Return the values that are typed for the axes whose keys start with `prefix`, by the names of their fields.
+    """Return the checked values of the axes at `prefix` in a variant, by the names of their fields; lists as tuples.
 
     Args:
         config: composed by Hydra, which has checked the types.
-        prefix: of the axes' places in a variant, as in ``engine`` or ``session.script``.
+        prefix: dotted path of the class in a variant, as in ``engine`` or ``session.script``.
 
     Raises:
         ConfigError: the check of an axis refuses its value; one line.

@@ -1,4 +1,4 @@
-"""Axes of the engine, from ``batch``, ``profile`` and ``backend``."""
+"""Make the engine axes from `batch`, `profile`, `range`, `mps_build` and `backend`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def engine_axes(config: Config) -> EngineAxes:
-    """Return what is built."""
+    """Return the engine axes.
+
+    Raises:
+        ConfigError: a value is out of its range, or a plugin cannot be read; one line.
+    """
     derived = {
         "profile": _profile(config),
         "plugins": tuple(_plugin(path) for path in config.backend.plugins) or None,
@@ -26,21 +30,24 @@ def engine_axes(config: Config) -> EngineAxes:
 
 
 def _profile(config: Config) -> Profile | None:
-    """The range of batch sizes; None where the engine is static at the batch."""
+    """Return the range of batch sizes, or None for an engine that takes `batch` alone."""
     if config.profile == "static":
         return None
-    asked, batch = config.range, config.batch
-    most = batch if asked.most is None else asked.most
-    profile = Profile(least=asked.least, best=batch if asked.best is None else asked.best, most=most)
-    if not 1 <= profile.least <= profile.best <= most:
+    limits, batch = config.range, config.batch
+    profile = Profile(
+        least=limits.least,
+        best=batch if limits.best is None else limits.best,
+        most=batch if limits.most is None else limits.most,
+    )
+    if not 1 <= profile.least <= profile.best <= profile.most:
         raise ConfigError(f"range={profile}: range.least, range.best and range.most must ascend from 1 or more")
-    if not profile.least <= batch <= most:
+    if not profile.least <= batch <= profile.most:
         raise ConfigError(f"batch={batch} is outside range={profile}; widen range.least and range.most")
     return profile
 
 
 def _mps_build(config: Config) -> int | None:
-    """The share to build under; None for the whole GPU."""
+    """Return the MPS share to build under, percent, or None for the whole GPU."""
     if config.mps_build and config.mps is None:
         raise ConfigError("mps_build=true builds under the share of mps, and none is set: give mps=50, say")
     return config.mps if config.mps_build else None
@@ -48,7 +55,7 @@ def _mps_build(config: Config) -> int | None:
 
 @cache
 def _plugin(path: str) -> Plugin:
-    """A plugin library with its digest, read once a sweep."""
+    """Return a plugin library with its digest; each file is read once per process."""
     file = Path(path).expanduser().resolve()
     try:
         content = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Axes of the load."""
+"""Make the load axes from `load`, `batching`, `seed` and `repeats`."""
 
 from __future__ import annotations
 
@@ -14,57 +14,64 @@ if TYPE_CHECKING:
     from sweep.config.schema import Config, LoadConfig
 
 
-def load_axes(asked: Config) -> LoadAxes:
-    """Return how the session is driven."""
-    config, values = asked.load, axis_values.checked(asked, "load")
-    if config.kind not in load_curve.KINDS:
-        raise ConfigError(f"load.kind={config.kind}: no such kind; there are: {', '.join(load_curve.KINDS)}")
-    if config.arrivals not in arrival_processes.PROCESSES:
+def load_axes(config: Config) -> LoadAxes:
+    """Return the load axes, without labels.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other; one line.
+    """
+    load, values = config.load, axis_values.checked(config, "load")
+    if load.kind not in load_curve.KINDS:
+        raise ConfigError(f"load.kind={load.kind}: no such kind; there are: {', '.join(load_curve.KINDS)}")
+    if load.arrivals not in arrival_processes.PROCESSES:
         raise ConfigError(
-            f"load.arrivals={config.arrivals}: no such kind; there are: {', '.join(arrival_processes.PROCESSES)}"
+            f"load.arrivals={load.arrivals}: no such kind; there are: {', '.join(arrival_processes.PROCESSES)}"
         )
-    if config.max_s < config.min_s:
-        raise ConfigError(f"load.max_s={config.max_s:g} is shorter than load.min_s={config.min_s:g}")
-    if config.kind in arrival_processes.PROCESSES and not config.rates_ips:
-        raise ConfigError(f"load.kind={config.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
-    if config.kind == "curve" and not config.fractions:
-        checks.at_least(rate_ladder.MIN_RUNGS, **{"load.points": config.points})
+    if load.max_s < load.min_s:
+        raise ConfigError(f"load.max_s={load.max_s:g} is shorter than load.min_s={load.min_s:g}")
+    if load.kind in arrival_processes.PROCESSES and not load.rates_ips:
+        raise ConfigError(f"load.kind={load.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
+    if load.kind == "curve" and not load.fractions:
+        checks.at_least(rate_ladder.MIN_RUNGS, **{"load.points": load.points})
     derived = {
-        "fractions": tuple(sorted(config.fractions)) if config.kind == "curve" else (),
-        "rates_ips": tuple(sorted(config.rates_ips)) if config.kind in arrival_processes.PROCESSES else (),
-        "batch_wait_ms": _batch_wait_ms(asked),
+        "fractions": tuple(sorted(load.fractions)) if load.kind == "curve" else (),
+        "rates_ips": tuple(sorted(load.rates_ips)) if load.kind in arrival_processes.PROCESSES else (),
+        "batch_wait_ms": _batch_wait_ms(config),
         "trace": None,
         "trace_scale": None,
-        "points": config.points if config.kind == "curve" and not config.fractions else None,
-        "budget_s": _budget_s(config, asked.repeats),
+        "points": load.points if load.kind == "curve" and not load.fractions else None,
+        "budget_s": _budget_s(load, config.repeats),
         "labels": None,
-    } | _trace(config, asked.timeout_s)
+    } | _trace(load, config.timeout_s)
     return LoadAxes(**values | derived)
 
 
-def _batch_wait_ms(asked: Config) -> float | None:
-    """None also where there is nothing to gather: one sample is a full batch, and a closed loop has no arrivals."""
-    wait_ms: float | None = asked.batching.max_wait_ms
-    return None if asked.batch == 1 or asked.load.kind == "closed" else wait_ms
+def _batch_wait_ms(config: Config) -> float | None:
+    """Return the longest wait of server batching, ms, or None where there is nothing to gather.
+
+    At batch 1 one sample is a full batch, and a closed loop has no arrivals.
+    """
+    wait_ms: float | None = config.batching.max_wait_ms
+    return None if config.batch == 1 or config.load.kind == "closed" else wait_ms
 
 
-def _trace(config: LoadConfig, timeout_s: float) -> dict[str, Any]:
-    """The axes of a trace; none where another kind of load is asked for."""
-    if config.kind != arrival_trace.KIND:
+def _trace(load: LoadConfig, timeout_s: float) -> dict[str, Any]:
+    """Return the axes of an arrival trace; {} for another kind of load."""
+    if load.kind != arrival_trace.KIND:
         return {}
-    return arrival_trace.axes(config.trace, config.trace_scale or 1.0, timeout_s)
+    return arrival_trace.axes(load.trace, load.trace_scale or 1.0, timeout_s)
 
 
-def _budget_s(config: LoadConfig, repeats: int) -> float | None:
-    """``load.budget_s``, once it is seen to be enough for the warm-ups; a closed loop alone has none."""
-    budget_s: float | None = config.budget_s
-    if budget_s is None or config.kind == "closed":
+def _budget_s(load: LoadConfig, repeats: int) -> float | None:
+    """Return the time for all passes of a variant, s, checked to be enough for its warm-ups; None for a closed loop."""
+    budget_s: float | None = load.budget_s
+    if budget_s is None or load.kind == "closed":
         return None
-    points = 1 + (len(config.rates_ips) or len(config.fractions) or config.points)
-    least = repeats * (2 * points * config.warmup_s + config.min_s)
+    points = 1 + (len(load.rates_ips) or len(load.fractions) or load.points)
+    least = repeats * (2 * points * load.warmup_s + load.min_s)
     if not least <= budget_s < math.inf:
         raise ConfigError(
-            f"load.budget_s={budget_s:g}: {points} points with load.warmup_s={config.warmup_s:g} "
+            f"load.budget_s={budget_s:g}: {points} points with load.warmup_s={load.warmup_s:g} "
             f"and repeats={repeats} need {least:g} or more"
         )
     return budget_s

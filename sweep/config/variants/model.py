@@ -1,4 +1,4 @@
-"""``model``: the network, with its revision or digest."""
+"""Make the reference to the network from `model`, with its revision or digest."""
 
 from __future__ import annotations
 
@@ -21,68 +21,84 @@ if TYPE_CHECKING:
     from sweep.config.schema import ModelConfig
 
 _DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
-
-
 _MODEL_FILE = "model.onnx"
 _SOURCES = ("torch", "saved_model", "path")
 
 
 def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
-    """The network: by name, from a file, or exported from PyTorch into the ``cache``."""
-    inputs = tuple(_input(name, given) for name, given in sorted(config.inputs.items()))
+    """Return the network: by name, from a file, or exported from PyTorch or TensorFlow into the cache.
+
+    Args:
+        config: of the model.
+        cache: root folder of the cache.
+
+    Raises:
+        ConfigError: keys contradict each other, or a value is out of its range; one line.
+        ModelError: the model cannot be read or exported; one line.
+    """
+    inputs = tuple(_input_fix(name, table) for name, table in sorted(config.inputs.items()))
     _refuse_several(config)
     if config.torch is not None:
-        return exported(config.torch, inputs, tuple(_examples(config, inputs)), cache)
+        return export_torch(config.torch, inputs, tuple(_examples(config, inputs)), cache)
     if config.saved_model is not None:
-        return converted(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
+        return convert_saved_model(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
-    typed = [name for name, given in config.inputs.items() if given.get("dtype") is not None]
-    if typed:
-        raise ConfigError(f"model.inputs.{typed[0]}.dtype: the file says the type; only model.torch needs it")
-    return resolved(config.name, config.path, inputs, config.batch_dim)
+    with_dtype = [name for name, table in config.inputs.items() if table.get("dtype") is not None]
+    if with_dtype:
+        raise ConfigError(f"model.inputs.{with_dtype[0]}.dtype: the file says the type; only model.torch needs it")
+    return resolve(config.name, config.path, inputs, config.batch_dim)
 
 
 def _refuse_several(config: ModelConfig) -> None:
-    given = [f"model.{name}={value}" for name in _SOURCES if (value := getattr(config, name)) is not None]
-    if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)}: give one of them")
+    sources = [f"model.{name}={value}" for name in _SOURCES if (value := getattr(config, name)) is not None]
+    if len(sources) > 1:
+        raise ConfigError(f"{' and '.join(sources)}: give one of them")
 
 
 @cache_results
-def exported(
+def export_torch(
     reference: str, inputs: tuple[InputFix, ...], examples: tuple[models.torch_export.Example, ...], root: Path
 ) -> ModelRef:
-    """The model exported from PyTorch: once a sweep asked, and not at all where nothing it hangs on has changed."""
+    """Export a model from PyTorch, once per process; the cached export is taken if nothing it depends on has changed.
+
+    Args:
+        reference: ``package.module:factory``.
+        inputs: what the user fixed about the inputs.
+        examples: arguments to export with.
+        root: folder of the cache.
+    """
     name = models.torch_export.factory_name(reference)
     with models.torch_export.TorchExport(reference, examples) as child:
 
         def build(folder: Path) -> spec.JsonDict:
             return child.write(folder / _MODEL_FILE)
 
-        entry = _held(root).get("models", spec.digest("torch", child.key), build, {"model": f"{name} from PyTorch"})
+        entry = _process_cache(root).get(
+            "models", spec.digest("torch", child.key), build, {"model": f"{name} from PyTorch"}
+        )
     limits = tuple(dataclasses.replace(fix, shape=None) for fix in inputs if (fix.low, fix.high) != (None, None))
-    found = resolved(name, str(entry.path / _MODEL_FILE), limits, None)
+    exported = resolve(name, str(entry.path / _MODEL_FILE), limits, None)
     arguments = tuple(ExportInput(name=item.name, shape=item.shape, dtype=item.dtype) for item in examples)
-    return dataclasses.replace(found, name=name, made_from=f"torch {reference}", export_inputs=arguments)
+    return dataclasses.replace(exported, name=name, made_from=f"torch {reference}", export_inputs=arguments)
 
 
 @cache_results
-def converted(folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path) -> ModelRef:
-    """The model of a TensorFlow SavedModel, converted where its files or the tools have changed."""
+def convert_saved_model(folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path) -> ModelRef:
+    """Convert a TensorFlow SavedModel, once per process; only if its files or the tools have changed."""
     key = spec.digest("saved_model", models.saved_model.content(folder), models.saved_model.OPSET)
 
     def build(entry: Path) -> spec.JsonDict:
         return models.saved_model.convert(folder, entry / _MODEL_FILE)
 
-    entry = _held(root).get("models", key, build, {"model": f"{folder.name} from TensorFlow"})
-    found = resolved(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim)
-    return dataclasses.replace(found, name=folder.name, made_from=f"saved_model {folder}")
+    entry = _process_cache(root).get("models", key, build, {"model": f"{folder.name} from TensorFlow"})
+    converted = resolve(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim)
+    return dataclasses.replace(converted, name=folder.name, made_from=f"saved_model {folder}")
 
 
 @cache_results
-def _held(root: Path) -> Cache:
-    """The cache, kept as long as the process: so is what was exported into it, whatever else needs room."""
+def _process_cache(root: Path) -> Cache:
+    """Return the cache at `root`, one object per process, so that the models exported into it are not evicted."""
     return Cache(root)
 
 
@@ -96,19 +112,19 @@ def _examples(config: ModelConfig, inputs: tuple[InputFix, ...]) -> Iterator[mod
 
 
 def _fill(fix: InputFix, dtype: str) -> float | None:
-    """A value in the range of an integer input, since an example out of it may not run."""
+    """Return the value that fills an example of an integer input, in its range; a model may fail outside of it."""
     return None if np.dtype(dtype).kind == "f" else fix.low
 
 
 @cache_results
 def check_batch(model: ModelRef, batch: int) -> None:
-    """Refuse a batch that the model does not take, once for each pair of them."""
+    """Refuse a batch that the model does not take; cached, because variants share a model and a batch."""
     models.check_batch(models.signature(model), batch, model.name)
 
 
 @cache_results
-def resolved(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None) -> ModelRef:
-    """The model with its revision or digest; read once a sweep, however many variants share it."""
+def resolve(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None) -> ModelRef:
+    """Return the model with its revision or digest; a file is read once per process, however many variants share it."""
     if path is None:
         return ModelRef(name=name, revision=models.zoo.entry(name).revision, inputs=inputs, batch_dim=batch_dim)
     file = Path(path).expanduser().resolve()
@@ -117,13 +133,13 @@ def resolved(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_di
     return dataclasses.replace(ref, digest=models.file_digest(file))
 
 
-def _input(name: str, given: object) -> InputFix:
-    """``model.inputs.NAME``, which Hydra cannot check: its names are the model's."""
-    known = {item.name for item in dataclasses.fields(InputConfig)}
-    if not isinstance(given, dict) or not set(given) <= known:
-        keys = ", ".join(sorted(set(given) - known)) if isinstance(given, dict) else given
-        raise ConfigError(f"model.inputs.{name}: {keys} is not known; there are: {', '.join(sorted(known))}")
-    shape, low, high = given.get("shape"), given.get("low"), given.get("high")
+def _input_fix(name: str, table: object) -> InputFix:
+    """Return ``model.inputs.NAME``, checked here because Hydra has no schema for names that are the model's."""
+    keys = {item.name for item in dataclasses.fields(InputConfig)}
+    if not isinstance(table, dict) or not set(table) <= keys:
+        unknown = ", ".join(sorted(set(table) - keys)) if isinstance(table, dict) else table
+        raise ConfigError(f"model.inputs.{name}: {unknown} is not known; there are: {', '.join(sorted(keys))}")
+    shape, low, high = table.get("shape"), table.get("low"), table.get("high")
     for key, value in (("low", low), ("high", high)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"model.inputs.{name}.{key}={value}: must be a number")

@@ -1,4 +1,4 @@
-"""``precision``: the recipe of a typed graph."""
+"""Make the recipe of a typed graph from `precision`, with its graph pass and calibration data."""
 
 from __future__ import annotations
 
@@ -19,50 +19,54 @@ if TYPE_CHECKING:
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 _UNCHANGED = ("fp32", "tf32")
-_QUANTISED = ("int8", "fp8")
-_LEAST_PERCENT, _ALL_PERCENT = 50, 100
+_QUANTIZED = ("int8", "fp8")
+_MIN_PERCENTILE, _MAX_PERCENTILE = 50, 100
 _RESTS = ("fp16", "bf16")
-_MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTISED for rest in _RESTS)
+_MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTIZED for rest in _RESTS)
 
 
-def recipe(asked: Config) -> Precision:
-    """Return the recipe, once its parts fit together and its name says what they are."""
-    config = asked.precision
-    values = axis_values.checked(asked, "onnx.precision")
-    tool = _tool(config)
-    typed = tool == "none"
-    guard = config.guard and "fp16" in {config.dtype, config.rest}
-    draws = (config.dtype in _QUANTISED or guard) and not typed
-    if draws:
-        checks.at_least(1, **{"precision.calibration_batches": config.calibration_batches or 0})
-    if config.dtype not in _QUANTISED and config.rest is not None:
-        raise ConfigError(f"precision.rest={config.rest}: dtype {config.dtype} leaves no rest; int8 and fp8 do")
-    types = "_".join(filter(None, (config.dtype, config.rest)))
-    if config.name in (*_DTYPES, *_MIXES) and config.name != types:
-        raise ConfigError(f"precision.name={config.name} on dtype {types} is a wrong label; use another name")
+def recipe(config: Config) -> Precision:
+    """Return the recipe; axes that have no effect on its types are None, so that they stay out of the key.
+
+    Raises:
+        ConfigError: keys contradict each other, or the name is that of other types; one line.
+    """
+    precision = config.precision
+    values = axis_values.checked(config, "onnx.precision")
+    tool = _tool(precision)
+    guard = precision.guard and "fp16" in {precision.dtype, precision.rest}
+    calibrates = (precision.dtype in _QUANTIZED or guard) and tool != "none"
+    if calibrates:
+        checks.at_least(1, **{"precision.calibration_batches": precision.calibration_batches or 0})
+    if precision.dtype not in _QUANTIZED and precision.rest is not None:
+        raise ConfigError(f"precision.rest={precision.rest}: dtype {precision.dtype} leaves no rest; int8 and fp8 do")
+    types = "_".join(filter(None, (precision.dtype, precision.rest)))
+    if precision.name in (*_DTYPES, *_MIXES) and precision.name != types:
+        raise ConfigError(f"precision.name={precision.name} on dtype {types} is a wrong label; use another name")
     derived = {
-        "wide": (config.wide and config.rest is not None and tool != "modelopt") or None,
+        "wide": (precision.wide and precision.rest is not None and tool != "modelopt") or None,
         "guard": guard or None,
-        "calibration_batches": config.calibration_batches if draws else None,
+        "calibration_batches": precision.calibration_batches if calibrates else None,
         "calibration_method": None,
         "calibration_percentile": None,
-        **(_method(config) if config.dtype in _QUANTISED and not typed else {}),
+        **(_method(precision) if precision.dtype in _QUANTIZED and tool != "none" else {}),
         "tool": tool,
     }
     return Precision(**values | derived)
 
 
 def _tool(config: PrecisionConfig) -> str | None:
-    """Who types the graph, once it can do what is asked; None for the own converters, and where nothing is converted.
+    """Return the axis `tool`: modelopt, none, or None for the built-in converters and where nothing is converted.
 
-    modelopt always scales weights per channel, and clips by entropy only.
+    Raises:
+        ConfigError: modelopt cannot follow the recipe: it scales weights per channel only, and has no percentile.
     """
     tool: str = config.tool
     if tool != "modelopt" or config.dtype in _UNCHANGED:
         return tool if tool == "none" else None
-    if config.dtype in _QUANTISED and not config.per_channel:
+    if config.dtype in _QUANTIZED and not config.per_channel:
         raise ConfigError("precision.per_channel=false: modelopt scales weights per channel only; take tool=builtin")
-    if config.dtype in _QUANTISED and config.calibration_method == "percentile":
+    if config.dtype in _QUANTIZED and config.calibration_method == "percentile":
         raise ConfigError(
             "precision.calibration_method=percentile: modelopt has max and entropy; take one of them, or tool=builtin"
         )
@@ -70,45 +74,61 @@ def _tool(config: PrecisionConfig) -> str | None:
 
 
 def _method(config: PrecisionConfig) -> dict[str, Any]:
-    """How ranges are drawn; nothing for the largest value."""
+    """Return the axes of the calibration method; {} for max, the default, which stays out of the key."""
     method = config.calibration_method
     if method == "entropy" and config.dtype == "fp8":
         raise ConfigError(
             "precision.calibration_method=entropy weighs the even steps of int8, which fp8 has not: "
             "take max or percentile"
         )
-    if method == "percentile" and not _LEAST_PERCENT < config.calibration_percentile <= _ALL_PERCENT:
+    if method == "percentile" and not _MIN_PERCENTILE < config.calibration_percentile <= _MAX_PERCENTILE:
         raise ConfigError(
-            f"precision.calibration_percentile={config.calibration_percentile:g}: above {_LEAST_PERCENT}, up to 100"
+            f"precision.calibration_percentile={config.calibration_percentile:g}: above {_MIN_PERCENTILE}, up to 100"
         )
     if method == "max":
         return {}
-    kept = {"calibration_percentile": config.calibration_percentile} if method == "percentile" else {}
-    return {"calibration_method": method, **kept}
+    percentile = {"calibration_percentile": config.calibration_percentile} if method == "percentile" else {}
+    return {"calibration_method": method, **percentile}
 
 
 def calibration_data(text: str | None, model: ModelRef, precision: Precision) -> CalibrationData | None:
-    """The user's samples, held to the network's inputs; None where the precision draws no ranges."""
+    """Return the user's calibration samples, checked against the model's inputs; None if the precision needs none.
+
+    Args:
+        text: ``model.calibration``; None for none.
+        model: that the samples are for.
+        precision: its `calibration_batches` says how many batches are needed.
+
+    Raises:
+        ConfigError: the samples cannot be read or do not fit; one line.
+    """
     if text is None or precision.calibration_batches is None:
         return None
-    return _checked(text, model, precision.calibration_batches)
+    return _read_calibration(text, model, precision.calibration_batches)
 
 
 @cache
-def _checked(text: str, model: ModelRef, count: int) -> CalibrationData:
-    """Read once a sweep, however many variants share it."""
+def _read_calibration(text: str, model: ModelRef, count: int) -> CalibrationData:
+    """Read and check the samples for `count` batches; once per process, however many variants share them."""
     data = calibration.parse(text)
     calibration.check(data, models.signature(model), count)
     return data
 
 
 @cache
-def graph_pass(asked: str) -> GraphPass | None:
-    """The pass, a user's function with the digest of its source; None for ``none``. Read once a sweep."""
-    if asked == "none":
+def graph_pass(name: str) -> GraphPass | None:
+    """Return the graph pass, with the digest of a user's function; None for ``none``. Read once per process.
+
+    Args:
+        name: ``none``, ``simplify`` or ``package.module:function``.
+
+    Raises:
+        ConfigError: there is no such pass.
+    """
+    if name == "none":
         return None
-    if asked == SIMPLIFY:
-        return GraphPass(name=asked)
-    if not user_code.is_named(asked):
-        raise ConfigError(f"graph={asked}: no such pass; there are: none, {SIMPLIFY}, or package.module:function")
-    return GraphPass(name=asked, digest=user_code.digest("graph", asked))
+    if name == SIMPLIFY:
+        return GraphPass(name=name)
+    if not user_code.is_named(name):
+        raise ConfigError(f"graph={name}: no such pass; there are: none, {SIMPLIFY}, or package.module:function")
+    return GraphPass(name=name, digest=user_code.digest("graph", name))

@@ -1,4 +1,4 @@
-"""Axes of the session: streams, clients, MPS, SMs, graphs, transfers."""
+"""Make the session axes: streams, clients, MPS, SMs, CUDA graphs, transfers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def session_axes(config: Config) -> SessionAxes:
-    """Return how the engine is loaded."""
+    """Return the session axes.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other; one line.
+    """
     values = axis_values.checked(config, "session")
     budget = config.backend.weight_streaming_budget_mib
     if budget is not None and not config.backend.weight_streaming:

@@ -15,20 +15,20 @@ from sweep.system import command_line
 
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
-    """Calls the launcher as the command line does; gives what the task was handed."""
+    """Calls the launcher as the command line does; gives the request."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["sweep"])
 
     def call(*words):
-        asked = compose.read(words)
-        assert asked is not None
-        return asked
+        request = compose.read(words)
+        assert request is not None
+        return request
 
     return call
 
 
-def picked(asked, *names):
+def picked(request, *names):
     """The values at dotted ``names`` of each config; bare where there is one name."""
 
     def value(config, name):
@@ -36,21 +36,21 @@ def picked(asked, *names):
             config = getattr(config, part)
         return config
 
-    rows = [tuple(value(config, name) for name in names) for config in asked.configs]
+    rows = [tuple(value(config, name) for name in names) for config in request.configs]
     return [row[0] for row in rows] if len(names) == 1 else rows
 
 
 def test_nothing_asked_is_one_default_config(ask) -> None:
-    asked = ask()
-    assert asked.configs == (Config(),)
-    assert asked.words == ()
+    request = ask()
+    assert request.configs == (Config(),)
+    assert request.overrides == ()
 
 
 @pytest.mark.parametrize("flag", [(), ("-m",), ("--multirun",)])
 def test_commas_sweep_with_and_without_m_in_the_order_asked(ask, flag) -> None:
-    asked = ask(*flag, "precision=int8,fp16", "batch=8,1")
-    assert picked(asked, "precision.dtype", "batch") == [("int8", 8), ("int8", 1), ("fp16", 8), ("fp16", 1)]
-    assert asked.words == ("precision=int8,fp16", "batch=8,1")
+    request = ask(*flag, "precision=int8,fp16", "batch=8,1")
+    assert picked(request, "precision.dtype", "batch") == [("int8", 8), ("int8", 1), ("fp16", 8), ("fp16", 1)]
+    assert request.overrides == ("precision=int8,fp16", "batch=8,1")
 
 
 @pytest.mark.parametrize(
@@ -102,14 +102,14 @@ def test_a_sweep_is_the_cartesian_product(ask, batches, streams) -> None:
 
 
 def test_an_experiment_sweeps_and_the_command_line_wins(ask) -> None:
-    asked = ask("+experiment=quickstart")
-    assert picked(asked, "precision.dtype", "batch") == [
+    request = ask("+experiment=quickstart")
+    assert picked(request, "precision.dtype", "batch") == [
         (kind, size) for kind in ("fp16", "int8") for size in (1, 8, 32)
     ]
-    assert asked.words == ("+experiment=quickstart", "precision=fp16,int8", "batch=1,8,32")
+    assert request.overrides == ("+experiment=quickstart", "precision=fp16,int8", "batch=1,8,32")
     assert picked(ask("+experiment=quickstart", "batch=4"), "precision.dtype", "batch") == [("fp16", 4), ("int8", 4)]
-    asked = ask("precision=fp32", "batch=2,4", "+experiment=quickstart")
-    assert picked(asked, "precision.dtype", "batch") == [("fp32", 2), ("fp32", 4)]
+    request = ask("precision=fp32", "batch=2,4", "+experiment=quickstart")
+    assert picked(request, "precision.dtype", "batch") == [("fp32", 2), ("fp32", 4)]
 
 
 def test_a_forced_override_wins_over_an_experiment_too(ask) -> None:
@@ -132,8 +132,8 @@ def test_a_value_wins_over_its_group_in_either_order(ask, words) -> None:
 
 
 def test_a_value_over_swept_groups_reaches_all_of_them(ask) -> None:
-    asked = ask("load=closed,curve", "load.min_s=1,2")
-    assert picked(asked, "load.kind", "load.min_s") == [("closed", 1), ("closed", 2), ("curve", 1), ("curve", 2)]
+    request = ask("load=closed,curve", "load.min_s=1,2")
+    assert picked(request, "load.kind", "load.min_s") == [("closed", 1), ("closed", 2), ("curve", 1), ("curve", 2)]
 
 
 @pytest.mark.parametrize(
@@ -159,13 +159,13 @@ def test_combinations_do_not_share_what_they_do_not_share(ask) -> None:
     assert first.load.max_s == second.load.max_s
 
 
-def test_replaced_reaches_nested_values_and_leaves_the_original() -> None:
+def test_replace_reaches_nested_values_and_leaves_the_original() -> None:
     config = Config()
-    changed = compose._replaced(config, {"batch": 4, "load.min_s": 9.0, "backend.intra_op_threads": 2})
+    changed = compose._replace(config, {"batch": 4, "load.min_s": 9.0, "backend.intra_op_threads": 2})
     assert (changed.batch, changed.load.min_s, changed.backend.intra_op_threads) == (4, 9.0, 2)
     assert config == Config()
     assert changed.precision is config.precision
-    assert compose._replaced(config, {}) is config
+    assert compose._replace(config, {}) is config
 
 
 @pytest.mark.parametrize("name", ["batch", "load.min_s", "model.path", "slo.p99_ms", "backend.script.service_us"])
@@ -177,7 +177,7 @@ def test_plain_values_are_those_of_the_schema(name) -> None:
 
 def test_only_what_is_measured_names_the_sweep(ask) -> None:
     words = ("plan=true", "name=x", "results=/r", "slo.p99_ms=3", "tracking=none", "force=true", "timeout_s=9")
-    assert ask(*words, "cache_gib=5", "batch=2").words == ("batch=2",)
+    assert ask(*words, "cache_gib=5", "batch=2").overrides == ("batch=2",)
 
 
 @pytest.mark.parametrize(
@@ -240,8 +240,8 @@ def test_what_belongs_to_the_whole_sweep_cannot_be_swept(ask, word) -> None:
 
 
 def test_a_swept_script_needs_its_backend(ask) -> None:
-    asked = ask("backend=simulated", "backend.script.service_us=1,2")
-    assert [config.backend.script.service_us for config in asked.configs] == [1.0, 2.0]
+    request = ask("backend=simulated", "backend.script.service_us=1,2")
+    assert [config.backend.script.service_us for config in request.configs] == [1.0, 2.0]
 
 
 def test_hydra_makes_no_folders(ask, tmp_path) -> None:

@@ -22,7 +22,7 @@ HEADER = "# @package _global_\n"
 
 @pytest.fixture
 def ask(monkeypatch, tmp_path):
-    """Asks for an experiment of the user's own folder; gives what was asked, or raises the line that refuses."""
+    """Asks for an experiment of the user's own folder; gives the request, or raises the line that refuses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr(sys, "argv", ["sweep"])
@@ -54,8 +54,8 @@ def touching(path: Path) -> str:
 
 
 def test_a_users_own_folder_is_read(ask) -> None:
-    asked = ask(f"{HEADER}hydra:\n  sweeper:\n    params:\n      batch: 2,4\nstreams: 3\n", "seed=7")
-    assert [(config.batch, config.streams, config.seed) for config in asked.configs] == [(2, 3, 7), (4, 3, 7)]
+    request = ask(f"{HEADER}hydra:\n  sweeper:\n    params:\n      batch: 2,4\nstreams: 3\n", "seed=7")
+    assert [(config.batch, config.streams, config.seed) for config in request.configs] == [(2, 3, 7), (4, 3, 7)]
 
 
 @pytest.mark.parametrize(

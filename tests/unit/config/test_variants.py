@@ -285,9 +285,9 @@ def file(tmp_path, hydra):
 
 def typed(*argv):
     """The variants of a command line."""
-    asked = compose.read(["backend=simulated", *argv])
-    assert asked is not None
-    return [variants.from_config(item) for item in asked.configs]
+    request = compose.read(["backend=simulated", *argv])
+    assert request is not None
+    return [variants.from_config(item) for item in request.configs]
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_inputs_are_one_set_however_they_are_ordered(file) -> None:
 def test_an_integer_and_the_same_float_are_one_request(file, one, other) -> None:
     common = [f"model.path={file}", "++model.inputs.x.shape=[batch,16]"]
     first = typed(*common, "++model.inputs.x.high=9", one)
-    variants.model.resolved.cache_clear()  # as in another process, later
+    variants.model.resolve.cache_clear()  # as in another process, later
     second = typed(*common, "++model.inputs.x.high=9", other)
     assert [variant_key(item) for item in first] == [variant_key(item) for item in second]
     assert [engine_key(item) for item in first] == [engine_key(item) for item in second]

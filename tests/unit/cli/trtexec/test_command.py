@@ -316,9 +316,9 @@ def test_the_advice_makes_the_same_engine(base) -> None:
 
     half = changed(record.read(labelled("unet fp16 b8 s1 graph")), max_aux_streams=1, wait="block", transfers=False)
     words = artifact_paths.find(half, PATHS[0], None).advice.removeprefix(f"{command_line.program()} ")
-    asked = compose.read(shlex.split(words))
-    assert asked is not None
-    (work,) = plan.make(variants.from_config(config) for config in asked.configs).works
+    request = compose.read(shlex.split(words))
+    assert request is not None
+    (work,) = plan.make(variants.from_config(config) for config in request.configs).works
     found = sweep_axes.flat(work.variant)
     assert {name: found[name] for name in ("model", "precision", "batch", "max_aux_streams", "wait", "transfers")} == {
         "model": "unet", "precision": "fp16", "batch": 8, "max_aux_streams": 1, "wait": "block", "transfers": False

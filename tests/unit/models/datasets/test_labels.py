@@ -68,7 +68,7 @@ def config(path: Path, text: str | None, scores: str | None = None, **gates: flo
 
 def variant(path: Path, text: str | None, batch: int = 32, repeats: int = 1, **recipe: Any) -> Variant:
     """As the command line makes it, with a short load."""
-    variants.labels._checked.cache_clear()
+    variants.labels._read_labels.cache_clear()
     made = variants.from_config(config(path, text))
     load = LoadAxes(
         kind="closed", warmup_s=0.01, min_s=0.02, min_requests=3, max_s=0.3, repeats=repeats, labels=made.load.labels
@@ -382,7 +382,7 @@ def test_a_function_in_a_yaml_is_refused_until_it_is_named(functions: Path, monk
 
 
 def refused(path: Path, text: str, line: str, **more: Any) -> None:
-    variants.labels._checked.cache_clear()
+    variants.labels._read_labels.cache_clear()
     with pytest.raises(ConfigError, match=re.escape(line)) as caught:
         variants.from_config(config(path, text, **more))
     assert "\n" not in str(caught.value)

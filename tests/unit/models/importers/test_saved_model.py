@@ -32,7 +32,7 @@ tf.saved_model.save(net, "small_net", signatures=net.__call__)
 
 
 def ref(folder: Path, **model: str) -> ModelRef:
-    variants.model.converted.cache_clear()
+    variants.model.convert_saved_model.cache_clear()
     config = Config(backend=BackendConfig(name="simulated", script=ScriptConfig()), results=str(folder / "results"))
     config.model = ModelConfig(**model)
     return variants.from_config(config).onnx.model

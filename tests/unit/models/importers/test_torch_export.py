@@ -98,7 +98,7 @@ def torch() -> None:
 
 
 def ref(folder: Path, reference: str, **inputs: dict[str, object]) -> ModelRef:
-    variants.model.exported.cache_clear()
+    variants.model.export_torch.cache_clear()
     config = Config(backend=BackendConfig(name="simulated", script=ScriptConfig()), results=str(folder / "results"))
     config.model = ModelConfig(torch=reference, inputs=inputs)
     return variants.from_config(config).onnx.model

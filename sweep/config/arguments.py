@@ -1,0 +1,68 @@
+"""Split the command line into overrides, the flags that only print, and the folder of ``--config-dir``."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """Hold the parts of one command line.
+
+    Attributes:
+        overrides: ``key=value`` and ``+key=value``, in Hydra's grammar.
+        flags: flags of Hydra that print something instead of a sweep, such as ``--help`` and ``--cfg=job``.
+        config_dir: absolute path of the user's own YAML files; None without ``--config-dir``.
+    """
+
+    overrides: tuple[str, ...]
+    flags: tuple[str, ...]
+    config_dir: Path | None
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Return the parts of `argv`.
+
+    Raises:
+        ConfigError: a flag does not exist or lacks its value, or the folder of ``--config-dir`` does not exist.
+    """
+    try:
+        options, overrides = _parser().parse_known_args([_escape_condition(argument) for argument in argv])
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from error
+    unknown = next((argument for argument in overrides if argument.startswith("-")), None)
+    if unknown is not None:
+        raise ConfigError(f"{unknown}: no such flag; there are --help, --cfg job and --config-dir FOLDER")
+    folder: Path | None = options.config_dir
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--config-dir {folder}: no such folder")
+    flags = [flag for flag in (options.help, options.hydra_help, options.resolve) if flag]
+    flags += [f"--{name}={value}" for name in ("cfg", "package") if (value := getattr(options, name)) is not None]
+    return Arguments(
+        overrides=tuple(overrides), flags=tuple(flags), config_dir=None if folder is None else folder.resolve()
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-m", "--multirun", action="store_true")  # accepted and ignored: every command is a sweep
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    for names in (("--help", "-h"), ("--hydra-help",), ("--resolve",)):
+        parser.add_argument(*names, action="store_const", const=names[0], default=None)
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
+    return parser
+
+
+def _escape_condition(argument: str) -> str:
+    """Write ``only=batch=8`` as ``only=batch:8``, since Hydra's grammar has no second `=`; `skip` likewise."""
+    key, _, value = argument.partition("=")
+    return f"{key}={value.replace('=', ':')}" if key in {"only", "skip"} else argument
