@@ -1,4 +1,4 @@
-"""Declarative experiment sweeps for TensorRT inference.
+"""Run declarative experiment sweeps for TensorRT inference.
 
 The folder listing is the pipeline: argv + conf/ -> Variant -> Plan -> typed ONNX -> engine ->
 session -> load -> samples -> summary -> record on disk -> MLflow, report.

@@ -17,6 +17,7 @@ and stands in the record's ``error.stage``.
         LoadError          measure     the load generator
         BusyError          wait        a device that others measure on
         RecordError        record      a record or its samples
+        NewerRecordError   record      a record of a newer version
         TrackingError      tracking    the tracking server
         ParityError        parity      NVIDIA's own tool
 """
@@ -32,7 +33,7 @@ def printable(text: str) -> str:
 
 
 class SweepError(Exception):
-    """Be the base of all errors that `sweep` raises itself; never raised as such."""
+    """Report an error of `sweep` itself. The base class; never raised as such."""
 
     stage = "sweep"
 
@@ -116,6 +117,10 @@ class RecordError(SweepError):
     """Report a record on disk that cannot be read: damaged, or written by a newer version."""
 
     stage = "record"
+
+
+class NewerRecordError(RecordError):
+    """Report a record whose schema is newer than this version's. It is sound, and must not be written over."""
 
 
 class TrackingError(SweepError):

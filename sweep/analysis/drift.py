@@ -26,7 +26,7 @@ FLOOR = 0.02  # a sentinel that moved by less is no drift: its own starts differ
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """Throughput of one sentinel run.
+    """Hold the throughput of one sentinel run.
 
     Attributes:
         key: key of the sentinel's variant, with -1, -2 and so on once force=true repeated it; levels of different keys

@@ -1,4 +1,4 @@
-"""Inference libraries behind one interface (`base`), loaded by name (`registry`)."""
+"""Put inference libraries behind one interface (`base`), loaded by name (`registry`)."""
 
 from sweep.backends.base import (
     Backend,

@@ -241,7 +241,7 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
     if load.batch_wait_ms is not None and session.partial_batches:
         session.prepare(range(1, place.batch))
     _take_gpu_ms(session)
-    with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes 20 ms
+    with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes time
         origin = agree_on_start(session, _START_NS)
         queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch)
         issue_loops.run(servers, virtual=session.virtual)

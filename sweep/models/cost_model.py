@@ -1,4 +1,4 @@
-"""What a network costs: its weights, and the multiply-adds of one sample.
+"""Compute the cost of a network: its weights, and the multiply-adds of one sample.
 
 Counted as the literature counts: the products of convolutions, matrix products and recurrent layers; norms,
 activations, pooling and sums are left out. A multiply-add (MAC) is one; papers that say FLOPs often mean it too.
@@ -75,14 +75,14 @@ def _macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     if model.functions or any(node.domain not in {"", "ai.onnx"} for node in model.graph.node):
         return None  # what such an operator computes is its own affair
     try:
-        known = _shapes(model, shapes)
-        return sum(_node_macs(node, known) for node in model.graph.node)
+        tensor_shapes = _shapes(model, shapes)
+        return sum(_node_macs(node, tensor_shapes) for node in model.graph.node)
     except (_UncountableError, onnx.shape_inference.InferenceError):
         return None
 
 
 def _shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Shape]:
-    """Shape of every tensor for which all sizes are known, with the inputs at ``shapes``."""
+    """Return the shape of every tensor whose sizes are all known, with the inputs at ``shapes``."""
     import onnx
 
     stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
@@ -97,7 +97,7 @@ def _shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> di
 
 
 def _bind(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Fixed inputs; what the file says of other tensors goes, for it holds symbols."""
+    """Fix the shapes of the inputs, and drop those of all other tensors, which hold symbols."""
     for value in graph.input:
         if value.name in shapes:
             dims = value.type.tensor_type.shape.dim
@@ -116,7 +116,7 @@ def _shape(value: onnx.ValueInfoProto) -> Shape | None:
     return tuple(dim.dim_value for dim in tensor.shape.dim)
 
 
-def _node_macs(node: onnx.NodeProto, known: Mapping[str, Shape]) -> int:
+def _node_macs(node: onnx.NodeProto, tensor_shapes: Mapping[str, Shape]) -> int:
     """Count the multiply-adds of one node.
 
     Raises:
@@ -125,33 +125,33 @@ def _node_macs(node: onnx.NodeProto, known: Mapping[str, Shape]) -> int:
     if node.op_type in _UNCOUNTED:
         raise _UncountableError
     count = _counters().get(node.op_type)
-    return 0 if count is None else count(node, _Operands(node, known))
+    return 0 if count is None else count(node, _Operands(node, tensor_shapes))
 
 
 class _Operands:
     """Hold the shapes of a node's operands, and its attributes."""
 
-    def __init__(self, node: onnx.NodeProto, known: Mapping[str, Shape]) -> None:
-        self._node, self._known = node, known
+    def __init__(self, node: onnx.NodeProto, tensor_shapes: Mapping[str, Shape]) -> None:
+        self._node, self._tensor_shapes = node, tensor_shapes
 
     def input(self, index: int) -> Shape:
-        """Shape of an input."""
+        """Return the shape of an input."""
         return self._of(self._node.input, index)
 
     def output(self) -> Shape:
-        """Shape of the first output."""
+        """Return the shape of the first output."""
         return self._of(self._node.output, 0)
 
     def attribute(self, name: str, default: Any) -> Any:
-        """Value of an attribute."""
+        """Return the value of an attribute."""
         from onnx import helper
 
         return next((helper.get_attribute_value(item) for item in self._node.attribute if item.name == name), default)
 
     def _of(self, names: Any, index: int) -> Shape:
-        if index >= len(names) or names[index] not in self._known:
+        if index >= len(names) or names[index] not in self._tensor_shapes:
             raise _UncountableError
-        return self._known[names[index]]
+        return self._tensor_shapes[names[index]]
 
 
 def _counters() -> dict[str, Callable[[onnx.NodeProto, _Operands], int]]:
@@ -159,54 +159,54 @@ def _counters() -> dict[str, Callable[[onnx.NodeProto, _Operands], int]]:
         **dict.fromkeys(_CONVOLUTIONS, _convolution),
         **dict.fromkeys(_PRODUCTS, _product),
         **dict.fromkeys(_RECURRENT, _recurrent),
-        "ConvTranspose": lambda _, found: math.prod(found.input(0)) * math.prod(found.input(1)[1:]),
+        "ConvTranspose": lambda _, operands: math.prod(operands.input(0)) * math.prod(operands.input(1)[1:]),
         "Gemm": _gemm,
         "Einsum": _einsum,
     }
 
 
-def _convolution(node: onnx.NodeProto, found: _Operands) -> int:
+def _convolution(node: onnx.NodeProto, operands: _Operands) -> int:
     """Sum over the window of each output element: weights are [c_out, c_in / groups, *window]."""
-    return math.prod(found.output()) * math.prod(found.input(_CONVOLUTIONS[node.op_type])[1:])
+    return math.prod(operands.output()) * math.prod(operands.input(_CONVOLUTIONS[node.op_type])[1:])
 
 
-def _product(node: onnx.NodeProto, found: _Operands) -> int:
+def _product(node: onnx.NodeProto, operands: _Operands) -> int:
     """Sum over the last axis of the left operand for each element of the result.
 
     The result of a vector's product has lost an axis, and still has as many elements.
     """
     del node
-    return math.prod(found.output()) * found.input(0)[-1]
+    return math.prod(operands.output()) * operands.input(0)[-1]
 
 
-def _gemm(node: onnx.NodeProto, found: _Operands) -> int:
+def _gemm(node: onnx.NodeProto, operands: _Operands) -> int:
     del node
-    rows, columns = found.input(0)
-    return math.prod(found.output()) * (rows if found.attribute("transA", 0) else columns)
+    rows, columns = operands.input(0)
+    return math.prod(operands.output()) * (rows if operands.attribute("transA", 0) else columns)
 
 
-def _einsum(node: onnx.NodeProto, found: _Operands) -> int:
+def _einsum(node: onnx.NodeProto, operands: _Operands) -> int:
     """Count one product for every combination of all indices of two operands."""
-    equation = found.attribute("equation", b"").decode().replace(" ", "")
+    equation = operands.attribute("equation", b"").decode().replace(" ", "")
     terms = equation.partition("->")[0].split(",")
     if len(terms) != len(node.input) or len(terms) > _PAIR or "." in equation:
         raise _UncountableError
     if len(terms) < _PAIR:
         return 0
-    sizes = dict(_labelled(terms, found))
+    sizes = dict(_index_sizes(terms, operands))
     return math.prod(sizes.values())
 
 
-def _labelled(terms: list[str], found: _Operands) -> Iterator[tuple[str, int]]:
+def _index_sizes(terms: list[str], operands: _Operands) -> Iterator[tuple[str, int]]:
     for index, labels in enumerate(terms):
-        shape = found.input(index)
+        shape = operands.input(index)
         if len(labels) != len(shape):
             raise _UncountableError
         yield from zip(labels, shape, strict=True)
 
 
-def _recurrent(node: onnx.NodeProto, found: _Operands) -> int:
+def _recurrent(node: onnx.NodeProto, operands: _Operands) -> int:
     """Multiply by W [directions, gates * hidden, inputs] and R [directions, gates * hidden, hidden] at each step."""
     del node
-    first, second = found.input(0)[:2]  # steps and samples, in either order
-    return first * second * (math.prod(found.input(1)) + math.prod(found.input(2)))
+    first, second = operands.input(0)[:2]  # steps and samples, in either order
+    return first * second * (math.prod(operands.input(1)) + math.prod(operands.input(2)))

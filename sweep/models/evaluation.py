@@ -33,7 +33,7 @@ def feeds(variant: Variant, batch: int) -> dict[str, np.ndarray]:
     model, own, seed = variant.onnx.model, variant.load.labels, variant.load.seed
     if own is None:
         return model_feeds(model, batch, seed)
-    return datasets.Samples(own, signature(model)).drawn(batch, seed)
+    return datasets.Samples(own, signature(model)).draw(batch, seed)
 
 
 def look(variant: Variant) -> None:

@@ -1,4 +1,4 @@
-"""External data: weights that an ONNX file keeps in other files of its folder."""
+"""Find the external data of an ONNX file: weights that it keeps in other files of its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settles the inputs' shapes: what is the batch, what the user fixed, what is still open."""
+"""Settle the shapes of the inputs: which axis is the batch, what the user fixed, what is still open."""
 
 from __future__ import annotations
 
@@ -88,32 +88,32 @@ def check_batch(signature: Signature, batch: int, name: str) -> None:
 
 
 def _fixes_by_name(specs: Iterable[TensorSpec], ref: ModelRef) -> dict[str, InputFix]:
-    known = [spec.name for spec in specs]
+    names = [spec.name for spec in specs]
     for fix in ref.inputs:
-        if fix.name not in known:
+        if fix.name not in names:
             raise ModelError(
-                f"model.inputs names {fix.name!r}, but model {ref.name!r} has {', '.join(known)}; correct the name"
+                f"model.inputs names {fix.name!r}, but model {ref.name!r} has {', '.join(names)}; correct the name"
             )
     return {fix.name: fix for fix in ref.inputs}
 
 
 def _bind(spec: TensorSpec, shape: tuple[int | str, ...], bindings: Bindings, model: str) -> None:
     """Check the fixed shape against the file's and note what it says of the file's symbols."""
-    asked = f"model.inputs.{spec.name}.shape={render_shape(shape)}"
-    found = f"model {model!r} declares it {render_shape(spec.shape)}"
+    request = f"model.inputs.{spec.name}.shape={render_shape(shape)}"
+    declaration = f"model {model!r} declares it {render_shape(spec.shape)}"
     for size in shape:
         if size != BATCH and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
-            raise ModelError(f"{asked}: {size!r} is no size; give a whole number above 0, or the word batch")
+            raise ModelError(f"{request}: {size!r} is no size; give a whole number above 0, or the word batch")
     if spec.shape == UNKNOWN_RANK:
         return
     if len(shape) != len(spec.shape):
-        raise ModelError(f"{asked} has {len(shape)} dimensions, but {found}; give {len(spec.shape)}")
+        raise ModelError(f"{request} has {len(shape)} dimensions, but {declaration}; give {len(spec.shape)}")
     for axis, (declared, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(declared, int) and declared != size:
-            raise ModelError(f"{asked} wants {size} at axis {axis}, but {found}; keep {declared} there")
+            raise ModelError(f"{request} wants {size} at axis {axis}, but {declaration}; keep {declared} there")
         if isinstance(declared, str) and declared != UNNAMED and bindings.setdefault(declared, size) != size:
             raise ModelError(
-                f"{asked} makes {declared!r} {size}, but another place in model.inputs makes it "
+                f"{request} makes {declared!r} {size}, but another place in model.inputs makes it "
                 f"{bindings[declared]}; give both the same"
             )
 
@@ -123,9 +123,9 @@ def _batch_symbols(
 ) -> set[str]:
     """Return the symbolic dimensions that are the batch, by the first rule that names any."""
     if ref.batch_dim is not None:
-        named = _symbols(specs)
-        if ref.batch_dim not in named:
-            have = ", ".join(sorted(named)) or "none"
+        symbols = _symbols(specs)
+        if ref.batch_dim not in symbols:
+            have = ", ".join(sorted(symbols)) or "none"
             raise ModelError(
                 f"model.batch_dim={ref.batch_dim}: model {ref.name!r} has no such symbolic dimension "
                 f"(it has: {have}); name one of these, or leave it out"
@@ -133,22 +133,22 @@ def _batch_symbols(
         return {ref.batch_dim}
     open_symbols = _symbols(unfixed) - bindings.keys()
     for pattern in _BATCH_NAMES:
-        found = {symbol for symbol in open_symbols if pattern.fullmatch(symbol)}
-        if found:
-            return found
+        matches = {symbol for symbol in open_symbols if pattern.fullmatch(symbol)}
+        if matches:
+            return matches
     return _first_symbols(unfixed, bindings, ref.name)
 
 
 def _first_symbols(unfixed: list[TensorSpec], bindings: Bindings, model: str) -> set[str]:
     first = {spec.shape[0] for spec in unfixed if spec.shape and spec.shape != UNKNOWN_RANK}
-    found = {size for size in first if isinstance(size, str) and size not in bindings and not _NOT_BATCH.search(size)}
-    named = sorted(found - {UNNAMED})
-    if len(named) > 1:
+    symbols = {size for size in first if isinstance(size, str) and size not in bindings and not _NOT_BATCH.search(size)}
+    names = sorted(symbols - {UNNAMED})
+    if len(names) > 1:
         raise ModelError(
-            f"model {model!r} has several symbolic first dimensions ({', '.join(named)}); "
-            f"say which is the batch: +model.batch_dim={named[0]}"
+            f"model {model!r} has several symbolic first dimensions ({', '.join(names)}); "
+            f"say which is the batch: +model.batch_dim={names[0]}"
         )
-    return found
+    return symbols
 
 
 def _symbols(specs: Iterable[TensorSpec]) -> set[str]:
@@ -179,17 +179,17 @@ def _size(size: int | str, axis: int, bindings: Bindings) -> int | str:
 
 def _refuse_open(specs: tuple[TensorSpec, ...], model: str) -> None:
     """Raise when a dimension is neither an int nor the batch, with the overrides to type."""
-    todo, shown, told = [], [], set[str]()
+    overrides, inputs, reported = [], [], set[str]()
     for spec in specs:
         open_sizes = {size for size in spec.shape if isinstance(size, str) and size != BATCH}
-        if open_sizes - told:
-            told |= open_sizes - {UNNAMED, *UNKNOWN_RANK}
-            shown.append(f"input {spec.name!r} is {render_shape(spec.shape)}")
-            todo.append(override(spec.name, "shape", render_shape(_example(spec))))
-    if todo:
+        if open_sizes - reported:
+            reported |= open_sizes - {UNNAMED, *UNKNOWN_RANK}
+            inputs.append(f"input {spec.name!r} is {render_shape(spec.shape)}")
+            overrides.append(override(spec.name, "shape", render_shape(_example(spec))))
+    if overrides:
         raise ModelError(
-            f"model {model!r} leaves sizes open: {', '.join(shown)}; "
-            f"fix them, with the word batch at the batch axis, for example {' '.join(todo)}"
+            f"model {model!r} leaves sizes open: {', '.join(inputs)}; "
+            f"fix them, with the word batch at the batch axis, for example {' '.join(overrides)}"
         )
 
 

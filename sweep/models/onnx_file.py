@@ -1,4 +1,4 @@
-"""Reads a user's ONNX file: what it takes, how large it is, which bytes it is made of.
+"""Read a user's ONNX file: its signature, its size and its digest.
 
 The weights in external files are hashed and measured, never loaded. What was read is kept for as
 long as the file stays as it is, since a plan asks for the same file once per variant.
@@ -113,7 +113,7 @@ def outputs(path: Path) -> tuple[OutputSpec, ...]:
 
 
 def parameters(path: Path) -> int:
-    """Number of weights in the file, subgraphs and Constant nodes included.
+    """Count the weights in the file, subgraphs and Constant nodes included.
 
     Scalars and int64 are left out: they are factors, shapes and indices.
 
@@ -124,7 +124,7 @@ def parameters(path: Path) -> int:
 
 
 def opset(path: Path) -> int | None:
-    """Version of the standard operators that the file is written in; None where it names none.
+    """Return the version of the standard operators that the file uses, or None if it names none.
 
     Raises:
         ModelError: the file cannot be read.
@@ -210,12 +210,12 @@ def _check_kind(path: Path) -> None:
     """Refuse what cannot be read to its end, before it is opened: a pipe would wait for ever."""
     if path.is_dir():
         raise ModelError(f"{path} is a folder; give model.path the ONNX file in it")
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
+    stats = path.stat()
+    if not stat.S_ISREG(stats.st_mode):
         raise ModelError(f"{path} is a pipe, socket or device, not a file; give model.path an ONNX file")
-    if found.st_size > _MOST_BYTES:
+    if stats.st_size > _MOST_BYTES:
         raise ModelError(
-            f"{path} has {found.st_size} bytes and an ONNX file at most {_MOST_BYTES}; save it with external data"
+            f"{path} has {stats.st_size} bytes and an ONNX file at most {_MOST_BYTES}; save it with external data"
         )
 
 
@@ -234,8 +234,8 @@ def _input(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     dtype = TensorProto.DataType.Name(tensor.elem_type)
     if dtype not in _DTYPES:
-        known = ", ".join(_DTYPES.values())
-        raise ModelError(f"{path}: input {value.name!r} is of type {dtype}; export it with one of {known}")
+        dtypes = ", ".join(_DTYPES.values())
+        raise ModelError(f"{path}: input {value.name!r} is of type {dtype}; export it with one of {dtypes}")
     shape = tuple(_dimension(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else UNKNOWN_RANK
     return TensorSpec(name=value.name, dtype=_DTYPES[dtype], shape=shape)
 
@@ -244,11 +244,11 @@ def _output(value: onnx.ValueInfoProto) -> OutputSpec:
     from onnx import TensorProto
 
     tensor = value.type.tensor_type
-    known = value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape")
+    has_shape = value.type.WhichOneof("value") == "tensor_type" and tensor.HasField("shape")
     return OutputSpec(
         name=value.name,
         is_float=tensor.elem_type in {TensorProto.DataType.Value(name) for name in _FLOATS},
-        shape=tuple(_dimension(dim) for dim in tensor.shape.dim) if known else None,
+        shape=tuple(_dimension(dim) for dim in tensor.shape.dim) if has_shape else None,
     )
 
 

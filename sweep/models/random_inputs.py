@@ -1,4 +1,4 @@
-"""Draws input values: the same for the same seed, whatever the batch."""
+"""Draw random input values: the same for the same seed, whatever the batch."""
 
 from __future__ import annotations
 

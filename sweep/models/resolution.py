@@ -1,4 +1,4 @@
-"""From a reference to a model: its signature for the plan, its file for the build."""
+"""Resolve the reference to a model: its signature for the plan, its file for the build."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def signature(ref: ModelRef) -> Signature:
 
 def feeds(ref: ModelRef, batch: int, seed: int) -> Feeds:
     """Return the inputs that are timed: held-out samples where the network has data, else drawn (``draw``)."""
-    held = held_out(ref)
-    return draw(signature(ref), batch, seed) if held is None else held.drawn(batch, seed)
+    samples = held_out(ref)
+    return draw(signature(ref), batch, seed) if samples is None else samples.draw(batch, seed)
 
 
 def has_data(ref: ModelRef) -> bool:
@@ -64,14 +64,14 @@ def calibration(ref: ModelRef, batch: int, count: int) -> list[Feeds]:
     Returns:
         Inputs of each batch; none of them is ever timed or scored.
     """
-    data, found = _data(ref), signature(ref)
+    data, network = _data(ref), signature(ref)
     if data is not None:
         training = data.training()
-        return [training.drawn(batch, _CALIBRATION_SEED + number) for number in range(count)]
+        return [training.draw(batch, _CALIBRATION_SEED + number) for number in range(count)]
     most = None if ref.path is not None else catalog.entry(ref.name).calibrate_by
-    batched = any(spec.batch_axis is not None for spec in found.inputs)
+    batched = any(spec.batch_axis is not None for spec in network.inputs)
     size = min(batch, most or batch) if batched else 1
-    return [draw(found, size, _CALIBRATION_SEED + number) for number in range(count)]
+    return [draw(network, size, _CALIBRATION_SEED + number) for number in range(count)]
 
 
 def _data(ref: ModelRef) -> DataSet | None:
@@ -114,10 +114,10 @@ def _zoo_entry(ref: ModelRef) -> catalog.ZooEntry:
 
 
 def _unchanged(path: Path, ref: ModelRef) -> Path:
-    found = onnx_file.file_digest(path)
-    if ref.digest not in (None, found):
+    digest = onnx_file.file_digest(path)
+    if ref.digest not in (None, digest):
         raise ModelError(
-            f"{path} has changed since it was planned (sha256 {found[:12]}, planned {str(ref.digest)[:12]}); "
+            f"{path} has changed since it was planned (sha256 {digest[:12]}, planned {str(ref.digest)[:12]}); "
             "start the sweep again"
         )
     return path

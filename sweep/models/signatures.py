@@ -1,4 +1,4 @@
-"""What a network takes and gives: names, dtypes, shapes and the ranges that its inputs are drawn from."""
+"""Describe the inputs and outputs of a network: names, dtypes, shapes, and the ranges of random inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TensorSpec:
 
     @property
     def batch_axis(self) -> int | None:
-        """Position of the batch in the shape; None when the input has none."""
+        """Return the position of the batch in the shape, or None if the input has no batch axis."""
         return self.shape.index(BATCH) if BATCH in self.shape else None
 
     @property

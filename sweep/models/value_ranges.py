@@ -1,4 +1,4 @@
-"""Checks the range that an input's values are drawn from against its dtype."""
+"""Check the range of an input's random values against its dtype."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def check_range(spec: TensorSpec, model: str) -> None:
     if spec.bounds is None:
         return
     low, high = spec.bounds
-    asked = f"model.inputs.{spec.name}: low={low:g}, high={high:g}"
+    request = f"model.inputs.{spec.name}: low={low:g}, high={high:g}"
     smallest, largest = _limits(spec.dtype)
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ModelError(f"{asked} is not finite; give numbers")
+        raise ModelError(f"{request} is not finite; give numbers")
     if low > high:
-        raise ModelError(f"{asked} is an empty range (the default is 0 to 1); give low <= high")
+        raise ModelError(f"{request} is an empty range (the default is 0 to 1); give low <= high")
     if low < smallest or high > largest:
         raise ModelError(
-            f"{asked}: model {model!r} takes {spec.dtype}, which holds {smallest:g} to {largest:g}; stay inside"
+            f"{request}: model {model!r} takes {spec.dtype}, which holds {smallest:g} to {largest:g}; stay inside"
         )
     if not spec.is_float and math.ceil(low) > math.floor(high):
-        raise ModelError(f"{asked}: model {model!r} takes {spec.dtype}, and no whole number lies between; widen it")
+        raise ModelError(f"{request}: model {model!r} takes {spec.dtype}, and no whole number lies between; widen it")
 
 
 def _limits(dtype: str) -> tuple[float, float]:

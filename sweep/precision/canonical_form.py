@@ -36,10 +36,10 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
     if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < opset:
         model = _raise_opset(model, opset)
     _fold_constants(model.graph)
-    taken = {node.name for node in model.graph.node}
+    used_names = {node.name for node in model.graph.node}
     for index, node in enumerate(model.graph.node):
         if not node.name:
-            node.name = _unique_name(f"{node.op_type}_{index}", taken)
+            node.name = _unique_name(f"{node.op_type}_{index}", used_names)
     _split_shared_weights(model.graph, ops)
     return model
 
@@ -108,14 +108,14 @@ def _split_shared_weights(graph: GraphProto, ops: Sequence[str]) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     names: dict[tuple[str, int | None], str] = {}
     unsplit: set[str] = set()
-    taken = set(stored) | {name for node in graph.node for name in node.output}
+    used_names = set(stored) | {name for node in graph.node for name in node.output}
     for node in graph.node:
         for index, name in enumerate(node.input):
             if name not in stored:
                 continue
             use = (name, channel_axis(node, index, len(stored[name].dims)) if node.op_type in ops else None)
             if use not in names:
-                names[use] = _unique_name(f"{name}_axis{use[1]}", taken) if name in unsplit else name
+                names[use] = _unique_name(f"{name}_axis{use[1]}", used_names) if name in unsplit else name
                 unsplit.add(name)
                 if names[use] != name:
                     graph.initializer.append(_copy(stored[name]))
@@ -138,10 +138,10 @@ def drop_unread_initializers(graph: GraphProto) -> None:
     graph.initializer.extend(initializers)
 
 
-def _unique_name(name: str, taken: set[str]) -> str:
-    while name in taken:
+def _unique_name(name: str, used_names: set[str]) -> str:
+    while name in used_names:
         name += "_"
-    taken.add(name)
+    used_names.add(name)
     return name
 
 

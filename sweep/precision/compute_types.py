@@ -162,12 +162,12 @@ def check_rest(model: ModelProto, precision: Precision, file_name: str) -> None:
     if precision.dtype not in QUANTIZED_DTYPES:
         return
     rest = precision.rest or "fp32"
-    given = Counter(
+    node_counts = Counter(
         dtype_name(scope.get(node.output[0], 0))
         for node, scope in onnx_graph.typed_nodes(model.graph)
         if (node.op_type not in _NOT_REST_OPS if precision.wide else node.op_type == "DequantizeLinear")
     )
-    counts = {name: given[name] for name in _FLOAT_DTYPES if given[name]}
+    counts = {name: node_counts[name] for name in _FLOAT_DTYPES if node_counts[name]}
     allowed = {rest, *(["fp32"] if precision.guard or precision.wide else [])}
     if set(counts) - allowed or (counts and rest not in counts):
         raise ConversionError(

@@ -142,12 +142,12 @@ def element_types(graph: GraphProto, outer: Mapping[str, int] | None = None) -> 
     Returns:
         The element type by tensor name.
     """
-    found = dict(outer or {})
+    types = dict(outer or {})
     for value in itertools.chain(graph.input, graph.output, graph.value_info):
-        found[value.name] = value.type.tensor_type.elem_type
+        types[value.name] = value.type.tensor_type.elem_type
     for tensor in graph.initializer:
-        found[tensor.name] = tensor.data_type
-    return found
+        types[tensor.name] = tensor.data_type
+    return types
 
 
 def typed_nodes(

@@ -174,16 +174,17 @@ def _capacity_text(best: Ranked, label: str, slo: Slo) -> str:
     confidence = result["confidence"] or 0.0
     percent = "over 99.9%" if confidence > _CERTAIN else f"{confidence:.1%}"
     capacity_text = f"{best.value:,.0f} samples/s keep {slo} ({percent} confidence{_confirmation(result)})"
-    step = "" if result.get("confirmed") else "the next rung, "
-    above = f"{step}{result['next_ips']:,.0f}, did not" if result["next_ips"] else "no rung failed: ask for more"
-    remark = "" if result["monotonic"] else " A rate above it held again: the curve is not monotonic."
-    return f"Take {label}: {capacity_text}; {above}.{remark}"
+    above = "Every rate tried kept the limit: the capacity may be higher"
+    if result["next_ips"]:
+        above = f"The next rate tried, {result['next_ips']:,.0f} samples/s, missed the limit"
+    remark = "" if result["monotonic"] else " A rate above it kept the limit again: the curve is not monotonic."
+    return f"Take {label}: {capacity_text}. {above}.{remark}"
 
 
 def _confirmation(result: SloResult) -> str:
     """Return how the capacity was confirmed, or that only the rungs of the ladder show it."""
     if not result.get("confirmed"):
-        return "" if "confirmed" not in result else ", judged from the rungs alone"
+        return "" if "confirmed" not in result else ", judged from the rates of the curve alone"
     last = next(
         probe
         for probe in result.get("probes", [])

@@ -186,10 +186,10 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         if part["verdict"] not in {Verdict.OK, Verdict.OVERLOADED}:
             counts[part["verdict"]] = counts.get(part["verdict"], 0) + 1
     if counts:
-        listed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        verdict_counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         total = len(parts)
         console.print(
-            f"Of {total} points: {listed} (~ in the table; each has its reason in its record).", highlight=False
+            f"Of {total} points: {verdict_counts} (~ in the table; each has its reason in its record).", highlight=False
         )
 
 

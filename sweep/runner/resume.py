@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.backends import registry
-from sweep.errors import RecordError
+from sweep.errors import NewerRecordError, RecordError
 from sweep.runner.oom_pruning import KIND, Pruning
 from sweep.storage import Index, Store, samples_file
 from sweep.system import environment
@@ -43,9 +43,13 @@ def remaining(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Re
         plan: plan of the sweep.
         settings: settings of the sweep.
         keep_index: write the index of the records, so that the next start need not read them.
+
+    Raises:
+        NewerRecordError: a newer version wrote the record of one of the variants.
     """
     result = Remaining(todo=[], notes=[], pruning=Pruning())
     index = Index(Store(settings.root))
+    _refuse_newer(plan, index)
     check = _RecordCheck(settings, index)
     for work in plan.runnable:
         valid, note = check.of(work)
@@ -99,6 +103,19 @@ def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
         return not samples_file.was_measured_for(Store(settings.root).samples_path(work.key), slo.tag)
     except RecordError:
         return False
+
+
+def _refuse_newer(plan: Plan, index: Index) -> None:
+    """Refuse to start where this sweep would write over the record of a newer version."""
+    for work in plan.works:
+        if work.key not in index:
+            continue
+        try:
+            index.entry(work.key)
+        except NewerRecordError as error:
+            raise NewerRecordError(f"{error}, or measure into another folder: results=FOLDER") from error
+        except RecordError:
+            continue  # damaged: measured again, with a note
 
 
 class _RecordCheck:

@@ -64,9 +64,9 @@ class WorkerPool:
             self.engine = work.engine_key
         try:
             if _shares(work) and work.engine_key not in self._ready:
-                built = self._build(work, request, on_event)
-                if built.status != "ok":
-                    return built
+                build_outcome = self._build(work, request, on_event)
+                if build_outcome.status != "ok":
+                    return build_outcome
             outcome = self._clients_for(work).run(request, on_event, self._settings.timeout_s)
         except MpsError as error:
             start: ErrorInfo = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     OnEvent = Callable[[AnyEvent], None]
 
+_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 _TAIL_LINES = 12
 _LIMITED = {"build": "build", "load": "load", "measure": "point"}  # stages with a limit of their own
 _OUT_OF_MEMORY = ("allocate memory", "out of memory", "outofmemory")  # as onnxruntime, CUDA and TensorRT put it
@@ -56,10 +58,13 @@ class Worker:
     ) -> None:
         stderr.parent.mkdir(parents=True, exist_ok=True)
         self._stage = "start"
+        # NumPy's BLAS starts a thread per core when it is imported, and these spin before they sleep: on the cores that
+        # the inference is timed on.
+        blas = {_BLAS_THREADS: os.environ.get(_BLAS_THREADS, "1")}
         self._child = ChildProcess(
             module_command("sweep.runner.worker.main"),
             "the worker",
-            environment=module_environment(environment),
+            environment=module_environment(blas | dict(environment or {})),
             stderr=stderr.open("a+b"),
             own_session=True,
             cores=cores,

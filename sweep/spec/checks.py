@@ -33,22 +33,22 @@ def each_above_zero(key: str, values: list[float]) -> None:
         above_zero(key, value)
 
 
-def between(least: float, most: float, wanted: str) -> Check:
-    """Return a check that refuses a number outside of `least` to `most`; `wanted` ends its message."""
+def between(least: float, most: float, rule: str) -> Check:
+    """Return a check that refuses a number outside of `least` to `most`; `rule` ends its message."""
 
     def check(key: str, value: float) -> None:
         if not least <= value <= most:
-            raise ConfigError(f"{key}={value}: {wanted}")
+            raise ConfigError(f"{key}={value}: {rule}")
 
     return check
 
 
-def one_of(*choices: str, wanted: str | None = None) -> Check:
-    """Return a check that refuses what is not one of `choices`; `wanted` replaces the end of its message."""
+def one_of(*choices: str, rule: str | None = None) -> Check:
+    """Return a check that refuses what is not one of `choices`; `rule` replaces the end of its message."""
     no_such_choice = f"no such choice; there are: {', '.join(choices)}"
 
     def check(key: str, value: str) -> None:
         if value not in choices:
-            raise ConfigError(f"{key}={value}: {wanted or no_such_choice}")
+            raise ConfigError(f"{key}={value}: {rule or no_such_choice}")
 
     return check

@@ -168,7 +168,7 @@ class Precision:
         key="precision.dtype",
         help="element type of the compute nodes: fp32, tf32, fp16, bf16, int8 or fp8",
         cli_default="fp32",
-        check=one_of(*_DTYPES, wanted=f"no such type; there are: {', '.join(_DTYPES)}"),
+        check=one_of(*_DTYPES, rule=f"no such type; there are: {', '.join(_DTYPES)}"),
         place=1,
     )
     keep_io: bool = axis(

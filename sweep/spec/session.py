@@ -41,13 +41,13 @@ class Script:
         "constant",
         key="backend.script.distribution",
         help="simulated: distribution of the service times: constant or exponential",
-        check=one_of("constant", "exponential", wanted="constant or exponential"),
+        check=one_of("constant", "exponential", rule="constant or exponential"),
     )
     raise_at: str | None = axis(
         None,
         key="backend.script.raise_at",
         help="simulated: stage that raises an error: build, load or measure",
-        check=one_of("build", "load", "measure", wanted="build, load or measure"),
+        check=one_of("build", "load", "measure", rule="build, load or measure"),
     )
     sleep_after_us: float | None = axis(
         None,

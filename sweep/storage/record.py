@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sweep.errors import RecordError, printable
+from sweep.errors import NewerRecordError, RecordError, printable
 from sweep.spec import (
     JsonDict,  # noqa: TC001 - msgspec reads the annotations when the program runs
     Status,  # noqa: TC001 - as above
@@ -109,7 +109,8 @@ def read(path: Path) -> Record:
         The record, with further keys of a newer version kept.
 
     Raises:
-        RecordError: the file is missing, damaged, or written by a newer version.
+        RecordError: the file is missing or damaged.
+        NewerRecordError: a newer version wrote it.
     """
     try:
         raw = _decoded(_content(path))
@@ -120,7 +121,8 @@ def read(path: Path) -> Record:
     if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] < 1:
         raise _damaged(path, "it has no schema")
     if raw["schema"] > SCHEMA:
-        raise RecordError(f"record {path} has schema {raw['schema']}, this version reads up to {SCHEMA}: update sweep")
+        fault = f"record {path} has schema {raw['schema']}, this version reads up to {SCHEMA}"
+        raise NewerRecordError(f"{fault}: update sweep")
     while raw["schema"] < SCHEMA:
         raw = _MIGRATIONS[raw["schema"]](raw)
     if not raw.keys() <= _FIELDS:
@@ -134,11 +136,11 @@ def _typed(path: Path, raw: JsonDict) -> Record:
     try:
         record = msgspec.convert(raw, Record)
     except msgspec.ValidationError as error:
-        raise _damaged(path, _named(str(error))) from error
+        raise _damaged(path, _name_field(str(error))) from error
     try:
         msgspec.convert(record.variant, types.VariantFields)
     except msgspec.ValidationError as error:
-        raise _damaged(path, _named(str(error), "variant.")) from error
+        raise _damaged(path, _name_field(str(error), "variant.")) from error
     fault = _key_or_date_fault(record, path.stem) or contradiction(record)
     if fault is not None:
         raise _damaged(path, fault)
@@ -185,7 +187,7 @@ def _damaged(path: Path, reason: str) -> RecordError:
     )
 
 
-def _named(message: str, table: str = "") -> str:
+def _name_field(message: str, table: str = "") -> str:
     """Put the field's name in front: ``Expected `int`, got `str` - at `$.peak.requests``` names it at the end."""
     fault, _, field_name = message.partition(" - at `$.")
     name = f"{table}{field_name.rstrip('`')}" if field_name else table.rstrip(".")
@@ -197,9 +199,9 @@ def _key_or_date_fault(record: Record, stem: str) -> str | None:
     if record.key != stem:
         return f"key: it is {record.key!r:.60}"
     try:
-        started = dt.datetime.fromisoformat(record.started_at)
+        date = dt.datetime.fromisoformat(record.started_at)
     except ValueError:
         return f"started_at: {record.started_at!r:.60} is no ISO 8601 date"
-    if not _EARLIEST <= (started if started.tzinfo else started.replace(tzinfo=dt.UTC)) <= _LATEST:
+    if not _EARLIEST <= (date if date.tzinfo else date.replace(tzinfo=dt.UTC)) <= _LATEST:
         return f"started_at: {record.started_at!r:.60} lies outside {_EARLIEST.year} to {_LATEST.year}"
     return None

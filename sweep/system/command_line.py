@@ -18,10 +18,10 @@ def program() -> str:
         ``sweep`` for the console script on PATH, its path for a script elsewhere, and ``python -m sweep``, with the
         interpreter as it was typed, for every other start.
     """
-    started = Path(sys.argv[0])
-    if started.name == NAME and started.is_file():
+    script = Path(sys.argv[0])
+    if script.name == NAME and script.is_file():
         on_path = shutil.which(NAME)
-        return NAME if on_path is not None and Path(on_path).samefile(started) else shlex.quote(str(started))
+        return NAME if on_path is not None and Path(on_path).samefile(script) else shlex.quote(str(script))
     interpreter = sys.orig_argv[0] if sys.orig_argv and sys.orig_argv[0] else sys.executable
     return f"{shlex.quote(interpreter)} -m {NAME}"
 

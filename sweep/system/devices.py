@@ -121,12 +121,12 @@ def assign_cores(near: Sequence[Cores | None], allowed: Cores) -> list[Cores | N
         return [None if preferred[0] == allowed else preferred[0]]
     if len(allowed) < len(preferred):
         raise ConfigError(f"gpus: {len(preferred)} GPUs, but this process may use {len(allowed)} cores: ask for fewer")
-    left = allowed
+    free_cores = allowed
     assigned: dict[int, Cores] = {}
     for cores in dict.fromkeys(preferred):
         runners = [number for number, own in enumerate(preferred) if own == cores]
-        parts = _split_cores(cores & left, len(runners))
-        left -= cores
+        parts = _split_cores(cores & free_cores, len(runners))
+        free_cores -= cores
         assigned |= dict(zip(runners, parts, strict=True))
     if not all(assigned.values()):  # Too few cores near the GPUs: separate cores matter more than near ones.
         return list(_split_cores(allowed, len(preferred)))

@@ -48,10 +48,10 @@ def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str])
     """
     allowed = {name.strip() for name in os.environ.get(ALLOW, "").split(",")}
     arguments = " ".join(word.partition("=")[2] for word in typed if word.lstrip("+").partition("=")[0] == key)
-    named = set(re.split(r"[\s,'\"\[\]()]+", arguments))
-    for value in dict.fromkeys(values):
-        if value and is_named(value) and value not in named and value.partition(":")[0].split(".")[0] not in allowed:
-            top = value.partition(":")[0].split(".")[0]
+    typed_names = set(re.split(r"[\s,'\"\[\]()]+", arguments))
+    for value in filter(None, dict.fromkeys(values)):
+        top = value.partition(":")[0].split(".")[0]
+        if is_named(value) and value not in typed_names and top not in allowed:
             raise ConfigError(
                 f"{key}={value} stands in a YAML, and functions run only if you name them: type {key}={value} on the "
                 f"command line, or set {ALLOW}={top}"

@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 QUICK = (
     "load=quick",
-    "load.warmup_s=0.05",
+    "load.warmup_s=0.02",
     "load.min_s=0.1",
     "load.min_requests=64",
-    "load.max_s=1",
+    "load.max_s=0.5",  # a crowded machine is never steady, and warm-up may last as long
     "load.fractions=[0.3,0.6]",
 )
+CLOSED = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.1", "load.min_requests=9", "load.max_s=0.5")
 
 
 @dataclass(frozen=True)

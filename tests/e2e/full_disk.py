@@ -16,9 +16,9 @@ from sweep.storage.store import Store
 FAULTY = Path(__file__).parent / "faulty"
 LOAD = (
     "load=closed",
-    "load.warmup_s=0.05",
+    "load.warmup_s=0.02",
     "load.min_s=0.1",
-    "load.max_s=60",
+    "load.max_s=5",
     "load.min_requests=3000",
 )  # samples above 16 KiB
 WORDS = ("-m", "batch=1,2,3,4", *LOAD, "tracking=none", "name=full")

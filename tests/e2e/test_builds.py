@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-SHORT = ("load.min_s=0.05", "load.warmup_s=0.02", "load.min_requests=9", "load.max_s=0.5")
+SHORT = ("load.min_s=0.05", "load.warmup_s=0.02", "load.min_requests=9", "load.max_s=0.2")
 COUNTING = Path(__file__).parent / "counting"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import QUICK, Cli
+from conftest import CLOSED, QUICK, Cli
 from onnx import TensorProto, helper, numpy_helper
 
 from sweep.config.schema import help_lines
@@ -83,8 +83,8 @@ def test_a_limit_is_answered_from_what_was_measured_before(cli: Cli) -> None:
 
 
 def test_engines_are_shared_by_streams_and_kept_between_sweeps(cli: Cli) -> None:
-    cli.run("-m", "streams=1,2", "precision=int8", "load=closed", "load.min_s=0.1", "load.min_requests=20", "name=a")
-    cli.run("-m", "streams=2,1", "precision=int8", "load=closed", "load.min_s=0.2", "load.min_requests=20", "name=b")
+    cli.run("-m", "streams=1,2", "precision=int8", *CLOSED, "name=a")
+    cli.run("-m", "streams=2,1", "precision=int8", *CLOSED, "load.min_s=0.2", "name=b")
     assert len([path for path in (cli.results / "cache" / "engines").iterdir() if path.is_dir()]) == 1
     assert [record.engine["cached"] for record in cli.records() if record.engine].count(False) == 1
     assert sorted(record.realised["contexts"] for record in cli.records() if record.realised) == [1, 1, 2, 2]
@@ -164,7 +164,7 @@ def test_a_failing_variant_does_not_stop_the_others(cli: Cli) -> None:
 
 
 def test_what_the_backend_lacks_is_unsupported_and_exit_0(cli: Cli) -> None:
-    done = cli.run("-m", "precision=fp32,tf32", "mps=null,50", "load=closed", "load.min_s=0.1", "load.min_requests=9")
+    done = cli.run("-m", "precision=fp32,tf32", "mps=null,50", *CLOSED)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(record.status for record in cli.records()) == ["ok", "unsupported", "unsupported", "unsupported"]
     reasons = {record.error["message"] for record in cli.records() if record.error}
@@ -235,7 +235,7 @@ def test_external_data_runs_and_its_change_is_another_variant(cli: Cli) -> None:
     path = cli.results.parent / "split.onnx"
     model = onnx.load(onnx_file(cli.results.parent / "whole.onnx"))
     onnx.save(model, path, save_as_external_data=True, location="split.bin", size_threshold=0)
-    words = (f"model.path={path}", "load=closed", "load.min_s=0.1", "load.min_requests=9", "name=x")
+    words = (f"model.path={path}", *CLOSED, "name=x")
     assert cli.run(*words).returncode == 0
     weights = bytearray((cli.results.parent / "split.bin").read_bytes())
     weights[3] ^= 1

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import Cli
+from conftest import CLOSED, Cli
 from mlflow_ui import wait_until
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-SHORT = ("load=closed", "load.min_s=0.1", "load.min_requests=9", "load.warmup_s=0.02", "load.max_s=0.5")
-SIMULATED = ("backend=simulated", *SHORT)
+SIMULATED = ("backend=simulated", *CLOSED)
 
 HANGS = """
 import time
@@ -51,7 +50,7 @@ def spans(records: list[Record]) -> list[tuple[float, float]]:
 
 def test_two_sweeps_on_one_machine_take_turns_and_both_end(tmp_path: Path) -> None:
     first, second = Cli(tmp_path / "a"), Cli(tmp_path / "b")
-    words = ("-m", "backend=onnxruntime", "batch=1,2,4", *SHORT)
+    words = ("-m", "backend=onnxruntime", "batch=1,2,4", *CLOSED)
     processes = [cli.start(*words) for cli in (first, second)]
     outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
@@ -64,11 +63,11 @@ def test_two_sweeps_on_one_machine_take_turns_and_both_end(tmp_path: Path) -> No
 
 def test_a_device_that_stays_busy_is_given_up_in_one_line_and_nothing_is_lost(tmp_path: Path) -> None:
     first, second = Cli(tmp_path / "a"), Cli(tmp_path / "b")
-    assert second.run("backend=onnxruntime", "batch=1", *SHORT, "name=s").returncode == 0
-    busy = first.start("-m", "backend=onnxruntime", "batch=1", *SHORT, "load.min_s=60", "load.max_s=60")
+    assert second.run("backend=onnxruntime", "batch=1", *CLOSED, "name=s").returncode == 0
+    busy = first.start("-m", "backend=onnxruntime", "batch=1", *CLOSED, "load.min_s=60", "load.max_s=60")
     engines = first.results / "cache" / "engines"
     wait_until(engines.exists, 60, lambda: "the first does not start")
-    done = second.run("-m", "backend=onnxruntime", "batch=1,2", *SHORT, "name=s", "gpu.wait_s=0.5")
+    done = second.run("-m", "backend=onnxruntime", "batch=1,2", *CLOSED, "name=s", "gpu.wait_s=0.5")
     simulated = second.run(*SIMULATED, "name=other")  # uses no core, so it waits for nobody
     os.killpg(busy.pid, signal.SIGTERM)
     busy.communicate(timeout=60)
@@ -79,7 +78,7 @@ def test_a_device_that_stays_busy_is_given_up_in_one_line_and_nothing_is_lost(tm
     assert len(done.stderr.strip().splitlines()) == 1
     assert simulated.returncode == 0
     assert [record.status for record in second.records()] == ["ok", "ok"]
-    rest = second.run("-m", "backend=onnxruntime", "batch=1,2", *SHORT, "name=s")
+    rest = second.run("-m", "backend=onnxruntime", "batch=1,2", *CLOSED, "name=s")
     assert "1 to measure, 1 measured already" in rest.stdout
 
 
@@ -95,7 +94,7 @@ def test_a_stage_that_hangs_has_its_own_limit(cli: Cli, stage: str, key: str) ->
 
 
 def test_a_point_that_hangs_has_its_own_limit(cli: Cli) -> None:
-    done = cli.run("backend=onnxruntime", *SHORT, "load.min_s=60", "load.max_s=60", "timeout.point_s=1")
+    done = cli.run("backend=onnxruntime", *CLOSED, "load.min_s=60", "load.max_s=60", "timeout.point_s=1")
     assert done.returncode == 1
     (hung,) = cli.records()
     assert (hung.status, (hung.error or {})["stage"]) == ("timeout", "measure")
@@ -103,7 +102,7 @@ def test_a_point_that_hangs_has_its_own_limit(cli: Cli) -> None:
 
 
 def test_a_batch_above_one_that_ran_out_of_memory_is_not_tried(cli: Cli) -> None:
-    words = ("-m", "backend=onnxruntime", "batch=1,300000,600000", "name=s", *SHORT)
+    words = ("-m", "backend=onnxruntime", "batch=1,300000,600000", "name=s", *CLOSED)
     done = cli.run(*words, **customised(cli, LITTLE_MEMORY))
     assert done.returncode == 1, done.stdout + done.stderr
     found = {record.variant["batch"]: record for record in cli.records()}
@@ -123,7 +122,7 @@ def test_a_batch_above_one_that_ran_out_of_memory_is_not_tried(cli: Cli) -> None
 
 
 def test_a_chosen_few_share_the_folder_of_the_whole_sweep(cli: Cli) -> None:
-    words = ("-m", "backend=simulated", "batch=1,8", *SHORT)
+    words = ("-m", "backend=simulated", "batch=1,8", *CLOSED)
     refused = cli.run(*words, "only=batch=9")
     assert (refused.returncode, refused.stderr) == (2, "sweep: only=batch:9: no variant has it; batch is 1, 8\n")
     assert not cli.results.exists()

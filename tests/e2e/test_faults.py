@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from conftest import QUICK, Cli
+from conftest import CLOSED, QUICK, Cli
 from mlflow_ui import wait_until
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
+    from pathlib import Path
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
@@ -142,7 +143,7 @@ def test_a_sentinel_that_hangs_is_ended_and_every_variant_runs(cli: Cli) -> None
 
 
 def test_a_truncated_record_is_said_and_measured_again(cli: Cli) -> None:
-    words = ("load=closed", "load.min_s=0.1", "load.min_requests=9")
+    words = CLOSED
     cli.run(*words)
     path = next(cli.results.glob("*/records/*.json"))
     path.write_bytes(path.read_bytes()[:100])
@@ -152,8 +153,28 @@ def test_a_truncated_record_is_said_and_measured_again(cli: Cli) -> None:
     assert [record.status for record in cli.records()] == ["ok"]
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """What each file holds, but for the lock, which names the process that had it last."""
+    files = (item for item in folder.rglob("*") if item.is_file() and item.name != ".lock")
+    return {item: item.read_bytes() for item in files}
+
+
+@pytest.mark.parametrize("word", ["plan=true", "force=false", "force=true"])
+def test_a_record_of_a_newer_version_is_not_written_over(cli: Cli, word: str) -> None:
+    words = CLOSED
+    cli.run(*words)
+    path = next(cli.results.glob("*/records/*.json"))
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"schema": 2, "colour": "blue"}))
+    files = contents(path.parents[1])
+    again = cli.run(*words, word)
+    assert again.returncode == 2
+    advice = "update sweep, or measure into another folder: results=FOLDER"
+    assert again.stderr == f"sweep: record {path} has schema 2, this version reads up to 1: {advice}\n"
+    assert contents(path.parents[1]) == files
+
+
 def test_a_damaged_engine_is_built_again_and_said(cli: Cli) -> None:
-    words = ("load=closed", "load.min_s=0.1", "load.min_requests=9", "force=true")
+    words = (*CLOSED, "force=true")
     cli.run(*words)
     engine = next(cli.results.glob("cache/engines/*/optimised.onnx"))
     content = bytearray(engine.read_bytes())
@@ -175,7 +196,7 @@ def test_two_sweeps_in_one_folder_are_refused(cli: Cli) -> None:
 
 
 def test_another_library_version_is_said_not_mixed_in_silently(cli: Cli) -> None:
-    words = ("load=closed", "load.min_s=0.1", "load.min_requests=9")
+    words = CLOSED
     cli.run(*words)
     path = next(cli.results.glob("*/records/*.json"))
     content = json.loads(path.read_text())
@@ -188,7 +209,7 @@ def test_another_library_version_is_said_not_mixed_in_silently(cli: Cli) -> None
 @pytest.mark.alone
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_a_dead_server_costs_under_ten_seconds_and_no_record(cli: Cli, kind: str) -> None:
-    words = ("-m", "batch=1,2", "load=closed", "load.min_s=0.1", "load.min_requests=9")
+    words = ("-m", "batch=1,2", *CLOSED)
     start = time.monotonic()
     cli.run(*words, "name=alone")
     alone = time.monotonic() - start

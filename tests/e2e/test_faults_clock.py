@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import CLOSED, Cli
 
 from sweep.storage.store import Store
 
 if TYPE_CHECKING:
-    from conftest import Cli
-
     from sweep.storage.record import Record
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 SOURCE = Path(__file__).parent / "clock_steps.c"
 SCRIPTED = ("-m", "batch=1,8,32", "backend=simulated", "load=quick")
-REAL = ("-m", "batch=1,2,3", "load=closed", "load.min_s=0.8", "load.min_requests=9")
+REAL = ("-m", "batch=1,2,3", *CLOSED, "load.min_s=0.8", "load.max_s=2")
 HOUR_S = 3600
 
 

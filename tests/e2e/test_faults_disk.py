@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from conftest import CLOSED, Cli
 
 from sweep.system.file_trust import OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Cli
-
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 HERE = Path(__file__).parent
 SIZE = "24m"
-CLOSED = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.1", "load.min_requests=9")
 MOUNT = 'mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec "$@"'
 WAYS = {  # in this order: a user's own namespace, root's, none
     "a tmpfs in a user namespace": ["unshare", "-rm", "sh", "-c", MOUNT, SIZE],

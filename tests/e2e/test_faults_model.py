@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import pytest
+from conftest import CLOSED, Cli
 from mlflow_ui import wait_until
 from onnx import TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from conftest import Cli
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
@@ -41,8 +40,8 @@ def write(path: Path, factor: float) -> None:
 def test_a_model_that_changes_in_mid_sweep_is_refused_and_never_mixed(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     write(path, 1.0)
-    words = ("-m", f"model.path={path}", "batch=1,2,3", "load=closed", "load.min_s=0.3", "load.max_s=0.6", "name=s")
-    process = cli.start(*words, "load.min_requests=9")
+    words = ("-m", f"model.path={path}", "batch=1,2,3", *CLOSED, "load.min_s=0.3", "name=s")
+    process = cli.start(*words)
     wait_until(lambda: bool(list(cli.results.glob("s/records/*.json"))), 60, lambda: "no record")
     write(path, 2.0)
     output, _ = process.communicate(timeout=120)
@@ -56,7 +55,7 @@ def test_a_model_that_changes_in_mid_sweep_is_refused_and_never_mixed(cli: Cli, 
         assert "has changed since it was planned" in record.error["message"]
         assert "start the sweep again" in record.error["message"]
 
-    again = cli.run(*words, "load.min_requests=9")
+    again = cli.run(*words)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "3 to measure" in again.stdout
     assert "measured already" not in again.stdout

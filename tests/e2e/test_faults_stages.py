@@ -27,7 +27,7 @@ STOPPED = {
 HUNG = {"4": ["hang", "build"], "3": ["hang", "load"], "2": ["hang", "point"]}
 ENDS = {"kill": ("crashed", "SIGKILL"), "eat": ("oom", "MemoryError"), "hang": ("timeout", "Timeout")}
 STAGES = {"point": "measure"}
-CLOSED = ("load=closed", "load.warmup_s=0.05", "load.min_s=0.4", "load.min_requests=9", "load.max_s=1")
+CLOSED = ("load=closed", "load.warmup_s=0.02", "load.min_s=0.4", "load.min_requests=9", "load.max_s=0.6")
 
 
 def faulty(cli: Cli, faults: dict[str, list[str]]) -> dict[str, str]:

@@ -150,8 +150,8 @@ def test_a_daemon_for_one_gpu_serves_clients_that_name_it(backend, daemon, total
     assert found["realised"]["sm_reached"] == total // 4 * 2
 
 
-def session_of(backend, cache, **held):
-    asked = variant(backend, "unet", batch=8, **held)
+def session_of(backend, cache, batch=8, **axes):
+    asked = variant(backend, "unet", batch=batch, **axes)
     entry = entry_of(backend, asked, cache)
     return asked, backend.load(entry.path, entry.info, asked, feeds_of(asked))
 
@@ -159,15 +159,18 @@ def session_of(backend, cache, **held):
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("wait", ["spin", "block"])
 def test_a_green_context_holds_an_engine_in_every_way_of_driving_it(backend, cache, total, graph, wait) -> None:
-    """One count after the other: what it computes stays the same."""
-    expected, rates = None, {}
+    """One count after the other: what it computes stays the same, and a small share of the GPU is slower.
+
+    The fastest inference is compared, not the rate: the rate of a short inference is that of the host's copies.
+    """
+    expected, fastest_ms = None, {}
     for count in (None, 64, SMALL, total):
-        asked, session = session_of(backend, cache, streams=2, cuda_graph=graph, wait=wait, sm_count=count)
+        asked, session = session_of(backend, cache, batch=64, streams=2, cuda_graph=graph, wait=wait, sm_count=count)
         assert backend.mismatch(asked, session.realised) is None
         assert session.realised["sm_reached"] == (count or total)
         assert session.realised["sm_total"] == total
-        (point,) = load_curve.measure(session, dataclasses.replace(CLOSED, min_s=0.4), batch=8)
-        rates[count] = len(point.done_ns) / ((point.done_ns.max() - point.issued_ns.min()) / 1e9)
+        (point,) = load_curve.measure(session, dataclasses.replace(CLOSED, min_s=0.4), batch=64)
+        fastest_ms[count] = float(point.gpu_compute_ms[point.measured].min())
         session.poison()
         for stream in session.streams:
             stream.enqueue()
@@ -178,8 +181,8 @@ def test_a_green_context_holds_an_engine_in_every_way_of_driving_it(backend, cac
         for name, value in outputs.items():
             np.testing.assert_allclose(value, expected[name], rtol=0.02, atol=0.02)
         session.close()
-    print(backend.name, graph, wait, {count: round(rate) for count, rate in rates.items()})  # noqa: T201
-    assert rates[SMALL] < min(rates[64], rates[total])  # more than 64 SMs may wait for the host's copies
+    print(backend.name, graph, wait, fastest_ms)  # noqa: T201
+    assert fastest_ms[SMALL] > max(fastest_ms[64], fastest_ms[total], fastest_ms[None])
 
 
 def test_a_count_that_the_gpu_cannot_give_is_refused_with_the_nearest(backend, cache, total) -> None:

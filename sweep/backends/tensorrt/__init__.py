@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: engines from typed ONNX, timed on CUDA streams. One implementation of both libraries."""
+"""Build engines from typed ONNX with TensorRT or TensorRT-RTX, and time them on CUDA streams: one implementation."""
 
 PLAN = "engine.plan"
 """Name the file of an engine in its folder of the cache."""

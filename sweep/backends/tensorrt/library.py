@@ -55,8 +55,8 @@ class Log:
     def tail(self) -> str:
         """Return the last messages on one line: errors if there are any, else warnings."""
         errors = [text for severity, text in self._last if severity.endswith("ERROR")]
-        shown = errors or [text for _, text in self._last]
-        return "; ".join(dict.fromkeys(shown[-_SHOWN_MESSAGES:])) or "it gave no reason"
+        messages = errors or [text for _, text in self._last]
+        return "; ".join(dict.fromkeys(messages[-_SHOWN_MESSAGES:])) or "it gave no reason"
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,12 +87,12 @@ def count_reached_sms(cuda: Cuda, streams: Sequence[Handle], expected: int, *, g
     try:
         kernel = cuda.drive("cuModuleGetFunction", module, b"reached")
         memory = cuda.malloc(_SLOTS * 4)
-        seen = np.zeros(_SLOTS, np.uint32)
+        reached_sms = np.zeros(_SLOTS, np.uint32)
         for number in range(_ROUNDS * len(streams)):
-            if number >= len(streams) and np.count_nonzero(seen) >= expected:
+            if number >= len(streams) and np.count_nonzero(reached_sms) >= expected:
                 break
-            seen |= _round(cuda, kernel, memory, streams[number % len(streams)], expected, graph=graph)
-        return int(np.count_nonzero(seen))
+            reached_sms |= _round(cuda, kernel, memory, streams[number % len(streams)], expected, graph=graph)
+        return int(np.count_nonzero(reached_sms))
     finally:
         cuda.rt.cudaFree(memory)
         cuda.drv.cuModuleUnload(module)
@@ -100,8 +100,8 @@ def count_reached_sms(cuda: Cuda, streams: Sequence[Handle], expected: int, *, g
 
 def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, *, graph: bool) -> np.ndarray:
     """Launch the kernel once; return an array of shape (slots,) with 1 for each SM reached."""
-    seen = np.zeros(_SLOTS, np.uint32)
-    cuda.call("cudaMemsetAsync", memory, 0, seen.nbytes, stream)
+    reached_sms = np.zeros(_SLOTS, np.uint32)
+    cuda.call("cudaMemsetAsync", memory, 0, reached_sms.nbytes, stream)
     if graph:
         cuda.begin_capture(stream)
         try:
@@ -116,9 +116,9 @@ def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, 
         cuda.call("cudaGraphExecDestroy", executable)
     else:
         _launch(cuda, kernel, memory, stream, expected)
-    cuda.copy(seen.ctypes.data, memory, seen.nbytes, "DeviceToHost", stream)
+    cuda.copy(reached_sms.ctypes.data, memory, reached_sms.nbytes, "DeviceToHost", stream)
     cuda.call("cudaStreamSynchronize", stream)
-    return seen
+    return reached_sms
 
 
 def _launch(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int) -> None:

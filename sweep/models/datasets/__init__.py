@@ -1,4 +1,4 @@
-"""A user's own samples with their classes: read, checked, cut into the batches that a session is scored on.
+"""Read a user's own samples with their classes, check them, and cut them into the batches that a session scores.
 
 Nothing of it is timed, and calibration does not see it. Pictures and a function's batches are taken as they are needed,
 so that a data set may be larger than memory; an .npz is read whole.

@@ -1,4 +1,4 @@
-"""A user's own samples, from which ranges of activations are drawn: read, checked, cut into batches.
+"""Read a user's own calibration samples, check them, and cut them into batches.
 
 Samples are the inputs of the network by name, of its own dtype. Images and token ids have loaders, for whom a folder of
 pictures or a file of ids is all there is.
@@ -46,21 +46,21 @@ def parse(text: str) -> CalibrationData:
     return _files(text, "npy" if path.is_dir() else "npz", path)
 
 
-def _files(text: str, kind: str, given: Path) -> CalibrationData:
-    path = given.expanduser().resolve()
+def _files(text: str, kind: str, source: Path) -> CalibrationData:
+    path = source.expanduser().resolve()
     try:
-        files = _listed(path, kind)
+        files = _list_files(path, kind)
         lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in files]
     except OSError as error:
         raise ConfigError(f"{KEY}={text}: {error.strerror}: give {_KINDS}") from error
     if not files:
-        wanted = ", ".join(images.PICTURES) if kind == "images" else ".npy"
-        raise ConfigError(f"{KEY}={text}: no {wanted} in that folder")
+        endings = ", ".join(images.PICTURES) if kind == "images" else ".npy"
+        raise ConfigError(f"{KEY}={text}: no {endings} in that folder")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return CalibrationData(kind=kind, path=str(path), digest=digest)
 
 
-def _listed(path: Path, kind: str) -> list[Path]:
+def _list_files(path: Path, kind: str) -> list[Path]:
     """List the files that a loader reads, in their order."""
     if kind in {"npz", "tokens"}:
         return [path]
@@ -123,7 +123,7 @@ def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
     """Read a file for each input by its name; for a network of one input any number of files of samples or batches."""
-    files = _listed(Path(data.source), "npy")
+    files = _list_files(Path(data.source), "npy")
     names = {spec.name for spec in signature.inputs}
     if len(names) > 1 or {file.stem for file in files} & names:
         return {file.stem: np.load(file, allow_pickle=False) for file in files}
@@ -137,7 +137,7 @@ def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 
 def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
-    return images.pictures(_listed(Path(data.source), "images")[:limit], images.frame(signature))
+    return images.pictures(_list_files(Path(data.source), "images")[:limit], images.frame(signature))
 
 
 def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
@@ -174,9 +174,9 @@ def _token_kind(spec: TensorSpec, count: int) -> str:
 
 def _refuse(data: CalibrationData, arrays: Arrays, signature: Signature) -> None:
     """Raise an error on the first thing that keeps the network from being fed with these arrays."""
-    found = user_arrays.fault(arrays, signature)
-    if found:
-        raise ConversionError(f"{KEY}={data.source}: {found}")
+    fault = user_arrays.fault(arrays, signature)
+    if fault:
+        raise ConversionError(f"{KEY}={data.source}: {fault}")
 
 
 def _cut(arrays: Arrays, signature: Signature) -> Iterator[Arrays]:

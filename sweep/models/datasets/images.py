@@ -52,22 +52,22 @@ def frame(signature: Signature) -> Frame:
     """
     specs = [spec for spec in signature.inputs if spec.is_float and len(spec.shape) == _IMAGE_RANK]
     layout = {1: "NCHW", 3: "NHWC"}
-    found = [layout[axis] for spec in specs for axis in layout if spec.shape[axis] == _RGB]
-    if len(signature.inputs) != 1 or not found:
+    layouts = [layout[axis] for spec in specs for axis in layout if spec.shape[axis] == _RGB]
+    if len(signature.inputs) != 1 or not layouts:
         raise ValueError("images are for a network with one float input of 3 channels, [batch,3,H,W] or [batch,H,W,3]")
     (spec,) = specs
-    high, wide = (int(size) for size in (spec.shape[2:] if found[0] == "NCHW" else spec.shape[1:3]))
+    high, wide = (int(size) for size in (spec.shape[2:] if layouts[0] == "NCHW" else spec.shape[1:3]))
     return Frame(
         name=spec.name,
         dtype=spec.dtype,
         high=high,
         wide=wide,
-        channels_first=found[0] == "NCHW",
+        channels_first=layouts[0] == "NCHW",
         batched=spec.batch_axis is not None,
     )
 
 
-def picture(file: Path, wanted: Frame) -> np.ndarray:
+def picture(file: Path, target: Frame) -> np.ndarray:
     """Decode as RGB, crop the middle to the input's size, scale to 0..1, normalise by ImageNet's mean and deviation.
 
     Returns:
@@ -78,10 +78,10 @@ def picture(file: Path, wanted: Frame) -> np.ndarray:
     """
     from PIL import ImageOps
 
-    with _opened(file) as found:
-        pixels = np.asarray(ImageOps.fit(found.convert("RGB"), (wanted.wide, wanted.high)), np.float32)
+    with _open_image(file) as image:
+        pixels = np.asarray(ImageOps.fit(image.convert("RGB"), (target.wide, target.high)), np.float32)
     row: np.ndarray = (pixels / 255 - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
-    return row.transpose(2, 0, 1) if wanted.channels_first else row
+    return row.transpose(2, 0, 1) if target.channels_first else row
 
 
 def look_at(file: Path) -> None:
@@ -90,24 +90,24 @@ def look_at(file: Path) -> None:
     Raises:
         ValueError: it is none.
     """
-    with _opened(file):
+    with _open_image(file):
         pass
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def _open_image(file: Path) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        with Image.open(file) as found:
-            yield found
+        with Image.open(file) as image:
+            yield image
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow calls a broken PNG a syntax error
         text = " ".join(str(error).split())
         raise ValueError(text if str(file) in text else f"{file}: {text}") from error
 
 
-def pictures(files: list[Path], wanted: Frame) -> Arrays:
+def pictures(files: list[Path], target: Frame) -> Arrays:
     """Build the network's input from these pictures, in their order; see ``picture``."""
-    rows = np.stack([picture(file, wanted) for file in files])
-    whole = rows if wanted.batched else rows[:, None]
-    return {wanted.name: np.ascontiguousarray(whole, dtype=wanted.dtype)}
+    rows = np.stack([picture(file, target) for file in files])
+    whole = rows if target.batched else rows[:, None]
+    return {target.name: np.ascontiguousarray(whole, dtype=target.dtype)}

@@ -1,4 +1,4 @@
-"""Samples with their labels: a score that says what a precision costs, where errors against fp32 cannot."""
+"""Hold samples with their labels, whose score tells what a precision costs where errors against fp32 cannot."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Labelled:
                 self.labels[start : start + batch],
             )
 
-    def drawn(self, batch: int, seed: int) -> dict[str, np.ndarray]:
+    def draw(self, batch: int, seed: int) -> dict[str, np.ndarray]:
         """Return inputs of ``batch`` samples chosen by the seed; the first ones are the same whatever the batch."""
         rows = np.random.default_rng([seed]).integers(0, len(self.labels), size=batch)
         return {name: np.ascontiguousarray(values[rows]) for name, values in self.inputs.items()}

@@ -1,4 +1,4 @@
-"""Labelled data as it lies there: what a key names, its digest, a folder's pictures with their classes."""
+"""Locate labelled data: the files or the function that a key names, their digest, the class of each picture."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def pictures(data: LabelledData) -> list[tuple[Path, int]]:
     fault = _classes_fault([folder.name for folder in folders], data.classes, numbered=numbered)
     if fault:
         raise LabelError(f"{KEY}={root}: {fault}, but output {data.output} has {data.classes} classes{_NUMBERS}")
-    found = [
+    labelled = [
         (file, int(folder.name) if numbered else number)
         for number, folder in enumerate(folders)
         for file in sorted(folder.iterdir())
         if file.suffix.lower() in images.PICTURES and not file.name.startswith(".")
     ]
-    if not found:
+    if not labelled:
         raise LabelError(f"{KEY}={root}: no {', '.join(images.PICTURES)} in its {len(folders)} folders")
-    return found
+    return labelled

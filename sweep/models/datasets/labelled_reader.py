@@ -1,4 +1,4 @@
-"""Labelled data -> arrays by input and the class of each sample, held to what the network takes and gives."""
+"""Read labelled data: arrays by input and the class of each sample, checked against the network's signature."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check(data: LabelledData, signature: Signature) -> None:
 
 
 def _check_pictures(data: LabelledData) -> None:
-    """Their headers."""
+    """Read the header of every picture."""
     for file, _ in labelled_files.pictures(data):
         try:
             images.look_at(file)
@@ -72,7 +72,7 @@ def by_sample(data: LabelledData, signature: Signature) -> tuple[Signature, int 
 
 def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
     """Yield the samples as they are read, each chunk checked against the network."""
-    read = {"npz": _npz, "images": _images, "function": _called}[data.kind](data, network)
+    read = {"npz": _npz, "images": _images, "function": _function}[data.kind](data, network)
     while True:
         try:
             chunk = next(read, None)
@@ -87,25 +87,25 @@ def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
         yield chunk
 
 
-def some(data: LabelledData, network: Signature, chosen: Callable[[int], np.ndarray]) -> Arrays:
-    """Return the inputs of the samples that ``chosen`` picks by number, given how many a file or folder has.
+def some(data: LabelledData, network: Signature, choose: Callable[[int], np.ndarray]) -> Arrays:
+    """Return the inputs of the samples that ``choose`` picks by number, given how many a file or folder has.
 
     Raises:
         LabelError: they cannot be had, or do not fit.
     """
     if data.kind == "images":
         try:
-            listed = labelled_files.pictures(data)
-            wanted = [listed[number][0] for number in chosen(len(listed))]
-            return images.pictures(wanted, images.frame(network))
+            labelled = labelled_files.pictures(data)
+            files = [labelled[number][0] for number in choose(len(labelled))]
+            return images.pictures(files, images.frame(network))
         except _UNREADABLE as error:
             raise _unreadable(data, error) from error
     arrays, labels = next(chunks(data, network))
-    return rows(arrays, network, chosen(len(labels)))
+    return rows(arrays, network, choose(len(labels)))
 
 
 def rows(arrays: Arrays, network: Signature, numbers: np.ndarray) -> Arrays:
-    """These samples; inputs that are one value for all as they are."""
+    """Select samples by number; an input without a batch axis stays as it is."""
     return {
         spec.name: arrays[spec.name]
         if spec.batch_axis is None
@@ -136,18 +136,18 @@ def _npz(data: LabelledData, network: Signature) -> Iterator[Chunk]:
 
 
 def _images(data: LabelledData, network: Signature) -> Iterator[Chunk]:
-    wanted, listed = images.frame(network), labelled_files.pictures(data)
-    for start in range(0, len(listed), _TOGETHER):
-        part = listed[start : start + _TOGETHER]
-        yield images.pictures([file for file, _ in part], wanted), np.array([number for _, number in part])
+    target, labelled = images.frame(network), labelled_files.pictures(data)
+    for start in range(0, len(labelled), _TOGETHER):
+        part = labelled[start : start + _TOGETHER]
+        yield images.pictures([file for file, _ in part], target), np.array([number for _, number in part])
 
 
-def _called(data: LabelledData, network: Signature) -> Iterator[Chunk]:
+def _function(data: LabelledData, network: Signature) -> Iterator[Chunk]:
     del network
-    given = user_code.batches(KEY, data.source, data.digest)
+    batches = user_code.batches(KEY, data.source, data.digest)
     for number in itertools.count():
         try:
-            batch = next(given, None)
+            batch = next(batches, None)
         except ConversionError as error:
             raise LabelError(str(error)) from error
         if batch is None:

@@ -1,4 +1,4 @@
-"""Labelled data in batches of what a session takes."""
+"""Cut labelled data into the batches that a session takes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Samples:
         """Return the samples of an inference: ``batch``, or what a network without a batch axis was exported with."""
         return self._fixed or batch
 
-    def drawn(self, batch: int, seed: int) -> Arrays:
+    def draw(self, batch: int, seed: int) -> Arrays:
         """Return inputs of ``size(batch)`` samples chosen by the seed; of a function the first ones that it gives.
 
         The first of them are the same whatever the batch.
@@ -78,18 +78,18 @@ class Samples:
             LabelError: they cannot be had, do not fit, or are not those of the plan or of the last time.
         """
         step, fed, count = self.size(batch), hashlib.sha256(), 0
-        left: Chunk | None = None
+        remainder: Chunk | None = None
         for chunk in chunks(self._data, self._network):
             count += len(chunk[1])
             _feed(fed, *chunk)
-            arrays, labels = chunk if left is None else self._joined(left, chunk)
+            arrays, labels = chunk if remainder is None else self._joined(remainder, chunk)
             whole = len(labels) - len(labels) % step
             for start in range(0, whole, step):
                 yield rows(arrays, self._network, np.arange(start, start + step)), labels[start : start + step]
             rest = np.arange(whole, len(labels))
-            left = (rows(arrays, self._network, rest), labels[rest]) if len(rest) else None
-        if left is not None:
-            arrays, labels = left
+            remainder = (rows(arrays, self._network, rest), labels[rest]) if len(rest) else None
+        if remainder is not None:
+            arrays, labels = remainder
             yield rows(arrays, self._network, np.minimum(np.arange(step), len(labels) - 1)), labels
         self._conclude(count, fed.hexdigest())
 

@@ -1,4 +1,4 @@
-"""A user's own arrays, held to what the network takes; and pictures, made into such arrays."""
+"""Check a user's own arrays against the inputs of the network."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def fault(arrays: Arrays, signature: Signature) -> str | None:
         arrays: by name, samples along the batch axis; an input without one may have a row of whole inputs.
         signature: of the network.
     """
-    found = _names(arrays, signature) or next(filter(None, (_fault(spec, arrays) for spec in signature.inputs)), None)
-    if found is not None:
-        return found
+    faults = (_fault(spec, arrays) for spec in signature.inputs)
+    first_fault = _names(arrays, signature) or next(filter(None, faults), None)
+    if first_fault is not None:
+        return first_fault
     counts = {spec.name: samples(spec, arrays[spec.name]) for spec in signature.inputs}
     several = {name: count for name, count in counts.items() if count is not None}
     if len(set(several.values())) > 1:
@@ -30,10 +31,11 @@ def fault(arrays: Arrays, signature: Signature) -> str | None:
 
 
 def _names(arrays: Arrays, signature: Signature) -> str | None:
-    wanted = [spec.name for spec in signature.inputs]
-    if set(arrays) == set(wanted):
+    input_names = [spec.name for spec in signature.inputs]
+    if set(arrays) == set(input_names):
         return None
-    return f"holds {', '.join(sorted(arrays)) or 'nothing'}, but the network takes {', '.join(wanted)}: name them so"
+    present = ", ".join(sorted(arrays)) or "nothing"
+    return f"holds {present}, but the network takes {', '.join(input_names)}: name them so"
 
 
 def _fault(spec: TensorSpec, arrays: Arrays) -> str | None:
@@ -41,8 +43,8 @@ def _fault(spec: TensorSpec, arrays: Arrays) -> str | None:
     if value.dtype != np.dtype(spec.dtype):
         return f"{spec.name} is {value.dtype}, the network takes {spec.dtype}: save it as .astype('{spec.dtype}')"
     if not _fits(spec, value):
-        wanted = ",".join(str(size) for size in spec.shape)
-        return f"{spec.name} has shape {list(value.shape)}, the network takes [{wanted}]"
+        sizes = ",".join(str(size) for size in spec.shape)
+        return f"{spec.name} has shape {list(value.shape)}, the network takes [{sizes}]"
     bad = int(np.count_nonzero(~np.isfinite(value))) if value.dtype.kind == "f" else 0
     return f"{spec.name} holds {bad} NaN or Inf of {value.size} values: leave those samples out" if bad else None
 
@@ -52,7 +54,7 @@ def _fits(spec: TensorSpec, value: np.ndarray) -> bool:
     if spec.batch_axis is None and len(shape) == len(spec.shape) + 1:
         shape = shape[1:]  # a row of whole inputs
     return len(shape) == len(spec.shape) and all(
-        isinstance(size, str) or size == given for size, given in zip(spec.shape, shape, strict=True)
+        isinstance(size, str) or size == actual for size, actual in zip(spec.shape, shape, strict=True)
     )
 
 

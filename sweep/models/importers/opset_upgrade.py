@@ -1,4 +1,4 @@
-"""Old operator sets: files below the least opset that the rest of `sweep` reads are upgraded, and it is said."""
+"""Upgrade files of an old opset to the least one that the rest of `sweep` reads, and report it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def upgrade(path: Path, target: Path) -> None:
         model = onnx.load(path)
         opset = next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
         if opset < LEAST_OPSET:
-            waiting = _taken(model.graph)
+            waiting = _take_large_weights(model.graph)
             model = version_converter.convert_version(model, LEAST_OPSET)
             for tensor in model.graph.initializer:
                 if tensor.name in waiting:
@@ -47,9 +47,9 @@ def upgrade(path: Path, target: Path) -> None:
         onnx.save(model, target, save_as_external_data=beside, location=f"{target.name}.data" if beside else None)
         onnx.checker.check_model(target)
     except Exception as error:  # the converter raises whatever its C++ raises
-        said = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"{path} cannot be upgraded to opset {LEAST_OPSET} by onnx.version_converter: {said}; export it again "
+            f"{path} cannot be upgraded to opset {LEAST_OPSET} by onnx.version_converter: {reason}; export it again "
             f"with opset {LEAST_OPSET} or later"
         ) from error
 
@@ -57,20 +57,20 @@ def upgrade(path: Path, target: Path) -> None:
 def _hide_weights(graph: onnx.GraphProto) -> None:
     """Take weights out of the inputs: what is fed may change, so no library folds it and no converter types it."""
     stored = {tensor.name for tensor in graph.initializer}
-    kept = [value for value in graph.input if value.name not in stored]
+    fed = [value for value in graph.input if value.name not in stored]
     del graph.input[:]
-    graph.input.extend(kept)
+    graph.input.extend(fed)
 
 
-def _taken(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
-    """Large weights by name, whose values are taken out: the converter copies all that it is given, several times."""
+def _take_large_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Detach the values of large weights and return them by name: the converter copies its input several times."""
     import onnx
 
-    taken: dict[str, onnx.TensorProto] = {}
+    weights: dict[str, onnx.TensorProto] = {}
     for tensor in graph.initializer:
         if math.prod(tensor.dims) > _LARGE:
-            taken[tensor.name] = onnx.TensorProto()
-            taken[tensor.name].CopyFrom(tensor)
+            weights[tensor.name] = onnx.TensorProto()
+            weights[tensor.name].CopyFrom(tensor)
             tensor.ClearField("raw_data")
             tensor.ClearField("float_data")
-    return taken
+    return weights

@@ -1,4 +1,4 @@
-"""TensorFlow SavedModel -> ONNX by tf2onnx, in a child process."""
+"""Convert a TensorFlow SavedModel to ONNX by tf2onnx, in a child process."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def _versions(folder: Path) -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _TOOLS:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError as error:
             raise ModelError(f"model.saved_model={folder}: needs {name}, which is not installed; {_INSTALL}") from error
-    return found
+    return versions
 
 
 def convert(folder: Path, target: Path) -> dict[str, str]:
@@ -61,9 +61,9 @@ def convert(folder: Path, target: Path) -> dict[str, str]:
     )
     if done.returncode or not target.is_file():
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        said = lines[-1][:_LINE] if lines else f"it ended with status {done.returncode}"
+        reason = lines[-1][:_LINE] if lines else f"it ended with status {done.returncode}"
         raise ModelError(
-            f"model.saved_model={folder}: tf2onnx could not convert it: {said}; convert it by other means and give "
+            f"model.saved_model={folder}: tf2onnx could not convert it: {reason}; convert it by other means and give "
             "model.path"
         )
     return _versions(folder)

@@ -1,4 +1,4 @@
-"""PyTorch -> ONNX in a child process, so that torch never lives in a process that measures.
+"""Export PyTorch to ONNX in a child process, so that no process that measures imports torch.
 
 The child (``sweep.models.importers.torch_worker``) imports the module that the user named, calls the factory, and says
 what the export hangs on: only if that is new is anything exported.
@@ -73,8 +73,8 @@ class TorchExport:
             environment=module_environment(),
         )
         try:
-            asked = [{"name": it.name, "shape": it.shape, "dtype": it.dtype, "fill": it.fill} for it in examples]
-            self.key: str = self._ask({"reference": reference, "inputs": asked})["key"]
+            inputs = [{"name": it.name, "shape": it.shape, "dtype": it.dtype, "fill": it.fill} for it in examples]
+            self.key: str = self._ask({"reference": reference, "inputs": inputs})["key"]
         except BaseException:
             self.close()
             raise

@@ -1,4 +1,4 @@
-"""The child process that exports from PyTorch: ``python -m sweep.models.importers.torch_worker``.
+"""Export a PyTorch module in a child process: ``python -m sweep.models.importers.torch_worker``.
 
 Two JSON lines in on stdin (what to import, then where to write), one line out for each on what was stdout; whatever
 libraries print goes to stderr. It imports what the user named on the command line, and nothing else of theirs.
@@ -33,13 +33,13 @@ _SINGLE_FILE_BYTES = 1_500_000_000
 def main() -> None:
     """Answer the two questions."""
     sys.path.insert(0, str(Path.cwd()))
-    asked: list[_Export] = []
+    exports: list[_Export] = []
 
     def answer(message: Mapping[str, Any]) -> dict[str, Any]:
-        if asked:
-            return {"made_by": asked[0].write(Path(message["target"]))}
-        asked.append(_Export(message["reference"], message["inputs"]))
-        return {"key": asked[0].key()}
+        if exports:
+            return {"made_by": exports[0].write(Path(message["target"]))}
+        exports.append(_Export(message["reference"], message["inputs"]))
+        return {"key": exports[0].key()}
 
     serve(answer)
 
@@ -57,15 +57,15 @@ class _Export:
         required("onnxscript", "exporting", _INSTALL)
         before = set(sys.modules)
         self._torch.manual_seed(0)  # random weights are the same each time, and so is the key
-        self._module = _made(self._torch, reference)
+        self._module = _call_factory(self._torch, reference)
         self._files = _files(set(sys.modules) - before)
         self._reference = reference
         self._module.eval().to("cpu")
         self._names = list(inspect.signature(self._module.forward).parameters)
-        self._examples, self._axes = self._given(inputs) if inputs else self._own()
+        self._examples, self._axes = self._requested_examples(inputs) if inputs else self._own()
 
     def key(self) -> str:
-        """Hash of the weights, of every file that the import brought in, of the shapes and of the versions."""
+        """Hash the weights, every file that the import brought in, the shapes and the versions."""
         digest = hashlib.sha256()
         shapes = {name: [str(value.dtype), list(value.shape)] for name, value in self._examples.items()}
         for part in (self._reference, _versions(), self._files, shapes, self._axes, OPSET):
@@ -95,15 +95,15 @@ class _Export:
             )
         return _versions()
 
-    def _given(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, int | None]]:
+    def _requested_examples(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, int | None]]:
         """Make examples of the shapes that the user gave, in the order of forward's arguments."""
-        known = {item["name"]: item for item in inputs}
-        unknown = sorted(set(known) - set(self._names))
+        items = {item["name"]: item for item in inputs}
+        unknown = sorted(set(items) - set(self._names))
         if unknown:
             raise RefusedError(
                 f"model.inputs names {', '.join(unknown)}, but forward takes {', '.join(self._names)}; correct the name"
             )
-        ordered = [known[name] for name in self._names if name in known]
+        ordered = [items[name] for name in self._names if name in items]
         axes = {item["name"]: item["shape"].index(BATCH) if BATCH in item["shape"] else None for item in ordered}
         return {item["name"]: self._example(item) for item in ordered}, axes
 
@@ -126,38 +126,38 @@ class _Export:
                 f"the shapes of its inputs are not known (forward takes {', '.join(self._names)}); give them as in "
                 f"'+model.inputs.{first}.shape=[batch,3,224,224]', or give the module an attribute {_ATTRIBUTE}"
             )
-        named = own if isinstance(own, dict) else dict(zip(self._names, _several(own), strict=False))
-        if not all(self._torch.is_tensor(value) for value in named.values()):
+        examples = own if isinstance(own, dict) else dict(zip(self._names, _several(own), strict=False))
+        if not all(self._torch.is_tensor(value) for value in examples.values()):
             raise RefusedError(f"{_ATTRIBUTE} must be a tensor, a tuple of tensors or a dict of tensors by argument")
-        sizes = [value.shape[0] for value in named.values() if value.ndim]
-        batched = {name: bool(value.ndim) and value.shape[0] == sizes[0] for name, value in named.items()}
-        doubled = {name: self._at_least_two(value) if batched[name] else value for name, value in named.items()}
-        return doubled, {name: 0 if found else None for name, found in batched.items()}
+        sizes = [value.shape[0] for value in examples.values() if value.ndim]
+        batched = {name: bool(value.ndim) and value.shape[0] == sizes[0] for name, value in examples.items()}
+        doubled = {name: self._at_least_two(value) if batched[name] else value for name, value in examples.items()}
+        return doubled, {name: 0 if has_batch else None for name, has_batch in batched.items()}
 
     def _at_least_two(self, value: Any) -> Any:
         return value if value.shape[0] >= _EXAMPLE_BATCH else self._torch.cat([value] * _EXAMPLE_BATCH)
 
 
-def _made(torch: Any, reference: str) -> Any:
+def _call_factory(torch: Any, reference: str) -> Any:
     """Return what the factory returns, if that is a module."""
     place, _, path = reference.partition(":")
-    found: Any = _imported(place)
+    value: Any = _import_module(place)
     for name in path.split("."):
-        if not hasattr(found, name):
-            near = difflib.get_close_matches(name, dir(found), n=1)
+        if not hasattr(value, name):
+            near = difflib.get_close_matches(name, dir(value), n=1)
             hint = f"did you mean {near[0]}?" if near else "correct the name"
             raise RefusedError(f"{place} has no {name}; {hint}")
-        found = getattr(found, name)
-    if not callable(found):
-        raise RefusedError(f"{path} is a {type(found).__name__}, and must be callable without arguments")
+        value = getattr(value, name)
+    if not callable(value):
+        raise RefusedError(f"{path} is a {type(value).__name__}, and must be callable without arguments")
     with refusing(f"calling {path}() failed"):
-        made = found()
-    if not isinstance(made, torch.nn.Module):
-        raise RefusedError(f"{path}() returned a {type(made).__name__}, and must return a torch.nn.Module")
-    return made
+        module = value()
+    if not isinstance(module, torch.nn.Module):
+        raise RefusedError(f"{path}() returned a {type(module).__name__}, and must return a torch.nn.Module")
+    return module
 
 
-def _imported(place: str) -> ModuleType:
+def _import_module(place: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -173,12 +173,12 @@ def _imported(place: str) -> ModuleType:
 
 def _files(names: set[str]) -> dict[str, str]:
     """Compute the SHA-256 of the source of every newly imported module, by its name."""
-    found = {}
+    digests = {}
     for name in sorted(names):
         file = getattr(sys.modules.get(name), "__file__", None)
         if file and Path(file).is_file():
-            found[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    return found
+            digests[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return digests
 
 
 def _several(own: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Layers that the networks share. Each takes and returns tensor names; shapes are in the docstrings."""
+"""Provide the layers that the networks share. Each takes and returns tensor names; docstrings give the shapes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ comparison of precisions could see anything (centred weight normalisation, Huang
 def conv(
     graph: GraphBuilder, x: str, name: str, window: tuple[int, int, int], *, stride: int = 1, gain: float = RELU_GAIN
 ) -> str:
-    """Square convolution with bias and "same" padding: [batch,c_in,h,w] -> [batch,c_out,h/stride,w/stride].
+    """Add a square convolution with bias and "same" padding: [batch,c_in,h,w] -> [batch,c_out,h/stride,w/stride].
 
     Args:
         graph: where the layer goes.
@@ -54,7 +54,7 @@ def linear(graph: GraphBuilder, x: str, name: str, widths: tuple[int, int], *, g
 
 
 def classifier(graph: GraphBuilder, x: str, name: str, widths: tuple[int, int], *, positions: int) -> str:
-    """Global average pool and Gemm: [batch,n_in,h,w] -> [batch,n_out].
+    """Add a global average pool and a Gemm: [batch,n_in,h,w] -> [batch,n_out].
 
     Args:
         graph: where the layer goes.
@@ -102,7 +102,7 @@ def attention(graph: GraphBuilder, x: str, name: str, width: int, *, heads: int,
 
 
 def feed_forward(graph: GraphBuilder, x: str, name: str, width: int, *, hidden: int) -> str:
-    """Linear, Gelu, linear: [batch,seq,width] -> the same."""
+    """Add a linear layer, Gelu and a linear layer: [batch,seq,width] -> the same."""
     inner = graph.op("Gelu", linear(graph, x, f"{name}.up", (width, hidden)), name=f"{name}.gelu")
     return linear(graph, inner, f"{name}.down", (hidden, width))
 

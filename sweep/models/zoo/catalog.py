@@ -1,4 +1,4 @@
-"""The networks that `sweep` writes by itself: deterministic, with random weights, nothing to download.
+"""List the networks that `sweep` builds itself: deterministic, with random weights, nothing to download.
 
 A change to what a network's bytes are needs a new ``revision``: it is part of every key, and a test
 pins each network's sha256 beside it.
@@ -158,8 +158,8 @@ def entry(name: str) -> ZooEntry:
     for item in _ENTRIES:
         if item.name == name:
             return item
-    known = ", ".join(names())
-    raise ConfigError(f"model {name!r} is unknown; take one of {known}, or your own file with model.path=FILE.onnx")
+    choices = ", ".join(names())
+    raise ConfigError(f"model {name!r} is unknown; take one of {choices}, or your own file with model.path=FILE.onnx")
 
 
 def build(name: str) -> onnx.ModelProto:

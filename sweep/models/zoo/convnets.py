@@ -1,4 +1,4 @@
-"""Convolutional networks and a perceptron, with random weights that keep the activations' scale."""
+"""Build convolutional networks and a perceptron, with random weights that keep the activations' scale."""
 
 from __future__ import annotations
 

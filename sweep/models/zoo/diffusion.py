@@ -1,4 +1,4 @@
-"""Blocks of Stable Diffusion 1.5's U-Net, with random weights that keep the activations' scale.
+"""Build blocks of Stable Diffusion 1.5's U-Net, with random weights that keep the activations' scale.
 
 Rombach et al., 2021, arXiv:2112.10752; sizes as in the published configuration of version 1.5.
 """
@@ -79,7 +79,7 @@ def _residual(graph: GraphBuilder, x: str, name: str, sizes: tuple[int, int, int
 
 
 def _transformer(graph: GraphBuilder, x: str, name: str, width: int, *, side: int, text: str) -> str:
-    """Attention among positions, to the text, and a feed-forward layer: [batch,width,side,side] -> the same."""
+    """Attend among positions and to the text, then apply a feed-forward layer: [batch,width,side,side] -> the same."""
     y = _group_norm(graph, x, f"{name}.norm", (width, side), epsilon=1e-6)
     y = blocks.conv(graph, y, f"{name}.proj_in", (width, width, 1), gain=1.0)
     y = graph.op("Reshape", y, graph.constant([0, width, side * side]), name=f"{name}.flat")
@@ -98,10 +98,10 @@ def _transformer(graph: GraphBuilder, x: str, name: str, width: int, *, side: in
 
 def _attention(graph: GraphBuilder, x: str, context: str, name: str, widths: tuple[int, int]) -> str:
     """Attend from [batch,n,width] to [batch,m,context width] -> [batch,n,width]; no bias but the last."""
-    width, given = widths
+    width, context_width = widths
     query = _heads(graph, _matmul(graph, x, f"{name}.query", (width, width)), width, [0, 2, 1, 3])
-    key = _heads(graph, _matmul(graph, context, f"{name}.key", (given, width)), width, [0, 2, 3, 1])
-    value = _heads(graph, _matmul(graph, context, f"{name}.value", (given, width)), width, [0, 2, 1, 3])
+    key = _heads(graph, _matmul(graph, context, f"{name}.key", (context_width, width)), width, [0, 2, 3, 1])
+    value = _heads(graph, _matmul(graph, context, f"{name}.value", (context_width, width)), width, [0, 2, 1, 3])
     scale = graph.constant(1 / math.sqrt(width // HEADS), "float32")
     query = graph.op("Mul", query, scale, name=f"{name}.scaled")
     scores = graph.op("MatMul", query, key, name=f"{name}.scores")

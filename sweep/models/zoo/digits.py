@@ -1,4 +1,4 @@
-"""A trained classifier of handwritten digits, with its data: the one network here whose answers are right or wrong.
+"""Provide a trained classifier of handwritten digits, with its data: the one network whose answers can be scored.
 
 The images are the 1,797 of the UCI repository's "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998,
 doi:10.24432/C50P49, CC BY 4.0), as scikit-learn's ``load_digits`` has them. Their order is the writers', so the last
@@ -28,7 +28,7 @@ _LAYERS = (("conv1", "0", 1), ("conv2", "2", 2), ("conv3", "4", 1))  # its name 
 
 
 def digits() -> onnx.ModelProto:
-    """Three convolutions and a linear layer, trained: [batch,1,8,8] from 0 to 1 -> logits [batch,10]."""
+    """Build three trained convolutions and a linear layer: [batch,1,8,8] from 0 to 1 -> logits [batch,10]."""
     graph = GraphBuilder("digits")
     with np.load(_DATA / "digits_weights.npz", allow_pickle=False) as file:
         weights = dict(file)
@@ -56,11 +56,11 @@ def _images() -> tuple[np.ndarray, np.ndarray]:
 
 def _part(what: str, rows: slice) -> Labelled:
     images, labels = _images()
-    found = labels[rows]
+    part_labels = labels[rows]
     return Labelled(
-        what=f"{len(found)} {what} images of scikit-learn's digits",
+        what=f"{len(part_labels)} {what} images of scikit-learn's digits",
         inputs={INPUT.name: images[rows]},
-        labels=found,
+        labels=part_labels,
         output="logits",
     )
 

@@ -1,4 +1,4 @@
-"""Writes ONNX graphs: nodes, seeded weights and constants, collected first and turned into protobuf last.
+"""Write ONNX graphs: nodes, seeded weights and constants are collected first and turned into protobuf last.
 
 Only :meth:`GraphBuilder.model` imports onnx, so that knowing a network's inputs costs nothing.
 """

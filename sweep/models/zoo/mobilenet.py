@@ -1,4 +1,4 @@
-"""MobileNetV3-Large, with random weights that keep the activations' scale."""
+"""Build MobileNetV3-Large, with random weights that keep the activations' scale."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ def _bottleneck(graph: GraphBuilder, x: str, name: str, c_in: int, block: _Block
     gain = _GAIN[block.act]
     if block.excite:
         y, gain = _excited(graph, y, f"{name}.excite", block.expanded), gain * _GATED
-    kept = block.stride == 1 and block.out == c_in
+    residual = block.stride == 1 and block.out == c_in
     window = (block.expanded, block.out, 1)
-    y = blocks.conv(graph, y, f"{name}.project", window, gain=gain * _BRANCH_GAIN if kept else gain)
-    return graph.op("Add", x, y, name=f"{name}.add") if kept else y
+    y = blocks.conv(graph, y, f"{name}.project", window, gain=gain * _BRANCH_GAIN if residual else gain)
+    return graph.op("Add", x, y, name=f"{name}.add") if residual else y
 
 
 def _depthwise(graph: GraphBuilder, x: str, name: str, block: _Block) -> str:
@@ -118,7 +118,7 @@ def _divisible(channels: int) -> int:
 
 
 def _dense(graph: GraphBuilder, x: str, name: str, widths: tuple[int, int], *, gain: float) -> str:
-    """Gemm with bias: [batch,n_in] -> [batch,n_out]."""
+    """Add a Gemm with bias: [batch,n_in] -> [batch,n_out]."""
     n_in, n_out = widths
     weight = graph.normal(f"{name}.weight", (n_out, n_in), math.sqrt(gain / n_in), centre=(1,))
     return graph.op("Gemm", x, weight, graph.normal(f"{name}.bias", (n_out,), blocks.BIAS_STD), name=name, transB=1)

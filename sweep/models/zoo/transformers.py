@@ -1,4 +1,4 @@
-"""Transformers, with random weights that keep the activations' scale."""
+"""Build transformers, with random weights that keep the activations' scale."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ def _bert_mask(graph: GraphBuilder, mask: str) -> str:
     """Compute what is added to the scores: [batch,seq] of 1 (a token) and 0 (padding) -> [batch,1,1,seq]."""
     from onnx import TensorProto
 
-    kept = graph.op("Cast", mask, name="mask.cast", to=TensorProto.FLOAT)
-    kept = graph.op("Unsqueeze", kept, graph.constant([1, 2]), name="mask.unsqueeze")
-    dropped = graph.op("Sub", graph.constant(1.0, "float32"), kept, name="mask.invert")
+    mask = graph.op("Cast", mask, name="mask.cast", to=TensorProto.FLOAT)
+    mask = graph.op("Unsqueeze", mask, graph.constant([1, 2]), name="mask.unsqueeze")
+    dropped = graph.op("Sub", graph.constant(1.0, "float32"), mask, name="mask.invert")
     return graph.op("Mul", dropped, graph.constant(BERT_MASKED, "float32"), name="mask")
 
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from sweep.backends import Backend, Session
     from sweep.runner.worker.artifacts import OnnxFiles
     from sweep.runner.worker.events import Events
-    from sweep.spec import Variant
+    from sweep.spec import LoadAxes, Variant
     from sweep.storage import Accuracy, Score
     from sweep.storage.cache import Cache
 
 _HEARTBEAT_S = 1.0  # between two events on how far the scoring is
-_BURST_S = 0.2  # on all streams, before the outputs are looked at once more
+_BURST_S = 0.2  # on all streams, before the outputs are looked at once more; no longer than a window
 _SHORT_BURST_S = 0.002  # of those that follow on a GPU, each with a look
 _LOOKS_S = 1.2  # of bursts and looks together
 ROUNDED = "emulated: every 16-bit tensor is rounded, arithmetic between them is fp32"
@@ -66,7 +66,7 @@ def check_accuracy(
     reference = accuracy.TYPED_REFERENCE if typed_by_user else accuracy.REFERENCE
     compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
     inferences: list[int] = []
-    looks = _looks(session, variant.load.depth, _LOOKS_S if backend.on_gpu else 0.0, inferences)
+    looks = _looks(session, variant.load, _LOOKS_S if backend.on_gpu else 0.0, inferences)
     repeated = accuracy.again(expected, timed, looks)
     repeated["inferences"] = sum(inferences)
     compared["again"] = repeated
@@ -74,7 +74,7 @@ def check_accuracy(
 
 
 def _looks(
-    session: Session, depth: int, seconds: float, burst_inferences: list[int]
+    session: Session, load: LoadAxes, seconds: float, burst_inferences: list[int]
 ) -> Iterator[dict[int, dict[str, np.ndarray]]]:
     """Yield the outputs of every stream after each of several bursts; append each burst's count to `burst_inferences`.
 
@@ -83,7 +83,8 @@ def _looks(
     until = time.perf_counter() + seconds
     with issue_loops.quiet_interpreter():  # each burst would collect garbage for 10 ms
         while not burst_inferences or time.perf_counter() < until:
-            burst_inferences.append(load_point.burst(session, depth, _SHORT_BURST_S if burst_inferences else _BURST_S))
+            burst_s = _SHORT_BURST_S if burst_inferences else min(_BURST_S, load.min_s)
+            burst_inferences.append(load_point.burst(session, load.depth, burst_s))
             if isinstance(session, SupportsStreamOutputs):
                 yield {number: session.outputs_of(number) for number in range(len(session.streams))}
             else:

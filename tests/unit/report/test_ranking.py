@@ -163,7 +163,7 @@ def test_an_slo_ranks_by_capacity_not_by_peak() -> None:
     assert found.best is steady
     assert found.tied == ()
     assert "Take m steady 1: 300 samples/s keep p99 <= 5 ms (99.3% confidence)" in found.text
-    assert "the next rung, 350, did not" in found.text
+    assert "The next rate tried, 350 samples/s, missed the limit" in found.text
     assert answer([fast, steady], None).best is fast
 
 
@@ -171,7 +171,7 @@ def test_a_ladder_that_never_failed_ties_with_whatever_is_above_it() -> None:
     open_ended, best = held("m open 1", 100, None), held("m best 1", 300, 350)
     found = answer([open_ended, best], SLO)
     assert labels(found.tied) == ["m open 1"]
-    assert "no rung failed" in answer([open_ended], SLO).text
+    assert "Every rate tried kept the limit" in answer([open_ended], SLO).text
 
 
 def test_a_curve_that_recovers_is_said() -> None:
