@@ -56,20 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Take what the collection imported out of the collector's view.
-
-    The load generator collects before each timed window, which is quick in a worker and took 0.1 s here: half of what
-    many tests cost.
-    """
-    _freeze()
-
-
-def pytest_runtest_teardown() -> None:
-    """Freeze again after a test of code that unfreezes."""
-    if gc.get_freeze_count() == 0:
-        _freeze()
-
-
-def _freeze() -> None:
+    """Take what the collection imported out of the collector's view, which would walk it in every full collection."""
     gc.collect()
     gc.freeze()

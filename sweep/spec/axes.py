@@ -121,7 +121,7 @@ def reader(path: tuple[str, ...]) -> Callable[[Any], Any]:
 
 
 def _walk(kind: type, path: tuple[str, ...]) -> Iterator[Axis]:
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     for item in dataclasses.fields(kind):
         place = (*path, item.name)
         if METADATA in item.metadata:
@@ -129,6 +129,11 @@ def _walk(kind: type, path: tuple[str, ...]) -> Iterator[Axis]:
             yield Axis(path=place, info=info, hint=hints[item.name], in_key=in_key, read=reader(place))
         else:
             yield from _walk(dataclass_of(hints[item.name]), place)
+
+
+@functools.cache  # a report restores every variant of its records
+def _type_hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def dataclass_of(hint: Any) -> Any:
@@ -194,7 +199,7 @@ def _restore(hint: Any, plain: Any) -> Any:
     """Return `plain` as the dataclasses and tuples of `hint`, or unchanged if it does not fit them."""
     kind = dataclass_of(hint)
     if kind is not None and isinstance(plain, dict):
-        hints = typing.get_type_hints(kind)
+        hints = _type_hints(kind)
         names = [item.name for item in dataclasses.fields(kind) if item.name in plain]
         try:
             return kind(**{name: _restore(hints[name], plain[name]) for name in names})

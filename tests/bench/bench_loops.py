@@ -96,15 +96,11 @@ def constant_due(gap_us: float, seconds: float) -> np.ndarray:
 
 @contextlib.contextmanager
 def _ready(streams):
-    """No GPU times from before, and little left for the collection of garbage with which ``issue_loops.run`` begins."""
+    """No GPU times from before, and no garbage left that the timed loop would collect."""
     for stream in streams:
         stream.take_parts_ms()
     gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    yield
 
 
 def _until(seconds: float) -> closed_loop.Until:

@@ -22,7 +22,7 @@ SEED = 5
 COUNT = 20
 WORDS = (
     *("-m", "batch=1,2,3,4", f"streams={','.join(map(str, range(1, COUNT // 4 + 1)))}"),
-    *("backend=simulated", "load=quick", "tracking=none", "name=killed"),
+    *("backend=simulated", "load=quick", "load.min_s=0.1", "load.fractions=[0.5]", "tracking=none", "name=killed"),
 )
 
 

@@ -173,9 +173,10 @@ def test_a_real_sweep_with_sentinels_and_repeats_is_restated_byte_for_byte(tmp_p
             "backend=onnxruntime",
             "model=tiny_cnn",
             "backend.intra_op_threads=1",
-            "load.min_s=0.2",
+            "load.warmup_s=0.02",
+            "load.min_s=0.1",
             "load.min_requests=20",
-            "load.max_s=1",
+            "load.max_s=0.5",
         ],
     ],
 )

@@ -33,8 +33,8 @@ class Session:
 
 
 def test_the_collection_before_a_loop_does_not_delay_the_first_arrivals(monkeypatch) -> None:
-    """It takes 15 to 30 ms in a process that has loaded onnx and onnxruntime."""
-    monkeypatch.setattr(issue_loops.gc, "collect", lambda: time.sleep(0.03))
+    """However long it takes: a process that has loaded onnx and onnxruntime has much to collect."""
+    monkeypatch.setattr(issue_loops.gc, "collect", lambda _generation: time.sleep(0.03))
     load = LoadAxes(kind="constant", warmup_s=0.0, min_s=0.05, min_requests=50)
     before = time.perf_counter_ns()
     point = open_point(Session(), load, 1000.0, Place(index=0, repeat=0, batch=1))
