@@ -209,7 +209,7 @@ def _combine(composed: DictConfig, values: list[list[_Assignment]]) -> list[Conf
     base: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]  # the schema is its root
     _refuse_extra_keys(base)
     texts = [str(assignment.value) for assignments in values for assignment in assignments]
-    if any("${" in text for text in (OmegaConf.to_yaml(composed), *texts)):
+    if hydra_loader.has_interpolations(composed) or any("${" in text for text in texts):
         return [_resolve(copy.deepcopy(composed), combination) for combination in itertools.product(*values)]
     converted = [[(item.key, _assign(composed, item)) for item in assignments] for assignments in values]
     return [_replace(base, dict(combination)) for combination in itertools.product(*converted)]

@@ -122,6 +122,11 @@ def check_interpolations(config: DictConfig) -> None:
         )
 
 
+def has_interpolations(config: DictConfig) -> bool:
+    """Tell whether a value of the config refers to others."""
+    return any(_REFERENCE in text for text in _texts(OmegaConf.to_container(config, resolve=False)))
+
+
 def _texts(tree: Any) -> Iterator[str]:
     if isinstance(tree, str):
         yield tree

@@ -6,6 +6,7 @@ Everything else is that of a process of its own: arguments, environment, folder,
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import subprocess
@@ -14,9 +15,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PRELOADED = ("sweep.cli.run", "scipy.special", "scipy.optimize", "plotly.graph_objects", "plotly.io", "rich.live")
+PATH = "PYTHONPATH"
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload([*PRELOADED, __name__])
+_FORKS.set_forkserver_preload([*PRELOADED, "preloaded", __name__])
+
+
+def _start_server() -> None:
+    """Start the process that forks, which finds modules of this folder by its environment alone."""
+    before = os.environ.get(PATH)
+    os.environ[PATH] = os.pathsep.join(filter(None, (str(Path(__file__).parent), before)))
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        del os.environ[PATH]
+        if before is not None:
+            os.environ[PATH] = before
 
 
 def run_forked(
@@ -33,6 +47,7 @@ def run_forked(
     """
     with TemporaryDirectory() as scratch:
         output, error = Path(scratch, "output"), Path(scratch, "error")
+        _start_server()
         process = _FORKS.Process(target=_main, args=(module, words, environment, folder, output, error))
         process.start()
         process.join(timeout_s)

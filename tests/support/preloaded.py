@@ -1,0 +1,8 @@
+"""Do once, in the process that commands are forked from, what every command would do anew."""
+
+import plotly.graph_objects as go
+
+from sweep.config import compose
+
+compose.read(())
+go.Figure(go.Scatter(x=[1], y=[1], mode="lines+markers", line={"width": 1}), {"xaxis": {"title": {"text": "x"}}}).to_json()
