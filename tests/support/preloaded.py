@@ -5,4 +5,5 @@ import plotly.graph_objects as go
 from sweep.config import compose
 
 compose.read(())
-go.Figure(go.Scatter(x=[1], y=[1], mode="lines+markers", line={"width": 1}), {"xaxis": {"title": {"text": "x"}}}).to_json()
+curve = go.Scatter(x=[1], y=[1], mode="lines+markers", line={"width": 1})
+go.Figure(curve, {"xaxis": {"title": {"text": "x"}}}).to_json()
