@@ -21,7 +21,7 @@ from sweep.storage.cache import Cache
 
 PRODUCTS = {"tiny_cnn": 5, "mlp": 3, "digits": 4, "unet": 15, "mobilenet_v3": 64, "resnet50": 18}
 LAYER, OUTSIDE = 5, {"vit_b16": 2, "bert_base": 1}  # transformers: products of a layer, and outside all layers
-LAYERS = 2  # of the shipped network's 12: all are alike, and bench_precision builds them all
+LAYERS = 1  # of the shipped network's 12: all are alike, and bench_precision builds them all
 NO_FP8_STEM = ("resnet50", "vit_b16")  # it has no fp8 kernel of that convolution, and takes it dequantised
 STAGES = tuple((1, width) for width in (64, 128, 256, 512))  # of ResNet-50's 3, 4, 6 and 3 blocks a stage
 VOCABULARY = 1000  # of BERT's 30,522, which are two thirds of the bytes and no product
