@@ -94,9 +94,33 @@ def main(words: Sequence[str]) -> int:
     if first and "=" not in first and first[0] not in "-+~":
         sys.stderr.write(f"{command_line.NAME}: {unknown(first)}\n")
         return WRONG
+    if {"-h", "--help"} & set(words):
+        sys.stdout.write(help_header() + "\n")
     from sweep.cli import run
 
     return run.run(words)
+
+
+def help_header() -> str:
+    """Return the help's first lines: examples of a sweep, the commands and the options."""
+    program = command_line.program()
+    examples = {
+        "-m precision=fp16,int8 batch=1,8,32": "sweep over every combination",
+        "+experiment=quickstart": "run a sweep from conf/experiment/",
+        "+experiment=quickstart plan=true": "print the variants that would run, and their time",
+    }
+    return "\n".join(
+        [
+            "Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.\n",
+            *(f"  {program} {words:<36}  {text}" for words, text in examples.items()),
+            f"\nCommands ({program} COMMAND --help explains one):",
+            listing(),
+            "\nOptions:",
+            "  --config-dir FOLDER  YAML files of your own, beside those of conf/",
+            "  --cfg job            print the composed settings and run nothing",
+            "  --version            print the version\n",
+        ]
+    )
 
 
 def run_command(name: str, words: Sequence[str]) -> int:

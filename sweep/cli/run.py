@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sweep.analysis import reevaluate
 from sweep.backends import registry
-from sweep.cli import commands, plan_table
+from sweep.cli import plan_table
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
 from sweep.errors import SweepError
@@ -23,8 +23,8 @@ from sweep.report.mlflow import Publishing
 from sweep.runner import Display, Run, filters, plan, resume, time_estimate
 from sweep.spec import Tracking
 from sweep.storage import Store, folder_lock
-from sweep.system import command_line, signals, write_atomic
 from sweep.system import devices as device
+from sweep.system import signals, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +43,7 @@ _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the sweep of the command line ``arguments``, or print its help; return the exit code."""
-    if {"-h", "--help"} & set(arguments):
-        sys.stdout.write(help_header() + "\n")
+    """Run the sweep of the command line ``arguments``, or print its keys; return the exit code."""
     try:
         request = compose.read(arguments)
         return 0 if request is None else _task(request)
@@ -57,28 +55,6 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"sweep: {error}; what was measured is kept, the same command measures the rest\n")
         return 1
-
-
-def help_header() -> str:
-    """Return the help's first lines: examples of a sweep, the commands and the options."""
-    program = command_line.program()
-    examples = {
-        "-m precision=fp16,int8 batch=1,8,32": "sweep over every combination",
-        "+experiment=quickstart": "run a sweep from conf/experiment/",
-        "+experiment=quickstart plan=true": "print the variants that would run, and their time",
-    }
-    return "\n".join(
-        [
-            "Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.\n",
-            *(f"  {program} {words:<36}  {text}" for words, text in examples.items()),
-            f"\nCommands ({program} COMMAND --help explains one):",
-            commands.listing(),
-            "\nOptions:",
-            "  --config-dir FOLDER  YAML files of your own, beside those of conf/",
-            "  --cfg job            print the composed settings and run nothing",
-            "  --version            print the version\n",
-        ]
-    )
 
 
 def _task(request: SweepRequest) -> int:

@@ -1,5 +1,5 @@
 from . import cache as cache
-from . import record as record
+from . import record_file as record_file
 from . import record_types as record_types
 from . import samples as samples
 from . import samples_file as samples_file

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import RecordError
-from sweep.storage.record import Record, encode, read
+from sweep.storage.record_file import encode, read
 from sweep.system import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sweep.storage.record import Record
 
 _FOLDERS = ("records", "samples", "telemetry", "sentinel")
 _TEMPORARY = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has mkstemp name them

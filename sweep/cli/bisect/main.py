@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Trace the record's graphs and print the nodes; return the exit code."""
     from sweep.cli.bisect import node_table, trace
-    from sweep.storage import record as records
+    from sweep.storage import record_file
 
-    record = records.read(options.record)
+    record = record_file.read(options.record)
     variant = trace.of_record(record)
     try:
         nodes = trace.trace(variant, trace.cache_root(options.record, options.cache), options.batch)

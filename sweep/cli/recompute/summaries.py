@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.analysis import drift, record_summary
 from sweep.errors import RecordError
 from sweep.spec import of_percent
-from sweep.storage import Store, record, samples, samples_file
+from sweep.storage import Store, record_file, samples, samples_file
 from sweep.system import atomic_files
 
 if TYPE_CHECKING:
@@ -66,12 +66,12 @@ def _compare(store: Store, key: str, levels: Mapping[int, drift.Level], *, write
     except RecordError as error:
         return Comparison(path=path, state="unreadable", detail=str(error))
     content = path.read_bytes()
-    if record.encode(recomputed_record) == content:
+    if record_file.encode(recomputed_record) == content:
         return Comparison(path=path, state="same")
     fields = sorted(differing(json.loads(content), dataclasses.asdict(recomputed_record)))
     detail = ", ".join(fields[:_SHOWN]) + (f" and {len(fields) - _SHOWN} more" if len(fields) > _SHOWN else "")
     if write:
-        atomic_files.write_atomic(path, record.encode(recomputed_record))
+        atomic_files.write_atomic(path, record_file.encode(recomputed_record))
     return Comparison(path=path, state="rewritten" if write else "differs", detail=detail or "its layout alone")
 
 

@@ -48,9 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the record's command, or run it and compare; return the exit code."""
     from sweep.cli.trtexec import artifact_paths, command
-    from sweep.storage import record as records
+    from sweep.storage import record_file
 
-    record = records.read(options.record)
+    record = record_file.read(options.record)
     files = artifact_paths.find(record, options.record, options.cache)
     commands = command.make(record, files)
     if not options.parity:

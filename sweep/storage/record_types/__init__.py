@@ -1,7 +1,7 @@
 """Type the tables inside a record, with the unit and the bounds of every field.
 
-``sweep.storage.record.read`` holds each record that it reads to these types, so whoever takes a value out of a record
-needs no check of its own. A key that is ``NotRequired`` is missing in records that an earlier version wrote. None means
+``record_file.read`` checks each record against these types, so that code which takes a value out of a record needs no
+check of its own. A key that is ``NotRequired`` is missing in records that an earlier version wrote. None means
 that the value is unknown, never zero. A table may hold further keys, which a newer version wrote: they are kept when
 the record is rewritten, and nothing reads them.
 """

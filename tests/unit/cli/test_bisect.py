@@ -20,7 +20,8 @@ from sweep.cli.bisect import node_table
 from sweep.models import file_digest
 from sweep.runner.worker import reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
-from sweep.storage import record, store
+from sweep.storage import record_file, store
+from sweep.storage.record import Record
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,7 +136,7 @@ def measured(tmp_path: Path) -> Path:
     results = tmp_path / "results"
     (results / "s").mkdir(parents=True)
     found = passes.measured(variant, results, samples=tmp_path / "s.npz")
-    made = record.Record(
+    made = Record(
         key=spec.variant_key(variant),
         sweep="s",
         status="ok",
@@ -155,7 +156,7 @@ def test_from_a_record(measured: Path, capsys: pytest.CaptureFixture[str], tmp_p
     assert bad in printed
     assert "net int8 b2 s1: " in printed
     assert "First below 6 dB" in printed or "No node is below 6 dB" in printed
-    told = record.read(measured).accuracy["sqnr_db"]
+    told = record_file.read(measured).accuracy["sqnr_db"]
     assert f"the record has {told:.1f} dB over all outputs at batch 2" in printed
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert max(rows, key=lambda row: row["share"])["node"] == bad

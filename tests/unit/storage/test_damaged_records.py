@@ -26,7 +26,8 @@ from sweep.spec.gates import Gates
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.settings import Settings
 from sweep.spec.slo import Slo
-from sweep.storage import record
+from sweep.storage import record_file
+from sweep.storage.record import SCHEMA, Record
 from sweep.storage.record_index import Index
 from sweep.storage.store import Store
 
@@ -64,13 +65,13 @@ def rich_record():
 
 RICH = rich_record()
 BASES = [RICH, *(json.loads(path.read_text()) for path in PUBLISHED[:: len(PUBLISHED) // 8])]
-SOUND = record.read(GOLDEN)
+SOUND = record_file.read(GOLDEN)
 
 
 def read(folder, raw):
     path = folder / f"{GOLDEN.stem}.json"
     path.write_text(json.dumps({**raw, "key": GOLDEN.stem} if isinstance(raw.get("key"), str) else raw))
-    return record.read(path)
+    return record_file.read(path)
 
 
 def use(read_record, *, drawn):
@@ -93,7 +94,7 @@ def use(read_record, *, drawn):
     for dtype in ("fp32", "int8"):
         accuracy_gates.fault(dtype, read_record.accuracy, GATES)
     again = summaries.resummed(read_record, [], {})
-    summaries.differing(json.loads(record.encode(read_record)), dataclasses.asdict(again))
+    summaries.differing(json.loads(record_file.encode(read_record)), dataclasses.asdict(again))
 
 
 def paths(value, path=()):
@@ -252,7 +253,7 @@ def test_content_that_is_no_record_is_damaged(tmp_path, content) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
     with pytest.raises(RecordError, match="is damaged"):
-        record.read(path)
+        record_file.read(path)
 
 
 def test_every_published_record_loads_and_is_kept_to_the_byte(tmp_path) -> None:
@@ -260,18 +261,18 @@ def test_every_published_record_loads_and_is_kept_to_the_byte(tmp_path) -> None:
     assert len(PUBLISHED) > 500
     for path in PUBLISHED:
         raw = json.loads(path.read_bytes())
-        fields = [item.name for item in dataclasses.fields(record.Record)]
+        fields = [item.name for item in dataclasses.fields(Record)]
         complete = {name: raw.get(name) for name in fields}
-        assert record.encode(record.read(path)) == (json.dumps(complete, indent=1) + "\n").encode(), path
+        assert record_file.encode(record_file.read(path)) == (json.dumps(complete, indent=1) + "\n").encode(), path
 
 
 @pytest.mark.parametrize("folder", sorted((ROOT / "tests" / "data" / "schemas").iterdir()), ids=lambda path: path.name)
 def test_a_record_of_each_schema_is_read_for_good(folder) -> None:
-    assert {int(path.name) for path in folder.parent.iterdir()} == set(range(1, record.SCHEMA + 1))
+    assert {int(path.name) for path in folder.parent.iterdir()} == set(range(1, SCHEMA + 1))
     (path,) = folder.glob("*.json")
-    found = record.read(path)
+    found = record_file.read(path)
     assert json.loads(path.read_bytes())["schema"] == int(folder.name)
-    assert found.schema == record.SCHEMA
+    assert found.schema == SCHEMA
     assert found.status is Status.OK
     assert found.peak
     assert found.peak["verdict"] in Verdict
@@ -298,7 +299,7 @@ def test_keys_of_a_newer_version_are_kept_in_tables(tmp_path) -> None:
     raw["points"][1]["latency_ms"]["p9999"] = 7.5
     raw["realised"]["knobs_of_2030"] = {"a": [1]}
     found = read(tmp_path, raw)
-    assert json.loads(record.encode(found)) == raw | {"key": GOLDEN.stem}
+    assert json.loads(record_file.encode(found)) == raw | {"key": GOLDEN.stem}
     use(found, drawn=True)
 
 
@@ -307,7 +308,7 @@ def test_a_file_name_that_is_no_utf_8_may_stand_in_a_record(tmp_path) -> None:
     raw = changed(RICH, ("variant", "model_ref", "path"), "/models/\udcff.onnx")
     found = read(tmp_path, raw)
     assert found.variant["model_ref"]["path"] == "/models/\udcff.onnx"
-    assert json.loads(record.encode(found))["variant"] == raw["variant"]
+    assert json.loads(record_file.encode(found))["variant"] == raw["variant"]
 
 
 @pytest.mark.fault

@@ -11,7 +11,7 @@ from sweep import spec as sweep_axes
 from sweep.backends import registry
 from sweep.cli.trtexec import artifact_paths, binary_versions, command, flags
 from sweep.errors import ConfigError
-from sweep.storage import record
+from sweep.storage import record_file
 from sweep.system import command_line
 
 REFERENCE = Path(__file__).parents[4] / "results" / "reference"
@@ -20,7 +20,7 @@ PATHS = [*sorted(KEPT.glob("*.json")), *sorted(REFERENCE.glob("h200/*/records/*.
 
 
 def labelled(label):
-    return next(path for path in PATHS if record.read(path).variant["label"] == label)
+    return next(path for path in PATHS if record_file.read(path).variant["label"] == label)
 
 
 def changed(base, facts=None, realised=None, **variant):
@@ -36,7 +36,7 @@ def changed(base, facts=None, realised=None, **variant):
 
 @pytest.fixture
 def base():
-    return record.read(labelled("unet fp32 b8 s1 graph"))
+    return record_file.read(labelled("unet fp32 b8 s1 graph"))
 
 
 def made(found, path=PATHS[0]):
@@ -51,7 +51,7 @@ def trt(base, version, **variant):
 def test_every_published_record_prints() -> None:
     assert len(PATHS) > 50
     for path in PATHS:
-        found = record.read(path)
+        found = record_file.read(path)
         if found.engine is None:
             continue
         here = artifact_paths.find(found, path, None)
@@ -221,7 +221,7 @@ def test_copies_that_overlap_are_told_with_their_share(base) -> None:
 def test_variables_go_before_the_command(base) -> None:
     assert flags.environment(base) == {"NVIDIA_TF32_OVERRIDE": "0"}
     assert flags.environment(changed(base, mps=50))["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "50"
-    assert flags.environment(record.read(labelled("unet fp16 b8 s1 graph"))) == {}
+    assert flags.environment(record_file.read(labelled("unet fp16 b8 s1 graph"))) == {}
 
 
 def test_a_shell_gets_the_very_arguments(base, tmp_path) -> None:
@@ -303,7 +303,7 @@ def test_the_cache_stands_beside_the_sweep(base, tmp_path) -> None:
     here = artifact_paths.find(base, tmp_path / "results" / "s" / "records" / "k.json", None)
     assert here.engine == tmp_path / "results" / "cache" / "engines" / "5cae05c3f1adb17c" / "engine.plan"
     assert here.onnx.parent.parent == tmp_path / "results" / "cache" / "models"  # fp32 is the zoo's own graph
-    half = record.read(labelled("unet fp16 b8 s1 graph"))
+    half = record_file.read(labelled("unet fp16 b8 s1 graph"))
     assert (
         artifact_paths.find(half, PATHS[0], tmp_path).onnx == tmp_path / "onnx" / half.engine["onnx_key"] / "model.onnx"
     )
@@ -314,7 +314,8 @@ def test_the_advice_makes_the_same_engine(base) -> None:
     from sweep.config import compose, variants
     from sweep.runner import plan
 
-    half = changed(record.read(labelled("unet fp16 b8 s1 graph")), max_aux_streams=1, wait="block", transfers=False)
+    half = record_file.read(labelled("unet fp16 b8 s1 graph"))
+    half = changed(half, max_aux_streams=1, wait="block", transfers=False)
     words = artifact_paths.find(half, PATHS[0], None).advice.removeprefix(f"{command_line.program()} ")
     request = compose.read(shlex.split(words))
     assert request is not None

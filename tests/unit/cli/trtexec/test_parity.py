@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from forked_command import run_forked
 
-from sweep.storage import record
+from sweep.storage import record_file
 from sweep.storage.store import Store
 
 DATA = Path(__file__).parents[3] / "data"
@@ -33,8 +33,8 @@ class Place:
         self.root, self.results, self.bin = root, root / "results", root / "bin"
         self.bin.mkdir()
         self.env = {}
-        paths = KEPT.glob("*.json")
-        found = next(item for path in paths if (item := record.read(path)).variant["label"] == "unet fp32 b8 s1 graph")
+        records = map(record_file.read, KEPT.glob("*.json"))
+        found = next(record for record in records if record.variant["label"] == "unet fp32 b8 s1 graph")
         self.found = found
         self.store = Store(self.results / found.sweep)
         self.keep(found)
