@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sweep.analysis import reevaluate
 from sweep.backends import registry
-from sweep.cli import plan_table
+from sweep.cli import build_only, plan_table
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
 from sweep.errors import SweepError
@@ -71,6 +71,9 @@ def _task(request: SweepRequest) -> int:
     if first.plan:
         _print_plan(console, selected, settings, len(devices))
         return 0
+    if first.build_only:
+        with folder_lock(settings):
+            return build_only.run(console, selected, settings, devices[0])
     publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, full_plan.labels)
     with folder_lock(settings):
         return _sweep(console, (full_plan, selected), settings, request, publishing, devices)

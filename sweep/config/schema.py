@@ -239,6 +239,7 @@ class Config:
         0, "passes between two sentinel runs, short runs of the first variant that show drift (0: none)"
     )
     plan: bool = _key(default=False, text="print the variants that would run, and run nothing")
+    build_only: bool = _key(default=False, text="build the engines into results/cache, and measure nothing")
     force: bool = _key(default=False, text="measure variants again that have a record")
     mps_pipe_directory: str | None = _key(
         None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of your own (null: one is started)"
@@ -267,8 +268,9 @@ class Config:
 
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys without effect on what is measured: they are not part of the sweep's name
-    *("plan", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz", "hydra"),
-    *("accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry", "prune"),
+    *("plan", "build_only", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz"),
+    *("hydra", "accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry"),
+    "prune",
 )
 
 

@@ -1,8 +1,10 @@
+from . import engine_builds as engine_builds
 from . import filters as filters
 from . import plan as plan
 from . import resume as resume
 from . import time_estimate as time_estimate
 from . import worker as worker
+from .engine_builds import EngineBuild as EngineBuild
 from .executor import Run as Run
 from .plan import Plan as Plan
 from .plan import Work as Work

@@ -55,6 +55,11 @@ class JobClient:
             request = msgspec.structs.replace(request, repeat=repeat, rates_ips=self._samples.rates_ips(work))
         return self._run(work, request)
 
+    def run_build(self, work: Work) -> Outcome:
+        """Have a worker build the engine of `work` into the cache, unless it is there."""
+        request = self._request(work, self._samples.path(work, 0))
+        return self._run(work, msgspec.structs.replace(request, only_build=True, accuracy=False))
+
     def run_search(self, work: Work) -> Outcome:
         """Have the workers search the capacity at the SLO of the settings."""
         request = self._request(work, self._samples.path(work, None))

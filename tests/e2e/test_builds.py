@@ -105,3 +105,31 @@ def test_a_damaged_model_is_built_again_and_said(counted: Counted) -> None:
     model.write_bytes(bytes(content))
     assert counted.run(*asked) == []  # the network is the same again, and so is its engine
     assert "is damaged (model.onnx changed): built again" in counted.said
+
+
+def test_build_only_fills_the_cache_and_measures_nothing(cli: Cli) -> None:
+    words = ("-m", "backend=onnxruntime", "batch=1,2", "precision=fp32,tf32", "streams=1,2")
+    done = cli.run(*words, "build_only=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.partition(", ")[0] for line in lines if line.startswith("[")] == [
+        f"[{number}/2] tiny_cnn fp32 b{number} s1 (and 1 more of this engine)  built" for number in (1, 2)
+    ]
+    assert "engines: 2 built" in lines
+    assert any(line.startswith("unsupported here: 4 variants: onnxruntime's CPU provider does not") for line in lines)
+    assert cli.records() == []
+    assert cli.run(*words, *SHORT, "load=closed").returncode == 0
+    assert [record.engine["cached"] for record in cli.records() if record.engine] == [True] * 4
+
+
+def test_an_engine_that_does_not_build_is_named_with_build_only(cli: Cli, tmp_path: Path) -> None:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
+    node = helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "odd.onnx")
+    path = tmp_path / "odd.onnx"
+    done = cli.run("-m", "backend=onnxruntime", f"model.path={path}", "batch=1,2", "build_only=true")
+    assert done.returncode == 1
+    assert done.stdout.count("failed  build: onnxruntime refused the graph") == 2
+    assert "engines: 2 failed" in done.stdout

@@ -1,0 +1,76 @@
+"""Build the engines of a sweep and print a line on each (``build_only=true``)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from sweep.runner import Display, engine_builds
+from sweep.system import signals
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweep.runner import EngineBuild, Plan
+    from sweep.spec import Settings
+    from sweep.system import Device
+
+_MIB = 1 << 20
+_FAILED = "failed"
+_STOPPING = "stopping after this engine; Ctrl-C again stops now"
+
+
+def run(console: Console, selected: Plan, settings: Settings, device: Device) -> int:
+    """Build every engine that the plan needs, on one device.
+
+    Args:
+        console: to print to.
+        selected: plan of the variants that `only` and `skip` select.
+        settings: settings of the sweep.
+        device: to build on.
+
+    Returns:
+        The exit code: 0, or 1 if an engine did not build, or that of an interrupt.
+    """
+    engines = {work.engine_key for work in selected.runnable}
+    ends: list[str] = []
+    try:
+        with Display(console, len(engines)) as display, signals.patient(lambda: display.note(_STOPPING)):
+            for build in engine_builds.build(selected, settings, display, device):
+                ends.append(_end(build))
+                _print(console, f"[{len(ends)}/{len(engines)}] {_label(build)}  {_line(build)}")
+    except KeyboardInterrupt:
+        _print(console, "interrupted: the engines that were built are kept; the same command builds the rest")
+        return signals.EXIT_CODE
+    counts = ", ".join(f"{ends.count(end)} {end}" for end in dict.fromkeys(ends)) or "none"
+    _print(console, f"engines: {counts}")
+    for reason, count in Counter(work.unsupported for work in selected.works if work.unsupported is not None).items():
+        _print(console, f"unsupported here: {count} variants: {reason}")
+    _print(console, f"cache    {settings.cache}")
+    return int(_FAILED in ends)
+
+
+def _label(build: EngineBuild) -> str:
+    others = len(build.works) - 1
+    return build.works[0].label + (f" (and {others} more of this engine)" if others else "")
+
+
+def _end(build: EngineBuild) -> str:
+    if build.outcome.result is None:
+        return _FAILED
+    return "in the cache already" if build.outcome.result.engine["cached"] else "built"
+
+
+def _line(build: EngineBuild) -> str:
+    """Return in one line how the build ended: its time and size, or the error."""
+    result, error = build.outcome.result, build.outcome.error
+    if result is None:
+        return f"{build.outcome.status}  " + (f"{error['stage']}: {error['message']}" if error else "no reason")
+    size = result.engine.get("bytes")
+    return f"{_end(build)}, {build.wall_s:.1f} s" + ("" if size is None else f", {size / _MIB:,.2f} MiB")
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
