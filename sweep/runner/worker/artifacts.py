@@ -143,10 +143,10 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
 
 def _dense_file(variant: Variant, cache: Cache) -> Path:
     model = variant.onnx.model
-    if model.path is not None and (_too_old(model) or models.feeds_weights(Path(model.path))):
-        return _upgraded_file(model, cache)
     if model.path is not None:
-        return models.resolve(model, cache.root)
+        readable = _readable_file(model, cache)
+        upgrades = _too_old(model) or models.feeds_weights(Path(model.path))
+        return _upgraded_file(model, readable, cache) if upgrades else readable
 
     def build(folder: Path) -> JsonDict:
         models.resolve(model, folder / MODEL_FILE)
@@ -161,11 +161,26 @@ def _too_old(model: ModelRef) -> int | None:
     return opset if opset is not None and opset < models.LEAST_OPSET else None
 
 
-def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
+def _readable_file(model: ModelRef, cache: Cache) -> Path:
+    """Return the user's file, or a copy in an IR version that onnxruntime, which computes the reference, reads."""
+    path = models.resolve(model, cache.root)
+    if not models.is_too_new(path):
+        return path
+
+    def build(folder: Path) -> JsonDict:
+        models.lower_ir_version(path, folder / MODEL_FILE)
+        return {}
+
+    versions = [importlib.metadata.version(name) for name in ("onnx", "onnxruntime")]
+    key = axes.digest("readable", model.digest or models.file_digest(path), *versions)
+    return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
+
+
+def _upgraded_file(model: ModelRef, original: Path, cache: Cache) -> Path:
     """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
 
     def build(folder: Path) -> JsonDict:
-        original, target = models.resolve(model, folder), folder / MODEL_FILE
+        target = folder / MODEL_FILE
         models.upgrade(original, target)
         feeds = models.draw(models.signature(model), 1, 0)
         errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
