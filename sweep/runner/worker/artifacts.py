@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,7 +13,7 @@ from sweep import models
 from sweep import precision as typed_onnx
 from sweep import spec as axes
 from sweep.analysis import accuracy
-from sweep.backends import SupportsEmulation
+from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
@@ -72,12 +74,22 @@ class Artifacts:
             "onnx_key": self.onnx.typed.parent.name if converted else axes.onnx_key(variant),
             "build_s": self.engine.seconds,
             "cached": self.engine.cached,
+            "plan_digest": _plan_digest(self.engine) if registry.get(variant.backend).runs_models else None,
             "bytes": self.engine.bytes,
             "device_memory_bytes": None,
             "artifacts": [
                 f"artifacts/{self.engine.path.name}/{name}" for name in self.engine.info.get("artifacts", ())
             ],
         }
+
+
+def _plan_digest(engine: Entry) -> str | None:
+    """Return the SHA-256 of the serialised engine; of several files, that of their names and digests."""
+    artifacts = engine.info.get("artifacts", ())  # files about the engine, which are no part of it
+    plan = {name: digest for name, digest in sorted(engine.files.items()) if name not in artifacts}
+    if len(plan) == 1:
+        return next(iter(plan.values()))
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest() if plan else None
 
 
 def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Events | None = None) -> Artifacts:
