@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import UnsupportedError, shorten
+from sweep.system import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,8 +141,8 @@ def installed(name: str) -> bool:
 
 
 def version(name: str) -> str | None:
-    """Return the installed version, from the package's metadata; None if it is not installed or has none."""
-    return next(_versions(name), None) if installed(name) else None
+    """Return the installed version, from the package's metadata or else from the module; None if not installed."""
+    return next(_versions(name), None) or environment.module_version(name) if installed(name) else None
 
 
 def _versions(name: str) -> Iterator[str]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING
 
 from sweep.errors import ModelError
 from sweep.models import onnx_file
 from sweep.models.importers.opset_upgrade import SINGLE_FILE_BYTES
-from sweep.system import is_readable_ir, readable_ir_version, save_onnx
+from sweep.system import environment, is_readable_ir, readable_ir_version, save_onnx
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +34,7 @@ def lower_ir_version(path: Path, target: Path) -> None:
 
     version = onnx_file.ir_version(path)
     if version > onnx.IR_VERSION:
-        readable, reader = readable_ir_version(), importlib.metadata.version("onnxruntime")
+        readable, reader = readable_ir_version(), environment.library_version("onnxruntime")
         raise ModelError(
             f"{path} is of IR version {version}: onnx {onnx.__version__} knows versions up to {onnx.IR_VERSION}, and "
             f"onnxruntime {reader} reads them up to {readable} (its max supported IR version); export it again with an "

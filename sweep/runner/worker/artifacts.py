@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
 from sweep.runner.worker.artifact_keys import engine_cache_key, file_content, model_key, onnx_cache_key, pass_tools
 from sweep.runner.worker.events import Events
-from sweep.system import user_code
+from sweep.system import environment, user_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +146,7 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
         return {**counted.plain(), "opset": models.opset(source)}
 
     shapes = [(spec.name, spec.concrete(1)) for spec in signature.inputs]
-    key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, importlib.metadata.version("onnx"))
+    key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, environment.library_version("onnx"))
     cost = cache.get("costs", key, build, {"model": model.name}).info
     # A cast, for what the cache keeps is untyped; the parent checks it where it arrives.
     return cast("ModelCost", {**cost, "opset_of_file": _too_old(model), "made_from": model.made_from})
@@ -183,7 +182,7 @@ def _readable_file(model: ModelRef, cache: Cache) -> Path:
         models.lower_ir_version(path, folder / MODEL_FILE)
         return {}
 
-    versions = [importlib.metadata.version(name) for name in ("onnx", "onnxruntime")]
+    versions = [environment.library_version(name) for name in ("onnx", "onnxruntime")]
     key = axes.digest("readable", model.digest or models.file_digest(path), *versions)
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
@@ -203,7 +202,7 @@ def _upgraded_file(model: ModelRef, original: Path, cache: Cache) -> Path:
             )
         return {}
 
-    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, importlib.metadata.version("onnx"))
+    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, environment.library_version("onnx"))
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 
