@@ -1,7 +1,7 @@
 # Everything runs in .venv, which the first target that needs it makes from requirements.lock.
 PYTHON ?= python3
 UV_VERSION := 0.13.8
-RTX_VERSION ?= 1.7.1.116
+RTX_VERSION ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SWEEP := $(BIN)/sweep
@@ -29,8 +29,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
-install-rtx: install ## TensorRT-RTX from PyPI, RTX_VERSION=...: builds engines anywhere, runs them on an NVIDIA GPU
-	@$(BIN)/uv pip install -q --python $(BIN)/python "tensorrt-rtx==$(RTX_VERSION)" "cuda-python==13.*" "nvidia-ml-py>=12.560"
+install-rtx: install ## TensorRT-RTX from PyPI, the newest that this GPU loads, or RTX_VERSION=...: builds anywhere
+	@version="$(RTX_VERSION)"; \
+	  [ -n "$$version" ] || version=$$($(BIN)/python -m sweep.backends.tensorrt.rtx_releases) || exit 2; \
+	  $(BIN)/uv pip install -q --python $(BIN)/python "tensorrt-rtx==$$version" "cuda-python==13.*" "nvidia-ml-py>=12.560"
 
 install-trt-names: install ## the APIs of TensorRT 10 and 11, without their engines: names are tested against them
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps tensorrt-stubs==10.13.0.35.1 \

@@ -22,14 +22,59 @@ and stands in the record's ``error.stage``.
         ParityError        parity      NVIDIA's own tool
 """
 
+import re
+
 _BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder what stands around them
 _CODES = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _CODES |= {code: f"\\u{code:04x}" for code in _BIDI}
+_CLAUSE_END = re.compile(r"(?<=[.;!?])\s+|\s*\n\s*")
+_CAUSES = (  # words of the clause that names a cause, the surest first
+    re.compile(r"\b\w*(?:Error|Exception)\b:|\berror:|max(?:imum)? supported|out of memory", re.IGNORECASE),
+    re.compile(r"unsupported|not supported|mismatch|invalid|no such|not found|not implemented", re.IGNORECASE),
+    re.compile(r"cannot|could not|must|expected|required|refused|denied|fail|error", re.IGNORECASE),
+)
+_GAP = " ... "
 
 
 def printable(text: str) -> str:
     """Return the text with the control codes of a terminal shown as text; line feeds and tabs stay."""
     return text if text.isprintable() else text.translate(_CODES)
+
+
+def shorten(text: str, limit: int = 400) -> str:
+    """Put a message on one line of at most `limit` characters, by leaving out what tells the least.
+
+    The head, the end, and the clause in between that names a cause stay; `` ... `` stands for what is left out.
+
+    Args:
+        text: message of a library, of any length.
+        limit: most characters of the result, at least 60.
+
+    Returns:
+        The message on one line; unchanged if it is short enough.
+    """
+    line = " ".join(text.split())
+    if len(line) <= limit:
+        return line
+    share = (limit - 2 * len(_GAP)) // 3
+    cause = _cause(text, line[:share], line[-share:])[: share - 1]
+    if not cause:
+        half = (limit - len(_GAP)) // 2
+        return f"{line[:half].rstrip()}{_GAP}{line[-half:].lstrip()}"
+    return f"{line[:share].rstrip()}{_GAP}{cause}{_GAP}{line[-share:].lstrip()}"
+
+
+def _cause(text: str, head: str, tail: str) -> str:
+    """Return the clause that names a cause, from its first telling word's surroundings; empty if head and tail do."""
+    clauses = [" ".join(clause.split()) for clause in _CLAUSE_END.split(text)]
+    for words in _CAUSES:
+        for clause in clauses:
+            match = words.search(clause)
+            if match is None:
+                continue
+            told = clause[max(match.start() - 20, 0) :]
+            return "" if told[:40] in head or told[-40:] in tail else told
+    return ""
 
 
 class SweepError(Exception):

@@ -18,6 +18,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep.backends.tensorrt import rtx_releases
 from sweep.cli import arguments
 from sweep.cli.console import Terminal
 from sweep.report.mlflow import reachable, resolve_uri, without_password
@@ -52,17 +53,19 @@ def findings(results: Path) -> list[Finding]:
     """
     return [
         Finding("Python", sys.version.split()[0]),
-        _package("onnxruntime", _install("onnxruntime")),
-        _package("onnx", _install("onnx")),
+        _package("onnxruntime", "onnxruntime", _install("onnxruntime")),
+        _package("onnx", "onnx", _install("onnx")),
         _gpu(),
         _device_nodes(),
-        _package("tensorrt", _install(f"{_NVIDIA_INDEX} 'tensorrt>=10.3'")),
-        _package("tensorrt-rtx", _install("'tensorrt-rtx>=1.4' 'cuda-python>=13.0'")),
-        _package("cuda-python", _install("'cuda-python>=12.6'")),
-        _package("nvidia-ml-py", _install("nvidia-ml-py")),
+        _package("tensorrt", "tensorrt", _install(f"{_NVIDIA_INDEX} 'tensorrt>=10.3'")),
+        _tensorrt_rtx(),
+        _package("cuda-python", "cuda.bindings", _install("'cuda-python>=12.6'")),
+        _package("nvidia-ml-py", "pynvml", _install("nvidia-ml-py")),
         _mps(),
         _binary("trtexec", "trtexec", "comes with TensorRT's tar or Debian package; only for comparisons"),
-        _package("nvidia-modelopt", _install("'trt-sweep[modelopt]'") + "; only for precision.tool=modelopt"),
+        _package(
+            "nvidia-modelopt", "modelopt", _install("'trt-sweep[modelopt]'") + "; only for precision.tool=modelopt"
+        ),
         _tracking(results),
         _binary("chromium", "Chromium (tests only)", "apt-get install chromium chromium-driver"),
     ]
@@ -75,9 +78,21 @@ def _install(requirement: str) -> str:
     return f"{executable} -m pip install {requirement}"
 
 
-def _package(name: str, remedy: str) -> Finding:
-    version = environment.version(name)
+def _package(name: str, module: str, remedy: str) -> Finding:
+    """Look for a package by its metadata, and without any for its module, which is what runs."""
+    version = environment.version(name) or environment.module_version(module)
     return Finding(name, version, "" if version else remedy)
+
+
+def _tensorrt_rtx() -> Finding:
+    """Look for TensorRT-RTX; advise the newest release that this GPU loads if it is missing, or refuses the GPU."""
+    choice, capability = rtx_releases.choose_here(), environment.machine()["compute_capability"]
+    requirement = f"'tensorrt-rtx=={choice.version}' 'cuda-python>=13.0'"
+    remedy = f"{_install(requirement)}  # {choice.reason}"
+    package = _package("tensorrt-rtx", "tensorrt_rtx", remedy)
+    if rtx_releases.refusal(package.version, capability) is not None:
+        return Finding(package.name, f"{package.version}, which refuses this GPU", remedy)
+    return package
 
 
 def _binary(name: str, label: str, remedy: str) -> Finding:

@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from sweep.config import yaml_limits
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -117,7 +117,7 @@ def check_interpolations(config: DictConfig) -> None:
     most = max(texts, key=lambda text: text.count(_REFERENCE), default="")
     if most.count(_REFERENCE) > _MAX_REFERENCES or sum(_REFERENCE in text for text in texts) > _MAX_INTERPOLATED:
         raise ConfigError(
-            f"{most[:60]}: at most {_MAX_INTERPOLATED} values may be made of others, "
+            f"{shorten(most, 60)}: at most {_MAX_INTERPOLATED} values may be made of others, "
             f"each of at most {_MAX_REFERENCES} of them"
         )
 

@@ -7,7 +7,7 @@ from sweep.models import zoo
 from sweep.models.cost_model import COST_REVISION, Cost, cost
 from sweep.models.datasets.labelled_arrays import Labelled
 from sweep.models.evaluation import EvaluationSet
-from sweep.models.importers import LEAST_OPSET, saved_model, torch_export, upgrade
+from sweep.models.importers import LEAST_OPSET, is_too_new, lower_ir_version, saved_model, torch_export, upgrade
 from sweep.models.input_shapes import check_batch, override
 from sweep.models.onnx_file import dynamic_inputs, feeds_weights, file_digest, inspect, opset, outputs, parameters
 from sweep.models.random_inputs import draw
@@ -37,6 +37,8 @@ __all__ = [
     "has_data",
     "held_out",
     "inspect",
+    "is_too_new",
+    "lower_ir_version",
     "opset",
     "outputs",
     "override",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from sweep.errors import ModelError
+from sweep.errors import ModelError, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -107,7 +107,7 @@ def _safe_location(path: Path, tensor: str, location: str) -> str:
 def _number(path: Path, tensor: str, text: str | None) -> int:
     """Return a byte count as the file has it, 0 where it has none."""
     if text and not (text.isdecimal() and len(text) <= _MOST_DIGITS):
-        raise ModelError(f"{path}: weight {tensor!r} is at {text[:40]!r} of its file; export the model again")
+        raise ModelError(f"{path}: weight {tensor!r} is at {shorten(text, 60)!r} of its file; export the model again")
     return int(text) if text else 0
 
 

@@ -49,6 +49,7 @@ class Header:
         parameters: number of weights.
         opset: version of the standard operators; None where the file names none.
         feeds_weights: it lists weights among its inputs, as files before IR 4 had to.
+        ir_version: version of the file format.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -57,6 +58,7 @@ class Header:
     parameters: int
     opset: int | None
     feeds_weights: bool
+    ir_version: int
 
 
 def inspect(path: Path, ref: ModelRef) -> Signature:
@@ -132,6 +134,15 @@ def opset(path: Path) -> int | None:
     return _header(path).opset
 
 
+def ir_version(path: Path) -> int:
+    """Return the version of the file format that the file is written in.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).ir_version
+
+
 def feeds_weights(path: Path) -> bool:
     """Tell whether the file lists weights among its inputs: a caller could replace them, so nothing may be folded.
 
@@ -184,6 +195,7 @@ def _read_header(path: Path, _: tuple[int, ...]) -> Header:
         parameters=sum(math.prod(tensor.dims) for tensor in tensors if _is_weight(tensor)),
         opset=next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None),
         feeds_weights=len(inputs) < len(graph.input),
+        ir_version=model.ir_version,
     )
 
 

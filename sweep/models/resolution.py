@@ -11,6 +11,7 @@ from sweep.models.input_shapes import settle
 from sweep.models.random_inputs import draw
 from sweep.models.signatures import Signature
 from sweep.models.zoo import catalog
+from sweep.system import save_onnx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,11 +96,9 @@ def resolve(ref: ModelRef, target: Path) -> Path:
     """
     if ref.path is not None:
         return _unchanged(Path(ref.path), ref)
-    import onnx
-
     model = _zoo_entry(ref).build()
     target.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, target, format="protobuf")
+    save_onnx(model, target)
     return target
 
 

@@ -28,6 +28,7 @@ _FLOAT_DTYPES = ("fp16", "bf16", "fp32")
 _NOT_REST_OPS = (*COMPUTE_OPS, "DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
 _REPORTED_DTYPES = ("int8", "fp8", "fp16", "bf16", "fp32")
 _DTYPE_OF_LABEL = {"fp32": "fp32", "tf32": "fp32"}
+_NO_COMPUTE_OPS = ("Cast", "Constant", "QuantizeLinear", "DequantizeLinear", "Shape", "If", "Loop", "Scan")
 _LAYOUT_OPS = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten")
 
 
@@ -129,9 +130,9 @@ def dtype_name(elem_type: int) -> str:
 def check_label(path: Path, precision: Precision, advice: str | None = None) -> None:
     """Refuse a file whose types do not carry its precision label.
 
-    fp32 and tf32 require float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at least one
-    quantized node and, beside those, nothing but the type of the rest. A recipe with the range guard may have float32
-    beside it.
+    Every reduced precision requires a node in its type. fp32 and tf32 require float32 compute nodes only, fp16 and bf16
+    their own type only, int8 and fp8 at least one quantized node and, beside those, nothing but the type of the rest. A
+    recipe with the range guard may have float32 beside it.
 
     Args:
         path: the ONNX file.
@@ -142,8 +143,49 @@ def check_label(path: Path, precision: Precision, advice: str | None = None) -> 
         ConversionError: the types differ; the message has the types of the file and what to do.
     """
     model = onnx_graph.infer_types(onnx_graph.load(path, weights=False))
+    check_evidence(model, precision, path.name)
     check_counts(count_model_types(model), precision, path.name, advice)
     check_rest(model, precision, path.name)
+
+
+def check_evidence(model: ModelProto, precision: Precision, file_name: str) -> None:
+    """Refuse a graph in which no node is in the type of a reduced precision: its label would have no evidence.
+
+    A network of Add and Relu has no products, but computes in fp16 where its tensors are fp16. A LinearClassifier of
+    ai.onnx.ml takes float32 alone and computes in it whatever its neighbours are cast to.
+
+    Args:
+        model: a graph with its types inferred.
+        precision: the label.
+        file_name: what the error message calls the graph.
+
+    Raises:
+        ConversionError: no node is in the type; the message has the op types of the graph.
+    """
+    if precision.dtype == "fp32" or any(
+        count for name, count in count_model_types(model).items() if name != "unknown"
+    ):  # products tell, see ``check_counts``
+        return
+    dtype = _DTYPE_OF_LABEL.get(precision.dtype, precision.dtype)
+    nodes = [
+        (node, scope)
+        for node, scope in onnx_graph.typed_nodes(model.graph)
+        if node.op_type not in {*_NO_COMPUTE_OPS, *_LAYOUT_OPS}
+    ]
+    if dtype not in QUANTIZED_DTYPES and any(dtype in _tensor_dtypes(node, scope) for node, scope in nodes):
+        return
+    op_types = ", ".join(
+        f"{name} {count}" for name, count in sorted(Counter(node.op_type for node, _ in nodes).items())
+    )
+    raise ConversionError(
+        f"precision {precision.name} asks for {dtype} compute, but no node of {file_name} computes in {dtype}: it has "
+        f"{op_types or 'no nodes that compute'}; leave this precision out, or give a float32 export that is built of "
+        f"{', '.join(COMPUTE_OPS)}"
+    )
+
+
+def _tensor_dtypes(node: NodeProto, scope: Mapping[str, int]) -> set[str]:
+    return {dtype_name(scope[name]) for name in (*node.input, *node.output) if scope.get(name)}
 
 
 def check_rest(model: ModelProto, precision: Precision, file_name: str) -> None:

@@ -94,6 +94,9 @@ def convert(
     if _has_precision(counts, precision):
         return _copy_typed_file(source, precision, counts, target)
     _check_source(context, counts)
+    if precision.dtype in compute_types.QUANTIZED_DTYPES:  # without products nothing is quantized: tell before it runs
+        model = onnx_graph.infer_types(onnx_graph.load(source, weights=False))
+        compute_types.check_evidence(model, precision, source.name)
     try:
         with as_conversion_error(
             context, "check the file with onnx.checker and that each input is fed, or leave this precision out"
@@ -104,7 +107,7 @@ def convert(
                 else _convert_builtin(onnx_graph.load(source), precision, calibration)
             )
             onnx_graph.save(model, target)
-        counts = _verify(target, precision, context)
+        counts = _verify(target, precision, context, source.name)
         sample_count = sum(
             max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration
         )
@@ -218,7 +221,7 @@ def _min_opset(dtype: str, rest: str | None) -> int:
     return max(cast.OPSET.get(rest or "", MIN_OPSET), cast.OPSET["fp16"] if dtype == "fp8" else MIN_OPSET)
 
 
-def _verify(target: Path, precision: Precision, context: str) -> dict[str, int]:
+def _verify(target: Path, precision: Precision, context: str, source_name: str) -> dict[str, int]:
     """Validate the written file against ONNX, TensorRT's Q/DQ rules and the label, and count its compute types."""
     error = onnx_graph.validation_error(target)
     model = onnx_graph.load(target)
@@ -230,6 +233,7 @@ def _verify(target: Path, precision: Precision, context: str) -> dict[str, int]:
             raise ConversionError(f"{context}: {violations[0]} ({len(violations)} such faults); {_ADVICE}")
     model = onnx_graph.infer_types(model)
     counts = compute_types.count_model_types(model)
+    compute_types.check_evidence(model, precision, source_name)
     advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else None
     compute_types.check_counts(counts, precision, f"the graph converted for {context}", advice)
     compute_types.check_rest(model, precision, f"the graph converted for {context}")

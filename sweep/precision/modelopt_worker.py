@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import required, serve
+from sweep.system import required, save_onnx, serve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -110,12 +110,7 @@ def _fp32_nodes(model: Any) -> tuple[str, ...]:
 
 
 def _save(model: Any, target: Path, request: Mapping[str, Any]) -> None:
-    import onnx
-
-    large: dict[str, Any] = (
-        {"save_as_external_data": True, "location": f"{target.name}.data"} if request["large"] else {}
-    )
-    onnx.save_model(model, str(target), **large)
+    save_onnx(model, target, f"{target.name}.data" if request["large"] else None)
 
 
 def _reader(folder: Path) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from sweep.precision.onnx_tools import as_conversion_error, one_line
+from sweep.precision.onnx_tools import as_conversion_error
+from sweep.system import one_line, save_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -194,13 +195,8 @@ def save(model: ModelProto, target: Path) -> None:
         model: the model.
         target: the file to write.
     """
-    import onnx
-
     remove(target)
-    if is_large(model):
-        onnx.save_model(model, target, save_as_external_data=True, location=external_data_path(target).name)
-    else:
-        onnx.save_model(model, target)
+    save_onnx(model, target, external_data_path(target).name if is_large(model) else None)
 
 
 def is_large(model: ModelProto) -> bool:

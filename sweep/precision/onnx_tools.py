@@ -9,6 +9,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError, SweepError
+from sweep.system import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,20 +17,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ORT_ERROR, _ORT_WARNING = 3, 2
-_MAX_CHARACTERS = 300
-
-
-def one_line(error: BaseException) -> str:
-    """Format an exception as one line of at most 300 characters, its type first.
-
-    Args:
-        error: the exception.
-
-    Returns:
-        ``TypeError: message``.
-    """
-    text = " ".join(str(error).split()) or "no message"
-    return f"{type(error).__name__}: {text}"[:_MAX_CHARACTERS]
 
 
 @contextlib.contextmanager

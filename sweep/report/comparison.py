@@ -18,3 +18,37 @@ def compared(records: Iterable[Record]) -> Comparison:
     records = list(records)
     variants = {record.key: spec.from_record(record.variant) for record in records}
     return spec.compare(variants, {record.key: str(record.variant.get("label", record.key)) for record in records})
+
+
+def same_engines(records: Iterable[Record]) -> dict[str, str]:
+    """Name the engine that a variant shares without having been asked to: a setting of its build did nothing.
+
+    Variants of one engine key share it by design. Engines of two batches may be equal as well where the batch is given
+    when it runs, and that says nothing about a setting.
+
+    Args:
+        records: records of a sweep, in the order of the table.
+
+    Returns:
+        By the keys of the later records, the label of the first one whose plan is byte for byte the same.
+    """
+    records = list(records)
+    first: dict[tuple[object, ...], Record] = {}
+    originals: dict[str, str] = {}
+    for record in records:
+        engine = record.engine or {}
+        digest = engine.get("plan_digest")
+        if digest is None:
+            continue
+        original = first.setdefault((digest, record.variant.get("backend"), record.variant.get("batch")), record)
+        if original.engine is not None and original.engine.get("key") != engine.get("key"):
+            originals[record.key] = original.key
+    if not originals:
+        return {}
+    labels = compared(records).labels
+    return {key: labels[original] for key, original in originals.items()}
+
+
+def same_engine_note(label: str) -> str:
+    """Word the footnote of a record whose engine is that of another variant."""
+    return f"same engine as {label}: what was set differently changed nothing in what the library built"

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweep.analysis import drifted, joules, score
-from sweep.report.comparison import compared
+from sweep.report.comparison import compared, same_engine_note, same_engines
 from sweep.report.ranking import answer
 from sweep.report.table import cost_line, format_number, score_lines
 from sweep.system import write_atomic
@@ -231,7 +231,7 @@ def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: 
 def _table(records: Sequence[Record]) -> str:
     with_energy = any(joules(record) is not None for record in records)
     with_score = any(score(record) is not None for record in records)
-    comparison = compared(records)
+    comparison, same = compared(records), same_engines(records)
     columns = ["variant", *(axis.column for axis in comparison.axes), "status", "peak samples/s", "SQNR dB"]
     columns += [*(["top-1"] if with_score else []), *(["mJ per sample"] if with_energy else []), "why"]
     rows = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
@@ -243,16 +243,16 @@ def _table(records: Sequence[Record]) -> str:
         cells.append(format_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
         cells += [format_number(top1, "{:.2%}")] if with_score else []
         cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []
-        cells.append(_remarks(record))
+        cells.append(_remarks(record, same.get(record.key)))
         rows.append("".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells))
     return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
-def _remarks(record: Record) -> str:
-    """Return the error of a variant, else its notes, a drift of the machine included."""
+def _remarks(record: Record, same: str | None) -> str:
+    """Return the error of a variant, else its notes: whose engine it has, and a drift of the machine, included."""
     if record.error:
         return record.error["message"]
-    notes = [*((record.realised or {}).get("notes") or [])]
+    notes = [*((record.realised or {}).get("notes") or []), *([same_engine_note(same)] if same else [])]
     if record.drift and drifted(record):
         notes.append(f"the machine drifted: {record.drift['reason']}")
     return "; ".join(notes)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweep import spec
 from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score
-from sweep.report.comparison import compared
+from sweep.report.comparison import compared, same_engine_note, same_engines
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -57,11 +57,18 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     if with_energy:
         table.add_column("mJ per\nsample", justify="right")
     notes: list[str] = []
+    same = same_engines(records)
     for record in records:
         mark = ">" if recommendation.best is record else "=" if record in recommendation.tied else ""
         top1 = [format_number(score(record), "{:.2%}")] if with_score else []
         energy = [_energy(record)] if with_energy else []
-        table.add_row(mark, *_axis_cells(record, axes, comparison, notes), *_cells(record, tail, slo), *top1, *energy)
+        table.add_row(
+            mark,
+            *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
+            *_cells(record, tail, slo),
+            *top1,
+            *energy,
+        )
     console.print(table)
     for number, note in enumerate(notes, 1):
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
@@ -73,12 +80,25 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)
 
 
-def _axis_cells(record: Record, axes: Sequence[Axis], comparison: Comparison, notes: list[str]) -> list[str]:
+def _axis_cells(
+    record: Record, axes: Sequence[Axis], comparison: Comparison, notes: list[str], same: str | None
+) -> list[str]:
+    """Format the axes of a record, marks of its footnotes at the precision, or at the last axis without one.
+
+    Args:
+        record: the record of the row.
+        axes: axes that have a column.
+        comparison: what differs between the records.
+        notes: footnotes so far, which grow.
+        same: label of the variant whose engine this is; None if it has its own.
+    """
+    footnotes = list((record.realised or {}).get("notes") or [])
+    marked = next((axis for axis in axes if axis.info.key == _FOOTNOTED), axes[-1])
+    footnotes += [same_engine_note(same)] if same else []
     cells = []
     for axis in axes:
         text = comparison.cell(record.key, axis)
-        if axis.info.key == _FOOTNOTED and record.realised:
-            footnotes = record.realised.get("notes") or []
+        if axis is marked:
             notes.extend(note for note in dict.fromkeys(footnotes) if note not in notes)
             text += ",".join("*" * (notes.index(note) + 1) for note in footnotes)
         cells.append(escape(text))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sweep.errors import MessageError
+from sweep.errors import MessageError, shorten
 from sweep.loadgen import SearchRequest
 from sweep.spec import Gates, Variant
 from sweep.storage import record_types as types
@@ -180,7 +180,8 @@ def _decode(line: bytes | str, kind: Any) -> Any:
         raw = json.loads(line)
         message = msgspec.convert(raw, type=kind, dec_hook=lambda hint, value: hint(value))
     except (ValueError, msgspec.ValidationError, RecursionError) as error:
-        raise MessageError(f"a message between processes is malformed ({error}): {line[:_SHOWN]!r}") from error
+        text = line.decode(errors="replace") if isinstance(line, bytes) else line
+        raise MessageError(f"a message between processes is malformed ({error}): {shorten(text, _SHOWN)!r}") from error
     if not isinstance(message, Result):
         return message
     tables = {name: types.with_unknown_keys(getattr(message, name), raw[name]) for name in _TABLES if name in raw}

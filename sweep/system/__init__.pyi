@@ -17,9 +17,9 @@ from .child_process import ChildProcess as ChildProcess
 from .child_process import RefusedError as RefusedError
 from .child_process import answer_stream as answer_stream
 from .child_process import die_with_parent as die_with_parent
-from .child_process import first_line as first_line
 from .child_process import module_command as module_command
 from .child_process import module_environment as module_environment
+from .child_process import one_line as one_line
 from .child_process import refusing as refusing
 from .child_process import required as required
 from .child_process import serve as serve
@@ -29,4 +29,7 @@ from .gpu_memory import Memory as Memory
 from .gpu_readings import Series as Series
 from .mps import Mps as Mps
 from .mps import environment_without_mps as environment_without_mps
+from .onnx_files import is_readable_ir as is_readable_ir
+from .onnx_files import readable_ir_version as readable_ir_version
+from .onnx_files import save_onnx as save_onnx
 from .serialization import from_plain as from_plain

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from sweep.errors import shorten
 from sweep.system import signals
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _PR_SET_PDEATHSIG = 1
 _PARENT = "SWEEP_PARENT_PID"  # variable of a child
-_LINE_CHARACTERS = 300
 _GRACE_S = 2.0  # time for a child to end by itself, and again after SIGTERM
 _TAIL_BYTES = 1 << 20
 _POLL_S = 0.5  # interval of the checks whether a silent child still lives
@@ -289,7 +289,7 @@ def serve(answer: Callable[[Any], Mapping[str, Any]]) -> None:
             except RefusedError as error:
                 reply = {"error": str(error)}
             except Exception as error:  # noqa: BLE001 - errors of libraries and user code are answered in one line
-                reply = {"error": first_line(error)}
+                reply = {"error": one_line(error)}
             stream.write(json.dumps(reply) + "\n")
 
 
@@ -316,12 +316,11 @@ def refusing(doing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise RefusedError(f"{doing}: {first_line(error)}") from error
+        raise RefusedError(f"{doing}: {one_line(error)}") from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the type and the first line of the root cause of `error`."""
+def one_line(error: BaseException) -> str:
+    """Return the type and the message of the root cause of `error`, on one line that keeps what names the cause."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:_LINE_CHARACTERS]
+    return f"{type(error).__name__}: {shorten(str(error)) or 'no message'}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from sweep.errors import BusyError
+from sweep.errors import BusyError, shorten
 from sweep.system import file_locks, signals
 
 if TYPE_CHECKING:
@@ -184,5 +184,6 @@ def _describe(pid: int) -> str:
             user = process.username()
     except psutil.Error:
         return f"process {pid} (of another container or user)"
-    short = command if len(command) <= _SHOWN_CHARACTERS else f"{command[:_SHOWN_CHARACTERS]}..."
-    return f"user {user}, process {pid} ({short}), running since {since:%Y-%m-%d %H:%M:%S}"
+    return (
+        f"user {user}, process {pid} ({shorten(command, _SHOWN_CHARACTERS)}), running since {since:%Y-%m-%d %H:%M:%S}"
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import importlib.util
 import platform
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,15 @@ from sweep.system import nvml
 if TYPE_CHECKING:
     from sweep.spec import JsonDict
 
+_ANSWER = "version of the module: "  # before it stands whatever the module prints
+_ASK_VERSION = f"""
+import importlib, sys
+module = importlib.import_module(sys.argv[1])
+if getattr(module, "__file__", None) is None:
+    sys.exit("a folder without code")
+version = getattr(module, "__version__", None) or getattr(module, "getVersion", lambda: "unknown")()
+print("{_ANSWER}" + str(version))
+"""
 COMPARED = ("gpu", "driver", "cuda", "tensorrt", "onnxruntime", "simulated", "cpu", "host")
 
 
@@ -34,8 +45,8 @@ def machine() -> JsonDict:
         "host": platform.node(),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "numpy": version("numpy"),
-        "onnx": version("onnx"),
+        "numpy": library_version("numpy"),
+        "onnx": library_version("onnx"),
         "sweep": __version__,
         "git": _git(),
     }
@@ -76,6 +87,35 @@ def version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def library_version(name: str) -> str | None:
+    """Return the version of a library whose package and module have one name; None if it is not installed."""
+    return version(name) or module_version(name)
+
+
+@functools.cache
+def module_version(module: str) -> str | None:
+    """Return the version that a module tells of itself, for a library that has no metadata of a package.
+
+    A process of its own imports it, since a library may load CUDA, print, or crash.
+
+    Args:
+        module: name of the module.
+
+    Returns:
+        Its ``__version__``, or what its ``getVersion()`` returns; ``unknown`` if it has neither; None if it cannot be
+        imported.
+    """
+    if importlib.util.find_spec(module.partition(".")[0]) is None:
+        return None
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK_VERSION, module], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.rpartition(_ANSWER)[2].strip() or None if done.returncode == 0 else None
 
 
 def _cpu() -> str | None:

@@ -8,7 +8,6 @@ gathered by the server runs at its true size. CPU speed of a precision says noth
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from sweep.backends.onnxruntime import partial_batches
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.errors import BuildError, SessionError
+from sweep.system import environment as libraries
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +76,7 @@ class OnnxRuntime:
 
     def facts(self) -> JsonDict:
         """Return the version of onnxruntime and its execution provider."""
-        return {"onnxruntime": importlib.metadata.version("onnxruntime"), "provider": _PROVIDERS[0]}
+        return {"onnxruntime": libraries.library_version("onnxruntime"), "provider": _PROVIDERS[0]}
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
         """Optimise the graph for this CPU and save it, its shapes fixed but for a symbolic batch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 from typing import TYPE_CHECKING, ClassVar
@@ -15,6 +14,7 @@ from sweep.backends.tensorrt import (
     engine_inspector,
     isolated_build,
     library,
+    rtx_releases,
     sm_probe,
 )
 from sweep.backends.tensorrt.engine import Engine
@@ -66,6 +66,10 @@ class TensorRT:
             return "cuda-python is not installed; pip install 'cuda-python>=12.6'"
         if facts.machine()["gpu"] is None:
             return f"{self.name} runs on an NVIDIA GPU and none is seen here"
+        return self.refusal()
+
+    def refusal(self) -> str | None:
+        """Return why the installed release cannot run on this GPU, in one line; None if it is not known to refuse."""
         return None
 
     def unsupported(self, variant: Variant) -> str | None:
@@ -90,7 +94,7 @@ class TensorRT:
         return {
             "tensorrt": None if version is None else f"{self.name} {version}",
             **{name: machine[name] for name in ("gpu", "compute_capability", "driver", "cuda")},
-            "cuda_bindings": importlib.metadata.version("cuda-bindings") if cuda.installed() else None,
+            "cuda_bindings": facts.version("cuda-bindings") or facts.module_version("cuda.bindings"),
         }
 
     def build(self, onnx: Path, variant: Variant, shapes: ShapesAt, target: Path) -> JsonDict:
@@ -176,6 +180,10 @@ class TensorRTRTX(TensorRT):
     name = "tensorrt_rtx"
     honours = TensorRT.honours - {"timing_cache", "version_compatible"}  # it times no tactics; it lacks a lean runtime
     times_tactics = False
+
+    def refusal(self) -> str | None:
+        """Return that the installed release loads no engine on this GPU, and which one does; None if it does."""
+        return rtx_releases.refusal(library.version(self.name), facts.machine()["compute_capability"])
 
 
 def _batches(variant: Variant) -> tuple[int, int, int]:

@@ -14,7 +14,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import UnsupportedError
+from sweep.errors import UnsupportedError, shorten
+from sweep.system import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,36 +28,40 @@ INSTALL = {
 _SUFFIXES = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings", "-bindings")  # of the packages that carry it
 _LISTING = "Layers:\nName: "  # starts the message in which a builder lists the layers of a detailed engine
 _KEPT_MESSAGES = 12
-_SHOWN_MESSAGES = 3
+_SHOWN_CHARACTERS = 1000
 
 
 class Log:
-    """Keep the library's last warnings and errors, and print nothing.
+    """Keep the library's first and last warnings and errors, and print nothing.
 
     A process has one per library, since the library keeps the first logger that it is given.
     """
 
     def __init__(self) -> None:
+        self._first: list[tuple[str, str]] = []  # what went wrong first is often why the rest did
         self._last: deque[tuple[str, str]] = deque(maxlen=_KEPT_MESSAGES)
         self.listing: str | None = None
 
     def clear(self) -> None:
         """Discard the messages so far."""
+        self._first.clear()
         self._last.clear()
         self.listing = None
 
     def add(self, severity: str, message: str) -> None:
         """Keep warnings and errors, and the builder's listing of the layers."""
         if severity not in {"VERBOSE", "INFO"}:
-            self._last.append((severity, " ".join(message.split())))
+            entry = (severity, " ".join(message.split()))
+            (self._first if len(self._first) < _KEPT_MESSAGES else self._last).append(entry)
         elif message.startswith(_LISTING):
             self.listing = message
 
     def tail(self) -> str:
-        """Return the last messages on one line: errors if there are any, else warnings."""
-        errors = [text for severity, text in self._last if severity.endswith("ERROR")]
-        messages = errors or [text for _, text in self._last]
-        return "; ".join(dict.fromkeys(messages[-_SHOWN_MESSAGES:])) or "it gave no reason"
+        """Return the messages on one line, shortened: errors if there are any, else warnings."""
+        entries = [*self._first, *self._last]
+        errors = [text for severity, text in entries if severity.endswith("ERROR")]
+        messages = errors or [text for _, text in entries]
+        return shorten("; ".join(dict.fromkeys(messages)), _SHOWN_CHARACTERS) or "it gave no reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +141,8 @@ def installed(name: str) -> bool:
 
 
 def version(name: str) -> str | None:
-    """Return the installed version, from the package's metadata; None if it is not installed or has none."""
-    return next(_versions(name), None) if installed(name) else None
+    """Return the installed version, from the package's metadata or else from the module; None if not installed."""
+    return next(_versions(name), None) or environment.module_version(name) if installed(name) else None
 
 
 def _versions(name: str) -> Iterator[str]:

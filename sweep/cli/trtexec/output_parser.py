@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from sweep.errors import ParityError
+from sweep.errors import ParityError, shorten
 
 _HEADER = "=== Performance summary ==="
 _PREFIX = re.compile(r"^\s*(?:\[[^\]]*\]\s*)*")  # [07/30/2024-15:30:36] [I] [TRT]
@@ -25,7 +25,7 @@ _BANNER = re.compile(r"&&&& (RUNNING|PASSED|FAILED) \S+ \[TensorRT v([\d.]+)\]")
 _VERSION = re.compile(r"TensorRT version: (\d+(?:\.\d+)+)")
 _ECHO = re.compile(r"^(Data transfers|Spin-wait|CUDA Graph|ExposeDMA): (Enabled|Disabled)$", re.MULTILINE)
 _UNGRAPHED = ("CUDA graph capture failed", "--useCudaGraph flag has been ignored")
-_SHOWN_ERRORS = 3
+_ERROR_CHARACTERS = 1000  # of all errors that it printed
 _FIRST_SPELLED_SO = 10000  # 8.6.1 was v8601; since 10.0 minor and patch have two digits each
 _WARNING = re.compile(r"^\s*(?:\[[^\]]*\]\s*)*\[W\]\s*(.+)$", re.MULTILINE)
 _ERROR = re.compile(r"^\s*(?:\[[^\]]*\]\s*)*\[E\]\s*(.+)$", re.MULTILINE)
@@ -109,7 +109,7 @@ def failure_reason(text: str) -> str | None:
 
 def _because(text: str) -> str:
     errors = list(dict.fromkeys(line.strip() for line in _ERROR.findall(text)))
-    return f": {'; '.join(errors[-_SHOWN_ERRORS:])}" if errors else ""
+    return f": {shorten('; '.join(errors), _ERROR_CHARACTERS)}" if errors else ""
 
 
 def _metric(match: re.Match[str]) -> Metric:

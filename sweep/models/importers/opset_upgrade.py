@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sweep.errors import ModelError
+from sweep.errors import ModelError, shorten
+from sweep.system import save_onnx
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ bf16 convolutions with 22) lift the graph further, when they are asked for."""
 
 _LARGE = 1 << 16  # elements of a weight that waits outside while the graph is converted
 _IR_VERSION = 8
-_SINGLE_FILE_BYTES = 1_500_000_000
+SINGLE_FILE_BYTES = 1_500_000_000
 
 
 def upgrade(path: Path, target: Path) -> None:
@@ -43,11 +44,11 @@ def upgrade(path: Path, target: Path) -> None:
         model.ir_version = max(model.ir_version, _IR_VERSION)
         _hide_weights(model.graph)
         size = sum(tensor.ByteSize() for tensor in model.graph.initializer)
-        beside = size > _SINGLE_FILE_BYTES
-        onnx.save(model, target, save_as_external_data=beside, location=f"{target.name}.data" if beside else None)
+        beside = size > SINGLE_FILE_BYTES
+        save_onnx(model, target, f"{target.name}.data" if beside else None)
         onnx.checker.check_model(target)
     except Exception as error:  # the converter raises whatever its C++ raises
-        reason = " ".join(str(error).split())[:300]
+        reason = shorten(str(error))
         raise ModelError(
             f"{path} cannot be upgraded to opset {LEAST_OPSET} by onnx.version_converter: {reason}; export it again "
             f"with opset {LEAST_OPSET} or later"

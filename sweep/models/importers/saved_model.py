@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from sweep.errors import ModelError
+from sweep.errors import ModelError, shorten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 OPSET = 18  # the last that tf2onnx writes
 _INSTALL = "pip install tf2onnx tensorflow (the extra `saved_model`)"
 _TOOLS = ("tf2onnx", "tensorflow")
-_LINE = 300
+_EXCEPTION = re.compile(r"[\w.]*(?:Error|Exception)\b")  # how the last part of a traceback begins
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -61,9 +62,15 @@ def convert(folder: Path, target: Path) -> dict[str, str]:
     )
     if done.returncode or not target.is_file():
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = lines[-1][:_LINE] if lines else f"it ended with status {done.returncode}"
+        reason = shorten(_exception(lines)) if lines else f"it ended with status {done.returncode}"
         raise ModelError(
             f"model.saved_model={folder}: tf2onnx could not convert it: {reason}; convert it by other means and give "
             "model.path"
         )
     return _versions(folder)
+
+
+def _exception(lines: list[str]) -> str:
+    """Return the exception at the end of a traceback with all lines of its message; the last line without one."""
+    starts = [number for number, line in enumerate(lines) if _EXCEPTION.match(line)]
+    return "\n".join(lines[starts[-1] if starts else -1 :])

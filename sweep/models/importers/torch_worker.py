@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import RefusedError, first_line, refusing, required, serve
+from sweep.system import RefusedError, one_line, refusing, required, serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,13 +162,13 @@ def _import_module(place: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise RefusedError(f"importing {place} failed: {first_line(error)}; install it") from error
+            raise RefusedError(f"importing {place} failed: {one_line(error)}; install it") from error
         raise RefusedError(
             f"no module {error.name} in {Path.cwd()} or among the installed packages; run from the folder that has "
             "it, or install it"
         ) from error
     except Exception as error:
-        raise RefusedError(f"importing {place} failed: {first_line(error)}") from error
+        raise RefusedError(f"importing {place} failed: {one_line(error)}") from error
 
 
 def _files(names: set[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from sweep.errors import TrackingError
+from sweep.errors import TrackingError, shorten
 from sweep.report.mlflow.store_uri import is_http, reachable, sqlite_path, without_password
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ def failure(uri: str, reason: str) -> TrackingError:
         uri: tracking URI; a password in it is left out.
         reason: message of MLflow or of the network; its first line is used.
     """
-    line = (reason.strip().splitlines() or ["no reason given"])[0].rpartition("Caused by ")[2][:MAX_REASON]
+    first_line = (reason.strip().splitlines() or ["no reason given"])[0]
+    reason = shorten(first_line.rpartition("Caused by ")[2], MAX_REASON)
     store = without_password(uri)
     return TrackingError(
-        f"records not sent to MLflow at {store}: {line}; they are safe on disk, publishing again sends them"
+        f"records not sent to MLflow at {store}: {reason}; they are safe on disk, publishing again sends them"
     )
 
 

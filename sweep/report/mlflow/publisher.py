@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.report.comparison import compared
+from sweep.report.comparison import compared, same_engines
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.client import connect, explained, failure, open_experiment
 from sweep.report.mlflow.runs import Runs
@@ -91,7 +91,7 @@ class Publisher:
         self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
     ) -> tuple[str, int]:
         experiment = open_experiment(client, self._uri, self._experiment, self._artifacts)
-        runs = Runs(client, experiment.experiment_id, self._sweep, labels)
+        runs = Runs(client, experiment.experiment_id, self._sweep, labels, same_engines(records))
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
         sent = 0
         for record in records:

@@ -56,11 +56,14 @@ def params(record: Record) -> dict[str, str]:
 
 
 def tags(record: Record) -> dict[str, str]:
-    """Return status, backend, error, and each fact of the machine under ``facts.``."""
+    """Return status, backend, error, digest of the engine, and each fact of the machine under ``facts.``."""
     facts = {name: _text(value) for name, value in _leaves({"facts": record.facts}) if value is not None}
     error = record.error
     error_tag = {"sweep.error": _text(f"{error['stage']}: {error['message']}")} if error else {}
-    return {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend")), **error_tag, **facts}
+    digest = (record.engine or {}).get("plan_digest")
+    plan_tag = {"sweep.plan_digest": digest} if digest else {}
+    status = {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend"))}
+    return {**status, **error_tag, **plan_tag, **facts}
 
 
 def metrics(record: Record) -> list[Value]:

@@ -30,6 +30,7 @@ PAGE = 1000  # runs per page of a search
 METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # limits that MLflow sets to one log_batch
 KIND, NAME, KEY = "sweep.kind", "sweep.name", "sweep.key"
 BEGUN, DONE = "sweep.record_begun", "sweep.record_sha"
+SAME = "sweep.same_engine_as"
 PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
 
 
@@ -41,11 +42,19 @@ class Runs:
         experiment_id: id of the experiment.
         sweep: name of the sweep.
         labels: names of the runs by the keys of their records; a record without an entry is named by its own label.
+        same_engines: label of the variant whose engine a record has, by the key of the record.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, sweep: str, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        experiment_id: str,
+        sweep: str,
+        labels: Mapping[str, str],
+        same_engines: Mapping[str, str],
+    ) -> None:
         self._client, self._experiment_id, self._sweep = client, experiment_id, sweep
-        self._labels = labels
+        self._labels, self._same_engines = labels, same_engines
         runs = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
         parents = [run for run in runs if run.data.tags.get(KIND) == "sweep"]
         self._variants: dict[str, list[Run]] = {}
@@ -103,6 +112,9 @@ class Runs:
             self._client.set_tag(run_id, PARENT, parent_id)
         if run and run.info.run_name != self._name(record):  # labels grow longer when further variants are published
             self._client.update_run(run_id, name=self._name(record))
+        same = self._same_engines.get(record.key)
+        if same is not None and (run is None or run.data.tags.get(SAME) != same):
+            self._client.set_tag(run_id, SAME, same)
         if not complete:
             self._fill(run_id, record, file)
             for path in files:

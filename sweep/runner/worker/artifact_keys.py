@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import models, precision, spec
 from sweep.storage.cache import MANIFEST
+from sweep.system import environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +33,7 @@ def model_key(model: ModelRef) -> str:
 
 def onnx_cache_key(variant: Variant) -> str:
     """Return the key of the typed ONNX in the cache: what was requested, and the converters that made it."""
-    tools = {name: importlib.metadata.version(name) for name in precision.TOOLS}
+    tools = {name: environment.library_version(name) for name in precision.TOOLS}
     tool_versions = [precision.modelopt_versions()] if variant.onnx.precision.tool == "modelopt" else []
     return spec.digest(spec.onnx_key(variant), precision.REVISION, tools, *pass_tools(variant), *tool_versions)
 
@@ -45,8 +46,6 @@ def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
         backend: builds it.
         typed: the typed ONNX, whose content counts and whose place does not.
     """
-    from sweep.system import environment
-
     machine: dict[str, Any] = environment.machine()
     built_by = {name: value for name, value in backend.facts().items() if name not in _OUTLIVED}
     hardware = [machine[name] for name in ("cpu", "gpu", "compute_capability")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,13 +12,13 @@ from sweep import models
 from sweep import precision as typed_onnx
 from sweep import spec as axes
 from sweep.analysis import accuracy
-from sweep.backends import SupportsEmulation
+from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
 from sweep.runner.worker.artifact_keys import engine_cache_key, file_content, model_key, onnx_cache_key, pass_tools
 from sweep.runner.worker.events import Events
-from sweep.system import user_code
+from sweep.system import environment, user_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,12 +73,22 @@ class Artifacts:
             "onnx_key": self.onnx.typed.parent.name if converted else axes.onnx_key(variant),
             "build_s": self.engine.seconds,
             "cached": self.engine.cached,
+            "plan_digest": _plan_digest(self.engine) if registry.get(variant.backend).runs_models else None,
             "bytes": self.engine.bytes,
             "device_memory_bytes": None,
             "artifacts": [
                 f"artifacts/{self.engine.path.name}/{name}" for name in self.engine.info.get("artifacts", ())
             ],
         }
+
+
+def _plan_digest(engine: Entry) -> str | None:
+    """Return the SHA-256 of the serialised engine; of several files, that of their names and digests."""
+    artifacts = engine.info.get("artifacts", ())  # files about the engine, which are no part of it
+    plan = {name: digest for name, digest in sorted(engine.files.items()) if name not in artifacts}
+    if len(plan) == 1:
+        return next(iter(plan.values()))
+    return hashlib.sha256(json.dumps(plan).encode()).hexdigest() if plan else None
 
 
 def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Events | None = None) -> Artifacts:
@@ -135,7 +146,7 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
         return {**counted.plain(), "opset": models.opset(source)}
 
     shapes = [(spec.name, spec.concrete(1)) for spec in signature.inputs]
-    key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, importlib.metadata.version("onnx"))
+    key = axes.digest("cost", models.COST_REVISION, file_content(source), shapes, environment.library_version("onnx"))
     cost = cache.get("costs", key, build, {"model": model.name}).info
     # A cast, for what the cache keeps is untyped; the parent checks it where it arrives.
     return cast("ModelCost", {**cost, "opset_of_file": _too_old(model), "made_from": model.made_from})
@@ -143,10 +154,10 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
 
 def _dense_file(variant: Variant, cache: Cache) -> Path:
     model = variant.onnx.model
-    if model.path is not None and (_too_old(model) or models.feeds_weights(Path(model.path))):
-        return _upgraded_file(model, cache)
     if model.path is not None:
-        return models.resolve(model, cache.root)
+        readable = _readable_file(model, cache)
+        upgrades = _too_old(model) or models.feeds_weights(Path(model.path))
+        return _upgraded_file(model, readable, cache) if upgrades else readable
 
     def build(folder: Path) -> JsonDict:
         models.resolve(model, folder / MODEL_FILE)
@@ -161,11 +172,26 @@ def _too_old(model: ModelRef) -> int | None:
     return opset if opset is not None and opset < models.LEAST_OPSET else None
 
 
-def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
+def _readable_file(model: ModelRef, cache: Cache) -> Path:
+    """Return the user's file, or a copy in an IR version that onnxruntime, which computes the reference, reads."""
+    path = models.resolve(model, cache.root)
+    if not models.is_too_new(path):
+        return path
+
+    def build(folder: Path) -> JsonDict:
+        models.lower_ir_version(path, folder / MODEL_FILE)
+        return {}
+
+    versions = [environment.library_version(name) for name in ("onnx", "onnxruntime")]
+    key = axes.digest("readable", model.digest or models.file_digest(path), *versions)
+    return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
+
+
+def _upgraded_file(model: ModelRef, original: Path, cache: Cache) -> Path:
     """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
 
     def build(folder: Path) -> JsonDict:
-        original, target = models.resolve(model, folder), folder / MODEL_FILE
+        target = folder / MODEL_FILE
         models.upgrade(original, target)
         feeds = models.draw(models.signature(model), 1, 0)
         errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
@@ -176,7 +202,7 @@ def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
             )
         return {}
 
-    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, importlib.metadata.version("onnx"))
+    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, environment.library_version("onnx"))
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from sweep import spec
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
+from sweep.system import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ def reference_outputs(
         input_parts += tuple(
             hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds)
         )
-    key = spec.digest("reference", file_content(source), *input_parts, importlib.metadata.version("onnxruntime"))
+    key = spec.digest("reference", file_content(source), *input_parts, environment.library_version("onnxruntime"))
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
         return dict(file)
@@ -76,6 +76,8 @@ def reference_score(
     def build(_: Path) -> JsonDict:
         return {"score": scoring.score(evaluation_set, _SCORED_TOGETHER, runner(source), tell)}
 
-    key = spec.digest("score", file_content(source), evaluation_set.identity, importlib.metadata.version("onnxruntime"))
+    key = spec.digest(
+        "score", file_content(source), evaluation_set.identity, environment.library_version("onnxruntime")
+    )
     score: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["score"]
     return score

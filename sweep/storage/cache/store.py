@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -25,7 +25,7 @@ from sweep.storage.cache.pins import Pins
 from sweep.system import file_locks, file_trust
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sweep.spec import JsonDict
 
@@ -44,6 +44,7 @@ class Entry:
         seconds: duration of its build, s.
         bytes: size of its files, bytes.
         info: return value of the builder, stored beside the files.
+        files: SHA-256 of each file, in hex, by its path in the folder.
         note: why a damaged entry was built again; None if the entry was intact or missing.
     """
 
@@ -52,6 +53,7 @@ class Entry:
     seconds: float
     bytes: int
     info: JsonDict
+    files: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
 
 
@@ -150,7 +152,7 @@ def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         if full:  # a library may report a full disk in its own words, or as a fault of the graph
             raise CacheError(f"No space left on device: {folder.parent} cannot take {folder.name} ({error})") from error
         raise
-    return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, note=note)
+    return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, files=files, note=note)
 
 
 def _verify(folder: Path) -> tuple[Entry | None, str | None]:
@@ -175,6 +177,7 @@ def _verify(folder: Path) -> tuple[Entry | None, str | None]:
                 seconds=manifest["seconds"],
                 bytes=manifest["bytes"],
                 info=manifest["info"],
+                files=manifest["files"],
             ),
             None,
         )

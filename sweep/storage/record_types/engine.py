@@ -67,6 +67,8 @@ class EngineInfo(TypedDict, total=False):
         onnx_key: key of the typed ONNX it was built from.
         build_s: duration of the build, s.
         cached: it was taken from the cache.
+        plan_digest: SHA-256, in hex, of the serialised engine (TensorRT's plan, onnxruntime's optimised graph); equal
+            digests are one engine, whatever was set to build it.
         bytes: size on disk, bytes.
         device_memory_bytes: memory that the session takes on the device, bytes.
         context_memory_bytes: of that, memory of one execution context, bytes.
@@ -87,6 +89,7 @@ class EngineInfo(TypedDict, total=False):
     onnx_key: str
     build_s: Seconds | None
     cached: bool
+    plan_digest: str | None
     bytes: Bytes | None
     device_memory_bytes: Bytes | None
     context_memory_bytes: Bytes | None

@@ -5,9 +5,11 @@ import socket
 import subprocess
 import sys
 
+import onnxruntime
 import pytest
 
 from sweep.cli import doctor
+from sweep.system import environment
 
 
 def doctored(tmp_path, **environment):
@@ -64,11 +66,16 @@ def version(name):
     return found(name)
 metadata.version = version
 """
+HIDDEN = """
+import importlib.util as util
+find_spec = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "{name}" else find_spec(name, *rest)
+"""
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "onnx"])
 def test_a_machine_without_the_embedded_default_is_exit_1(tmp_path, name) -> None:
-    (tmp_path / "sitecustomize.py").write_text(LACKING.format(name=name))
+    (tmp_path / "sitecustomize.py").write_text((LACKING + HIDDEN).format(name=name))
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     text, complaints, code = doctored(tmp_path, PYTHONPATH=path)
     assert complaints == ""
@@ -80,7 +87,7 @@ def test_a_machine_without_the_embedded_default_is_exit_1(tmp_path, name) -> Non
 def test_every_finding_that_is_missing_says_what_to_do(tmp_path) -> None:
     found = doctor.findings(tmp_path)
     assert all(item.remedy for item in found if item.version is None)
-    missing = doctor._package("no-such-package-here", "pip install it")
+    missing = doctor._package("no-such-package-here", "no_such_module_here", "pip install it")
     assert (missing.version, missing.remedy) == (None, "pip install it")
 
 
@@ -106,3 +113,35 @@ def test_a_password_in_the_uri_is_not_printed(tmp_path) -> None:
 def test_a_command_is_not_broken_by_a_narrow_terminal(tmp_path) -> None:
     text, _, _ = doctored(tmp_path, COLUMNS="80", PATH="/nowhere")
     assert "apt-get install chromium chromium-driver" in text
+
+
+def test_a_library_without_metadata_is_found_by_importing_it(tmp_path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(LACKING.format(name="onnxruntime"))
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+    text, complaints, code = doctored(tmp_path, PYTHONPATH=path)
+    assert complaints == ""
+    assert row(text, "onnxruntime").split() == ["yes", "onnxruntime", onnxruntime.__version__]
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("installed", "gpu", "capability", "shown", "remedy"),
+    [
+        ("1.7.1.116", "NVIDIA H200", "9.0", "1.7.1.116, which refuses this GPU", "tensorrt-rtx==1.6.1.120"),
+        ("1.6.1.120", "NVIDIA H200", "9.0", "1.6.1.120", ""),
+        ("1.7.1.116", "NVIDIA L40S", "8.9", "1.7.1.116", ""),
+        ("1.7.1.116", None, None, "1.7.1.116", ""),
+        (None, "NVIDIA H200", "9.0", None, "tensorrt-rtx==1.6.1.120"),
+        (None, "NVIDIA L40S", "8.9", None, "tensorrt-rtx==1.7.1.116"),
+        (None, None, None, None, "for builds only: no GPU is seen here"),
+    ],
+)
+def test_the_advised_release_is_one_that_this_gpu_loads(monkeypatch, installed, gpu, capability, shown, remedy) -> None:
+    machine = {**environment.machine(), "gpu": gpu, "compute_capability": capability}
+    monkeypatch.setattr(environment, "machine", lambda: machine)
+    monkeypatch.setattr(environment, "version", lambda _: installed)
+    monkeypatch.setattr(environment, "module_version", lambda _: None)
+    finding = doctor._tensorrt_rtx()
+    assert finding.version == shown
+    assert remedy in finding.remedy
+    assert bool(finding.remedy) == bool(remedy)

@@ -227,3 +227,68 @@ def test_an_op_that_the_quantiser_cannot_take_is_one_line(tmp_path: Path) -> Non
     assert line.startswith("odd.onnx as int8: ")
     assert "Wobble" in line
     assert line.endswith("check the file with onnx.checker and that each input is fed, or leave this precision out")
+
+
+def classifier(folder: Path) -> Path:
+    """A file in which nothing but float32 can be computed: LinearClassifier of ai.onnx.ml takes no other type."""
+    node = helper.make_node(
+        "LinearClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml", coefficients=[0.5] * 12, intercepts=[0.0] * 3,
+        classlabels_ints=[0, 1, 2], post_transform="SOFTMAX",
+    )  # fmt: skip
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])]
+    outputs = [
+        helper.make_tensor_value_info("label", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 3]),
+    ]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)]
+    onnx.save(
+        helper.make_model(helper.make_graph([node], "g", inputs, outputs), opset_imports=opsets, ir_version=9),
+        folder / "linear.onnx",
+    )
+    return folder / "linear.onnx"
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16", "int8", "fp8"])
+def test_a_label_without_a_node_in_its_type_is_refused_with_the_op_types(dtype: str, tmp_path: Path) -> None:
+    ops = OPS if dtype in {"int8", "fp8"} else ()
+    calibration = [{"x": np.ones((2, 4), np.float32)}]
+    line = refused(classifier(tmp_path), recipe(dtype, *ops), calibration, tmp_path)
+    assert (
+        f"asks for {dtype} compute, but no node of linear.onnx computes in {dtype}: it has LinearClassifier 1" in line
+    )
+    assert "leave this precision out" in line
+
+
+def test_a_file_that_is_called_typed_needs_a_node_in_the_type_as_well(tmp_path: Path) -> None:
+    precision = Precision(name="fp16", dtype="fp16", tool="none")
+    assert "no node of linear.onnx computes in fp16" in refused(classifier(tmp_path), precision, [], tmp_path)
+
+
+def elementwise(folder: Path, *op_types: str) -> Path:
+    names = ["x", *(f"h{number}" for number in range(len(op_types)))]
+    nodes = [
+        helper.make_node(op, [names[n]], [names[n + 1]], **({"perm": [1, 0]} if op == "Transpose" else {}))
+        for n, op in enumerate(op_types)
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 2])]
+    outputs = [helper.make_tensor_value_info(names[-1], TensorProto.FLOAT, [2, 2])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), folder / "plain.onnx"
+    )
+    return folder / "plain.onnx"
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_network_without_products_computes_in_the_type_of_its_tensors(dtype: str, tmp_path: Path) -> None:
+    converted = convert(elementwise(tmp_path, "Relu", "Sigmoid"), recipe(dtype), [], tmp_path / "target.onnx")
+    assert sum(converted.compute_types.values()) == 0
+    line = refused(elementwise(tmp_path, "Transpose", "Identity"), recipe(dtype), [], tmp_path)
+    assert f"no node of plain.onnx computes in {dtype}: it has no nodes that compute" in line
+
+
+def test_tf32_needs_a_float32_node(tmp_path: Path) -> None:
+    check_label(elementwise(tmp_path, "Relu"), recipe("tf32"))
+    with pytest.raises(ConversionError, match=r"no node of plain.onnx computes in fp32: it has no nodes that compute"):
+        check_label(elementwise(tmp_path, "Transpose"), recipe("tf32"))
+    check_label(elementwise(tmp_path, "Transpose"), recipe("fp32"))

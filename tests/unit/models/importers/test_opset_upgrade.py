@@ -15,6 +15,7 @@ from sweep.errors import ModelError
 from sweep.runner.worker import artifacts, reference
 from sweep.spec import LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
+from sweep.system import onnx_files
 
 QUICK = LoadAxes(kind="closed", warmup_s=0.02, min_s=0.05, min_requests=20, max_s=0.5)
 RNG = np.random.default_rng(0)
@@ -108,3 +109,37 @@ def test_a_file_that_cannot_be_upgraded_says_why_in_one_line(tmp_path: Path) -> 
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     assert not list((tmp_path / "cache" / "models").glob("*/model.onnx"))
+
+
+def newest(ir_version: int, folder: Path) -> Path:
+    """A file of today's onnx in a recent opset, and in a version of the format."""
+    path, model = folder / "newest.onnx", onnx.version_converter.convert_version(old_cnn(9), 17)
+    del model.graph.input[1:]
+    model.ir_version = ir_version
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_file_of_todays_onnx_runs_although_onnxruntime_is_older(precision: str, tmp_path: Path) -> None:
+    path = newest(onnx.IR_VERSION, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:  # as if the installed one read less, whatever is installed
+        patch.setattr(onnx_files, "_reads", lambda version: version < onnx.IR_VERSION)
+        onnx_files.readable_ir_version.cache_clear()
+        found = artifacts.model_file(asked(path, precision), Cache(tmp_path / "cache"))
+        onnx_files.readable_ir_version.cache_clear()
+    assert onnx.load(found).ir_version == onnx.IR_VERSION - 1
+    feeds = models.draw(models.signature(asked(path).onnx.model), 2, 0)
+    (output,) = reference.run(found, feeds).values()
+    assert output.shape == (2, 5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_file_of_a_format_that_nothing_here_knows_is_refused_alike(precision: str, tmp_path: Path) -> None:
+    path = newest(99, tmp_path)
+    with pytest.raises(ModelError) as error:
+        artifacts.make_onnx(asked(path, precision), Cache(tmp_path / "cache"))
+    readable = onnx_files.readable_ir_version()
+    assert f"IR version 99: onnx {onnx.__version__} knows versions up to {onnx.IR_VERSION}" in str(error.value)
+    assert f"reads them up to {readable} (its max supported IR version)" in str(error.value)
+    assert f"set model.ir_version = {readable}" in str(error.value)

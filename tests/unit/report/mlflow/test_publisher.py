@@ -284,3 +284,17 @@ def test_a_hundred_records_publish_quickly(store: Store) -> None:
     assert publish(store, *records) == (0, 100)
     assert time.monotonic() - sent < 5.0
     assert sent - began < 30.0
+
+
+def test_a_run_whose_engine_is_that_of_another_says_so_even_if_it_was_sent_before(store: Store) -> None:
+    plain, batch = measured(), measured(2)
+    engines = [{"key": key, "plan_digest": digest} for key, digest in (("e1", "a"), ("e2", "b"), ("e3", "a"))]
+    knob = replace(measured(), key="k3", variant={**plain.variant, "tiling": "full"}, engine=engines[2])
+    publish(store, knob)
+    assert "sweep.same_engine_as" not in variants(store)[0].data.tags
+    publish(store, replace(plain, engine=engines[0]), replace(batch, engine=engines[1]), knob)
+    marks = {run.data.tags["sweep.key"]: run.data.tags.get("sweep.same_engine_as") for run in variants(store)}
+    assert {key for key, mark in marks.items() if mark} == {"k3"}
+    names = {run.data.tags["sweep.key"]: run.info.run_name for run in variants(store)}
+    assert marks["k3"] == names[plain.key]
+    assert {run.data.tags["sweep.plan_digest"] for run in variants(store)} == {"a", "b"}

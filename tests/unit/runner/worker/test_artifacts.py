@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING
 
 import factories
@@ -12,6 +13,7 @@ import pytest
 import require
 
 from sweep import precision, spec
+from sweep.backends import registry
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
@@ -22,6 +24,7 @@ from sweep.storage.cache import Cache
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from sweep.backends import Backend
     from sweep.storage.cache import Entry
 
 FP16 = Precision(name="fp16", dtype="fp16")
@@ -183,3 +186,38 @@ def test_what_is_kept_tells_a_person_what_the_engine_is(bench: Bench) -> None:
     label = f"tensorrt_rtx {library.version('tensorrt_rtx')}"
     assert {f"tiny_cnn fp16 b2 {label}", f"tiny_cnn fp16 b3 tiling=fast {label}"} <= shown
     assert spec.engine_key(variant()) not in shown
+
+
+def plan_digest(variant: Variant, backend: Backend, root: Path) -> str:
+    made = artifacts.make_artifacts(variant, backend, Cache(root))
+    digest = made.engine_facts(variant)["plan_digest"]
+    again = artifacts.make_artifacts(variant, backend, Cache(root))
+    assert again.engine.cached
+    assert again.engine_facts(variant)["plan_digest"] == digest
+    return str(digest)
+
+
+def test_the_digest_is_that_of_the_plan_whoever_built_it(tmp_path: Path) -> None:
+    require.library_for("tensorrt_rtx")
+    slow, fast = (factories.variant(backend="tensorrt_rtx", builder_optimization_level=level) for level in (0, 5))
+    digest = plan_digest(slow, TensorRTRTX(), tmp_path)
+    (plan,) = tmp_path.glob(f"engines/*/{PLAN}")
+    assert digest == hashlib.sha256(plan.read_bytes()).hexdigest()
+    assert plan_digest(fast, TensorRTRTX(), tmp_path) == digest
+    half = factories.variant(precision="fp16", backend="tensorrt_rtx")
+    assert plan_digest(half, TensorRTRTX(), tmp_path) != digest
+
+
+def test_the_digest_of_an_optimised_graph_is_the_same_wherever_it_is_built(tmp_path: Path) -> None:
+    backend = registry.get("onnxruntime")
+    digests = {
+        plan_digest(factories.variant(precision=name), backend, tmp_path / place)
+        for name, place in (("fp32", "a"), ("fp32", "b"), ("bf16", "a"))
+    }
+    assert len(digests) == 2
+    assert (
+        artifacts.make_artifacts(
+            factories.variant(backend="simulated"), registry.get("simulated"), Cache(tmp_path)
+        ).engine_facts(factories.variant(backend="simulated"))["plan_digest"]
+        is None
+    )

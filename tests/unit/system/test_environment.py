@@ -1,0 +1,38 @@
+"""Versions of libraries: from metadata, else from the module itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sweep.system import environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("code", "version"),
+    [
+        ("print('hello'); __version__ = '1.2'", "1.2"),
+        ("def getVersion():\n    return 7", "7"),
+        ("pass", "unknown"),
+        ("raise ImportError('no CUDA')", None),
+        ("import os; os.abort()", None),
+    ],
+)
+def test_a_module_is_asked_for_its_version(
+    code: str, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bare_library.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    environment.module_version.cache_clear()
+    assert environment.module_version("bare_library") == version
+    assert environment.library_version("bare_library") == version
+    environment.module_version.cache_clear()
+
+
+def test_a_module_that_is_not_there_has_no_version() -> None:
+    assert environment.module_version("no_such_module_here") is None
