@@ -24,6 +24,16 @@ QUANTIZED_DTYPES = ("int8", "fp8")
 
 _RECURRENT_OPS = ("LSTM", "GRU", "RNN", "Einsum")
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+_QUANTIZING_OPS = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantize",
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "MatMulNBits",
+)
+_NARROW_FLOATS = ("fp16", "bf16", "fp8")
 _FLOAT_DTYPES = ("fp16", "bf16", "fp32")
 _NOT_REST_OPS = (*COMPUTE_OPS, "DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
 _REPORTED_DTYPES = ("int8", "fp8", "fp16", "bf16", "fp32")
@@ -78,6 +88,27 @@ def node_compute_types(model: ModelProto) -> list[tuple[str, str]]:
         for node, scope, producers in _nodes_with_producers(model.graph)
         if node.op_type in (*COMPUTE_OPS, *_RECURRENT_OPS, *_INTEGER_OPS)
     ]
+
+
+def is_typed(path: Path) -> bool:
+    """Tell whether a file rounds by itself: it holds 16-bit or 8-bit floats, or operators that quantize.
+
+    Such a file has no float32 graph, so that its outputs on onnxruntime are no float32 reference. An integer input that
+    is cast to float rounds nothing.
+
+    Args:
+        path: an ONNX file; its external weights are not read.
+
+    Raises:
+        ConversionError: ``path`` cannot be read as ONNX.
+    """
+    model = onnx_graph.infer_types(onnx_graph.load(path, weights=False))
+    return any(
+        node.op_type.startswith(_QUANTIZING_OPS)
+        or node.op_type in _INTEGER_OPS
+        or any(dtype_name(scope.get(name, 0)) in _NARROW_FLOATS for name in (*node.input, *node.output))
+        for node, scope in onnx_graph.typed_nodes(model.graph)
+    )
 
 
 def _nodes_with_producers(graph: GraphProto) -> list[tuple[NodeProto, dict[str, int], dict[str, NodeProto]]]:
@@ -205,7 +236,10 @@ def check_counts(counts: Mapping[str, int], precision: Precision, file_name: str
 
 def _advice(dtype: str) -> str:
     if dtype == "fp32":
-        return "give the float32 export of the model, or ask for the precision that the file has"
+        return (
+            "give the float32 export of the model, or ask for the precision that the file has, "
+            "or for precision=native, which takes any file as it is"
+        )
     return "give a float32 export that is built of Conv, ConvTranspose, Gemm and MatMul outside control flow"
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from sweep.spec import Precision
 
 _FP32_DTYPES = ("fp32", "tf32")
+NATIVE = "native"
+"""Name the dtype of a file that is used as it is, whatever its types."""
+
 _CONVERTED_DTYPES = ("fp16", "bf16", "int8", "fp8")
 
 
@@ -53,7 +56,7 @@ class Conversion:
 
 
 def passes_through(precision: Precision) -> bool:
-    """Tell whether a precision uses the fp32 graph unchanged, as fp32 and tf32 do.
+    """Tell whether a precision uses the file unchanged, as fp32, tf32 and native do.
 
     Args:
         precision: the recipe.
@@ -61,7 +64,7 @@ def passes_through(precision: Precision) -> bool:
     Returns:
         True where there is nothing to convert.
     """
-    return precision.dtype in _FP32_DTYPES
+    return precision.dtype in (*_FP32_DTYPES, NATIVE)
 
 
 def convert(
@@ -140,8 +143,7 @@ def _check_source(context: str, counts: Mapping[str, int]) -> None:
     if others:
         raise ConversionError(
             f"{context}: the file already computes in {compute_types.format_counts(counts)}: "
-            "give the float32 export of "
-            "the model"
+            "give the float32 export of the model, or take the file as it is: precision=native"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import compute_types, onnx_graph
+from sweep.precision import activation_ranges, compute_types, onnx_graph
 from sweep.precision.canonical_form import channel_axis, drop_unread_initializers
 from sweep.precision.cast import round_to_dtype
 from sweep.precision.notes import count_of, first_names
@@ -239,6 +239,13 @@ class _QdqWriter:
 
         if tensor not in self._qdq_names:
             size = self._largest[tensor]
+            if size == activation_ranges.UNSEEN:
+                readers = [node.name for node in self._graph.node if tensor in node.input]
+                raise ConversionError(
+                    f"precision {self._precision.name}: {tensor} is empty over all calibration data, so it has no "
+                    "range: give samples that fill it (model.calibration=), or leave what reads it unquantized "
+                    f"(precision.keep=[{','.join(readers)}])"
+                )
             if not np.isfinite(size):
                 raise ConversionError(
                     f"precision {self._precision.name}: the float32 graph gives NaN or Inf in {tensor} over the "

@@ -11,7 +11,7 @@ from sweep.spec.axis import axis, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
 
-_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "native")
 _GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL = 10, 11, 12, 13  # places of their words in the label
 
 
@@ -141,7 +141,7 @@ class Precision:
 
     Attributes:
         name: of the recipe, in tables and MLflow.
-        dtype: fp32, tf32, fp16, bf16, int8 or fp8.
+        dtype: fp32, tf32, fp16, bf16, int8, fp8, or native: the file as it is, whatever its types.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
         rest: type of the nodes that int8 and fp8 leave unquantized, fp16 or bf16; None is float32.
         wide: products with a quantized weight give float32 whatever ``rest`` is; with int8 and bf16 a quantized Softmax
@@ -166,7 +166,7 @@ class Precision:
     )
     dtype: str = axis(
         key="precision.dtype",
-        help="element type of the compute nodes: fp32, tf32, fp16, bf16, int8 or fp8",
+        help="element type of the compute nodes: fp32, tf32, fp16, bf16, int8, fp8, or native: as the file has them",
         cli_default="fp32",
         check=one_of(*_DTYPES, rule=f"no such type; there are: {', '.join(_DTYPES)}"),
         place=1,

@@ -9,7 +9,7 @@ from sweep import models
 from sweep.config.variants import axis_values, checks
 from sweep.errors import ConfigError
 from sweep.models.datasets import calibration
-from sweep.precision import SIMPLIFY
+from sweep.precision import NATIVE, SIMPLIFY
 from sweep.spec import GraphPass, Precision
 from sweep.system import user_code
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sweep.config.schema import Config, PrecisionConfig
     from sweep.spec import CalibrationData, ModelRef
 
-_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_UNCHANGED = ("fp32", "tf32")
+_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", NATIVE)
+_UNCHANGED = ("fp32", "tf32", NATIVE)
 _QUANTIZED = ("int8", "fp8")
 _MIN_PERCENTILE, _MAX_PERCENTILE = 50, 100
 _RESTS = ("fp16", "bf16")
@@ -58,10 +58,14 @@ def recipe(config: Config) -> Precision:
 def _tool(config: PrecisionConfig) -> str | None:
     """Return the axis `tool`: modelopt, none, or None for the built-in converters and where nothing is converted.
 
+    native is always none, for it takes the file as it is.
+
     Raises:
         ConfigError: modelopt cannot follow the recipe: it scales weights per channel only, and has no percentile.
     """
     tool: str = config.tool
+    if config.dtype == NATIVE:
+        return "none"
     if tool != "modelopt" or config.dtype in _UNCHANGED:
         return tool if tool == "none" else None
     if config.dtype in _QUANTIZED and not config.per_channel:
