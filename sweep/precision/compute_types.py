@@ -161,8 +161,8 @@ def check_label(path: Path, precision: Precision, advice: str | None = None) -> 
     """Refuse a file whose types do not carry its precision label.
 
     fp32 and tf32 require float32 compute nodes only, fp16 and bf16 their own type only, int8 and fp8 at least one
-    quantized node and, beside those, nothing but the type of the rest. A recipe with the range guard may have float32
-    beside it.
+    quantized node and, beside those, nothing but the type of the rest. A recipe with the range guard, or with nodes to
+    keep, may have float32 beside it.
 
     Args:
         path: the ONNX file.
@@ -199,7 +199,7 @@ def check_rest(model: ModelProto, precision: Precision, file_name: str) -> None:
         if (node.op_type not in _NOT_REST_OPS if precision.wide else node.op_type == "DequantizeLinear")
     )
     counts = {name: node_counts[name] for name in _FLOAT_DTYPES if node_counts[name]}
-    allowed = {rest, *(["fp32"] if precision.guard or precision.wide else [])}
+    allowed = {rest, *(["fp32"] if precision.guard or precision.wide or precision.keep else [])}
     if set(counts) - allowed or (counts and rest not in counts):
         raise ConversionError(
             f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {file_name} holds "
@@ -220,7 +220,7 @@ def check_counts(counts: Mapping[str, int], precision: Precision, file_name: str
         ConversionError: the types differ.
     """
     dtype = _DTYPE_OF_LABEL.get(precision.dtype, precision.dtype)
-    allowed = {dtype, "unknown", *(["fp32"] if precision.guard and counts.get(dtype) else [])}
+    allowed = {dtype, "unknown", *(["fp32"] if (precision.guard or precision.keep) and counts.get(dtype) else [])}
     others = {name: count for name, count in counts.items() if count and name not in allowed}
     if dtype in QUANTIZED_DTYPES:
         mismatch = not counts.get(dtype) or bool(others.keys() - {precision.rest or "fp32"})

@@ -46,6 +46,7 @@ def recipe(config: Config) -> Precision:
     derived = {
         "wide": (precision.wide and precision.rest is not None and tool != "modelopt") or None,
         "guard": guard or None,
+        "keep": _keep(precision, tool),
         "calibration_batches": precision.calibration_batches if calibrates else None,
         "calibration_method": None,
         "calibration_percentile": None,
@@ -75,6 +76,19 @@ def _tool(config: PrecisionConfig) -> str | None:
             "precision.calibration_method=percentile: modelopt has max and entropy; take one of them, or tool=builtin"
         )
     return tool
+
+
+def _keep(config: PrecisionConfig, tool: str | None) -> tuple[str, ...] | None:
+    """Return the axis `keep`; None where nothing is kept, or nothing is converted.
+
+    Raises:
+        ConfigError: modelopt does the conversion, which chooses by itself what stays float32.
+    """
+    if not config.keep or config.dtype in _UNCHANGED or tool == "none":
+        return None
+    if tool == "modelopt":
+        raise ConfigError("precision.keep: modelopt chooses what stays in fp32 by itself; take precision.tool=builtin")
+    return tuple(config.keep)
 
 
 def _method(config: PrecisionConfig) -> dict[str, Any]:
