@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from sweep.storage import Accuracy, AccuracyFigures, RepeatedAccuracy
 
 _TRUE_FP32_DB = 75.0
-_LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0}  # 6 dB: errors half as large as outputs
+_LEAST_DB = {"tf32": 20.0, "fp16": 20.0, "bf16": 10.0, "int8": 6.0, "fp8": 6.0, "native": 6.0}
+# 6 dB: errors half as large as outputs; native may be any type
 
 _ROUNDING = 1e-9  # 0.8 - 0.7 is more than 0.1
 

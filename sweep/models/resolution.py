@@ -59,7 +59,7 @@ def calibration(ref: ModelRef, batch: int, count: int) -> list[Feeds]:
 
     Args:
         ref: the network.
-        batch: samples in a batch, at most; one where the network has no batch axis.
+        batch: samples in a batch, at most; one where the network has no batch axis. A user's file gets them all.
         count: batches.
 
     Returns:

@@ -5,21 +5,22 @@ label is therefore only as good as the graph under it, and ``check_label`` compa
 imported when a function runs, never with this package.
 """
 
-from sweep.precision.compute_types import check_label, count_compute_types
-from sweep.precision.conversion import Conversion, convert, passes_through
+from sweep.precision.compute_types import check_label, count_compute_types, is_typed
+from sweep.precision.conversion import NATIVE, Conversion, convert, passes_through
 from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
 from sweep.precision.sparsity import sparsify
 
-REVISION = 2
+REVISION = 3
 """Raise this number when the converters write other graphs for the same request: it is part of the cache key."""
 
 TOOLS = ("numpy", "onnx", "onnxruntime")
 """Name the packages whose versions, with ``REVISION``, decide the bytes of a conversion: they are in the cache key."""
 
 __all__ = [
+    "NATIVE",
     "REVISION",
     "SIMPLIFY",
     "TOOLS",
@@ -29,6 +30,7 @@ __all__ = [
     "convert",
     "count_compute_types",
     "emulate",
+    "is_typed",
     "measure_layer_errors",
     "modelopt_versions",
     "passes_through",

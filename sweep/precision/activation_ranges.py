@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from sweep.spec import Precision
+
+UNSEEN = -math.inf
+"""Stand for the magnitude of a tensor that was empty over all calibration data."""
 
 _MAGNITUDE_SUFFIX = "__largest"
 
@@ -35,7 +39,8 @@ def largest_magnitudes(
         calibration: batches, each an array for every graph input by name.
 
     Returns:
-        The magnitude by tensor name; ``inf`` where a value is infinite, NaN where one is NaN.
+        The magnitude by tensor name; ``inf`` where a value is infinite, NaN where one is NaN, ``UNSEEN`` where
+        the tensor held no value in any batch. A batch in which it holds none adds nothing.
     """
     import numpy as np
 
@@ -44,6 +49,7 @@ def largest_magnitudes(
     with extra_outputs(model, {name: ("ReduceMax", name + _MAGNITUDE_SUFFIX) for name in names}) as run:
         rows = [run(batch) for batch in calibration]
     magnitudes = np.asarray(rows, np.float64).max(axis=0)
+    magnitudes[magnitudes < 0] = UNSEEN  # the largest value of nothing, which no magnitude is
     return dict(zip(names, map(float, magnitudes), strict=True))
 
 

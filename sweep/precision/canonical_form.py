@@ -36,10 +36,11 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
     if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < opset:
         model = _raise_opset(model, opset)
     _fold_constants(model.graph)
-    used_names = {node.name for node in model.graph.node}
-    for index, node in enumerate(model.graph.node):
-        if not node.name:
-            node.name = _unique_name(f"{node.op_type}_{index}", used_names)
+    used_names = {node.name for graph in onnx_graph.nested_graphs(model.graph) for node in graph.node}
+    for graph in onnx_graph.nested_graphs(model.graph):
+        for index, node in enumerate(graph.node):
+            if not node.name:
+                node.name = _unique_name(f"{node.op_type}_{index}", used_names)
     _split_shared_weights(model.graph, ops)
     return model
 

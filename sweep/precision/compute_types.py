@@ -24,6 +24,16 @@ QUANTIZED_DTYPES = ("int8", "fp8")
 
 _RECURRENT_OPS = ("LSTM", "GRU", "RNN", "Einsum")
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
+_QUANTIZING_OPS = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantize",
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "MatMulNBits",
+)
+_NARROW_FLOATS = ("fp16", "bf16", "fp8")
 _FLOAT_DTYPES = ("fp16", "bf16", "fp32")
 _NOT_REST_OPS = (*COMPUTE_OPS, "DequantizeLinear", "QuantizeLinear", "Cast", "Identity")
 _REPORTED_DTYPES = ("int8", "fp8", "fp16", "bf16", "fp32")
@@ -81,6 +91,27 @@ def node_compute_types(model: ModelProto) -> list[tuple[str, str]]:
     ]
 
 
+def is_typed(path: Path) -> bool:
+    """Tell whether a file rounds by itself: it holds 16-bit or 8-bit floats, or operators that quantize.
+
+    Such a file has no float32 graph, so that its outputs on onnxruntime are no float32 reference. An integer input that
+    is cast to float rounds nothing.
+
+    Args:
+        path: an ONNX file; its external weights are not read.
+
+    Raises:
+        ConversionError: ``path`` cannot be read as ONNX.
+    """
+    model = onnx_graph.infer_types(onnx_graph.load(path, weights=False))
+    return any(
+        node.op_type.startswith(_QUANTIZING_OPS)
+        or node.op_type in _INTEGER_OPS
+        or any(dtype_name(scope.get(name, 0)) in _NARROW_FLOATS for name in (*node.input, *node.output))
+        for node, scope in onnx_graph.typed_nodes(model.graph)
+    )
+
+
 def _nodes_with_producers(graph: GraphProto) -> list[tuple[NodeProto, dict[str, int], dict[str, NodeProto]]]:
     producers: dict[str, NodeProto] = {}
     rows = []
@@ -132,7 +163,7 @@ def check_label(path: Path, precision: Precision, advice: str | None = None) -> 
 
     Every reduced precision requires a node in its type. fp32 and tf32 require float32 compute nodes only, fp16 and bf16
     their own type only, int8 and fp8 at least one quantized node and, beside those, nothing but the type of the rest. A
-    recipe with the range guard may have float32 beside it.
+    recipe with the range guard, or with nodes to keep, may have float32 beside it.
 
     Args:
         path: the ONNX file.
@@ -210,7 +241,7 @@ def check_rest(model: ModelProto, precision: Precision, file_name: str) -> None:
         if (node.op_type not in _NOT_REST_OPS if precision.wide else node.op_type == "DequantizeLinear")
     )
     counts = {name: node_counts[name] for name in _FLOAT_DTYPES if node_counts[name]}
-    allowed = {rest, *(["fp32"] if precision.guard or precision.wide else [])}
+    allowed = {rest, *(["fp32"] if precision.guard or precision.wide or precision.keep else [])}
     if set(counts) - allowed or (counts and rest not in counts):
         raise ConversionError(
             f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {file_name} holds "
@@ -231,7 +262,7 @@ def check_counts(counts: Mapping[str, int], precision: Precision, file_name: str
         ConversionError: the types differ.
     """
     dtype = _DTYPE_OF_LABEL.get(precision.dtype, precision.dtype)
-    allowed = {dtype, "unknown", *(["fp32"] if precision.guard and counts.get(dtype) else [])}
+    allowed = {dtype, "unknown", *(["fp32"] if (precision.guard or precision.keep) and counts.get(dtype) else [])}
     others = {name: count for name, count in counts.items() if count and name not in allowed}
     if dtype in QUANTIZED_DTYPES:
         mismatch = not counts.get(dtype) or bool(others.keys() - {precision.rest or "fp32"})
@@ -247,7 +278,10 @@ def check_counts(counts: Mapping[str, int], precision: Precision, file_name: str
 
 def _advice(dtype: str) -> str:
     if dtype == "fp32":
-        return "give the float32 export of the model, or ask for the precision that the file has"
+        return (
+            "give the float32 export of the model, or ask for the precision that the file has, "
+            "or for precision=native, which takes any file as it is"
+        )
     return "give a float32 export that is built of Conv, ConvTranspose, Gemm and MatMul outside control flow"
 
 

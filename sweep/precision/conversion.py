@@ -11,13 +11,14 @@ from sweep.precision import (
     cast,
     compute_types,
     histograms,
+    kept_nodes,
     modelopt,
     onnx_graph,
     overflow_guard,
     qdq_rules,
     quantize,
 )
-from sweep.precision.canonical_form import MIN_OPSET, canonicalize
+from sweep.precision.canonical_form import MIN_OPSET, canonicalize, drop_unread_initializers
 from sweep.precision.onnx_tools import as_conversion_error
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from sweep.spec import Precision
 
 _FP32_DTYPES = ("fp32", "tf32")
+NATIVE = "native"
+"""Name the dtype of a file that is used as it is, whatever its types."""
+
 _CONVERTED_DTYPES = ("fp16", "bf16", "int8", "fp8")
 
 
@@ -53,7 +57,7 @@ class Conversion:
 
 
 def passes_through(precision: Precision) -> bool:
-    """Tell whether a precision uses the fp32 graph unchanged, as fp32 and tf32 do.
+    """Tell whether a precision uses the file unchanged, as fp32, tf32 and native do.
 
     Args:
         precision: the recipe.
@@ -61,7 +65,7 @@ def passes_through(precision: Precision) -> bool:
     Returns:
         True where there is nothing to convert.
     """
-    return precision.dtype in _FP32_DTYPES
+    return precision.dtype in (*_FP32_DTYPES, NATIVE)
 
 
 def convert(
@@ -104,7 +108,7 @@ def convert(
             model, notes, guarded_nodes = (
                 modelopt.convert_with_modelopt(source, precision, calibration, context)
                 if precision.tool == "modelopt"
-                else _convert_builtin(onnx_graph.load(source), precision, calibration)
+                else _convert_builtin(onnx_graph.load(source), precision, calibration, context)
             )
             onnx_graph.save(model, target)
         counts = _verify(target, precision, context, source.name)
@@ -143,33 +147,45 @@ def _check_source(context: str, counts: Mapping[str, int]) -> None:
     if others:
         raise ConversionError(
             f"{context}: the file already computes in {compute_types.format_counts(counts)}: "
-            "give the float32 export of "
-            "the model"
+            "give the float32 export of the model, or take the file as it is: precision=native"
         )
 
 
 def _convert_builtin(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]]
+    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], context: str
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     """Insert the Q/DQ pairs in float32, then cast the rest to 16 bits; return notes and guarded nodes."""
     quantizes = precision.dtype in compute_types.QUANTIZED_DTYPES
     rest = precision.rest if quantizes else precision.dtype
     model = canonicalize_for(model, precision)
+    kept = kept_nodes.matching_nodes(model, precision.keep or (), context)
     guards = bool(precision.guard) and rest == "fp16"
+    folded: tuple[str, ...] = ()
     if guards:
+        folded = overflow_guard.fold_variances(model.graph)
+        drop_unread_initializers(model.graph)
         model = onnx_graph.infer_types(model)
-    largest = _collect_ranges(model, precision, calibration, everything=guards) if quantizes or guards else {}
-    guarded_nodes = overflow_guard.overflowing_nodes(model, largest) if guards else ()
+    placements = quantize.qdq_placements(model.graph, precision.quantize_ops, kept) if quantizes else []
+    stored = {tensor.name for tensor in model.graph.initializer}
+    activations = sorted({place.tensor for place in placements} - stored)
+    measured = activation_ranges.float_tensors(model) if guards else activations
+    largest = _collect_ranges(model, precision, calibration, measured) if quantizes or guards else {}
+    quantized = {place.tensor for place in placements if place.tensor in stored}
+    guarded_nodes = overflow_guard.overflowing_nodes(model, largest, quantized) if guards else ()
+    guarded_nodes = tuple(name for name in guarded_nodes if name not in kept)
     if quantizes and precision.calibration_method is not None:
-        largest = _clip_ranges(model, precision, calibration, largest)
-    notes = quantize.insert_qdq_pairs(model, precision, largest) if quantizes else ()
+        largest = _clip_ranges(model, precision, calibration, {name: largest[name] for name in activations})
+    notes = quantize.insert_qdq_pairs(model, precision, largest, kept) if quantizes else ()
+    notes = (*kept_nodes.keep_notes(kept), *notes)
     if rest is None:
         return model, notes, ()
     wide = quantize.wide_product_nodes(model.graph) if precision.wide else frozenset()
     if wide and (precision.dtype, rest) == ("int8", "bf16"):
         wide |= quantize.fp32_softmax_nodes(model.graph)
-    model, cast_notes = cast.cast_model(model, rest, keep_io=precision.keep_io, fp32_nodes={*guarded_nodes, *wide})
-    return model, (*notes, *overflow_guard.guard_notes(guarded_nodes), *cast_notes), guarded_nodes
+    model, cast_notes = cast.cast_model(
+        model, rest, keep_io=precision.keep_io, fp32_nodes={*kept, *guarded_nodes, *wide}
+    )
+    return model, (*notes, *overflow_guard.guard_notes(guarded_nodes, folded), *cast_notes), guarded_nodes
 
 
 def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:
@@ -187,19 +203,10 @@ def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:
 
 
 def _collect_ranges(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], *, everything: bool
+    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]
 ) -> dict[str, float]:
     activation_ranges.check_calibration_batches(precision, calibration)
-    if everything:
-        return activation_ranges.largest_magnitudes(model, activation_ranges.float_tensors(model), calibration)
-    return activation_ranges.largest_magnitudes(model, _quantized_activations(model, precision), calibration)
-
-
-def _quantized_activations(model: ModelProto, precision: Precision) -> list[str]:
-    """Name the tensors that get a range: those that are quantized and are no weight."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    places = quantize.qdq_placements(model.graph, precision.quantize_ops)
-    return sorted({place.tensor for place in places} - stored)
+    return activation_ranges.largest_magnitudes(model, names, calibration)
 
 
 def _clip_ranges(
@@ -209,11 +216,10 @@ def _clip_ranges(
     largest: Mapping[str, float],
 ) -> dict[str, float]:
     """Clip the ranges by the recipe's method; the guard has used the unclipped ones."""
-    quantized = {name: largest[name] for name in _quantized_activations(model, precision)}
     percentile = (
         histograms.DEFAULT_PERCENTILE if precision.calibration_percentile is None else precision.calibration_percentile
     )
-    return histograms.clipping_thresholds(model, quantized, calibration, str(precision.calibration_method), percentile)
+    return histograms.clipping_thresholds(model, largest, calibration, str(precision.calibration_method), percentile)
 
 
 def _min_opset(dtype: str, rest: str | None) -> int:
@@ -234,7 +240,7 @@ def _verify(target: Path, precision: Precision, context: str, source_name: str) 
     model = onnx_graph.infer_types(model)
     counts = compute_types.count_model_types(model)
     compute_types.check_evidence(model, precision, source_name)
-    advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else None
+    advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else _KEEP_ADVICE if precision.keep else None
     compute_types.check_counts(counts, precision, f"the graph converted for {context}", advice)
     compute_types.check_rest(model, precision, f"the graph converted for {context}")
     return counts
@@ -243,6 +249,7 @@ def _verify(target: Path, precision: Precision, context: str, source_name: str) 
 _MODELOPT_ADVICE = (
     "modelopt leaves products of one row or fewer than 16 channels alone; precision.tool=builtin takes them"
 )
+_KEEP_ADVICE = "keep fewer nodes in fp32 (precision.keep), or give a float32 export of Conv, Gemm and MatMul"
 _ADVICE = "simplify the export (no control flow, static ranks), or leave this precision out"
 
 

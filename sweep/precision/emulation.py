@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from onnx import GraphProto, NodeProto
+    from onnx import GraphProto, NodeProto, ValueInfoProto
 
 _EXACT_OPS = (  # hands on values that are rounded already
     *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Gather", "Expand", "Concat"),
@@ -25,12 +25,16 @@ _EXACT_OPS = (  # hands on values that are rounded already
 )
 
 
-def emulate(source: Path, target: Path) -> int:
+def emulate(source: Path, target: Path, *, float_io: bool = False) -> int:
     """Write a float32 version of a typed graph, rounded wherever that one holds 16 bits.
+
+    Its inputs and outputs keep their names, and float16 ones their type, so that it takes what the typed graph takes.
+    bfloat16 ones are float32, because NumPy has no such type to feed.
 
     Args:
         source: the typed ONNX file.
         target: the file to write.
+        float_io: also make float16 inputs and outputs float32.
 
     Returns:
         Number of tensors that are rounded.
@@ -39,28 +43,77 @@ def emulate(source: Path, target: Path) -> int:
         ConversionError: ``source`` cannot be read as ONNX, or contradicts itself.
     """
     model = onnx_graph.infer_types(onnx_graph.load(source))
-    count = _emulate_graph(model.graph, {})
+    entries, exits = _split_io(model.graph, float_io=float_io)
+    count = _emulate_graph(model.graph, {}, typed_io=not float_io)
+    nodes = [*entries, *model.graph.node, *exits]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
     onnx_graph.save(model, target)
     return count
 
 
-def _emulate_graph(graph: GraphProto, outer: dict[str, int]) -> int:
+def _split_io(graph: GraphProto, *, float_io: bool) -> tuple[list[NodeProto], list[NodeProto]]:
+    """Give each 16-bit input and output of the outermost graph a float32 tensor inside it.
+
+    Returns:
+        The Casts that go before all nodes and after them, between the two.
+    """
+    from onnx import TensorProto, helper
+
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name: value for value in graph.input if value.name not in stored and _is_half(value)}
+    outputs = {value.name: value for value in graph.output if _is_half(value) and value.name not in inputs}
+    entries, exits = [], []
+    for name, value in inputs.items():
+        kind = value.type.tensor_type.elem_type
+        if kind == TensorProto.FLOAT16 and not float_io:
+            entries.append(helper.make_node("Cast", [name], [_inside(name)], name=f"{name}__fed", to=TensorProto.FLOAT))
+        else:
+            entries.extend(_rounding_casts(_inside(name), name, kind))
+    for name, value in outputs.items():
+        to = value.type.tensor_type.elem_type
+        to = TensorProto.FLOAT if to != TensorProto.FLOAT16 or float_io else to
+        exits.append(helper.make_node("Cast", [_inside(name)], [name], name=f"{name}__given", to=to))
+    for nested in onnx_graph.nested_graphs(graph):
+        for node in nested.node:
+            node.input[:] = [_inside(name) if name in inputs or name in outputs else name for name in node.input]
+            node.output[:] = [_inside(name) if name in outputs else name for name in node.output]
+        for value in (*nested.value_info, *(nested.output if nested is not graph else ())):
+            if value.name in inputs or value.name in outputs:
+                value.name = _inside(value.name)
+    for value in (*inputs.values(), *outputs.values()):
+        inside = graph.value_info.add()
+        inside.CopyFrom(value)
+        inside.name = _inside(value.name)
+    return entries, exits
+
+
+def _is_half(value: ValueInfoProto) -> bool:
+    return value.type.tensor_type.elem_type in _half_types()
+
+
+def _inside(name: str) -> str:
+    """Name the float32 tensor that stands for an input or output inside the graph."""
+    return f"{name}__inside"
+
+
+def _emulate_graph(graph: GraphProto, outer: dict[str, int], *, typed_io: bool) -> int:
     nodes: list[NodeProto] = []
     scope, count = onnx_graph.element_types(graph, outer), 0
     low = {name: kind for name, kind in scope.items() if kind in _half_types()}
-    for value in graph.input:
+    for value in graph.input if outer else ():  # those of the body of a Loop or Scan are bound by their position
         if value.name in low and value.name not in outer:
             nodes.extend(_rounding_casts(value.name, f"{value.name}__fed", low[value.name]))
             value.name += "__fed"
     for node in graph.node:
-        count += sum(_emulate_graph(inner, scope) for inner in onnx_graph.subgraphs(node))
+        count += sum(_emulate_graph(inner, scope, typed_io=False) for inner in onnx_graph.subgraphs(node))
         roundings = list(_roundings_of(node, low))
         count += len(roundings) // 2
         _widen_attributes(node)
         nodes.extend((node, *roundings))
     del graph.node[:], graph.value_info[:]
     graph.node.extend(nodes)
-    _widen_tensors(graph)
+    _widen_tensors(graph, typed_io=typed_io)
     return count
 
 
@@ -96,7 +149,7 @@ def _widen_attributes(node: NodeProto) -> None:
             item.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item.t).astype("float32"), item.t.name))
 
 
-def _widen_tensors(graph: GraphProto) -> None:
+def _widen_tensors(graph: GraphProto, *, typed_io: bool) -> None:
     from onnx import TensorProto, numpy_helper
 
     for tensor in graph.initializer:
@@ -104,5 +157,6 @@ def _widen_tensors(graph: GraphProto) -> None:
             values = numpy_helper.to_array(tensor).astype("float32")
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     for value in (*graph.input, *graph.output):
-        if value.type.tensor_type.elem_type in _half_types():
+        kept = (TensorProto.FLOAT16,) if typed_io else ()
+        if _is_half(value) and value.type.tensor_type.elem_type not in kept:
             value.type.tensor_type.elem_type = TensorProto.FLOAT

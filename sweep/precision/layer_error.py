@@ -31,7 +31,6 @@ CHUNK_BYTES = 512 << 20
 """Limit the size of the tensors that are compared in one inference, in bytes."""
 
 _TYPED_PREFIX = "typed/"
-_INPUT_SUFFIX = "__fed"  # the emulation appends it to the name of an input that it rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +79,7 @@ def measure_layer_errors(
         quiet_onnxruntime(),
         as_conversion_error(f"{source.name} beside {typed.name}", "convert it again"),
     ):
-        emulate(typed, Path(folder, "emulated.onnx"))
+        emulate(typed, Path(folder, "emulated.onnx"), float_io=True)
         reference = onnx_graph.infer_types(canonicalize_for(onnx_graph.load(source), precision))
         rounded = onnx_graph.load(Path(folder, "emulated.onnx"))
         names = _common_tensors(reference, rounded)
@@ -109,10 +108,7 @@ def _merge_graphs(reference: ModelProto, rounded: ModelProto, replaced: Collecti
     typed = ModelProto()
     typed.CopyFrom(rounded)
     compose.add_prefix(typed, _TYPED_PREFIX, rename_inputs=False, inplace=True)
-    input_names = {value.name: value.name.removesuffix(_INPUT_SUFFIX) for value in typed.graph.input}
-    renamed = {old: new for old, new in input_names.items() if old != new} | {
-        _TYPED_PREFIX + name: name for name in replaced
-    }
+    renamed = {_TYPED_PREFIX + name: name for name in replaced}
     for node in typed.graph.node:
         _rename_inputs(node, renamed)
     result = ModelProto()

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import compute_types, onnx_graph
+from sweep.precision import activation_ranges, compute_types, onnx_graph
 from sweep.precision.canonical_form import channel_axis, drop_unread_initializers
 from sweep.precision.cast import round_to_dtype
 from sweep.precision.notes import count_of, first_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import numpy as np
     from onnx import GraphProto, ModelProto, NodeProto
@@ -45,7 +45,7 @@ class QdqPlacement:
     axis: int | None
 
 
-def qdq_placements(graph: GraphProto, ops: Sequence[str]) -> list[QdqPlacement]:
+def qdq_placements(graph: GraphProto, ops: Sequence[str], kept: Collection[str] = ()) -> list[QdqPlacement]:
     """List the operands that get a pair: both operands of every product among ``ops``, and the skip branch of an Add.
 
     A node with a constant operand that has no channel is left out: a vector, a batch of matrices, one on the left. So
@@ -55,6 +55,7 @@ def qdq_placements(graph: GraphProto, ops: Sequence[str]) -> list[QdqPlacement]:
     Args:
         graph: the outermost graph, in canonical form.
         ops: op types to quantize.
+        kept: names of nodes that are not quantized.
 
     Returns:
         The placements: products in graph order, then the Adds.
@@ -66,7 +67,7 @@ def qdq_placements(graph: GraphProto, ops: Sequence[str]) -> list[QdqPlacement]:
     products = [
         QdqPlacement(node.name, index, name, channel_axis(node, index, ranks.get(name, 0)))
         for node in graph.node
-        if node.op_type in ops and _is_quantizable(node, ranks)
+        if node.op_type in ops and node.name not in kept and _is_quantizable(node, ranks)
         for index, name in enumerate(node.input[:2])
     ]
     quantized = {place.tensor for place in products if place.tensor not in ranks}
@@ -74,7 +75,7 @@ def qdq_placements(graph: GraphProto, ops: Sequence[str]) -> list[QdqPlacement]:
     return products + [
         QdqPlacement(node.name, index, name, None)
         for node in graph.node
-        if node.op_type == "Add" and "Conv" in {producers.get(name) for name in node.input}
+        if node.op_type == "Add" and node.name not in kept and "Conv" in {producers.get(name) for name in node.input}
         for index, name in enumerate(node.input)
         if name in quantized
     ]
@@ -88,7 +89,9 @@ def _is_quantizable(node: NodeProto, ranks: Mapping[str, int]) -> bool:
     )
 
 
-def insert_qdq_pairs(model: ModelProto, precision: Precision, largest: Mapping[str, float]) -> tuple[str, ...]:
+def insert_qdq_pairs(
+    model: ModelProto, precision: Precision, largest: Mapping[str, float], kept: Collection[str] = ()
+) -> tuple[str, ...]:
     """Insert symmetric Q/DQ pairs on the inputs of the ops that a precision names, in place.
 
     Weights become int8 or fp8 initializers behind a DequantizeLinear, scaled per output channel; biases and everything
@@ -98,17 +101,18 @@ def insert_qdq_pairs(model: ModelProto, precision: Precision, largest: Mapping[s
         model: an fp32 graph in canonical form. It is modified.
         precision: the recipe; ``dtype``, ``rest``, ``quantize_ops`` and ``per_channel`` are used.
         largest: the largest |x|, by name, of every activation among the ``qdq_placements``.
+        kept: names of nodes that are not quantized.
 
     Returns:
-        Notes for the record: products that are not quantized.
+        Notes for the record: products that are not quantized, besides those that are kept.
 
     Raises:
         ConversionError: a range is not finite.
     """
     writer = _QdqWriter(model.graph, precision, largest)
-    placements = qdq_placements(model.graph, precision.quantize_ops)
+    placements = qdq_placements(model.graph, precision.quantize_ops, kept)
     writer.write(placements)
-    quantized = {place.node for place in placements}
+    quantized = {*kept, *(place.node for place in placements)}
     unquantized = [
         node.name for node, _ in onnx_graph.typed_nodes(model.graph) if node.op_type in compute_types.COMPUTE_OPS
     ]
@@ -239,6 +243,13 @@ class _QdqWriter:
 
         if tensor not in self._qdq_names:
             size = self._largest[tensor]
+            if size == activation_ranges.UNSEEN:
+                readers = [node.name for node in self._graph.node if tensor in node.input]
+                raise ConversionError(
+                    f"precision {self._precision.name}: {tensor} is empty over all calibration data, so it has no "
+                    "range: give samples that fill it (model.calibration=), or leave what reads it unquantized "
+                    f"(precision.keep=[{','.join(readers)}])"
+                )
             if not np.isfinite(size):
                 raise ConversionError(
                     f"precision {self._precision.name}: the float32 graph gives NaN or Inf in {tensor} over the "

@@ -11,8 +11,8 @@ from sweep.spec.axis import axis, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
 
-_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL = 10, 11, 12, 13  # places of their words in the label
+_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "native")
+_GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL, _KEEP = 10, 11, 12, 13, 14  # places of their words in the label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +141,13 @@ class Precision:
 
     Attributes:
         name: of the recipe, in tables and MLflow.
-        dtype: fp32, tf32, fp16, bf16, int8 or fp8.
+        dtype: fp32, tf32, fp16, bf16, int8, fp8, or native: the file as it is, whatever its types.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
         rest: type of the nodes that int8 and fp8 leave unquantized, fp16 or bf16; None is float32.
         wide: products with a quantized weight give float32 whatever ``rest`` is; with int8 and bf16 a quantized Softmax
             does too.
         guard: nodes with a value that overflows float16 on the calibration data stay float32 (fp16 only).
+        keep: names, patterns of names or op types of nodes that stay float32, quantized in no precision either.
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
         per_channel: one weight scale per output channel, which TensorRT expects, instead of one per tensor.
         calibration_batches: most batches that the ranges of the activations are computed from.
@@ -166,7 +167,7 @@ class Precision:
     )
     dtype: str = axis(
         key="precision.dtype",
-        help="element type of the compute nodes: fp32, tf32, fp16, bf16, int8 or fp8",
+        help="element type of the compute nodes: fp32, tf32, fp16, bf16, int8, fp8, or native: as the file has them",
         cli_default="fp32",
         check=one_of(*_DTYPES, rule=f"no such type; there are: {', '.join(_DTYPES)}"),
         place=1,
@@ -199,6 +200,15 @@ class Precision:
         cli_default=False,
         hint=bool,
         place=1,
+    )
+    keep: tuple[str, ...] | None = axis(
+        None,
+        key="precision.keep",
+        help="nodes that stay in float32: names, patterns of names such as /head/*, or op types",
+        cli_default=[],
+        hint=list[str],
+        word=lambda keep: f"keep-{'-'.join(keep)}",
+        place=_KEEP,
     )
     quantize_ops: tuple[str, ...] = axis(
         (),

@@ -49,6 +49,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     ),
     "precision.wide": ("true,false", MIXED),
     "precision.guard": ("true,false", ("precision=fp16",)),
+    "precision.keep": ("[MatMul],[/head/*,fc]", ("precision=fp16",)),
     "precision.quantize_ops": ("[Conv],[Conv,MatMul]", MIXED),
     "precision.per_channel": ("true,false", MIXED),
     "precision.calibration_batches": ("2,3", MIXED),

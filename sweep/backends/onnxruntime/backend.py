@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.onnxruntime import partial_batches
-from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, inspect_inputs
+from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.errors import BuildError, SessionError
 from sweep.system import environment as libraries
@@ -60,11 +60,13 @@ class OnnxRuntime:
         )
 
     def emulation(self, variant: Variant) -> str | None:
-        """Return ``engine`` for bfloat16 and ``outputs`` for float16.
+        """Return ``engine`` for bfloat16, ``outputs`` for float16, and None for a file that is taken as it is.
 
         There are no kernels of bfloat16, and those of float16 compute in float32.
         """
         types = _types(variant)
+        if types == ("native",):
+            return None  # the file runs as it is, and is its own reference
         if set(types) - _KERNELS:
             return "engine"
         return "outputs" if "fp16" in types else None
@@ -86,7 +88,8 @@ class OnnxRuntime:
         """
         import onnxruntime as ort
 
-        fp8 = variant.onnx.precision.dtype == "fp8"
+        dtype = variant.onnx.precision.dtype
+        fp8 = dtype == "fp8" or (dtype == "native" and holds_float8(onnx))
         options = _options(ort, intra_op_threads=1, spinning=False)
         if fp8:  # it fuses int8 pairs soundly, and fp8 pairs into operators that have no fp8
             options.add_session_config_entry("session.disable_quant_qdq", "1")

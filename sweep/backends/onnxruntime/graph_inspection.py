@@ -45,6 +45,14 @@ def inspect_inputs(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int
     return dims, any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
 
 
+def holds_float8(path: Path) -> bool:
+    """Tell whether any initializer of a graph is in an eight-bit float, as the zero points of fp8 pairs are."""
+    import onnx
+
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    return any(onnx.TensorProto.DataType.Name(tensor.data_type).startswith("FLOAT8") for tensor in tensors)
+
+
 def collect_type_evidence(path: Path) -> JsonDict:
     """Count the types that the optimised graph computes in.
 

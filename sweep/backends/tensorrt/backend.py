@@ -80,12 +80,12 @@ class TensorRT:
         return self.missing() or (None if session.mps is None else mps.available())
 
     def environment(self, variant: Variant) -> dict[str, str]:
-        """Return the variable that makes NVIDIA's libraries leave TF32 alone, for fp32.
+        """Return the variable that makes NVIDIA's libraries leave TF32 alone, for fp32 and for what a file has of it.
 
         Clearing the builder's TF32 flag is not enough: on an H200, TensorRT-RTX 1.6 gave bit-identical outputs with the
         flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable.
         """
-        return {_TF32_OVERRIDE: "0"} if variant.onnx.precision.dtype == "fp32" else {}
+        return {_TF32_OVERRIDE: "0"} if variant.onnx.precision.dtype in {"fp32", "native"} else {}
 
     def facts(self) -> JsonDict:
         """Return library, GPU and driver versions, from package metadata and NVML."""

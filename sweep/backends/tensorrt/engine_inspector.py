@@ -134,6 +134,8 @@ def mismatch(variant: Variant, realised: JsonDict) -> str | None:
 def _precision_mismatch(requested: str, rest: str | None, counts: dict[str, int]) -> str | None:
     if not counts:
         return f"asked for {requested}, but nothing tells which types the engine computes in"
+    if requested == "native":
+        return None
     if requested in {"fp32", "tf32"}:
         return f"asked for {requested}, but the engine computes in {counts}" if set(counts) - {"fp32"} else None
     if not counts.get(requested):

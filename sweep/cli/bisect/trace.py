@@ -39,6 +39,8 @@ def of_record(record: Record) -> Variant:
     axes = record.variant
     precision = from_plain(Precision, axes["precision_recipe"])
     label = axes["label"]
+    if precision.dtype == typed_onnx.NATIVE:
+        raise ConfigError(f"{label}: precision=native is the file as it is, so there is no fp32 graph beside it")
     if typed_onnx.passes_through(precision):
         raise ConfigError(f"{label}: {precision.name} is the fp32 graph itself, no node differs; take a converted one")
     if precision.tool == "none":

@@ -9,7 +9,7 @@ from sweep import models
 from sweep.config.variants import axis_values, checks
 from sweep.errors import ConfigError
 from sweep.models.datasets import calibration
-from sweep.precision import SIMPLIFY
+from sweep.precision import NATIVE, SIMPLIFY
 from sweep.spec import GraphPass, Precision
 from sweep.system import user_code
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sweep.config.schema import Config, PrecisionConfig
     from sweep.spec import CalibrationData, ModelRef
 
-_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
-_UNCHANGED = ("fp32", "tf32")
+_DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", NATIVE)
+_UNCHANGED = ("fp32", "tf32", NATIVE)
 _QUANTIZED = ("int8", "fp8")
 _MIN_PERCENTILE, _MAX_PERCENTILE = 50, 100
 _RESTS = ("fp16", "bf16")
@@ -46,6 +46,7 @@ def recipe(config: Config) -> Precision:
     derived = {
         "wide": (precision.wide and precision.rest is not None and tool != "modelopt") or None,
         "guard": guard or None,
+        "keep": _keep(precision, tool),
         "calibration_batches": precision.calibration_batches if calibrates else None,
         "calibration_method": None,
         "calibration_percentile": None,
@@ -58,10 +59,14 @@ def recipe(config: Config) -> Precision:
 def _tool(config: PrecisionConfig) -> str | None:
     """Return the axis `tool`: modelopt, none, or None for the built-in converters and where nothing is converted.
 
+    native is always none, for it takes the file as it is.
+
     Raises:
         ConfigError: modelopt cannot follow the recipe: it scales weights per channel only, and has no percentile.
     """
     tool: str = config.tool
+    if config.dtype == NATIVE:
+        return "none"
     if tool != "modelopt" or config.dtype in _UNCHANGED:
         return tool if tool == "none" else None
     if config.dtype in _QUANTIZED and not config.per_channel:
@@ -71,6 +76,19 @@ def _tool(config: PrecisionConfig) -> str | None:
             "precision.calibration_method=percentile: modelopt has max and entropy; take one of them, or tool=builtin"
         )
     return tool
+
+
+def _keep(config: PrecisionConfig, tool: str | None) -> tuple[str, ...] | None:
+    """Return the axis `keep`; None where nothing is kept, or nothing is converted.
+
+    Raises:
+        ConfigError: modelopt does the conversion, which chooses by itself what stays float32.
+    """
+    if not config.keep or config.dtype in _UNCHANGED or tool == "none":
+        return None
+    if tool == "modelopt":
+        raise ConfigError("precision.keep: modelopt chooses what stays in fp32 by itself; take precision.tool=builtin")
+    return tuple(config.keep)
 
 
 def _method(config: PrecisionConfig) -> dict[str, Any]:

@@ -82,8 +82,15 @@ def check(data: CalibrationData, signature: Signature, count: int) -> None:
         raise ConfigError(str(error)) from error
 
 
-def batches(data: CalibrationData, signature: Signature, count: int) -> Iterator[Arrays]:
-    """Return at most ``count`` batches: of 8 samples from files, as they come from a function.
+def batches(data: CalibrationData, signature: Signature, count: int, size: int = SAMPLES) -> Iterator[Arrays]:
+    """Return the first ``count`` x 8 samples of files in batches, or the first ``count`` batches of a function.
+
+    Args:
+        data: the user's samples.
+        signature: the network's inputs.
+        count: batches of 8 samples, at most.
+        size: samples in a batch of files. For another size than 8 every batch is full, since the network takes no
+            other: what is left over at the end is dropped, and fewer samples than one batch are repeated.
 
     Raises:
         ConversionError: names, dtypes, shapes or values are not such that the network could be fed; one line.
@@ -98,7 +105,7 @@ def batches(data: CalibrationData, signature: Signature, count: int) -> Iterator
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConversionError(f"{KEY}={data.source} cannot be read: {text}") from error
     _refuse(data, read, signature)
-    yield from itertools.islice(_cut(read, signature), count)
+    yield from _cut(read, signature, size, limit)
 
 
 def _called(data: CalibrationData, signature: Signature) -> Iterator[Arrays]:
@@ -179,17 +186,23 @@ def _refuse(data: CalibrationData, arrays: Arrays, signature: Signature) -> None
         raise ConversionError(f"{KEY}={data.source}: {fault}")
 
 
-def _cut(arrays: Arrays, signature: Signature) -> Iterator[Arrays]:
-    """Cut batches of 8 samples, the last of what is left; a network without a batch axis takes one sample at a time."""
+def _cut(arrays: Arrays, signature: Signature, size: int, limit: int) -> Iterator[Arrays]:
+    """Cut batches, the last of what is left; a network without a batch axis takes one sample at a time."""
     counts = [user_arrays.samples(spec, arrays[spec.name]) for spec in signature.inputs]
     total = next((count for count in counts if count is not None), 1)
     batched = any(spec.batch_axis is not None for spec in signature.inputs)
-    step = SAMPLES if batched else 1
-    for start in range(0, total, step):
-        yield {spec.name: _part(spec, arrays[spec.name], slice(start, start + step)) for spec in signature.inputs}
+    if not batched:
+        total, size = min(total, limit // SAMPLES), 1
+    elif size != SAMPLES:
+        total = max(min(total, limit) // size, 1) * size
+    for start in range(0, min(total, max(limit, size)), size):
+        yield {spec.name: _part(spec, arrays[spec.name], slice(start, start + size)) for spec in signature.inputs}
 
 
 def _part(spec: TensorSpec, value: np.ndarray, rows: slice) -> np.ndarray:
     if spec.batch_axis is not None:
-        return np.ascontiguousarray(value[(slice(None),) * spec.batch_axis + (rows,)])
+        part = value[(slice(None),) * spec.batch_axis + (rows,)]
+        if part.shape[spec.batch_axis] < rows.stop - rows.start != SAMPLES:
+            part = np.take(value, range(rows.start, rows.stop), axis=spec.batch_axis, mode="wrap")
+        return np.ascontiguousarray(part)
     return value[rows.start] if value.ndim > len(spec.shape) else value

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sweep import precision
 from sweep.analysis import accuracy
 from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
@@ -62,8 +61,7 @@ def check_accuracy(
     if emulation == "outputs":
         rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
-    typed_by_user = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
-    reference = accuracy.TYPED_REFERENCE if typed_by_user else accuracy.REFERENCE
+    reference = accuracy.TYPED_REFERENCE if onnx.model_is_typed else accuracy.REFERENCE
     compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
     inferences: list[int] = []
     looks = _looks(session, variant.load, _LOOKS_S if backend.on_gpu else 0.0, inferences)

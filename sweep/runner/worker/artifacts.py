@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -42,12 +44,14 @@ class OnnxFiles:
         model: the fp32 graph, which outputs are compared with.
         rewritten: that graph after the graph pass; `model` itself where there is none.
         typed: the graph in the precision.
+        model_is_typed: `model` rounds by itself, so that it is no fp32 reference.
         facts: facts of the pass and the conversion, as they stand in ``Record.engine``.
     """
 
     model: Path
     rewritten: Path
     typed: Path
+    model_is_typed: bool
     facts: EngineInfo
 
 
@@ -117,7 +121,23 @@ def make_onnx(variant: Variant, cache: Cache, model: Path | None = None) -> Onnx
     model = model or model_file(variant, cache)
     rewritten, pass_facts = passed_file(variant, model, cache)
     typed, conversion_facts = converted_file(variant, rewritten, cache)
-    return OnnxFiles(model=model, rewritten=rewritten, typed=typed, facts={**pass_facts, **conversion_facts})
+    return OnnxFiles(
+        model=model,
+        rewritten=rewritten,
+        typed=typed,
+        model_is_typed=bool(_types(variant, model, cache)["typed"]),
+        facts={**pass_facts, **conversion_facts},
+    )
+
+
+def _types(variant: Variant, onnx: Path, cache: Cache) -> JsonDict:
+    """Return what a graph holds: {typed: it rounds by itself, dtypes: number of compute nodes by type}."""
+
+    def build(_: Path) -> JsonDict:
+        return {"typed": typed_onnx.is_typed(onnx), "dtypes": typed_onnx.count_compute_types(onnx)}
+
+    key = axes.digest("types", typed_onnx.REVISION, file_content(onnx), importlib.metadata.version("onnx"))
+    return cache.get("costs", key, build, {"model": variant.onnx.model.name}).info
 
 
 def model_file(variant: Variant, cache: Cache) -> Path:
@@ -157,7 +177,7 @@ def _dense_file(variant: Variant, cache: Cache) -> Path:
     if model.path is not None:
         readable = _readable_file(model, cache)
         upgrades = _too_old(model) or models.feeds_weights(Path(model.path))
-        return _upgraded_file(model, readable, cache) if upgrades else readable
+        return _upgraded_file(model, readable, variant.engine.batch, cache) if upgrades else readable
 
     def build(folder: Path) -> JsonDict:
         models.resolve(model, folder / MODEL_FILE)
@@ -187,13 +207,13 @@ def _readable_file(model: ModelRef, cache: Cache) -> Path:
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 
-def _upgraded_file(model: ModelRef, original: Path, cache: Cache) -> Path:
-    """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
+def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) -> Path:
+    """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs for a batch."""
 
     def build(folder: Path) -> JsonDict:
         target = folder / MODEL_FILE
         models.upgrade(original, target)
-        feeds = models.draw(models.signature(model), 1, 0)
+        feeds = models.draw(models.signature(model), batch, 0)
         errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
         if errors["nonfinite"] or (errors["sqnr_db"] is not None and errors["sqnr_db"] < _SAME_DB):
             raise ModelError(
@@ -228,20 +248,25 @@ def passed_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, Eng
 def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, EngineInfo]:
     """Return the ONNX in the precision, and what ``Record.engine`` says of the conversion.
 
-    fp32 is `source` itself, once its types are seen to be so.
+    fp32 is `source` itself, once its types are seen to be so; native is `source` whatever its types.
     """
     precision = variant.onnx.precision
+    if precision.dtype == typed_onnx.NATIVE:
+        return source, {"dtypes": _types(variant, source, cache)["dtypes"]}
     if typed_onnx.passes_through(precision):
         typed_onnx.check_label(source, precision)
         return source, {}
 
     def build(folder: Path) -> JsonDict:
-        converted = typed_onnx.convert(source, precision, calibration_batches(variant), folder / MODEL_FILE)
+        batches = calibration_batches(variant, size or calibration.SAMPLES)
+        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE)
         facts = {"notes": list(converted.notes), "guarded": list(converted.guarded_nodes), "samples": converted.samples}
         return {"dtypes": converted.compute_types, **facts}
 
     about = {"model": variant.onnx.model.name, "precision": precision.name}
-    entry = cache.get("onnx", onnx_cache_key(variant), build, about)
+    size = _fixed_batch(variant, source, cache)
+    key = onnx_cache_key(variant)
+    entry = cache.get("onnx", key if size is None else axes.digest(key, "calibrated at", size), build, about)
     return entry.path / MODEL_FILE, {
         "convert_s": entry.seconds,
         "onnx_bytes": entry.bytes,
@@ -249,6 +274,31 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
         "guarded": entry.info.get("guarded", []),
         "calibration": _calibration_facts(variant, entry.info.get("samples", 0)),
     }
+
+
+def _fixed_batch(variant: Variant, source: Path, cache: Cache) -> int | None:
+    """Return the batch to calibrate at where a file does not take 8 samples; None where it does, or nothing calibrates.
+
+    A Reshape may bake one batch into a file whose inputs declare any. It takes that of the variant, or nothing runs.
+    """
+    model, data, batch = variant.onnx.model, variant.onnx.calibration, variant.engine.batch
+    calibrates = variant.onnx.precision.calibration_batches is not None and not (data and data.kind == "function")
+    network = models.signature(model)
+    batched = any(spec.batch_axis is not None for spec in network.inputs)
+    if model.path is None or not calibrates or not batched or batch == calibration.SAMPLES:
+        return None
+
+    def build(_: Path) -> JsonDict:
+        try:
+            reference.run(source, models.calibration(model, calibration.SAMPLES, 1)[0])
+        except Exception:  # noqa: BLE001 - onnxruntime raises types of its C++ module; the conversion meets any other fault again
+            return {"takes": False}
+        return {"takes": True}
+
+    shapes = [(spec.name, spec.concrete(calibration.SAMPLES)) for spec in network.inputs]
+    version = importlib.metadata.version("onnxruntime")
+    key = axes.digest("takes", file_content(source), shapes, model.inputs, version)
+    return None if cache.get("costs", key, build, {"model": model.name}).info["takes"] else batch
 
 
 def _calibration_facts(variant: Variant, samples: int) -> Calibration | None:
@@ -268,15 +318,21 @@ def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
         return {"rounded": typed_onnx.emulate(typed, folder / MODEL_FILE)}
 
     about = {"model": variant.onnx.model.name, "precision": f"{variant.onnx.precision.name}, emulated"}
-    return cache.get("onnx", axes.digest("emulated", onnx_cache_key(variant)), build, about).path / MODEL_FILE
+    key = axes.digest("emulated", typed_onnx.REVISION, file_content(typed))
+    return cache.get("onnx", key, build, about).path / MODEL_FILE
 
 
-def calibration_batches(variant: Variant) -> list[dict[str, np.ndarray]]:
-    """Return batches to calibrate with: the user's own, else training data, else seeded random; never what is timed."""
+def calibration_batches(variant: Variant, size: int = calibration.SAMPLES) -> list[dict[str, np.ndarray]]:
+    """Return batches to calibrate with: the user's own, else training data, else seeded random; never what is timed.
+
+    Args:
+        variant: its recipe says how many batches of 8 samples there are at most.
+        size: samples in a batch; another size than 8 gives as many samples in batches of that size.
+    """
     model, count = variant.onnx.model, variant.onnx.precision.calibration_batches or 0
     if variant.onnx.calibration is not None:
-        return list(calibration.batches(variant.onnx.calibration, models.signature(model), count))
-    return models.calibration(model, calibration.SAMPLES, count)
+        return list(calibration.batches(variant.onnx.calibration, models.signature(model), count, size))
+    return models.calibration(model, size, math.ceil(count * calibration.SAMPLES / size))
 
 
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:

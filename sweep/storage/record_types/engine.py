@@ -79,6 +79,7 @@ class EngineInfo(TypedDict, total=False):
         first_inference_s: duration of the first inference, s.
         convert_s: duration of the conversion to the precision, s.
         onnx_bytes: size of the typed ONNX, bytes.
+        dtypes: precision=native: number of compute nodes in the file by the type that they compute in.
         onnx_notes: remarks of the conversion.
         guarded: nodes that the range guard kept in fp32.
         calibration: data from which ranges were computed; None if none were.
@@ -100,6 +101,7 @@ class EngineInfo(TypedDict, total=False):
     first_inference_s: Seconds | None
     convert_s: Seconds | None
     onnx_bytes: Bytes | None
+    dtypes: dict[str, int]
     onnx_notes: list[str]
     guarded: list[str]
     calibration: Calibration | None

@@ -373,7 +373,7 @@ def test_an_integer_and_the_same_float_are_one_request(file, one, other) -> None
 
 
 @pytest.mark.parametrize(
-    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*)", 10), ("model=glob(*)", 10)]
+    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*)", 11), ("model=glob(*)", 10)]
 )
 def test_every_shipped_group_makes_a_variant(hydra, word, count) -> None:
     del hydra
@@ -411,3 +411,24 @@ def test_forced_sparsity_changes_the_graph_and_enabled_sparsity_the_engine() -> 
     assert onnx_key(plain) == onnx_key(enabled) != onnx_key(forced)
     assert len({engine_key(item) for item in (plain, enabled, forced)}) == 3
     assert (plain.onnx.prune, forced.onnx.prune, forced.engine.sparsity) == (None, "2:4", "force")
+
+
+def test_nodes_to_keep_are_an_axis_where_something_is_converted() -> None:
+    fp16 = {"precision__name": "fp16", "precision__dtype": "fp16"}
+    asked = {"precision__keep": ["fc", "/head/*"]}
+    assert variants.from_config(config(**fp16, **asked)).onnx.precision.keep == ("fc", "/head/*")
+    assert variants.from_config(config(**fp16)).onnx.precision.keep is None
+    for unconverted in ({}, {**fp16, "precision__tool": "none"}):
+        plain, keeping = (variants.from_config(config(**unconverted, **more)) for more in ({}, asked))
+        assert keeping.onnx.precision.keep is None
+        assert variant_key(plain) == variant_key(keeping)
+    with pytest.raises(ConfigError, match=r"precision\.keep: modelopt chooses .*precision\.tool=builtin"):
+        variants.from_config(config(**fp16, **asked, precision__tool="modelopt"))
+
+
+def test_native_takes_the_file_with_no_tool() -> None:
+    for tool in ("none", "builtin"):
+        native = variants.from_config(config(precision__name="native", precision__dtype="native", precision__tool=tool))
+        assert (native.onnx.precision.tool, native.onnx.precision.calibration_batches) == ("none", None)
+    with pytest.raises(ConfigError, match=r"precision\.name=native on dtype fp16 is a wrong label"):
+        variants.from_config(config(precision__name="native", precision__dtype="fp16"))

@@ -328,7 +328,7 @@ def test_each_yaml_is_a_precision(path: Path) -> None:
     values = OmegaConf.to_container(OmegaConf.load(path))
     recipe = Precision(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     assert recipe.name == "_".join(filter(None, (recipe.dtype, recipe.rest))) == path.stem
-    assert passes_through(recipe) == (path.stem in {"fp32", "tf32"})
+    assert passes_through(recipe) == (path.stem in {"fp32", "tf32", "native"})
     assert path.read_text().startswith("# ")
     assert bool(recipe.quantize_ops) == (recipe.dtype in {"int8", "fp8"})
     assert bool(recipe.wide) == bool(recipe.rest)
@@ -342,3 +342,40 @@ def test_a_file_that_carries_the_precision_already_goes_through(tmp_path: Path) 
     assert again.notes == ("cnn.fp16.onnx was fp16 already: not converted",)
     assert again.compute_types == first.compute_types
     check_label(again.path, FP16)
+
+
+def keeps_none(threshold: float) -> onnx.ModelProto:
+    """A detector's end: a product of the rows whose largest value is above a threshold."""
+    g = Author()
+    best = g.op("ReduceMax", g.op("MatMul", "x", g.weight(32, 4)), g.const(np.int64([1])), keepdims=0)
+    rows = g.op("Compress", "x", g.op("Greater", best, g.const(np.float32(threshold))), axis=0)
+    return g.model(
+        g.op("MatMul", rows, g.weight(32, 4)), {"x": (TensorProto.FLOAT, ["batch", 32])}, ["kept", 4], opset=20
+    )
+
+
+@pytest.mark.parametrize("method", [None, "entropy", "percentile"])
+def test_a_batch_in_which_a_tensor_is_empty_adds_nothing_to_its_range(method: str | None, tmp_path: Path) -> None:
+    onnx.save(keeps_none(5), tmp_path / "a.onnx")
+    loud, quiet = (
+        np.full((2, 32), size, np.float32) * np.sign(np.arange(32, dtype=np.float32) % 3 - 1) for size in (100, 1e-3)
+    )
+    loud[0] = 0  # one row of the two is kept
+    recipe = dataclasses.replace(INT8, calibration_method=method)
+    weights = [item for item in keeps_none(5).graph.initializer if item.name == "w0"]
+    assert (numpy_helper.to_array(weights[0]).T @ loud[1]).max() > 5
+    typed = [
+        convert(tmp_path / "a.onnx", recipe, calibration, tmp_path / "b.onnx").path.read_bytes()
+        for calibration in ([{"x": loud}, {"x": quiet}], [{"x": quiet}, {"x": loud}])
+    ]
+    assert typed[0] == typed[1]
+    stored = {item.name: item for item in onnx.load_from_string(typed[0]).graph.initializer}
+    if method is None:
+        assert numpy_helper.to_array(stored["Compress3_out__scale"]) == pytest.approx(100 / 127, rel=0.001)
+
+
+def test_a_tensor_that_is_always_empty_has_no_range_and_the_line_says_so(tmp_path: Path) -> None:
+    onnx.save(keeps_none(1e6), tmp_path / "a.onnx")
+    line = r"Compress3_out is empty over all calibration data, .*model\.calibration=.*precision\.keep=\[MatMul4\]"
+    with pytest.raises(ConversionError, match=line):
+        convert(tmp_path / "a.onnx", INT8, [batch(keeps_none(1), 2, 0)], tmp_path / "b.onnx")

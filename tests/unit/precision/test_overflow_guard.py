@@ -15,12 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from sweep import models
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.errors import ConversionError
-from sweep.precision import check_label, convert, count_compute_types, emulate
+from sweep.precision import Conversion, check_label, convert, count_compute_types, emulate
 from sweep.runner.worker import accuracy_check, artifacts, reference
 from sweep.spec import EngineAxes, InputFix, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 OPS = ("Conv", "MatMul", "Gemm")
@@ -71,8 +72,8 @@ def test_what_overflows_fp16_is_right_with_the_guard_and_wrong_without(name: str
     assert hidden["sqnr_db"] > LEAST_DB[name], "onnxruntime's CPU computes fp16 in fp32: it hides the overflow"
 
     safe = convert(tmp_path / "loud.onnx", guarding(name), calibration(), tmp_path / "safe.onnx")
-    assert safe.guarded_nodes == ("ReduceSum3", "Add4", "Sqrt5")
-    assert "3 nodes kept in fp32 by the range guard: ReduceSum3, Add4, Sqrt5" in safe.notes
+    assert safe.guarded_nodes == ("Mul2", "ReduceSum3", "Add4", "Sqrt5")
+    assert "4 nodes kept in fp32 by the range guard: Mul2, ReduceSum3, Add4, Sqrt5" in safe.notes
     assert safe.compute_types == plain.compute_types, "every product is still in the asked type"
     assert rounded_db(tmp_path / "loud.onnx", safe.path, tmp_path) > LEAST_DB[name]
 
@@ -211,3 +212,134 @@ def test_the_embedded_backend_shows_the_overflow_and_records_what_was_guarded(
     assert len(found["engine"]["guarded"]) == (3 if guard else 0)
     assert any("stay in fp32" in note for note in found["realised"]["notes"]) == bool(guard)
     assert OnnxRuntime().mismatch(asked, found["realised"]) is None
+
+
+ROWS = {"x": (TensorProto.FLOAT, ["batch", WIDTH])}
+SPATIAL = {"x": (TensorProto.FLOAT, ["batch", 4, 8, 8])}
+
+
+def guarded(model: onnx.ModelProto, folder: Path, scale: float = 1.0, name: str = "fp16") -> Conversion:
+    """The guarded conversion of a model, calibrated on one batch of normal values times ``scale``."""
+    onnx.save(model, folder / "source.onnx")
+    feeds = [{key: value * np.float32(scale) for key, value in batch(model, 8, 0).items()}]
+    return convert(folder / "source.onnx", guarding(name), feeds, folder / "typed.onnx")
+
+
+def normalization(variance: list[float], scale: float, epsilon: float = 1e-5, gain: float = 1) -> onnx.ModelProto:
+    """A BatchNormalization of an input times a factor, and a convolution."""
+    g = Author()
+    x = g.op("Mul", "x", g.const(np.float32(scale)))
+    means = np.array([1, 0, -1, 2]) * scale
+    gains = np.array([1, 2, 3, 4]) * gain
+    factors = [g.const(np.float32(value)) for value in (gains, [0.1, 0, -0.1, 0.2], means, variance)]
+    x = g.op("BatchNormalization", x, *factors, epsilon=epsilon)
+    return g.model(g.op("Conv", x, g.weight(4, 4, 1, 1)), SPATIAL, ["batch", 4, 8, 8])
+
+
+@pytest.mark.parametrize(
+    ("variance", "scale", "epsilon"),
+    [([1e7, 2e7, 1e6, 1e5], 3e3, 1e-5), ([1e-6, 4e-6, 1e-7, 3e-7], 1e-3, 1e-8)],
+    ids=["large", "small"],
+)
+def test_a_variance_that_fp16_cannot_hold_is_folded_in_float64(
+    variance: list[float], scale: float, epsilon: float, tmp_path: Path
+) -> None:
+    model = normalization(variance, scale, epsilon)
+    made = guarded(model, tmp_path)
+    assert made.guarded_nodes == ()
+    assert "1 variance beyond fp16 folded into the scale beside it: BatchNormalization1" in made.notes
+    typed = onnx.load(made.path)
+    stored = {item.name: numpy_helper.to_array(item) for item in typed.graph.initializer}
+    (norm,) = (node for node in typed.graph.node if node.op_type == "BatchNormalization")
+    expected = np.float64([1, 2, 3, 4]) / np.sqrt(np.float32(variance).astype(np.float64) + np.float32(epsilon))
+    np.testing.assert_array_equal(stored[norm.input[1]], expected.astype(np.float32).astype(np.float16))
+    np.testing.assert_array_equal(stored[norm.input[4]], np.ones(4, np.float16))
+    assert rounded_db(tmp_path / "source.onnx", made.path, tmp_path) > 45
+    plain = convert(tmp_path / "source.onnx", RECIPES["fp16"], [], tmp_path / "plain.onnx")
+    assert rounded_db(tmp_path / "source.onnx", plain.path, tmp_path) < 35, "clipped, or short of bits"
+
+
+def test_a_normalization_that_cannot_be_folded_either_stays_in_fp32(tmp_path: Path) -> None:
+    made = guarded(normalization([1] * 4, 1e-3, gain=1e5), tmp_path)
+    assert made.guarded_nodes == ("BatchNormalization1",), "its scale is 1e5 whatever is folded"
+    assert rounded_db(tmp_path / "source.onnx", made.path, tmp_path) > 45
+
+
+def test_a_normalization_that_fp16_holds_is_left_alone(tmp_path: Path) -> None:
+    made = guarded(normalization([1, 2, 3, 4], 1), tmp_path)
+    assert (made.guarded_nodes, made.notes) == ((), ())
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_weights_beyond_fp16_and_below_it_are_found_from_the_file(name: str, tmp_path: Path) -> None:
+    g = Author()
+    x = g.op("MatMul", g.op("Mul", "x", g.const(np.float32(1e-4))), g.weight(WIDTH, WIDTH))
+    x = g.op("Mul", x, g.const(np.full(WIDTH, 1e5, np.float32)))
+    low = g.op("Div", x, g.op("Add", g.op("Sub", x, x), g.const(np.float32(1e-9))))
+    low = g.op("Mul", low, g.const(np.full(WIDTH, 1e-9, np.float32)))
+    made = guarded(g.model(g.op("MatMul", low, g.weight(WIDTH, 8)), ROWS, ["batch", 8]), tmp_path, name=name)
+    assert {"Mul2", "Add4", "Mul6"} <= set(made.guarded_nodes)
+    assert "Mul0" not in made.guarded_nodes, "a subnormal float16 holds 1e-4"
+    assert "MatMul1" not in made.guarded_nodes
+    assert not any("clipped" in note for note in made.notes)
+    assert (
+        rounded_db(tmp_path / "source.onnx", made.path, tmp_path) > (LEAST_DB if name == "fp16" else {name: 10})[name]
+    )
+
+
+def test_a_bound_beyond_fp16_saturates_and_one_below_it_does_not(tmp_path: Path) -> None:
+    g = Author()
+    x = g.op("Clip", "x", g.const(np.float32(-3.4e38)), g.const(np.float32(3.4e38)))
+    x = g.op("Div", x, g.op("Clip", g.op("ReduceL2", x, g.const(np.int64([-1]))), g.const(np.float32(1e-12))))
+    made = guarded(g.model(g.op("MatMul", x, g.weight(WIDTH, 8)), ROWS, ["batch", 8]), tmp_path)
+    assert made.guarded_nodes == ("Clip2",)
+
+
+def test_a_weight_inside_a_branch_is_found_too(tmp_path: Path) -> None:
+    model = NETWORKS["branches"]()
+    (chosen,) = (node for node in model.graph.node if node.op_type == "If")
+    inner = chosen.attribute[0].g
+    weight = numpy_helper.to_array(inner.initializer[0])
+    inner.initializer[0].CopyFrom(numpy_helper.from_array(weight * np.float32(1e6), inner.initializer[0].name))
+    made = guarded(model, tmp_path)
+    assert made.guarded_nodes == (inner.node[0].name,)
+    assert (made.compute_types["fp16"], made.compute_types["fp32"]) == (1, 1)
+
+
+def layer_norm(g: Author) -> str:
+    return g.op("LayerNormalization", "x", g.const(np.ones(WIDTH, np.float32)), axis=-1)
+
+
+def root_of_squares(g: Author) -> str:
+    return g.op("Div", "x", g.op("ReduceL2", "x", g.const(np.int64([-1])), keepdims=1))
+
+
+def written_out(g: Author) -> str:
+    """A LayerNormalization as exporters write it for an old opset."""
+    centred = g.op("Sub", "x", g.op("ReduceMean", "x", g.const(np.int64([-1])), keepdims=1))
+    squares = g.op("Pow", centred, g.const(np.float32(2)))
+    variance = g.op("ReduceMean", squares, g.const(np.int64([-1])), keepdims=1)
+    return g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, g.const(np.float32(1e-5)))))
+
+
+def log_of_sum(g: Author) -> str:
+    return g.op("Sub", "x", g.op("ReduceLogSumExp", "x", g.const(np.int64([-1])), keepdims=1))
+
+
+@pytest.mark.parametrize(
+    ("author", "quiet", "loud_scale", "names"),
+    [
+        (layer_norm, 20, 60, ("LayerNormalization0",)),
+        (root_of_squares, 4, 30, ("ReduceL20",)),
+        (written_out, 20, 60, ("Pow2", "ReduceMean3")),
+        (log_of_sum, 1, 10, ("ReduceLogSumExp0",)),
+    ],
+)
+def test_squares_and_sums_inside_an_operator_are_guarded(
+    author: Callable[[Author], str], quiet: float, loud_scale: float, names: tuple[str, ...], tmp_path: Path
+) -> None:
+    """No tensor is beyond 32,752; twice the input would take the squares beyond 65,504."""
+    g = Author()
+    model = g.model(g.op("MatMul", author(g), g.weight(WIDTH, 8)), ROWS, ["batch", 8])
+    assert guarded(model, tmp_path, quiet).guarded_nodes == ()
+    assert guarded(model, tmp_path, loud_scale).guarded_nodes == names

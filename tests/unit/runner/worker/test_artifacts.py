@@ -7,18 +7,24 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import factories
+import numpy as np
 import onnx
 import passes
 import pytest
 import require
+from authored_graphs import NETWORKS, Author
+from onnx import TensorProto, helper, numpy_helper
 
-from sweep import precision, spec
+from sweep import models, precision, spec
+from sweep.analysis import accuracy
 from sweep.backends import registry
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
+from sweep.errors import ConversionError
+from sweep.models.datasets import calibration
 from sweep.runner.worker import artifact_keys, artifacts
-from sweep.spec import EngineAxes, LoadAxes, Precision, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
@@ -221,3 +227,169 @@ def test_the_digest_of_an_optimised_graph_is_the_same_wherever_it_is_built(tmp_p
         ).engine_facts(factories.variant(backend="simulated"))["plan_digest"]
         is None
     )
+
+
+QUICK = LoadAxes(kind="closed", warmup_s=0.01, min_s=0.02, min_requests=3, max_s=0.5)
+
+
+def of_file(path: Path, recipe: Precision, batch: int = 2, **onnx_axes) -> Variant:
+    """A variant of a file of one's own, on onnxruntime."""
+    model = ModelRef(name=path.stem, path=str(path), digest=models.file_digest(path))
+    return Variant(
+        backend="onnxruntime",
+        onnx=OnnxAxes(model=model, precision=recipe, **onnx_axes),
+        engine=EngineAxes(batch=batch),
+        load=QUICK,
+    )
+
+
+def baked(folder: Path, batch: int) -> Path:
+    """A file whose input declares any batch, and whose Reshape takes one only."""
+    g = Author()
+    flat = g.op("Reshape", g.op("MatMul", "x", g.weight(16, 4)), g.const(np.int64([batch * 4])))
+    last = g.op("MatMul", g.op("Reshape", flat, g.const(np.int64([batch, 4]))), g.weight(4, 4))
+    onnx.save(g.model(last, {"x": (TensorProto.FLOAT, ["batch", 16])}, ["batch", 4]), folder / "baked.onnx")
+    return folder / "baked.onnx"
+
+
+INT8 = Precision(name="int8", dtype="int8", quantize_ops=("MatMul",), calibration_batches=2)
+GUARDED = Precision(name="fp16", dtype="fp16", guard=True, calibration_batches=1)
+
+
+@pytest.mark.parametrize(("recipe", "samples"), [(INT8, 18), (GUARDED, 9)])
+def test_a_file_with_a_baked_batch_is_calibrated_at_the_batch_of_the_variant(
+    recipe: Precision, samples: int, tmp_path: Path
+) -> None:
+    asked = of_file(baked(tmp_path, 3), recipe, batch=3)
+    with Cache(tmp_path / "cache") as cache:
+        facts = artifacts.make_onnx(asked, cache).facts
+    assert facts["calibration"]["samples"] == samples, "as many as 8 a batch give, in whole batches of 3"
+
+
+def test_users_samples_are_cut_into_batches_that_the_file_takes(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 16)).astype(np.float32)
+    np.savez(tmp_path / "train.npz", x=x)
+    source = baked(tmp_path, 3)
+    asked = of_file(source, INT8, batch=3, calibration=calibration.parse(str(tmp_path / "train.npz")))
+    with Cache(tmp_path / "cache") as cache:
+        assert artifacts.make_onnx(asked, cache).facts["calibration"]["samples"] == 6
+    cut = artifacts.calibration_batches(asked, 3)
+    np.testing.assert_array_equal(np.concatenate([batch["x"] for batch in cut]), x[:6])
+    (repeated,) = artifacts.calibration_batches(asked, 9)
+    np.testing.assert_array_equal(repeated["x"], np.concatenate([x, x[:2]]), "a batch that the samples do not fill")
+
+
+def test_a_file_that_takes_any_batch_keeps_its_key_and_its_8_samples(tmp_path: Path) -> None:
+    onnx.save(NETWORKS["matrices"](), tmp_path / "any.onnx")
+    with Cache(tmp_path / "cache") as cache:
+        folders = []
+        for batch in (1, 3):
+            made = artifacts.make_onnx(of_file(tmp_path / "any.onnx", INT8, batch=batch), cache)
+            assert made.facts["calibration"]["samples"] == 16
+            folders.append(made.typed.parent.name)
+    assert set(folders) == {artifact_keys.onnx_cache_key(of_file(tmp_path / "any.onnx", INT8))}
+
+
+def test_an_old_file_with_a_baked_batch_is_upgraded_and_compared_at_that_batch(tmp_path: Path) -> None:
+    model = onnx.load(baked(tmp_path, 3))
+    model.opset_import[0].version, model.ir_version = 11, 6
+    onnx.save(model, tmp_path / "old.onnx")
+    with Cache(tmp_path / "cache") as cache:
+        fp32 = Precision(name="fp32", dtype="fp32")
+        made = artifacts.make_onnx(of_file(tmp_path / "old.onnx", fp32, batch=3), cache)
+    assert models.opset(made.typed) >= models.LEAST_OPSET
+
+
+def typed_files(folder: Path) -> dict[str, Path]:
+    """A file of every way in which people bring typed ones, by what it is."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in "xy")
+    bytes_in = helper.make_tensor_value_info("x", TensorProto.UINT8, ["batch", 16])
+    labels = helper.make_tensor_value_info("y", TensorProto.INT64, ["batch"])
+    rng = np.random.default_rng(0)
+    stored = {
+        "s": np.float32(0.05),
+        "z": np.uint8(128),
+        "w": rng.integers(0, 255, (16, 16)).astype(np.uint8),
+        "f": rng.standard_normal((16, 16)).astype(np.float32),
+        "h": rng.standard_normal((16, 16)).astype(np.float16),
+    }
+    node, half, single = helper.make_node, TensorProto.FLOAT16, TensorProto.FLOAT
+    q = node("QuantizeLinear", ["x", "s", "z"], ["q"], name="q")
+    made = {
+        "pairs": [
+            q,
+            node("DequantizeLinear", ["q", "s", "z"], ["d"], name="d"),
+            node("DequantizeLinear", ["w", "s", "z"], ["wd"], name="wd"),
+            node("MatMul", ["d", "wd"], ["y"], name="product"),
+        ],
+        "operators": [
+            q,
+            node("QLinearMatMul", ["q", "s", "z", "w", "s", "z", "s", "z"], ["p"], name="product"),
+            node("DequantizeLinear", ["p", "s", "z"], ["y"], name="d"),
+        ],
+        "dynamic": [
+            node("DynamicQuantizeLinear", ["x"], ["q", "qs", "qz"], name="q"),
+            node("MatMulInteger", ["q", "w", "qz", "z"], ["i"], name="product"),
+            node("Cast", ["i"], ["c"], name="c", to=single),
+            node("Mul", ["c", "qs"], ["y"], name="m"),
+        ],
+        "half": [
+            node("Cast", ["x"], ["c"], name="c", to=half),
+            node("MatMul", ["c", "h"], ["p"], name="product"),
+            node("Cast", ["p"], ["y"], name="o", to=single),
+        ],
+        "integers": [
+            node("Cast", ["x"], ["c"], name="c", to=single),
+            node("MatMul", ["c", "f"], ["p"], name="product"),
+            node("ArgMax", ["p"], ["y"], name="a", axis=1, keepdims=0),
+        ],
+    }
+    paths = {}
+    for name, nodes in made.items():
+        ends = (bytes_in, labels) if name == "integers" else (x, y)
+        read = {operand for item in nodes for operand in item.input}
+        weights = [numpy_helper.from_array(np.asarray(stored[item]), item) for item in stored if item in read]
+        graph = helper.make_graph(nodes, "g", *[[end] for end in ends], weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        paths[name] = folder / f"{name}.onnx"
+        onnx.save(model, paths[name])
+    return paths
+
+
+NATIVE = Precision(name="native", dtype="native", tool="none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "dtypes"),
+    [
+        ("pairs", "int8", {"int8": 1}),
+        ("operators", "int8", {"int8": 1}),
+        ("dynamic", "int8", {"int8": 1}),
+        ("half", "fp16", {"fp16": 1}),
+        ("integers", "fp32", {"fp32": 1}),
+    ],
+)
+def test_a_file_as_it_came_runs_and_its_reference_is_named_for_what_it_is(
+    kind: str, label: str, dtypes: dict[str, int], tmp_path: Path
+) -> None:
+    path = typed_files(tmp_path)[kind]
+    expected = accuracy.REFERENCE if kind == "integers" else accuracy.TYPED_REFERENCE
+    ops = ("MatMul",) if label == "int8" else ()
+    recipes = [NATIVE, Precision(name=label, dtype=label, quantize_ops=ops)]
+    if kind != "integers":
+        recipes.append(dataclasses.replace(recipes[1], tool="none"))
+    for recipe in recipes:
+        found = passes.measured(of_file(path, recipe), tmp_path)
+        assert (found["accuracy"]["reference"], found["mismatch"]) == (expected, None), recipe
+        assert found["accuracy"]["nonfinite"] in {0, None}
+        if recipe is NATIVE:
+            assert {name: count for name, count in found["engine"]["dtypes"].items() if count} == dtypes
+            assert "convert_s" not in found["engine"], "nothing was converted"
+
+
+def test_a_typed_file_under_another_label_is_told_of_native(tmp_path: Path) -> None:
+    path = typed_files(tmp_path)["pairs"]
+    for label in ("fp32", "fp16"):
+        with Cache(tmp_path / "cache") as cache, pytest.raises(ConversionError, match="precision=native"):
+            artifacts.make_onnx(of_file(path, Precision(name=label, dtype=label)), cache)
