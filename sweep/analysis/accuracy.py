@@ -169,6 +169,15 @@ def identical(first: Outputs, second: Outputs) -> bool:
     )
 
 
+def left_out(expected: Outputs, outputs: Outputs) -> list[str]:
+    """Return the outputs that ``errors`` does not compare: those of other types than floats, and missing ones."""
+    return [
+        f"{name} ({value.dtype})"
+        for name, value in expected.items()
+        if name not in outputs or not np.issubdtype(value.dtype, np.floating)
+    ]
+
+
 def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> AccuracyFigures:
     """Measure the error of ``outputs``, y, against ``expected``, r, float outputs pooled.
 

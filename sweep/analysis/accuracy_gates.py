@@ -79,10 +79,9 @@ def _explained_db(dtype: str, accuracy: Accuracy) -> float | None:
     return expected["expected_db"] - _MARGIN_DB
 
 
-def least_db(dtype: str, gates: Gates | None = None) -> float:
-    """Return the least SQNR that an engine of `dtype` has to keep where nothing says what rounding explains, dB."""
-    user_db = None if gates is None else gates.min_sqnr_db
-    return _LEAST_DB.get(dtype, 0.0) if user_db is None else user_db
+def least_db(dtype: str) -> float:
+    """Return the SQNR below which an engine of `dtype` is `invalid` where nothing says what rounding explains, dB."""
+    return _LEAST_DB.get(dtype, 0.0)
 
 
 def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> Fault | None:
@@ -136,7 +135,7 @@ def _sqnr_fault(dtype: str, figures: AccuracyFigures, accuracy: Accuracy, gates:
             "precision=tf32 is the label for that"
         )
     if gates.min_sqnr_db is not None or (explained is None and not accuracy.get("undiagnosed")):
-        least = least_db(dtype, gates)
+        least = least_db(dtype) if gates.min_sqnr_db is None else gates.min_sqnr_db
         if sqnr_db < least:
             return _gate_fault(
                 f"the outputs are {sqnr_db:.1f} dB from the fp32 reference, below the {least:g} dB that "

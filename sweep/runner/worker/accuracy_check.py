@@ -70,6 +70,8 @@ def check_accuracy(
     random = draws_random_numbers(variant, onnx.model, feeds, cache)
     undiagnosed = None if random else accuracy.undiagnosed(expected, feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
+    left_out = accuracy.left_out(expected, timed)
+    notes += [f"not compared: {', '.join(left_out)}"] if left_out else []
     notes += [f"draws random numbers ({', '.join(random)}): two runs differ"] if random else []
     notes += [undiagnosed] if undiagnosed else []
     reference = accuracy.TYPED_REFERENCE if _is_typed(variant, onnx) else accuracy.REFERENCE

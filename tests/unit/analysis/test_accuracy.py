@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.analysis.accuracy import again, against, errors, is_exact, is_known, undiagnosed
+from sweep.analysis.accuracy import again, against, errors, is_exact, is_known, left_out, undiagnosed
 from sweep.analysis.accuracy_gates import fault, is_tf32
 from sweep.spec.gates import Gates
 
@@ -108,6 +108,7 @@ def test_integers_and_missing_outputs_are_left_out() -> None:
     expected = {"ids": np.arange(3), "scores": reference, "gone": floats(2)}
     alone = errors({"scores": reference}, {"scores": reference * 1.01})
     assert errors(expected, {"ids": np.arange(3) + 9, "scores": reference * 1.01}) == alone
+    assert left_out(expected, {"ids": np.arange(3), "scores": reference}) == ["ids (int64)", "gone (float64)"]
     no_floats = {**NOTHING, "unknown": "no output is of floats"}
     assert errors({"ids": np.arange(3)}, {"ids": np.arange(3)}) == no_floats
     assert errors({"y": reference}, {}) == no_floats
