@@ -98,8 +98,20 @@ def test_what_would_cost_much_is_left_out_and_keeps_the_fixed_limits(
     found = passes.measured(asked(classifier(tmp_path, 0.0)), tmp_path)
     expected = found["accuracy"]["expected"]
     assert (expected["floor_db"], expected["tf32_db"], expected["expected_db"]) == (None, None, None)
-    assert expected["note"].endswith("1e-06 GMACs an inference are the limit")
+    assert expected["note"].endswith("GMACs a sample; 1e-06 GMACs are the limit")
     assert found["mismatch"] is None
+
+
+def test_a_large_batch_is_explained_at_a_smaller_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = classifier(tmp_path, 0.0)
+    whole = passes.measured(asked(path), tmp_path)
+    per_sample = whole["model"]["gmacs"]
+    monkeypatch.setattr(expected_accuracy, "MOST_GMACS", per_sample * 2.5)
+    part = passes.measured(asked(path), tmp_path)["accuracy"]["expected"]
+    assert part["note"] == "computed at batch 2"
+    for name in ("floor_db", "tf32_db"):
+        assert part[name] == pytest.approx(whole["accuracy"]["expected"][name], abs=4)
+        assert part[name] != whole["accuracy"]["expected"][name]
 
 
 def test_the_figures_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
