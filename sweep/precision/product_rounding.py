@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, NodeProto
 
-_PRODUCT_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+_PRODUCT_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum")
 _RANDOM_OPS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 _TRAINING_INPUT = 2  # of Dropout, which draws where it is true
 _SPLIT = 2.0**13 + 1  # Veltkamp: of fp32's 24 significant bits the upper 11 stay, those of TF32
