@@ -87,7 +87,7 @@ def check_accuracy(
         compared["expected"] = expected_accuracy(variant, onnx, feeds, expected, cache)
         if accuracy_gates.looks_like_tf32(variant.onnx.precision.dtype, compared):
             compared["expected"]["draws"] = FURTHER_DRAWS
-            compared["expected"]["tf32_draws"] = fits_tf32_again(variant, onnx.model, session)
+            compared["expected"]["tf32_draws"] = fits_tf32_again(variant, onnx.model, session, cache)
     return compared
 
 

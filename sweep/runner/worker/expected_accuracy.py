@@ -89,8 +89,8 @@ def expected_accuracy(
         smaller = [f"computed at batch {batch}"]
     about = {"model": variant.onnx.model.name, "precision": "rounding"}
 
-    def network(_: Path) -> JsonDict:
-        return _network_figures(onnx.model, feeds, reference)
+    def network(folder: Path) -> JsonDict:
+        return _network_figures(onnx.model, feeds, reference, folder)
 
     key = spec.digest("rounding", _REVISION, *inputs_identity(variant, onnx.model, feeds))
     figures = cache.get("references", key, network, about).info
@@ -115,10 +115,10 @@ def expected_accuracy(
     return {"floor_db": floor_db, "tf32_db": tf32_db, "expected_db": expected_db, "note": "; ".join(notes) or None}
 
 
-def _network_figures(model: Path, feeds: Outputs, reference: Outputs) -> JsonDict:
-    """Return {floor_db, tf32_db, notes} of an fp32 graph."""
+def _network_figures(model: Path, feeds: Outputs, reference: Outputs, place: Path) -> JsonDict:
+    """Return {floor_db, tf32_db, notes} of an fp32 graph, whose versions, each as large, are written to `place`."""
     notes: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         reordered, rounded = Path(folder, "reordered.onnx"), Path(folder, "tf32.onnx")
         levels = [
             _level(reference, lambda: runner(model, optimize=False)(feeds)),
@@ -170,16 +170,16 @@ def _level(reference: Outputs, outputs: Callable[[], Outputs]) -> float | str | 
     except (SweepError, LookupError) as error:
         return str(error).splitlines()[0]
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no class of their own
-        return f"onnxruntime: {str(error).splitlines()[0]}"
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
     if figures.get("nonfinite"):
         return f"{figures['nonfinite']} outputs are not finite"
     return figures.get("unknown") or figures["sqnr_db"]
 
 
-def fits_tf32_again(variant: Variant, model: Path, session: Session) -> int:
+def fits_tf32_again(variant: Variant, model: Path, session: Session, cache: Cache) -> int:
     """Return on how many of ``FURTHER_DRAWS`` further inputs the session errs as TF32 does."""
     count = 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=cache.root / "references", prefix=".tf32.") as folder:
         rounded = Path(folder, "tf32.onnx")
         precision.round_products(model, rounded)
         infer, tf32 = runner(model), runner(rounded, optimize=False)
