@@ -23,6 +23,7 @@ from .record_views import light as light
 from .record_views import near as near
 from .record_views import prediction_errors as prediction_errors
 from .record_views import score as score
+from .record_views import sqnr_text as sqnr_text
 from .reevaluate import mismatch_error as mismatch_error
 from .slo_capacity import CONFIRM as CONFIRM
 from .slo_capacity import PROBE as PROBE

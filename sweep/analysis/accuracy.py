@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sweep.storage import Accuracy, AccuracyFigures, RepeatedAccuracy
 
     Outputs = Mapping[str, np.ndarray]
 
 LOST_DB = 6.0  # between two looks at one session: what differs by less may be the order of a sum
+_TINY = 1e-6  # the largest output of inputs that are near 1: less than fp32's rounding of a sum of them
+_LARGE_INPUT = 1e-3
+_SAME_ROWS = 1e-6  # of the largest output, that all samples' outputs are within
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 REFERENCE = "onnxruntime fp32, same inputs"
 TYPED_REFERENCE = "onnxruntime on the typed file itself, same inputs: what its own types cost is not seen"
@@ -25,6 +28,7 @@ def against(
     outputs: Mapping[str, np.ndarray],
     note: str | None = None,
     reference: str = REFERENCE,
+    random: Sequence[str] = (),
 ) -> Accuracy:
     """Return the record's ``accuracy`` over all float outputs.
 
@@ -33,12 +37,16 @@ def against(
         outputs: outputs of the timed session for the same inputs, by name.
         note: what a reader of the figures should know.
         reference: name of the reference.
+        random: operators of the network that draw random numbers.
     """
+    figures = random_outputs(outputs, random) if random else errors(expected, outputs)
     # A cast, for mypy combines no two tables of which one has optional keys.
-    return cast("Accuracy", {"reference": reference, "note": note, **errors(expected, outputs)})
+    return cast("Accuracy", {"reference": reference, "note": note, **figures})
 
 
-def again(expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Outputs]]) -> RepeatedAccuracy:
+def again(
+    expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Outputs]], random: Sequence[str] = ()
+) -> RepeatedAccuracy:
     """Return the record's ``accuracy.again``: the worst of many inferences on all streams, under a further load.
 
     A kernel that races, or a buffer that two streams share, is right alone and wrong under load; some only once in
@@ -48,10 +56,15 @@ def again(expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Output
         expected: outputs of the reference, by name.
         first: outputs of the session after it was timed, by name.
         looks: outputs by stream, each time after a further burst; compared one by one, at least one.
+        random: operators of the network that draw random numbers.
     """
-    first_figures = errors(expected, first)
+
+    def compare(outputs: Outputs) -> AccuracyFigures:
+        return random_outputs(outputs, random) if random else errors(expected, outputs)
+
+    first_figures = compare(first)
     figures = [
-        (stream, first_figures if _identical(first, outputs) else errors(expected, outputs))
+        (stream, first_figures if identical(first, outputs) else compare(outputs))
         for look in looks
         for stream, outputs in look.items()
     ]
@@ -70,49 +83,131 @@ def again(expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Output
 
 
 def _lost_db(first: AccuracyFigures, later: AccuracyFigures) -> float:
-    return 0.0 if later is first else level(first) - level(later)
+    if later is first or first.get("unknown"):
+        return 0.0  # what could not be compared at first has nothing to lose
+    if later.get("unknown") and not first.get("unknown"):
+        return math.inf  # what could be compared cannot be any more
+    lost_db = level(first) - level(later)
+    return 0.0 if math.isnan(lost_db) else lost_db  # both are exact
 
 
 def _went_wrong(first: AccuracyFigures, later: AccuracyFigures) -> bool:
     return (later.get("nonfinite") or 0) > (first.get("nonfinite") or 0) or _lost_db(first, later) > LOST_DB
 
 
-def _badness(figures: AccuracyFigures) -> tuple[int, float]:
-    return -(figures.get("nonfinite") or 0), level(figures)
+def _badness(figures: AccuracyFigures) -> tuple[int, bool, float]:
+    return -(figures.get("nonfinite") or 0), "unknown" not in figures, level(figures)
 
 
 def level(figures: AccuracyFigures) -> float:
-    """Return the SQNR, dB; infinite where there is no error, or none is known."""
+    """Return the SQNR, dB; infinite where there is no error, or none is known (``is_known``)."""
     return math.inf if figures["sqnr_db"] is None else float(figures["sqnr_db"])
 
 
-def _identical(first: Outputs, second: Outputs) -> bool:
+def is_exact(figures: AccuracyFigures) -> bool:
+    """Tell whether the outputs equal the reference; figures that are not known are not exact."""
+    return figures["sqnr_db"] is None and figures.get("max_abs") == 0
+
+
+def is_known(figures: AccuracyFigures) -> bool:
+    """Tell whether the outputs could be compared with the reference."""
+    return figures["sqnr_db"] is not None or is_exact(figures)
+
+
+def unknown_reason(figures: AccuracyFigures) -> str | None:
+    """Return why the outputs could not be compared; None where they could."""
+    if is_known(figures):
+        return None
+    return figures.get("unknown") or "the outputs could not be compared with the reference"
+
+
+def undiagnosed(expected: Outputs, feeds: Outputs) -> str | None:
+    """Return why an error of these outputs says nothing about a precision; None where it does.
+
+    Noise drives some networks into outputs of nothing: a detector finds no object, and what is left of its scores is
+    the rounding of an exponential.
+
+    Args:
+        expected: outputs of the reference, by name.
+        feeds: its inputs, by name.
+    """
+    outputs = [value for value in expected.values() if np.issubdtype(value.dtype, np.floating) and value.size]
+    if not outputs or not all(np.all(np.isfinite(value)) for value in outputs):
+        return None
+    largest = max(float(np.max(np.abs(value))) for value in outputs)
+    inputs = [value.astype(np.float64) for value in feeds.values() if value.size and value.dtype.kind in "iuf"]
+    largest_input = max((float(np.max(np.abs(value))) for value in inputs), default=0.0)
+    advice = "bring real inputs (model.labels=, or model.inputs.NAME.low= and .high=)"
+    if largest < _TINY and largest_input > _LARGE_INPUT:
+        return (
+            f"no output is above {largest:.2g} for inputs of up to {largest_input:.2g}, so that the error says nothing "
+            f"about the precision; {advice}"
+        )
+    if any(_differ(value, 0.0) for value in inputs) and not any(_differ(value, _SAME_ROWS) for value in outputs):
+        return (
+            f"all samples have the same outputs within {_SAME_ROWS:g}, so that the error says nothing about the "
+            f"precision; {advice}"
+        )
+    return None
+
+
+def _differ(value: np.ndarray, share: float) -> bool:
+    """Tell whether the samples of a batch, axis 0, differ by more than a share of the largest value.
+
+    One that cannot be the same, since it has no second sample, differs.
+    """
+    if value.ndim == 0 or len(value) < _CLASSES_FROM:
+        return share > 0
+    spread = float(np.max(np.ptp(value.astype(np.float64), axis=0), initial=0.0))
+    return spread > share * float(np.max(np.abs(value)))
+
+
+def identical(first: Outputs, second: Outputs) -> bool:
+    """Tell whether every bit of two runs' outputs is the same."""
     return first.keys() == second.keys() and all(
         first[name].shape == second[name].shape and first[name].tobytes() == second[name].tobytes() for name in first
     )
+
+
+def left_out(expected: Outputs, outputs: Outputs) -> list[str]:
+    """Return the outputs that ``errors`` does not compare: those of other types than floats, and missing ones."""
+    return [
+        f"{name} ({value.dtype})"
+        for name, value in expected.items()
+        if name not in outputs or not np.issubdtype(value.dtype, np.floating)
+    ]
 
 
 def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> AccuracyFigures:
     """Measure the error of ``outputs``, y, against ``expected``, r, float outputs pooled.
 
     Returns:
-        Every figure of ``AccuracyFigures``; all are None where shapes differ (a detector may keep another number of
-        boxes) or the reference is not finite. ``sqnr_db`` is None when the two are equal, ``cosine_centred`` for a
-        batch of 1 (what all samples share makes any two runs look alike, so the mean over the batch, axis 0, is taken
-        off), ``top1_agreement`` where no output has the shape (batch, classes).
+        Every figure of ``AccuracyFigures``. All are None, and ``unknown`` says why, where shapes differ (a detector may
+        keep another number of boxes), the reference is not finite, or no output is of floats. ``sqnr_db`` is None when
+        the two are equal, ``cosine_centred`` for a batch of 1 (what all samples share makes any two runs look alike, so
+        the mean over the batch, axis 0, is taken off), ``top1_agreement`` where no output has the shape (batch,
+        classes).
     """
     names = [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in outputs]
-    if not names or any(expected[name].shape != outputs[name].shape for name in names):
-        return _unknown(None)
+    if not names:
+        return _unknown(None, "no output is of floats")
+    for name in names:
+        if expected[name].shape != outputs[name].shape:
+            shapes = [list(side[name].shape) for side in (expected, outputs)]
+            return _unknown(None, f"output {name} is {shapes[0]} in the reference and {shapes[1]} in the engine")
     reference = np.concatenate([expected[name].astype(np.float64).ravel() for name in names])
     value = np.concatenate([outputs[name].astype(np.float64).ravel() for name in names])
     nonfinite = int(np.count_nonzero(~np.isfinite(value)))
-    if nonfinite or not reference.size or not np.all(np.isfinite(reference)):
-        return _unknown(nonfinite)
+    if not reference.size:
+        return _unknown(nonfinite, "the outputs are empty")
+    if not np.all(np.isfinite(reference)):
+        return _unknown(nonfinite, "outputs of the reference are not finite")
+    if nonfinite:
+        return _unknown(nonfinite, f"{nonfinite} outputs are not finite")
     noise, signal = float(np.sum((reference - value) ** 2)), float(np.sum(reference**2))
     largest, wrong = float(np.max(np.abs(reference))), float(np.max(np.abs(reference - value)))
     pairs = [(expected[name], outputs[name]) for name in names]
-    return {
+    figures: AccuracyFigures = {
         "sqnr_db": 10 * math.log10(signal / noise) if noise and signal else None,
         "max_abs": wrong,
         "max_rel": wrong / largest if largest else None,
@@ -121,11 +216,27 @@ def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
         "top1_agreement": _top1(pairs),
         "nonfinite": 0,
     }
+    if figures["sqnr_db"] is None and wrong:
+        figures["unknown"] = "every output of the reference is 0"
+    return figures
 
 
-def _unknown(nonfinite: int | None) -> AccuracyFigures:
+def random_outputs(outputs: Outputs, operators: Iterable[str]) -> AccuracyFigures:
+    """Return the figures of a network that draws random numbers: two runs differ whatever computes them.
+
+    Args:
+        outputs: outputs of the timed session, by name.
+        operators: ONNX operators that draw.
+    """
+    floats = [value for value in outputs.values() if np.issubdtype(value.dtype, np.floating)]
+    nonfinite = sum(int(np.count_nonzero(~np.isfinite(value))) for value in floats)
+    return _unknown(nonfinite, f"the network draws random numbers ({', '.join(operators)})")
+
+
+def _unknown(nonfinite: int | None, reason: str) -> AccuracyFigures:
     return {
         "sqnr_db": None,
+        "unknown": reason,
         "max_abs": None,
         "max_rel": None,
         "cosine": None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sweep.analysis.accuracy import is_known
 from sweep.spec import DriftVerdict, Verdict
 
 if TYPE_CHECKING:
@@ -26,6 +27,14 @@ def joules(record: Record) -> float | None:
 def score(record: Record) -> float | None:
     """Return the share of labelled samples that the engine got right, 0 to 1; None where there are none."""
     return None if record.accuracy is None else record.accuracy.get("score")
+
+
+def sqnr_text(record: Record) -> str:
+    """Return the SQNR of a record for a table, dB: ``exact`` for equal outputs, ``-`` where it is not known."""
+    figures = record.accuracy
+    if figures is None or not is_known(figures):
+        return "-"
+    return "exact" if figures["sqnr_db"] is None else f"{figures['sqnr_db']:.1f}"
 
 
 def light(record: Record) -> Point | None:

@@ -170,7 +170,7 @@ class AccuracyConfig:
     """Set the accuracy gates: how far the outputs of an engine may lie from the fp32 reference."""
 
     min_sqnr_db: float | None = _key(
-        None, "least SQNR against the fp32 reference, dB, else `invalid` (null: default of the precision)"
+        None, "least SQNR against the fp32 reference, dB, else `invalid` (null: what rounding explains)"
     )
     min_top1: float | None = _key(None, "least share of samples with the reference's arg max, 0 to 1, else `invalid`")
     max_error: float | None = _key(None, "largest error as a share of the largest reference value, else `invalid`")

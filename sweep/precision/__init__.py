@@ -11,6 +11,7 @@ from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
+from sweep.precision.product_rounding import random_ops, reverse_sums, round_products
 from sweep.precision.sparsity import sparsify
 
 REVISION = 3
@@ -34,6 +35,9 @@ __all__ = [
     "measure_layer_errors",
     "modelopt_versions",
     "passes_through",
+    "random_ops",
+    "reverse_sums",
+    "round_products",
     "sparsify",
     "transform",
 ]

@@ -6,7 +6,7 @@ import html
 import math
 from typing import TYPE_CHECKING, Any, Literal
 
-from sweep.analysis import drifted, joules, score
+from sweep.analysis import drifted, joules, score, sqnr_text
 from sweep.report.comparison import compared, same_engine_note, same_engines
 from sweep.report.ranking import answer
 from sweep.report.table import cost_line, format_number, score_lines
@@ -240,7 +240,7 @@ def _table(records: Sequence[Record]) -> str:
         cells = [comparison.labels[record.key], *(comparison.cell(record.key, axis) for axis in comparison.axes)]
         cells.append(f"{record.status}, drift" if drifted(record) else record.status)
         cells.append(format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"))
-        cells.append(format_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
+        cells.append(sqnr_text(record))
         cells += [format_number(top1, "{:.2%}")] if with_score else []
         cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []
         cells.append(_remarks(record, same.get(record.key)))

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import spec
-from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score
+from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score, sqnr_text
 from sweep.report.comparison import compared, same_engine_note, same_engines
 from sweep.spec import Verdict
 
@@ -116,7 +116,7 @@ def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
     ]
     if slo:
         cells.append(_capacity(record.slo))
-    cells.append(format_number(record.accuracy["sqnr_db"] if record.accuracy else None, "{:.1f}"))
+    cells.append(sqnr_text(record))
     return cells
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from sweep.analysis import accuracy
 from sweep.runner.messages import Exchange, Values
 from sweep.runner.worker_process import Outcome
 from sweep.spec import Status
@@ -232,7 +233,7 @@ def _client_session(realised: Realised, engine: EngineInfo) -> ClientSession:
 
 def _worst(accuracies: Sequence[Accuracy | None]) -> Accuracy | None:
     """Return the accuracy of the client that is furthest from the reference, with a note that it is the worst."""
-    measured = [accuracy for accuracy in accuracies if accuracy is not None]
+    measured = [item for item in accuracies if item is not None]
     if not measured:
         return None
     worst = min(measured, key=_rank)
@@ -241,10 +242,11 @@ def _worst(accuracies: Sequence[Accuracy | None]) -> Accuracy | None:
     return {**worst, "note": f"{earlier_note}; {note}" if earlier_note else note}
 
 
-def _rank(accuracy: Accuracy) -> tuple[int, float, float]:
+def _rank(of_client: Accuracy) -> tuple[int, float, float]:
     """Return a rank, lower is worse: right after the timing or under a further load, then by the score."""
-    repeated = accuracy.get("again")
-    looks: list[AccuracyFigures] = [accuracy, repeated] if repeated else [accuracy]
+    repeated = of_client.get("again")
+    looks: list[AccuracyFigures] = [of_client, repeated] if repeated else [of_client]
     nonfinite = max(look.get("nonfinite") or 0 for look in looks)
-    levels = [math.inf if look["sqnr_db"] is None else look["sqnr_db"] for look in looks]
-    return -nonfinite, min(levels), accuracy.get("score") or 0.0
+    # Outputs that could not be compared may be anything: they are never the better ones.
+    levels = [accuracy.level(look) if accuracy.is_known(look) else -math.inf for look in looks]
+    return -nonfinite, min(levels), of_client.get("score") or 0.0

@@ -10,8 +10,8 @@ class Gates:
     """Hold the limits of accuracy; a variant that breaks one is ``invalid``. None is no limit, except for SQNR.
 
     Attributes:
-        min_sqnr_db: least SQNR, dB; None takes the default of the precision, which separates engines that were right
-            from those that were wrong (docs/explanation/precision.md).
+        min_sqnr_db: least SQNR, dB; None takes what rounding explains for the network and its inputs, less a margin
+            (docs/explanation/precision.md).
         min_top1: least share of samples with the same arg max, 0 to 1.
         max_error: largest error as a share of the largest reference value.
         min_cosine: least cosine similarity, both sides centered over the batch, -1 to 1.

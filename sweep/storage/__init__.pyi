@@ -15,6 +15,7 @@ from .record_types import ClosedRate as ClosedRate
 from .record_types import Drift as Drift
 from .record_types import EngineInfo as EngineInfo
 from .record_types import ErrorInfo as ErrorInfo
+from .record_types import ExpectedAccuracy as ExpectedAccuracy
 from .record_types import Facts as Facts
 from .record_types import GpuState as GpuState
 from .record_types import GpuTimes as GpuTimes

@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sweep.analysis import accuracy
+from sweep.analysis import accuracy, accuracy_gates
 from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
 from sweep.models import evaluation
 from sweep.runner.worker import artifacts, scoring
+from sweep.runner.worker.expected_accuracy import (
+    FURTHER_DRAWS,
+    draws_random_numbers,
+    expected_accuracy,
+    fits_tf32_again,
+)
 from sweep.runner.worker.reference import reference_outputs, reference_score, run, runner
 
 if TYPE_CHECKING:
@@ -60,14 +66,27 @@ def check_accuracy(
     rounded = timed
     if emulation == "outputs":
         rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
+    random = draws_random_numbers(variant, onnx.model, feeds, cache)
+    undiagnosed = None if random else accuracy.undiagnosed(expected, feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
+    left_out = accuracy.left_out(expected, timed)
+    notes += [f"not compared: {', '.join(left_out)}"] if left_out else []
+    notes += [f"draws random numbers ({', '.join(random)}): two runs differ"] if random else []
+    notes += [undiagnosed] if undiagnosed else []
     reference = accuracy.TYPED_REFERENCE if onnx.model_is_typed else accuracy.REFERENCE
-    compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
+    compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference, random)
+    if undiagnosed:
+        compared["undiagnosed"] = undiagnosed
     inferences: list[int] = []
     looks = _looks(session, variant.load, _LOOKS_S if backend.on_gpu else 0.0, inferences)
-    repeated = accuracy.again(expected, timed, looks)
+    repeated = accuracy.again(expected, timed, looks, random)
     repeated["inferences"] = sum(inferences)
     compared["again"] = repeated
+    if accuracy.is_known(compared):
+        compared["expected"] = expected_accuracy(variant, onnx, feeds, expected, cache)
+        if accuracy_gates.looks_like_tf32(variant.onnx.precision.dtype, compared):
+            compared["expected"]["draws"] = FURTHER_DRAWS
+            compared["expected"]["tf32_draws"] = fits_tf32_again(variant, onnx.model, session, cache)
     return compared
 
 

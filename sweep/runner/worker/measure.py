@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from sweep import models
+from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import registry
 from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
@@ -117,7 +118,10 @@ def _describe(
     """Return what the record says of this pass."""
     variant, backend = request.variant, registry.get(request.variant.backend)
     dtype = variant.onnx.precision.dtype
-    realised = {**session.realised, "notes": [*session.realised["notes"], *_notes(variant, artifacts)]}
+    realised = {
+        **session.realised,
+        "notes": [*session.realised["notes"], *_notes(variant, artifacts), *_accuracy_notes(dtype, accuracy)],
+    }
     if accuracy_gates.is_tf32(dtype, accuracy):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
     if variant.load.batch_wait_ms is not None:
@@ -136,6 +140,24 @@ def _describe(
         mismatch=mismatch,
         gate=gate,
     )
+
+
+def _accuracy_notes(dtype: str, accuracy: Accuracy | None) -> list[str]:
+    """Return what the table says of an accuracy that is not what it seems."""
+    if accuracy is None:
+        return []
+    unknown = figures.unknown_reason(accuracy)
+    notes = [f"SQNR is not known: {unknown}"] if unknown else []
+    notes += [accuracy["undiagnosed"]] if "undiagnosed" in accuracy else []
+    expected = accuracy.get("expected")
+    expected_db = None if expected is None else expected["expected_db"]
+    if expected_db is not None and expected_db < accuracy_gates.least_db(dtype):
+        notes.append(f"rounding to {dtype} alone leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
+    return notes + ([f"compared with {figures.TYPED_REFERENCE}"] if _is_own_reference(accuracy) else [])
+
+
+def _is_own_reference(accuracy: Accuracy) -> bool:
+    return accuracy.get("reference") == figures.TYPED_REFERENCE
 
 
 def _notes(variant: Variant, artifacts: Artifacts) -> list[str]:

@@ -30,12 +30,14 @@ def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return runner(onnx)(feeds)
 
 
-def runner(onnx: Path) -> Infer:
-    """Return a function that runs one graph as ``run`` does, for several inputs."""
+def runner(onnx: Path, *, optimize: bool = True) -> Infer:
+    """Return a function that runs one graph as ``run`` does, for several inputs; `optimize` lets nodes be fused."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession(
         str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
@@ -57,15 +59,20 @@ def reference_outputs(
         np.savez(folder / REFERENCE_FILE, **run(source, feeds))  # type: ignore[arg-type]  # allow_pickle is none
         return {}
 
+    key = spec.digest("reference", *inputs_identity(variant, source, feeds))
+    about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
+    with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
+        return dict(file)
+
+
+def inputs_identity(variant: Variant, source: Path, feeds: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+    """Return what decides the outputs of a file on onnxruntime: its content, the inputs, and the library's version."""
     input_parts: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
     if variant.load.labels is not None:
         input_parts += tuple(
             hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds)
         )
-    key = spec.digest("reference", file_content(source), *input_parts, environment.library_version("onnxruntime"))
-    about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
-    with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
-        return dict(file)
+    return file_content(source), *input_parts, environment.library_version("onnxruntime")
 
 
 def reference_score(

@@ -10,7 +10,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sweep.storage.record_types.accuracy import Accuracy, AccuracyFigures, RepeatedAccuracy, Score
+from sweep.storage.record_types.accuracy import (
+    Accuracy,
+    AccuracyFigures,
+    ExpectedAccuracy,
+    RepeatedAccuracy,
+    Score,
+)
 from sweep.storage.record_types.curve import (
     Batching,
     ClientFigures,
@@ -57,6 +63,7 @@ __all__ = [
     "Drift",
     "EngineInfo",
     "ErrorInfo",
+    "ExpectedAccuracy",
     "Facts",
     "Fairness",
     "GpuState",

@@ -7,11 +7,36 @@ from typing import NotRequired, TypedDict
 from sweep.storage.record_types.values import Count, Magnitude, Number, Share
 
 
+class ExpectedAccuracy(TypedDict):
+    """Give the SQNR that rounding alone explains for this network and these inputs, computed on onnxruntime's CPU.
+
+    Attributes:
+        floor_db: the worst of fp32 runs that sum in another order, or whose inputs are off by one unit in the last
+            place, dB; None where the network is too large to compute it.
+        tf32_db: SQNR with the operands of all products rounded to TF32's 10 mantissa bits, dB; None where it cannot
+            be computed.
+        expected_db: SQNR of this precision with its rounding emulated, dB: for fp32 the floor; None where it cannot be
+            computed.
+        note: which figure is an estimate, and which is missing for what reason.
+        draws: number of further inputs on which outputs that looked like TF32's were compared; missing where the
+            first did not look so.
+        tf32_draws: of these, the number on which they looked so again.
+    """
+
+    floor_db: Number | None
+    tf32_db: Number | None
+    expected_db: Number | None
+    note: NotRequired[str | None]
+    draws: NotRequired[Count]
+    tf32_draws: NotRequired[Count]
+
+
 class AccuracyFigures(TypedDict):
     """Measure the error of the outputs, y, against the reference, r, over all float outputs.
 
     Attributes:
-        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal (max_abs is 0) or cannot be compared.
+        unknown: why they cannot be compared; missing where they can.
         max_abs: largest |r - y|.
         max_rel: that over the largest |r|.
         cosine: cosine of r and y.
@@ -21,6 +46,7 @@ class AccuracyFigures(TypedDict):
     """
 
     sqnr_db: Number | None
+    unknown: NotRequired[str]
     max_abs: NotRequired[Magnitude | None]
     max_rel: NotRequired[Magnitude | None]
     cosine: NotRequired[Number | None]
@@ -41,6 +67,7 @@ class RepeatedAccuracy(AccuracyFigures):
         identical: every bit of all of them equals the first outputs.
         lost_db: SQNR that the worst lost against the first outputs, dB.
         sqnr_db: 10 log10(|r|^2 / |r - y|^2) of the worst outputs, dB.
+        unknown: why these cannot be compared; missing where they can.
         max_abs: largest |r - y|.
         max_rel: that over the largest |r|.
         cosine: cosine of r and y.
@@ -78,13 +105,17 @@ class Accuracy(AccuracyFigures):
     Attributes:
         reference: what the reference outputs come from.
         note: what a reader of the figures should know.
-        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal (max_abs is 0) or cannot be compared.
+        unknown: why they cannot be compared; missing where they can.
+        undiagnosed: why the error says nothing about the precision, such as outputs that are all but 0; missing where
+            it says something.
         max_abs: largest |r - y|.
         max_rel: that over the largest |r|.
         cosine: cosine of r and y.
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        expected: the SQNR that rounding explains; missing in records of earlier versions.
         again: the worst of many inferences under a further load.
         score: top-1 of the engine on labelled samples, 0 to 1.
         reference_score: top-1 of fp32 on the same samples, 0 to 1.
@@ -93,6 +124,8 @@ class Accuracy(AccuracyFigures):
 
     reference: NotRequired[str]
     note: NotRequired[str | None]
+    undiagnosed: NotRequired[str]
+    expected: NotRequired[ExpectedAccuracy]
     again: NotRequired[RepeatedAccuracy | None]
     score: NotRequired[Share]
     reference_score: NotRequired[Share]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.analysis.accuracy import again, errors
+from sweep.analysis.accuracy import again, against, errors, is_exact, is_known, left_out, undiagnosed
 from sweep.analysis.accuracy_gates import fault, is_tf32
 from sweep.spec.gates import Gates
 
@@ -63,7 +63,11 @@ def test_half_precision_is_compared_in_double() -> None:
 def test_nonfinite_values_are_counted_and_nothing_else_is_said(bad) -> None:
     value = floats(2, 5)
     value[0, 1] = value[1, 4] = bad
-    assert errors({"y": floats(2, 5)}, {"y": value}) == {**NOTHING, "nonfinite": 2}
+    assert errors({"y": floats(2, 5)}, {"y": value}) == {
+        **NOTHING,
+        "nonfinite": 2,
+        "unknown": "2 outputs are not finite",
+    }
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -104,8 +108,10 @@ def test_integers_and_missing_outputs_are_left_out() -> None:
     expected = {"ids": np.arange(3), "scores": reference, "gone": floats(2)}
     alone = errors({"scores": reference}, {"scores": reference * 1.01})
     assert errors(expected, {"ids": np.arange(3) + 9, "scores": reference * 1.01}) == alone
-    assert errors({"ids": np.arange(3)}, {"ids": np.arange(3)}) == NOTHING
-    assert errors({"y": reference}, {}) == NOTHING
+    assert left_out(expected, {"ids": np.arange(3), "scores": reference}) == ["ids (int64)", "gone (float64)"]
+    no_floats = {**NOTHING, "unknown": "no output is of floats"}
+    assert errors({"ids": np.arange(3)}, {"ids": np.arange(3)}) == no_floats
+    assert errors({"y": reference}, {}) == no_floats
 
 
 def test_an_empty_output_is_no_error() -> None:
@@ -217,10 +223,142 @@ def test_each_gate_has_its_line(gates, line) -> None:
     assert line is None or line.split(" is, ")[1] in reason
 
 
-def test_a_gate_on_what_is_not_known_lets_through() -> None:
-    reference = floats(5)
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        (
+            Gates(min_top1=1.0),
+            "min_top1=1 was asked for and cannot be judged: no output has the shape (batch, classes)",
+        ),
+        (Gates(min_cosine=0.9), "cannot be judged: a batch of 1 has no batch-centred cosine"),
+        (Gates(max_error=0.1), None),
+    ],
+)
+def test_a_gate_that_cannot_be_judged_is_not_kept(gates, said) -> None:
+    reference = floats(1, 5, 5)
     found = errors({"y": reference}, {"y": reference * 1.001})
-    assert fault("fp16", found, Gates(min_top1=1.0)) is None
+    reason = reason_of("fp16", found, gates)
+    assert (reason is None) == (said is None)
+    assert said is None or said in reason
+    assert fault("fp16", errors({"y": reference}, {"y": reference}), gates) is None, "equal outputs keep every gate"
+
+
+@pytest.mark.parametrize(
+    ("gates", "gate"),
+    [
+        (Gates(), None),
+        (Gates(min_sqnr_db=-100.0), None),
+        (Gates(min_sqnr_db=20.0), "min_sqnr_db"),
+        (Gates(max_error=0.1), "max_error"),
+    ],
+)
+def test_what_was_never_compared_is_not_exact_and_keeps_no_gate_of_the_users(gates, gate) -> None:
+    """A detector keeps another number of boxes: without a gate that is no fault, with one it cannot be judged."""
+    found = errors({"boxes": floats(5, 6)}, {"boxes": floats(4, 6)})
+    assert found["unknown"] == "output boxes is [5, 6] in the reference and [4, 6] in the engine"
+    assert not is_known(found)
+    assert not is_exact(found)
+    met = fault("int8", found, gates)
+    assert (met and met.gate) == gate
+    assert met is None or met.message.endswith(f"{found['unknown']} (accuracy.{gate})")
+
+
+def test_outputs_that_cannot_be_compared_under_load_are_a_fault() -> None:
+    reference = {"y": floats(4, 10)}
+    told = again(reference, reference, [{0: reference, 1: {"y": reference["y"][:3]}}])
+    assert (told["stream"], told["wrong"]) == (1, 1)
+    reason = reason_of("fp16", {**errors(reference, reference), "again": told})
+    assert reason.startswith("under load, on stream 1: accuracy: the outputs cannot be compared any more (output y is")
+
+
+def explained(sqnr_db, expected_db, floor_db=110.0, tf32_db=50.0, **figures):
+    """An accuracy whose rounding is explained."""
+    table = {"floor_db": floor_db, "tf32_db": tf32_db, "expected_db": expected_db}
+    draws = {name: figures.pop(name) for name in ("draws", "tf32_draws") if name in figures}
+    return {"sqnr_db": sqnr_db, "max_abs": 1.0, "expected": {**table, **draws}, **figures}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sqnr_db", "expected_db", "wrong"),
+    [
+        ("fp16", 40.0, 45.0, False),
+        ("fp16", 25.0, 45.0, True),  # above the fixed 20 dB, and 20 dB below what rounding explains
+        ("int8", 3.0, 4.0, False),  # below the fixed 6 dB, and the recipe explains it
+        ("int8", -9.0, 4.0, True),
+        ("tf32", 8.8, 47.8, True),  # the ResNet-50 that TensorRT-RTX 1.6 spoils
+        ("fp32", 78.0, 103.8, False),  # the U-Net on an H200
+        ("fp32", 60.0, 90.0, False),  # a network with a low floor
+        ("fp32", 65.0, 110.0, True),  # neither TF32 (50 dB) nor fp32
+    ],
+)
+def test_an_error_beyond_what_rounding_explains_is_a_fault(dtype, sqnr_db, expected_db, wrong) -> None:
+    accuracy = explained(sqnr_db, expected_db, floor_db=expected_db if dtype == "fp32" else 110.0)
+    met = fault(dtype, accuracy)
+    assert (met is not None) == wrong
+    line = (
+        f"accuracy: the outputs are {sqnr_db:.1f} dB from the fp32 reference, where rounding explains {expected_db:.1f}"
+    )
+    assert met is None or (met.message.startswith(line) and met.gate == "min_sqnr_db")
+    assert not is_tf32(dtype, accuracy)
+    assert fault(dtype, accuracy, Gates(min_sqnr_db=-100.0)) is None
+    assert fault(dtype, accuracy, Gates(min_sqnr_db=sqnr_db + 1)).gate == "min_sqnr_db"
+
+
+@pytest.mark.parametrize(
+    ("figures", "is_it"),
+    [
+        ({"draws": 2, "tf32_draws": 2}, True),
+        ({"draws": 2, "tf32_draws": 1}, False),
+        ({}, False),
+        ({"draws": 2, "tf32_draws": 2, "floor_db": 80.0}, False),  # 51 dB may be fp32's where the floor is 80
+        ({"draws": 2, "tf32_draws": 2, "tf32_db": 30.0}, False),
+        ({"draws": 2, "tf32_draws": 2, "undiagnosed": "no output is above 1e-08"}, False),
+    ],
+)
+def test_fp32_is_called_tf32_where_its_error_is_tf32s_on_every_input(figures, is_it) -> None:
+    accuracy = explained(51.0, figures.get("floor_db", 110.0), **figures)
+    assert is_tf32("fp32", accuracy) == is_it
+    met = fault("fp32", accuracy)
+    assert (met is not None and "as TF32's are" in met.message) == is_it
+    assert not is_it or fault("fp32", accuracy, Gates(min_sqnr_db=-100.0)) is not None, "a label is no gate"
+
+
+def test_an_error_that_changes_no_answer_is_no_fault() -> None:
+    """A trained classifier in fp32 on a GPU: 56 dB, cosine 0.999999, every arg max that of the reference."""
+    figures = {"top1_agreement": 1.0, "cosine": 0.999999}
+    assert fault("fp32", explained(56.0, 120.0, floor_db=120.0, tf32_db=72.0, **figures)) is None
+    changed = explained(56.0, 120.0, floor_db=120.0, tf32_db=72.0, **{**figures, "top1_agreement": 0.98})
+    assert "where rounding explains 120.0 dB" in fault("fp32", changed).message
+
+
+def test_outputs_of_nothing_are_not_judged() -> None:
+    tiny = {"y": floats(4, 10) * 1e-8}
+    feeds = {"x": floats(4, 3)}
+    reason = undiagnosed(tiny, feeds)
+    assert reason.startswith("no output is above")
+    assert "model.labels=" in reason
+    assert fault("fp32", {**explained(-122.0, 110.0), "undiagnosed": reason}) is None
+    assert fault("fp32", {**explained(-122.0, 110.0), "undiagnosed": reason}, Gates(min_sqnr_db=10.0)) is not None
+    assert undiagnosed({"y": floats(4, 10)}, feeds) is None
+    assert undiagnosed(tiny, {"x": feeds["x"] * 1e-6}) is None, "tiny inputs explain tiny outputs"
+
+
+def test_samples_that_all_have_the_same_outputs_are_not_judged() -> None:
+    feeds, row = {"x": floats(4, 3)}, floats(1, 10)
+    assert undiagnosed({"y": np.repeat(row, 4, axis=0)}, feeds).startswith("all samples have the same outputs")
+    assert undiagnosed({"y": np.repeat(row, 4, axis=0)}, {"x": np.ones((4, 3))}) is None, "so have the inputs"
+    assert undiagnosed({"y": row}, {"x": floats(1, 3)}) is None, "a batch of 1 has nothing to compare"
+    assert undiagnosed({"y": np.repeat(row, 4, axis=0), "z": floats(4, 2)}, feeds) is None
+
+
+def test_a_network_that_draws_is_not_judged_but_its_nans_are() -> None:
+    expected = {"y": floats(2, 4)}
+    found = against(expected, {"y": floats(2, 4)}, random=["RandomNormalLike"])
+    assert found["unknown"] == "the network draws random numbers (RandomNormalLike)"
+    assert fault("fp32", {**found, "again": again(expected, expected, [{0: expected}], ["RandomNormalLike"])}) is None
+    assert fault("fp32", found, Gates(min_sqnr_db=20.0)).gate == "min_sqnr_db"
+    spoilt = against(expected, {"y": np.full((2, 4), np.nan)}, random=["RandomNormalLike"])
+    assert "8 outputs are not finite" in fault("fp32", spoilt).message
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sweep.report import table
+from sweep.report import html, table
 from sweep.report.ranking import answer
 from sweep.spec.outcome import Status
 from sweep.spec.slo import Slo
@@ -228,6 +228,16 @@ def test_the_table_shows_what_varies_and_the_figures() -> None:
     cells = row(text, "1,000").split()
     assert cells == [">", "1", "ok", "1,000", "1", "2.5", "4.25", "41.3"]
     assert row(text, " 8 ").split() == ["8", "ok", "50", "-", "-", "-", "-"]
+
+
+def test_an_unknown_accuracy_never_looks_exact() -> None:
+    exact = {"sqnr_db": None, "max_abs": 0.0, "max_rel": 0.0, "nonfinite": 0}
+    unknown = {"sqnr_db": None, "max_abs": None, "unknown": "no output is of floats"}
+    text = outcome([peaked("m a 1", 1000, accuracy=exact), peaked("m b 1", 50, accuracy=unknown)])
+    assert row(text, "1,000").split()[-1] == "exact"
+    assert row(text, " b ").split()[-1] == "-"
+    page = html._table([peaked("m a 1", 1000, accuracy=exact), peaked("m b 1", 50, accuracy=unknown)])
+    assert page.count("<td>exact</td>") == 1
 
 
 def test_points_that_do_not_count_in_full_are_marked_and_counted() -> None:

@@ -310,23 +310,29 @@ def test_who_waits_for_one_that_left_is_told() -> None:
         met.meet(1, 1, None)
 
 
-def result(sqnr_db, sm_count, mismatch=None, nonfinite=0, gate=None):
+def result(sqnr_db, sm_count, mismatch=None, nonfinite=0, gate=None, **figures):
     return messages.Result(
         engine={"key": "e", "device_memory_bytes": sm_count * 10},
         realised={"contexts": 1, "sm_count": sm_count, "notes": []},
-        accuracy={"sqnr_db": sqnr_db, "nonfinite": nonfinite, "note": None},
+        accuracy={"sqnr_db": sqnr_db, "nonfinite": nonfinite, "note": None, **figures},
         mismatch=mismatch,
         gate=gate,
     )
 
 
 def test_the_record_has_the_sm_count_of_each_client_the_worst_accuracy_and_any_mismatch() -> None:
-    found = client_group.merged([result(50.0, 66), result(40.0, 60, "asked for 66 SMs, found 60"), result(None, 66)])
+    exact = result(None, 66, max_abs=0.0)
+    found = client_group.merged([result(50.0, 66), result(40.0, 60, "asked for 66 SMs, found 60"), exact])
     assert [item["sm_count"] for item in found.realised["clients"]] == [66, 60, 66]
     assert found.accuracy == {"sqnr_db": 40.0, "nonfinite": 0, "note": "the worst of 3 clients"}
     assert found.mismatch == "client 2 of 3: asked for 66 SMs, found 60"
     assert client_group.merged([result(50.0, 66), result(None, 66, nonfinite=3)]).accuracy["nonfinite"] == 3
     assert client_group.merged([result(50.0, 66), result(50.0, 66)]).mismatch is None
+
+
+def test_a_client_that_could_not_be_compared_is_no_better_than_one_that_was() -> None:
+    unknown = result(None, 66, unknown="no output is of floats")
+    assert client_group.merged([result(9.0, 66), unknown]).accuracy["unknown"] == "no output is of floats"
 
 
 def test_the_worst_client_is_the_one_that_goes_wrong_under_load() -> None:

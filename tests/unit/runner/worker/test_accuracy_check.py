@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import authored_graphs
 import numpy as np
+import onnx
 import passes
 import pytest
 
-from sweep import models
+from sweep import models, precision
 from sweep.analysis import accuracy_gates
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.config import variants
-from sweep.config.schema import AccuracyConfig, Config
+from sweep.config.schema import (
+    AccuracyConfig,
+    BackendConfig,
+    Config,
+    LoadConfig,
+    ModelConfig,
+    PrecisionConfig,
+)
 from sweep.errors import ConfigError
 from sweep.loadgen import load_point
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
@@ -102,20 +111,121 @@ def test_a_user_gate_makes_it_invalid(tmp_path: Path) -> None:
 
 
 def test_fp32_at_tf32s_accuracy_is_realised_as_tf32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an H200 did whatever the builder's flag said: outputs rounded to 10 bits of mantissa."""
-    right = OnnxRuntimeStream.outputs
+    """As an H200 did whatever the builder's flag said: the operands of products rounded to 10 bits of mantissa."""
+    right, rounded = OnnxRuntime.build, tmp_path / "rounded.onnx"
+
+    def build(backend: OnnxRuntime, onnx: Path, *others: object) -> dict:
+        precision.round_products(onnx, rounded)
+        return right(backend, rounded, *others)
+
+    fp32 = measured(tmp_path / "fp32")
+    assert list(fp32["realised"]["precision"]) == ["fp32"]
+    assert "draws" not in fp32["accuracy"]["expected"], "nothing looks like TF32, so no other inputs are looked at"
+    monkeypatch.setattr(OnnxRuntime, "build", build)
+    tf32 = measured(tmp_path / "tf32")
+    assert list(tf32["realised"]["precision"]) == ["tf32"]
+    assert "as TF32's are; precision=tf32 is the label for that" in tf32["mismatch"]
+    assert (tf32["accuracy"]["expected"]["draws"], tf32["accuracy"]["expected"]["tf32_draws"]) == (2, 2)
+
+
+def test_fp32_that_errs_on_the_timed_inputs_alone_is_not_called_tf32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs that are off by as much as TF32's, in a session whose other inferences are right."""
+    right, infer = OnnxRuntimeStream.outputs, OnnxRuntimeSession.infer
 
     def outputs(stream: OnnxRuntimeStream) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(0)
         return {
-            name: (value.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+            name: value + (np.sqrt(np.mean(value**2)) * 10**-2.2 * rng.standard_normal(value.shape)).astype(value.dtype)
             for name, value in right(stream).items()
         }
 
-    assert list(measured(tmp_path)["realised"]["precision"]) == ["fp32"]
+    def infer_rightly(session: OnnxRuntimeSession, feeds: dict) -> dict[str, np.ndarray]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(OnnxRuntimeStream, "outputs", right)
+            return infer(session, feeds)
+
     monkeypatch.setattr(OnnxRuntimeStream, "outputs", outputs)
+    monkeypatch.setattr(OnnxRuntimeSession, "infer", infer_rightly)
     found = measured(tmp_path)
-    assert list(found["realised"]["precision"]) == ["tf32"]
-    assert "as TF32's are; precision=tf32 is the label for that" in found["mismatch"]
+    assert found["accuracy"]["expected"]["tf32_draws"] == 0
+    assert list(found["realised"]["precision"]) == ["fp32"]
+    explained = found["accuracy"]["expected"]["expected_db"]
+    assert f"where rounding explains {explained:.1f} dB for fp32 (accuracy.min_sqnr_db)" in found["mismatch"]
+
+
+def own_network(
+    folder: Path, author: authored_graphs.Author, last: str, output: list[int | str], dtype: str = "fp32"
+) -> dict:
+    """The result of a pass of a network that a test authored; its input is x [batch, 16]."""
+    onnx.save(author.model(last, {"x": (onnx.TensorProto.FLOAT, ["batch", 16])}, output), folder / "own.onnx")
+    config = Config(
+        model=ModelConfig(path=str(folder / "own.onnx")),
+        precision=PrecisionConfig(name=dtype, dtype=dtype),
+        backend=BackendConfig(name="onnxruntime"),
+        load=LoadConfig(kind="closed", warmup_s=0.02, min_s=0.02, min_requests=3, max_s=0.5),
+        batch=4,
+        results=str(folder),
+    )
+    return passes.measured(variants.from_config(config), folder)
+
+
+def test_a_network_that_draws_random_numbers_is_not_judged(tmp_path: Path) -> None:
+    author = authored_graphs.Author()
+    hidden = author.op("MatMul", "x", author.weight(16, 4))
+    found = own_network(tmp_path, author, author.op("Add", hidden, author.op("RandomNormalLike", hidden)), ["batch", 4])
+    assert found["accuracy"]["sqnr_db"] is None
+    assert found["accuracy"]["unknown"] == "the network draws random numbers (RandomNormalLike)"
+    assert "draws random numbers (RandomNormalLike): two runs differ" in found["accuracy"]["note"]
+    assert (found["mismatch"], list(found["realised"]["precision"])) == (None, ["fp32"])
+
+
+def test_random_numbers_that_reach_no_output_change_nothing(tmp_path: Path) -> None:
+    author = authored_graphs.Author()
+    hidden = author.op("MatMul", "x", author.weight(16, 4))
+    nothing = author.op("Mul", author.op("RandomNormalLike", hidden), author.const(np.float32(0)))
+    found = own_network(tmp_path, author, author.op("Add", hidden, nothing), ["batch", 4])
+    assert "unknown" not in found["accuracy"]
+    assert found["accuracy"]["expected"]["floor_db"] > 100
+
+
+def test_outputs_of_nothing_are_noted_and_not_judged(tmp_path: Path) -> None:
+    """A detector that sees no object in noise: its scores are near exp(-20)."""
+    author = authored_graphs.Author()
+    hidden = author.op("MatMul", "x", author.weight(16, 4))
+    shifted = author.op("Sub", hidden, author.const(np.float32(20)))
+    found = own_network(tmp_path, author, author.op("Sigmoid", shifted), ["batch", 4], "bf16")
+    assert found["accuracy"]["undiagnosed"].startswith("no output is above")
+    assert "model.labels=, or model.inputs.NAME.low= and .high=" in found["accuracy"]["note"]
+    assert found["accuracy"]["undiagnosed"] in found["realised"]["notes"]
+    assert found["mismatch"] is None
+
+
+def test_outputs_whose_size_depends_on_the_data_are_unknown_not_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NonZero keeps another number of entries in a session that rounds otherwise."""
+    right = OnnxRuntimeStream.outputs
+
+    def outputs(stream: OnnxRuntimeStream) -> dict[str, np.ndarray]:
+        return {name: value[:, :-1] for name, value in right(stream).items()}
+
+    author = authored_graphs.Author()
+    hidden = author.op("MatMul", "x", author.weight(16, 4))
+    places = author.op("NonZero", author.op("Greater", hidden, author.const(np.float32(0))))
+    last = author.op("Cast", places, to=onnx.TensorProto.FLOAT)
+    same = own_network(tmp_path, author, last, [2, "kept"])
+    assert "unknown" not in same["accuracy"]
+    assert same["accuracy"]["max_abs"] == 0
+    monkeypatch.setattr(OnnxRuntimeStream, "outputs", outputs)
+    again = tmp_path / "again"
+    again.mkdir()
+    author.nodes.pop()  # its Identity, which is authored once more
+    found = own_network(again, author, last, [2, "kept"])
+    assert found["accuracy"]["unknown"].startswith("output y is [2, ")
+    assert f"SQNR is not known: {found['accuracy']['unknown']}" in found["realised"]["notes"]
+    assert found["mismatch"] is None
 
 
 @pytest.mark.parametrize(
