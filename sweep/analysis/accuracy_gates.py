@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis.accuracy import LOST_DB, level
+from sweep.analysis.accuracy import LOST_DB, TYPED_REFERENCE, level
 from sweep.spec import Gates
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> 
     if accuracy is None:
         return None
     gates = gates or Gates()
-    first = _output_fault(dtype, accuracy, gates) or score_fault(accuracy, gates.min_score, gates.max_score_drop)
+    reference = "typed file on onnxruntime" if accuracy.get("reference") == TYPED_REFERENCE else "fp32 reference"
+    first = _output_fault(dtype, accuracy, gates, reference) or score_fault(
+        accuracy, gates.min_score, gates.max_score_drop
+    )
     later = accuracy.get("again")
     if first or later is None:
         return first
@@ -65,7 +68,7 @@ def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> 
     if (later["lost_db"] or 0.0) > LOST_DB:
         loss = f"{under}accuracy: the outputs lost {later['lost_db']:.1f} dB against those right after the timing"
         return Fault(loss + _how_often(later))
-    second = _output_fault(dtype, later, gates)
+    second = _output_fault(dtype, later, gates, reference)
     return None if second is None else Fault(under + second.message + _how_often(later), second.gate)
 
 
@@ -74,7 +77,7 @@ def _how_often(later: RepeatedAccuracy) -> str:
     return f", in {later['wrong']} of {later['looks']} looks" if later.get("wrong") else ""
 
 
-def _output_fault(dtype: str, accuracy: AccuracyFigures, gates: Gates) -> Fault | None:
+def _output_fault(dtype: str, accuracy: AccuracyFigures, gates: Gates, reference: str) -> Fault | None:
     if accuracy.get("nonfinite"):
         return Fault(f"{accuracy['nonfinite']} outputs are not finite; those of the reference are")
     sqnr_db, least = level(accuracy), least_db(dtype, gates)
@@ -85,8 +88,7 @@ def _output_fault(dtype: str, accuracy: AccuracyFigures, gates: Gates) -> Fault 
         )
     if sqnr_db < least:
         return _gate_fault(
-            f"the outputs are {sqnr_db:.1f} dB from the fp32 reference, below the {least:g} dB that "
-            f"{dtype} has to keep",
+            f"the outputs are {sqnr_db:.1f} dB from the {reference}, below the {least:g} dB that {dtype} has to keep",
             "min_sqnr_db",
         )
     return _user_gate_fault(accuracy, gates)
