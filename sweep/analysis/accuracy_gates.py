@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis.accuracy import LOST_DB, is_exact, is_known, level, unknown_reason
+from sweep.analysis.accuracy import LOST_DB, TYPED_REFERENCE, is_exact, is_known, level, unknown_reason
 from sweep.spec import Gates
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _sqnr_fault(dtype: str, figures: AccuracyFigures, accuracy: Accuracy, gates:
         least = least_db(dtype) if gates.min_sqnr_db is None else gates.min_sqnr_db
         if sqnr_db < least:
             return _gate_fault(
-                f"the outputs are {sqnr_db:.1f} dB from the fp32 reference, below the {least:g} dB that "
+                f"the outputs are {sqnr_db:.1f} dB from the {_reference(accuracy)}, below the {least:g} dB that "
                 f"{dtype} has to keep",
                 "min_sqnr_db",
             )
@@ -147,10 +147,15 @@ def _sqnr_fault(dtype: str, figures: AccuracyFigures, accuracy: Accuracy, gates:
     if explained is None or sqnr_db >= explained or accuracy.get("undiagnosed") or _is_harmless(figures):
         return None
     return _gate_fault(
-        f"the outputs are {sqnr_db:.1f} dB from the fp32 reference, where rounding explains "
+        f"the outputs are {sqnr_db:.1f} dB from the {_reference(accuracy)}, where rounding explains "
         f"{accuracy['expected']['expected_db']:.1f} dB for {dtype}",
         "min_sqnr_db",
     )
+
+
+def _reference(accuracy: Accuracy) -> str:
+    """Name what the outputs are compared with."""
+    return "typed file on onnxruntime" if accuracy.get("reference") == TYPED_REFERENCE else "fp32 reference"
 
 
 def _below_fixed_fp32(sqnr_db: float, accuracy: Accuracy) -> bool:

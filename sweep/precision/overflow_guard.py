@@ -70,12 +70,15 @@ def overflowing_nodes(
 
 def _squares(graph: GraphProto) -> set[str]:
     """Name the tensors that are squares of others, or sums and means of squares."""
-    from onnx import numpy_helper
+    from onnx import TensorProto, numpy_helper
 
+    numbers = (TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64)
     twos = {
         tensor.name
         for tensor in graph.initializer
-        if math.prod(tensor.dims) == 1 and float(numpy_helper.to_array(tensor).reshape(-1)[0]) == 2.0  # noqa: PLR2004 - the exponent
+        if tensor.data_type in numbers
+        and math.prod(tensor.dims) == 1
+        and float(numpy_helper.to_array(tensor).reshape(-1)[0]) == 2.0  # noqa: PLR2004 - the exponent
     }
     squares: set[str] = set()
     for node in graph.node:
@@ -165,7 +168,8 @@ def fold_variances(graph: GraphProto) -> tuple[str, ...]:
         folded = scale / np.sqrt(variance + attributes.get("epsilon", 1e-5))
         if (_is_held(scale) and _is_held(variance)) or not _is_held(folded):
             continue
-        for index, name, values in ((1, f"{node.name}__scale", folded), (4, f"{node.name}__one", np.ones_like(folded))):
+        base = node.output[0]  # which no other node has
+        for index, name, values in ((1, f"{base}__gain", folded), (4, f"{base}__unit", np.ones_like(folded))):
             graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
             node.input[index] = name
         kept = [item for item in node.attribute if item.name != "epsilon"]

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import onnx
 import pytest
+from authored_graphs import NETWORKS
 from onnx import TensorProto, helper
+
+from sweep.analysis.accuracy import REFERENCE
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -133,3 +136,20 @@ def test_an_engine_that_does_not_build_is_named_with_build_only(cli: Cli, tmp_pa
     assert done.returncode == 1
     assert done.stdout.count("failed  build: onnxruntime refused the graph") == 2
     assert "engines: 2 failed" in done.stdout
+
+
+def test_a_file_keeps_nodes_in_fp32_or_runs_as_it_came(cli: Cli, tmp_path: Path) -> None:
+    """The commands that the pages show, and what their records say."""
+    path = tmp_path / "net.onnx"
+    onnx.save(NETWORKS["cnn"](), path)
+    words = ("-m", "backend=onnxruntime", f"model.path={path}", *SHORT)
+    done = cli.run(*words, "precision=fp16,native", "precision.keep=[Gemm*]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = {record.variant["precision"]: record for record in cli.records()}
+    assert records["fp16"].engine["onnx_notes"] == ["1 node kept in fp32 by precision.keep: Gemm9"]
+    assert records["fp16"].variant["label"].endswith("keep-Gemm*")
+    assert records["native"].engine["dtypes"]["fp32"] == 4
+    assert records["native"].accuracy["reference"] == REFERENCE
+    refused = cli.run(*words, "precision=fp16", "precision.keep=[Gem]")
+    assert refused.returncode == 1
+    assert "precision.keep=Gem is no node, no pattern of nodes and no op type of the graph; nearest: " in refused.stdout

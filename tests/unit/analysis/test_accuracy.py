@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.analysis.accuracy import again, against, errors, is_exact, is_known, left_out, undiagnosed
+from sweep.analysis.accuracy import (
+    REFERENCE,
+    TYPED_REFERENCE,
+    again,
+    against,
+    errors,
+    is_exact,
+    is_known,
+    left_out,
+    undiagnosed,
+)
 from sweep.analysis.accuracy_gates import fault, is_tf32
 from sweep.spec.gates import Gates
 
@@ -415,3 +425,13 @@ def test_bits_that_differ_as_sums_do_are_let_through() -> None:
     found = again(reference, first, [{0: later}])
     assert not found["identical"]
     assert fault("fp16", {**errors(reference, first), "again": found}) is None
+
+
+def test_a_gate_names_the_reference_that_there_was() -> None:
+    rng = np.random.default_rng(0)
+    expected = {"y": rng.standard_normal((4, 100))}
+    wrong = {"y": rng.standard_normal((4, 100))}
+    for reference, words in ((REFERENCE, "dB from the fp32 reference"), (TYPED_REFERENCE, "dB from the typed file on")):
+        told = fault("int8", against(expected, wrong, None, reference))
+        assert told is not None
+        assert words in told.message

@@ -343,3 +343,20 @@ def test_squares_and_sums_inside_an_operator_are_guarded(
     model = g.model(g.op("MatMul", author(g), g.weight(WIDTH, 8)), ROWS, ["batch", 8])
     assert guarded(model, tmp_path, quiet).guarded_nodes == ()
     assert guarded(model, tmp_path, loud_scale).guarded_nodes == names
+
+
+def test_two_normalizations_that_share_their_factors_are_folded_apart(tmp_path: Path) -> None:
+    """Beside a text, which is no exponent."""
+    model = normalization([1e7, 2e7, 1e6, 1e5], 3e3)
+    (first,) = (node for node in model.graph.node if node.op_type == "BatchNormalization")
+    second = onnx.NodeProto()
+    second.CopyFrom(first)
+    second.name = "second"
+    second.output[0], first.output[0] = first.output[0], "between"
+    second.input[0] = "between"
+    model.graph.node.insert(2, second)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(["2"], object), "text"))
+    made = guarded(model, tmp_path)
+    scales = [node.input[1] for node in onnx.load(made.path).graph.node if node.op_type == "BatchNormalization"]
+    assert len(set(scales)) == 2
+    assert rounded_db(tmp_path / "source.onnx", made.path, tmp_path) > 45
