@@ -83,7 +83,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
 def _axis_cells(
     record: Record, axes: Sequence[Axis], comparison: Comparison, notes: list[str], same: str | None
 ) -> list[str]:
-    """Format the axes of a record, marks of its footnotes at the precision, or at the last axis without one.
+    """Format the axes of a record, with marks at the precision; without it, whose engine it is at the last axis.
 
     Args:
         record: the record of the row.
@@ -92,8 +92,9 @@ def _axis_cells(
         notes: footnotes so far, which grow.
         same: label of the variant whose engine this is; None if it has its own.
     """
-    footnotes = list((record.realised or {}).get("notes") or [])
-    marked = next((axis for axis in axes if axis.info.key == _FOOTNOTED), axes[-1])
+    precision_column = next((axis for axis in axes if axis.info.key == _FOOTNOTED), None)
+    marked = precision_column or axes[-1]
+    footnotes = list((record.realised or {}).get("notes") or []) if precision_column else []
     footnotes += [same_engine_note(same)] if same else []
     cells = []
     for axis in axes:

@@ -65,10 +65,16 @@ def test_the_tables_say_so_in_a_footnote() -> None:
     records = levels("a", "a")
     line = f"same engine as {same_engines(records)['k1']}: what was set differently changed nothing"
     text = printed(records)
-    assert [row.startswith("** ") for row in text.splitlines() if line in row] == [True]
+    assert [row.startswith("* ") for row in text.splitlines() if line in row] == [True]
     assert line in html._table(records)
     assert "same engine" not in printed(levels("a", "b"))
     assert "same engine" not in html._table(levels("a", "b"))
+
+
+def test_the_mark_stands_at_the_precision_where_that_is_a_column_after_the_notes() -> None:
+    text = printed([record("k0", "a", precision="fp16"), record("k1", "a", precision="bf16")])
+    assert "bf16*,**" in text
+    assert "** same engine as" in text
 
 
 def test_mlflow_gets_the_digest() -> None:
