@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sweep.storage import Accuracy, AccuracyFigures, RepeatedAccuracy
 
@@ -25,6 +25,7 @@ def against(
     outputs: Mapping[str, np.ndarray],
     note: str | None = None,
     reference: str = REFERENCE,
+    names: Sequence[str] = (),
 ) -> Accuracy:
     """Return the record's ``accuracy`` over all float outputs.
 
@@ -33,9 +34,21 @@ def against(
         outputs: outputs of the timed session for the same inputs, by name.
         note: what a reader of the figures should know.
         reference: name of the reference.
+        names: every output of the network; those that are not compared are listed in the record and in the note.
     """
+    compared = _compared(expected, outputs)
+    not_compared = [name for name in names if name not in compared]
+    if not_compared:
+        remark = f"not compared (no floats): {', '.join(not_compared)}"
+        note = f"{note}; {remark}" if note else remark
+    listed = {"not_compared": not_compared} if not_compared else {}
     # A cast, for mypy combines no two tables of which one has optional keys.
-    return cast("Accuracy", {"reference": reference, "note": note, **errors(expected, outputs)})
+    return cast("Accuracy", {"reference": reference, "note": note, **listed, **errors(expected, outputs)})
+
+
+def _compared(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """Name the outputs that are compared: the floats that both sides have."""
+    return [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in outputs]
 
 
 def again(expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Outputs]]) -> RepeatedAccuracy:
@@ -101,7 +114,7 @@ def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
         batch of 1 (what all samples share makes any two runs look alike, so the mean over the batch, axis 0, is taken
         off), ``top1_agreement`` where no output has the shape (batch, classes).
     """
-    names = [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in outputs]
+    names = _compared(expected, outputs)
     if not names or any(expected[name].shape != outputs[name].shape for name in names):
         return _unknown(None)
     reference = np.concatenate([expected[name].astype(np.float64).ravel() for name in names])

@@ -35,7 +35,7 @@ def largest_magnitudes(
         calibration: batches, each an array for every graph input by name.
 
     Returns:
-        The magnitude by tensor name; ``inf`` where a value is infinite, NaN where one is NaN.
+        The magnitude by tensor name; ``inf`` where a value is infinite, NaN where one is NaN, 0 where there was none.
     """
     import numpy as np
 
@@ -44,6 +44,7 @@ def largest_magnitudes(
     with extra_outputs(model, {name: ("ReduceMax", name + _MAGNITUDE_SUFFIX) for name in names}) as run:
         rows = [run(batch) for batch in calibration]
     magnitudes = np.asarray(rows, np.float64).max(axis=0)
+    magnitudes[np.isneginf(magnitudes)] = 0.0  # the largest of no values: a tensor that was empty in every batch
     return dict(zip(names, map(float, magnitudes), strict=True))
 
 

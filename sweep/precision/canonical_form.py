@@ -33,7 +33,10 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
     Returns:
         The rewritten model.
     """
-    if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < opset:
+    version = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None)
+    if version is None:  # it has operators of other domains only, and the converters write standard ones beside them
+        model.opset_import.add(domain="", version=opset)
+    elif version < opset:
         model = _raise_opset(model, opset)
     _fold_constants(model.graph)
     used_names = {node.name for node in model.graph.node}

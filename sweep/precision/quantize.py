@@ -109,8 +109,9 @@ def insert_qdq_pairs(model: ModelProto, precision: Precision, largest: Mapping[s
     placements = qdq_placements(model.graph, precision.quantize_ops)
     writer.write(placements)
     quantized = {place.node for place in placements}
+    products = (*compute_types.COMPUTE_OPS, *compute_types.FLOAT_OPS)
     unquantized = [
-        node.name for node, _ in onnx_graph.typed_nodes(model.graph) if node.op_type in compute_types.COMPUTE_OPS
+        node.name or node.output[0] for node, _ in onnx_graph.typed_nodes(model.graph) if node.op_type in products
     ]
     unquantized = [name for name in unquantized if name not in quantized]
     if not unquantized:

@@ -79,7 +79,8 @@ def _onnx(record: Record, root: Path) -> Path:
     if graph_pass:
         return root / "models" / str(graph_pass["key"]) / artifacts.MODEL_FILE
     if ref.path is not None:
-        return Path(ref.path)
+        key = artifact_keys.normal_form_key(ref)
+        return Path(ref.path) if key is None else root / "models" / key / artifacts.MODEL_FILE
     return root / "models" / artifact_keys.model_key(ref) / artifacts.MODEL_FILE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sweep import precision
+from sweep import models, precision
 from sweep.analysis import accuracy
 from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
@@ -64,7 +64,9 @@ def check_accuracy(
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
     typed_by_user = variant.onnx.precision.tool == "none" and not precision.passes_through(variant.onnx.precision)
     reference = accuracy.TYPED_REFERENCE if typed_by_user else accuracy.REFERENCE
-    compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference)
+    compared = accuracy.against(
+        expected, rounded, "; ".join(notes) or None, reference, models.signature(variant.onnx.model).outputs
+    )
     inferences: list[int] = []
     looks = _looks(session, variant.load, _LOOKS_S if backend.on_gpu else 0.0, inferences)
     repeated = accuracy.again(expected, timed, looks)

@@ -15,7 +15,14 @@ from sweep.backends import SupportsEmulation
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
-from sweep.runner.worker.artifact_keys import engine_cache_key, file_content, model_key, onnx_cache_key, pass_tools
+from sweep.runner.worker.artifact_keys import (
+    engine_cache_key,
+    file_content,
+    model_key,
+    normal_form_key,
+    onnx_cache_key,
+    pass_tools,
+)
 from sweep.runner.worker.events import Events
 from sweep.system import user_code
 
@@ -146,7 +153,7 @@ def _dense_file(variant: Variant, cache: Cache) -> Path:
     if model.path is not None and (_too_old(model) or models.feeds_weights(Path(model.path))):
         return _upgraded_file(model, cache)
     if model.path is not None:
-        return models.resolve(model, cache.root)
+        return _normal_file(model, cache)
 
     def build(folder: Path) -> JsonDict:
         models.resolve(model, folder / MODEL_FILE)
@@ -161,11 +168,26 @@ def _too_old(model: ModelRef) -> int | None:
     return opset if opset is not None and opset < models.LEAST_OPSET else None
 
 
-def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
-    """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
+def _normal_file(model: ModelRef, cache: Cache) -> Path:
+    """Return the user's file, in normal form where libraries would read it in different ways."""
+    key = normal_form_key(model)
+    if key is None:
+        return models.resolve(model, cache.root)
 
     def build(folder: Path) -> JsonDict:
-        original, target = models.resolve(model, folder), folder / MODEL_FILE
+        original = models.resolve(model, folder)
+        models.write_normal_form(original, models.signature(model).inputs, folder / MODEL_FILE)
+        return {}
+
+    return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
+
+
+def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
+    """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs."""
+    original = _normal_file(model, cache)
+
+    def build(folder: Path) -> JsonDict:
+        target = folder / MODEL_FILE
         models.upgrade(original, target)
         feeds = models.draw(models.signature(model), 1, 0)
         errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
@@ -176,7 +198,8 @@ def _upgraded_file(model: ModelRef, cache: Cache) -> Path:
             )
         return {}
 
-    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, importlib.metadata.version("onnx"))
+    normal = [key] if (key := normal_form_key(model)) else []
+    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, *normal, importlib.metadata.version("onnx"))
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 

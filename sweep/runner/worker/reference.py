@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep import spec
+from sweep.backends.onnxruntime import NUMERIC_TYPES
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
 
@@ -40,8 +41,9 @@ def runner(onnx: Path) -> Infer:
     session = ort.InferenceSession(
         str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
     )
-    names = [item.name for item in session.get_outputs()]
-    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    # Strings, sequences and maps are not compared, and types that numpy lacks cannot be fetched.
+    names = [item.name for item in session.get_outputs() if item.type in NUMERIC_TYPES]
+    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
 
 
 REFERENCE_FILE = "outputs.npz"

@@ -78,6 +78,7 @@ class Accuracy(AccuracyFigures):
     Attributes:
         reference: what the reference outputs come from.
         note: what a reader of the figures should know.
+        not_compared: names of the outputs that are not compared: integers, strings, sequences, maps; absent for none.
         sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal or cannot be compared.
         max_abs: largest |r - y|.
         max_rel: that over the largest |r|.
@@ -93,6 +94,7 @@ class Accuracy(AccuracyFigures):
 
     reference: NotRequired[str]
     note: NotRequired[str | None]
+    not_compared: NotRequired[list[str]]
     again: NotRequired[RepeatedAccuracy | None]
     score: NotRequired[Share]
     reference_score: NotRequired[Share]
