@@ -72,6 +72,8 @@ class _ModelCast:
         self._produced_kind: dict[str, str] = {}
         self._reader_kinds: dict[str, set[str]] = defaultdict(set)
         self._unsuffixed_kind: dict[str, str] = {}
+        self._fresh = onnx_graph.FreshNames(model.graph)
+        self._suffixed_names: dict[tuple[str, str], str] = {}
         self._clipped = 0
         self.notes: tuple[str, ...] = ()
 
@@ -207,11 +209,17 @@ class _ModelCast:
         produced = self._produced_kind[name]
         for kind in sorted(self._reader_kinds[name] - {produced}):
             result, to = self._name(name, kind), self._float if kind == _HIGH else self._low_type
-            yield helper.make_node("Cast", [self._name(name, produced)], [result], name=f"{name}_to_{kind}", to=to)
+            yield helper.make_node(
+                "Cast", [self._name(name, produced)], [result], name=self._fresh.take(f"{name}_to_{kind}"), to=to
+            )
 
     def _name(self, name: str, kind: str) -> str:
         """Name a tensor in a type: as it is called in the type that it is made in or crosses I/O in, else suffixed."""
-        return name if name not in self._float_tensors or self._unsuffixed_kind[name] == kind else f"{name}_{kind}"
+        if name not in self._float_tensors or self._unsuffixed_kind[name] == kind:
+            return name
+        if (name, kind) not in self._suffixed_names:
+            self._suffixed_names[name, kind] = self._fresh.take(f"{name}_{kind}")
+        return self._suffixed_names[name, kind]
 
     def _low_tensor(self, tensor: TensorProto) -> TensorProto:
         from onnx import numpy_helper

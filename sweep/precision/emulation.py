@@ -39,22 +39,23 @@ def emulate(source: Path, target: Path) -> int:
         ConversionError: ``source`` cannot be read as ONNX, or contradicts itself.
     """
     model = onnx_graph.infer_types(onnx_graph.load(source))
-    count = _emulate_graph(model.graph, {})
+    count = _emulate_graph(model.graph, {}, onnx_graph.FreshNames(model.graph))
     onnx_graph.save(model, target)
     return count
 
 
-def _emulate_graph(graph: GraphProto, outer: dict[str, int]) -> int:
+def _emulate_graph(graph: GraphProto, outer: dict[str, int], fresh: onnx_graph.FreshNames) -> int:
     nodes: list[NodeProto] = []
     scope, count = onnx_graph.element_types(graph, outer), 0
     low = {name: kind for name, kind in scope.items() if kind in _half_types()}
     for value in graph.input:
         if value.name in low and value.name not in outer:
-            nodes.extend(_rounding_casts(value.name, f"{value.name}__fed", low[value.name]))
-            value.name += "__fed"
+            fed = fresh.take(f"{value.name}__fed")
+            nodes.extend(_rounding_casts(value.name, fed, low[value.name], fresh))
+            value.name = fed
     for node in graph.node:
-        count += sum(_emulate_graph(inner, scope) for inner in onnx_graph.subgraphs(node))
-        roundings = list(_roundings_of(node, low))
+        count += sum(_emulate_graph(inner, scope, fresh) for inner in onnx_graph.subgraphs(node))
+        roundings = list(_roundings_of(node, low, fresh))
         count += len(roundings) // 2
         _widen_attributes(node)
         nodes.extend((node, *roundings))
@@ -70,19 +71,20 @@ def _half_types() -> tuple[int, int]:
     return TensorProto.FLOAT16, TensorProto.BFLOAT16
 
 
-def _roundings_of(node: NodeProto, low: dict[str, int]) -> Iterator[NodeProto]:
+def _roundings_of(node: NodeProto, low: dict[str, int], fresh: onnx_graph.FreshNames) -> Iterator[NodeProto]:
     """Rename the outputs of a node and yield the Casts that round them to their former names."""
     for index, name in enumerate(node.output):
         if name in low and node.op_type not in _EXACT_OPS:
-            node.output[index] = f"{name}__exact"
-            yield from _rounding_casts(name, f"{name}__exact", low[name])
+            node.output[index] = fresh.take(f"{name}__exact")
+            yield from _rounding_casts(name, node.output[index], low[name], fresh)
 
 
-def _rounding_casts(name: str, exact: str, kind: int) -> Iterator[NodeProto]:
+def _rounding_casts(name: str, exact: str, kind: int, fresh: onnx_graph.FreshNames) -> Iterator[NodeProto]:
     from onnx import TensorProto, helper
 
-    yield helper.make_node("Cast", [exact], [f"{name}__16"], name=f"{name}__round", to=kind)
-    yield helper.make_node("Cast", [f"{name}__16"], [name], name=f"{name}__widen", to=TensorProto.FLOAT)
+    rounded = fresh.take(f"{name}__16")
+    yield helper.make_node("Cast", [exact], [rounded], name=fresh.take(f"{name}__round"), to=kind)
+    yield helper.make_node("Cast", [rounded], [name], name=fresh.take(f"{name}__widen"), to=TensorProto.FLOAT)
 
 
 def _widen_attributes(node: NodeProto) -> None:

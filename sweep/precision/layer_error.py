@@ -31,7 +31,6 @@ CHUNK_BYTES = 512 << 20
 """Limit the size of the tensors that are compared in one inference, in bytes."""
 
 _TYPED_PREFIX = "typed/"
-_INPUT_SUFFIX = "__fed"  # the emulation appends it to the name of an input that it rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +108,9 @@ def _merge_graphs(reference: ModelProto, rounded: ModelProto, replaced: Collecti
     typed = ModelProto()
     typed.CopyFrom(rounded)
     compose.add_prefix(typed, _TYPED_PREFIX, rename_inputs=False, inplace=True)
-    input_names = {value.name: value.name.removesuffix(_INPUT_SUFFIX) for value in typed.graph.input}
-    renamed = {old: new for old, new in input_names.items() if old != new} | {
+    # The emulation renames the inputs that it rounds; their order stays.
+    pairs = zip(_fed(typed), _fed(reference), strict=True)
+    renamed = {typed_name: name for typed_name, name in pairs if typed_name != name} | {
         _TYPED_PREFIX + name: name for name in replaced
     }
     for node in typed.graph.node:
@@ -124,6 +124,12 @@ def _merge_graphs(reference: ModelProto, rounded: ModelProto, replaced: Collecti
     domains = {item.domain for item in result.opset_import}
     result.opset_import.extend(item for item in typed.opset_import if item.domain not in domains)
     return result
+
+
+def _fed(model: ModelProto) -> list[str]:
+    """Return the names of the inputs that are fed."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in stored]
 
 
 def _rename_inputs(node: NodeProto, renamed: Mapping[str, str]) -> None:
@@ -164,13 +170,15 @@ def _noise_and_signal(
     import onnxruntime
     from onnx import TensorProto, helper
 
-    nodes = len(model.graph.node)
+    nodes, fresh = len(model.graph.node), onnx_graph.FreshNames(model.graph)
     results = []
     for name in names:
-        model.graph.node.append(helper.make_node("Sub", [_TYPED_PREFIX + name, name], [f"{name}__off"]))
-        for operand, result in ((f"{name}__off", f"{name}__noise"), (name, f"{name}__signal")):
-            model.graph.node.append(helper.make_node("Cast", [operand], [f"{result}64"], to=TensorProto.DOUBLE))
-            model.graph.node.append(helper.make_node("ReduceSumSquare", [f"{result}64"], [result], keepdims=0))
+        off = fresh.take(f"{name}__off")
+        model.graph.node.append(helper.make_node("Sub", [_TYPED_PREFIX + name, name], [off]))
+        for operand, suffix in ((off, "noise"), (name, "signal")):
+            result, wide = fresh.take(f"{name}__{suffix}"), fresh.take(f"{name}__{suffix}64")
+            model.graph.node.append(helper.make_node("Cast", [operand], [wide], to=TensorProto.DOUBLE))
+            model.graph.node.append(helper.make_node("ReduceSumSquare", [wide], [result], keepdims=0))
             model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.DOUBLE, []))
             results.append(result)
     options = onnxruntime.SessionOptions()

@@ -187,6 +187,7 @@ class _QdqWriter:
         self._precision = precision
         self._largest = largest
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._fresh = onnx_graph.FreshNames(graph)
         self._qdq_names: dict[str, tuple[str, str, str]] = {}
 
     def write(self, placements: Sequence[QdqPlacement]) -> None:
@@ -212,14 +213,16 @@ class _QdqWriter:
         base = f"{place.tensor}__{place.node}_{place.index}"
         if place.tensor in self._stored:
             typed, *rest = self._weight(place)
-            node = helper.make_node("DequantizeLinear", [typed, *rest], [f"{base}_dq"], name=f"{base}_dq")
+            name = self._fresh.take(f"{base}_dq")
+            node = helper.make_node("DequantizeLinear", [typed, *rest], [name], name=name)
             if place.axis is not None and self._precision.per_channel:
                 node.attribute.append(helper.make_attribute("axis", place.axis))
             return [node]
         _, *rest = self._activation(place.tensor)
+        quantized, result = self._fresh.take(f"{base}_q"), self._fresh.take(f"{base}_dq")
         return [
-            helper.make_node("QuantizeLinear", [place.tensor, *rest], [f"{base}_q"], name=f"{base}_q"),
-            helper.make_node("DequantizeLinear", [f"{base}_q", *rest], [f"{base}_dq"], name=f"{base}_dq"),
+            helper.make_node("QuantizeLinear", [place.tensor, *rest], [quantized], name=quantized),
+            helper.make_node("DequantizeLinear", [quantized, *rest], [result], name=result),
         ]
 
     def _weight(self, place: QdqPlacement) -> tuple[str, str, str]:
@@ -252,7 +255,8 @@ class _QdqWriter:
         import numpy as np
         from onnx import numpy_helper
 
-        names = (f"{tensor}__{self._precision.dtype}", f"{tensor}__scale", f"{tensor}__zero")
+        typed, scale_name, zero_name = (f"{tensor}__{suffix}" for suffix in (self._precision.dtype, "scale", "zero"))
+        names = (self._fresh.take(typed), self._fresh.take(scale_name), self._fresh.take(zero_name))
         zero = self._cast(np.zeros(scale.shape, np.float32))
         for name, array in zip(names, (values, scale, zero), strict=True):
             if array is not None:

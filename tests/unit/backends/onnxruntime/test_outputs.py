@@ -9,6 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from user_files import FLOAT, INT64, STRING, measured, node, save, value, weight
 
+from sweep.errors import ConversionError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
