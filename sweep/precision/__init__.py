@@ -11,9 +11,10 @@ from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
+from sweep.precision.onnx_tools import one_line
 from sweep.precision.sparsity import sparsify
 
-REVISION = 2
+REVISION = 3
 """Raise this number when the converters write other graphs for the same request: it is part of the cache key."""
 
 TOOLS = ("numpy", "onnx", "onnxruntime")
@@ -31,6 +32,7 @@ __all__ = [
     "emulate",
     "measure_layer_errors",
     "modelopt_versions",
+    "one_line",
     "passes_through",
     "sparsify",
     "transform",

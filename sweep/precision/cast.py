@@ -31,6 +31,10 @@ _FP32_OPERANDS = {
     ("Upsample", 1),
 }  # Resize's regions and scales say where to sample; 16 bits are too coarse for a position.
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+_CONTAINER_OPS = (  # the type of a sequence or an optional value is declared where no Cast can follow
+    *("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceMap"),
+    *("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"),
+)
 _HIGH, _LOW = "high", "low"
 
 
@@ -118,7 +122,11 @@ class _ModelCast:
             node.op_type == "QuantizeLinear"
         ):  # its result is an integer either way, so it reads whichever type exists: no Cast is needed
             return self._produced_kind.get(node.input[0], _LOW)
-        if node.name in self._fp32_nodes or node.op_type in (*_OPS_WITHOUT_DTYPE[self._dtype], *_RANDOM_OPS):
+        if node.name in self._fp32_nodes or node.op_type in (
+            *_OPS_WITHOUT_DTYPE[self._dtype],
+            *_RANDOM_OPS,
+            *_CONTAINER_OPS,
+        ):
             return _HIGH
         if not output and (node.op_type, index) in _FP32_OPERANDS:
             return _HIGH

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ log = logging.getLogger(__name__)
 
 _ORT_ERROR, _ORT_WARNING = 3, 2
 _MAX_CHARACTERS = 300
+# onnxruntime puts the path of the file, and a line and a function of its source, before the cause.
+_NOISE = re.compile(
+    r"Load model from \S+ failed: ?|/onnxruntime_src/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)? ?"
+)
 
 
 def one_line(error: BaseException) -> str:
@@ -28,7 +33,7 @@ def one_line(error: BaseException) -> str:
     Returns:
         ``TypeError: message``.
     """
-    text = " ".join(str(error).split()) or "no message"
+    text = _NOISE.sub("", " ".join(str(error).split())) or "no message"
     return f"{type(error).__name__}: {text}"[:_MAX_CHARACTERS]
 
 

@@ -140,6 +140,7 @@ def einsum(path: Path) -> Path:
         (words, "fp16", ["label"]),
         (ml_alone, "fp16", ["label"]),
         (pieces, "fp32", ["s"]),
+        (pieces, "fp16", ["s"]),
         (pieces, "int8", ["s"]),
         (stored, "fp32", ["k"]),
         (stored, "fp16", ["k"]),
