@@ -169,13 +169,14 @@ def identical(first: Outputs, second: Outputs) -> bool:
     )
 
 
-def left_out(expected: Outputs, outputs: Outputs) -> list[str]:
-    """Return the outputs that ``errors`` does not compare: those of other types than floats, and missing ones."""
-    return [
-        f"{name} ({value.dtype})"
-        for name, value in expected.items()
-        if name not in outputs or not np.issubdtype(value.dtype, np.floating)
-    ]
+def left_out(expected: Outputs, outputs: Outputs, names: Iterable[str]) -> list[str]:
+    """Return those of the outputs `names` that ``errors`` does not compare: they are no floats, or missing."""
+    return [name for name in names if name not in _compared(expected, outputs)]
+
+
+def _compared(expected: Outputs, outputs: Outputs) -> list[str]:
+    """Name the outputs that are compared: the floats that both sides have."""
+    return [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in outputs]
 
 
 def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]) -> AccuracyFigures:
@@ -188,7 +189,7 @@ def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
         the mean over the batch, axis 0, is taken off), ``top1_agreement`` where no output has the shape (batch,
         classes).
     """
-    names = [name for name in expected if np.issubdtype(expected[name].dtype, np.floating) and name in outputs]
+    names = _compared(expected, outputs)
     if not names:
         return _unknown(None, "no output is of floats")
     for name in names:

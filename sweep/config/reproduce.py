@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _ALWAYS = ("batch", "streams")  # written even at their defaults, because they are what people compare
 _GROUPS = {"model.name": "model", "precision.name": "precision", "backend.name": "backend", "load.kind": "load"}
-_PLAIN = re.compile(r"[A-Za-z_/.][A-Za-z0-9_/.:@+-]*")  # text that needs no quotes in Hydra's grammar
-_NOT_TEXT = frozenset({"null", "true", "false", "nan", "inf"})
 
 
 def overrides(variant: Variant, varying: Iterable[Axis] = ()) -> tuple[str, ...]:
@@ -112,11 +110,9 @@ def _text(value: Any) -> str:
         return "{" + ",".join(f"{_key(key)}:{_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_text, value))}]"
-    if not isinstance(value, str) or (_PLAIN.fullmatch(value) and value.lower() not in _NOT_TEXT):
-        return plain_text(value)
-    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value) + "'"
+    return spec.quote(value) if isinstance(value, str) else plain_text(value)
 
 
 def _key(name: str) -> str:
-    """Return the name of an input as a key of a table, with the characters escaped that would end it."""
+    """Return a name as a key of a table, with the characters escaped that would end it."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", name)

@@ -77,6 +77,7 @@ class InputConfig:  # Hydra does not know the names of inputs: `variants` checks
     low: float | None = _key(None, "smallest random value of the input (null: by element type)")
     high: float | None = _key(None, "largest random value of the input, inclusive for integers (null: by element type)")
     dtype: str | None = _key(None, "model.torch: element type of the example argument (null: float32)")
+    name: str | None = _key(None, "name of the input, where it is not a word that can stand in the key (null: NAME)")
 
 
 @section("model")

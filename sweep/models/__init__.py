@@ -9,7 +9,17 @@ from sweep.models.datasets.labelled_arrays import Labelled
 from sweep.models.evaluation import EvaluationSet
 from sweep.models.importers import LEAST_OPSET, is_too_new, lower_ir_version, saved_model, torch_export, upgrade
 from sweep.models.input_shapes import check_batch, override
-from sweep.models.onnx_file import dynamic_inputs, feeds_weights, file_digest, inspect, opset, outputs, parameters
+from sweep.models.normal_form import NORMAL_FORM_REVISION, write_normal_form
+from sweep.models.onnx_file import (
+    dynamic_inputs,
+    feeds_weights,
+    file_digest,
+    inspect,
+    needs_normal_form,
+    opset,
+    outputs,
+    parameters,
+)
 from sweep.models.random_inputs import draw
 from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
 from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec, render_shape
@@ -18,6 +28,7 @@ __all__ = [
     "BATCH",
     "COST_REVISION",
     "LEAST_OPSET",
+    "NORMAL_FORM_REVISION",
     "Cost",
     "EvaluationSet",
     "Labelled",
@@ -39,6 +50,7 @@ __all__ = [
     "inspect",
     "is_too_new",
     "lower_ir_version",
+    "needs_normal_form",
     "opset",
     "outputs",
     "override",
@@ -49,5 +61,6 @@ __all__ = [
     "signature",
     "torch_export",
     "upgrade",
+    "write_normal_form",
     "zoo",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweep.errors import ModelError
 from sweep.models.signatures import BATCH, Signature, TensorSpec, render_shape
 from sweep.models.value_ranges import check_range
+from sweep.spec import is_plain_key, quote, table_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,38 +29,59 @@ _BATCH_NAMES = (
     re.compile(r"n", re.IGNORECASE),
 )
 _NOT_BATCH = re.compile(r"seq|len|time|height|width|chan", re.IGNORECASE)
-_PLAIN_KEY = re.compile(r"[A-Za-z_][\w-]*")
+_BARE_WORD = re.compile(r"[\w.+=,\[\]-]+", re.ASCII)
 
-Bindings = dict[str, int | str]
+Bindings = dict[str, set[int | str]]
+Fixes = dict[str, "InputFix"]
 
 
 def settle(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[TensorSpec, ...]:
     """Return the inputs with every dimension an int or the word ``batch``, in the order given.
 
-    A symbol that the user fixed in one input has that value in the others. The batch is, of the
-    symbols left: ``ref.batch_dim``; else what is called batch, bs, b or n; else what stands first.
+    A symbol that the user fixed in one input has that value in the inputs that they did not fix, unless they gave it
+    several: exporters call unrelated dimensions alike (``?``, ``unk__10``). The batch is, of the symbols left:
+    ``ref.batch_dim``; else what is called batch, bs, b or n; else what stands first. In an input that has its symbol
+    twice, the first is the batch.
 
     Args:
         specs: inputs as their file declares them; other words than ``batch`` are symbolic sizes.
         ref: what the user says of the inputs, and the model's name for errors.
 
     Raises:
-        ModelError: a fix names no input or contradicts the file, or a dimension stays open.
+        ModelError: a fix names no input or contradicts the file, or a dimension stays open; the message has every
+            override that is missing.
     """
     fixes = _fixes_by_name(specs, ref)
-    bindings: Bindings = {}
     for spec in specs:
         fix = fixes.get(spec.name)
         if fix is not None and fix.shape is not None:
-            _bind(spec, fix.shape, bindings, ref.name)
-    unfixed = [spec for spec in specs if spec.name not in fixes or fixes[spec.name].shape is None]
-    for symbol in _batch_symbols(specs, unfixed, bindings, ref):
-        bindings.setdefault(symbol, BATCH)
-    settled = tuple(_apply(spec, fixes.get(spec.name), bindings) for spec in specs)
-    _refuse_open(settled, ref.name)
+            _check_fix(spec, fix.shape, ref.name)
+    _check_batch_dim(specs, ref)
+    rivals = [] if ref.batch_dim is not None else _batch_symbols(specs, fixes, None)[1]
+    if rivals:
+        words = [f"+model.batch_dim={quote(rivals[0])}", *_advice(specs, fixes, rivals[0])[1]]
+        raise ModelError(
+            f"model {ref.name!r} has several symbolic first dimensions ({', '.join(rivals)}); "
+            f"say which is the batch: {' '.join(map(_shell_word, words))}"
+        )
+    settled = _settle(specs, fixes, ref.batch_dim)
+    if any(_is_open(spec) for spec in settled):
+        inputs, words = _advice(specs, fixes, ref.batch_dim)
+        raise ModelError(
+            f"model {ref.name!r} leaves sizes open: {', '.join(inputs)}; "
+            f"fix them, with the word batch at the batch axis, for example {' '.join(map(_shell_word, words))}"
+        )
     for spec in settled:
         check_range(spec, ref.name)
     return settled
+
+
+def _settle(specs: tuple[TensorSpec, ...], fixes: Fixes, batch_dim: str | None) -> tuple[TensorSpec, ...]:
+    """Return the inputs with the fixes and the batch applied; what neither settles is left symbolic."""
+    bindings = _bindings(specs, fixes)
+    for symbol in _batch_symbols(specs, fixes, batch_dim)[0]:
+        bindings.setdefault(symbol, {BATCH})
+    return tuple(_apply(spec, fixes.get(spec.name), bindings) for spec in specs)
 
 
 def check_batch(signature: Signature, batch: int, name: str) -> None:
@@ -97,8 +120,8 @@ def _fixes_by_name(specs: Iterable[TensorSpec], ref: ModelRef) -> dict[str, Inpu
     return {fix.name: fix for fix in ref.inputs}
 
 
-def _bind(spec: TensorSpec, shape: tuple[int | str, ...], bindings: Bindings, model: str) -> None:
-    """Check the fixed shape against the file's and note what it says of the file's symbols."""
+def _check_fix(spec: TensorSpec, shape: tuple[int | str, ...], model: str) -> None:
+    """Check the fixed shape against the file's."""
     request = f"model.inputs.{spec.name}.shape={render_shape(shape)}"
     declaration = f"model {model!r} declares it {render_shape(spec.shape)}"
     for size in shape:
@@ -111,44 +134,45 @@ def _bind(spec: TensorSpec, shape: tuple[int | str, ...], bindings: Bindings, mo
     for axis, (declared, size) in enumerate(zip(spec.shape, shape, strict=True)):
         if isinstance(declared, int) and declared != size:
             raise ModelError(f"{request} wants {size} at axis {axis}, but {declaration}; keep {declared} there")
-        if isinstance(declared, str) and declared != UNNAMED and bindings.setdefault(declared, size) != size:
-            raise ModelError(
-                f"{request} makes {declared!r} {size}, but another place in model.inputs makes it "
-                f"{bindings[declared]}; give both the same"
-            )
 
 
-def _batch_symbols(
-    specs: tuple[TensorSpec, ...], unfixed: list[TensorSpec], bindings: Bindings, ref: ModelRef
-) -> set[str]:
-    """Return the symbolic dimensions that are the batch, by the first rule that names any."""
-    if ref.batch_dim is not None:
-        symbols = _symbols(specs)
-        if ref.batch_dim not in symbols:
-            have = ", ".join(sorted(symbols)) or "none"
-            raise ModelError(
-                f"model.batch_dim={ref.batch_dim}: model {ref.name!r} has no such symbolic dimension "
-                f"(it has: {have}); name one of these, or leave it out"
-            )
-        return {ref.batch_dim}
+def _bindings(specs: tuple[TensorSpec, ...], fixes: Fixes) -> Bindings:
+    """Return the sizes that the fixes give to each symbol of the file."""
+    bindings: Bindings = {}
+    for spec in specs:
+        shape = fixes[spec.name].shape if spec.name in fixes else None
+        if shape is not None and spec.shape != UNKNOWN_RANK:
+            for declared, size in zip(spec.shape, shape, strict=True):
+                if isinstance(declared, str) and declared != UNNAMED:
+                    bindings.setdefault(declared, set()).add(size)
+    return bindings
+
+
+def _check_batch_dim(specs: tuple[TensorSpec, ...], ref: ModelRef) -> None:
+    symbols = _symbols(specs)
+    if ref.batch_dim is not None and ref.batch_dim not in symbols:
+        have = ", ".join(sorted(symbols)) or "none"
+        raise ModelError(
+            f"model.batch_dim={ref.batch_dim}: model {ref.name!r} has no such symbolic dimension "
+            f"(it has: {have}); name one of these, or leave it out"
+        )
+
+
+def _batch_symbols(specs: tuple[TensorSpec, ...], fixes: Fixes, batch_dim: str | None) -> tuple[set[str], list[str]]:
+    """Return the symbolic dimensions that are the batch, by the first rule that names any; else several rivals."""
+    if batch_dim is not None:
+        return {batch_dim}, []
+    unfixed = [spec for spec in specs if spec.name not in fixes or fixes[spec.name].shape is None]
+    bindings = _bindings(specs, fixes)
     open_symbols = _symbols(unfixed) - bindings.keys()
     for pattern in _BATCH_NAMES:
         matches = {symbol for symbol in open_symbols if pattern.fullmatch(symbol)}
         if matches:
-            return matches
-    return _first_symbols(unfixed, bindings, ref.name)
-
-
-def _first_symbols(unfixed: list[TensorSpec], bindings: Bindings, model: str) -> set[str]:
+            return matches, []
     first = {spec.shape[0] for spec in unfixed if spec.shape and spec.shape != UNKNOWN_RANK}
     symbols = {size for size in first if isinstance(size, str) and size not in bindings and not _NOT_BATCH.search(size)}
     names = sorted(symbols - {UNNAMED})
-    if len(names) > 1:
-        raise ModelError(
-            f"model {model!r} has several symbolic first dimensions ({', '.join(names)}); "
-            f"say which is the batch: +model.batch_dim={names[0]}"
-        )
-    return symbols
+    return (set(), names) if len(names) > 1 else (symbols, [])
 
 
 def _symbols(specs: Iterable[TensorSpec]) -> set[str]:
@@ -158,12 +182,15 @@ def _symbols(specs: Iterable[TensorSpec]) -> set[str]:
 
 def _apply(spec: TensorSpec, fix: InputFix | None, bindings: Bindings) -> TensorSpec:
     """Return the spec with its fix and the bindings; what neither settles is left symbolic, and never ``batch``."""
-    shape = tuple(_size(size, axis, bindings) for axis, size in enumerate(spec.shape))
+    shape: list[int | str] = []
+    for axis, declared in enumerate(spec.shape):
+        size = _size(declared, axis, bindings)
+        shape.append(UNNAMED if size == BATCH and BATCH in shape else size)
     if fix is None:
-        return replace(spec, shape=shape)
+        return replace(spec, shape=tuple(shape))
     return replace(
         spec,
-        shape=shape if fix.shape is None else fix.shape,
+        shape=tuple(shape) if fix.shape is None else fix.shape,
         low=spec.low if fix.low is None else fix.low,
         high=spec.high if fix.high is None else fix.high,
     )
@@ -172,25 +199,32 @@ def _apply(spec: TensorSpec, fix: InputFix | None, bindings: Bindings) -> Tensor
 def _size(size: int | str, axis: int, bindings: Bindings) -> int | str:
     if isinstance(size, int):
         return size
+    sizes = bindings.get(size, set())
     if size == UNNAMED:  # each its own: only a first one can be the batch
-        return bindings.get(UNNAMED, UNNAMED) if axis == 0 else UNNAMED
-    return bindings.get(size, UNNAMED if size == BATCH else size)
+        return BATCH if sizes and axis == 0 else UNNAMED
+    if len(sizes) == 1:
+        return next(iter(sizes))
+    return UNNAMED if size == BATCH else size
 
 
-def _refuse_open(specs: tuple[TensorSpec, ...], model: str) -> None:
-    """Raise when a dimension is neither an int nor the batch, with the overrides to type."""
-    overrides, inputs, reported = [], [], set[str]()
-    for spec in specs:
-        open_sizes = {size for size in spec.shape if isinstance(size, str) and size != BATCH}
-        if open_sizes - reported:
-            reported |= open_sizes - {UNNAMED, *UNKNOWN_RANK}
-            inputs.append(f"input {spec.name!r} is {render_shape(spec.shape)}")
-            overrides.append(override(spec.name, "shape", render_shape(_example(spec))))
-    if overrides:
-        raise ModelError(
-            f"model {model!r} leaves sizes open: {', '.join(inputs)}; "
-            f"fix them, with the word batch at the batch axis, for example {' '.join(overrides)}"
-        )
+def _is_open(spec: TensorSpec) -> bool:
+    return any(isinstance(size, str) and size != BATCH for size in spec.shape)
+
+
+def _advice(specs: tuple[TensorSpec, ...], fixes: Fixes, batch_dim: str | None) -> tuple[list[str], list[str]]:
+    """Describe the inputs that are open, and return every override that is missing.
+
+    Each override is applied before the next is looked for, since it settles symbols of other inputs, or unsettles them.
+    """
+    from sweep.spec import InputFix
+
+    inputs, words, fixes = [], [], dict(fixes)
+    while spec := next(filter(_is_open, _settle(specs, fixes, batch_dim)), None):
+        shape = _example(spec)
+        inputs.append(f"input {spec.name!r} is {render_shape(spec.shape)}")
+        words.append(override(spec.name, "shape", render_shape(shape)))
+        fixes[spec.name] = InputFix(name=spec.name, shape=shape)
+    return inputs, words
 
 
 def _example(spec: TensorSpec) -> tuple[int | str, ...]:
@@ -207,8 +241,12 @@ def _example(spec: TensorSpec) -> tuple[int | str, ...]:
 
 
 def override(name: str, field: str, value: str) -> str:
-    """Spell the words that fix a field of an input; quoted for the shell where the name needs Hydra's dict form."""
-    if _PLAIN_KEY.fullmatch(name):
+    """Return the word, in Hydra's grammar, that fixes a field of an input; not yet quoted for a shell."""
+    if is_plain_key(name):
         return f"+model.inputs.{name}.{field}={value}"
-    key = re.sub(r"([\\,:=(){}\[\]])", r"\\\1", name)
-    return f"'+model.inputs={{{key}:{{{field}:{value}}}}}'"
+    return f"+model.inputs.{table_key(name)}={{name:{quote(name)},{field}:{value}}}"
+
+
+def _shell_word(word: str) -> str:
+    """Quote a word for the shell where it needs that; brackets alone stay as they are."""
+    return word if _BARE_WORD.fullmatch(word) else shlex.quote(word)

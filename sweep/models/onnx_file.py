@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import ModelError
 from sweep.models import external_data
 from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, settle
+from sweep.models.normal_form import fixes_sizes, is_irregular
 from sweep.models.signatures import OutputSpec, Signature, TensorSpec
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Header:
         opset: version of the standard operators; None where the file names none.
         feeds_weights: it lists weights among its inputs, as files before IR 4 had to.
         ir_version: version of the file format.
+        irregular: libraries read it in different ways (``normal_form.is_irregular``).
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -59,6 +61,7 @@ class Header:
     opset: int | None
     feeds_weights: bool
     ir_version: int
+    irregular: bool
 
 
 def inspect(path: Path, ref: ModelRef) -> Signature:
@@ -152,6 +155,20 @@ def feeds_weights(path: Path) -> bool:
     return _header(path).feeds_weights
 
 
+def needs_normal_form(path: Path, ref: ModelRef) -> bool:
+    """Tell whether the file has to be written in another form for all libraries to read it alike.
+
+    Args:
+        path: the ONNX file.
+        ref: what the user says of its inputs.
+
+    Raises:
+        ModelError: as ``inspect``.
+    """
+    header = _header(path)
+    return header.irregular or fixes_sizes(header.inputs, settle(header.inputs, ref))
+
+
 def _header(path: Path) -> Header:
     return _read_header(path, _stamp(path))
 
@@ -196,6 +213,7 @@ def _read_header(path: Path, _: tuple[int, ...]) -> Header:
         opset=next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None),
         feeds_weights=len(inputs) < len(graph.input),
         ir_version=model.ir_version,
+        irregular=is_irregular(model),
     )
 
 

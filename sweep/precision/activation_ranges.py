@@ -102,7 +102,7 @@ def extra_outputs(
     Args:
         model: a graph with its weights loaded; unchanged afterwards.
         requests: by tensor: the op to apply to it (``Identity``, ``Size``, or ``ReduceMax`` of its magnitude), and the
-            name of that op's output.
+            name that that op's output should have.
 
     Yields:
         A function from a batch, an array for every graph input by name, to the outputs in the order of ``requests``.
@@ -113,12 +113,11 @@ def extra_outputs(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     try:
-        _append_outputs(model, requests)
+        names = _append_outputs(model, requests)
         with quiet_onnxruntime(), temporary_model_file(model) as path:
             session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     finally:
         del graph.node[nodes:], graph.output[outputs:]
-    names = [result for _, result in requests.values()]
     yield lambda batch: list(session.run(names, dict(batch)))
 
 
@@ -143,18 +142,23 @@ def temporary_model_file(model: ModelProto) -> Iterator[Path]:
         yield path
 
 
-def _append_outputs(model: ModelProto, requests: Mapping[str, tuple[str, str]]) -> None:
-    """Append the requested ops to the graph and declare their results as outputs."""
+def _append_outputs(model: ModelProto, requests: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Append the requested ops to the graph, declare their results as outputs and return the names of these."""
     from onnx import TensorProto, helper
 
-    for name, (op, result) in requests.items():
+    fresh, results = onnx_graph.FreshNames(model.graph), []
+    for name, (op, wanted) in requests.items():
+        result = fresh.take(wanted)
+        results.append(result)
         if op == "ReduceMax":
-            model.graph.node.append(helper.make_node("Abs", [name], [f"{name}__size"]))
-            model.graph.node.append(helper.make_node(op, [f"{name}__size"], [result], keepdims=0))
+            size = fresh.take(f"{name}__size")
+            model.graph.node.append(helper.make_node("Abs", [name], [size]))
+            model.graph.node.append(helper.make_node(op, [size], [result], keepdims=0))
         else:
             model.graph.node.append(helper.make_node(op, [name], [result]))
         kind = TensorProto.INT64 if op == "Size" else TensorProto.FLOAT
         model.graph.output.append(helper.make_tensor_value_info(result, kind, None if op == "Identity" else []))
+    return results
 
 
 def float_tensors(model: ModelProto) -> list[str]:

@@ -33,16 +33,30 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
     Returns:
         The rewritten model.
     """
-    if next(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}) < opset:
+    version = next((item.version for item in model.opset_import if item.domain in {"", "ai.onnx"}), None)
+    if version is None:  # it has operators of other domains only, and the converters write standard ones beside them
+        model.opset_import.add(domain="", version=opset)
+    elif version < opset:
         model = _raise_opset(model, opset)
     _fold_constants(model.graph)
-    used_names = {node.name for graph in onnx_graph.nested_graphs(model.graph) for node in graph.node}
-    for graph in onnx_graph.nested_graphs(model.graph):
-        for index, node in enumerate(graph.node):
-            if not node.name:
-                node.name = _unique_name(f"{node.op_type}_{index}", used_names)
+    _name_nodes(model.graph)
     _split_shared_weights(model.graph, ops)
     return model
+
+
+def _name_nodes(graph: GraphProto) -> None:
+    """Name every node, and give the later nodes of one name another, inside control flow too."""
+    used_names = {node.name for inner in onnx_graph.nested_graphs(graph) for node in inner.node}
+    seen: set[str] = set()
+    for inner in onnx_graph.nested_graphs(graph):
+        for index, node in enumerate(inner.node):
+            if node.name in seen or not node.name:
+                name = node.name or f"{node.op_type}_{index}"
+                while name in used_names:
+                    name += "_"
+                used_names.add(name)
+                node.name = name
+            seen.add(node.name)
 
 
 def _raise_opset(model: ModelProto, opset: int) -> ModelProto:
@@ -109,14 +123,14 @@ def _split_shared_weights(graph: GraphProto, ops: Sequence[str]) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     names: dict[tuple[str, int | None], str] = {}
     unsplit: set[str] = set()
-    used_names = set(stored) | {name for node in graph.node for name in node.output}
+    fresh = onnx_graph.FreshNames(graph)
     for node in graph.node:
         for index, name in enumerate(node.input):
             if name not in stored:
                 continue
             use = (name, channel_axis(node, index, len(stored[name].dims)) if node.op_type in ops else None)
             if use not in names:
-                names[use] = _unique_name(f"{name}_axis{use[1]}", used_names) if name in unsplit else name
+                names[use] = fresh.take(f"{name}_axis{use[1]}") if name in unsplit else name
                 unsplit.add(name)
                 if names[use] != name:
                     graph.initializer.append(_copy(stored[name]))
@@ -137,13 +151,6 @@ def drop_unread_initializers(graph: GraphProto) -> None:
     initializers = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(initializers)
-
-
-def _unique_name(name: str, used_names: set[str]) -> str:
-    while name in used_names:
-        name += "_"
-    used_names.add(name)
-    return name
 
 
 def channel_axis(node: NodeProto, index: int, rank: int) -> int | None:

@@ -31,6 +31,10 @@ _FP32_OPERANDS = {
     ("Upsample", 1),
 }  # Resize's regions and scales say where to sample; 16 bits are too coarse for a position.
 _RANDOM_OPS = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+_CONTAINER_OPS = (  # the type of a sequence or an optional value is declared where no Cast can follow
+    *("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceMap"),
+    *("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"),
+)
 _HIGH, _LOW = "high", "low"
 
 
@@ -72,6 +76,8 @@ class _ModelCast:
         self._produced_kind: dict[str, str] = {}
         self._reader_kinds: dict[str, set[str]] = defaultdict(set)
         self._unsuffixed_kind: dict[str, str] = {}
+        self._fresh = onnx_graph.FreshNames(model.graph)
+        self._suffixed_names: dict[tuple[str, str], str] = {}
         self._clipped = 0
         self.notes: tuple[str, ...] = ()
 
@@ -116,7 +122,11 @@ class _ModelCast:
             node.op_type == "QuantizeLinear"
         ):  # its result is an integer either way, so it reads whichever type exists: no Cast is needed
             return self._produced_kind.get(node.input[0], _LOW)
-        if node.name in self._fp32_nodes or node.op_type in (*_OPS_WITHOUT_DTYPE[self._dtype], *_RANDOM_OPS):
+        if node.name in self._fp32_nodes or node.op_type in (
+            *_OPS_WITHOUT_DTYPE[self._dtype],
+            *_RANDOM_OPS,
+            *_CONTAINER_OPS,
+        ):
             return _HIGH
         if not output and (node.op_type, index) in _FP32_OPERANDS:
             return _HIGH
@@ -207,11 +217,17 @@ class _ModelCast:
         produced = self._produced_kind[name]
         for kind in sorted(self._reader_kinds[name] - {produced}):
             result, to = self._name(name, kind), self._float if kind == _HIGH else self._low_type
-            yield helper.make_node("Cast", [self._name(name, produced)], [result], name=f"{name}_to_{kind}", to=to)
+            yield helper.make_node(
+                "Cast", [self._name(name, produced)], [result], name=self._fresh.take(f"{name}_to_{kind}"), to=to
+            )
 
     def _name(self, name: str, kind: str) -> str:
         """Name a tensor in a type: as it is called in the type that it is made in or crosses I/O in, else suffixed."""
-        return name if name not in self._float_tensors or self._unsuffixed_kind[name] == kind else f"{name}_{kind}"
+        if name not in self._float_tensors or self._unsuffixed_kind[name] == kind:
+            return name
+        if (name, kind) not in self._suffixed_names:
+            self._suffixed_names[name, kind] = self._fresh.take(f"{name}_{kind}")
+        return self._suffixed_names[name, kind]
 
     def _low_tensor(self, tensor: TensorProto) -> TensorProto:
         from onnx import numpy_helper

@@ -22,7 +22,9 @@ COMPUTE_OPS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 QUANTIZED_DTYPES = ("int8", "fp8")
 """List the precisions that are expressed by Q/DQ pairs."""
 
-_RECURRENT_OPS = ("LSTM", "GRU", "RNN", "Einsum")
+FLOAT_OPS = ("LSTM", "GRU", "RNN", "Einsum")
+"""List further op types that hold multiplications, and that are never quantized."""
+
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
 _QUANTIZING_OPS = (
     "QuantizeLinear",
@@ -87,7 +89,7 @@ def node_compute_types(model: ModelProto) -> list[tuple[str, str]]:
     return [
         (node.name or node.output[0], _node_dtype(node, scope, producers))
         for node, scope, producers in _nodes_with_producers(model.graph)
-        if node.op_type in (*COMPUTE_OPS, *_RECURRENT_OPS, *_INTEGER_OPS)
+        if node.op_type in (*COMPUTE_OPS, *FLOAT_OPS, *_INTEGER_OPS)
     ]
 
 

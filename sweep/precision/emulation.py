@@ -43,8 +43,9 @@ def emulate(source: Path, target: Path, *, float_io: bool = False) -> int:
         ConversionError: ``source`` cannot be read as ONNX, or contradicts itself.
     """
     model = onnx_graph.infer_types(onnx_graph.load(source))
-    entries, exits = _split_io(model.graph, float_io=float_io)
-    count = _emulate_graph(model.graph, {}, typed_io=not float_io)
+    fresh = onnx_graph.FreshNames(model.graph)
+    entries, exits = _split_io(model.graph, fresh, float_io=float_io)
+    count = _emulate_graph(model.graph, {}, fresh, typed_io=not float_io)
     nodes = [*entries, *model.graph.node, *exits]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
@@ -52,7 +53,9 @@ def emulate(source: Path, target: Path, *, float_io: bool = False) -> int:
     return count
 
 
-def _split_io(graph: GraphProto, *, float_io: bool) -> tuple[list[NodeProto], list[NodeProto]]:
+def _split_io(
+    graph: GraphProto, fresh: onnx_graph.FreshNames, *, float_io: bool
+) -> tuple[list[NodeProto], list[NodeProto]]:
     """Give each 16-bit input and output of the outermost graph a float32 tensor inside it.
 
     Returns:
@@ -63,28 +66,30 @@ def _split_io(graph: GraphProto, *, float_io: bool) -> tuple[list[NodeProto], li
     stored = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in stored and _is_half(value)}
     outputs = {value.name: value for value in graph.output if _is_half(value) and value.name not in inputs}
+    inside = {name: fresh.take(f"{name}__inside") for name in (*inputs, *outputs)}
     entries, exits = [], []
     for name, value in inputs.items():
         kind = value.type.tensor_type.elem_type
         if kind == TensorProto.FLOAT16 and not float_io:
-            entries.append(helper.make_node("Cast", [name], [_inside(name)], name=f"{name}__fed", to=TensorProto.FLOAT))
+            cast = fresh.take(f"{name}__fed")
+            entries.append(helper.make_node("Cast", [name], [inside[name]], name=cast, to=TensorProto.FLOAT))
         else:
-            entries.extend(_rounding_casts(_inside(name), name, kind))
+            entries.extend(_rounding_casts(inside[name], name, kind, fresh))
     for name, value in outputs.items():
         to = value.type.tensor_type.elem_type
         to = TensorProto.FLOAT if to != TensorProto.FLOAT16 or float_io else to
-        exits.append(helper.make_node("Cast", [_inside(name)], [name], name=f"{name}__given", to=to))
+        exits.append(helper.make_node("Cast", [inside[name]], [name], name=fresh.take(f"{name}__given"), to=to))
     for nested in onnx_graph.nested_graphs(graph):
         for node in nested.node:
-            node.input[:] = [_inside(name) if name in inputs or name in outputs else name for name in node.input]
-            node.output[:] = [_inside(name) if name in outputs else name for name in node.output]
+            node.input[:] = [inside.get(name, name) for name in node.input]
+            node.output[:] = [inside[name] if name in outputs else name for name in node.output]
         for value in (*nested.value_info, *(nested.output if nested is not graph else ())):
             if value.name in inputs or value.name in outputs:
-                value.name = _inside(value.name)
+                value.name = inside[value.name]
     for value in (*inputs.values(), *outputs.values()):
-        inside = graph.value_info.add()
-        inside.CopyFrom(value)
-        inside.name = _inside(value.name)
+        info = graph.value_info.add()
+        info.CopyFrom(value)
+        info.name = inside[value.name]
     return entries, exits
 
 
@@ -92,22 +97,18 @@ def _is_half(value: ValueInfoProto) -> bool:
     return value.type.tensor_type.elem_type in _half_types()
 
 
-def _inside(name: str) -> str:
-    """Name the float32 tensor that stands for an input or output inside the graph."""
-    return f"{name}__inside"
-
-
-def _emulate_graph(graph: GraphProto, outer: dict[str, int], *, typed_io: bool) -> int:
+def _emulate_graph(graph: GraphProto, outer: dict[str, int], fresh: onnx_graph.FreshNames, *, typed_io: bool) -> int:
     nodes: list[NodeProto] = []
     scope, count = onnx_graph.element_types(graph, outer), 0
     low = {name: kind for name, kind in scope.items() if kind in _half_types()}
     for value in graph.input if outer else ():  # those of the body of a Loop or Scan are bound by their position
         if value.name in low and value.name not in outer:
-            nodes.extend(_rounding_casts(value.name, f"{value.name}__fed", low[value.name]))
-            value.name += "__fed"
+            fed = fresh.take(f"{value.name}__fed")
+            nodes.extend(_rounding_casts(value.name, fed, low[value.name], fresh))
+            value.name = fed
     for node in graph.node:
-        count += sum(_emulate_graph(inner, scope, typed_io=False) for inner in onnx_graph.subgraphs(node))
-        roundings = list(_roundings_of(node, low))
+        count += sum(_emulate_graph(inner, scope, fresh, typed_io=False) for inner in onnx_graph.subgraphs(node))
+        roundings = list(_roundings_of(node, low, fresh))
         count += len(roundings) // 2
         _widen_attributes(node)
         nodes.extend((node, *roundings))
@@ -123,19 +124,20 @@ def _half_types() -> tuple[int, int]:
     return TensorProto.FLOAT16, TensorProto.BFLOAT16
 
 
-def _roundings_of(node: NodeProto, low: dict[str, int]) -> Iterator[NodeProto]:
+def _roundings_of(node: NodeProto, low: dict[str, int], fresh: onnx_graph.FreshNames) -> Iterator[NodeProto]:
     """Rename the outputs of a node and yield the Casts that round them to their former names."""
     for index, name in enumerate(node.output):
         if name in low and node.op_type not in _EXACT_OPS:
-            node.output[index] = f"{name}__exact"
-            yield from _rounding_casts(name, f"{name}__exact", low[name])
+            node.output[index] = fresh.take(f"{name}__exact")
+            yield from _rounding_casts(name, node.output[index], low[name], fresh)
 
 
-def _rounding_casts(name: str, exact: str, kind: int) -> Iterator[NodeProto]:
+def _rounding_casts(name: str, exact: str, kind: int, fresh: onnx_graph.FreshNames) -> Iterator[NodeProto]:
     from onnx import TensorProto, helper
 
-    yield helper.make_node("Cast", [exact], [f"{name}__16"], name=f"{name}__round", to=kind)
-    yield helper.make_node("Cast", [f"{name}__16"], [name], name=f"{name}__widen", to=TensorProto.FLOAT)
+    rounded = fresh.take(f"{name}__16")
+    yield helper.make_node("Cast", [exact], [rounded], name=fresh.take(f"{name}__round"), to=kind)
+    yield helper.make_node("Cast", [rounded], [name], name=fresh.take(f"{name}__widen"), to=TensorProto.FLOAT)
 
 
 def _widen_attributes(node: NodeProto) -> None:

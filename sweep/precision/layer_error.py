@@ -122,6 +122,12 @@ def _merge_graphs(reference: ModelProto, rounded: ModelProto, replaced: Collecti
     return result
 
 
+def _fed(model: ModelProto) -> list[str]:
+    """Return the names of the inputs that are fed."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    return [value.name for value in model.graph.input if value.name not in stored]
+
+
 def _rename_inputs(node: NodeProto, renamed: Mapping[str, str]) -> None:
     for index, name in enumerate(node.input):
         node.input[index] = renamed.get(name, name)
@@ -160,13 +166,15 @@ def _noise_and_signal(
     import onnxruntime
     from onnx import TensorProto, helper
 
-    nodes = len(model.graph.node)
+    nodes, fresh = len(model.graph.node), onnx_graph.FreshNames(model.graph)
     results = []
     for name in names:
-        model.graph.node.append(helper.make_node("Sub", [_TYPED_PREFIX + name, name], [f"{name}__off"]))
-        for operand, result in ((f"{name}__off", f"{name}__noise"), (name, f"{name}__signal")):
-            model.graph.node.append(helper.make_node("Cast", [operand], [f"{result}64"], to=TensorProto.DOUBLE))
-            model.graph.node.append(helper.make_node("ReduceSumSquare", [f"{result}64"], [result], keepdims=0))
+        off = fresh.take(f"{name}__off")
+        model.graph.node.append(helper.make_node("Sub", [_TYPED_PREFIX + name, name], [off]))
+        for operand, suffix in ((off, "noise"), (name, "signal")):
+            result, wide = fresh.take(f"{name}__{suffix}"), fresh.take(f"{name}__{suffix}64")
+            model.graph.node.append(helper.make_node("Cast", [operand], [wide], to=TensorProto.DOUBLE))
+            model.graph.node.append(helper.make_node("ReduceSumSquare", [wide], [result], keepdims=0))
             model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.DOUBLE, []))
             results.append(result)
     options = onnxruntime.SessionOptions()

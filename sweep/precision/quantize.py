@@ -113,8 +113,9 @@ def insert_qdq_pairs(
     placements = qdq_placements(model.graph, precision.quantize_ops, kept)
     writer.write(placements)
     quantized = {*kept, *(place.node for place in placements)}
+    products = (*compute_types.COMPUTE_OPS, *compute_types.FLOAT_OPS)
     unquantized = [
-        node.name for node, _ in onnx_graph.typed_nodes(model.graph) if node.op_type in compute_types.COMPUTE_OPS
+        node.name or node.output[0] for node, _ in onnx_graph.typed_nodes(model.graph) if node.op_type in products
     ]
     unquantized = [name for name in unquantized if name not in quantized]
     if not unquantized:
@@ -190,6 +191,7 @@ class _QdqWriter:
         self._precision = precision
         self._largest = largest
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._fresh = onnx_graph.FreshNames(graph)
         self._qdq_names: dict[str, tuple[str, str, str]] = {}
 
     def write(self, placements: Sequence[QdqPlacement]) -> None:
@@ -215,14 +217,16 @@ class _QdqWriter:
         base = f"{place.tensor}__{place.node}_{place.index}"
         if place.tensor in self._stored:
             typed, *rest = self._weight(place)
-            node = helper.make_node("DequantizeLinear", [typed, *rest], [f"{base}_dq"], name=f"{base}_dq")
+            name = self._fresh.take(f"{base}_dq")
+            node = helper.make_node("DequantizeLinear", [typed, *rest], [name], name=name)
             if place.axis is not None and self._precision.per_channel:
                 node.attribute.append(helper.make_attribute("axis", place.axis))
             return [node]
         _, *rest = self._activation(place.tensor)
+        quantized, result = self._fresh.take(f"{base}_q"), self._fresh.take(f"{base}_dq")
         return [
-            helper.make_node("QuantizeLinear", [place.tensor, *rest], [f"{base}_q"], name=f"{base}_q"),
-            helper.make_node("DequantizeLinear", [f"{base}_q", *rest], [f"{base}_dq"], name=f"{base}_dq"),
+            helper.make_node("QuantizeLinear", [place.tensor, *rest], [quantized], name=quantized),
+            helper.make_node("DequantizeLinear", [quantized, *rest], [result], name=result),
         ]
 
     def _weight(self, place: QdqPlacement) -> tuple[str, str, str]:
@@ -262,7 +266,8 @@ class _QdqWriter:
         import numpy as np
         from onnx import numpy_helper
 
-        names = (f"{tensor}__{self._precision.dtype}", f"{tensor}__scale", f"{tensor}__zero")
+        typed, scale_name, zero_name = (f"{tensor}__{suffix}" for suffix in (self._precision.dtype, "scale", "zero"))
+        names = (self._fresh.take(typed), self._fresh.take(scale_name), self._fresh.take(zero_name))
         zero = self._cast(np.zeros(scale.shape, np.float32))
         for name, array in zip(names, (values, scale, zero), strict=True):
             if array is not None:

@@ -12,6 +12,7 @@ from sweep.spec.base import NOT_IN_KEY, JsonDict
 from sweep.spec.compare import Comparison, compare
 from sweep.spec.engine import EngineAxes, Plugin, Profile
 from sweep.spec.gates import Gates
+from sweep.spec.input_names import is_plain_key, quote, table_key
 from sweep.spec.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.spec.load import LabelledData, LoadAxes
 from sweep.spec.onnx import CalibrationData, ExportInput, GraphPass, InputFix, ModelRef, OnnxAxes, Precision
@@ -62,12 +63,15 @@ __all__ = [
     "engine_key",
     "flat",
     "from_record",
+    "is_plain_key",
     "keyed",
     "of_percent",
     "onnx_key",
     "outcome",
     "plain_text",
     "projection",
+    "quote",
     "slo",
+    "table_key",
     "variant_key",
 ]

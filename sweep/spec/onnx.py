@@ -10,6 +10,7 @@ from typing import Any
 from sweep.spec.axis import axis, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
+from sweep.spec.input_names import is_plain_key, table_key
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "native")
 _GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL, _KEEP = 10, 11, 12, 13, 14  # places of their words in the label
@@ -59,7 +60,15 @@ def _inputs_cell(inputs: tuple[InputFix, ...]) -> str:
 
 def _inputs_overrides(inputs: tuple[InputFix, ...]) -> Mapping[str, Any]:
     """Return the keys that set `inputs`."""
-    fixed = {fix.name: {"shape": fix.shape and list(fix.shape), "low": fix.low, "high": fix.high} for fix in inputs}
+    fixed = {
+        table_key(fix.name): {
+            "name": None if is_plain_key(fix.name) else fix.name,
+            "shape": fix.shape and list(fix.shape),
+            "low": fix.low,
+            "high": fix.high,
+        }
+        for fix in inputs
+    }
     return {
         "model.inputs": {
             name: {key: value for key, value in fix.items() if value is not None} for name, fix in fixed.items()

@@ -90,25 +90,19 @@ class OnnxRuntime:
 
         dtype = variant.onnx.precision.dtype
         fp8 = dtype == "fp8" or (dtype == "native" and holds_float8(onnx))
-        options = _options(ort, intra_op_threads=1, spinning=False)
-        if fp8:  # it fuses int8 pairs soundly, and fp8 pairs into operators that have no fp8
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.optimized_model_filepath = str(target / _GRAPH_FILE)
         try:
             dims, external = inspect_inputs(onnx, shapes(variant.engine.batch), variant.engine.batch)
+            options = _build_options(ort, 1, dims, spinning=False, fp8=fp8)
+            options.optimized_model_filepath = str(target / _GRAPH_FILE)
             if external or onnx.stat().st_size > _EXTERNAL_ABOVE_BYTES:
                 options.add_session_config_entry(
                     "session.optimized_model_external_initializers_file_name", _WEIGHTS_FILE
                 )
-            for name, size in dims.items():
-                options.add_free_dimension_override_by_name(name, size)
-            ort.InferenceSession(
-                str(onnx), options, providers=_PROVIDERS, disabled_optimizers=_UNSOUND_OPTIMIZERS if fp8 else None
-            )
+            problem = _save_graph(ort, onnx, options, target / _GRAPH_FILE, _UNSOUND_OPTIMIZERS if fp8 else None)
         except Exception as error:
             raise BuildError(f"onnxruntime refused the graph: {_message(error)}") from error
-        return collect_type_evidence(target / _GRAPH_FILE)
+        unsaved = {"unsaved": problem, "dims": dims} if problem else {}
+        return {**collect_type_evidence(target / _GRAPH_FILE), **unsaved}
 
     def load(
         self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]
@@ -122,11 +116,17 @@ class OnnxRuntime:
 
         threads = variant.session.intra_op_threads or 1
         spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
-        options = _options(ort, intra_op_threads=threads, spinning=spinning)
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it was optimised at build
+        fp8 = variant.onnx.precision.dtype == "fp8"
+        if info.get("unsaved"):
+            options = _build_options(ort, threads, info["dims"], spinning=spinning, fp8=fp8)
+        else:
+            options = _load_options(ort, threads, spinning=spinning)
+        disabled = _UNSOUND_OPTIMIZERS if fp8 and info.get("unsaved") else None
         try:
             sessions = [
-                ort.InferenceSession(str(engine / _GRAPH_FILE), options, providers=_PROVIDERS)
+                ort.InferenceSession(
+                    str(engine / _GRAPH_FILE), options, providers=_PROVIDERS, disabled_optimizers=disabled
+                )
                 for _ in range(variant.session.streams)
             ]
             parts = (
@@ -178,6 +178,50 @@ def _options(ort: Any, *, intra_op_threads: int, spinning: bool) -> Any:
     return options
 
 
+def _save_graph(ort: Any, onnx: Path, options: Any, target: Path, disabled: list[str] | None) -> str | None:
+    """Save the optimised graph and return None; where it cannot be loaded again, save the graph itself and say why.
+
+    onnxruntime saves graphs that it refuses to load, such as an If of float16 whose branches read one outer tensor:
+    each branch then has a cast of the same name.
+    """
+    ort.InferenceSession(str(onnx), options, providers=_PROVIDERS, disabled_optimizers=disabled)
+    try:
+        ort.InferenceSession(str(target), _load_options(ort, 1, spinning=False), providers=_PROVIDERS)
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors share no class
+        _copy_graph(onnx, target)
+        return _message(error)
+    return None
+
+
+def _copy_graph(source: Path, target: Path) -> None:
+    """Write a graph, with its weights beside it if they are many, over whatever a failed attempt left."""
+    import onnx
+
+    for path in target.parent.iterdir():
+        path.unlink()
+    model = onnx.load(source)
+    large = model.ByteSize() > _EXTERNAL_ABOVE_BYTES
+    onnx.save(model, target, save_as_external_data=large, location=_WEIGHTS_FILE if large else None)
+
+
+def _build_options(ort: Any, threads: int, dims: Mapping[str, int], *, spinning: bool, fp8: bool) -> Any:
+    """Return the options of a session that optimises a graph, with its symbolic dimensions fixed."""
+    options = _options(ort, intra_op_threads=threads, spinning=spinning)
+    if fp8:  # it fuses int8 pairs soundly, and fp8 pairs into operators that have no fp8
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    for name, size in dims.items():
+        options.add_free_dimension_override_by_name(name, size)
+    return options
+
+
+def _load_options(ort: Any, threads: int, *, spinning: bool) -> Any:
+    """Return the options of a session of a saved graph, which was optimised when it was built."""
+    options = _options(ort, intra_op_threads=threads, spinning=spinning)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
 def _types(variant: Variant) -> tuple[str, ...]:
     """Return the types that the graph consists of, the narrowest first."""
     precision = variant.onnx.precision
@@ -185,13 +229,18 @@ def _types(variant: Variant) -> tuple[str, ...]:
 
 
 def _notes(variant: Variant, info: JsonDict) -> list[str]:
-    """Explain what the emulation of each type means for the figures; empty where no type is emulated."""
+    """Explain what the emulation of each type means for the figures; tell of a graph that is optimised at load."""
     emulated = [name for name in _types(variant) if name in _EMULATED and set(info["precision"]) != {name}]
+    problem = info.get("unsaved")
+    notes = [f"optimised at each load, for onnxruntime cannot load what it saves: {problem[:200]}"] if problem else []
     if not emulated:
-        return []
+        return notes
     explanations = "; ".join(f"for {dtype} it {_EMULATED[dtype]}" for dtype in emulated)
     name = variant.onnx.precision.name
-    return [f"{name} is emulated on onnxruntime's CPU provider: {explanations}. Its speed says nothing about TensorRT"]
+    return [
+        *notes,
+        f"{name} is emulated on onnxruntime's CPU provider: {explanations}. Its speed says nothing about TensorRT",
+    ]
 
 
 def _message(error: Exception) -> str:

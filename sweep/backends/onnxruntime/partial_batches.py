@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweep.backends.onnxruntime import NUMERIC_TYPES
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,9 +49,12 @@ def _slice_batch(value: np.ndarray, axes: list[int], count: int) -> np.ndarray:
 
 def _yields_one_sample(session: Any, whole: Mapping[str, np.ndarray], one: Feeds, batch: int) -> bool:
     """Return whether each output of one sample has the shape of the full output with the batch axis, if any, at 1."""
-    full = [value.shape for value in session.run(None, dict(whole))]
+    names = [item.name for item in session.get_outputs() if item.type in NUMERIC_TYPES]
+    if not names:
+        return False
+    full = [value.shape for value in session.run(names, dict(whole))]
     try:
-        part = [value.shape for value in session.run(None, one)]
+        part = [value.shape for value in session.run(names, one)]
     except Exception:  # noqa: BLE001 - onnxruntime's errors share no class; the batch is then padded, and that is recorded
         return False
     return all(

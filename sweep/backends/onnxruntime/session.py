@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.clock import RealClock
+from sweep.backends.onnxruntime import NUMERIC_TYPES
 from sweep.errors import SessionError
 
 if TYPE_CHECKING:
@@ -34,14 +35,22 @@ class OnnxRuntimeStream:
         self.clock = RealClock()
         self._binding = session.io_binding()
         self._run = session.run_with_iobinding
-        names = [output.name for output in session.get_outputs()]
-        first = session.run(names, dict(feeds))
+        numeric = [output.name for output in session.get_outputs() if output.type in NUMERIC_TYPES]
+        first = session.run(numeric, dict(feeds)) if numeric else []
         for name, value in feeds.items():
             self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
+        inputs = {item.name for item in session.get_inputs()}
         self._outputs = {}
-        for name, value in zip(names, first, strict=True):
-            self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
-            self._binding.bind_ortvalue_output(name, self._outputs[name])
+        for name, value in zip(numeric, first, strict=True):
+            if name not in inputs:  # onnxruntime returns the input itself, and leaves a buffer for it as it was
+                self._outputs[name] = ort.OrtValue.ortvalue_from_shape_and_type(list(value.shape), value.dtype)
+                self._binding.bind_ortvalue_output(name, self._outputs[name])
+        # Sequences, maps and strings have no buffer of a fixed size: onnxruntime allocates them in each inference.
+        self._unbound = [output.name for output in session.get_outputs() if output.name not in self._outputs]
+        for name in self._unbound:
+            self._binding.bind_output(name, "cpu")
+        order = [*self._outputs, *self._unbound]
+        self._returned_inputs = {name: order.index(name) for name in numeric if name in inputs}
         self._bound_arrays = (feeds, parts)  # the bindings point into these arrays
         self._parts = [self._binding, *(self._part(session, part) for part in parts)]
         self._run(self._binding)  # last, so that the buffers hold the whole batch
@@ -53,11 +62,13 @@ class OnnxRuntimeStream:
         binding = session.io_binding()
         for name, value in feeds.items():
             binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
-        values = session.run(list(self._outputs), dict(feeds))
+        values = session.run(list(self._outputs), dict(feeds)) if self._outputs else []
         for (name, whole), value in zip(self._outputs.items(), values, strict=True):
             if value.dtype != whole.numpy().dtype or value.nbytes > whole.numpy().nbytes:
                 raise SessionError(f"output {name} of a smaller batch does not fit that of the full one")
             binding.bind_output(name, "cpu", 0, value.dtype, list(value.shape), whole.data_ptr())
+        for name in self._unbound:
+            binding.bind_output(name, "cpu")
         session.run_with_iobinding(binding)
         return binding
 
@@ -73,8 +84,12 @@ class OnnxRuntimeStream:
         """Do nothing: no inference is in flight once ``enqueue`` has returned."""
 
     def outputs(self) -> dict[str, np.ndarray]:
-        """Return copies of the bound outputs, by name."""
-        return {name: value.numpy().copy() for name, value in self._outputs.items()}
+        """Return copies of the numeric outputs, by name."""
+        outputs = {name: value.numpy().copy() for name, value in self._outputs.items()}
+        if self._returned_inputs:
+            values = self._binding.get_outputs()
+            outputs |= {name: values[place].numpy().copy() for name, place in self._returned_inputs.items()}
+        return outputs
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of one inference with other inputs, which stay bound."""

@@ -10,7 +10,7 @@ from sweep import precision as typed_onnx
 from sweep.backends.tensorrt import PLAN
 from sweep.models import override, render_shape
 from sweep.runner.worker import artifact_keys, artifacts
-from sweep.spec import ModelRef, Precision
+from sweep.spec import ModelRef, Precision, quote
 from sweep.system import command_line, from_plain
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def _onnx(record: Record, root: Path) -> Path:
     if graph_pass:
         return root / "models" / str(graph_pass["key"]) / artifacts.MODEL_FILE
     if ref.path is not None:
-        return Path(ref.path)
+        key = artifact_keys.normal_form_key(ref)
+        return Path(ref.path) if key is None else root / "models" / key / artifacts.MODEL_FILE
     return root / "models" / artifact_keys.model_key(ref) / artifacts.MODEL_FILE
 
 
@@ -92,7 +93,7 @@ def _advice(record: Record, results: Path) -> str:
         f"precision={variant['precision']}",
         *([f"graph={variant['graph']}"] if variant.get("graph") else []),
         *(override(fix.name, "shape", render_shape(fix.shape)) for fix in ref.inputs if fix.shape is not None),
-        *([] if ref.batch_dim is None else [f"+model.batch_dim={ref.batch_dim}"]),
+        *([] if ref.batch_dim is None else [f"+model.batch_dim={quote(ref.batch_dim)}"]),
         *(_word(axis, variant[axis]) for axis in _TOP if variant.get(axis) is not None),
         *(_word(f"backend.{axis}", variant[axis]) for axis in _BACKEND if variant.get(axis) is not None),
         *_profile_words(variant.get("profile")),

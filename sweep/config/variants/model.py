@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from functools import cache as cache_results
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from sweep.spec import ExportInput, InputFix, ModelRef
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sweep.config.schema import ModelConfig
 
@@ -36,18 +36,32 @@ def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
         ConfigError: keys contradict each other, or a value is out of its range; one line.
         ModelError: the model cannot be read or exported; one line.
     """
-    inputs = tuple(_input_fix(name, table) for name, table in sorted(config.inputs.items()))
+    tables = _tables_by_name(config)
+    inputs = tuple(_input_fix(name, table) for name, table in sorted(tables.items()))
     _refuse_several(config)
     if config.torch is not None:
-        return export_torch(config.torch, inputs, tuple(_examples(config, inputs)), cache)
+        return export_torch(config.torch, inputs, tuple(_examples(tables, inputs)), cache)
     if config.saved_model is not None:
         return convert_saved_model(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
-    with_dtype = [name for name, table in config.inputs.items() if table.get("dtype") is not None]
+    with_dtype = [name for name, table in tables.items() if table.get("dtype") is not None]
     if with_dtype:
         raise ConfigError(f"model.inputs.{with_dtype[0]}.dtype: the file says the type; only model.torch needs it")
     return resolve(config.name, config.path, inputs, config.batch_dim)
+
+
+def _tables_by_name(config: ModelConfig) -> dict[str, Any]:
+    """Return the table of each input by the input's name: the table's own ``name``, else its key."""
+    tables: dict[str, Any] = {}
+    for key, table in config.inputs.items():
+        name = (table.get("name") if isinstance(table, dict) else None) or key
+        if not isinstance(name, str):
+            raise ConfigError(f"model.inputs.{key}.name={name}: must be text; write it in quotes")
+        if name in tables:
+            raise ConfigError(f"model.inputs names {name!r} twice; give one table for each input")
+        tables[name] = table
+    return tables
 
 
 def _refuse_several(config: ModelConfig) -> None:
@@ -102,9 +116,9 @@ def _process_cache(root: Path) -> Cache:
     return Cache(root)
 
 
-def _examples(config: ModelConfig, inputs: tuple[InputFix, ...]) -> Iterator[models.torch_export.Example]:
+def _examples(tables: Mapping[str, Any], inputs: tuple[InputFix, ...]) -> Iterator[models.torch_export.Example]:
     for fix in inputs:
-        dtype = config.inputs[fix.name].get("dtype") or "float32"
+        dtype = tables[fix.name].get("dtype") or "float32"
         if dtype not in _DTYPES:
             raise ConfigError(f"model.inputs.{fix.name}.dtype={dtype}: must be one of {', '.join(_DTYPES)}")
         if fix.shape is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from sweep import models
 from sweep.analysis import accuracy, accuracy_gates
 from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
@@ -69,12 +70,14 @@ def check_accuracy(
     random = draws_random_numbers(variant, onnx.model, feeds, cache)
     undiagnosed = None if random else accuracy.undiagnosed(expected, feeds)
     notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
-    left_out = accuracy.left_out(expected, timed)
-    notes += [f"not compared: {', '.join(left_out)}"] if left_out else []
+    left_out = accuracy.left_out(expected, timed, models.signature(variant.onnx.model).outputs)
+    notes += [f"not compared (no floats): {', '.join(left_out)}"] if left_out else []
     notes += [f"draws random numbers ({', '.join(random)}): two runs differ"] if random else []
     notes += [undiagnosed] if undiagnosed else []
     reference = accuracy.TYPED_REFERENCE if onnx.model_is_typed else accuracy.REFERENCE
     compared = accuracy.against(expected, rounded, "; ".join(notes) or None, reference, random)
+    if left_out:
+        compared["not_compared"] = left_out
     if undiagnosed:
         compared["undiagnosed"] = undiagnosed
     inferences: list[int] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import models, precision, spec
@@ -11,8 +12,6 @@ from sweep.storage.cache import MANIFEST
 from sweep.system import environment
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sweep.backends import Backend
     from sweep.spec import ModelRef, Variant
 
@@ -29,6 +28,14 @@ def pass_tools(variant: Variant) -> list[str]:
 def model_key(model: ModelRef) -> str:
     """Return the key of the zoo's network in the cache."""
     return spec.digest("model", model.name, model.revision)
+
+
+def normal_form_key(model: ModelRef) -> str | None:
+    """Return the key of a user's file in normal form; None where the file is used as it is."""
+    if model.path is None or not models.needs_normal_form(Path(model.path), model):
+        return None
+    shapes = [(item.name, item.shape) for item in models.signature(model).inputs]
+    return spec.digest("normal", models.NORMAL_FORM_REVISION, model.digest, shapes, importlib.metadata.version("onnx"))
 
 
 def onnx_cache_key(variant: Variant) -> str:

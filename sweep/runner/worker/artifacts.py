@@ -18,7 +18,14 @@ from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import reference
-from sweep.runner.worker.artifact_keys import engine_cache_key, file_content, model_key, onnx_cache_key, pass_tools
+from sweep.runner.worker.artifact_keys import (
+    engine_cache_key,
+    file_content,
+    model_key,
+    normal_form_key,
+    onnx_cache_key,
+    pass_tools,
+)
 from sweep.runner.worker.events import Events
 from sweep.system import environment, user_code
 
@@ -175,9 +182,9 @@ def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
 def _dense_file(variant: Variant, cache: Cache) -> Path:
     model = variant.onnx.model
     if model.path is not None:
-        readable = _readable_file(model, cache)
+        normal = _normal_file(model, _readable_file(model, cache), cache)
         upgrades = _too_old(model) or models.feeds_weights(Path(model.path))
-        return _upgraded_file(model, readable, variant.engine.batch, cache) if upgrades else readable
+        return _upgraded_file(model, normal, variant.engine.batch, cache) if upgrades else normal
 
     def build(folder: Path) -> JsonDict:
         models.resolve(model, folder / MODEL_FILE)
@@ -207,6 +214,19 @@ def _readable_file(model: ModelRef, cache: Cache) -> Path:
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 
+def _normal_file(model: ModelRef, original: Path, cache: Cache) -> Path:
+    """Return the user's file, in normal form where libraries would read it in different ways."""
+    key = normal_form_key(model)
+    if key is None:
+        return original
+
+    def build(folder: Path) -> JsonDict:
+        models.write_normal_form(original, models.signature(model).inputs, folder / MODEL_FILE)
+        return {}
+
+    return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
+
+
 def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) -> Path:
     """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs for a batch."""
 
@@ -222,7 +242,9 @@ def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) ->
             )
         return {}
 
-    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, environment.library_version("onnx"))
+    normal = [key] if (key := normal_form_key(model)) else []
+    version = environment.library_version("onnx")
+    key = axes.digest("upgraded", models.LEAST_OPSET, model.digest, *normal, version)
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sweep import spec
+from sweep.backends.onnxruntime import NUMERIC_TYPES
+from sweep.errors import ModelError
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
-from sweep.system import environment
+from sweep.system import environment, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from sweep.models import evaluation
@@ -39,11 +42,30 @@ def runner(onnx: Path, *, optimize: bool = True) -> Infer:
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = ort.InferenceSession(
-        str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
-    )
-    names = [item.name for item in session.get_outputs()]
-    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    with _as_model_error(onnx):
+        session = ort.InferenceSession(
+            str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
+        )
+    # Strings, sequences and maps are not compared, and types that numpy lacks cannot be fetched.
+    names = [item.name for item in session.get_outputs() if item.type in NUMERIC_TYPES]
+
+    def infer(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with _as_model_error(onnx):
+            return dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
+
+    return infer
+
+
+@contextlib.contextmanager
+def _as_model_error(onnx: Path) -> Iterator[None]:
+    """Turn what onnxruntime raises into one line with its cause; its errors share no class."""
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(
+            f"onnxruntime cannot run {onnx.name}, with which outputs are compared: {one_line(error)}; "
+            "give the range of its inputs (model.inputs.NAME.low and high), or check the file"
+        ) from error
 
 
 REFERENCE_FILE = "outputs.npz"

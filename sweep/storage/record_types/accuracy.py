@@ -105,6 +105,7 @@ class Accuracy(AccuracyFigures):
     Attributes:
         reference: what the reference outputs come from.
         note: what a reader of the figures should know.
+        not_compared: names of the outputs that are not compared: integers, strings, sequences, maps; absent for none.
         sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal (max_abs is 0) or cannot be compared.
         unknown: why they cannot be compared; missing where they can.
         undiagnosed: why the error says nothing about the precision, such as outputs that are all but 0; missing where
@@ -124,6 +125,7 @@ class Accuracy(AccuracyFigures):
 
     reference: NotRequired[str]
     note: NotRequired[str | None]
+    not_compared: NotRequired[list[str]]
     undiagnosed: NotRequired[str]
     expected: NotRequired[ExpectedAccuracy]
     again: NotRequired[RepeatedAccuracy | None]

@@ -118,7 +118,7 @@ def test_integers_and_missing_outputs_are_left_out() -> None:
     expected = {"ids": np.arange(3), "scores": reference, "gone": floats(2)}
     alone = errors({"scores": reference}, {"scores": reference * 1.01})
     assert errors(expected, {"ids": np.arange(3) + 9, "scores": reference * 1.01}) == alone
-    assert left_out(expected, {"ids": np.arange(3), "scores": reference}) == ["ids (int64)", "gone (float64)"]
+    assert left_out(expected, {"ids": np.arange(3), "scores": reference}, expected) == ["ids", "gone"]
     no_floats = {**NOTHING, "unknown": "no output is of floats"}
     assert errors({"ids": np.arange(3)}, {"ids": np.arange(3)}) == no_floats
     assert errors({"y": reference}, {}) == no_floats

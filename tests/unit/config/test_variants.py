@@ -321,7 +321,7 @@ def test_an_input_can_be_swept(file) -> None:
 @pytest.mark.parametrize(
     ("given_", "line"),
     [
-        ({"shpe": [1]}, "model.inputs.x: shpe is not known; there are: dtype, high, low, shape"),
+        ({"shpe": [1]}, "model.inputs.x: shpe is not known; there are: dtype, high, low, name, shape"),
         ([1, 2], "model.inputs.x: [1, 2] is not known"),
         ({"shape": 16}, "model.inputs.x.shape=16: must be a list"),
         ({"shape": ["batch", 0]}, "model.inputs.x.shape: 0 is neither a size nor the word batch"),
