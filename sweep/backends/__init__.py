@@ -10,8 +10,10 @@ from sweep.backends.base import (
     SupportsStreamOutputs,
     unsupported_reason,
 )
+from sweep.backends.onnxruntime import NUMERIC_TYPES
 
 __all__ = [
+    "NUMERIC_TYPES",
     "Backend",
     "Session",
     "Stream",

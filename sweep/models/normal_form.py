@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 
 from sweep.models import external_data
 from sweep.models.signatures import BATCH
+from sweep.system import save_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import onnx
 
     from sweep.models.signatures import TensorSpec
 
-NORMAL_FORM_REVISION = 1
+NORMAL_FORM_REVISION = 2
 """Raise it when the same file is written otherwise."""
 
 _MEANINGLESS = re.compile(r"\?|unk__\d+|None|-1|\*", re.IGNORECASE)  # names that exporters give to any dimension
@@ -57,7 +58,9 @@ def write_normal_form(path: Path, inputs: Iterable[TensorSpec], target: Path) ->
     """Write the same function with its input shapes as settled, unique node names and dense initializers.
 
     Every other named dimension loses its name, since the name may be that of an input that has a size of its own now;
-    what libraries need of these they infer. External data is copied beside the target.
+    what libraries need of these they infer. In a graph with branches, sizes that the file leaves open stay open: a
+    library infers shapes in a branch that never runs, too, and refuses the file if they do not fit there. External
+    data is copied beside the target.
 
     Args:
         path: the user's file.
@@ -69,6 +72,8 @@ def write_normal_form(path: Path, inputs: Iterable[TensorSpec], target: Path) ->
     model = onnx.load(path, load_external_data=False)
     files = external_data.files(path, list(external_data.tensors(model)))
     settled = {spec.name: spec.shape for spec in inputs}
+    branches = len(list(_graphs(model.graph))) > 1
+    fixed = {value.name: [dim.dim_value > 0 for dim in _dims(value.type)] for value in model.graph.input}
     for graph in list(_graphs(model.graph)):
         for value in _values(graph):
             for dim in _dims(value.type):
@@ -77,9 +82,13 @@ def write_normal_form(path: Path, inputs: Iterable[TensorSpec], target: Path) ->
         _store_densely(graph, path)
     for value in model.graph.input:
         if value.name in settled:
-            _set_shape(value, settled[value.name])
+            shape = settled[value.name]
+            written = [not branches or isinstance(size, str) for size in shape]
+            if branches and len(fixed[value.name]) == len(shape):
+                written = [known or was_fixed for known, was_fixed in zip(written, fixed[value.name], strict=True)]
+            _set_shape(value, [size if known else None for size, known in zip(shape, written, strict=True)])
     _make_node_names_unique(model.graph)
-    onnx.save(model, target)
+    save_onnx(model, target)
     for item in files:
         copy = target.parent / item.location
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -113,12 +122,14 @@ def _dims(kind: onnx.TypeProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
         yield from _dims(kind.map_type.value_type)
 
 
-def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int | str, ...]) -> None:
+def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) -> None:
     tensor = value.type.tensor_type
     tensor.ClearField("shape")
     tensor.shape.SetInParent()
     for size in shape:
-        if isinstance(size, int):
+        if size is None:
+            tensor.shape.dim.add()
+        elif isinstance(size, int):
             tensor.shape.dim.add(dim_value=size)
         else:
             tensor.shape.dim.add(dim_param=BATCH)

@@ -16,6 +16,7 @@ from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, h
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.errors import BuildError, SessionError
 from sweep.system import environment as libraries
+from sweep.system import save_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +202,7 @@ def _copy_graph(source: Path, target: Path) -> None:
         path.unlink()
     model = onnx.load(source)
     large = model.ByteSize() > _EXTERNAL_ABOVE_BYTES
-    onnx.save(model, target, save_as_external_data=large, location=_WEIGHTS_FILE if large else None)
+    save_onnx(model, target, _WEIGHTS_FILE if large else None)
 
 
 def _build_options(ort: Any, threads: int, dims: Mapping[str, int], *, spinning: bool, fp8: bool) -> Any:

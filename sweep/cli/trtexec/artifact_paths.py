@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import precision as typed_onnx
 from sweep.backends.tensorrt import PLAN
+from sweep.errors import ModelError
 from sweep.models import override, render_shape
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import ModelRef, Precision, quote
@@ -79,7 +80,10 @@ def _onnx(record: Record, root: Path) -> Path:
     if graph_pass:
         return root / "models" / str(graph_pass["key"]) / artifacts.MODEL_FILE
     if ref.path is not None:
-        key = artifact_keys.normal_form_key(ref)
+        try:
+            key = artifact_keys.normal_form_key(ref)
+        except ModelError:  # the file is gone
+            key = None
         return Path(ref.path) if key is None else root / "models" / key / artifacts.MODEL_FILE
     return root / "models" / artifact_keys.model_key(ref) / artifacts.MODEL_FILE
 

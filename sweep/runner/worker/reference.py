@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep import spec
-from sweep.backends.onnxruntime import NUMERIC_TYPES
+from sweep.backends import NUMERIC_TYPES
 from sweep.errors import ModelError
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
