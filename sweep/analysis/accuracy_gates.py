@@ -85,6 +85,13 @@ def least_db(dtype: str) -> float:
     return _LEAST_DB.get(dtype, 0.0)
 
 
+def lost_by_rounding(dtype: str, accuracy: Accuracy | None) -> bool:
+    """Return whether the rounding of `dtype` alone, whatever engine does it, leaves too little of the outputs."""
+    expected = None if accuracy is None else accuracy.get("expected")
+    expected_db = None if expected is None else expected["expected_db"]
+    return expected_db is not None and expected_db < least_db(dtype)
+
+
 def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> Fault | None:
     """Return why the outputs of the timed session cannot be those of what was requested; None if they can.
 

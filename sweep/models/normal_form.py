@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweep.models import external_data
 from sweep.models.signatures import BATCH
-from sweep.system import save_onnx
+from sweep.system import make_node_names_unique, nested_graphs, save_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ def is_irregular(model: onnx.ModelProto) -> bool:
 
     It has two nodes of one name, sparse initializers, or dimensions with a name that says nothing.
     """
-    graphs = list(_graphs(model.graph))
+    graphs = list(nested_graphs(model.graph))
     names = Counter(node.name for graph in graphs for node in graph.node if node.name)
     dims = (dim.dim_param for graph in graphs for value in _values(graph) for dim in _dims(value.type))
     return (
@@ -72,9 +72,9 @@ def write_normal_form(path: Path, inputs: Iterable[TensorSpec], target: Path) ->
     model = onnx.load(path, load_external_data=False)
     files = external_data.files(path, list(external_data.tensors(model)))
     settled = {spec.name: spec.shape for spec in inputs}
-    branches = len(list(_graphs(model.graph))) > 1
+    branches = len(list(nested_graphs(model.graph))) > 1
     fixed = {value.name: [dim.dim_value > 0 for dim in _dims(value.type)] for value in model.graph.input}
-    for graph in list(_graphs(model.graph)):
+    for graph in list(nested_graphs(model.graph)):
         for value in _values(graph):
             for dim in _dims(value.type):
                 if dim.HasField("dim_param") or dim.dim_value < 0:
@@ -87,22 +87,12 @@ def write_normal_form(path: Path, inputs: Iterable[TensorSpec], target: Path) ->
             if branches and len(fixed[value.name]) == len(shape):
                 written = [known or was_fixed for known, was_fixed in zip(written, fixed[value.name], strict=True)]
             _set_shape(value, [size if known else None for size, known in zip(shape, written, strict=True)])
-    _make_node_names_unique(model.graph)
+    make_node_names_unique(model.graph)
     save_onnx(model, target)
     for item in files:
         copy = target.parent / item.location
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path.parent / item.location, copy)
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)
 
 
 def _values(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
@@ -133,22 +123,6 @@ def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) ->
             tensor.shape.dim.add(dim_value=size)
         else:
             tensor.shape.dim.add(dim_param=BATCH)
-
-
-def _make_node_names_unique(graph: onnx.GraphProto) -> None:
-    """Give every later node of a name another one; nodes without a name need none."""
-    names = {node.name for inner in _graphs(graph) for node in inner.node}
-    used: set[str] = set()
-    for inner in _graphs(graph):
-        for node in inner.node:
-            if node.name in used:
-                number = 1
-                while f"{node.name}_{number}" in names:
-                    number += 1
-                node.name = f"{node.name}_{number}"
-                names.add(node.name)
-            if node.name:
-                used.add(node.name)
 
 
 def _store_densely(graph: onnx.GraphProto, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.precision import onnx_graph
+from sweep.system import make_node_names_unique, nested_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,17 +47,11 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
 
 def _name_nodes(graph: GraphProto) -> None:
     """Name every node, and give the later nodes of one name another, inside control flow too."""
-    used_names = {node.name for inner in onnx_graph.nested_graphs(graph) for node in inner.node}
-    seen: set[str] = set()
-    for inner in onnx_graph.nested_graphs(graph):
+    make_node_names_unique(graph)
+    fresh = onnx_graph.FreshNames(graph)
+    for inner in nested_graphs(graph):
         for index, node in enumerate(inner.node):
-            if node.name in seen or not node.name:
-                name = node.name or f"{node.op_type}_{index}"
-                while name in used_names:
-                    name += "_"
-                used_names.add(name)
-                node.name = name
-            seen.add(node.name)
+            node.name = node.name or fresh.take(f"{node.op_type}_{index}")
 
 
 def _raise_opset(model: ModelProto, opset: int) -> ModelProto:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweep.precision import onnx_graph
 from sweep.precision.notes import count_of
+from sweep.system import nested_graphs, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -85,9 +86,9 @@ class _ModelCast:
         """Rewrite the model and collect its notes."""
         top = self._model.graph
         io = {value.name for value in (*top.input, *top.output)}
-        for graph in onnx_graph.nested_graphs(top):
+        for graph in nested_graphs(top):
             self._record_producers(graph, self._io if graph is top else _LOW)
-        for graph in onnx_graph.nested_graphs(top):
+        for graph in nested_graphs(top):
             self._record_readers(graph, self._io if graph is top else _LOW)
         for name in self._float_tensors:
             kind = self._produced_kind.get(name) or (_HIGH if _HIGH in self._reader_kinds[name] else _LOW)
@@ -137,7 +138,7 @@ class _ModelCast:
         """Report the nodes that stay in fp32 although the caller did not ask for it."""
         high = Counter(
             node.op_type
-            for graph in onnx_graph.nested_graphs(self._model.graph)
+            for graph in nested_graphs(self._model.graph)
             for node in graph.node
             if node.name not in self._fp32_nodes
             and any(name in self._float_tensors and self._produced_kind.get(name) == _HIGH for name in node.output)
@@ -153,7 +154,7 @@ class _ModelCast:
             self._rewrite_node(node)
             nodes.append(node)
             nodes.extend(cast for name in outputs for cast in self._casts_of(name))
-            for inner in onnx_graph.subgraphs(node):
+            for inner in subgraphs(node):
                 self._rewrite(inner)
         del graph.node[:], graph.value_info[:]
         graph.node.extend(nodes)
@@ -273,7 +274,7 @@ def _allowed_types(node: NodeProto, index: int, opset: dict[str, int], *, output
 
 
 def _scopes(graph: GraphProto) -> Iterator[tuple[GraphProto, dict[str, int]]]:
-    for one in onnx_graph.nested_graphs(graph):
+    for one in nested_graphs(graph):
         yield one, onnx_graph.element_types(one)
 
 

@@ -20,6 +20,7 @@ from sweep.precision import (
 )
 from sweep.precision.canonical_form import MIN_OPSET, canonicalize, drop_unread_initializers
 from sweep.precision.onnx_tools import as_conversion_error
+from sweep.system import subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -255,7 +256,7 @@ _ADVICE = "simplify the export (no control flow, static ranks), or leave this pr
 
 def _control_flow(model: ModelProto) -> str:
     """Word the control flow in a model, which converters handle worst: `` (with If, Loop)``."""
-    ops = sorted({node.op_type for node, _ in onnx_graph.typed_nodes(model.graph) if any(onnx_graph.subgraphs(node))})
+    ops = sorted({node.op_type for node, _ in onnx_graph.typed_nodes(model.graph) if any(subgraphs(node))})
     return f" (with {', '.join(ops)})" if ops else ""
 
 

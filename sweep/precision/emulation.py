@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.precision import onnx_graph
+from sweep.system import nested_graphs, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _split_io(
         to = value.type.tensor_type.elem_type
         to = TensorProto.FLOAT if to != TensorProto.FLOAT16 or float_io else to
         exits.append(helper.make_node("Cast", [inside[name]], [name], name=fresh.take(f"{name}__given"), to=to))
-    for nested in onnx_graph.nested_graphs(graph):
+    for nested in nested_graphs(graph):
         for node in nested.node:
             node.input[:] = [inside.get(name, name) for name in node.input]
             node.output[:] = [inside[name] if name in outputs else name for name in node.output]
@@ -107,7 +108,7 @@ def _emulate_graph(graph: GraphProto, outer: dict[str, int], fresh: onnx_graph.F
             nodes.extend(_rounding_casts(value.name, fed, low[value.name], fresh))
             value.name = fed
     for node in graph.node:
-        count += sum(_emulate_graph(inner, scope, fresh, typed_io=False) for inner in onnx_graph.subgraphs(node))
+        count += sum(_emulate_graph(inner, scope, fresh, typed_io=False) for inner in subgraphs(node))
         roundings = list(_roundings_of(node, low, fresh))
         count += len(roundings) // 2
         _widen_attributes(node)

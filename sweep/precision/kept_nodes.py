@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
-from sweep.precision import onnx_graph
 from sweep.precision.notes import count_of, first_names
+from sweep.system import nested_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def matching_nodes(model: ModelProto, patterns: Sequence[str], context: str) -> 
     Raises:
         ConversionError: a pattern matches nothing; the message has the nearest names.
     """
-    nodes = [(node.name, node.op_type) for graph in onnx_graph.nested_graphs(model.graph) for node in graph.node]
+    nodes = [(node.name, node.op_type) for graph in nested_graphs(model.graph) for node in graph.node]
     for pattern in patterns:
         if not any(_matches(pattern, *node) for node in nodes):
             names = sorted({word for node in nodes for word in node})

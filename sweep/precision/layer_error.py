@@ -18,6 +18,7 @@ from sweep.precision import activation_ranges, onnx_graph
 from sweep.precision.conversion import canonicalize_for
 from sweep.precision.emulation import emulate
 from sweep.precision.onnx_tools import as_conversion_error, quiet_onnxruntime
+from sweep.system import subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ def _fed(model: ModelProto) -> list[str]:
 def _rename_inputs(node: NodeProto, renamed: Mapping[str, str]) -> None:
     for index, name in enumerate(node.input):
         node.input[index] = renamed.get(name, name)
-    for inner in onnx_graph.subgraphs(node):
+    for inner in subgraphs(node):
         for inner_node in inner.node:
             _rename_inputs(inner_node, renamed)
 

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from sweep.precision.onnx_tools import as_conversion_error
-from sweep.system import one_line, save_onnx
+from sweep.system import nested_graphs, one_line, save_onnx, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -89,36 +89,6 @@ def detach_weights(model: ModelProto) -> list[bytes | None]:
         if large:
             tensor.ClearField("raw_data")
     return detached
-
-
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """Yield the graphs inside one node: the branches of an If, the body of a Loop or Scan.
-
-    Args:
-        node: the node.
-
-    Yields:
-        Each graph among its attributes.
-    """
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def nested_graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """Yield a graph and every graph inside it, outermost first.
-
-    Args:
-        graph: the outermost graph.
-
-    Yields:
-        Each graph.
-    """
-    yield graph
-    for node in graph.node:
-        for inner in subgraphs(node):
-            yield from nested_graphs(inner)
 
 
 def initializers(graph: GraphProto) -> Iterator[TensorProto]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sweep.precision import onnx_graph
 from sweep.precision.cast import FP16_MAX
 from sweep.precision.notes import count_of, first_names
+from sweep.system import nested_graphs, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -61,7 +61,7 @@ def overflowing_nodes(
     unfit = {node.name for node in _nodes_with_unfit_weights(model.graph, {}, quantized)}
     return tuple(
         node.name
-        for graph in onnx_graph.nested_graphs(model.graph)
+        for graph in nested_graphs(model.graph)
         for node in graph.node
         if node.name in unfit
         or (graph is model.graph and (overflowing & {*node.input, *node.output} or _overflows_inside(node, largest)))
@@ -125,7 +125,7 @@ def _nodes_with_unfit_weights(
         saturates = node.op_type in _SATURATING_OPS  # the largest float16 bounds and compares as a larger one would
         if any(name in unfit and (unfit[name][1] or not saturates) for name in names):
             yield node
-        for inner in onnx_graph.subgraphs(node):
+        for inner in subgraphs(node):
             yield from _nodes_with_unfit_weights(inner, unfit, quantized)
 
 

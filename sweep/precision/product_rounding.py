@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.precision import onnx_graph
+from sweep.system import nested_graphs, subgraphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def random_ops(source: Path) -> list[str]:
         ConversionError: ``source`` cannot be read as ONNX.
     """
     model = onnx_graph.load(source, weights=False)
-    nodes = [node for graph in onnx_graph.nested_graphs(model.graph) for node in graph.node]
+    nodes = [node for graph in nested_graphs(model.graph) for node in graph.node]
     return sorted({node.op_type for node in nodes if _draws(node)})
 
 
@@ -77,7 +78,7 @@ def _round_graph(graph: GraphProto, outer: dict[str, int]) -> int:
     nodes: list[NodeProto] = []
     scope, rounded, count = onnx_graph.element_types(graph, outer), set[str](), 0
     for node in graph.node:
-        count += sum(_round_graph(inner, scope) for inner in onnx_graph.subgraphs(node))
+        count += sum(_round_graph(inner, scope) for inner in subgraphs(node))
         if node.op_type in _PRODUCT_OPS:
             for index, name in enumerate(node.input[:2]):
                 if scope.get(name) != TensorProto.FLOAT:
@@ -119,7 +120,7 @@ def reverse_sums(source: Path, target: Path) -> int:
     from onnx import numpy_helper
 
     model = onnx_graph.load(source)
-    count = sum(_reverse_graph(graph) for graph in list(onnx_graph.nested_graphs(model.graph)))
+    count = sum(_reverse_graph(graph) for graph in list(nested_graphs(model.graph)))
     for value in (-2, -1, 0, 1, _FIRST):
         model.graph.initializer.append(numpy_helper.from_array(np.array([value]), _INDEX.format(value)))
     onnx_graph.save(model, target)

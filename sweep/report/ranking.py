@@ -10,7 +10,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis import carried_tail, drifted, intervals, near
+from sweep.analysis import accuracy_gates, carried_tail, drifted, intervals, near
 from sweep.report.comparison import compared
 
 if TYPE_CHECKING:
@@ -51,13 +51,15 @@ def answer(records: Sequence[Record], slo: Slo | None) -> Answer:
     """Rank the variants and recommend the best.
 
     Args:
-        records: records of the sweep; only ``ok`` ones are ranked, and none that drifted unless all did.
+        records: records of the sweep; only ``ok`` ones are ranked, and none that drifted, or whose outputs rounding
+            alone loses, unless all are so.
         slo: latency objective; None ranks by the closed loop's peak.
 
     Returns:
         The recommendation; its ``best`` is None if no record can be ranked.
     """
-    ok = [record for record in records if record.status == "ok"]
+    passed = [record for record in records if record.status == "ok"]
+    ok = [record for record in passed if not _is_lost(record)] or passed
     steady = [record for record in ok if not drifted(record)]
     ranked = sorted(
         (item for item in map(capacity if slo else peak, steady or ok) if item), key=lambda item: -item.value
@@ -73,7 +75,18 @@ def answer(records: Sequence[Record], slo: Slo | None) -> Answer:
     if tied:
         names = ", ".join(labels[record.key] for record in tied)
         text += f" Not told apart from it by this measurement: {names}."
+    lost = ", ".join(labels[record.key] for record in passed if record not in ok)
+    if lost:
+        text += f" Not ranked, since rounding alone loses their outputs (model.labels= scores them): {lost}."
     return Answer(best=best.record, tied=tied, text=text + _drift_text(ok, labels))
+
+
+def _is_lost(record: Record) -> bool:
+    """Tell whether rounding alone loses the outputs of a variant, and no labelled samples say what that costs."""
+    recipe = record.variant.get("precision_recipe") or {}
+    dtype = str(recipe.get("dtype", record.variant.get("precision")))
+    has_score = record.accuracy is not None and "score" in record.accuracy
+    return not has_score and accuracy_gates.lost_by_rounding(dtype, record.accuracy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

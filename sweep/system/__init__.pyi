@@ -30,6 +30,9 @@ from .gpu_readings import Series as Series
 from .mps import Mps as Mps
 from .mps import environment_without_mps as environment_without_mps
 from .onnx_files import is_readable_ir as is_readable_ir
+from .onnx_files import make_node_names_unique as make_node_names_unique
+from .onnx_files import nested_graphs as nested_graphs
 from .onnx_files import readable_ir_version as readable_ir_version
 from .onnx_files import save_onnx as save_onnx
+from .onnx_files import subgraphs as subgraphs
 from .serialization import from_plain as from_plain

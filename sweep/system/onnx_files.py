@@ -1,4 +1,6 @@
-"""Save ONNX files that the installed onnxruntime reads: every model that `sweep` writes goes through ``save_onnx``.
+"""Save ONNX files that the installed onnxruntime reads, and go over the graphs inside a graph.
+
+Every model that `sweep` writes goes through ``save_onnx``.
 
 onnx and onnxruntime are released apart: onnx 1.23 writes IR version 14, and onnxruntime 1.31 reads up to 13. Needs no
 more of `sweep` than the standard library, so that a child in another interpreter can use it.
@@ -7,15 +9,49 @@ more of `sweep` than the standard library, so that a child in another interprete
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 _ALWAYS_READ = 10  # IR version that every supported onnxruntime reads
 _SILENT = 4  # severity of onnxruntime's log: fatal errors only
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """Yield the graphs inside a node: the branches of an If, the body of a Loop or Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def nested_graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """Yield a graph and every graph inside it, outermost first."""
+    yield graph
+    for node in graph.node:
+        for inner in subgraphs(node):
+            yield from nested_graphs(inner)
+
+
+def make_node_names_unique(graph: GraphProto) -> None:
+    """Give every later node of one name another, inside control flow too; nodes without a name keep none.
+
+    Args:
+        graph: the outermost graph. It is modified.
+    """
+    nodes = [node for inner in nested_graphs(graph) for node in inner.node if node.name]
+    names, used = {node.name for node in nodes}, set[str]()
+    for node in nodes:
+        if node.name in used:
+            number = next(n for n in itertools.count(1) if f"{node.name}_{n}" not in names)
+            node.name = f"{node.name}_{number}"
+            names.add(node.name)
+        used.add(node.name)
 
 
 def save_onnx(model: ModelProto, target: Path, weights: str | None = None) -> None:

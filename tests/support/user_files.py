@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sweep.config import variants
 from sweep.config.schema import BackendConfig, Config, LoadConfig, ModelConfig
-from sweep.precision import onnx_graph
+from sweep.system import nested_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,4 +66,4 @@ def measured(path: Path, precision: str = "fp32", batch: int = 2, **inputs: Any)
 
 def node_names(path: Path) -> list[str]:
     graph = onnx.load(path).graph
-    return [item.name for inner in onnx_graph.nested_graphs(graph) for item in inner.node]
+    return [item.name for inner in nested_graphs(graph) for item in inner.node]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.backends.onnxruntime import partial_batches
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
-from sweep.errors import BuildError, SessionError
+from sweep.errors import BuildError, SessionError, shorten
 from sweep.system import environment as libraries
 from sweep.system import save_onnx
 
@@ -102,7 +102,7 @@ class OnnxRuntime:
             problem = _save_graph(ort, onnx, options, target / _GRAPH_FILE, _UNSOUND_OPTIMIZERS if fp8 else None)
         except Exception as error:
             raise BuildError(f"onnxruntime refused the graph: {_message(error)}") from error
-        unsaved = {"unsaved": problem, "dims": dims} if problem else {}
+        unsaved = {"unsaved": problem, "dims": dims, "fp8": fp8} if problem else {}
         return {**collect_type_evidence(target / _GRAPH_FILE), **unsaved}
 
     def load(
@@ -117,12 +117,10 @@ class OnnxRuntime:
 
         threads = variant.session.intra_op_threads or 1
         spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
-        fp8 = variant.onnx.precision.dtype == "fp8"
+        options, disabled = _load_options(ort, threads, spinning=spinning), None
         if info.get("unsaved"):
-            options = _build_options(ort, threads, info["dims"], spinning=spinning, fp8=fp8)
-        else:
-            options = _load_options(ort, threads, spinning=spinning)
-        disabled = _UNSOUND_OPTIMIZERS if fp8 and info.get("unsaved") else None
+            options = _build_options(ort, threads, info["dims"], spinning=spinning, fp8=info["fp8"])
+            disabled = _UNSOUND_OPTIMIZERS if info["fp8"] else None
         try:
             sessions = [
                 ort.InferenceSession(
@@ -233,7 +231,11 @@ def _notes(variant: Variant, info: JsonDict) -> list[str]:
     """Explain what the emulation of each type means for the figures; tell of a graph that is optimised at load."""
     emulated = [name for name in _types(variant) if name in _EMULATED and set(info["precision"]) != {name}]
     problem = info.get("unsaved")
-    notes = [f"optimised at each load, for onnxruntime cannot load what it saves: {problem[:200]}"] if problem else []
+    notes = (
+        [f"optimised at each load, for onnxruntime cannot load what it saves: {shorten(problem, 200)}"]
+        if problem
+        else []
+    )
     if not emulated:
         return notes
     explanations = "; ".join(f"for {dtype} it {_EMULATED[dtype]}" for dtype in emulated)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sweep.system import nested_graphs
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -90,9 +92,6 @@ def collect_type_evidence(path: Path) -> JsonDict:
 
 
 def _nodes(graph: Any) -> Iterator[Any]:
-    """Yield the nodes of the graph and, before each, those of its branches and loop bodies."""
-    for node in graph.node:
-        for item in node.attribute:
-            if item.HasField("g"):
-                yield from _nodes(item.g)
-        yield node
+    """Yield the nodes of the graph, and of the branches and loop bodies inside it."""
+    for inner in nested_graphs(graph):
+        yield from inner.node

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ def pass_tools(variant: Variant) -> list[str]:
     """Return the versions of the tools of a graph pass, where it is one that comes with `sweep`."""
     graph_pass = variant.onnx.graph
     simplifies = graph_pass is not None and graph_pass.name == precision.SIMPLIFY
-    return [importlib.metadata.version("onnxslim")] if simplifies else []
+    return [str(environment.library_version("onnxslim"))] if simplifies else []
 
 
 def model_key(model: ModelRef) -> str:
@@ -35,7 +34,8 @@ def normal_form_key(model: ModelRef) -> str | None:
     if model.path is None or not models.needs_normal_form(Path(model.path), model):
         return None
     shapes = [(item.name, item.shape) for item in models.signature(model).inputs]
-    return spec.digest("normal", models.NORMAL_FORM_REVISION, model.digest, shapes, importlib.metadata.version("onnx"))
+    version = environment.library_version("onnx")
+    return spec.digest("normal", models.NORMAL_FORM_REVISION, model.digest, shapes, version)
 
 
 def onnx_cache_key(variant: Variant) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
 from dataclasses import dataclass
@@ -143,7 +142,7 @@ def _types(variant: Variant, onnx: Path, cache: Cache) -> JsonDict:
     def build(_: Path) -> JsonDict:
         return {"typed": typed_onnx.is_typed(onnx), "dtypes": typed_onnx.count_compute_types(onnx)}
 
-    key = axes.digest("types", typed_onnx.REVISION, file_content(onnx), importlib.metadata.version("onnx"))
+    key = axes.digest("types", typed_onnx.REVISION, file_content(onnx), environment.library_version("onnx"))
     return cache.get("costs", key, build, {"model": variant.onnx.model.name}).info
 
 
@@ -318,7 +317,7 @@ def _fixed_batch(variant: Variant, source: Path, cache: Cache) -> int | None:
         return {"takes": True}
 
     shapes = [(spec.name, spec.concrete(calibration.SAMPLES)) for spec in network.inputs]
-    version = importlib.metadata.version("onnxruntime")
+    version = environment.library_version("onnxruntime")
     key = axes.digest("takes", file_content(source), shapes, model.inputs, version)
     return None if cache.get("costs", key, build, {"model": model.name}).info["takes"] else batch
 

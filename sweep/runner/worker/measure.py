@@ -149,9 +149,8 @@ def _accuracy_notes(dtype: str, accuracy: Accuracy | None) -> list[str]:
     unknown = figures.unknown_reason(accuracy)
     notes = [f"SQNR is not known: {unknown}"] if unknown else []
     notes += [accuracy["undiagnosed"]] if "undiagnosed" in accuracy else []
-    expected = accuracy.get("expected")
-    expected_db = None if expected is None else expected["expected_db"]
-    if expected_db is not None and expected_db < accuracy_gates.least_db(dtype):
+    if accuracy_gates.lost_by_rounding(dtype, accuracy):
+        expected_db = accuracy["expected"]["expected_db"]
         notes.append(f"rounding to {dtype} alone leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
     return notes + ([f"compared with {figures.TYPED_REFERENCE}"] if _is_own_reference(accuracy) else [])
 

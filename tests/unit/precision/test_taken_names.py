@@ -87,6 +87,6 @@ def test_node_names_are_unique_in_canonical_form() -> None:
     inputs = [value("x", FLOAT, [2]), value("c", onnx.TensorProto.BOOL, [])]
     graph = helper.make_graph(nodes, "g", inputs, [value("y", FLOAT, [2]), value("d", FLOAT, [2])])
     model = canonicalize(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), ())
-    assert [item.name for item in model.graph.node] == ["one", "one_", "Relu_2_", "Relu_2"]
+    assert [item.name for item in model.graph.node] == ["one", "one_1", "Relu_2_", "Relu_2"]
     inner = [attribute.g.node[0].name for attribute in model.graph.node[3].attribute]
-    assert sorted(inner) == ["one__", "one___"]
+    assert sorted(inner) == ["one_2", "one_3"]

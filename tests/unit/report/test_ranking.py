@@ -61,6 +61,20 @@ def test_the_highest_peak_wins_where_intervals_are_apart() -> None:
     assert "Not told apart" not in found.text
 
 
+LOST = {"sqnr_db": -2.0, "expected": {"floor_db": 114.0, "tf32_db": 46.0, "expected_db": -2.1, "note": None}}
+
+
+def test_a_variant_whose_outputs_rounding_loses_is_not_the_one_to_take() -> None:
+    kept, lost = peaked("m fp32 1", 100, [95, 105]), peaked("m bf16 1", 200, [190, 210], accuracy=LOST)
+    found = answer([kept, lost], None)
+    assert found.best is kept
+    assert found.tied == ()
+    assert "Not ranked, since rounding alone loses their outputs (model.labels= scores them): m bf16 1." in found.text
+    scored = dataclasses.replace(lost, accuracy={**LOST, "score": 0.97, "reference_score": 0.97, "scored_on": "x"})
+    assert answer([kept, scored], None).best is scored
+    assert answer([lost], None).best is lost
+
+
 def test_overlapping_intervals_are_a_tie_and_are_named() -> None:
     records = [peaked("m a 1", 196, [188, 204]), peaked("m b 1", 200, [190, 210]), peaked("m c 1", 150, [140, 160])]
     found = answer(records, None)
