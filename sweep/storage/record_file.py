@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sweep.errors import NewerRecordError, RecordError, printable
+from sweep.errors import NewerRecordError, RecordError, printable, shorten
 from sweep.storage import record_types as types
 from sweep.storage.record import SCHEMA, Record
 from sweep.storage.record_contradictions import contradiction
@@ -59,7 +59,7 @@ def read(path: Path) -> Record:
 
     Raises:
         RecordError: the file is missing or damaged.
-        NewerRecordError: a newer version wrote it.
+        NewerRecordError: a newer version wrote it: its schema is later, or it has a field that this one lacks.
     """
     try:
         raw = _decoded(_content(path))
@@ -76,7 +76,8 @@ def read(path: Path) -> Record:
         raw = _MIGRATIONS[raw["schema"]](raw)
     if not raw.keys() <= _FIELDS:
         names = ", ".join(sorted(raw.keys() - _FIELDS))
-        raise _damaged(path, f"it has fields that this version does not know: {names}; a newer sweep may read it")
+        fault = f"record {path} has fields that this version does not know: {shorten(printable(names), 200)}"
+        raise NewerRecordError(f"{fault}: update sweep")
     return _typed(path, raw)
 
 

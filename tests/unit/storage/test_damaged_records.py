@@ -227,7 +227,6 @@ def test_a_command_that_meets_a_damaged_record_goes_on_and_names_it(tmp_path_fac
         (("points", 1, "latency_ms", "p99"), math.nan, "points[1].latency_ms.p99: nan is no finite number"),
         (("variant", "seed"), math.inf, "variant.seed: inf is no finite number"),
         (("schema",), True, "it has no schema"),
-        (("colour",), "red", "it has fields that this version does not know: colour"),
     ],
 )
 def test_the_line_names_the_field(tmp_path, place, odd, named) -> None:
@@ -239,6 +238,16 @@ def test_the_line_names_the_field(tmp_path, place, odd, named) -> None:
         "); the same sweep measures that variant again and replaces the file: "
         "to keep the file, move it out of the folder first"
     )
+
+
+@pytest.mark.parametrize("name", ["colour", "a\nb\x1b[2J", "x" * 5000])
+def test_fields_of_a_newer_version_are_no_damage(tmp_path, name) -> None:
+    with pytest.raises(
+        NewerRecordError, match=r"has fields that this version does not know: .*: update sweep$"
+    ) as caught:
+        read(tmp_path, changed(RICH, (name,), "red"))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400 + len(str(tmp_path))
 
 
 @pytest.mark.fault
