@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from sweep.spec import slo
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sweep.storage import LatencySummary
 
 PERCENTILES = slo.PERCENTILES
 CONFIDENCE = 0.99  # behind a printed percentile and behind an SLO that holds
 INTERVAL = 0.95  # of every interval in a record
+PASSES_AS_BATCHES = 3  # passes from which on the spread between them is measured, and is the interval
 _BATCHES = 25  # batches behind a variance inflation: long enough to hold a busy period, enough to average
 _LEAST_EXCEEDING = 20  # slow requests that show how slow ones cluster
 
@@ -31,6 +34,18 @@ Floats = NDArray[np.float64]
 def percentile(ordered: Floats, p: float) -> float:
     """Return the nearest-rank percentile of ascending values, ``ordered[ceil(p * n) - 1]``."""
     return float(ordered[math.ceil(p * len(ordered)) - 1])
+
+
+def pass_percentiles(passes: Sequence[Floats], p: float) -> Floats | None:
+    """Return percentile ``p`` of each pass, shape (passes,); None where a pass has too few for it (``min_count``).
+
+    Args:
+        passes: latencies of each pass, ms.
+        p: percentile as a share.
+    """
+    if min(map(len, passes)) < min_count(p):
+        return None
+    return np.array([percentile(np.sort(values), p) for values in passes])
 
 
 @cache
@@ -71,6 +86,27 @@ def latency_summary(latency_ms: Floats) -> LatencySummary:
     }
 
 
+def passes_summary(passes: Sequence[Floats]) -> LatencySummary:
+    """Summarise the latencies of all passes.
+
+    From ``PASSES_AS_BATCHES`` passes on, a percentile that each pass carries is the geometric mean of the passes' own:
+    the percentile of a typical start, of which ``intervals.percentile_interval`` is the interval.
+
+    Args:
+        passes: latencies of each pass, ms.
+    """
+    pooled = latency_summary(np.concatenate(passes))
+    if len(passes) < PASSES_AS_BATCHES:
+        return pooled
+    at = {name: _typical(passes, p, pooled[name]) for name, p in PERCENTILES.items()}
+    return {**pooled, "p50": at["p50"], "p90": at["p90"], "p95": at["p95"], "p99": at["p99"], "p999": at["p999"]}
+
+
+def _typical(passes: Sequence[Floats], p: float, pooled: float | None) -> float | None:
+    values = pass_percentiles(passes, p)
+    return pooled if values is None or values.min() <= 0 else float(np.exp(np.log(values).mean()))
+
+
 def slo_confidence(latency_ms: Floats, p: float, limit_ms: float) -> float:
     """Return the confidence that a share ``p`` of all requests stays within ``limit_ms`` (binomial, one-sided)."""
     over = int(np.count_nonzero(latency_ms > limit_ms))
@@ -95,8 +131,8 @@ def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
     exceeding = min(max(_LEAST_EXCEEDING, math.ceil((1 - p) * count)), count // 4)
     if exceeding < _LEAST_EXCEEDING:
         return 1.0
-    threshold_ms = min(limit_ms, float(np.partition(latency_ms, count - exceeding - 1)[count - exceeding - 1]))
-    slow = (latency_ms > threshold_ms).astype(np.float64)
+    slowest_ms = float(np.partition(latency_ms, count - exceeding)[count - exceeding])
+    slow = (latency_ms > min(limit_ms, np.nextafter(slowest_ms, -math.inf))).astype(np.float64)  # ties included
     share = float(slow.mean())
     if not 0 < share < 1:
         return 1.0

@@ -32,7 +32,7 @@ from sweep.storage.record_types.curve import (
 from sweep.storage.record_types.engine import Calibration, ClientSession, EngineInfo, GraphPassInfo, ModelCost, Realised
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
-from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
 from sweep.storage.record_types.slo import SloProbe, SloResult
 from sweep.storage.record_types.values import (
     Bytes,
@@ -71,6 +71,7 @@ __all__ = [
     "GraphPassInfo",
     "IssueLag",
     "LatencyInterval",
+    "IndependentCounts",
     "LatencyIntervals",
     "LatencySummary",
     "LoadFields",
