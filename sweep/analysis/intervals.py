@@ -17,7 +17,14 @@ import numpy as np
 import scipy
 
 from sweep.analysis import percentiles
-from sweep.analysis.percentiles import INTERVAL, PERCENTILES, min_count, pass_percentiles, percentile
+from sweep.analysis.percentiles import (
+    INTERVAL,
+    PERCENTILES,
+    inflation_of_mean,
+    min_count,
+    pass_percentiles,
+    percentile,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sweep.analysis.percentiles import Floats
-    from sweep.spec import PercentileName
     from sweep.storage import IndependentCounts, LatencyIntervals
 
 PASSES_AS_BATCHES = percentiles.PASSES_AS_BATCHES
@@ -93,17 +99,14 @@ def independent_counts(passes: Sequence[Floats]) -> IndependentCounts:
     Args:
         passes: latencies of each pass in arrival order, ms.
     """
-    return {
-        "p50": _independent(passes, "p50"),
-        "p90": _independent(passes, "p90"),
-        "p95": _independent(passes, "p95"),
-        "p99": _independent(passes, "p99"),
-    }
-
-
-def _independent(passes: Sequence[Floats], name: PercentileName) -> float:
     count = sum(map(len, passes)) / (len(passes) if len(passes) >= PASSES_AS_BATCHES else 1)
-    return count / correlation(passes, PERCENTILES[name]) if count else 0.0
+    series = [values for values in passes if len(values)]
+    hanging = max(within_passes([_ranks_of(values) for values in series]), _tail_correlation(series, _TAIL))
+    at = {
+        name: count / max(hanging, _tail_correlation(series, PERCENTILES[name]))
+        for name in ("p50", "p90", "p95", "p99")
+    }
+    return {"p50": at["p50"], "p90": at["p90"], "p95": at["p95"], "p99": at["p99"]}
 
 
 def order_statistics(passes: Sequence[Floats], p: float, level: float) -> tuple[float, float]:
@@ -141,9 +144,13 @@ def correlation(passes: Sequence[Floats], p: float) -> float:
     series = [values for values in passes if len(values)]
     if not series:
         return 1.0
-    marks = {level: [percentile(np.sort(values), level) for values in series] for level in (p, _TAIL)}
-    tails = [[_above(values, mark) for values, mark in zip(series, each, strict=True)] for each in marks.values()]
-    return max(within_passes(each) for each in ([_ranks_of(values) for values in series], *tails))
+    tails = (_tail_correlation(series, level) for level in (p, _TAIL))
+    return max(within_passes([_ranks_of(values) for values in series]), *tails)
+
+
+def _tail_correlation(series: Sequence[Floats], p: float) -> float:
+    """Return how many requests count as one above percentile ``p`` of each pass."""
+    return within_passes([_above(values, percentile(np.sort(values), p)) for values in series if len(values)])
 
 
 def _ranks_of(values: Floats) -> Floats:
@@ -152,7 +159,7 @@ def _ranks_of(values: Floats) -> Floats:
 
 
 def _above(values: Floats, mark: float) -> Floats:
-    """Return 1 where a value lies above the mark, or at it if none lies above: so it is with ticks of a coarse clock."""
+    """Return 1 where a value lies above the mark, or at it if none lies above, as with ticks of a coarse clock."""
     over = values > mark
     return np.asarray(over if over.any() else values >= mark, dtype=np.float64)
 
@@ -203,40 +210,6 @@ def _outlasting(passes: Sequence[Floats]) -> float:
     return worst
 
 
-def inflation_of_mean(*passes: Floats) -> float:
-    """Estimate the factor, at least 1, by which correlation inflates the variance of the mean of a series.
-
-    Flat-top lag window with the automatic bandwidth of Politis and White (2004), lags up to 4 sqrt(n). Of several
-    passes the autocorrelations are averaged, each around its own pass's mean.
-    """
-    count = sum(map(len, passes))
-    shortest = min(map(len, passes), default=0)
-    run = max(5, math.ceil(math.sqrt(math.log10(max(count, 1)))))
-    most = min(shortest - 1, 4 * math.ceil(math.sqrt(shortest)) + run)
-    if most < run:
-        return 1.0
-    weights = np.array([len(values) / count for values in passes])
-    correlations = weights @ np.stack([_autocorrelations(values - values.mean(), most) for values in passes])
-    quiet = np.abs(correlations) < 2 * math.sqrt(math.log10(count) / count)
-    starts_quiet_run = np.convolve(quiet, np.ones(run), "valid") == run  # lags after which `run` in a row are noise
-    last = int(starts_quiet_run.argmax()) if starts_quiet_run.any() else most
-    if last == 0:
-        return 1.0
-    width = min(2 * last, most)
-    window = np.clip(2 * (1 - np.arange(1, most + 1) / width), 0, 1)
-    bias = (1 + 2 * window.sum()) * len(passes) / count  # a sample's own mean takes this much of each correlation
-    return float(max(1 + 2 * window @ correlations, 1.0) / (1 - min(bias, 0.5)))
-
-
-def _autocorrelations(centred: Floats, most: int) -> Floats:
-    """Return the autocorrelations at lags 1 to ``most``; zero for a constant series."""
-    count = len(centred)
-    transformed = np.fft.rfft(centred, 1 << (count + most).bit_length())
-    products = np.fft.irfft(np.abs(transformed) ** 2)[: most + 1]
-    power = float(centred @ centred)
-    return np.asarray(products[1:] / power if power > 0 else np.zeros(most))
-
-
 def _student(count: int, level: float) -> float:
     """Return the two-sided Student quantile of ``count`` values at ``level``."""
     return float(scipy.special.stdtrit(count - 1, (1 + level) / 2))
@@ -272,9 +245,9 @@ def rate_interval(rate: float, passes: Sequence[Floats], level: float = INTERVAL
 
     Student on the logarithm of the batches' rates, centred on ``rate``. Batches hold equal counts rather than equal
     times: cutting requests at the edge adds noise that is not the variant's. Of one or two passes, the widest of three
-    batch lengths counts: stalls that come once in every batch of one length vanish from it. From three passes on the spread between them counts, unless that within them is wider, as
-    where passes agree by chance on the number of stalls. None where fewer than ``_LEAST_CORRELATED`` of correlated
-    completions count as independent.
+    batch lengths counts: stalls that come once in every batch of one length vanish from it. From three passes on the
+    spread between them counts, unless that within them is much wider, as where passes agree by chance on the number of
+    stalls. None where fewer than ``_LEAST_CORRELATED`` of correlated completions count as independent.
 
     Args:
         rate: the throughput, in any unit; the interval has the same.

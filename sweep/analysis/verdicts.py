@@ -41,7 +41,7 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
     if any(samples.overloaded for samples in passes):
         return Verdict.OVERLOADED, "a request waited longer than load.max_wait_s for a free stream"
     traced = passes[0].kind == "trace"  # one replay of arrivals that need not be steady, nor end with the queue empty
-    behind = 0.0 if traced else max(*map(_behind, passes), stability.falls_behind(passes))
+    behind = falls_behind(passes)
     if behind > 0:
         return Verdict.OVERLOADED, f"completions fell {behind:.0%} behind the arrivals inside the window"
     lag = issue_lag_ms(passes)
@@ -55,6 +55,13 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
     if changed:
         return Verdict.UNSTABLE, f"the service time moved by {changed:.0%} within the window"
     return Verdict.OK, None
+
+
+def falls_behind(passes: Sequence[PointSamples]) -> float:
+    """Return the share of the arrivals by which the backlog grew in the worst pass; 0 where the server kept up."""
+    if passes[0].kind == "trace":
+        return 0.0
+    return max(*map(_behind, passes), stability.falls_behind(passes))
 
 
 def _behind(samples: PointSamples) -> float:

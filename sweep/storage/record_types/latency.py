@@ -10,8 +10,8 @@ from sweep.storage.record_types.values import LatencyInterval, Milliseconds, Num
 class LatencySummary(TypedDict):
     """Summarise the latency from the scheduled arrival to the completion, in ms.
 
-    A percentile that too few requests support is None. From three passes on, a percentile that each pass supports is the
-    geometric mean of the passes' own; the others, and all of fewer passes, are those of the pooled requests.
+    A percentile that too few requests support is None. From three passes on, a percentile that each pass supports is
+    the geometric mean of the passes' own; the others, and all of fewer passes, are those of the pooled requests.
 
     Attributes:
         mean: mean over the measured requests.
