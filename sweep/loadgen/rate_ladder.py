@@ -70,9 +70,9 @@ def place_rungs(service: Service, load: LoadAxes, peak_ips: float, batch: int) -
     """Place ``load.points`` offered rates: few where the predicted curve is flat, more at its knee, one past it.
 
     The first is at 20% of what the open loop can take, or where ``load.max_s`` brings ``load.min_requests`` if that is
-    higher, and the last at 110%; where both together leave no room, there are fewer. Between them the predicted curve of
-    log p99 over rate, scaled to one by ``_RISE_WEIGHT``, is cut into pieces of equal length, on either side of 80% of
-    the peak, where a rung stands so that variants have a load in common.
+    higher, and the last at 110%; where both together leave no room, there are fewer. Between them the predicted curve
+    of log p99 over rate, scaled to one by ``_RISE_WEIGHT``, is cut into pieces of equal length, on either side of 80%
+    of the peak, where a rung stands so that variants have a load in common.
 
     Args:
         service: measured service times.

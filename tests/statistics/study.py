@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 import before
+import halves
 import numpy as np
 import processes
 
@@ -263,7 +264,22 @@ def drift_table(sweeps):
             say(f"| {cv:g} | {sentinels} | {' | '.join(shares)} |")
 
 
-TABLES = {"percentiles": percentile_table, "peaks": peak_table, "many": many_table, "drift": drift_table}
+def peers(sweeps):
+    halves.peers_table(say, sweeps, lambda passes: called([peak_of(each) for each in passes]))
+
+
+TABLES = {
+    "percentiles": percentile_table,
+    "peaks": peak_table,
+    "many": many_table,
+    "drift": drift_table,
+    "repeats": lambda sweeps: halves.repeats_table(say, sweeps),
+    "peak": lambda sweeps: halves.peak_half_table(say, sweeps),
+    "verdicts": lambda sweeps: halves.verdict_table(say, sweeps),
+    "confirms": lambda sweeps: halves.confirm_table(say, sweeps),
+    "searches": lambda sweeps: halves.search_table(say, sweeps),
+    "peers": peers,
+}
 
 if __name__ == "__main__":
     asked = int(sys.argv[1]) if len(sys.argv) > 1 else SWEEPS
