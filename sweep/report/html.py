@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sweep.analysis import drifted, joules, score, sqnr_text
 from sweep.report.comparison import compared, same_engine_note, same_engines
 from sweep.report.ranking import answer
-from sweep.report.table import cost_line, format_number, score_lines
+from sweep.report.table import cost_line, format_number, score_lines, status_text
 from sweep.system import write_atomic
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def _table(records: Sequence[Record]) -> str:
     for record in records:
         top1, energy = score(record), joules(record)
         cells = [comparison.labels[record.key], *(comparison.cell(record.key, axis) for axis in comparison.axes)]
-        cells.append(f"{record.status}, drift" if drifted(record) else record.status)
+        cells.append(status_text(record))
         cells.append(format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"))
         cells.append(sqnr_text(record))
         cells += [format_number(top1, "{:.2%}")] if with_score else []

@@ -10,7 +10,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import spec
-from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score, sqnr_text
+from sweep.analysis import (
+    carried_tail,
+    curve_is_unusable,
+    drifted,
+    fairness,
+    joules,
+    light,
+    near,
+    prediction_errors,
+    probably_higher,
+    score,
+    sqnr_text,
+)
 from sweep.report.comparison import compared, same_engine_note, same_engines
 from sweep.spec import Verdict
 
@@ -74,6 +86,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
     _print_models(console, records)
     _print_verdicts(console, records, comparison.labels)
+    _print_higher(console, records, tail)
     _print_prediction(console, records)
     console.print(f"\n[bold]{escape(recommendation.text)}[/bold]", highlight=False, soft_wrap=True)
     if recommendation.settings:
@@ -109,7 +122,7 @@ def _axis_cells(
 def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
-        f"{record.status}, drift" if drifted(record) else record.status,
+        status_text(record),
         format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
         _latency(light_point, "p50"),
         _latency(light_point, tail),
@@ -121,12 +134,21 @@ def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
     return cells
 
 
+def status_text(record: Record) -> str:
+    """Format the status of a record, with what qualifies an ``ok``: a drift of the machine, a curve without a point."""
+    remarks: list[str] = [str(record.status)]
+    remarks += ["drift"] if drifted(record) else []
+    remarks += ["no usable curve"] if record.status == "ok" and curve_is_unusable(record) else []
+    return ", ".join(remarks)
+
+
 def _latency(point: Point | None, percentile: PercentileName) -> str:
-    """Format the latency of a point, ms, with ``~`` in front if the point is not ok."""
+    """Format the latency of a point, ms: ``~`` in front if the point is not ok, ``>`` if it is probably higher."""
     value = None if point is None else point["latency_ms"][percentile]
     if point is None or value is None:
         return "-"
-    return f"{'' if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
+    mark = ">" if probably_higher(point, percentile) else ""
+    return f"{mark if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
 
 
 def _capacity(slo: SloResult | None) -> str:
@@ -199,6 +221,7 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         if record.drift is not None and drifted(record):
             line = f"{label}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        _print_estimate(console, record, label)
         _print_unfair(console, record, label)
     counts: dict[str, int] = {}
     parts: list[Point | Peak] = [point for record in records for point in record.points]
@@ -212,6 +235,16 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         console.print(
             f"Of {total} points: {verdict_counts} (~ in the table; each has its reason in its record).", highlight=False
         )
+
+
+def _print_estimate(console: Console, record: Record, label: str) -> None:
+    """Print the likeliest capacity, which lies above the confirmed one: that errs on the safe side."""
+    interval = record.slo.get("estimate_interval") if record.slo else None
+    likeliest = record.slo.get("estimate_ips") if record.slo else None
+    if interval and likeliest:
+        text = f"{label}: its capacity is estimated at {likeliest:,.0f} samples/s"
+        line = f"{text} (95%: {interval[0]:,.0f} to {interval[1]:,.0f}), not confirmed"
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _print_unfair(console: Console, record: Record, label: str) -> None:
@@ -228,6 +261,14 @@ def _print_unfair(console: Console, record: Record, label: str) -> None:
             line = f"{label}: its clients were not served alike {load}: {reason}"
             console.print(escape(line), highlight=False, soft_wrap=True)
             return
+
+
+def _print_higher(console: Console, records: Sequence[Record], tail: PercentileName) -> None:
+    """Explain the mark ``>`` where a latency has it."""
+    shown = [point for record in records for point in (light(record), near(record, 0.8)) if point is not None]
+    if any(probably_higher(point, name) for point in shown for name in ("p50", tail)):
+        text = "> in front of a latency: too few of its requests are independent; it is probably higher. Longer windows"
+        console.print(f"{text} (load.min_s=10) say.", highlight=False, soft_wrap=True)
 
 
 def _print_prediction(console: Console, records: Sequence[Record]) -> None:
