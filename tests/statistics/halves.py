@@ -13,7 +13,7 @@ import numpy as np
 import queues
 from scipy import special
 
-from sweep.analysis import intervals, percentiles, slo_capacity, verdicts
+from sweep.analysis import intervals, percentiles, slo_capacity, stability, verdicts
 from sweep.backends.simulated import SimulatedStream
 from sweep.loadgen import capacity_search, load_curve
 from sweep.loadgen.load_point import request_counts
@@ -136,6 +136,16 @@ def point_verdicts(sweeps, *, draw, load, passes=1, step=0.0, service_ms=1.0, se
     return {name: Share(value, sweeps) for name, value in counts.items()}
 
 
+def step_oracle(*, draw, load, step=0.1, service_ms=1.0):
+    """Power of a test that knows where the step is and how the service times scatter, at the product's risk."""
+    axes = LoadAxes()
+    _, count = request_counts(axes, load * 1e3 / service_ms)
+    size, rows = 1000, draw(np.random.default_rng(3), 8, 50_000)
+    means = rows.reshape(-1, size).mean(axis=1)
+    error = 2 * math.sqrt(size * float(means.var(ddof=1)) / count) * (1 + step / 2)
+    return float(special.ndtr(step * float(rows.mean()) / max(error, 1e-12) - special.ndtri(1 - stability.RISK / 2)))
+
+
 def true_capacity(draw, limit, p=0.99, total=2_000_000, seed=5):
     """Load at which a share ``p`` stays within the limit, and the inflation there, from a long run."""
     rng = np.random.default_rng(seed)
@@ -245,7 +255,19 @@ def peak_half_table(say, sweeps):
 
 
 def verdict_table(say, sweeps):
-    columns = ["67%", "80%", "89%", "5 passes, 67%", "80%", "89%", "10% step at 48%", "at 80%", "110%: overloaded"]
+    columns = [
+        "67%",
+        "80%",
+        "89%",
+        "5 passes, 67%",
+        "80%",
+        "89%",
+        "10% step at 48%",
+        "oracle",
+        "at 80%",
+        "oracle",
+        "110%: overloaded",
+    ]
 
     def cells(draw):
         for passes in (1, 5):
@@ -253,6 +275,7 @@ def verdict_table(say, sweeps):
                 yield point_verdicts(sweeps, draw=draw, load=load, passes=passes).get("unstable", Share(0, sweeps))
         for load in (0.48, 0.8):
             yield point_verdicts(sweeps, draw=draw, load=load, step=0.1).get("unstable", Share(0, sweeps))
+            yield f"{step_oracle(draw=draw, load=load):.0%}"
         yield point_verdicts(sweeps, draw=draw, load=1.1).get("overloaded", Share(0, sweeps))
 
     constant = {"tuned": {"constant": families.constant}, "apart": {"exponential": families.exponential}}
