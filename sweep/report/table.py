@@ -47,6 +47,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         table.add_column(axis.column, no_wrap=True)
     for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    with_ratio = any(ratio.low != ratio.high for ratio in recommendation.ratios.values())
+    if with_ratio:
+        table.add_column("of the best\n(95%)", justify="right", no_wrap=True)
     if slo:
         table.add_column(f"samples/s at\n{slo}", justify="right")
     table.add_column("SQNR dB", justify="right")
@@ -59,13 +62,13 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     notes: list[str] = []
     same = same_engines(records)
     for record in records:
-        mark = ">" if recommendation.best is record else "=" if record in recommendation.tied else ""
+        ratio = [recommendation.ratio_text(record)] if with_ratio else []
         top1 = [format_number(score(record), "{:.2%}")] if with_score else []
         energy = [_energy(record)] if with_energy else []
         table.add_row(
-            mark,
+            recommendation.mark(record),
             *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
-            *_cells(record, tail, slo),
+            *_cells(record, tail, ratio, slo),
             *top1,
             *energy,
         )
@@ -106,19 +109,27 @@ def _axis_cells(
     return cells
 
 
-def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
+def _cells(record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
         f"{record.status}, drift" if drifted(record) else record.status,
-        format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
+        peak_text(record),
         _latency(light_point, "p50"),
         _latency(light_point, tail),
         _latency(loaded_point, tail),
+        *ratio,
     ]
     if slo:
         cells.append(_capacity(record.slo))
     cells.append(sqnr_text(record))
     return cells
+
+
+def peak_text(record: Record) -> str:
+    """Format the peak of a record, samples/s, with ``~`` in front if its verdict is not ok."""
+    if record.peak is None or record.peak["ips"] is None:
+        return "-"
+    return f"{'' if record.peak['verdict'] == Verdict.OK else '~'}{record.peak['ips']:,.0f}"
 
 
 def _latency(point: Point | None, percentile: PercentileName) -> str:

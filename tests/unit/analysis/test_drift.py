@@ -141,6 +141,24 @@ def test_a_sweep_of_a_steady_machine_is_called_drifted_in_at_most_5_percent(sent
     assert false / sweeps <= 0.05
 
 
+@pytest.mark.parametrize(("starts_cv", "sentinels"), [(0.01, 20), (0.02, 20), (0.02, 2)])
+def test_starts_that_differ_are_no_drift_in_at_least_95_percent(starts_cv, sentinels) -> None:
+    rng = np.random.default_rng(sentinels)
+    rates = 100 * np.exp(starts_cv * rng.standard_normal((300, sentinels)))
+    false = 0
+    for sweep in rates.tolist():
+        levels = known(dict(enumerate(sweep)), spread=0.001)
+        false += verdict(list(range(sentinels - 1)), levels) == "drifted"
+    assert false / 300 <= 0.05 + 2 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_a_step_of_5_percent_is_seen_by_20_sentinels_whose_starts_differ_by_half_a_percent() -> None:
+    rng = np.random.default_rng(6)
+    rates = 100 * np.exp(0.005 * rng.standard_normal((50, 20))) * np.where(np.arange(20) < 13, 1.0, 0.95)
+    seen = [verdict([15], known(dict(enumerate(sweep)), spread=0.001)) == "drifted" for sweep in rates.tolist()]
+    assert sum(seen) >= 45
+
+
 def test_a_slowdown_of_a_fifth_in_mid_sweep_is_seen_in_at_least_90_percent() -> None:
     rng = np.random.default_rng(4)
     seen = sum(verdict([3], simulated(rng, [1, 1, 1, 1, 1.2, 1.2])) == "drifted" for _ in range(100))
