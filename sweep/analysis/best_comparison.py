@@ -31,6 +31,7 @@ _ENDLESS = 400
 _GRID = np.linspace(-7.0, 7.0, 85)
 _DENSITY = np.exp(-(_GRID**2) / 2) / math.sqrt(2 * math.pi) * (_GRID[1] - _GRID[0])
 _SCALES = 100  # quantiles of the estimated standard deviation, over which the range is averaged
+_MOST_LOG = 700.0
 _BISECTIONS = 24
 _NARROWEST, _WIDEST = 0.1, 4000.0
 
@@ -96,7 +97,7 @@ def ratios(entries: Sequence[Entry], best: int) -> list[Ratio]:
         if single[best] and single[number]:
             factor = max(factor, LEAST_BAND / math.sqrt(2))
         centre, half = math.log(entry.value / entries[best].value), factor * error
-        shares.append(Ratio(low=math.exp(centre - half), high=math.exp(centre + half)))
+        shares.append(Ratio(low=_exp(centre - half), high=_exp(centre + half)))
     return shares
 
 
@@ -110,7 +111,12 @@ def band(entries: Sequence[Entry]) -> float:
     for entry in entries:
         cv, freedom = _start_cv(entry)
         widths.append(max(range_quantile(len(entries), freedom, risk), LEAST_BAND) * math.hypot(cv, entry.within_error))
-    return math.expm1(min(widths, default=0.0))
+    return _exp(min(widths, default=0.0)) - 1
+
+
+def _exp(logarithm: float) -> float:
+    """Return the exponential; infinity for what a float cannot hold."""
+    return math.exp(logarithm) if logarithm < _MOST_LOG else math.inf
 
 
 def build_means(passes: Sequence[float], builds: int) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -74,6 +74,44 @@ def pooled(groups: Iterable[Sequence[float]], source: str) -> StartSpread | None
     if freedom < LEAST_FREEDOM:
         return None
     return StartSpread(cv=math.sqrt(squares / freedom), freedom=freedom, source=source)
+
+
+class Levels(TypedDict):
+    """Give the spread of one variant's starts and engines, as it stands in the record's peak.
+
+    Attributes:
+        start_cv: standard deviation of the log throughput between starts of one engine; None if none started twice.
+        build_cv: the same between engines; None where one engine served every pass.
+    """
+
+    start_cv: float | None
+    build_cv: float | None
+
+
+def levels_of(passes_ips: Sequence[float | None], builds: int | None) -> Levels | None:
+    """Divide the spread of a variant's passes between its starts and its engines (Kalibera and Jones 2013).
+
+    Args:
+        passes_ips: throughput of each pass, in any unit; pass n ran engine n modulo `builds`.
+        builds: engines that were built afresh; None where one engine served every pass.
+
+    Returns:
+        The spread; None for a single pass, or where the throughput of a pass is unknown.
+    """
+    known = [ips for ips in passes_ips if ips]
+    if len(known) < max(2, len(passes_ips)):
+        return None
+    logs = np.log(known)
+    if builds is None or builds == 1:
+        return {"start_cv": float(logs.std(ddof=1)), "build_cv": None}
+    engines = [logs[number::builds] for number in range(builds)]
+    starts = min(map(len, engines))
+    means = np.array([engine.mean() for engine in engines])
+    if starts == 1:
+        return {"start_cv": None, "build_cv": float(means.std(ddof=1))}
+    within = float(np.mean([engine.var(ddof=1) for engine in engines]))
+    between = max(float(means.var(ddof=1)) - within / starts, 0.0)
+    return {"start_cv": math.sqrt(within), "build_cv": math.sqrt(between)}
 
 
 def measured(store: Store, records: Iterable[Record]) -> SpreadHistory:

@@ -11,21 +11,23 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
 from sweep.spec import Script
+from sweep.system import generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
     from sweep.backends.base import ShapesAt
     from sweep.spec import JsonDict, Variant
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
+_SERVICE = 10_007  # path of the random streams of service times below the seed, above the number of any point
 
 
 class SimulatedStream:
@@ -34,19 +36,19 @@ class SimulatedStream:
     Args:
         script: service times and faults.
         batch: samples of a full batch.
-        seed: of the random service times.
+        seed: seed of the sweep, then the path of the stream of random service times below it.
     """
 
     max_depth = _DEPTH
 
-    def __init__(self, script: Script, batch: int, seed: int) -> None:
+    def __init__(self, script: Script, batch: int, seed: tuple[int, ...]) -> None:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
         self._slowness = _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
-        self._rng = np.random.default_rng([seed, 7])
+        self._rng = generator(*seed)
         self._draws: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
@@ -98,7 +100,7 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed + number)
+            SimulatedStream(script, variant.engine.batch, (variant.load.seed, _SERVICE, number))
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}

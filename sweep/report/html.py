@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweep.analysis import drifted, joules, score, sqnr_text
-from sweep.report.comparison import compared, same_engine_note, same_engines
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
 from sweep.report.ranking import answer
 from sweep.report.table import cost_line, format_number, peak_text, score_lines
 from sweep.system import write_atomic
@@ -253,6 +253,8 @@ def _remarks(record: Record, same: str | None) -> str:
     if record.error:
         return record.error["message"]
     notes = [*((record.realised or {}).get("notes") or []), *([same_engine_note(same)] if same else [])]
+    built = builds_line(record)
+    notes += [built] if built else []
     if record.drift and drifted(record):
         notes.append(f"the machine drifted: {record.drift['reason']}")
     return "; ".join(notes)

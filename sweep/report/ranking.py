@@ -125,8 +125,10 @@ def with_overrides(recommendation: Answer, overrides: Mapping[str, tuple[str, ..
 
 def _model(record: Record) -> str:
     """Return what identifies the network of a record, its name first: its file and the sizes of its inputs."""
-    reference = record.variant.get("model_ref") or {}
-    inputs = reference.get("inputs") or ()
+    reference = record.variant.get("model_ref")
+    if not isinstance(reference, dict):  # records of the first versions, and damaged ones, name the model alone
+        return str(record.variant.get("model"))
+    inputs = reference.get("inputs")
     rest = [reference.get("digest"), *(inputs if isinstance(inputs, list | tuple) else ())]
     return " ".join([str(record.variant.get("model")), *(str(item) for item in rest if item)])
 
@@ -212,7 +214,12 @@ def _starts(record: Record) -> list[float]:
     measured = [ips for ips in passes if ips]
     if len(measured) != len(passes):
         return []
-    return best_comparison.build_means(measured, (record.variant.get("load") or {}).get("builds") or 1)
+    return best_comparison.build_means(measured, _builds(record))
+
+
+def _builds(record: Record) -> int:
+    """Return how many engines were built afresh for a record; 1 where the cache's served every pass."""
+    return int((record.variant.get("load") or {}).get("builds") or 1)
 
 
 def _peak_text(
@@ -239,7 +246,7 @@ def _peak_text(
         text = f"{start}, {figure} ({evidence})"
     else:
         start = f"Too noisy to decide: none of {len(ranked)} variants is told from the fastest, {figure} ({evidence})"
-        text = f"{start}. {_advice(entries)}"
+        text = f"{start}. {_advice(entries, 'builds' if _builds(best) > 1 else 'repeats')}"
     loaded = near(best, 0.8)
     tail = carried_tail([loaded] if loaded else [])
     if loaded is not None and tail is not None:
@@ -250,18 +257,29 @@ def _peak_text(
 def _evidence(ranked: Sequence[Record], entries: Sequence[Entry]) -> str:
     """Word what the figures rest on: how many starts, and what their difference is known to be."""
     counts = {len(entry.starts) for entry in entries}
-    builds = {(record.variant.get("load") or {}).get("builds") or 1 for record in ranked}
+    builds = {_builds(record) for record in ranked}
     noun = "engine" if max(builds) > 1 else "start"
     each = " each" if len(entries) > 1 else ""
     if max(counts) > 1:
         number = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
-        return f"{number} {noun}s{each}"
-    spread = next((entry.spread for entry in entries if entry.spread is not None), None)
+        return f"{number} {noun}s{each}{_measured_spread(ranked, built=max(builds) > 1)}"
+    known_spread = next((entry.spread for entry in entries if entry.spread is not None), None)
     if len(entries) == 1:
-        return f"one start; {_known(spread)}"
+        return f"one start; {_known(known_spread)}"
     band = best_comparison.band(entries)
     limit = "" if math.isinf(band) else f"; differences under {_percent(band)} are not told apart"
-    return f"one start each; {_known(spread)}{limit}"
+    return f"one start each; {_known(known_spread)}{limit}"
+
+
+def _measured_spread(ranked: Sequence[Record], *, built: bool) -> str:
+    """Word by how much the starts, or engines, of these variants differ; "" where the records do not say."""
+    peaks = [record.peak for record in ranked if record.peak is not None]
+    spread = [peak.get("build_cv") if built else peak.get("start_cv") for peak in peaks]
+    known = sorted(cv for cv in spread if cv is not None)
+    if not known:
+        return ""
+    low, high = f"{known[0]:.1%}", f"{known[-1]:.1%}"
+    return f", which differ by {low}" if low == high else f", which differ by {low} to {high}"
 
 
 def _known(spread: StartSpread | None) -> str:
@@ -275,11 +293,12 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"  # noqa: PLR2004 - two digits
 
 
-def _advice(entries: Sequence[Entry]) -> str:
+def _advice(entries: Sequence[Entry], key: str) -> str:
     """Word what to do where nothing is told apart."""
     most = max(len(entry.starts) for entry in entries)
-    repeats = _ADVISED_REPEATS if most < _ADVISED_REPEATS else 2 * most
-    return f"repeats={repeats} starts each of them {repeats} times and measures what starts differ by"
+    number = _ADVISED_REPEATS if most < _ADVISED_REPEATS else 2 * most
+    verb = "builds" if key == "builds" else "starts"
+    return f"{key}={number} {verb} each of them {number} times and measures what that changes"
 
 
 def _by_capacity(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweep import spec
 from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score, sqnr_text
-from sweep.report.comparison import compared, same_engine_note, same_engines
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -210,6 +210,9 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         if record.drift is not None and drifted(record):
             line = f"{label}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        built = builds_line(record)
+        if built is not None:
+            console.print(escape(f"{label}: {built}"), highlight=False, soft_wrap=True)
         _print_unfair(console, record, label)
     counts: dict[str, int] = {}
     parts: list[Point | Peak] = [point for record in records for point in record.points]

@@ -99,6 +99,12 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
         rungs = [point for point in points if point.index == 0]
         assert rungs[0].offered_rps == rungs[1].offered_rps
         assert record.points[0]["requests"] == sum(int(point.measured.sum()) for point in rungs)
+        assert record.engine
+        starts = record.engine["starts"]
+        assert [(start["fresh"], start["build"]) for start in starts] == [(True, None)] * 2
+        assert {start["plan_digest"] for start in starts} == {record.engine["plan_digest"]}
+        assert record.peak
+        assert record.peak["start_cv"] is not None
     assert not list(cli.results.glob("*/parts/*"))
 
 

@@ -53,3 +53,20 @@ def test_the_sentinel_speaks_for_variants_without_a_history(tmp_path, monkeypatc
     monkeypatch.setattr(drift, "levels", lambda _: levels)
     found = start_spread.measured(Store(tmp_path / "a"), [record(9)])
     assert (found.of("k").source, found.of("k").freedom) == ("the sentinel", 3)
+
+
+def test_the_spread_of_passes_is_divided_between_starts_and_engines() -> None:
+    rng = np.random.default_rng(4)
+    engines = 0.05 * rng.standard_normal(400)
+    passes = np.exp(np.concatenate([engines + 0.01 * rng.standard_normal(400) for _ in range(2)]))
+    found = start_spread.levels_of(passes.tolist(), 400)
+    assert found == {"start_cv": pytest.approx(0.01, rel=0.1), "build_cv": pytest.approx(0.05, rel=0.1)}
+    steady = start_spread.levels_of([100, 100, 101, 101], 2)
+    assert steady == {"start_cv": pytest.approx(np.log([100, 101]).std(ddof=1)), "build_cv": 0.0}
+    assert start_spread.levels_of([100, 101], 2) == {
+        "start_cv": None,
+        "build_cv": pytest.approx(np.log([100, 101]).std(ddof=1)),
+    }
+    assert start_spread.levels_of([100, 101, 102], None)["build_cv"] is None
+    assert start_spread.levels_of([100.0], None) is None
+    assert start_spread.levels_of([100.0, None], None) is None
