@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
-_SERVICE = 10_007  # path of the random streams of service times below the seed, above the number of any point
+_SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
 
 
 class SimulatedStream:
@@ -36,19 +36,20 @@ class SimulatedStream:
     Args:
         script: service times and faults.
         batch: samples of a full batch.
-        seed: seed of the sweep, then the path of the stream of random service times below it.
+        seed: of the random service times.
+        number: number of the stream in its session; each has times of its own.
     """
 
     max_depth = _DEPTH
 
-    def __init__(self, script: Script, batch: int, seed: tuple[int, ...]) -> None:
+    def __init__(self, script: Script, batch: int, seed: int, number: int = 0) -> None:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
         self._slowness = _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
-        self._rng = generator(*seed)
+        self._rng = generator(seed, _SERVICE, number)
         self._draws: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
@@ -100,7 +101,7 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, (variant.load.seed, _SERVICE, number))
+            SimulatedStream(script, variant.engine.batch, variant.load.seed, number)
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}

@@ -58,7 +58,7 @@ def draw_schedule(
         name: arrival process.
         rate_rps: rate that all clients offer together, requests/s.
         counts: warm-up and measured requests of all clients together.
-        seed: seed of the sweep, then the path of the stream below it; the same gives the same schedules.
+        seed: entropy of the draw; the same seed gives the same schedules.
         rank: number of this client, from 0.
         clients: how many share the process, as its ``split`` says.
 
@@ -88,7 +88,8 @@ def draw_due_ns(name: str, rate_rps: float, counts: tuple[int, ...], seed: tuple
         name: arrival process.
         rate_rps: offered rate, requests/s.
         counts: requests in each interval, as in (warm-up, measured).
-        seed: seed of the sweep, then the path of the stream below it; the same gives the same times.
+        seed: entropy of the draw, then what is drawn; the same seed gives the same times, and any other independent
+            ones, one that differs by a zero at its end included.
 
     Returns:
         Times after the start, shape (sum of counts,), ns, ascending.
@@ -132,7 +133,7 @@ def draw_unit_arrivals(name: str, count: int, seed: tuple[int, ...], clients: in
     Args:
         name: arrival process.
         count: arrivals of all clients together.
-        seed: seed of the sweep, then the path of the stream below it.
+        seed: entropy of the draw.
         clients: how many share the process; see ``Split``. Dealing out at random makes independent processes of a
             Poisson process, and of no other one.
 

@@ -317,11 +317,11 @@ def _by_capacity(
         )
         for record in ranked
     ]
-    margin = 1 + best_comparison.band(entries) if len(ranked) > 1 else 1.0
+    margin = 1 + best_comparison.band(entries) if others else 1.0
     ratios = {best.key: best_comparison.Ratio(low=1.0, high=1.0)}
     for record in others:
-        low, high = _capacity(record) / margin / _next(best), _next(record) * margin / _capacity(best)
-        ratios[record.key] = best_comparison.Ratio(low=low, high=high)
+        low, high = _capacity_ratio(record, best)
+        ratios[record.key] = best_comparison.Ratio(low=low / margin, high=high * margin)
     tied = tuple(record for record in others if not ratios[record.key].told_apart)
     decided = not others or len(tied) < len(others)
     text = _capacity_text(best, labels[best.key], slo)
@@ -335,6 +335,18 @@ def _by_capacity(
 def _capacity(record: Record) -> float:
     """Return the highest rate that held, samples/s; 0 where none did."""
     return (record.slo["capacity_ips"] or 0.0) if record.slo is not None else 0.0
+
+
+def _capacity_ratio(record: Record, best: Record) -> tuple[float, float]:
+    """Return the ends of the ratio of two capacities: that of their estimates, else of what held and what failed."""
+    ends = _capacity(record) / _next(best), _next(record) / _capacity(best)
+    intervals_ips = [item.slo.get("estimate_interval") if item.slo is not None else None for item in (record, best)]
+    own, other = intervals_ips
+    if own is None or other is None or min(own[0], other[0]) <= 0:
+        return ends
+    centre = math.log(own[0] * own[1]) / 2 - math.log(other[0] * other[1]) / 2
+    half = math.hypot(math.log(own[1] / own[0]), math.log(other[1] / other[0])) / 2
+    return max(math.exp(centre - half), ends[0]), min(math.exp(centre + half), ends[1])
 
 
 def _next(record: Record) -> float:

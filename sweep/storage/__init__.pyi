@@ -21,6 +21,7 @@ from .record_types import Facts as Facts
 from .record_types import GpuState as GpuState
 from .record_types import GpuTimes as GpuTimes
 from .record_types import GraphPassInfo as GraphPassInfo
+from .record_types import IndependentCounts as IndependentCounts
 from .record_types import LatencyIntervals as LatencyIntervals
 from .record_types import LatencySummary as LatencySummary
 from .record_types import ModelCost as ModelCost

@@ -40,7 +40,7 @@ from sweep.storage.record_types.engine import (
 )
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
-from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
 from sweep.storage.record_types.slo import SloProbe, SloResult
 from sweep.storage.record_types.values import (
     Bytes,
@@ -78,6 +78,7 @@ __all__ = [
     "GpuState",
     "GpuTimes",
     "GraphPassInfo",
+    "IndependentCounts",
     "IssueLag",
     "LatencyInterval",
     "LatencyIntervals",

@@ -276,6 +276,24 @@ def test_a_ladder_that_never_failed_ties_with_whatever_is_above_it() -> None:
     assert "Every rate tried kept the limit" in answer([open_ended], SLO).text
 
 
+def test_a_variant_whose_search_gave_no_answer_is_tied_unless_it_is_seen_to_be_slower() -> None:
+    best, unknown, slow = held("m best 1", 443, 533), held("m fast 1", None, 864), held("m slow 1", None, 200)
+    found = answer([best, unknown, slow], SLO)
+    assert found.best is best
+    assert labels(found.tied) == ["m fast 1"]
+    assert found.ratio_text(unknown) == "0.00 to 2.09"
+    assert answer([best, unknown], SLO).text.startswith("Too noisy to decide between 2 variants. Take m best 1")
+
+
+def test_estimated_capacities_tell_apart_what_the_rates_that_were_tried_do_not() -> None:
+    best, other = held("m best 1", 700, 900), held("m other 1", 400, 720)
+    assert answer([best, other], SLO).tied == (other,)
+    best.slo["estimate_interval"], other.slo["estimate_interval"] = [740, 780], [500, 540]
+    found = answer([best, other], SLO, starts_differ(0.005))
+    assert found.tied == ()
+    assert found.ratio_text(other) == "0.64 to 0.73"
+
+
 def test_a_curve_that_recovers_is_said() -> None:
     assert "not monotonic" in answer([held("m a 1", 100, 200, monotonic=False)], SLO).text
 
