@@ -126,8 +126,8 @@ def run(rng, slower=1.0, count=2000, start=0):
     )
 
 
-def simulated(rng, speeds):
-    return {number: drift.level_of([run(rng, slower)], "k") for number, slower in enumerate(speeds)}
+def simulated(rng, speeds, count=2000):
+    return {number: drift.level_of([run(rng, slower, count)], "k") for number, slower in enumerate(speeds)}
 
 
 @pytest.mark.parametrize("sentinels", [2, 5, 12])
@@ -161,7 +161,7 @@ def test_a_step_of_5_percent_is_seen_by_20_sentinels_whose_starts_differ_by_half
 
 def test_a_slowdown_of_a_fifth_in_mid_sweep_is_seen_in_at_least_90_percent() -> None:
     rng = np.random.default_rng(4)
-    seen = sum(verdict([3], simulated(rng, [1, 1, 1, 1, 1.2, 1.2])) == "drifted" for _ in range(20))
+    seen = sum(verdict([3], simulated(rng, [1, 1, 1, 1, 1.2, 1.2], 4000)) == "drifted" for _ in range(20))
     assert seen >= 18
 
 
