@@ -1,5 +1,6 @@
 from . import accuracy as accuracy
 from . import accuracy_gates as accuracy_gates
+from . import best_comparison as best_comparison
 from . import drift as drift
 from . import fairness as fairness
 from . import gpu_telemetry as gpu_telemetry
@@ -9,6 +10,7 @@ from . import percentiles as percentiles
 from . import record_summary as record_summary
 from . import record_views as record_views
 from . import reevaluate as reevaluate
+from . import start_spread as start_spread
 from .measured_window import window_ips as window_ips
 from .queue_model import SATURATED as SATURATED
 from .queue_model import UNLOADED as UNLOADED
@@ -33,5 +35,7 @@ from .slo_capacity import Evidence as Evidence
 from .slo_capacity import all_evidence as all_evidence
 from .slo_capacity import bracket as bracket
 from .slo_capacity import confirms as confirms
+from .start_spread import SpreadHistory as SpreadHistory
+from .start_spread import StartSpread as StartSpread
 from .verdicts import STABLE_WITHIN as STABLE_WITHIN
 from .verdicts import open_verdict as open_verdict

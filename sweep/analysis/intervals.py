@@ -294,37 +294,13 @@ def _log_rates(times: Floats, batches: int) -> Floats:
         return np.asarray(np.log(np.diff(edges) / np.diff(times[edges])))
 
 
-def apart(first: tuple[float, float, int], second: tuple[float, float, int], risk: float = RISK) -> bool:
-    """Tell whether two throughputs differ, by Welch's test of the logarithm of their ratio at ``risk``, two-sided.
+def log_error(low: float, high: float, batches: int) -> float:
+    """Return the standard error of the logarithm of a throughput, back from its ``rate_interval``.
 
     Args:
-        first: (low, high, batches) of a ``rate_interval``.
-        second: interval of the other one.
-        risk: chance of calling two equal ones different.
+        low: lower end of the interval, in the unit of ``high``.
+        high: upper end.
+        batches: batch means behind it, two or more.
     """
-    (centre, error, freedom), (other, other_error, other_freedom) = map(_log_mean, (first, second))
-    variance = error**2 + other_error**2
-    if variance == 0:
-        return centre != other
-    joint = variance**2 / (error**4 / freedom + other_error**4 / other_freedom)
-    return bool(abs(centre - other) > scipy.special.stdtrit(joint, 1 - risk / 2) * math.sqrt(variance))
-
-
-def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = RISK) -> bool:
-    """Tell whether two throughputs differ, by Student's test of the logarithm of their ratio, pass by pass.
-
-    For passes that were interleaved: what the machine did in a round, it did to both.
-    """
-    logs = np.log(np.asarray(first) / np.asarray(second))
-    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    if error == 0:
-        return bool(logs.mean() != 0)
-    return bool(abs(logs.mean()) > scipy.special.stdtrit(len(logs) - 1, 1 - risk / 2) * error)
-
-
-def _log_mean(interval: tuple[float, float, int]) -> tuple[float, float, int]:
-    """Return mean, standard error and degrees of freedom of the logarithm, back from its 95% interval."""
-    low, high, batches = interval
     half = (math.log(high) - math.log(low)) / 2
-    freedom = batches - 1
-    return math.log(low) + half, half / float(scipy.special.stdtrit(freedom, (1 + INTERVAL) / 2)), freedom
+    return half / float(scipy.special.stdtrit(batches - 1, (1 + INTERVAL) / 2))

@@ -11,15 +11,16 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
 from sweep.spec import Script
+from sweep.system import generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
     from sweep.backends.base import ShapesAt
     from sweep.spec import JsonDict, Variant
@@ -48,7 +49,7 @@ class SimulatedStream:
         self._slowness = _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
-        self._rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SERVICE, number)))
+        self._rng = generator(seed, _SERVICE, number)
         self._draws: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0

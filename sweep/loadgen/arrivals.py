@@ -10,6 +10,7 @@ import numpy as np
 
 from sweep.errors import LoadError
 from sweep.loadgen.arrival_processes import Split, process
+from sweep.system import generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,14 +97,9 @@ def draw_due_ns(name: str, rate_rps: float, counts: tuple[int, ...], seed: tuple
     Raises:
         LoadError: the registry has no such process, or its gaps cannot be scaled.
     """
-    rng = _generator(seed)
+    rng = generator(*seed)
     gaps = [_scaled_gaps_s(name, rng, rate_rps, count) for count in counts if count]
     return np.asarray(np.cumsum(np.concatenate(gaps)) * 1e9, dtype=np.int64)
-
-
-def _generator(seed: tuple[int, ...]) -> np.random.Generator:
-    """Return the generator of a seed. As plain entropy, numpy would take (0, 5, 0) and (0, 5) for the same."""
-    return np.random.default_rng(np.random.SeedSequence(seed[0], spawn_key=seed[1:]))
 
 
 def _scaled_gaps_s(name: str, rng: np.random.Generator, rate_rps: float, count: int) -> NDArray[np.float64]:
@@ -145,6 +141,6 @@ def draw_unit_arrivals(name: str, count: int, seed: tuple[int, ...], clients: in
         LoadError: the registry has no such process.
     """
     entry = process(name)
-    times = np.asarray(np.cumsum(entry.gaps(_generator(seed), count)), dtype=np.float64)
+    times = np.asarray(np.cumsum(entry.gaps(generator(*seed), count)), dtype=np.float64)
     at_random = clients == 1 or entry.split is Split.INDEPENDENT
     return UnitArrivals(times=times, client=None if at_random else np.arange(count, dtype=np.int64) % clients)

@@ -122,7 +122,7 @@ def closed_load(load: LoadAxes) -> LoadAxes:
     """Return the load of the closed loop: within a quarter of the pass's budget, where there is one."""
     if load.budget_s is None:
         return load
-    longest = load.budget_s / load.repeats / _CLOSED_SHARE
+    longest = load.budget_s / load.passes / _CLOSED_SHARE
     return replace(load, max_s=max(min(load.max_s, longest), _SHORTEST_S), min_s=min(load.min_s, longest))
 
 

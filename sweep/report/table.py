@@ -23,7 +23,7 @@ from sweep.analysis import (
     score,
     sqnr_text,
 )
-from sweep.report.comparison import compared, same_engine_note, same_engines
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         table.add_column(axis.column, no_wrap=True)
     for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    with_ratio = any(ratio.low != ratio.high for ratio in recommendation.ratios.values())
+    if with_ratio:
+        table.add_column("of the best\n(95%)", justify="right", no_wrap=True)
     if slo:
         table.add_column(f"samples/s at\n{slo}", justify="right")
     table.add_column("SQNR dB", justify="right")
@@ -71,13 +74,13 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     notes: list[str] = []
     same = same_engines(records)
     for record in records:
-        mark = ">" if recommendation.best is record else "=" if record in recommendation.tied else ""
+        ratio = [recommendation.ratio_text(record)] if with_ratio else []
         top1 = [format_number(score(record), "{:.2%}")] if with_score else []
         energy = [_energy(record)] if with_energy else []
         table.add_row(
-            mark,
+            recommendation.mark(record),
             *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
-            *_cells(record, tail, slo),
+            *_cells(record, tail, ratio, slo),
             *top1,
             *energy,
         )
@@ -119,14 +122,15 @@ def _axis_cells(
     return cells
 
 
-def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
+def _cells(record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
         status_text(record),
-        format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
+        peak_text(record),
         _latency(light_point, "p50"),
         _latency(light_point, tail),
         _latency(loaded_point, tail),
+        *ratio,
     ]
     if slo:
         cells.append(_capacity(record.slo))
@@ -140,6 +144,13 @@ def status_text(record: Record) -> str:
     remarks += ["drift"] if drifted(record) else []
     remarks += ["no usable curve"] if record.status == "ok" and curve_is_unusable(record) else []
     return ", ".join(remarks)
+
+
+def peak_text(record: Record) -> str:
+    """Format the peak of a record, samples/s, with ``~`` in front if its verdict is not ok."""
+    if record.peak is None or record.peak["ips"] is None:
+        return "-"
+    return f"{'' if record.peak['verdict'] == Verdict.OK else '~'}{record.peak['ips']:,.0f}"
 
 
 def _latency(point: Point | None, percentile: PercentileName) -> str:
@@ -222,6 +233,9 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
             line = f"{label}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
         _print_estimate(console, record, label)
+        built = builds_line(record)
+        if built is not None:
+            console.print(escape(f"{label}: {built}"), highlight=False, soft_wrap=True)
         _print_unfair(console, record, label)
     counts: dict[str, int] = {}
     parts: list[Point | Peak] = [point for record in records for point in record.points]

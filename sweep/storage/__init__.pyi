@@ -14,6 +14,7 @@ from .record_types import ClientSession as ClientSession
 from .record_types import ClosedRate as ClosedRate
 from .record_types import Drift as Drift
 from .record_types import EngineInfo as EngineInfo
+from .record_types import EngineStart as EngineStart
 from .record_types import ErrorInfo as ErrorInfo
 from .record_types import ExpectedAccuracy as ExpectedAccuracy
 from .record_types import Facts as Facts

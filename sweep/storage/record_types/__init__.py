@@ -29,7 +29,15 @@ from sweep.storage.record_types.curve import (
     PredictionError,
     Shared,
 )
-from sweep.storage.record_types.engine import Calibration, ClientSession, EngineInfo, GraphPassInfo, ModelCost, Realised
+from sweep.storage.record_types.engine import (
+    Calibration,
+    ClientSession,
+    EngineInfo,
+    EngineStart,
+    GraphPassInfo,
+    ModelCost,
+    Realised,
+)
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
 from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
@@ -62,6 +70,7 @@ __all__ = [
     "DataFields",
     "Drift",
     "EngineInfo",
+    "EngineStart",
     "ErrorInfo",
     "ExpectedAccuracy",
     "Facts",

@@ -76,6 +76,10 @@ class Peak(ClosedRate, Shared):
         interval: its 95% interval, [low, high] in samples/s; None where too few completions count as independent.
         batches: batch means behind the interval.
         passes_ips: samples/s of each pass.
+        start_cv: standard deviation of the log throughput between starts of one engine; None where none was started
+            twice; missing for a single pass.
+        build_cv: the same between engines that were built afresh, without what their starts differ by; with it where
+            each was started once. None where one engine served every pass; missing for a single pass.
         requests: measured requests.
         latency_ms: latency, ms.
         gpu_ms: time on the GPU; None where the backend does not time its device.
@@ -87,6 +91,8 @@ class Peak(ClosedRate, Shared):
         fairness: comparison of the service that they received.
     """
 
+    start_cv: NotRequired[Number | None]
+    build_cv: NotRequired[Number | None]
     requests: NotRequired[Count]
     latency_ms: NotRequired[LatencySummary]
     gpu_ms: NotRequired[GpuTimes | None]

@@ -36,12 +36,14 @@ class LoadFields(TypedDict, total=False):
 
     Attributes:
         kind: kind of the load.
+        builds: engines that were built afresh; None where one came from the cache.
         depth: requests that a stream of the closed loop keeps in flight.
         trace: path of recorded arrivals.
         labels: labelled data.
     """
 
     kind: str
+    builds: Count | None
     depth: Count
     trace: str | None
     labels: DataFields | None
@@ -60,7 +62,7 @@ class VariantFields(TypedDict):
         batch: samples of a request.
         streams: streams that run at the same time.
         clients: processes that run at the same time.
-        repeats: passes.
+        repeats: starts of each engine.
         load: how it is driven.
     """
 
