@@ -2,14 +2,15 @@
 
 import math
 
+import lazy_loader
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, ttest_ind, ttest_rel
-from scipy.stats import t as student
 
 from sweep.analysis import intervals, percentiles
+
+stats = lazy_loader.load("scipy.stats", suppress_warning=True)  # most of a second, which a collection does without
 
 
 def exponential(count, seed=0):
@@ -40,7 +41,7 @@ def test_a_steady_series_has_both_intervals_around_its_percentiles() -> None:
 def test_the_interval_is_the_binomial_one_where_batches_are_as_far_apart_as_chance_has_them() -> None:
     """Shares of ten batches whose variance is exactly binomial, and a Student quantile of ten thousand."""
     low, high = intervals._ranks(2000, 0.9, 0.95)
-    ranks = binom.ppf([0.025, 0.975], 2000, 0.9)
+    ranks = stats.binom.ppf([0.025, 0.975], 2000, 0.9)
     assert low * 2001 == pytest.approx(ranks[0] + 0.5, abs=1)
     assert high * 2001 == pytest.approx(ranks[1] + 0.5, abs=1)
 
@@ -94,7 +95,7 @@ def test_a_rate_interval_is_students_on_the_log_rates_of_ten_batches() -> None:
     times = completions(exponential(1000))
     interval, batches = intervals.rate_interval(2.0, [times])
     logs = np.log(100 / np.diff(times[::100]))
-    half = student.ppf(0.975, 9) * logs.std(ddof=1) / math.sqrt(10)
+    half = stats.t.ppf(0.975, 9) * logs.std(ddof=1) / math.sqrt(10)
     assert batches == 10
     assert interval == pytest.approx([2 * math.exp(-half), 2 * math.exp(half)])
 
@@ -120,7 +121,7 @@ def test_apart_is_welchs_test_on_the_logs(seed, ratio) -> None:
     rates = [math.exp(log.mean()) for log in logs]
     found = [intervals.rate_interval(rate, [part]) for rate, part in zip(rates, parts, strict=True)]
     first, second = ((*interval, batches) for interval, batches in found)
-    value = ttest_ind(*logs, equal_var=False).pvalue
+    value = stats.ttest_ind(*logs, equal_var=False).pvalue
     for risk in (0.05, 0.3):
         assert abs(value - risk) < 1e-9 or intervals.apart(first, second, risk) == (value < risk)
         assert intervals.apart(first, second, risk) == intervals.apart(second, first, risk)
@@ -132,7 +133,7 @@ def test_paired_is_students_test_on_the_ratios(pairs) -> None:
     logs = np.log(first) - np.log(second)
     if np.ptp(logs) < 1e-6:
         return
-    value = ttest_rel(np.log(first), np.log(second)).pvalue
+    value = stats.ttest_rel(np.log(first), np.log(second)).pvalue
     assert abs(value - 0.05) < 1e-6 or intervals.paired_apart(first, second, 0.05) == (value < 0.05)
 
 
