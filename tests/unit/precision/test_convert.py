@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import authored_graphs
 import ml_dtypes
@@ -24,6 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from sweep.errors import ConversionError
 from sweep.precision import Conversion, check_label, convert, count_compute_types, onnx_graph, passes_through
 from sweep.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONF = Path(__file__).parents[3] / "conf" / "precision"
 OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -47,6 +52,12 @@ def converted(name: str, recipe: Precision, folder: Path) -> Conversion:
     return convert(source, recipe, calibration, folder / f"{name}.{recipe.name}.onnx")
 
 
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Precision], Conversion]:
+    """Convert each network with each recipe once, for the tests that read what came out."""
+    return functools.cache(lambda name, recipe: converted(name, recipe, tmp_path_factory.mktemp("typed")))
+
+
 def run(path: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -65,9 +76,9 @@ def contract(path: Path) -> list:
 
 @pytest.mark.parametrize("recipe", LEAST_DB)
 @pytest.mark.parametrize("name", ["cnn", "resizer", "transformer", "matrices"])
-def test_same_function_same_contract(name: str, recipe: str, tmp_path: Path) -> None:
-    result = converted(name, RECIPES[recipe], tmp_path)
-    source = tmp_path / f"{name}.onnx"
+def test_same_function_same_contract(name: str, recipe: str, typed: Callable[[str, Precision], Conversion]) -> None:
+    result = typed(name, RECIPES[recipe])
+    source = result.path.with_name(f"{name}.onnx")
     onnx.checker.check_model(result.path, full_check=True)
     assert contract(result.path) == contract(source)
     for size in (1, 4):
@@ -78,14 +89,16 @@ def test_same_function_same_contract(name: str, recipe: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "nodes", "left"), [("cnn", 4, 0), ("resizer", 3, 0), ("transformer", 6, 0), ("matrices", 5, 3)]
 )
-def test_dtypes_count_what_each_node_computes_in(name: str, nodes: int, left: int, tmp_path: Path) -> None:
+def test_dtypes_count_what_each_node_computes_in(
+    name: str, nodes: int, left: int, typed: Callable[[str, Precision], Conversion]
+) -> None:
     zero = {"int8": 0, "fp8": 0, "fp16": 0, "bf16": 0, "fp32": 0}
     for recipe in (FP16, BF16):
-        half = converted(name, recipe, tmp_path)
-        assert count_compute_types(tmp_path / f"{name}.onnx") == {**zero, "fp32": nodes}
+        half = typed(name, recipe)
+        assert count_compute_types(half.path.with_name(f"{name}.onnx")) == {**zero, "fp32": nodes}
         assert half.compute_types == count_compute_types(half.path) == {**zero, recipe.dtype: nodes}
     for recipe in QUANTISED.values():
-        quarter = converted(name, recipe, tmp_path)
+        quarter = typed(name, recipe)
         expected = {**zero, recipe.dtype: nodes - left, recipe.rest or "fp32": left}
         assert quarter.compute_types == count_compute_types(quarter.path) == expected
         check_label(quarter.path, recipe)
@@ -99,8 +112,10 @@ def test_int8_notes_say_which_nodes_stay_in_fp32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "resizer", "transformer", "matrices"])
 @pytest.mark.parametrize("recipe", QUANTISED)
-def test_quantised_graphs_keep_tensorrts_rules(name: str, recipe: str, tmp_path: Path) -> None:
-    model = onnx.load(converted(name, QUANTISED[recipe], tmp_path).path)
+def test_quantised_graphs_keep_tensorrts_rules(
+    name: str, recipe: str, typed: Callable[[str, Precision], Conversion]
+) -> None:
+    model = onnx.load(typed(name, QUANTISED[recipe]).path)
     kind = np.dtype(np.int8 if recipe.startswith("int8") else ml_dtypes.float8_e4m3fn)
     stored = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -123,8 +138,8 @@ def _is_dequantised(node: onnx.NodeProto | None) -> bool:
     return node is not None and node.op_type == "DequantizeLinear"
 
 
-def test_int8_leaves_the_embedding_that_shares_a_weight_in_float(tmp_path: Path) -> None:
-    model = onnx.load(converted("transformer", INT8, tmp_path).path)
+def test_int8_leaves_the_embedding_that_shares_a_weight_in_float(typed: Callable[[str, Precision], Conversion]) -> None:
+    model = onnx.load(typed("transformer", INT8).path)
     (gather,) = (node for node in model.graph.node if node.op_type == "Gather")
     (table,) = (item for item in model.graph.initializer if item.name == gather.input[0])
     assert table.data_type == TensorProto.FLOAT
@@ -195,15 +210,15 @@ def test_bf16_leaves_in_fp32_what_tensorrts_parser_refuses_in_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize("recipe", ["fp16", "bf16", "int8_bf16"])
-def test_where_to_resize_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
-    model = onnx.load(converted("resizer", RECIPES[recipe], tmp_path).path)
+def test_where_to_resize_stays_in_fp32(recipe: str, typed: Callable[[str, Precision], Conversion]) -> None:
+    model = onnx.load(typed("resizer", RECIPES[recipe]).path)
     stored = {item.name: item.data_type for item in model.graph.initializer}
     (resize,) = (node for node in model.graph.node if node.op_type == "Resize" and len(node.input) == 3)
     assert stored[resize.input[2]] == TensorProto.FLOAT
 
 
-def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> None:
-    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
+def test_wide_products_give_float32_and_the_rest_does_not(typed: Callable[[str, Precision], Conversion]) -> None:
+    model = onnx_graph.infer_types(onnx.load(typed("transformer", QUANTISED["int8_fp16_wide"]).path))
     stored = {item.name for item in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     types = onnx_graph.element_types(model.graph)
@@ -219,8 +234,10 @@ def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("mix", "kept"), [("int8_bf16", "FLOAT"), ("int8_fp16", "FLOAT16"), ("fp8_bf16", "BFLOAT16")])
-def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(mix: str, kept: str, tmp_path: Path) -> None:
-    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
+def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(
+    mix: str, kept: str, typed: Callable[[str, Precision], Conversion]
+) -> None:
+    model = onnx_graph.infer_types(onnx.load(typed("transformer", QUANTISED[f"{mix}_wide"]).path))
     types = onnx_graph.element_types(model.graph)
     (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
     low = TensorProto.FLOAT16 if mix.endswith("fp16") else TensorProto.BFLOAT16
