@@ -20,6 +20,8 @@ _LARGE_INPUT = 1e-3
 _SAME_ROWS = 1e-6  # of the largest output, that all samples' outputs are within
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 REFERENCE = "onnxruntime fp32, same inputs"
+NO_REFERENCE = "none"
+NOT_COMPARED = "not compared: no reference; model.path= or model= beside model.engine names one"
 TYPED_REFERENCE = "onnxruntime on the typed file itself, same inputs: what its own types cost is not seen"
 
 
@@ -44,8 +46,21 @@ def against(
     return cast("Accuracy", {"reference": reference, "note": note, **figures})
 
 
+def without_reference(outputs: Outputs) -> Accuracy:
+    """Return the record's ``accuracy`` of outputs that nothing is known to compare with."""
+    floats = [value for value in outputs.values() if np.issubdtype(value.dtype, np.floating)]
+    nonfinite = sum(int(np.count_nonzero(~np.isfinite(value))) for value in floats)
+    # A count by itself is no fault: inputs that are drawn at random may well lead there.
+    reason = NOT_COMPARED + (f"; {nonfinite} outputs are not finite" if nonfinite else "")
+    return cast("Accuracy", {"reference": NO_REFERENCE, "note": reason, **_unknown(None, reason)})
+
+
 def again(
-    expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Outputs]], random: Sequence[str] = ()
+    expected: Outputs,
+    first: Outputs,
+    looks: Iterable[Mapping[int, Outputs]],
+    random: Sequence[str] = (),
+    uncompared: str | None = None,
 ) -> RepeatedAccuracy:
     """Return the record's ``accuracy.again``: the worst of many inferences on all streams, under a further load.
 
@@ -57,9 +72,12 @@ def again(
         first: outputs of the session after it was timed, by name.
         looks: outputs by stream, each time after a further burst; compared one by one, at least one.
         random: operators of the network that draw random numbers.
+        uncompared: why nothing is compared; None where `expected` is the reference.
     """
 
     def compare(outputs: Outputs) -> AccuracyFigures:
+        if uncompared is not None:
+            return _unknown(None, uncompared)
         return random_outputs(outputs, random) if random else errors(expected, outputs)
 
     first_figures = compare(first)

@@ -10,7 +10,7 @@ from sweep.spec.axes import Axis, all_axes, by_place, from_record, keyed
 from sweep.spec.axis import TrtexecFlag, plain_text
 from sweep.spec.base import NOT_IN_KEY, JsonDict
 from sweep.spec.compare import Comparison, compare
-from sweep.spec.engine import EngineAxes, Plugin, Profile
+from sweep.spec.engine import BuiltPlan, EngineAxes, Plugin, Profile
 from sweep.spec.gates import Gates
 from sweep.spec.input_names import is_plain_key, quote, table_key
 from sweep.spec.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
@@ -27,6 +27,7 @@ __all__ = [
     "PERCENTILES",
     "RETRIED",
     "Axis",
+    "BuiltPlan",
     "CalibrationData",
     "Comparison",
     "DriftVerdict",

@@ -25,6 +25,7 @@ from .record_types import LatencySummary as LatencySummary
 from .record_types import ModelCost as ModelCost
 from .record_types import PartTimes as PartTimes
 from .record_types import Peak as Peak
+from .record_types import PlanInput as PlanInput
 from .record_types import Point as Point
 from .record_types import Prediction as Prediction
 from .record_types import PredictionError as PredictionError

@@ -31,19 +31,19 @@ class Files:
     """Hold the paths that the command names, whether the files exist or not.
 
     Attributes:
-        onnx: the typed ONNX.
+        onnx: the typed ONNX; None for a plan that was built elsewhere.
         engine: the engine that was timed; None if the record ended before one was built.
         advice: the command line that fills the cache again.
     """
 
-    onnx: Path
+    onnx: Path | None
     engine: Path | None
     advice: str
 
     @property
     def has_onnx(self) -> bool:
         """Return whether the typed ONNX exists."""
-        return self.onnx.is_file()
+        return self.onnx is not None and self.onnx.is_file()
 
     @property
     def has_engine(self) -> bool:
@@ -63,6 +63,10 @@ def find(record: Record, path: Path, cache: Path | None) -> Files:
     root = cache or sweep.parent / "cache"
     engine = record.engine or {}
     plan = root / "engines" / engine["key"] / PLAN if engine.get("key") else None
+    imported = record.variant.get("plan")
+    if imported:  # the copy may have been evicted, or never been made
+        own = Path(imported["path"])
+        return Files(onnx=None, engine=plan if plan and plan.is_file() else own, advice=_advice(record, root.parent))
     return Files(onnx=_onnx(record, root), engine=plan, advice=_advice(record, root.parent))
 
 
@@ -90,11 +94,12 @@ def _onnx(record: Record, root: Path) -> Path:
 
 def _advice(record: Record, results: Path) -> str:
     """Return the command that measures this variant under another sweep name, so that no record changes."""
-    variant, ref = record.variant, model(record)
+    variant, ref, imported = record.variant, model(record), record.variant.get("plan")
+    alone = imported and ref.path is None and ref.revision is None
     words = [
         f"backend={variant['backend']}",
-        f"model.path={ref.path}" if ref.path else f"model={ref.name}",
-        f"precision={variant['precision']}",
+        *([f"model.engine={quote(imported['path'])}"] if imported else [f"precision={variant['precision']}"]),
+        *([] if alone else [f"model.path={ref.path}" if ref.path else f"model={ref.name}"]),
         *([f"graph={variant['graph']}"] if variant.get("graph") else []),
         *(override(fix.name, "shape", render_shape(fix.shape)) for fix in ref.inputs if fix.shape is not None),
         *([] if ref.batch_dim is None else [f"+model.batch_dim={quote(ref.batch_dim)}"]),

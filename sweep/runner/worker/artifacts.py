@@ -16,7 +16,7 @@ from sweep.analysis import accuracy
 from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
-from sweep.runner.worker import reference
+from sweep.runner.worker import plan_import, reference
 from sweep.runner.worker.artifact_keys import (
     engine_cache_key,
     file_content,
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.backends import Backend
-    from sweep.spec import JsonDict, ModelRef, Variant
-    from sweep.storage import Calibration, EngineInfo, GraphPassInfo, ModelCost
+    from sweep.spec import BuiltPlan, JsonDict, ModelRef, Variant
+    from sweep.storage import Calibration, EngineInfo, GraphPassInfo, ModelCost, PlanInput
     from sweep.storage.cache import Cache, Entry
 
 MODEL_FILE = "model.onnx"
@@ -66,22 +66,26 @@ class Artifacts:
     """Hold everything that a pass of a variant is made of.
 
     Attributes:
-        onnx: its graphs.
+        onnx: its graphs; None for a plan that came without a network.
         engine: the engine's entry in the cache.
-        model: ``Record.model``.
+        model: ``Record.model``; None for a plan that came without a network.
     """
 
-    onnx: OnnxFiles
+    onnx: OnnxFiles | None
     engine: Entry
-    model: ModelCost
+    model: ModelCost | None
 
     def engine_facts(self, variant: Variant) -> EngineInfo:
         """Return what ``Record.engine`` says of the engine before it is loaded."""
-        converted = not typed_onnx.passes_through(variant.onnx.precision)
+        facts: EngineInfo = {"key": self.engine.path.name}
+        if variant.engine.plan is not None:
+            facts["inputs"] = cast("list[PlanInput]", plan_import.described_inputs(variant, self.engine.info))
+        elif self.onnx is not None:
+            converted = not typed_onnx.passes_through(variant.onnx.precision)
+            facts["onnx_key"] = self.onnx.typed.parent.name if converted else axes.onnx_key(variant)
         return {
-            "key": self.engine.path.name,
-            "onnx_key": self.onnx.typed.parent.name if converted else axes.onnx_key(variant),
-            "build_s": self.engine.seconds,
+            **facts,
+            "build_s": None if variant.engine.plan else self.engine.seconds,
             "cached": self.engine.cached,
             "plan_digest": _plan_digest(self.engine) if registry.get(variant.backend).runs_models else None,
             "bytes": self.engine.bytes,
@@ -111,6 +115,8 @@ def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Eve
         events: hears of each stage, and of the engine's key; None for nobody.
     """
     events = events or Events()
+    if variant.engine.plan is not None:
+        return _plan_artifacts(variant, variant.engine.plan, backend, cache, events)
     events.stage("model")
     model = model_file(variant, cache)
     facts = model_facts(variant, model, cache)
@@ -118,6 +124,21 @@ def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Eve
     onnx = make_onnx(variant, cache, model)
     events.stage("build")
     engine = build_engine(variant, backend, onnx.typed, cache)
+    events.engine(engine.path.name)
+    return Artifacts(onnx=onnx, engine=engine, model=facts)
+
+
+def _plan_artifacts(variant: Variant, plan: BuiltPlan, backend: Backend, cache: Cache, events: Events) -> Artifacts:
+    """Copy a plan that was built elsewhere into the cache, beside the reference that it is compared with, if any."""
+    onnx = facts = None
+    if variant.reference is not None:
+        events.stage("model")
+        model = model_file(variant, cache)
+        facts = model_facts(variant, model, cache)
+        is_typed = bool(_types(variant, model, cache)["typed"])
+        onnx = OnnxFiles(model=model, rewritten=model, typed=model, model_is_typed=is_typed, facts={})
+    events.stage("load")
+    engine = plan_import.import_plan(variant, plan, backend, cache)
     events.engine(engine.path.name)
     return Artifacts(onnx=onnx, engine=engine, model=facts)
 

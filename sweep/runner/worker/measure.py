@@ -12,6 +12,7 @@ from sweep.backends import registry
 from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
 from sweep.models import evaluation
 from sweep.runner.messages import Result
+from sweep.runner.worker import plan_import
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file
 from sweep.storage import samples, samples_file
@@ -55,7 +56,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         if request.only_build:
             return Result(engine=artifacts.engine_facts(variant))
         events.stage("load")
-        feeds = _feeds(variant, backend)
+        feeds = _feeds(variant, backend, artifacts)
         session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, feeds))
         try:
             driven = session if communicator.size == 1 else ClientSession(session, communicator)
@@ -63,14 +64,17 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             accuracy = _check(session, request, artifacts, feeds, (cache, events))
-            model_file(variant, cache)  # raises where a user's file has changed since it was read
+            if variant.reference is not None:
+                model_file(variant, cache)  # raises where a user's file has changed since it was read
         finally:
             session.close()
     return _describe(request, artifacts, session, load_s, accuracy)
 
 
-def _feeds(variant: Variant, backend: Backend) -> Feeds:
+def _feeds(variant: Variant, backend: Backend, artifacts: Artifacts) -> Feeds:
     """Return the inputs that are timed; a backend that computes nothing needs none of the user's."""
+    if variant.engine.plan is not None:
+        return plan_import.feeds(variant, artifacts.engine.info)
     model, batch = variant.onnx.model, variant.engine.batch
     return evaluation.feeds(variant, batch) if backend.runs_models else models.feeds(model, batch, variant.load.seed)
 
@@ -106,7 +110,11 @@ def _check(
         return None
     accuracy = check_accuracy(variant, backend, artifacts.onnx, feeds, session, cache)
     if request.scores:
-        score = score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        score = (
+            None
+            if artifacts.onnx is None
+            else score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        )
         if score is not None:
             return cast("Accuracy", {**accuracy, **score})  # mypy combines no two tables with optional keys
     return accuracy
@@ -130,11 +138,11 @@ def _describe(
     fault = accuracy_gates.fault(dtype, accuracy, request.gates)
     if mismatch is None and fault is not None:
         mismatch, gate = fault.message, fault.gate
-    facts = artifacts.engine_facts(variant)
+    facts, graph_facts = artifacts.engine_facts(variant), artifacts.onnx.facts if artifacts.onnx else {}
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(
         model=artifacts.model,
-        engine=cast("EngineInfo", {**facts, **artifacts.onnx.facts, "load_s": load_s, **session.engine_facts}),
+        engine=cast("EngineInfo", {**facts, **graph_facts, "load_s": load_s, **session.engine_facts}),
         realised=cast("Realised", realised),
         accuracy=accuracy,
         mismatch=mismatch,
@@ -146,6 +154,8 @@ def _accuracy_notes(dtype: str, accuracy: Accuracy | None) -> list[str]:
     """Return what the table says of an accuracy that is not what it seems."""
     if accuracy is None:
         return []
+    if accuracy.get("reference") == figures.NO_REFERENCE:
+        return [accuracy["unknown"]]
     unknown = figures.unknown_reason(accuracy)
     notes = [f"SQNR is not known: {unknown}"] if unknown else []
     notes += [accuracy["undiagnosed"]] if "undiagnosed" in accuracy else []
@@ -161,6 +171,14 @@ def _is_own_reference(accuracy: Accuracy) -> bool:
 
 def _notes(variant: Variant, artifacts: Artifacts) -> list[str]:
     """Return what the table says beside the figures, with an asterisk."""
+    plan = variant.engine.plan
+    if plan is not None or artifacts.onnx is None or artifacts.model is None:
+        tells_types = artifacts.engine.info.get("precision")
+        return [
+            f"{plan} came as a plan of {plan and plan.built_by}: it was loaded, not built",
+            *([] if tells_types else [f"{plan} does not tell which types it computes in"]),
+            *filter(None, [plan_import.optimum_note(variant, artifacts.engine.info)]),
+        ]
     guarded, calibration = artifacts.onnx.facts.get("guarded"), artifacts.onnx.facts.get("calibration")
     notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
     if calibration and calibration["source"] == RANDOM and variant.onnx.precision.quantize_ops:

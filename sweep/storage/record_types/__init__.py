@@ -29,7 +29,15 @@ from sweep.storage.record_types.curve import (
     PredictionError,
     Shared,
 )
-from sweep.storage.record_types.engine import Calibration, ClientSession, EngineInfo, GraphPassInfo, ModelCost, Realised
+from sweep.storage.record_types.engine import (
+    Calibration,
+    ClientSession,
+    EngineInfo,
+    GraphPassInfo,
+    ModelCost,
+    PlanInput,
+    Realised,
+)
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
 from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
@@ -80,6 +88,7 @@ __all__ = [
     "Number",
     "PartTimes",
     "Peak",
+    "PlanInput",
     "Point",
     "PositiveRate",
     "Prediction",

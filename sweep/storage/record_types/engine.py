@@ -59,13 +59,32 @@ class GraphPassInfo(TypedDict, total=False):
     pass_s: Seconds
 
 
+class PlanInput(TypedDict):
+    """Describe an input of a plan that was built elsewhere.
+
+    Attributes:
+        name: its name.
+        dtype: type of its elements.
+        shape: one entry per dimension, a size or the word ``batch``, as it was fed.
+        least: smallest shape that the plan takes.
+        most: largest shape that the plan takes.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+    least: list[int]
+    most: list[int]
+
+
 class EngineInfo(TypedDict, total=False):
     """Describe the engine and the cost of building and loading it.
 
     Attributes:
         key: key of its cache entry.
-        onnx_key: key of the typed ONNX it was built from.
-        build_s: duration of the build, s.
+        onnx_key: key of the typed ONNX it was built from; missing for a plan that was built elsewhere.
+        inputs: inputs of a plan that was built elsewhere; missing for an engine that was built here.
+        build_s: duration of the build, s; None for a plan that was built elsewhere.
         cached: it was taken from the cache.
         plan_digest: SHA-256, in hex, of the serialised engine (TensorRT's plan, onnxruntime's optimised graph); equal
             digests are one engine, whatever was set to build it.
@@ -88,6 +107,7 @@ class EngineInfo(TypedDict, total=False):
 
     key: str
     onnx_key: str
+    inputs: list[PlanInput]
     build_s: Seconds | None
     cached: bool
     plan_digest: str | None
