@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 import pytest
+import require
 from authored_graphs import NETWORKS
 from onnx import TensorProto, helper
 
 from sweep.analysis.accuracy import REFERENCE
+from sweep.system.environment import machine
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -123,6 +126,26 @@ def test_build_only_fills_the_cache_and_measures_nothing(cli: Cli) -> None:
     assert cli.records() == []
     assert cli.run(*words, *SHORT, "load=closed").returncode == 0
     assert [record.engine["cached"] for record in cli.records() if record.engine] == [True] * 4
+
+
+def test_a_plan_of_build_only_is_what_model_engine_takes(cli: Cli) -> None:
+    """Built without a GPU where there is none, kept in the sweep's folder, and timed where a GPU is."""
+    require.library_for("tensorrt_rtx")
+    words = ("backend=tensorrt_rtx", "model=mlp", "batch=4", "backend.compute_capability=8.9")
+    done = cli.run(*words, "build_only=true", "name=built")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = (line.strip() for line in done.stdout.splitlines() if "model.engine=" in line)
+    kept = cli.results / "built" / "plans"
+    assert [f"model.engine={path}" for path in kept.iterdir()] == [line]
+    assert next(kept.iterdir()).name.startswith("mlp_fp32_b4_s1_cc8.9-")
+    shutil.rmtree(cli.results / "cache")
+    timed = cli.run(line, "batch=4", "name=timed", *SHORT)
+    assert "backend: tensorrt_rtx (auto: mlp_fp32_b4_s1_cc8.9-" in timed.stdout
+    (record,) = cli.records()
+    assert (record.variant["precision"], record.status in {"ok", "failed", "unsupported"}) == ("as-built", True)
+    assert timed.returncode == int(record.status == "failed")  # a GPU of another compute capability refuses it
+    if machine()["gpu"] is None:
+        assert (record.error or {})["message"] == "tensorrt_rtx runs on an NVIDIA GPU and none is seen here"
 
 
 def test_an_engine_that_does_not_build_is_named_with_build_only(cli: Cli, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def _set_compute_capability(library: Library, config: tensorrt.IBuilderConfig, r
         members = getattr(getattr(library.trt, "ComputeCapability", None), "__members__", {})
         known = ", ".join(f"{item[2:-1]}.{item[-1]}" for item in members if item.startswith("SM")) or "none by name"
         raise UnsupportedError(
-            f"{library.label} does not take compute_capability={requested}: it builds for {known}; "
+            f"{library.label} does not have compute_capability={requested}: it builds for {known}; "
             "compute_capability=null builds for all that it supports by default"
         )
     config.num_compute_capabilities = 1
