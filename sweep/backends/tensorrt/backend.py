@@ -147,14 +147,14 @@ class TensorRT:
         _load_plugins(nvidia, variant)
         plan = variant.engine.plan
         try:
-            loaded = Engine(nvidia, content).engine
+            loaded = Engine(nvidia, content)  # held to the end, for the runtime has to outlive the engine
         except SessionError as error:
             built_by = "an unknown library" if plan is None else plan.built_by
             machine = facts.machine()
             gpu = f"{machine['gpu']}, compute capability {machine['compute_capability']}"
             raise SessionError(f"{plan}, built by {built_by}, does not load on {gpu}: {error}") from error
-        tensors = plan_tensors.read_tensors(nvidia, loaded)
-        information = engine_inspector.inspect_engine(nvidia, loaded)
+        tensors = plan_tensors.read_tensors(nvidia, loaded.engine)
+        information = engine_inspector.inspect_engine(nvidia, loaded.engine)
         (target / PLAN).write_bytes(content)
         (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
         return {

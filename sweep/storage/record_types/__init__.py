@@ -55,7 +55,7 @@ from sweep.storage.record_types.values import (
     Seconds,
     Share,
 )
-from sweep.storage.record_types.variant import DataFields, LoadFields, RecipeFields, VariantFields
+from sweep.storage.record_types.variant import DataFields, LoadFields, PlanFields, RecipeFields, VariantFields
 
 __all__ = [
     "Accuracy",
@@ -88,6 +88,7 @@ __all__ = [
     "Number",
     "PartTimes",
     "Peak",
+    "PlanFields",
     "PlanInput",
     "Point",
     "PositiveRate",
