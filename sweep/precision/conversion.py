@@ -180,8 +180,9 @@ def _convert_builtin(
     notes = (*kept_nodes.keep_notes(kept), *notes)
     if rest is None:
         return model, notes, ()
-    wide = quantize.wide_product_nodes(model.graph) if precision.wide else frozenset()
-    if wide and (precision.dtype, rest) == ("int8", "bf16"):
+    # Without wide products, those that the rest's type does not exist for are wide all the same.
+    wide = quantize.wide_product_nodes(model.graph, None if precision.wide else compute_types.fp32_ops(precision))
+    if precision.wide and (precision.dtype, rest) == ("int8", "bf16"):
         wide |= quantize.fp32_softmax_nodes(model.graph)
     model, cast_notes = cast.cast_model(
         model, rest, keep_io=precision.keep_io, fp32_nodes={*kept, *guarded_nodes, *wide}
@@ -242,7 +243,11 @@ def _verify(target: Path, precision: Precision, context: str, source_name: str) 
     counts = compute_types.count_model_types(model)
     compute_types.check_evidence(model, precision, source_name)
     advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else _KEEP_ADVICE if precision.keep else None
-    compute_types.check_counts(counts, precision, f"the graph converted for {context}", advice)
+    if not advice and counts["fp32"] and not counts[precision.dtype] and compute_types.fp32_ops(precision):
+        unknown = ", ".join(compute_types.fp32_ops(precision))
+        advice = f"TensorRT has no {precision.rest or precision.dtype} for {unknown}; leave this precision out"
+    label_counts = compute_types.count_label_types(model, precision)
+    compute_types.check_counts(label_counts, precision, f"the graph converted for {context}", advice)
     compute_types.check_rest(model, precision, f"the graph converted for {context}")
     return counts
 
