@@ -4,7 +4,8 @@
 [--json FILE]``
 
 FOLDER holds ONNX files and wheels; a wheel's ONNX files are taken out of it. Files with the same bytes count once.
-Where a file leaves sizes open, or takes another batch, the settings that the error message advises are typed.
+Where a file leaves sizes open, or takes another batch, the settings that the error message advises are typed; where
+it refuses the example's sizes, 256, 512 and 1024.
 ``--only`` takes the files whose names have one of the texts. ``--rtx`` also builds each typed graph with TensorRT-RTX,
 which needs no GPU for it. Prints a line a file, then a Markdown table: what ran, with
 the SQNR against fp32, and of what was refused the cause. The exit code is 1 if an outcome has no cause.
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from sweep.backends import registry
 from sweep.config import compose, variants
-from sweep.errors import SweepError
+from sweep.errors import SweepError, shorten
 from sweep.runner.worker import artifacts
 from sweep.storage import Store
 from sweep.storage.cache import Cache
@@ -43,6 +44,7 @@ LOAD = ("load=closed", "load.warmup_s=0", "load.min_s=0.02", "load.min_requests=
 ADVICE = re.compile(r"for example (?P<words>.*)$", re.MULTILINE)
 BATCH_ADVICE = re.compile(r"say which is the batch: (?P<words>.*)$", re.MULTILINE)
 FIXED_BATCH = re.compile(r"ask for batch=(?P<batch>\d+)")
+OTHER_SIZES = (256, 512, 1024)  # tried where a network refuses the 128 of the example
 TIMEOUT_S = 600
 
 
@@ -140,14 +142,27 @@ def tried(name: str, path: Path, precisions: list[str], batch: int, *, rtx: bool
         outcome.settings, outcome.refusal = settings_for(path, batch)
         if outcome.refusal is not None:
             return outcome
-        outcome.cells = cells(path, precisions, outcome.settings, Path(scratch, "first"))
-        advice = FIXED_BATCH.search(outcome.cells[precisions[0]])
-        if advice is not None:  # the file declares any batch and takes one
-            outcome.settings[0] = f"batch={advice['batch']}"
-            outcome.cells = cells(path, precisions, outcome.settings, Path(scratch, "second"))
+        results = Path(scratch, "results")
+        outcome.cells = cells(path, precisions, outcome.settings, results)
+        for size in OTHER_SIZES:
+            other = other_settings(outcome, precisions[0], size)
+            if other is None:
+                break
+            outcome.settings, results = other, Path(scratch, f"results{size}")
+            outcome.cells = cells(path, precisions, outcome.settings, results)
         if rtx:
-            outcome.engines = engines(path, outcome, precisions, Path(scratch))
+            outcome.engines = engines(path, outcome, precisions, results)
     return outcome
+
+
+def other_settings(outcome: Outcome, precision: str, size: int) -> list[str] | None:
+    """What a message of the run advises: the batch that the file takes, or `size` for each size of an example."""
+    advice = FIXED_BATCH.search(outcome.cells[precision])
+    if advice is not None:
+        return [f"batch={advice['batch']}", *outcome.settings[1:]]
+    if "yours to choose" not in outcome.cells[precision]:
+        return None
+    return [re.sub(r"\b(?:128|256|512)\b", str(size), word) if ".shape" in word else word for word in outcome.settings]
 
 
 def cells(path: Path, precisions: list[str], words: list[str], results: Path) -> dict[str, str]:
@@ -166,16 +181,19 @@ def cell(record: Record) -> str:
         return f"{record.status}: {record.error['stage']}: {_line(record.error['message'])}"
     if record.accuracy is None:
         return "not compared"
-    sqnr_db, note = record.accuracy.get("sqnr_db"), record.accuracy.get("note")
-    shown = "no SQNR" if sqnr_db is None else f"{sqnr_db:.1f} dB"
+    sqnr_db, notes = (
+        record.accuracy.get("sqnr_db"),
+        [record.accuracy.get("unknown"), record.accuracy.get("undiagnosed")],
+    )
+    shown = "exact" if record.accuracy.get("max_abs") == 0 else "unknown" if sqnr_db is None else f"{sqnr_db:.1f} dB"
+    note = "; ".join(filter(None, notes))
     return shown + (f" ({_line(note)})" if note else "")
 
 
 def engines(path: Path, outcome: Outcome, precisions: list[str], results: Path) -> dict[str, str]:
     """What TensorRT-RTX makes of each typed graph, built without a GPU; the typed graphs of the runs are taken."""
     ends = {}
-    used = results / ("second" if (results / "second").exists() else "first")
-    cache = Cache(used / "cache")
+    cache = Cache(results / "cache")
     for precision in precisions:
         try:
             variant = variant_of(path, "tensorrt_rtx", precision, outcome.settings)
@@ -189,7 +207,7 @@ def engines(path: Path, outcome: Outcome, precisions: list[str], results: Path) 
 
 def _line(text: str) -> str:
     lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1][-300:] if lines else ""
+    return shorten(lines[-1]) if lines else ""
 
 
 def table(outcomes: list[Outcome], precisions: list[str]) -> str:

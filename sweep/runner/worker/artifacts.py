@@ -159,6 +159,17 @@ def model_file(variant: Variant, cache: Cache) -> Path:
     return cache.get("models", key, build).path / MODEL_FILE
 
 
+def loadable_file(variant: Variant, cache: Cache) -> Path:
+    """Return the fp32 ONNX, or, where its upgrade to a later opset fails, the user's file in normal form."""
+    try:
+        return model_file(variant, cache)
+    except ModelError:
+        model = variant.onnx.model
+        if model.path is None:
+            raise
+        return _normal_file(model, _readable_file(model, cache), cache)
+
+
 def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
     """Return ``Record.model``: {parameters, gmacs, opset, opset_of_file, made_from}.
 
