@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
-from sweep import models
+from sweep import models, precision
 from sweep.errors import BuildError, ConversionError, ModelError, SessionError
 from sweep.runner.worker import artifacts, reference
-from sweep.system import one_line
+from sweep.system import nested_graphs, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sweep.spec import Variant
     from sweep.storage.cache import Cache
 
+_OPERATOR = re.compile(r"while running (\w+) node")  # of onnxruntime
 _STAGES = (ModelError, ConversionError, BuildError, SessionError)  # of which each may be the first to run the graph
 
 
@@ -25,17 +28,31 @@ def explained(variant: Variant, cache: Cache) -> Iterator[None]:
 
     The sizes that a message advises for open dimensions are examples. A network that is fed too few samples of sound
     is met by whatever runs it first, which would call the file broken. It is run here only after such an error.
+    Where it runs, and the converted graph does not, the message also has the operator to keep in fp32.
 
     Raises:
         ModelError: in place of an error of the context; other errors pass.
     """
     try:
         yield
-    except _STAGES:
+    except _STAGES as error:
         refusal = refused(variant, cache)
-        if refusal is None:
+        if refusal is not None:
+            raise ModelError(refusal) from None
+        operator = _OPERATOR.search(str(error))
+        converted = not precision.passes_through(variant.onnx.precision)
+        if operator is None or not converted or not _holds(artifacts.loadable_file(variant, cache), operator[1]):
             raise
-        raise ModelError(refusal) from None
+        advice = f"the fp32 network runs, so keep this operator in fp32: precision.keep=[{operator[1]}]"
+        raise type(error)(f"{error}; {advice}") from error
+
+
+def _holds(path: Path, operator: str) -> bool:
+    """Tell whether a graph has an operator: onnxruntime also names those that it fused."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    return any(node.op_type == operator for graph in nested_graphs(model.graph) for node in graph.node)
 
 
 def refused(variant: Variant, cache: Cache) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,6 +74,18 @@ def test_ids_beyond_a_table_are_told_of_the_range(tmp_path: Path) -> None:
     onnx.save(g.model(last, {"ids": (TensorProto.INT64, ["batch"])}, None), tmp_path / "table.onnx")
     with pytest.raises(ModelError, match=r"table does not run on these inputs: .*; give the range of its inputs"):
         passes.measured(of(tmp_path / "table.onnx", FP32, 2, InputFix(name="ids", low=9, high=9)), tmp_path)
+
+
+def test_an_operator_that_a_library_lacks_in_fp16_is_advised_to_be_kept(tmp_path: Path) -> None:
+    g = Author()
+    hidden = g.op("MatMul", "x", g.weight(4, 4))
+    last = g.op("ScatterElements", hidden, g.const(np.int64([[0, 0, 1, 1]])), hidden, axis=1, reduction="add")
+    onnx.save(g.model(last, {"x": (TensorProto.FLOAT, [1, 4])}, [1, 4]), tmp_path / "sums.onnx")
+    fp16 = Precision(name="fp16", dtype="fp16")
+    with pytest.raises(SessionError, match=r"the fp32 network runs, so keep .*: precision.keep=\[ScatterElements\]$"):
+        passes.measured(of(tmp_path / "sums.onnx", fp16, 1), tmp_path)
+    kept = dataclasses.replace(fp16, keep=("ScatterElements",))
+    assert passes.measured(of(tmp_path / "sums.onnx", kept, 1), tmp_path)["accuracy"]["sqnr_db"] > 40
 
 
 def test_an_error_that_has_nothing_to_do_with_the_inputs_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
