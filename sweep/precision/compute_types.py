@@ -192,7 +192,7 @@ def dtype_name(elem_type: int) -> str:
     return "fp8" if name.startswith("float8") else special.get(name, name)
 
 
-def check_label(path: Path, precision: Precision, advice: str | None = None) -> None:
+def check_label(path: Path, precision: Precision, advice: str | None = None, name: str | None = None) -> None:
     """Refuse a file whose types do not carry its precision label.
 
     Every reduced precision requires a node in its type. fp32 and tf32 require float32 compute nodes only, fp16 and bf16
@@ -203,14 +203,16 @@ def check_label(path: Path, precision: Precision, advice: str | None = None) -> 
         path: the ONNX file.
         precision: the label.
         advice: what to do about a mismatch; None advises what fits the type.
+        name: what errors call the file, which may be a copy in a cache; None for its own name.
 
     Raises:
         ConversionError: the types differ; the message has the types of the file and what to do.
     """
     model = onnx_graph.infer_types(onnx_graph.load(path, weights=False))
-    check_evidence(model, precision, path.name)
-    check_counts(count_label_types(model, precision), precision, path.name, advice)
-    check_rest(model, precision, path.name)
+    name = name or path.name
+    check_evidence(model, precision, name)
+    check_counts(count_label_types(model, precision), precision, name, advice)
+    check_rest(model, precision, name)
 
 
 def check_evidence(model: ModelProto, precision: Precision, file_name: str) -> None:

@@ -70,7 +70,11 @@ def passes_through(precision: Precision) -> bool:
 
 
 def convert(
-    source: Path, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], target: Path
+    source: Path,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    target: Path,
+    name: str | None = None,
 ) -> Conversion:
     """Write the graph of a source file with a precision in its types.
 
@@ -83,6 +87,7 @@ def convert(
         precision: the recipe; not one that ``passes_through``.
         calibration: for int8, fp8 and the range guard, batches of every input by name; other recipes ignore it.
         target: the file to write, in an existing folder.
+        name: what errors and notes call the source, which may be a copy in a cache; None for its own name.
 
     Returns:
         The path, compute types and notes of the typed file.
@@ -91,17 +96,18 @@ def convert(
         UnsupportedError: this version has no converter for the dtype.
         ConversionError: ``source`` is not fp32, or the result is not what the label claims.
     """
+    name = name or source.name
     if precision.tool == "none":
-        return _pass_typed_file(source, precision, target)
+        return _pass_typed_file(source, precision, target, name)
     _check_request(precision)
-    context = f"{source.name} as {precision.name}"
+    context = f"{name} as {precision.name}"
     counts = compute_types.count_compute_types(source)
     if _has_precision(counts, precision):
-        return _copy_typed_file(source, precision, counts, target)
+        return _copy_typed_file(source, precision, counts, target, name)
     _check_source(context, counts)
     if precision.dtype in compute_types.QUANTIZED_DTYPES:  # without products nothing is quantized: tell before it runs
         model = onnx_graph.infer_types(onnx_graph.load(source, weights=False))
-        compute_types.check_evidence(model, precision, source.name)
+        compute_types.check_evidence(model, precision, name)
     try:
         with as_conversion_error(
             context, "check the file with onnx.checker and that each input is fed, or leave this precision out"
@@ -112,7 +118,7 @@ def convert(
                 else _convert_builtin(onnx_graph.load(source), precision, calibration, context)
             )
             onnx_graph.save(model, target)
-        counts = _verify(target, precision, context, source.name)
+        counts = _verify(target, precision, context, name)
         sample_count = sum(
             max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration
         )
@@ -265,9 +271,10 @@ def _control_flow(model: ModelProto) -> str:
     return f" (with {', '.join(ops)})" if ops else ""
 
 
-def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conversion:
+def _pass_typed_file(source: Path, precision: Precision, target: Path, name: str) -> Conversion:
     """Copy a file for ``tool=none`` after checking that its types are those of the label."""
-    compute_types.check_label(source, precision, "give a file that is typed so, or convert it: precision.tool=builtin")
+    advice = "give a file that is typed so, or convert it: precision.tool=builtin"
+    compute_types.check_label(source, precision, advice, name)
     onnx_graph.save(onnx_graph.load(source), target)
     counts = compute_types.count_compute_types(source)
     return Conversion(
@@ -277,10 +284,10 @@ def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conver
     )
 
 
-def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path) -> Conversion:
+def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path, name: str) -> Conversion:
     """Copy a user's file that already carries the precision."""
-    compute_types.check_label(source, precision)
+    compute_types.check_label(source, precision, name=name)
     onnx_graph.save(onnx_graph.load(source), target)
     return Conversion(
-        path=target, compute_types=counts, notes=(f"{source.name} was {precision.dtype} already: not converted",)
+        path=target, compute_types=counts, notes=(f"{name} was {precision.dtype} already: not converted",)
     )

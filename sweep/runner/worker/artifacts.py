@@ -286,12 +286,12 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
     if precision.dtype == typed_onnx.NATIVE:
         return source, {"dtypes": _types(variant, source, cache)["dtypes"]}
     if typed_onnx.passes_through(precision):
-        typed_onnx.check_label(source, precision)
+        typed_onnx.check_label(source, precision, name=_name(variant, source))
         return source, {}
 
     def build(folder: Path) -> JsonDict:
         batches = calibration_batches(variant, size or calibration.SAMPLES)
-        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE)
+        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE, _name(variant, source))
         facts = {"notes": list(converted.notes), "guarded": list(converted.guarded_nodes), "samples": converted.samples}
         return {"dtypes": converted.compute_types, **facts}
 
@@ -306,6 +306,12 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
         "guarded": entry.info.get("guarded", []),
         "calibration": _calibration_facts(variant, entry.info.get("samples", 0)),
     }
+
+
+def _name(variant: Variant, source: Path) -> str:
+    """Return the name of the user's own file, of which the source may be a copy in the cache."""
+    path = variant.onnx.model.path
+    return source.name if path is None else Path(path).name
 
 
 def _fixed_batch(variant: Variant, source: Path, cache: Cache) -> int | None:
