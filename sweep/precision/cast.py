@@ -35,6 +35,8 @@ _CONTAINER_OPS = (  # the type of a sequence or an optional value is declared wh
     *("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceMap"),
     *("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"),
 )
+_FLOAT_OPS = ("BitCast", "MeanVarianceNormalization")
+"""Name operators for float32 alone: one reads its bits, the other's definition in ONNX holds float32 constants."""
 _HIGH, _LOW = "high", "low"
 
 
@@ -126,6 +128,7 @@ class _ModelCast:
             *compute_types.OPS_WITHOUT_DTYPE.get(self._dtype, ()),
             *_RANDOM_OPS,
             *_CONTAINER_OPS,
+            *_FLOAT_OPS,
         ):
             return _HIGH
         if not output and (node.op_type, index) in _FP32_OPERANDS:

@@ -118,7 +118,7 @@ def convert(
                 else _convert_builtin(onnx_graph.load(source), precision, calibration, context)
             )
             onnx_graph.save(model, target)
-        counts = _verify(target, precision, context, name)
+        counts = _verify(source, target, precision, name)
         sample_count = sum(
             max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration
         )
@@ -235,11 +235,17 @@ def _min_opset(dtype: str, rest: str | None) -> int:
     return max(cast.OPSET.get(rest or "", MIN_OPSET), cast.OPSET["fp16"] if dtype == "fp8" else MIN_OPSET)
 
 
-def _verify(target: Path, precision: Precision, context: str, source_name: str) -> dict[str, int]:
+def _verify(source: Path, target: Path, precision: Precision, source_name: str) -> dict[str, int]:
     """Validate the written file against ONNX, TensorRT's Q/DQ rules and the label, and count its compute types."""
-    error = onnx_graph.validation_error(target)
+    context, error = f"{source_name} as {precision.name}", onnx_graph.validation_error(target)
     model = onnx_graph.load(target)
     if error:
+        earlier = onnx_graph.validation_error(source)
+        if earlier:
+            raise ConversionError(
+                f"{context}: the file itself is not valid here: {earlier}; export it with an opset and operators that "
+                "the installed onnx and onnxruntime read"
+            )
         raise ConversionError(f"{context}: the converted graph{_control_flow(model)} is not valid: {error}; {_ADVICE}")
     if precision.dtype in compute_types.QUANTIZED_DTYPES:
         violations = qdq_rules.find_violations(model, precision.dtype, per_channel=precision.per_channel)

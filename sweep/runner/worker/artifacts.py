@@ -26,7 +26,7 @@ from sweep.runner.worker.artifact_keys import (
     pass_tools,
 )
 from sweep.runner.worker.events import Events
-from sweep.system import environment, user_code
+from sweep.system import environment, one_line, user_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -244,11 +244,21 @@ def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) ->
         target = folder / MODEL_FILE
         models.upgrade(original, target)
         feeds = models.draw(models.signature(model), batch, 0)
-        errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
+        expected, export = (
+            reference.run(original, feeds),
+            f"export it again with opset {models.LEAST_OPSET} or a later one",
+        )
+        try:
+            errors = accuracy.errors(expected, reference.run(target, feeds))
+        except ModelError as error:
+            raise ModelError(
+                f"{model.path} runs at its own opset, but not as onnx.version_converter upgrades it to opset "
+                f"{models.LEAST_OPSET}: {one_line(error)}; {export}"
+            ) from error
         if errors["nonfinite"] or (errors["sqnr_db"] is not None and errors["sqnr_db"] < _SAME_DB):
             raise ModelError(
                 f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "
-                f"{models.LEAST_OPSET}; export it again with that opset or a later one"
+                f"{models.LEAST_OPSET}; {export}"
             )
         return {}
 

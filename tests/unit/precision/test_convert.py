@@ -220,6 +220,15 @@ def test_bf16_refuses_a_network_of_nothing_but_what_tensorrt_has_no_bf16_for(tmp
         convert(tmp_path / "a.onnx", BF16, [], tmp_path / "c.onnx")
 
 
+@pytest.mark.parametrize("recipe", ["fp16", "bf16"])
+def test_what_onnx_defines_with_float32_constants_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
+    g = Author()
+    last = g.op("MeanVarianceNormalization", g.op("Conv", "x", g.weight(4, 3, 1, 1)), axes=[0, 2, 3])
+    onnx.save(g.model(last, IMAGE, ["batch", 4, 16, 16]), tmp_path / "a.onnx")
+    result = convert(tmp_path / "a.onnx", RECIPES[recipe], [], tmp_path / "b.onnx")
+    assert result.notes == ("1 node kept in fp32: MeanVarianceNormalization",)
+
+
 @pytest.mark.parametrize("dtype", ["fp16", "int8"])
 def test_a_declared_shape_that_the_nodes_contradict_is_corrected(dtype: str, tmp_path: Path) -> None:
     g = Author()

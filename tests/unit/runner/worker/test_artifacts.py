@@ -21,7 +21,7 @@ from sweep.backends import registry
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
-from sweep.errors import ConversionError
+from sweep.errors import ConversionError, ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
@@ -298,6 +298,19 @@ def test_an_old_file_with_a_baked_batch_is_upgraded_and_compared_at_that_batch(t
         fp32 = Precision(name="fp32", dtype="fp32")
         made = artifacts.make_onnx(of_file(tmp_path / "old.onnx", fp32, batch=3), cache)
     assert models.opset(made.typed) >= models.LEAST_OPSET
+
+
+def test_an_upgrade_that_does_not_run_is_no_fault_of_the_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body of a Scan of opset 8 has another rank than that of a later one."""
+    model = onnx.load(baked(tmp_path, 3))
+    model.opset_import[0].version, model.ir_version = 11, 6
+    onnx.save(model, tmp_path / "old.onnx")
+    monkeypatch.setattr(models, "upgrade", lambda _, target: onnx.save(onnx.load(baked(tmp_path, 4)), target))
+    fp32 = Precision(name="fp32", dtype="fp32")
+    with Cache(tmp_path / "cache") as cache, pytest.raises(ModelError, match=r"runs at its own opset, but.*export it"):
+        artifacts.make_onnx(of_file(tmp_path / "old.onnx", fp32, batch=3), cache)
 
 
 def typed_files(folder: Path) -> dict[str, Path]:
