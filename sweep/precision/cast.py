@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from sweep.precision import onnx_graph
+from sweep.precision import compute_types, onnx_graph
 from sweep.precision.notes import count_of
 from sweep.system import nested_graphs, subgraphs
 
@@ -25,7 +25,6 @@ OPSET = {"fp16": 20, "bf16": 22}
 """Map a dtype to the opset in which every common operator has it; Conv has bfloat16 from 22 on."""
 
 FP16_MAX = 65504.0
-_OPS_WITHOUT_DTYPE = {"bf16": ("HardSwish", "HardSigmoid"), "fp16": ()}
 _FP32_OPERANDS = {
     ("Resize", 1),
     ("Resize", 2),
@@ -36,6 +35,8 @@ _CONTAINER_OPS = (  # the type of a sequence or an optional value is declared wh
     *("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceMap"),
     *("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"),
 )
+_FLOAT_OPS = ("BitCast", "MeanVarianceNormalization")
+"""Name operators for float32 alone: one reads its bits, the other's definition in ONNX holds float32 constants."""
 _HIGH, _LOW = "high", "low"
 
 
@@ -124,9 +125,10 @@ class _ModelCast:
         ):  # its result is an integer either way, so it reads whichever type exists: no Cast is needed
             return self._produced_kind.get(node.input[0], _LOW)
         if node.name in self._fp32_nodes or node.op_type in (
-            *_OPS_WITHOUT_DTYPE[self._dtype],
+            *compute_types.OPS_WITHOUT_DTYPE.get(self._dtype, ()),
             *_RANDOM_OPS,
             *_CONTAINER_OPS,
+            *_FLOAT_OPS,
         ):
             return _HIGH
         if not output and (node.op_type, index) in _FP32_OPERANDS:

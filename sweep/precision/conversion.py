@@ -70,7 +70,11 @@ def passes_through(precision: Precision) -> bool:
 
 
 def convert(
-    source: Path, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], target: Path
+    source: Path,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    target: Path,
+    name: str | None = None,
 ) -> Conversion:
     """Write the graph of a source file with a precision in its types.
 
@@ -83,6 +87,7 @@ def convert(
         precision: the recipe; not one that ``passes_through``.
         calibration: for int8, fp8 and the range guard, batches of every input by name; other recipes ignore it.
         target: the file to write, in an existing folder.
+        name: what errors and notes call the source, which may be a copy in a cache; None for its own name.
 
     Returns:
         The path, compute types and notes of the typed file.
@@ -91,17 +96,18 @@ def convert(
         UnsupportedError: this version has no converter for the dtype.
         ConversionError: ``source`` is not fp32, or the result is not what the label claims.
     """
+    name = name or source.name
     if precision.tool == "none":
-        return _pass_typed_file(source, precision, target)
+        return _pass_typed_file(source, precision, target, name)
     _check_request(precision)
-    context = f"{source.name} as {precision.name}"
+    context = f"{name} as {precision.name}"
     counts = compute_types.count_compute_types(source)
     if _has_precision(counts, precision):
-        return _copy_typed_file(source, precision, counts, target)
+        return _copy_typed_file(source, precision, counts, target, name)
     _check_source(context, counts)
     if precision.dtype in compute_types.QUANTIZED_DTYPES:  # without products nothing is quantized: tell before it runs
         model = onnx_graph.infer_types(onnx_graph.load(source, weights=False))
-        compute_types.check_evidence(model, precision, source.name)
+        compute_types.check_evidence(model, precision, name)
     try:
         with as_conversion_error(
             context, "check the file with onnx.checker and that each input is fed, or leave this precision out"
@@ -112,7 +118,7 @@ def convert(
                 else _convert_builtin(onnx_graph.load(source), precision, calibration, context)
             )
             onnx_graph.save(model, target)
-        counts = _verify(target, precision, context, source.name)
+        counts = _verify(source, target, precision, name)
         sample_count = sum(
             max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration
         )
@@ -180,8 +186,9 @@ def _convert_builtin(
     notes = (*kept_nodes.keep_notes(kept), *notes)
     if rest is None:
         return model, notes, ()
-    wide = quantize.wide_product_nodes(model.graph) if precision.wide else frozenset()
-    if wide and (precision.dtype, rest) == ("int8", "bf16"):
+    # Without wide products, those that the rest's type does not exist for are wide all the same.
+    wide = quantize.wide_product_nodes(model.graph, None if precision.wide else compute_types.fp32_ops(precision))
+    if precision.wide and (precision.dtype, rest) == ("int8", "bf16"):
         wide |= quantize.fp32_softmax_nodes(model.graph)
     model, cast_notes = cast.cast_model(
         model, rest, keep_io=precision.keep_io, fp32_nodes={*kept, *guarded_nodes, *wide}
@@ -228,11 +235,17 @@ def _min_opset(dtype: str, rest: str | None) -> int:
     return max(cast.OPSET.get(rest or "", MIN_OPSET), cast.OPSET["fp16"] if dtype == "fp8" else MIN_OPSET)
 
 
-def _verify(target: Path, precision: Precision, context: str, source_name: str) -> dict[str, int]:
+def _verify(source: Path, target: Path, precision: Precision, source_name: str) -> dict[str, int]:
     """Validate the written file against ONNX, TensorRT's Q/DQ rules and the label, and count its compute types."""
-    error = onnx_graph.validation_error(target)
+    context, error = f"{source_name} as {precision.name}", onnx_graph.validation_error(target)
     model = onnx_graph.load(target)
     if error:
+        earlier = onnx_graph.validation_error(source)
+        if earlier:
+            raise ConversionError(
+                f"{context}: the file itself is not valid here: {earlier}; export it with an opset and operators that "
+                "the installed onnx and onnxruntime read"
+            )
         raise ConversionError(f"{context}: the converted graph{_control_flow(model)} is not valid: {error}; {_ADVICE}")
     if precision.dtype in compute_types.QUANTIZED_DTYPES:
         violations = qdq_rules.find_violations(model, precision.dtype, per_channel=precision.per_channel)
@@ -242,7 +255,11 @@ def _verify(target: Path, precision: Precision, context: str, source_name: str) 
     counts = compute_types.count_model_types(model)
     compute_types.check_evidence(model, precision, source_name)
     advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else _KEEP_ADVICE if precision.keep else None
-    compute_types.check_counts(counts, precision, f"the graph converted for {context}", advice)
+    if not advice and counts["fp32"] and not counts[precision.dtype] and compute_types.fp32_ops(precision):
+        unknown = ", ".join(compute_types.fp32_ops(precision))
+        advice = f"TensorRT has no {precision.rest or precision.dtype} for {unknown}; leave this precision out"
+    label_counts = compute_types.count_label_types(model, precision)
+    compute_types.check_counts(label_counts, precision, f"the graph converted for {context}", advice)
     compute_types.check_rest(model, precision, f"the graph converted for {context}")
     return counts
 
@@ -260,9 +277,10 @@ def _control_flow(model: ModelProto) -> str:
     return f" (with {', '.join(ops)})" if ops else ""
 
 
-def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conversion:
+def _pass_typed_file(source: Path, precision: Precision, target: Path, name: str) -> Conversion:
     """Copy a file for ``tool=none`` after checking that its types are those of the label."""
-    compute_types.check_label(source, precision, "give a file that is typed so, or convert it: precision.tool=builtin")
+    advice = "give a file that is typed so, or convert it: precision.tool=builtin"
+    compute_types.check_label(source, precision, advice, name)
     onnx_graph.save(onnx_graph.load(source), target)
     counts = compute_types.count_compute_types(source)
     return Conversion(
@@ -272,10 +290,10 @@ def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conver
     )
 
 
-def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path) -> Conversion:
+def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path, name: str) -> Conversion:
     """Copy a user's file that already carries the precision."""
-    compute_types.check_label(source, precision)
+    compute_types.check_label(source, precision, name=name)
     onnx_graph.save(onnx_graph.load(source), target)
     return Conversion(
-        path=target, compute_types=counts, notes=(f"{source.name} was {precision.dtype} already: not converted",)
+        path=target, compute_types=counts, notes=(f"{name} was {precision.dtype} already: not converted",)
     )

@@ -26,7 +26,7 @@ from sweep.runner.worker.artifact_keys import (
     pass_tools,
 )
 from sweep.runner.worker.events import Events
-from sweep.system import environment, user_code
+from sweep.system import environment, one_line, user_code
 
 if TYPE_CHECKING:
     import numpy as np
@@ -180,6 +180,17 @@ def model_file(variant: Variant, cache: Cache) -> Path:
     return cache.get("models", key, build).path / MODEL_FILE
 
 
+def loadable_file(variant: Variant, cache: Cache) -> Path:
+    """Return the fp32 ONNX, or, where its upgrade to a later opset fails, the user's file in normal form."""
+    try:
+        return model_file(variant, cache)
+    except ModelError:
+        model = variant.onnx.model
+        if model.path is None:
+            raise
+        return _normal_file(model, _readable_file(model, cache), cache)
+
+
 def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
     """Return ``Record.model``: {parameters, gmacs, opset, opset_of_file, made_from}.
 
@@ -254,11 +265,21 @@ def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) ->
         target = folder / MODEL_FILE
         models.upgrade(original, target)
         feeds = models.draw(models.signature(model), batch, 0)
-        errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
+        expected, export = (
+            reference.run(original, feeds),
+            f"export it again with opset {models.LEAST_OPSET} or a later one",
+        )
+        try:
+            errors = accuracy.errors(expected, reference.run(target, feeds))
+        except ModelError as error:
+            raise ModelError(
+                f"{model.path} runs at its own opset, but not as onnx.version_converter upgrades it to opset "
+                f"{models.LEAST_OPSET}: {one_line(error)}; {export}"
+            ) from error
         if errors["nonfinite"] or (errors["sqnr_db"] is not None and errors["sqnr_db"] < _SAME_DB):
             raise ModelError(
                 f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "
-                f"{models.LEAST_OPSET}; export it again with that opset or a later one"
+                f"{models.LEAST_OPSET}; {export}"
             )
         return {}
 
@@ -296,12 +317,12 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
     if precision.dtype == typed_onnx.NATIVE:
         return source, {"dtypes": _types(variant, source, cache)["dtypes"]}
     if typed_onnx.passes_through(precision):
-        typed_onnx.check_label(source, precision)
+        typed_onnx.check_label(source, precision, name=_name(variant, source))
         return source, {}
 
     def build(folder: Path) -> JsonDict:
         batches = calibration_batches(variant, size or calibration.SAMPLES)
-        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE)
+        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE, _name(variant, source))
         facts = {"notes": list(converted.notes), "guarded": list(converted.guarded_nodes), "samples": converted.samples}
         return {"dtypes": converted.compute_types, **facts}
 
@@ -316,6 +337,12 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
         "guarded": entry.info.get("guarded", []),
         "calibration": _calibration_facts(variant, entry.info.get("samples", 0)),
     }
+
+
+def _name(variant: Variant, source: Path) -> str:
+    """Return the name of the user's own file, of which the source may be a copy in the cache."""
+    path = variant.onnx.model.path
+    return source.name if path is None else Path(path).name
 
 
 def _fixed_batch(variant: Variant, source: Path, cache: Cache) -> int | None:

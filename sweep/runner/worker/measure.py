@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +13,7 @@ from sweep.backends import registry
 from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
 from sweep.models import evaluation
 from sweep.runner.messages import Result
-from sweep.runner.worker import plan_import
+from sweep.runner.worker import plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file
 from sweep.storage import samples, samples_file
@@ -48,7 +49,10 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         What this client found; the engine alone where the request ends with the build.
     """
     variant, backend = request.variant, registry.get(request.variant.backend)
-    with Cache(request.cache, request.cache_limit_bytes, events.note) as cache:  # pins what the pass uses until its end
+    with (
+        Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
+        refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
+    ):
         events.stage("model")
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)

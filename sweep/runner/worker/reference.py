@@ -33,15 +33,21 @@ def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return runner(onnx)(feeds)
 
 
-def runner(onnx: Path, *, optimize: bool = True) -> Infer:
-    """Return a function that runs one graph as ``run`` does, for several inputs; `optimize` lets nodes be fused."""
+def runner(onnx: Path, *, optimize: bool = True, fuse_pairs: bool = False) -> Infer:
+    """Return a function that runs one graph as ``run`` does, for several inputs.
+
+    Args:
+        onnx: the graph.
+        optimize: let nodes be fused.
+        fuse_pairs: fuse int8 Q/DQ pairs into integer kernels too.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_pairs else "1")
     with _as_model_error(onnx):
         session = ort.InferenceSession(
             str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]

@@ -43,6 +43,7 @@ class AccuracyFigures(TypedDict):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
     """
 
     sqnr_db: Number | None
@@ -53,6 +54,7 @@ class AccuracyFigures(TypedDict):
     cosine_centred: NotRequired[Number | None]
     top1_agreement: NotRequired[Share | None]
     nonfinite: NotRequired[Count | None]
+    nonfinite_in_both: NotRequired[Count]
 
 
 class RepeatedAccuracy(AccuracyFigures):
@@ -74,6 +76,7 @@ class RepeatedAccuracy(AccuracyFigures):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
     """
 
     streams: NotRequired[Count]
@@ -116,6 +119,7 @@ class Accuracy(AccuracyFigures):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
         expected: the SQNR that rounding explains; missing in records of earlier versions.
         again: the worst of many inferences under a further load.
         score: top-1 of the engine on labelled samples, 0 to 1.

@@ -229,7 +229,7 @@ def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words
         build.build_serialized(rtx, typed(asked, cache), asked.engine, static(shapes), tf32=False)
 
 
-def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
+def test_an_operator_that_it_lacks_is_named_with_what_to_do(rtx, cache, tmp_path) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
     graph = helper.make_graph(
         [helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")], "g", *[[e] for e in ends]
@@ -237,8 +237,8 @@ def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) 
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "m.onnx")
     said = refuse(rtx, cache, tmp_path / "m.onnx", {"x": (2, 4)})
-    assert "odd (NoSuchOp)" in said
-    assert "Plugin not found" in said
+    assert "has no operator NoSuchOp: run this network on backend=onnxruntime" in said
+    assert "backend.plugins=[FILE]" in said
 
 
 def test_a_file_that_is_no_graph_or_is_not_there(rtx, cache, tmp_path) -> None:

@@ -21,7 +21,7 @@ from sweep.backends import registry
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
-from sweep.errors import ConversionError
+from sweep.errors import ConversionError, ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import artifact_keys, artifacts
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
@@ -300,6 +300,19 @@ def test_an_old_file_with_a_baked_batch_is_upgraded_and_compared_at_that_batch(t
     assert models.opset(made.typed) >= models.LEAST_OPSET
 
 
+def test_an_upgrade_that_does_not_run_is_no_fault_of_the_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body of a Scan of opset 8 has another rank than that of a later one."""
+    model = onnx.load(baked(tmp_path, 3))
+    model.opset_import[0].version, model.ir_version = 11, 6
+    onnx.save(model, tmp_path / "old.onnx")
+    monkeypatch.setattr(models, "upgrade", lambda _, target: onnx.save(onnx.load(baked(tmp_path, 4)), target))
+    fp32 = Precision(name="fp32", dtype="fp32")
+    with Cache(tmp_path / "cache") as cache, pytest.raises(ModelError, match=r"runs at its own opset, but.*export it"):
+        artifacts.make_onnx(of_file(tmp_path / "old.onnx", fp32, batch=3), cache)
+
+
 def typed_files(folder: Path) -> dict[str, Path]:
     """A file of every way in which people bring typed ones, by what it is."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in "xy")
@@ -389,7 +402,9 @@ def test_a_file_as_it_came_runs_and_its_reference_is_named_for_what_it_is(
 
 
 def test_a_typed_file_under_another_label_is_told_of_native(tmp_path: Path) -> None:
-    path = typed_files(tmp_path)["pairs"]
+    model = onnx.load(typed_files(tmp_path)["pairs"])
+    model.ir_version = 14  # so that what is read is a copy in the cache, with a name of its own
+    onnx.save(model, tmp_path / "mine.onnx")
     for label in ("fp32", "fp16"):
-        with Cache(tmp_path / "cache") as cache, pytest.raises(ConversionError, match="precision=native"):
-            artifacts.make_onnx(of_file(path, Precision(name=label, dtype=label)), cache)
+        with Cache(tmp_path / "cache") as cache, pytest.raises(ConversionError, match=r"mine\.onnx.*precision=native"):
+            artifacts.make_onnx(of_file(tmp_path / "mine.onnx", Precision(name=label, dtype=label)), cache)
