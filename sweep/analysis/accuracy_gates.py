@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,15 @@ class Fault:
 
     message: str
     gate: str | None = None
+
+
+def limits(gates: Gates) -> dict[str, float]:
+    """Return the gates that refuse something, by name."""
+    values: dict[str, float | None] = dataclasses.asdict(gates)
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("min_sqnr_db", 0.0) <= _NO_GATE_DB:
+        del given["min_sqnr_db"]
+    return given
 
 
 def is_tf32(dtype: str, accuracy: Accuracy | None) -> bool:

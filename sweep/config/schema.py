@@ -100,6 +100,10 @@ class ModelConfig:
 class PrecisionConfig:
     """Choose the element types of the ONNX graph."""
 
+    search_evaluations: int = _key(
+        spec.SEARCH_EVALUATIONS, "precision.search: most conversions that the search runs and judges"
+    )
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:

@@ -22,6 +22,7 @@ from sweep.models.onnx_file import (
 )
 from sweep.models.random_inputs import draw
 from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
+from sweep.models.sibling_file import sibling_ref
 from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec, render_shape
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "resolve",
     "saved_model",
     "settle",
+    "sibling_ref",
     "signature",
     "torch_export",
     "upgrade",

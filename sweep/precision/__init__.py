@@ -6,11 +6,12 @@ imported when a function runs, never with this package.
 """
 
 from sweep.precision.compute_types import check_label, count_compute_types, is_typed
-from sweep.precision.conversion import NATIVE, Conversion, convert, passes_through
+from sweep.precision.conversion import NATIVE, Conversion, Ranges, convert, passes_through
 from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
+from sweep.precision.node_search import Judgement, SearchResult, exact_patterns, fewest_nodes, ranked_nodes
 from sweep.precision.product_rounding import random_ops, reverse_sums, round_products
 from sweep.precision.sparsity import sparsify
 
@@ -26,16 +27,22 @@ __all__ = [
     "SIMPLIFY",
     "TOOLS",
     "Conversion",
+    "Judgement",
     "LayerError",
+    "Ranges",
+    "SearchResult",
     "check_label",
     "convert",
     "count_compute_types",
     "emulate",
+    "exact_patterns",
+    "fewest_nodes",
     "is_typed",
     "measure_layer_errors",
     "modelopt_versions",
     "passes_through",
     "random_ops",
+    "ranked_nodes",
     "reverse_sums",
     "round_products",
     "sparsify",

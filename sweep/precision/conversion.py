@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError, UnsupportedError
@@ -57,6 +57,19 @@ class Conversion:
     samples: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class Ranges:
+    """Keep the ranges of one file, recipe and calibration data between conversions that keep different nodes.
+
+    Attributes:
+        largest: the largest magnitude by tensor.
+        clipped: the magnitude at which the recipe's method clips, by tensor.
+    """
+
+    largest: dict[str, float] = field(default_factory=dict)
+    clipped: dict[str, float] = field(default_factory=dict)
+
+
 def passes_through(precision: Precision) -> bool:
     """Tell whether a precision uses the file unchanged, as fp32, tf32 and native do.
 
@@ -75,6 +88,7 @@ def convert(
     calibration: Sequence[Mapping[str, np.ndarray]],
     target: Path,
     name: str | None = None,
+    ranges: Ranges | None = None,
 ) -> Conversion:
     """Write the graph of a source file with a precision in its types.
 
@@ -88,6 +102,7 @@ def convert(
         calibration: for int8, fp8 and the range guard, batches of every input by name; other recipes ignore it.
         target: the file to write, in an existing folder.
         name: what errors and notes call the source, which may be a copy in a cache; None for its own name.
+        ranges: of earlier conversions of this file with this data, which are added to; None computes all of them.
 
     Returns:
         The path, compute types and notes of the typed file.
@@ -115,7 +130,7 @@ def convert(
             model, notes, guarded_nodes = (
                 modelopt.convert_with_modelopt(source, precision, calibration, context)
                 if precision.tool == "modelopt"
-                else _convert_builtin(onnx_graph.load(source), precision, calibration, context)
+                else _convert_builtin(onnx_graph.load(source), precision, calibration, context, ranges or Ranges())
             )
             onnx_graph.save(model, target)
         counts = _verify(source, target, precision, name)
@@ -159,7 +174,11 @@ def _check_source(context: str, counts: Mapping[str, int]) -> None:
 
 
 def _convert_builtin(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], context: str
+    model: ModelProto,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    context: str,
+    ranges: Ranges,
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     """Insert the Q/DQ pairs in float32, then cast the rest to 16 bits; return notes and guarded nodes."""
     quantizes = precision.dtype in compute_types.QUANTIZED_DTYPES
@@ -176,12 +195,12 @@ def _convert_builtin(
     stored = {tensor.name for tensor in model.graph.initializer}
     activations = sorted({place.tensor for place in placements} - stored)
     measured = activation_ranges.float_tensors(model) if guards else activations
-    largest = _collect_ranges(model, precision, calibration, measured) if quantizes or guards else {}
+    largest = _collect_ranges(model, precision, calibration, measured, ranges) if quantizes or guards else {}
     quantized = {place.tensor for place in placements if place.tensor in stored}
     guarded_nodes = overflow_guard.overflowing_nodes(model, largest, quantized) if guards else ()
     guarded_nodes = tuple(name for name in guarded_nodes if name not in kept)
     if quantizes and precision.calibration_method is not None:
-        largest = _clip_ranges(model, precision, calibration, {name: largest[name] for name in activations})
+        largest = _clip_ranges(model, precision, calibration, {name: largest[name] for name in activations}, ranges)
     notes = quantize.insert_qdq_pairs(model, precision, largest, kept) if quantizes else ()
     notes = (*kept_nodes.keep_notes(kept), *notes)
     if rest is None:
@@ -211,10 +230,16 @@ def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:
 
 
 def _collect_ranges(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]
+    model: ModelProto,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    names: Sequence[str],
+    ranges: Ranges,
 ) -> dict[str, float]:
     activation_ranges.check_calibration_batches(precision, calibration)
-    return activation_ranges.largest_magnitudes(model, names, calibration)
+    missing = [name for name in names if name not in ranges.largest]
+    ranges.largest |= activation_ranges.largest_magnitudes(model, missing, calibration)
+    return {name: ranges.largest[name] for name in names}
 
 
 def _clip_ranges(
@@ -222,12 +247,17 @@ def _clip_ranges(
     precision: Precision,
     calibration: Sequence[Mapping[str, np.ndarray]],
     largest: Mapping[str, float],
+    ranges: Ranges,
 ) -> dict[str, float]:
     """Clip the ranges by the recipe's method; the guard has used the unclipped ones."""
     percentile = (
         histograms.DEFAULT_PERCENTILE if precision.calibration_percentile is None else precision.calibration_percentile
     )
-    return histograms.clipping_thresholds(model, largest, calibration, str(precision.calibration_method), percentile)
+    missing = {name: value for name, value in largest.items() if name not in ranges.clipped}
+    ranges.clipped |= histograms.clipping_thresholds(
+        model, missing, calibration, str(precision.calibration_method), percentile
+    )
+    return {name: ranges.clipped[name] for name in largest}
 
 
 def _min_opset(dtype: str, rest: str | None) -> int:

@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweep.analysis import drifted, joules, score, sqnr_text
-from sweep.report.comparison import compared, same_engine_note, same_engines
+from sweep.report.comparison import compared, same_engine_note, same_engines, speedups
 from sweep.report.ranking import answer
-from sweep.report.table import cost_line, format_number, score_lines
+from sweep.report.table import cost_line, format_number, format_speedup, score_lines
 from sweep.system import write_atomic
 
 if TYPE_CHECKING:
@@ -231,8 +231,9 @@ def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: 
 def _table(records: Sequence[Record]) -> str:
     with_energy = any(joules(record) is not None for record in records)
     with_score = any(score(record) is not None for record in records)
-    comparison, same = compared(records), same_engines(records)
-    columns = ["variant", *(axis.column for axis in comparison.axes), "status", "peak samples/s", "SQNR dB"]
+    comparison, same, ratios = compared(records), same_engines(records), speedups(records)
+    columns = ["variant", *(axis.column for axis in comparison.axes), "status", "peak samples/s"]
+    columns += [*(["peak over fp32"] if ratios else []), "SQNR dB"]
     columns += [*(["top-1"] if with_score else []), *(["mJ per sample"] if with_energy else []), "why"]
     rows = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
     for record in records:
@@ -240,6 +241,7 @@ def _table(records: Sequence[Record]) -> str:
         cells = [comparison.labels[record.key], *(comparison.cell(record.key, axis) for axis in comparison.axes)]
         cells.append(f"{record.status}, drift" if drifted(record) else record.status)
         cells.append(format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"))
+        cells += [format_speedup(ratios.get(record.key))] if ratios else []
         cells.append(sqnr_text(record))
         cells += [format_number(top1, "{:.2%}")] if with_score else []
         cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweep import spec
 from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score, sqnr_text
-from sweep.report.comparison import compared, same_engine_note, same_engines
+from sweep.report.comparison import compared, same_engine_note, same_engines, speedups
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     table.add_column("")
     for axis in axes:
         table.add_column(axis.column, no_wrap=True)
-    for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
+    ratios = speedups(records)
+    peaks = ("peak\nsamples/s", *(["peak over\nfp32"] if ratios else []))
+    for name in ("status", *peaks, "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     if slo:
         table.add_column(f"samples/s at\n{slo}", justify="right")
@@ -65,7 +67,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         table.add_row(
             mark,
             *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
-            *_cells(record, tail, slo),
+            *_cells(record, tail, slo, [format_speedup(ratios.get(record.key))] if ratios else []),
             *top1,
             *energy,
         )
@@ -106,11 +108,12 @@ def _axis_cells(
     return cells
 
 
-def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
+def _cells(record: Record, tail: PercentileName, slo: Slo | None, speedup: list[str]) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
         f"{record.status}, drift" if drifted(record) else record.status,
         format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
+        *speedup,
         _latency(light_point, "p50"),
         _latency(light_point, tail),
         _latency(loaded_point, tail),
@@ -119,6 +122,11 @@ def _cells(record: Record, tail: PercentileName, slo: Slo | None) -> list[str]:
         cells.append(_capacity(record.slo))
     cells.append(sqnr_text(record))
     return cells
+
+
+def format_speedup(ratio: float | None) -> str:
+    """Format a peak over that of fp32, as in ``1.83x``."""
+    return format_number(ratio, "{:.2f}x")
 
 
 def _latency(point: Point | None, percentile: PercentileName) -> str:
@@ -176,7 +184,7 @@ def cost_line(record: Record) -> str | None:
         return None
     weights = model["parameters"]
     size = f"{weights / 1e6:.3g} M" if weights >= _MILLION else f"{weights:,}"
-    return f"{record.variant['model']}: {size} parameters, {_multiply_adds(model['gmacs'])}"
+    return f"{record.variant.get('model', record.key)}: {size} parameters, {_multiply_adds(model['gmacs'])}"
 
 
 def _multiply_adds(gmacs: float | None) -> str:

@@ -51,6 +51,8 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "precision.wide": ("true,false", MIXED),
     "precision.guard": ("true,false", ("precision=fp16",)),
     "precision.keep": ("[MatMul],[/head/*,fc]", ("precision=fp16",)),
+    "precision.search": ("true,false", ("precision=int8", "accuracy.min_sqnr_db=30")),
+    "precision.path": ("typed.onnx,other.onnx", ("precision=qat", *FILE)),
     "precision.quantize_ops": ("[Conv],[Conv,MatMul]", MIXED),
     "precision.per_channel": ("true,false", MIXED),
     "precision.calibration_batches": ("2,3", MIXED),
@@ -149,8 +151,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, tmp_path / "net.onnx")
     other = onnx.ModelProto()
     other.CopyFrom(model)
-    other.graph.doc_string = "another file"
-    onnx.save(other, tmp_path / "other.onnx")
+    for name in ("other", "typed"):
+        other.graph.doc_string = f"{name} file"
+        onnx.save(other, tmp_path / f"{name}.onnx")
     shape = [dim.dim_value or 4 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     shape[0] = 4
     rng = np.random.default_rng(0)

@@ -42,7 +42,7 @@ def from_config(config: Config) -> Variant:
     check_batch(model, config.batch)
     if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(model).inputs):
         raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
-    precision = recipe(config)
+    precision = recipe(config, model)
     labels = labelled_data(config.model, model)
     refuse_unscored(config.accuracy, labels, model)
     return Variant(

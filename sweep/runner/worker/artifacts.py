@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -16,7 +17,7 @@ from sweep.analysis import accuracy
 from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
-from sweep.runner.worker import plan_import, reference
+from sweep.runner.worker import kept_node_search, plan_import, reference
 from sweep.runner.worker.artifact_keys import (
     engine_cache_key,
     file_content,
@@ -29,6 +30,8 @@ from sweep.runner.worker.events import Events
 from sweep.system import environment, one_line, user_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from sweep.backends import Backend
@@ -48,7 +51,8 @@ class OnnxFiles:
 
     Attributes:
         model: the fp32 graph, which outputs are compared with.
-        rewritten: that graph after the graph pass; `model` itself where there is none.
+        rewritten: that graph after the graph pass; `model` itself where there is none, or where the typed graph is a
+            file of its own (``precision.path``).
         typed: the graph in the precision.
         model_is_typed: `model` rounds by itself, so that it is no fp32 reference.
         facts: facts of the pass and the conversion, as they stand in ``Record.engine``.
@@ -121,7 +125,7 @@ def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Eve
     model = model_file(variant, cache)
     facts = model_facts(variant, model, cache)
     events.stage("onnx")
-    onnx = make_onnx(variant, cache, model)
+    onnx = make_onnx(variant, cache, model, lambda detail, done: events.stage("onnx", detail, done))
     events.stage("build")
     engine = build_engine(variant, backend, onnx.typed, cache)
     events.engine(engine.path.name)
@@ -143,17 +147,60 @@ def _plan_artifacts(variant: Variant, plan: BuiltPlan, backend: Backend, cache: 
     return Artifacts(onnx=onnx, engine=engine, model=facts)
 
 
-def make_onnx(variant: Variant, cache: Cache, model: Path | None = None) -> OnnxFiles:
-    """Make the graphs of `variant`, or take them from the cache; `model` is its fp32 graph where that is at hand."""
+def make_onnx(
+    variant: Variant, cache: Cache, model: Path | None = None, tell: Callable[[str, float], None] = lambda *_: None
+) -> OnnxFiles:
+    """Make the graphs of `variant`, or take them from the cache.
+
+    Args:
+        variant: its ONNX axes; where the recipe searches for nodes to keep, its inputs too.
+        cache: keeps what is made.
+        model: its fp32 graph where that is at hand.
+        tell: called with what is done now and the share that is done, where it takes long.
+    """
     model = model or model_file(variant, cache)
-    rewritten, pass_facts = passed_file(variant, model, cache)
-    typed, conversion_facts = converted_file(variant, rewritten, cache)
+    if variant.onnx.precision.path is None:
+        rewritten, pass_facts = passed_file(variant, model, cache)
+        source = rewritten
+    else:
+        rewritten = model
+        source, pass_facts = sibling_file(variant, cache)
+    search_facts: EngineInfo = {}
+    if variant.onnx.precision.search is not None:
+        variant, info = kept_node_search.with_found_nodes(_search_input(variant, model, rewritten, cache), cache, tell)
+        search_facts = {"node_search": info}
+    typed, conversion_facts = converted_file(variant, source, cache)
     return OnnxFiles(
         model=model,
         rewritten=rewritten,
         typed=typed,
         model_is_typed=bool(_types(variant, model, cache)["typed"]),
-        facts={**pass_facts, **conversion_facts},
+        facts={**pass_facts, **conversion_facts, **search_facts},
+    )
+
+
+def sibling_file(variant: Variant, cache: Cache) -> tuple[Path, EngineInfo]:
+    """Return the file of ``precision.path`` after the requested pass, and what the record says of the pass.
+
+    Raises:
+        ModelError: the file is no longer the one whose digest the recipe has.
+    """
+    precision = variant.onnx.precision
+    ref = models.sibling_ref(variant.onnx.model, str(precision.path), variant.engine.batch)
+    onnx = dataclasses.replace(variant.onnx, model=dataclasses.replace(ref, digest=precision.digest))
+    sibling = dataclasses.replace(variant, onnx=onnx)
+    return passed_file(sibling, _dense_file(sibling, cache), cache)
+
+
+def _search_input(variant: Variant, model: Path, source: Path, cache: Cache) -> kept_node_search.SearchInput:
+    size = _fixed_batch(variant, source, cache) or calibration.SAMPLES
+    return kept_node_search.SearchInput(
+        variant=variant,
+        model=model,
+        source=source,
+        batches=lambda: calibration_batches(variant, size),
+        name=_name(variant, source),
+        emulated=emulation(variant, registry.get(variant.backend)) is not None,
     )
 
 
@@ -341,7 +388,7 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
 
 def _name(variant: Variant, source: Path) -> str:
     """Return the name of the user's own file, of which the source may be a copy in the cache."""
-    path = variant.onnx.model.path
+    path = variant.onnx.precision.path or variant.onnx.model.path
     return source.name if path is None else Path(path).name
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from sweep import models
@@ -12,15 +14,19 @@ from sweep.analysis import accuracy_gates
 from sweep.backends import registry
 from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
 from sweep.models import evaluation
+from sweep.precision import NATIVE
 from sweep.runner.messages import Result
+from sweep.runner.recipe_file import RECIPES
 from sweep.runner.worker import plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
-from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file
+from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file, sibling_file
+from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
 
@@ -30,9 +36,11 @@ if TYPE_CHECKING:
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import Variant
-    from sweep.storage import Accuracy, EngineInfo, Realised
+    from sweep.storage import Accuracy, EngineInfo, NodeSearchInfo, Realised, SearchedAccuracy
 
     Feeds = dict[str, np.ndarray]
+
+_NAMES = 3  # of nodes, in a note
 
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
 
@@ -70,6 +78,8 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             accuracy = _check(session, request, artifacts, feeds, (cache, events))
             if variant.reference is not None:
                 model_file(variant, cache)  # raises where a user's file has changed since it was read
+            if variant.onnx.precision.path is not None:
+                sibling_file(variant, cache)  # likewise
         finally:
             session.close()
     return _describe(request, artifacts, session, load_s, accuracy)
@@ -132,7 +142,11 @@ def _describe(
     dtype = variant.onnx.precision.dtype
     realised = {
         **session.realised,
-        "notes": [*session.realised["notes"], *_notes(variant, artifacts), *_accuracy_notes(dtype, accuracy)],
+        "notes": [
+            *session.realised["notes"],
+            *_notes(variant, artifacts, request.cache),
+            *_accuracy_notes(dtype, accuracy),
+        ],
     }
     if accuracy_gates.is_tf32(dtype, accuracy):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
@@ -165,7 +179,8 @@ def _accuracy_notes(dtype: str, accuracy: Accuracy | None) -> list[str]:
     notes += [accuracy["undiagnosed"]] if "undiagnosed" in accuracy else []
     if accuracy_gates.lost_by_rounding(dtype, accuracy):
         expected_db = accuracy["expected"]["expected_db"]
-        notes.append(f"rounding to {dtype} alone leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
+        rounding = "what the file itself computes" if dtype == NATIVE else f"rounding to {dtype} alone"
+        notes.append(f"{rounding} leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
     return notes + ([f"compared with {figures.TYPED_REFERENCE}"] if _is_own_reference(accuracy) else [])
 
 
@@ -173,7 +188,7 @@ def _is_own_reference(accuracy: Accuracy) -> bool:
     return accuracy.get("reference") == figures.TYPED_REFERENCE
 
 
-def _notes(variant: Variant, artifacts: Artifacts) -> list[str]:
+def _notes(variant: Variant, artifacts: Artifacts, cache: Path) -> list[str]:
     """Return what the table says beside the figures, with an asterisk."""
     plan = variant.engine.plan
     if plan is not None or artifacts.onnx is None or artifacts.model is None:
@@ -185,10 +200,42 @@ def _notes(variant: Variant, artifacts: Artifacts) -> list[str]:
         ]
     guarded, calibration = artifacts.onnx.facts.get("guarded"), artifacts.onnx.facts.get("calibration")
     notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
+    typed_file = variant.onnx.precision.path
+    if typed_file is not None:
+        notes.append(f"{variant.onnx.precision.name} is {PurePath(typed_file).name} as it came, judged against fp32")
     if calibration and calibration["source"] == RANDOM and variant.onnx.precision.quantize_ops:
         notes.append(RANDOM_RANGES)
+    if "node_search" in artifacts.onnx.facts:
+        notes.append(_search_note(artifacts.onnx.facts["node_search"], cache.with_name(RECIPES)))
     model = artifacts.model
     if model["opset_of_file"]:
         old, name = model["opset_of_file"], variant.onnx.model.name
         notes.append(f"{name} is of opset {old}: upgraded to {model['opset']} by onnx.version_converter")
     return [*notes, PRUNED] if variant.onnx.prune else notes
+
+
+def _search_note(search: NodeSearchInfo, recipes: Path) -> str:
+    """Return what a search of nodes to keep came to."""
+    gates = ", ".join(f"accuracy.{name}={plain_text(value)}" for name, value in search["gates"].items())
+    count, names = len(search["nodes"]), ", ".join(search["nodes"][:_NAMES])
+    nodes = f"{count} {'node' if count == 1 else 'nodes'} ({names}{', ...' if count > _NAMES else ''}) in fp32"
+    before, after = (_search_level(search[side]) for side in ("before", "after"))
+    effort = f"{search['evaluations']} evaluations on {search['judged_on']}"
+    if search["exhausted"]:
+        effort += f" (precision.search_evaluations={2 * search['evaluations']} looks further)"
+    if not search["reached"]:
+        near = f"the nearest, with {nodes}, has {after}" if count else f"the nearest, with none, has {after}"
+        return (
+            f"search: no set of nodes in fp32 reaches {gates}: {near}; {effort}. With all of them it is precision=fp32"
+        )
+    recipe = f"--config-dir {shlex.quote(str(recipes))} precision={search['recipe']}"
+    if not count:
+        return f"search: {gates} is reached with no further node in fp32, {after}; {recipe}"
+    return f"search: {gates} is reached with {nodes}, {before} before and {after} after; {effort}; {recipe}"
+
+
+def _search_level(accuracy: SearchedAccuracy) -> str:
+    if figures.unknown_reason(accuracy):
+        return f"no SQNR ({figures.unknown_reason(accuracy)})"
+    level = "exact outputs" if accuracy["sqnr_db"] is None else f"{accuracy['sqnr_db']:.1f} dB"
+    return f"{level} and {accuracy['score']:.2%} right" if "score" in accuracy else level

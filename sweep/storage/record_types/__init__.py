@@ -16,6 +16,7 @@ from sweep.storage.record_types.accuracy import (
     ExpectedAccuracy,
     RepeatedAccuracy,
     Score,
+    SearchedAccuracy,
 )
 from sweep.storage.record_types.curve import (
     Batching,
@@ -35,6 +36,7 @@ from sweep.storage.record_types.engine import (
     EngineInfo,
     GraphPassInfo,
     ModelCost,
+    NodeSearchInfo,
     PlanInput,
     Realised,
 )
@@ -85,6 +87,7 @@ __all__ = [
     "Magnitude",
     "Milliseconds",
     "ModelCost",
+    "NodeSearchInfo",
     "Number",
     "PartTimes",
     "Peak",
@@ -100,6 +103,7 @@ __all__ = [
     "RecipeFields",
     "RepeatedAccuracy",
     "Score",
+    "SearchedAccuracy",
     "Seconds",
     "Share",
     "Shared",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from sweep.storage.record_types.accuracy import SearchedAccuracy
 from sweep.storage.record_types.values import Bytes, Count, Number, Seconds
 
 
@@ -77,6 +78,35 @@ class PlanInput(TypedDict):
     most: list[int]
 
 
+class NodeSearchInfo(TypedDict):
+    """Describe the search for the fewest nodes in fp32 with which the recipe reaches the gates.
+
+    Attributes:
+        gates: the gates, by name.
+        reached: a set of nodes reaches them.
+        nodes: names of the nodes kept in fp32 besides those of ``precision.keep``; those of the nearest set where none
+            reaches the gates.
+        keep: what ``precision.keep`` is with them.
+        evaluations: sets of nodes that were converted, run and judged.
+        exhausted: the search stopped at ``precision.search_evaluations``, so that fewer nodes may do.
+        judged_on: what ran the conversions.
+        before: accuracy without these nodes.
+        after: accuracy with them.
+        recipe: name of the recipe that was written to ``recipes/precision/``; None where none reaches the gates.
+    """
+
+    gates: dict[str, Number]
+    reached: bool
+    nodes: list[str]
+    keep: list[str]
+    evaluations: Count
+    exhausted: bool
+    judged_on: str
+    before: SearchedAccuracy
+    after: SearchedAccuracy
+    recipe: str | None
+
+
 class EngineInfo(TypedDict, total=False):
     """Describe the engine and the cost of building and loading it.
 
@@ -101,6 +131,7 @@ class EngineInfo(TypedDict, total=False):
         dtypes: precision=native: number of compute nodes in the file by the type that they compute in.
         onnx_notes: remarks of the conversion.
         guarded: nodes that the range guard kept in fp32.
+        node_search: precision.search: the nodes that it keeps, and the accuracy without and with them.
         calibration: data from which ranges were computed; None if none were.
         graph_pass: effect of the pass that rewrote the graph; None without one.
     """
@@ -124,6 +155,7 @@ class EngineInfo(TypedDict, total=False):
     dtypes: dict[str, int]
     onnx_notes: list[str]
     guarded: list[str]
+    node_search: NodeSearchInfo
     calibration: Calibration | None
     graph_pass: GraphPassInfo | None
 

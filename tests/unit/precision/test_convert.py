@@ -381,8 +381,9 @@ def test_onnx_is_not_imported_with_the_package() -> None:
 def test_each_yaml_is_a_precision(path: Path) -> None:
     values = OmegaConf.to_container(OmegaConf.load(path))
     recipe = Precision(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-    assert recipe.name == "_".join(filter(None, (recipe.dtype, recipe.rest))) == path.stem
-    assert passes_through(recipe) == (path.stem in {"fp32", "tf32", "native"})
+    types = "_".join(filter(None, (recipe.dtype, recipe.rest)))
+    assert (recipe.name, types) == (path.stem, "native" if path.stem == "qat" else path.stem)
+    assert passes_through(recipe) == (path.stem in {"fp32", "tf32", "native", "qat"})
     assert path.read_text().startswith("# ")
     assert bool(recipe.quantize_ops) == (recipe.dtype in {"int8", "fp8"})
     assert bool(recipe.wide) == bool(recipe.rest)

@@ -370,3 +370,29 @@ def test_a_plan_that_was_built_elsewhere_is_loaded_and_never_built(base, tmp_pat
     assert "add --shapes=NAME:4x... of each dynamic input: the plan was not loaded" in command.printed(
         never, gone, only
     )
+
+
+def test_a_typed_file_beside_the_network_is_what_trtexec_builds(base, tmp_path) -> None:
+    """And its advice, planned, takes the same file and keeps and searches the same nodes."""
+    from sweep.config import compose, variants
+
+    path, typed = user_file(tmp_path, [8, 64]), tmp_path / "a, typed.onnx"
+    typed.write_bytes(path.read_bytes())
+    recipe = {"name": "qat", "dtype": "native", "tool": "none", "path": str(typed)}
+    found = changed(own(base, path, inputs=[]), precision="qat", precision_recipe=recipe)
+    here = artifact_paths.find(found, PATHS[0], None)
+    assert here.onnx == typed
+    typed.rename(tmp_path / "moved.onnx")
+    assert artifact_paths.find(found, PATHS[0], None).onnx == typed, "named, though it is gone"
+    (tmp_path / "moved.onnx").rename(typed)
+    search = {"gates": {"min_sqnr_db": 30.0}, "evaluations": 9}
+    kept = {"name": "fp16", "dtype": "fp16", "keep": ["fc", "/head/*"], "search": search}
+    searched = changed(found, precision="fp16", precision_recipe=kept)
+    for each in (found, searched):
+        words = artifact_paths.find(each, PATHS[0], None).advice.removeprefix(f"{command_line.program()} ")
+        request = compose.read(shlex.split(words))
+        assert request is not None
+        again = variants.from_config(request.configs[0]).onnx.precision
+        wanted = each.variant["precision_recipe"]
+        assert (again.path, list(again.keep or [])) == (wanted.get("path"), wanted.get("keep", []))
+        assert (again.search.evaluations if again.search else None) == wanted.get("search", {}).get("evaluations")

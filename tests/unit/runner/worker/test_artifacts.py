@@ -23,7 +23,7 @@ from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.errors import ConversionError, ModelError
 from sweep.models.datasets import calibration
-from sweep.runner.worker import artifact_keys, artifacts
+from sweep.runner.worker import artifact_keys, artifacts, reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage.cache import Cache
 
@@ -399,6 +399,54 @@ def test_a_file_as_it_came_runs_and_its_reference_is_named_for_what_it_is(
         if recipe is NATIVE:
             assert {name: count for name, count in found["engine"]["dtypes"].items() if count} == dtypes
             assert "convert_s" not in found["engine"], "nothing was converted"
+
+
+def qat_file(folder: Path) -> tuple[Path, Path]:
+    """A network, and its int8 conversion with the scales that a training moved."""
+    source = folder / "net.onnx"
+    onnx.save(NETWORKS["cnn"](), source)
+    int8 = Precision(name="int8", dtype="int8", quantize_ops=("Conv", "Gemm"))
+    batches = models.calibration(ModelRef(name="net", path=str(source)), 8, 1)
+    typed = onnx.load(precision.convert(source, int8, batches, folder / "qat.onnx").path)
+    for tensor in typed.graph.initializer:
+        if tensor.name.endswith("scale"):
+            value = numpy_helper.to_array(tensor) * np.float32(1.03)
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
+    onnx.save(typed, folder / "qat.onnx")
+    return source, folder / "qat.onnx"
+
+
+def qat_recipe(path: Path) -> Precision:
+    return dataclasses.replace(NATIVE, name="qat", path=str(path), digest=models.file_digest(path))
+
+
+def test_a_quantized_file_beside_its_network_is_judged_against_fp32(tmp_path: Path) -> None:
+    source, path = qat_file(tmp_path)
+    asked = of_file(source, qat_recipe(path), batch=4)
+    found = passes.measured(asked, tmp_path)
+    feeds = models.feeds(asked.onnx.model, 4, 0)
+    own = passes.against_fp32(source, feeds, reference.run(path, feeds))
+    assert 20 < own["sqnr_db"] < 40
+    assert found["accuracy"]["sqnr_db"] == pytest.approx(own["sqnr_db"], abs=0.5)
+    assert found["accuracy"]["expected"]["expected_db"] == pytest.approx(own["sqnr_db"], abs=0.5)
+    assert (found["accuracy"]["reference"], found["mismatch"]) == (accuracy.REFERENCE, None)
+    assert found["engine"]["dtypes"]["int8"] == 4
+    assert "qat is qat.onnx as it came, judged against fp32" in found["realised"]["notes"]
+    assert found["model"]["parameters"] == models.parameters(source)
+    path.write_bytes(path.read_bytes() + onnx.ModelProto(doc_string="another").SerializeToString())
+    with pytest.raises(ModelError, match=r"qat\.onnx has changed since it was planned"):
+        passes.measured(asked, tmp_path)
+
+
+def test_tensorrt_builds_a_quantized_file_beside_its_network_in_its_own_types(tmp_path: Path) -> None:
+    require.library_for("tensorrt_rtx")
+    source, path = qat_file(tmp_path)
+    asked = dataclasses.replace(of_file(source, qat_recipe(path)), backend="tensorrt_rtx")
+    cache = Cache(tmp_path / "cache")
+    onnx_files = artifacts.make_onnx(asked, cache)
+    assert (onnx_files.model, onnx_files.typed, onnx_files.model_is_typed) == (source, path, False)
+    entry = artifacts.build_engine(asked, TensorRTRTX(), onnx_files.typed, cache)
+    assert entry.info["precision"] == {"int8": 4}
 
 
 def test_a_typed_file_under_another_label_is_told_of_native(tmp_path: Path) -> None:
