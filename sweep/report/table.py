@@ -167,7 +167,7 @@ def score_lines(records: Sequence[Record]) -> list[str]:
     The network stands in front if several networks were scored.
     """
     rows = {
-        (record.variant["model"], accuracy["scored_on"], accuracy["reference_score"])
+        (record.variant.get("model", record.key), accuracy["scored_on"], accuracy["reference_score"])
         for record in records
         if (accuracy := record.accuracy) and score(record) is not None
     }
