@@ -11,7 +11,7 @@ from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
-from sweep.precision.product_rounding import random_ops, reverse_sums, round_products
+from sweep.precision.product_rounding import random_ops, reverse_sums, round_products, widen_sums
 from sweep.precision.sparsity import sparsify
 
 REVISION = 4
@@ -40,4 +40,5 @@ __all__ = [
     "round_products",
     "sparsify",
     "transform",
+    "widen_sums",
 ]

@@ -192,9 +192,9 @@ def rounding_loss(
 def _search(nodes: Sequence[str], noise_of: Callable[[Sequence[str]], float], target: float, most: int) -> set[str]:
     """Return the nodes whose rounding costs most, as many as keep the rest within `target`, `most` at most."""
     high: set[str] = set()
-    runs = 0
+    runs, reached = 0, False
     groups: list[tuple[float, int, Sequence[str]]] = [(-math.inf, 0, nodes)]
-    while groups and len(high) < most and runs < _MOST_RUNS:
+    while groups and not reached and len(high) < most and runs < _MOST_RUNS:
         _, start, group = heapq.heappop(groups)
         if len(group) == 1:
             high.add(group[0])
@@ -205,8 +205,9 @@ def _search(nodes: Sequence[str], noise_of: Callable[[Sequence[str]], float], ta
             runs += 2
         if -sum(item[0] for item in groups) <= target:
             runs += 1
-            if noise_of([name for name in nodes if name not in high]) <= target:
-                break
+            reached = noise_of([name for name in nodes if name not in high]) <= target
+    if not reached:
+        return high
     for name in sorted(high, key=nodes.index, reverse=True):  # one of them may have cost what another mends
         without = high - {name}
         if noise_of([item for item in nodes if item not in without]) <= target:
