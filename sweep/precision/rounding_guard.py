@@ -29,7 +29,8 @@ LEAST_DB = {"fp16": 30.0, "bf16": 15.0}
 """Set the SQNR of emulated rounding below which nodes are looked for, dB: networks that bear it have 10 dB more."""
 
 _GAIN_DB = 6.0  # above that limit, so that other inputs than the calibration's pass it too
-_MOST_RUNS = 200
+_MOST_RUNS = 120
+_MOST_NODES = 32  # that are looked for: a network that needs more loses a little everywhere
 _SHARE = 0.25  # of all nodes: a network of which more has to stay in fp32 is not one of this type
 _FEW_NODES = 8  # that may stay whatever the share
 _NOTHING = 1e-6  # outputs that are no larger have no error that says anything
@@ -182,11 +183,15 @@ def rounding_loss(
     before = noise_of(nodes)
     if before <= _power(-LEAST_DB[dtype]):
         return RoundingLoss(nodes=(), before_db=_db(before), after_db=_db(before))
-    high = _search(nodes, noise_of, _power(-LEAST_DB[dtype] - _GAIN_DB), max(_FEW_NODES, int(_SHARE * len(nodes))))
+    high = _search(nodes, noise_of, _power(-LEAST_DB[dtype] - _GAIN_DB), _most_nodes(len(nodes)))
     after = noise_of([name for name in nodes if name not in high])
     if after > _power(-LEAST_DB[dtype]):
         return RoundingLoss(nodes=(), before_db=_db(before), after_db=_db(after))
     return RoundingLoss(nodes=tuple(name for name in nodes if name in high), before_db=_db(before), after_db=_db(after))
+
+
+def _most_nodes(count: int) -> int:
+    return min(max(_FEW_NODES, int(_SHARE * count)), _MOST_NODES)
 
 
 def _search(nodes: Sequence[str], noise_of: Callable[[Sequence[str]], float], target: float, most: int) -> set[str]:
@@ -203,6 +208,8 @@ def _search(nodes: Sequence[str], noise_of: Callable[[Sequence[str]], float], ta
             for offset, half in ((start, group[:middle]), (start + middle, group[middle:])):
                 heapq.heappush(groups, (-noise_of(half), offset, half))
             runs += 2
+        if len(high) + sum(-item[0] > target for item in groups) > most:
+            break  # each of these groups alone costs too much
         if -sum(item[0] for item in groups) <= target:
             runs += 1
             reached = noise_of([name for name in nodes if name not in high]) <= target
@@ -355,8 +362,8 @@ def _notes(dtype: str, variances: Sequence[str], loss: RoundingLoss | None) -> I
         )
     elif loss is not None and loss.before_db < LEAST_DB[dtype]:
         yield (
-            f"rounding to {dtype} leaves {_words(loss.before_db)} of the outputs on the calibration data, and no "
-            f"quarter of the nodes in fp32 mends it; precision=fp32 or tf32 keeps them"
+            f"rounding to {dtype} leaves {_words(loss.before_db)} of the outputs on the calibration data, and no few "
+            "nodes in fp32 mend it; precision=fp32 or tf32 keeps them"
         )
 
 

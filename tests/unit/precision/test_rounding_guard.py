@@ -136,7 +136,7 @@ def test_a_network_that_no_few_nodes_mend_is_left_as_it_is_and_says_so(tmp_path:
     assert typed.guarded_nodes == ()
     (note,) = typed.notes
     assert note.startswith("rounding to fp16 leaves ")
-    assert note.endswith("no quarter of the nodes in fp32 mends it; precision=fp32 or tf32 keeps them")
+    assert note.endswith("no few nodes in fp32 mend it; precision=fp32 or tf32 keeps them")
 
 
 def test_outputs_of_nothing_and_kept_nodes_are_not_looked_into(tmp_path: Path) -> None:
