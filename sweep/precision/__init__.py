@@ -14,7 +14,7 @@ from sweep.precision.modelopt import modelopt_versions
 from sweep.precision.product_rounding import random_ops, reverse_sums, round_products, widen_sums
 from sweep.precision.sparsity import sparsify
 
-REVISION = 4
+REVISION = 5
 """Raise this number when the converters write other graphs for the same request: it is part of the cache key."""
 
 TOOLS = ("numpy", "onnx", "onnxruntime")

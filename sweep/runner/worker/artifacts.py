@@ -441,12 +441,12 @@ def emulation(variant: Variant, backend: Backend) -> str | None:
     return backend.emulation(variant) if isinstance(backend, SupportsEmulation) else None
 
 
-def is_native_bf16(variant: Variant, typed: Path, cache: Cache) -> bool:
-    """Return whether a file that is taken as it came computes in bfloat16."""
-    native = variant.onnx.precision.dtype == typed_onnx.NATIVE
-    return native and bool(_types(variant, typed, cache)["dtypes"]["bf16"])
+def holds_bf16(variant: Variant, typed: Path, cache: Cache) -> bool:
+    """Return whether a graph computes in bfloat16."""
+    return bool(_types(variant, typed, cache)["dtypes"]["bf16"])
 
 
 def emulates_native(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> bool:
     """Return whether a file that is taken as it came holds bfloat16, for which an emulating backend has no kernels."""
-    return isinstance(backend, SupportsEmulation) and is_native_bf16(variant, typed, cache)
+    native = variant.onnx.precision.dtype == typed_onnx.NATIVE and isinstance(backend, SupportsEmulation)
+    return native and holds_bf16(variant, typed, cache)
