@@ -12,10 +12,10 @@ from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
 from sweep.precision.node_search import Judgement, SearchResult, exact_patterns, fewest_nodes, ranked_nodes
-from sweep.precision.product_rounding import random_ops, reverse_sums, round_products
+from sweep.precision.product_rounding import random_ops, reverse_sums, round_products, widen_sums
 from sweep.precision.sparsity import sparsify
 
-REVISION = 4
+REVISION = 5
 """Raise this number when the converters write other graphs for the same request: it is part of the cache key."""
 
 TOOLS = ("numpy", "onnx", "onnxruntime")
@@ -47,4 +47,5 @@ __all__ = [
     "round_products",
     "sparsify",
     "transform",
+    "widen_sums",
 ]

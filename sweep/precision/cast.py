@@ -16,7 +16,7 @@ from sweep.precision.notes import count_of
 from sweep.system import nested_graphs, subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import numpy as np
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -61,6 +61,20 @@ def cast_model(
     return model_cast.run(), model_cast.notes
 
 
+def low_operands(model: ModelProto, dtype: str) -> Callable[[NodeProto, int, str], bool]:
+    """Return a function that tells whether ``cast_model`` would give an operand 16 bits.
+
+    Args:
+        model: a graph with its types inferred.
+        dtype: ``fp16`` or ``bf16``.
+
+    Returns:
+        A function of a node, the index of one of its float32 operands, and ``input`` or ``output``.
+    """
+    model_cast = _ModelCast(model, dtype, keep_io=True, fp32_nodes=())
+    return lambda node, index, side: model_cast.is_low(node, index, output=side == "output")
+
+
 class _ModelCast:
     """Cast one model: choose a kind for each operand, name each tensor in each type, then rewrite the nodes."""
 
@@ -99,6 +113,10 @@ class _ModelCast:
         if self._clipped:
             self.notes += (f"{count_of(self._clipped, 'weight')} clipped to +-{FP16_MAX:.0f}",)
         return self._model
+
+    def is_low(self, node: NodeProto, index: int, *, output: bool) -> bool:
+        """Tell whether an operand of a float32 tensor becomes 16 bits."""
+        return self._kind(node, index, output=output) == _LOW
 
     def _record_producers(self, graph: GraphProto, io: str) -> None:
         for value in graph.input:

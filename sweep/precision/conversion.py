@@ -17,13 +17,14 @@ from sweep.precision import (
     overflow_guard,
     qdq_rules,
     quantize,
+    rounding_guard,
 )
 from sweep.precision.canonical_form import MIN_OPSET, canonicalize, drop_unread_initializers
 from sweep.precision.onnx_tools import as_conversion_error
 from sweep.system import subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -190,6 +191,7 @@ def _convert_builtin(
     if guards:
         folded = overflow_guard.fold_variances(model.graph)
         drop_unread_initializers(model.graph)
+    if precision.guard:
         model = onnx_graph.infer_types(model)
     placements = quantize.qdq_placements(model.graph, precision.quantize_ops, kept) if quantizes else []
     stored = {tensor.name for tensor in model.graph.initializer}
@@ -209,10 +211,35 @@ def _convert_builtin(
     wide = quantize.wide_product_nodes(model.graph, None if precision.wide else compute_types.fp32_ops(precision))
     if precision.wide and (precision.dtype, rest) == ("int8", "bf16"):
         wide |= quantize.fp32_softmax_nodes(model.graph)
+    guard_notes = overflow_guard.guard_notes(guarded_nodes, folded)
+    fp32_nodes = {*kept, *guarded_nodes, *wide}
+    if guards or rest == "bf16":
+        destroyed, rounding_notes = _destroyed_nodes(model, precision, rest, calibration, fp32_nodes)
+        guarded_nodes, guard_notes = (*guarded_nodes, *destroyed), (*guard_notes, *rounding_notes)
     model, cast_notes = cast.cast_model(
-        model, rest, keep_io=precision.keep_io, fp32_nodes={*kept, *guarded_nodes, *wide}
+        model, rest, keep_io=precision.keep_io, fp32_nodes={*fp32_nodes, *guarded_nodes}
     )
-    return model, (*notes, *overflow_guard.guard_notes(guarded_nodes, folded), *cast_notes), guarded_nodes
+    return model, (*notes, *guard_notes, *cast_notes), guarded_nodes
+
+
+def _destroyed_nodes(
+    model: ModelProto,
+    precision: Precision,
+    rest: str,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    fp32_nodes: Collection[str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the nodes that the rounding guard keeps beside `fp32_nodes`, and its notes.
+
+    bfloat16 keeps the form that is known by its graph without being told. What calibration data shows is looked for
+    where the recipe guards and does not quantize, since the error of quantization hides that of rounding.
+    """
+    variances = tuple(name for name in rounding_guard.variance_nodes(model.graph) if name not in fp32_nodes)
+    loss = None
+    if precision.guard and precision.dtype == rest:
+        activation_ranges.check_calibration_batches(precision, calibration)
+        loss = rounding_guard.rounding_loss(model, rest, calibration, {*fp32_nodes, *variances})
+    return (*variances, *(loss.nodes if loss else ())), rounding_guard.rounding_notes(rest, variances, loss)
 
 
 def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:

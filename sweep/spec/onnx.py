@@ -193,7 +193,8 @@ class Precision:
         rest: type of the nodes that int8 and fp8 leave unquantized, fp16 or bf16; None is float32.
         wide: products with a quantized weight give float32 whatever ``rest`` is; with int8 and bf16 a quantized Softmax
             does too.
-        guard: nodes with a value that overflows float16 on the calibration data stay float32 (fp16 only).
+        guard: nodes with a value that overflows float16, or whose rounding destroys the outputs, stay float32 (fp16
+            and bf16 only).
         keep: names, patterns of names or op types of nodes that stay float32, quantized in no precision either.
         search: search for the fewest further nodes that have to stay float32; None searches none.
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
@@ -256,7 +257,7 @@ class Precision:
     guard: bool | None = axis(
         None,
         key="precision.guard",
-        help="fp16: keep nodes in float32 that overflow float16 on the calibration data",
+        help="fp16, bf16: keep nodes in float32 that overflow it, or whose rounding destroys the outputs",
         cli_default=False,
         hint=bool,
         place=1,

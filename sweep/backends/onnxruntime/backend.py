@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.backends.onnxruntime import partial_batches
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
-from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
+from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream, in_input_types
 from sweep.errors import BuildError, SessionError, shorten, without_source_places
 from sweep.system import environment as libraries
 from sweep.system import save_onnx
@@ -128,6 +128,7 @@ class OnnxRuntime:
                 )
                 for _ in range(variant.session.streams)
             ]
+            feeds = in_input_types(sessions[0], feeds)
             parts = (
                 []
                 if variant.load.batch_wait_ms is None

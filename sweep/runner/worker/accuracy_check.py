@@ -74,7 +74,8 @@ def check_accuracy(
         rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
     random = draws_random_numbers(variant, onnx.model, feeds, cache)
     undiagnosed = None if random else accuracy.undiagnosed(expected, feeds)
-    notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
+    rounds = emulation or artifacts.emulates_native(variant, backend, onnx.typed, cache)
+    notes = ([ROUNDED] if rounds else []) + ([PRUNED] if variant.onnx.prune else [])
     names = dict.fromkeys((*models.signature(variant.onnx.model).outputs, *(timed if plan else ())))
     left_out = accuracy.left_out(expected, timed, names)
     without = "no floats, or on one side alone" if plan else "no floats"

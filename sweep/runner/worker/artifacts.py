@@ -50,7 +50,7 @@ class OnnxFiles:
     """Hold the graphs of a variant.
 
     Attributes:
-        model: the fp32 graph, which outputs are compared with.
+        model: the fp32 graph, which outputs are compared with; that of a file in bfloat16 rounds explicitly.
         rewritten: that graph after the graph pass; `model` itself where there is none, or where the typed graph is a
             file of its own (``precision.path``).
         typed: the graph in the precision.
@@ -167,14 +167,17 @@ def make_onnx(
         source, pass_facts = sibling_file(variant, cache)
     search_facts: EngineInfo = {}
     if variant.onnx.precision.search is not None:
-        variant, info = kept_node_search.with_found_nodes(_search_input(variant, model, rewritten, cache), cache, tell)
+        variant, info = kept_node_search.search_and_keep(_search_input(variant, model, rewritten, cache), cache, tell)
         search_facts = {"node_search": info}
     typed, conversion_facts = converted_file(variant, source, cache)
+    types = _types(variant, model, cache)
+    # onnxruntime, which computes the reference, has next to no kernels of bfloat16.
+    compared = emulated_file(variant, model, cache) if types["dtypes"]["bf16"] else model
     return OnnxFiles(
-        model=model,
+        model=compared,
         rewritten=rewritten,
         typed=typed,
-        model_is_typed=bool(_types(variant, model, cache)["typed"]),
+        model_is_typed=bool(types["typed"]),
         facts={**pass_facts, **conversion_facts, **search_facts},
     )
 
@@ -454,7 +457,8 @@ def calibration_batches(variant: Variant, size: int = calibration.SAMPLES) -> li
 def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
     """Return the engine from the cache, built if it is not there; library versions are part of its key."""
     signature = models.signature(variant.onnx.model)
-    built_from = emulated_file(variant, typed, cache) if emulation(variant, backend) == "engine" else typed
+    emulates = emulation(variant, backend) == "engine" or emulates_native(variant, backend, typed, cache)
+    built_from = emulated_file(variant, typed, cache) if emulates else typed
 
     def shapes(batch: int) -> dict[str, tuple[int, ...]]:
         return {spec.name: spec.concrete(batch) for spec in signature.inputs}
@@ -482,3 +486,14 @@ def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
 def emulation(variant: Variant, backend: Backend) -> str | None:
     """Return how the backend emulates fp16 and bf16 (``SupportsEmulation.emulation``); None where it rounds itself."""
     return backend.emulation(variant) if isinstance(backend, SupportsEmulation) else None
+
+
+def holds_bf16(variant: Variant, typed: Path, cache: Cache) -> bool:
+    """Return whether a graph computes in bfloat16."""
+    return bool(_types(variant, typed, cache)["dtypes"]["bf16"])
+
+
+def emulates_native(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> bool:
+    """Return whether a file that is taken as it came holds bfloat16, for which an emulating backend has no kernels."""
+    native = variant.onnx.precision.dtype == typed_onnx.NATIVE and isinstance(backend, SupportsEmulation)
+    return native and holds_bf16(variant, typed, cache)

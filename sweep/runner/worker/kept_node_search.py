@@ -60,7 +60,7 @@ class SearchInput:
     emulated: bool
 
 
-def with_found_nodes(
+def search_and_keep(
     request: SearchInput, cache: Cache, tell: Callable[[str, float], None]
 ) -> tuple[Variant, NodeSearchInfo]:
     """Search, or take an earlier result from the cache.

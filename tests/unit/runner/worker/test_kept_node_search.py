@@ -70,8 +70,8 @@ def searched(asked: Variant, folder: Path) -> tuple[NodeSearchInfo, Variant, lis
     with Cache(folder / "cache") as cache:
         model = artifacts.model_file(asked, cache)
         request = artifacts._search_input(asked, model, model, cache)
-        found, info = kept_node_search.with_found_nodes(request, cache, lambda detail, _share: told.append(detail))
-        again = kept_node_search.with_found_nodes(request, cache, lambda *_: pytest.fail("searched twice"))
+        found, info = kept_node_search.search_and_keep(request, cache, lambda detail, _share: told.append(detail))
+        again = kept_node_search.search_and_keep(request, cache, lambda *_: pytest.fail("searched twice"))
         assert again == (found, info)
     return info, found, told
 
