@@ -104,8 +104,6 @@ def expected_accuracy(
         expected_db = tf32_db
     elif onnx.model_is_typed and artifacts.holds_bf16(variant, onnx.typed, cache):
         # The reference rounds at every tensor, and kernels that fuse round less often.
-        variant, onnx.typed, cache
-    ):  # its reference rounds: kernels that fuse round less often
         expected_db = None
         notes.append("not computed for a file in bfloat16")
     else:
