@@ -23,7 +23,7 @@ from sweep.analysis import (
     score,
     sqnr_text,
 )
-from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines, speedups
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     table.add_column("")
     for axis in axes:
         table.add_column(axis.column, no_wrap=True)
-    for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
+    ratios = speedups(records)
+    peaks = ("peak\nsamples/s", *(["peak over\nfp32"] if ratios else []))
+    for name in ("status", *peaks, "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     with_ratio = any(ratio.low != ratio.high for ratio in recommendation.ratios.values())
     if with_ratio:
@@ -80,7 +82,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         table.add_row(
             recommendation.mark(record),
             *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
-            *_cells(record, tail, ratio, slo),
+            *_cells(record, tail, ratio, slo, [format_speedup(ratios.get(record.key))] if ratios else []),
             *top1,
             *energy,
         )
@@ -122,11 +124,14 @@ def _axis_cells(
     return cells
 
 
-def _cells(record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None) -> list[str]:
+def _cells(
+    record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None, speedup: Sequence[str]
+) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
         status_text(record),
         peak_text(record),
+        *speedup,
         _latency(light_point, "p50"),
         _latency(light_point, tail),
         _latency(loaded_point, tail),
@@ -151,6 +156,11 @@ def peak_text(record: Record) -> str:
     if record.peak is None or record.peak["ips"] is None:
         return "-"
     return f"{'' if record.peak['verdict'] == Verdict.OK else '~'}{record.peak['ips']:,.0f}"
+
+
+def format_speedup(ratio: float | None) -> str:
+    """Format a peak over that of fp32, as in ``1.83x``."""
+    return format_number(ratio, "{:.2f}x")
 
 
 def _latency(point: Point | None, percentile: PercentileName) -> str:
@@ -192,7 +202,7 @@ def score_lines(records: Sequence[Record]) -> list[str]:
     The network stands in front if several networks were scored.
     """
     rows = {
-        (record.variant["model"], accuracy["scored_on"], accuracy["reference_score"])
+        (record.variant.get("model", record.key), accuracy["scored_on"], accuracy["reference_score"])
         for record in records
         if (accuracy := record.accuracy) and score(record) is not None
     }
@@ -209,7 +219,7 @@ def cost_line(record: Record) -> str | None:
         return None
     weights = model["parameters"]
     size = f"{weights / 1e6:.3g} M" if weights >= _MILLION else f"{weights:,}"
-    return f"{record.variant['model']}: {size} parameters, {_multiply_adds(model['gmacs'])}"
+    return f"{record.variant.get('model', record.key)}: {size} parameters, {_multiply_adds(model['gmacs'])}"
 
 
 def _multiply_adds(gmacs: float | None) -> str:
