@@ -34,6 +34,13 @@ _CAUSES = (  # words of the clause that names a cause, the surest first
     re.compile(r"cannot|could not|must|expected|required|refused|denied|fail|error", re.IGNORECASE),
 )
 _GAP = " ... "
+_SOURCE_FILE = r"[\w./+-]*\w\.(?:cc|cpp|cxx|cu|cuh|h|hpp|inl)"
+_SIGNATURE = r"[\w:<>,*&~ ]*::[\w~<>:, *&]+\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?"
+_SOURCE_PLACES = (  # where in its own C++ source a library raised an error
+    re.compile(rf"\[{_SOURCE_FILE}:[\w:, ~<>]*\d+[\w:, ~<>]*\]\s*"),  # [checkMacros.cpp::check::250]
+    re.compile(rf"\s*\b[Ii]n (?:function )?[\w:~]+ at {_SOURCE_FILE}:\d+"),  # In validate at /_src/nodes/add.cpp:40
+    re.compile(rf"(?:\bat )?{_SOURCE_FILE}:\d+:?\s*(?:In function \w+:\s*|{_SIGNATURE}\s*)?"),  # /core/model.cc:12
+)
 
 
 def printable(text: str) -> str:
@@ -41,18 +48,27 @@ def printable(text: str) -> str:
     return text if text.isprintable() else text.translate(_CODES)
 
 
+def without_source_places(text: str) -> str:
+    """Return a library's message without the files, lines and signatures of its C++ source, which help no user."""
+    for place in _SOURCE_PLACES:
+        text = place.sub("", text)
+    return text
+
+
 def shorten(text: str, limit: int = 400) -> str:
     """Put a message on one line of at most `limit` characters, by leaving out what tells the least.
 
-    The head, the end, and the clause in between that names a cause stay; `` ... `` stands for what is left out.
+    The head, the end, and the clause in between that names a cause stay; `` ... `` stands for what is left out. Places
+    in the library's own source go first.
 
     Args:
         text: message of a library, of any length.
         limit: most characters of the result, at least 60.
 
     Returns:
-        The message on one line; unchanged if it is short enough.
+        The message on one line; nothing but places in sources left out if it is short enough.
     """
+    text = without_source_places(text)
     line = " ".join(text.split())
     if len(line) <= limit:
         return line

@@ -19,11 +19,13 @@ from .queue_model import Service as Service
 from .queue_model import estimate_service as estimate_service
 from .queue_model import simulate_latency_ms as simulate_latency_ms
 from .record_views import carried_tail as carried_tail
+from .record_views import curve_is_unusable as curve_is_unusable
 from .record_views import drifted as drifted
 from .record_views import joules as joules
 from .record_views import light as light
 from .record_views import near as near
 from .record_views import prediction_errors as prediction_errors
+from .record_views import probably_higher as probably_higher
 from .record_views import score as score
 from .record_views import sqnr_text as sqnr_text
 from .reevaluate import mismatch_error as mismatch_error

@@ -18,8 +18,11 @@ LOST_DB = 6.0  # between two looks at one session: what differs by less may be t
 _TINY = 1e-6  # the largest output of inputs that are near 1: less than fp32's rounding of a sum of them
 _LARGE_INPUT = 1e-3
 _SAME_ROWS = 1e-6  # of the largest output, that all samples' outputs are within
+_REAL_INPUTS = "bring real inputs (model.labels=, or model.inputs.NAME.low= and .high=)"
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 REFERENCE = "onnxruntime fp32, same inputs"
+NO_REFERENCE = "none"
+NOT_COMPARED = "not compared: no reference; model.path= or model= beside model.engine names one"
 TYPED_REFERENCE = "onnxruntime on the typed file itself, same inputs: what its own types cost is not seen"
 
 
@@ -44,8 +47,21 @@ def against(
     return cast("Accuracy", {"reference": reference, "note": note, **figures})
 
 
+def without_reference(outputs: Outputs) -> Accuracy:
+    """Return the record's ``accuracy`` of outputs that nothing is known to compare with."""
+    floats = [value for value in outputs.values() if np.issubdtype(value.dtype, np.floating)]
+    nonfinite = sum(int(np.count_nonzero(~np.isfinite(value))) for value in floats)
+    # A count by itself is no fault: inputs that are drawn at random may well lead there.
+    reason = NOT_COMPARED + (f"; {nonfinite} outputs are not finite" if nonfinite else "")
+    return cast("Accuracy", {"reference": NO_REFERENCE, "note": reason, **_unknown(None, reason)})
+
+
 def again(
-    expected: Outputs, first: Outputs, looks: Iterable[Mapping[int, Outputs]], random: Sequence[str] = ()
+    expected: Outputs,
+    first: Outputs,
+    looks: Iterable[Mapping[int, Outputs]],
+    random: Sequence[str] = (),
+    uncompared: str | None = None,
 ) -> RepeatedAccuracy:
     """Return the record's ``accuracy.again``: the worst of many inferences on all streams, under a further load.
 
@@ -57,9 +73,12 @@ def again(
         first: outputs of the session after it was timed, by name.
         looks: outputs by stream, each time after a further burst; compared one by one, at least one.
         random: operators of the network that draw random numbers.
+        uncompared: why nothing is compared; None where `expected` is the reference.
     """
 
     def compare(outputs: Outputs) -> AccuracyFigures:
+        if uncompared is not None:
+            return _unknown(None, uncompared)
         return random_outputs(outputs, random) if random else errors(expected, outputs)
 
     first_figures = compare(first)
@@ -92,11 +111,16 @@ def _lost_db(first: AccuracyFigures, later: AccuracyFigures) -> float:
 
 
 def _went_wrong(first: AccuracyFigures, later: AccuracyFigures) -> bool:
-    return (later.get("nonfinite") or 0) > (first.get("nonfinite") or 0) or _lost_db(first, later) > LOST_DB
+    return nonfinite_alone(later) > nonfinite_alone(first) or _lost_db(first, later) > LOST_DB
 
 
 def _badness(figures: AccuracyFigures) -> tuple[int, bool, float]:
-    return -(figures.get("nonfinite") or 0), "unknown" not in figures, level(figures)
+    return -nonfinite_alone(figures), "unknown" not in figures, level(figures)
+
+
+def nonfinite_alone(figures: AccuracyFigures) -> int:
+    """Return the number of outputs that are not finite where those of the reference are."""
+    return (figures.get("nonfinite") or 0) - figures.get("nonfinite_in_both", 0)
 
 
 def level(figures: AccuracyFigures) -> float:
@@ -137,16 +161,15 @@ def undiagnosed(expected: Outputs, feeds: Outputs) -> str | None:
     largest = max(float(np.max(np.abs(value))) for value in outputs)
     inputs = [value.astype(np.float64) for value in feeds.values() if value.size and value.dtype.kind in "iuf"]
     largest_input = max((float(np.max(np.abs(value))) for value in inputs), default=0.0)
-    advice = "bring real inputs (model.labels=, or model.inputs.NAME.low= and .high=)"
     if largest < _TINY and largest_input > _LARGE_INPUT:
         return (
             f"no output is above {largest:.2g} for inputs of up to {largest_input:.2g}, so that the error says nothing "
-            f"about the precision; {advice}"
+            f"about the precision; {_REAL_INPUTS}"
         )
     if any(_differ(value, 0.0) for value in inputs) and not any(_differ(value, _SAME_ROWS) for value in outputs):
         return (
             f"all samples have the same outputs within {_SAME_ROWS:g}, so that the error says nothing about the "
-            f"precision; {advice}"
+            f"precision; {_REAL_INPUTS}"
         )
     return None
 
@@ -183,11 +206,11 @@ def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
     """Measure the error of ``outputs``, y, against ``expected``, r, float outputs pooled.
 
     Returns:
-        Every figure of ``AccuracyFigures``. All are None, and ``unknown`` says why, where shapes differ (a detector may
-        keep another number of boxes), the reference is not finite, or no output is of floats. ``sqnr_db`` is None when
-        the two are equal, ``cosine_centred`` for a batch of 1 (what all samples share makes any two runs look alike, so
-        the mean over the batch, axis 0, is taken off), ``top1_agreement`` where no output has the shape (batch,
-        classes).
+        Every figure of ``AccuracyFigures``, ``nonfinite_in_both`` where the reference is not finite. All are None, and
+        ``unknown`` says why, where shapes differ (a detector may keep another number of boxes), the reference is not
+        finite, or no output is of floats. ``sqnr_db`` is None when the two are equal, ``cosine_centred`` for a batch
+        of 1 (what all samples share makes any two runs look alike, so the mean over the batch, axis 0, is taken off),
+        ``top1_agreement`` where no output has the shape (batch, classes).
     """
     names = _compared(expected, outputs)
     if not names:
@@ -198,11 +221,13 @@ def errors(expected: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray]
             return _unknown(None, f"output {name} is {shapes[0]} in the reference and {shapes[1]} in the engine")
     reference = np.concatenate([expected[name].astype(np.float64).ravel() for name in names])
     value = np.concatenate([outputs[name].astype(np.float64).ravel() for name in names])
-    nonfinite = int(np.count_nonzero(~np.isfinite(value)))
+    nonfinite, sound = int(np.count_nonzero(~np.isfinite(value))), np.isfinite(reference)
     if not reference.size:
         return _unknown(nonfinite, "the outputs are empty")
-    if not np.all(np.isfinite(reference)):
-        return _unknown(nonfinite, "outputs of the reference are not finite")
+    if not np.all(sound):
+        count = f"{np.count_nonzero(~sound)} of {sound.size} outputs of the reference are not finite for these inputs"
+        both = int(np.count_nonzero(~sound & ~np.isfinite(value)))
+        return {**_unknown(nonfinite, f"{count}; {_REAL_INPUTS}"), "nonfinite_in_both": both}
     if nonfinite:
         return _unknown(nonfinite, f"{nonfinite} outputs are not finite")
     noise, signal = float(np.sum((reference - value) ** 2)), float(np.sum(reference**2))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis.accuracy import LOST_DB, TYPED_REFERENCE, is_exact, is_known, level, unknown_reason
+from sweep.analysis.accuracy import (
+    LOST_DB,
+    TYPED_REFERENCE,
+    is_exact,
+    is_known,
+    level,
+    nonfinite_alone,
+    unknown_reason,
+)
 from sweep.spec import Gates
 
 if TYPE_CHECKING:
@@ -40,6 +49,15 @@ class Fault:
 
     message: str
     gate: str | None = None
+
+
+def limits(gates: Gates) -> dict[str, float]:
+    """Return the gates that refuse something, by name."""
+    values: dict[str, float | None] = dataclasses.asdict(gates)
+    given = {name: value for name, value in values.items() if value is not None}
+    if given.get("min_sqnr_db", 0.0) <= _NO_GATE_DB:
+        del given["min_sqnr_db"]
+    return given
 
 
 def is_tf32(dtype: str, accuracy: Accuracy | None) -> bool:
@@ -113,7 +131,7 @@ def fault(dtype: str, accuracy: Accuracy | None, gates: Gates | None = None) -> 
     if (later["lost_db"] or 0.0) > LOST_DB:
         loss = f"{under}accuracy: the outputs lost {later['lost_db']:.1f} dB against those right after the timing"
         return Fault(loss + _how_often(later))
-    if later.get("unknown") and not later.get("nonfinite") and is_known(accuracy):
+    if later.get("unknown") and not nonfinite_alone(later) and is_known(accuracy):
         return Fault(f"{under}accuracy: the outputs cannot be compared any more ({later['unknown']})")
     second = _output_fault(dtype, later, accuracy, gates)
     return None if second is None else Fault(under + second.message + _how_often(later), second.gate)
@@ -126,8 +144,9 @@ def _how_often(later: RepeatedAccuracy) -> str:
 
 def _output_fault(dtype: str, figures: AccuracyFigures, accuracy: Accuracy, gates: Gates) -> Fault | None:
     """Return what is wrong with one look at the outputs, `figures`, of the session that `accuracy` describes."""
-    if figures.get("nonfinite"):
-        return Fault(f"{figures['nonfinite']} outputs are not finite; those of the reference are")
+    alone = nonfinite_alone(figures)
+    if alone:
+        return Fault(f"{alone} outputs are not finite; those of the reference are")
     return _sqnr_fault(dtype, figures, accuracy, gates) or _user_gate_fault(figures, gates)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RISK = 0.02  # of calling any pass of a steady point unstable
 _WITHIN = 0.05  # a change of the mean service time that is smaller makes no point unstable
+_SLOPE_WITHIN = 0.075  # the same from end to end of a line, which overstates a step by a half
 _BATCHES = 40  # means of consecutive services, among which a change is looked for
 _FEWEST_BATCHES = 16
 _EDGE = 8  # a change in the first or the last 1 / 8 of a window is not told from noise
@@ -67,7 +68,7 @@ def unsteady(series: Sequence[percentiles.Floats]) -> float:
     """
     risk = RISK / (2 * max(len(series), 1))
     judged = [values for values in series if len(values) >= _MIN_SERVICES and values.mean() > 0]
-    return max((max(_step(values, risk), _slope(values, risk)) for values in judged), default=0.0)
+    return max((_step(values, risk) or _slope(values, risk) for values in judged), default=0.0)
 
 
 def stall_share(gaps: percentiles.Floats) -> float:
@@ -99,7 +100,7 @@ def _step(values: percentiles.Floats, risk: float) -> float:
         return 0.0
     parts = values[: place * size], values[place * size :]
     low, high = sorted(float(part.mean()) for part in parts)
-    return _counted(high / max(low, 1e-12) - 1, [part - part.mean() for part in parts])
+    return _counted(high / max(low, 1e-12) - 1, _WITHIN, [part - part.mean() for part in parts])
 
 
 def _slope(values: percentiles.Floats, risk: float) -> float:
@@ -114,7 +115,8 @@ def _slope(values: percentiles.Floats, risk: float) -> float:
         return 0.0
     line = slope / (len(values) / len(means)) * (np.arange(len(values)) - (len(values) - 1) / 2)
     change = abs(slope) * len(means)
-    return _counted(change / max(float(values.mean()) - change / 2, 1e-12), [values - values.mean() - line])
+    relative = change / max(float(values.mean()) - change / 2, 1e-12)
+    return _counted(relative, _SLOPE_WITHIN, [values - values.mean() - line])
 
 
 def _batch_means(values: percentiles.Floats, most: int) -> tuple[percentiles.Floats, int]:
@@ -124,9 +126,9 @@ def _batch_means(values: percentiles.Floats, most: int) -> tuple[percentiles.Flo
     return np.asarray(values[: count * size].reshape(count, size).mean(axis=1)), size
 
 
-def _counted(change: float, residuals: Sequence[percentiles.Floats]) -> float:
-    """Return ``change``, or 0 where it is small or what is left without it is too correlated to tell."""
-    if change <= _WITHIN:
+def _counted(change: float, within: float, residuals: Sequence[percentiles.Floats]) -> float:
+    """Return ``change``, or 0 where it is ``within`` or what is left without it is too correlated to tell."""
+    if change <= within:
         return 0.0
     independent = sum(map(len, residuals)) / intervals.within_passes(residuals)
     return change if independent >= _LEAST_INDEPENDENT else 0.0

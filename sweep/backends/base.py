@@ -117,6 +117,39 @@ class SupportsEmulation(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsPlans(Protocol):
+    """Extend a ``Backend`` that runs serialised engines (plans) which were built elsewhere."""
+
+    def import_plan(self, content: bytes, variant: Variant, target: Path) -> JsonDict:
+        """Write a plan into the empty folder ``target``, once the library has loaded it.
+
+        Args:
+            content: the serialised engine.
+            variant: its plan, and the plugins that it needs.
+            target: folder to fill.
+
+        Returns:
+            Facts as ``Backend.build`` returns them, with ``inputs``: for each one {name, dtype, shape, least, best,
+            most}, where an open size of the shape is -1 and the last three are the shapes of the first profile; and
+            ``outputs``: {name, dtype, shape}.
+
+        Raises:
+            SessionError: the library refused the plan; with its own last message.
+            UnsupportedError: a tensor of the plan cannot be fed or read.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsBuildsAnywhere(Protocol):
+    """Extend a ``Backend`` that builds engines on machines which cannot run them."""
+
+    def unsupported_build(self, variant: Variant) -> str | None:
+        """Return why the engine of ``variant`` cannot be built on this machine, in one line; None if it can."""
+        ...
+
+
 class Session(Protocol):
     """Hold a loaded engine with its streams.
 
@@ -252,6 +285,15 @@ def find_unhonoured_axis(backend: Backend, variant: Variant) -> str | None:
     return None
 
 
-def unsupported_reason(backend: Backend, variant: Variant) -> str | None:
-    """Return why ``backend`` cannot run ``variant`` here, from its axes or its own check; None if it can."""
-    return find_unhonoured_axis(backend, variant) or backend.unsupported(variant)
+def unsupported_reason(backend: Backend, variant: Variant, *, only_build: bool = False) -> str | None:
+    """Return why ``backend`` cannot run ``variant`` here, from its axes or its own check; None if it can.
+
+    Args:
+        backend: the inference library.
+        variant: what it would run.
+        only_build: its engine is built and not run.
+    """
+    reason = find_unhonoured_axis(backend, variant)
+    if reason is None and only_build and isinstance(backend, SupportsBuildsAnywhere):
+        return backend.unsupported_build(variant)
+    return reason or backend.unsupported(variant)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
+from sweep.backends.tensorrt import PLAN
 from sweep.runner import Display, engine_builds
+from sweep.spec import quote
 from sweep.system import signals
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
     from sweep.runner import EngineBuild, Plan
@@ -41,6 +48,9 @@ def run(console: Console, selected: Plan, settings: Settings, device: Device) ->
             for build in engine_builds.build(selected, settings, display, device):
                 ends.append(_end(build))
                 _print(console, f"[{len(ends)}/{len(engines)}] {_label(build)}  {_line(build)}")
+                plan = _keep_plan(build, settings)
+                if plan is not None:
+                    _print(console, f"      model.engine={quote(str(plan))}")
     except KeyboardInterrupt:
         _print(console, "interrupted: the engines that were built are kept; the same command builds the rest")
         return signals.EXIT_CODE
@@ -70,6 +80,29 @@ def _line(build: EngineBuild) -> str:
         return f"{build.outcome.status}  " + (f"{error['stage']}: {error['message']}" if error else "no reason")
     size = result.engine.get("bytes")
     return f"{_end(build)}, {build.wall_s:.1f} s" + ("" if size is None else f", {size / _MIB:,.2f} MiB")
+
+
+def _keep_plan(build: EngineBuild, settings: Settings) -> Path | None:
+    """Return a file in the sweep's folder with the plan, to be timed elsewhere; None for a library without plans.
+
+    It is a second name of the file in the cache where the file system has that, so that it takes no space, and stays
+    when the entry is evicted.
+    """
+    result = build.outcome.result
+    plan = None if result is None else settings.cache / "engines" / result.engine["key"] / PLAN
+    if plan is None or not plan.is_file():
+        return None
+    name = re.sub(r"[^\w.+-]+", "_", build.works[0].label, flags=re.ASCII)
+    target = settings.root / "plans" / f"{name}-{plan.parent.name[:8]}.plan"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not (target.exists() and target.samefile(plan)):
+        scratch = target.with_suffix(f".{os.getpid()}")
+        try:
+            scratch.hardlink_to(plan)
+        except OSError:
+            shutil.copyfile(plan, scratch)
+        scratch.replace(target)
+    return target
 
 
 def _print(console: Console, text: str) -> None:

@@ -25,7 +25,7 @@ from sweep.cli import commands
 from sweep.config import conf_files, schema
 from sweep.system import command_line
 
-_FILES = ("results", "model.path", "model.saved_model", "load.trace")  # keys whose value is a path
+_FILES = ("results", "model.path", "model.engine", "model.saved_model", "load.trace")  # keys whose value is a path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

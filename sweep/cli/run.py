@@ -24,7 +24,7 @@ from sweep.runner import Display, Run, filters, plan, resume, time_estimate
 from sweep.spec import Tracking
 from sweep.storage import Store, folder_lock
 from sweep.system import devices as device
-from sweep.system import signals, write_atomic
+from sweep.system import environment, signals, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,11 +63,11 @@ def _task(request: SweepRequest) -> int:
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     first = request.configs[0]
-    full_plan = plan.make(variants.from_config(config) for config in request.configs)
+    full_plan = plan.make((variants.from_config(config) for config in request.configs), only_build=first.build_only)
     selected = filters.of(full_plan, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
     settings = variants.settings(first, request.overrides)
-    devices = _devices(selected, settings)
-    _print_backend(console, {config.backend.name for config in request.configs})
+    devices = _devices(selected, settings, only_build=first.build_only)
+    _print_backends(console, request)
     if first.plan:
         _print_plan(console, selected, settings, len(devices))
         return 0
@@ -79,9 +79,11 @@ def _task(request: SweepRequest) -> int:
         return _sweep(console, (full_plan, selected), settings, request, publishing, devices)
 
 
-def _devices(selected: Plan, settings: Settings) -> tuple[Device, ...]:
-    """Return the GPUs to use, or one empty device if no work needs a GPU."""
+def _devices(selected: Plan, settings: Settings, *, only_build: bool) -> tuple[Device, ...]:
+    """Return the GPUs to use, or one empty device if no work needs a GPU, as builds that can do without."""
     on_gpu = any(registry.get(name).on_gpu for name in {work.variant.backend for work in selected.runnable})
+    if only_build and environment.machine()["gpu"] is None:
+        return (device.Device(),)
     return device.find_devices(settings.gpus) if on_gpu else (device.Device(),)
 
 
@@ -95,9 +97,11 @@ def _print_plan(console: Console, selected: Plan, settings: Settings, device_cou
     plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
 
 
-def _print_backend(console: Console, names: set[str]) -> None:
-    for name in sorted(names):
-        backend, reason = registry.resolve(name)
+def _print_backends(console: Console, request: SweepRequest) -> None:
+    """Print each backend once, with the reason of each that `auto` chose."""
+    choices = {(config.backend.name, config.model.engine or "") for config in request.configs}
+    resolved = {variants.resolve_backend(name, plan_path or None) for name, plan_path in choices}
+    for backend, reason in sorted(resolved, key=str):
         _print(console, f"backend: {backend}" + (f" (auto: {reason})" if reason else ""))
 
 

@@ -14,7 +14,7 @@ import math
 import os
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hydra
 import yaml
@@ -31,12 +31,14 @@ from sweep.errors import ConfigError
 from sweep.system import user_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
 _MAX_COMBINATIONS = 100_000
+_PLAN_KEY = "model.engine"
+_MODEL_KEYS = ("model", "model.name", "model.path", "model.torch", "model.saved_model")
 _HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
     RecursionError,
@@ -82,6 +84,7 @@ class _Combinations:
         latest = {_target(override): override for override in parser.parse_overrides(texts)}
         for target, override in latest.items():
             _refuse_misplaced(target, override)
+        names_model = self._names_model(latest)
         composed, values = _split(list(latest.values()), self._is_group, parser)
         if math.prod([*map(len, composed), *map(len, values)]) > _MAX_COMBINATIONS:
             raise ConfigError(f"{' '.join(texts)}: more than {_MAX_COMBINATIONS} combinations; sweep over fewer values")
@@ -93,10 +96,20 @@ class _Combinations:
         if not configs:
             raise ConfigError(f"{' '.join(texts)}: sweeps over nothing")
         _refuse_unnamed_code(configs, task)
+        typed = {_target(override): override for override in parser.parse_overrides(task)}
+        _refuse_unnamed_plans(configs, typed.get(_PLAN_KEY), parser)
+        if not names_model:
+            configs = tuple(_without_model(config) for config in configs)
         return SweepRequest(configs=configs, overrides=_measured_overrides(latest, task))
 
     def _is_group(self, key: str) -> bool:
         return "/" in key or bool(self._loader.get_group_options(key))
+
+    def _names_model(self, targets: Collection[str]) -> bool:
+        """Tell whether the command line or a YAML names a network, so that it is more than the default of conf/."""
+        model, default = self._config.model, Config().model
+        chosen = self._config.hydra.runtime.choices.get("model") != default.name or model.name != default.name
+        return chosen or model.path is not None or any(key in targets for key in _MODEL_KEYS)
 
     def _is_master(self, composed: Sequence[Sequence[str]], task: Sequence[Override]) -> bool:
         """Tell whether the master config is the one combination that `composed` leaves; composing costs 0.1 s.
@@ -124,6 +137,27 @@ def _refuse_unnamed_code(configs: Sequence[Config], task: Sequence[str]) -> None
     user_code.refuse_unnamed("graph", (config.graph for config in configs), task)
     user_code.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
     user_code.refuse_unnamed("model.labels", (config.model.labels for config in configs), task)
+
+
+def _refuse_unnamed_plans(configs: Sequence[Config], typed: Override | None, parser: OverridesParser) -> None:
+    """Refuse a plan that a YAML alone names: a library that loads a plan runs code of it."""
+    if typed is None:
+        names = set()
+    elif typed.is_sweep_override():
+        names = {str(parser.parse_override(text).value()) for text in _expand(_PLAN_KEY, typed)}
+    else:
+        names = {str(typed.value())}
+    for plan in dict.fromkeys(config.model.engine for config in configs):
+        if plan is not None and plan not in names:
+            raise ConfigError(
+                f"{_PLAN_KEY}={plan} stands in a YAML, and a plan can run code when it is loaded: type "
+                f"{_PLAN_KEY}={plan} on the command line if you trust who built it"
+            )
+
+
+def _without_model(config: Config) -> Config:
+    """Return the config without the network of conf/'s defaults if a plan is timed: it is no reference of the plan."""
+    return config if config.model.engine is None else cast("Config", _replace(config, {"model.name": ""}))
 
 
 def _measured_overrides(latest: dict[str, Override], task: Sequence[str]) -> tuple[str, ...]:

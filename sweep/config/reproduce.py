@@ -63,8 +63,10 @@ def _compose(arguments: tuple[str, ...]) -> Config:
 
 def _group_choices(variant: Variant) -> dict[str, Any]:
     """Return the choice of each group: ``model=NAME`` where conf/ has a file for it, else ``model.name=NAME``."""
-    names = {"precision": variant.onnx.precision.name, "backend": variant.backend, "load": variant.load.kind}
-    if variant.onnx.model.path is None:
+    names = {"backend": variant.backend, "load": variant.load.kind}
+    if variant.engine.plan is None:  # whose types nothing but the plan decides
+        names["precision"] = variant.onnx.precision.name
+    if variant.onnx.model.path is None and variant.reference is not None:
         names["model"] = variant.onnx.model.name
     keys = {group: group if name in choices(group) else f"{group}.{_name_key(group)}" for group, name in names.items()}
     return {keys[group]: names[group] for group in ("model", "precision", "backend", "load") if group in names}
@@ -75,7 +77,12 @@ def _name_key(group: str) -> str:
 
 
 def _is_implied(axis: Axis, variant: Variant) -> bool:
-    """Tell whether other overrides imply the axis: the path of an exported model, the script of another backend."""
+    """Tell whether other overrides imply the axis.
+
+    They do for the path of an exported model, the script of another backend and the precision of a plan.
+    """
+    if axis.path[:2] == ("onnx", "precision") and variant.engine.plan is not None:
+        return True
     if axis.path == ("onnx", "model", "path"):
         return variant.onnx.model.path is None or variant.onnx.model.made_from is not None
     return axis.path[:2] == ("session", "script") and variant.session.script is None

@@ -100,6 +100,10 @@ class ModelConfig:
 class PrecisionConfig:
     """Choose the element types of the ONNX graph."""
 
+    search_evaluations: int = _key(
+        spec.SEARCH_EVALUATIONS, "precision.search: most conversions that the search runs and judges"
+    )
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
@@ -240,7 +244,9 @@ class Config:
         0, "passes between two sentinel runs, short runs of the first variant that show drift (0: none)"
     )
     plan: bool = _key(default=False, text="print the variants that would run, and run nothing")
-    build_only: bool = _key(default=False, text="build the engines into results/cache, and measure nothing")
+    build_only: bool = _key(
+        default=False, text="build the engines, and measure nothing; TensorRT-RTX needs no GPU for it"
+    )
     force: bool = _key(default=False, text="measure variants again that have a record")
     mps_pipe_directory: str | None = _key(
         None, "CUDA_MPS_PIPE_DIRECTORY of an MPS daemon of your own (null: one is started)"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sweep.config.schema import AccuracyConfig, Config, SloConfig
 
-_RESERVED = ("cache", "reference", "mlartifacts")
+_RESERVED = ("cache", "recipes", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
 _SCORES = (("min_score", 0, 1), ("max_score_drop", 0, 1))
@@ -59,7 +59,7 @@ def settings(config: Config, overrides: Sequence[str]) -> Settings:
         seed=config.seed,
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
-        gates=_gates(config.accuracy),
+        gates=gates(config.accuracy),
         telemetry_hz=config.telemetry_hz,
         sentinel_every=config.sentinel_every,
         mps_pipe_directory=_mps_pipe_directory(config.mps_pipe_directory),
@@ -123,7 +123,12 @@ def _check_limits(config: Config) -> None:
         checks.at_least(0, **{"gpu.wait_s": config.gpu.wait_s})
 
 
-def _gates(config: AccuracyConfig) -> Gates:
+def gates(config: AccuracyConfig) -> Gates:
+    """Return the accuracy gates.
+
+    Raises:
+        ConfigError: one is out of its range; one line.
+    """
     if config.min_sqnr_db is not None and not math.isfinite(config.min_sqnr_db):
         raise ConfigError(
             f"accuracy.min_sqnr_db={config.min_sqnr_db}: must be a number of dB; -100 lets every engine through"

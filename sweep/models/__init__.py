@@ -8,7 +8,7 @@ from sweep.models.cost_model import COST_REVISION, Cost, cost
 from sweep.models.datasets.labelled_arrays import Labelled
 from sweep.models.evaluation import EvaluationSet
 from sweep.models.importers import LEAST_OPSET, is_too_new, lower_ir_version, saved_model, torch_export, upgrade
-from sweep.models.input_shapes import check_batch, override
+from sweep.models.input_shapes import UNNAMED, check_batch, override, settle
 from sweep.models.normal_form import NORMAL_FORM_REVISION, write_normal_form
 from sweep.models.onnx_file import (
     dynamic_inputs,
@@ -22,6 +22,7 @@ from sweep.models.onnx_file import (
 )
 from sweep.models.random_inputs import draw
 from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
+from sweep.models.sibling_file import sibling_ref
 from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec, render_shape
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "COST_REVISION",
     "LEAST_OPSET",
     "NORMAL_FORM_REVISION",
+    "UNNAMED",
     "Cost",
     "EvaluationSet",
     "Labelled",
@@ -58,6 +60,8 @@ __all__ = [
     "render_shape",
     "resolve",
     "saved_model",
+    "settle",
+    "sibling_ref",
     "signature",
     "torch_export",
     "upgrade",

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def of(variant: Variant) -> EvaluationSet | None:
     """Return the labelled evaluation set of ``variant``, or None if it has no labels."""
-    model, own = variant.onnx.model, variant.load.labels
+    model, own = variant.reference, variant.load.labels
+    if model is None:  # a plan that came without its network
+        return None
     return held_out(model) if own is None else datasets.Samples(own, signature(model))
 
 

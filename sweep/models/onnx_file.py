@@ -108,6 +108,15 @@ def dynamic_inputs(path: Path) -> frozenset[str]:
     return frozenset(spec.name for spec in _header(path).inputs if any(isinstance(size, str) for size in spec.shape))
 
 
+def inputs(path: Path) -> tuple[TensorSpec, ...]:
+    """Return the graph inputs that are fed as the file declares them: symbolic dimensions by name.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).inputs
+
+
 def outputs(path: Path) -> tuple[OutputSpec, ...]:
     """Return the graph outputs with their shapes, as far as the file gives them.
 

@@ -6,15 +6,16 @@ imported when a function runs, never with this package.
 """
 
 from sweep.precision.compute_types import check_label, count_compute_types, is_typed
-from sweep.precision.conversion import NATIVE, Conversion, convert, passes_through
+from sweep.precision.conversion import NATIVE, Conversion, Ranges, convert, passes_through
 from sweep.precision.emulation import emulate
 from sweep.precision.graph_pass import SIMPLIFY, transform
 from sweep.precision.layer_error import LayerError, measure_layer_errors
 from sweep.precision.modelopt import modelopt_versions
-from sweep.precision.product_rounding import random_ops, reverse_sums, round_products
+from sweep.precision.node_search import Judgement, SearchResult, exact_patterns, fewest_nodes, ranked_nodes
+from sweep.precision.product_rounding import random_ops, reverse_sums, round_products, widen_sums
 from sweep.precision.sparsity import sparsify
 
-REVISION = 3
+REVISION = 5
 """Raise this number when the converters write other graphs for the same request: it is part of the cache key."""
 
 TOOLS = ("numpy", "onnx", "onnxruntime")
@@ -26,18 +27,25 @@ __all__ = [
     "SIMPLIFY",
     "TOOLS",
     "Conversion",
+    "Judgement",
     "LayerError",
+    "Ranges",
+    "SearchResult",
     "check_label",
     "convert",
     "count_compute_types",
     "emulate",
+    "exact_patterns",
+    "fewest_nodes",
     "is_typed",
     "measure_layer_errors",
     "modelopt_versions",
     "passes_through",
     "random_ops",
+    "ranked_nodes",
     "reverse_sums",
     "round_products",
     "sparsify",
     "transform",
+    "widen_sums",
 ]

@@ -23,7 +23,8 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
     """Rewrite a model as the same function in a later opset, every node named, each weight an initializer of its own.
 
     Constants become initializers; Identity and Transpose of an initializer are folded; a weight that several nodes read
-    in different ways (a tied embedding) gets one copy per way. The quantizer handles initializers only, and replaces a
+    in different ways (a tied embedding) gets one copy per way; declared shapes that the nodes contradict are
+    corrected. The quantizer handles initializers only, and replaces a
     quantized one for every node that reads it.
 
     Args:
@@ -40,6 +41,7 @@ def canonicalize(model: ModelProto, ops: Sequence[str], opset: int = MIN_OPSET) 
     elif version < opset:
         model = _raise_opset(model, opset)
     _fold_constants(model.graph)
+    onnx_graph.correct_shapes(model)
     _name_nodes(model.graph)
     _split_shared_weights(model.graph, ops)
     return model

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from sweep.precision import onnx_graph
+from sweep.precision import compute_types, onnx_graph
 from sweep.precision.notes import count_of
 from sweep.system import nested_graphs, subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     import numpy as np
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -25,7 +25,6 @@ OPSET = {"fp16": 20, "bf16": 22}
 """Map a dtype to the opset in which every common operator has it; Conv has bfloat16 from 22 on."""
 
 FP16_MAX = 65504.0
-_OPS_WITHOUT_DTYPE = {"bf16": ("HardSwish", "HardSigmoid"), "fp16": ()}
 _FP32_OPERANDS = {
     ("Resize", 1),
     ("Resize", 2),
@@ -36,6 +35,8 @@ _CONTAINER_OPS = (  # the type of a sequence or an optional value is declared wh
     *("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceMap"),
     *("SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement"),
 )
+_FLOAT_OPS = ("BitCast", "MeanVarianceNormalization")
+"""Name operators for float32 alone: one reads its bits, the other's definition in ONNX holds float32 constants."""
 _HIGH, _LOW = "high", "low"
 
 
@@ -58,6 +59,20 @@ def cast_model(
     """
     model_cast = _ModelCast(onnx_graph.infer_types(model), dtype, keep_io=keep_io, fp32_nodes=fp32_nodes)
     return model_cast.run(), model_cast.notes
+
+
+def low_operands(model: ModelProto, dtype: str) -> Callable[[NodeProto, int, str], bool]:
+    """Return a function that tells whether ``cast_model`` would give an operand 16 bits.
+
+    Args:
+        model: a graph with its types inferred.
+        dtype: ``fp16`` or ``bf16``.
+
+    Returns:
+        A function of a node, the index of one of its float32 operands, and ``input`` or ``output``.
+    """
+    model_cast = _ModelCast(model, dtype, keep_io=True, fp32_nodes=())
+    return lambda node, index, side: model_cast.is_low(node, index, output=side == "output")
 
 
 class _ModelCast:
@@ -99,6 +114,10 @@ class _ModelCast:
             self.notes += (f"{count_of(self._clipped, 'weight')} clipped to +-{FP16_MAX:.0f}",)
         return self._model
 
+    def is_low(self, node: NodeProto, index: int, *, output: bool) -> bool:
+        """Tell whether an operand of a float32 tensor becomes 16 bits."""
+        return self._kind(node, index, output=output) == _LOW
+
     def _record_producers(self, graph: GraphProto, io: str) -> None:
         for value in graph.input:
             self._produced_kind[value.name] = io
@@ -124,9 +143,10 @@ class _ModelCast:
         ):  # its result is an integer either way, so it reads whichever type exists: no Cast is needed
             return self._produced_kind.get(node.input[0], _LOW)
         if node.name in self._fp32_nodes or node.op_type in (
-            *_OPS_WITHOUT_DTYPE[self._dtype],
+            *compute_types.OPS_WITHOUT_DTYPE.get(self._dtype, ()),
             *_RANDOM_OPS,
             *_CONTAINER_OPS,
+            *_FLOAT_OPS,
         ):
             return _HIGH
         if not output and (node.op_type, index) in _FP32_OPERANDS:

@@ -9,7 +9,7 @@ from sweep.errors import ConversionError
 from sweep.precision import onnx_graph
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from onnx import GraphProto, ModelProto, NodeProto
@@ -24,6 +24,11 @@ QUANTIZED_DTYPES = ("int8", "fp8")
 
 FLOAT_OPS = ("LSTM", "GRU", "RNN", "Einsum")
 """List further op types that hold multiplications, and that are never quantized."""
+
+OPS_WITHOUT_DTYPE = {
+    "bf16": ("ConvTranspose", "GRU", "HardSigmoid", "HardSwish", "LpNormalization", "Mish", "Shrink"),
+}
+"""Name the operators that the ONNX standard has in a type and TensorRT-RTX 1.6 or 1.7 has not: they stay in fp32."""
 
 _INTEGER_OPS = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm")
 _QUANTIZING_OPS = (
@@ -64,17 +69,40 @@ def count_compute_types(path: Path) -> dict[str, int]:
     return count_model_types(onnx_graph.infer_types(onnx_graph.load(path, weights=False)))
 
 
-def count_model_types(model: ModelProto) -> dict[str, int]:
+def count_model_types(model: ModelProto, left_out: Collection[str] = ()) -> dict[str, int]:
     """Count the compute nodes of a model in memory, as ``count_compute_types`` does for a file.
 
     Args:
         model: a graph with its types inferred.
+        left_out: op types whose nodes are not counted where they compute in fp32.
 
     Returns:
         Number of compute nodes by type.
     """
-    counts = Counter(dtype for _, dtype in node_compute_types(model))
+    counts = Counter(
+        dtype for node, dtype in _typed_compute_nodes(model) if dtype != "fp32" or node.op_type not in left_out
+    )
     return {name: counts.pop(name, 0) for name in _REPORTED_DTYPES} | dict(sorted(counts.items()))
+
+
+def count_label_types(model: ModelProto, precision: Precision) -> dict[str, int]:
+    """Count the compute nodes that a label has to answer for: all but those that stay in fp32 beside others.
+
+    Args:
+        model: a graph with its types inferred.
+        precision: the label.
+
+    Returns:
+        Number of compute nodes by type; all of them where the label would be left with none.
+    """
+    counts = count_model_types(model, fp32_ops(precision))
+    return counts if counts[_DTYPE_OF_LABEL.get(precision.dtype, precision.dtype)] else count_model_types(model)
+
+
+def fp32_ops(precision: Precision) -> tuple[str, ...]:
+    """Return the op types that stay in fp32 because TensorRT has no kernel of the type that a recipe casts to."""
+    dtype = precision.rest if precision.dtype in QUANTIZED_DTYPES else precision.dtype
+    return OPS_WITHOUT_DTYPE.get(dtype or "", ())
 
 
 def node_compute_types(model: ModelProto) -> list[tuple[str, str]]:
@@ -86,8 +114,12 @@ def node_compute_types(model: ModelProto) -> list[tuple[str, str]]:
     Returns:
         (node name, type) pairs, in graph order.
     """
+    return [(node.name or node.output[0], dtype) for node, dtype in _typed_compute_nodes(model)]
+
+
+def _typed_compute_nodes(model: ModelProto) -> list[tuple[NodeProto, str]]:
     return [
-        (node.name or node.output[0], _node_dtype(node, scope, producers))
+        (node, _node_dtype(node, scope, producers))
         for node, scope, producers in _nodes_with_producers(model.graph)
         if node.op_type in (*COMPUTE_OPS, *FLOAT_OPS, *_INTEGER_OPS)
     ]
@@ -160,7 +192,7 @@ def dtype_name(elem_type: int) -> str:
     return "fp8" if name.startswith("float8") else special.get(name, name)
 
 
-def check_label(path: Path, precision: Precision, advice: str | None = None) -> None:
+def check_label(path: Path, precision: Precision, advice: str | None = None, name: str | None = None) -> None:
     """Refuse a file whose types do not carry its precision label.
 
     Every reduced precision requires a node in its type. fp32 and tf32 require float32 compute nodes only, fp16 and bf16
@@ -171,14 +203,16 @@ def check_label(path: Path, precision: Precision, advice: str | None = None) -> 
         path: the ONNX file.
         precision: the label.
         advice: what to do about a mismatch; None advises what fits the type.
+        name: what errors call the file, which may be a copy in a cache; None for its own name.
 
     Raises:
         ConversionError: the types differ; the message has the types of the file and what to do.
     """
     model = onnx_graph.infer_types(onnx_graph.load(path, weights=False))
-    check_evidence(model, precision, path.name)
-    check_counts(count_model_types(model), precision, path.name, advice)
-    check_rest(model, precision, path.name)
+    name = name or path.name
+    check_evidence(model, precision, name)
+    check_counts(count_label_types(model, precision), precision, name, advice)
+    check_rest(model, precision, name)
 
 
 def check_evidence(model: ModelProto, precision: Precision, file_name: str) -> None:
@@ -243,7 +277,13 @@ def check_rest(model: ModelProto, precision: Precision, file_name: str) -> None:
         if (node.op_type not in _NOT_REST_OPS if precision.wide else node.op_type == "DequantizeLinear")
     )
     counts = {name: node_counts[name] for name in _FLOAT_DTYPES if node_counts[name]}
-    allowed = {rest, *(["fp32"] if precision.guard or precision.wide or precision.keep else [])}
+    kept = (
+        precision.guard
+        or precision.wide
+        or precision.keep
+        or any(node.op_type in fp32_ops(precision) for node in model.graph.node)
+    )
+    allowed = {rest, *(["fp32"] if kept else [])}
     if set(counts) - allowed or (counts and rest not in counts):
         raise ConversionError(
             f"precision {precision.name} asks for {precision.dtype} and {rest} beside it, but {file_name} holds "
@@ -274,17 +314,18 @@ def check_counts(counts: Mapping[str, int], precision: Precision, file_name: str
         raise ConversionError(
             f"precision {precision.name} asks for {dtype} compute, but {file_name} computes in "
             f"{format_counts(counts)}: "
-            f"{advice or _advice(dtype)}"
+            f"{advice or _advice(precision)}"
         )
 
 
-def _advice(dtype: str) -> str:
-    if dtype == "fp32":
+def _advice(precision: Precision) -> str:
+    if precision.dtype in _DTYPE_OF_LABEL:
         return (
             "give the float32 export of the model, or ask for the precision that the file has, "
             "or for precision=native, which takes any file as it is"
         )
-    return "give a float32 export that is built of Conv, ConvTranspose, Gemm and MatMul outside control flow"
+    usable = [name for name in COMPUTE_OPS if name not in fp32_ops(precision)]
+    return f"give a float32 export that is built of {', '.join(usable)} outside control flow"
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

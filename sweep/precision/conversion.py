@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError, UnsupportedError
@@ -17,13 +17,14 @@ from sweep.precision import (
     overflow_guard,
     qdq_rules,
     quantize,
+    rounding_guard,
 )
 from sweep.precision.canonical_form import MIN_OPSET, canonicalize, drop_unread_initializers
 from sweep.precision.onnx_tools import as_conversion_error
 from sweep.system import subgraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -57,6 +58,19 @@ class Conversion:
     samples: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class Ranges:
+    """Keep the ranges of one file, recipe and calibration data between conversions that keep different nodes.
+
+    Attributes:
+        largest: the largest magnitude by tensor.
+        clipped: the magnitude at which the recipe's method clips, by tensor.
+    """
+
+    largest: dict[str, float] = field(default_factory=dict)
+    clipped: dict[str, float] = field(default_factory=dict)
+
+
 def passes_through(precision: Precision) -> bool:
     """Tell whether a precision uses the file unchanged, as fp32, tf32 and native do.
 
@@ -70,7 +84,12 @@ def passes_through(precision: Precision) -> bool:
 
 
 def convert(
-    source: Path, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], target: Path
+    source: Path,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    target: Path,
+    name: str | None = None,
+    ranges: Ranges | None = None,
 ) -> Conversion:
     """Write the graph of a source file with a precision in its types.
 
@@ -83,6 +102,8 @@ def convert(
         precision: the recipe; not one that ``passes_through``.
         calibration: for int8, fp8 and the range guard, batches of every input by name; other recipes ignore it.
         target: the file to write, in an existing folder.
+        name: what errors and notes call the source, which may be a copy in a cache; None for its own name.
+        ranges: of earlier conversions of this file with this data, which are added to; None computes all of them.
 
     Returns:
         The path, compute types and notes of the typed file.
@@ -91,17 +112,18 @@ def convert(
         UnsupportedError: this version has no converter for the dtype.
         ConversionError: ``source`` is not fp32, or the result is not what the label claims.
     """
+    name = name or source.name
     if precision.tool == "none":
-        return _pass_typed_file(source, precision, target)
+        return _pass_typed_file(source, precision, target, name)
     _check_request(precision)
-    context = f"{source.name} as {precision.name}"
+    context = f"{name} as {precision.name}"
     counts = compute_types.count_compute_types(source)
     if _has_precision(counts, precision):
-        return _copy_typed_file(source, precision, counts, target)
+        return _copy_typed_file(source, precision, counts, target, name)
     _check_source(context, counts)
     if precision.dtype in compute_types.QUANTIZED_DTYPES:  # without products nothing is quantized: tell before it runs
         model = onnx_graph.infer_types(onnx_graph.load(source, weights=False))
-        compute_types.check_evidence(model, precision, source.name)
+        compute_types.check_evidence(model, precision, name)
     try:
         with as_conversion_error(
             context, "check the file with onnx.checker and that each input is fed, or leave this precision out"
@@ -109,10 +131,10 @@ def convert(
             model, notes, guarded_nodes = (
                 modelopt.convert_with_modelopt(source, precision, calibration, context)
                 if precision.tool == "modelopt"
-                else _convert_builtin(onnx_graph.load(source), precision, calibration, context)
+                else _convert_builtin(onnx_graph.load(source), precision, calibration, context, ranges or Ranges())
             )
             onnx_graph.save(model, target)
-        counts = _verify(target, precision, context, source.name)
+        counts = _verify(source, target, precision, name)
         sample_count = sum(
             max((len(value) for value in batch.values() if value.ndim), default=1) for batch in calibration
         )
@@ -153,7 +175,11 @@ def _check_source(context: str, counts: Mapping[str, int]) -> None:
 
 
 def _convert_builtin(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], context: str
+    model: ModelProto,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    context: str,
+    ranges: Ranges,
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     """Insert the Q/DQ pairs in float32, then cast the rest to 16 bits; return notes and guarded nodes."""
     quantizes = precision.dtype in compute_types.QUANTIZED_DTYPES
@@ -165,28 +191,55 @@ def _convert_builtin(
     if guards:
         folded = overflow_guard.fold_variances(model.graph)
         drop_unread_initializers(model.graph)
+    if precision.guard:
         model = onnx_graph.infer_types(model)
     placements = quantize.qdq_placements(model.graph, precision.quantize_ops, kept) if quantizes else []
     stored = {tensor.name for tensor in model.graph.initializer}
     activations = sorted({place.tensor for place in placements} - stored)
     measured = activation_ranges.float_tensors(model) if guards else activations
-    largest = _collect_ranges(model, precision, calibration, measured) if quantizes or guards else {}
+    largest = _collect_ranges(model, precision, calibration, measured, ranges) if quantizes or guards else {}
     quantized = {place.tensor for place in placements if place.tensor in stored}
     guarded_nodes = overflow_guard.overflowing_nodes(model, largest, quantized) if guards else ()
     guarded_nodes = tuple(name for name in guarded_nodes if name not in kept)
     if quantizes and precision.calibration_method is not None:
-        largest = _clip_ranges(model, precision, calibration, {name: largest[name] for name in activations})
+        largest = _clip_ranges(model, precision, calibration, {name: largest[name] for name in activations}, ranges)
     notes = quantize.insert_qdq_pairs(model, precision, largest, kept) if quantizes else ()
     notes = (*kept_nodes.keep_notes(kept), *notes)
     if rest is None:
         return model, notes, ()
-    wide = quantize.wide_product_nodes(model.graph) if precision.wide else frozenset()
-    if wide and (precision.dtype, rest) == ("int8", "bf16"):
+    # Without wide products, those that the rest's type does not exist for are wide all the same.
+    wide = quantize.wide_product_nodes(model.graph, None if precision.wide else compute_types.fp32_ops(precision))
+    if precision.wide and (precision.dtype, rest) == ("int8", "bf16"):
         wide |= quantize.fp32_softmax_nodes(model.graph)
+    guard_notes = overflow_guard.guard_notes(guarded_nodes, folded)
+    fp32_nodes = {*kept, *guarded_nodes, *wide}
+    if guards or rest == "bf16":
+        destroyed, rounding_notes = _destroyed_nodes(model, precision, rest, calibration, fp32_nodes)
+        guarded_nodes, guard_notes = (*guarded_nodes, *destroyed), (*guard_notes, *rounding_notes)
     model, cast_notes = cast.cast_model(
-        model, rest, keep_io=precision.keep_io, fp32_nodes={*kept, *guarded_nodes, *wide}
+        model, rest, keep_io=precision.keep_io, fp32_nodes={*fp32_nodes, *guarded_nodes}
     )
-    return model, (*notes, *overflow_guard.guard_notes(guarded_nodes, folded), *cast_notes), guarded_nodes
+    return model, (*notes, *guard_notes, *cast_notes), guarded_nodes
+
+
+def _destroyed_nodes(
+    model: ModelProto,
+    precision: Precision,
+    rest: str,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    fp32_nodes: Collection[str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the nodes that the rounding guard keeps beside `fp32_nodes`, and its notes.
+
+    bfloat16 keeps the form that is known by its graph without being told. What calibration data shows is looked for
+    where the recipe guards and does not quantize, since the error of quantization hides that of rounding.
+    """
+    variances = tuple(name for name in rounding_guard.variance_nodes(model.graph) if name not in fp32_nodes)
+    loss = None
+    if precision.guard and precision.dtype == rest:
+        activation_ranges.check_calibration_batches(precision, calibration)
+        loss = rounding_guard.rounding_loss(model, rest, calibration, {*fp32_nodes, *variances})
+    return (*variances, *(loss.nodes if loss else ())), rounding_guard.rounding_notes(rest, variances, loss)
 
 
 def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:
@@ -204,10 +257,16 @@ def canonicalize_for(model: ModelProto, precision: Precision) -> ModelProto:
 
 
 def _collect_ranges(
-    model: ModelProto, precision: Precision, calibration: Sequence[Mapping[str, np.ndarray]], names: Sequence[str]
+    model: ModelProto,
+    precision: Precision,
+    calibration: Sequence[Mapping[str, np.ndarray]],
+    names: Sequence[str],
+    ranges: Ranges,
 ) -> dict[str, float]:
     activation_ranges.check_calibration_batches(precision, calibration)
-    return activation_ranges.largest_magnitudes(model, names, calibration)
+    missing = [name for name in names if name not in ranges.largest]
+    ranges.largest |= activation_ranges.largest_magnitudes(model, missing, calibration)
+    return {name: ranges.largest[name] for name in names}
 
 
 def _clip_ranges(
@@ -215,12 +274,17 @@ def _clip_ranges(
     precision: Precision,
     calibration: Sequence[Mapping[str, np.ndarray]],
     largest: Mapping[str, float],
+    ranges: Ranges,
 ) -> dict[str, float]:
     """Clip the ranges by the recipe's method; the guard has used the unclipped ones."""
     percentile = (
         histograms.DEFAULT_PERCENTILE if precision.calibration_percentile is None else precision.calibration_percentile
     )
-    return histograms.clipping_thresholds(model, largest, calibration, str(precision.calibration_method), percentile)
+    missing = {name: value for name, value in largest.items() if name not in ranges.clipped}
+    ranges.clipped |= histograms.clipping_thresholds(
+        model, missing, calibration, str(precision.calibration_method), percentile
+    )
+    return {name: ranges.clipped[name] for name in largest}
 
 
 def _min_opset(dtype: str, rest: str | None) -> int:
@@ -228,11 +292,17 @@ def _min_opset(dtype: str, rest: str | None) -> int:
     return max(cast.OPSET.get(rest or "", MIN_OPSET), cast.OPSET["fp16"] if dtype == "fp8" else MIN_OPSET)
 
 
-def _verify(target: Path, precision: Precision, context: str, source_name: str) -> dict[str, int]:
+def _verify(source: Path, target: Path, precision: Precision, source_name: str) -> dict[str, int]:
     """Validate the written file against ONNX, TensorRT's Q/DQ rules and the label, and count its compute types."""
-    error = onnx_graph.validation_error(target)
+    context, error = f"{source_name} as {precision.name}", onnx_graph.validation_error(target)
     model = onnx_graph.load(target)
     if error:
+        earlier = onnx_graph.validation_error(source)
+        if earlier:
+            raise ConversionError(
+                f"{context}: the file itself is not valid here: {earlier}; export it with an opset and operators that "
+                "the installed onnx and onnxruntime read"
+            )
         raise ConversionError(f"{context}: the converted graph{_control_flow(model)} is not valid: {error}; {_ADVICE}")
     if precision.dtype in compute_types.QUANTIZED_DTYPES:
         violations = qdq_rules.find_violations(model, precision.dtype, per_channel=precision.per_channel)
@@ -242,7 +312,11 @@ def _verify(target: Path, precision: Precision, context: str, source_name: str) 
     counts = compute_types.count_model_types(model)
     compute_types.check_evidence(model, precision, source_name)
     advice = _MODELOPT_ADVICE if precision.tool == "modelopt" else _KEEP_ADVICE if precision.keep else None
-    compute_types.check_counts(counts, precision, f"the graph converted for {context}", advice)
+    if not advice and counts["fp32"] and not counts[precision.dtype] and compute_types.fp32_ops(precision):
+        unknown = ", ".join(compute_types.fp32_ops(precision))
+        advice = f"TensorRT has no {precision.rest or precision.dtype} for {unknown}; leave this precision out"
+    label_counts = compute_types.count_label_types(model, precision)
+    compute_types.check_counts(label_counts, precision, f"the graph converted for {context}", advice)
     compute_types.check_rest(model, precision, f"the graph converted for {context}")
     return counts
 
@@ -260,9 +334,10 @@ def _control_flow(model: ModelProto) -> str:
     return f" (with {', '.join(ops)})" if ops else ""
 
 
-def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conversion:
+def _pass_typed_file(source: Path, precision: Precision, target: Path, name: str) -> Conversion:
     """Copy a file for ``tool=none`` after checking that its types are those of the label."""
-    compute_types.check_label(source, precision, "give a file that is typed so, or convert it: precision.tool=builtin")
+    advice = "give a file that is typed so, or convert it: precision.tool=builtin"
+    compute_types.check_label(source, precision, advice, name)
     onnx_graph.save(onnx_graph.load(source), target)
     counts = compute_types.count_compute_types(source)
     return Conversion(
@@ -272,10 +347,10 @@ def _pass_typed_file(source: Path, precision: Precision, target: Path) -> Conver
     )
 
 
-def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path) -> Conversion:
+def _copy_typed_file(source: Path, precision: Precision, counts: dict[str, int], target: Path, name: str) -> Conversion:
     """Copy a user's file that already carries the precision."""
-    compute_types.check_label(source, precision)
+    compute_types.check_label(source, precision, name=name)
     onnx_graph.save(onnx_graph.load(source), target)
     return Conversion(
-        path=target, compute_types=counts, notes=(f"{source.name} was {precision.dtype} already: not converted",)
+        path=target, compute_types=counts, notes=(f"{name} was {precision.dtype} already: not converted",)
     )

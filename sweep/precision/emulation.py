@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, NodeProto, ValueInfoProto
 
-_EXACT_OPS = (  # hands on values that are rounded already
+EXACT_OPS = (
     *("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Gather", "Expand", "Concat"),
     *("Split", "Relu", "MaxPool", "Max", "Min", "Pad", "DepthToSpace", "SpaceToDepth", "Tile", "Where"),
     *("If", "Loop", "Scan"),
 )
+"""Name the operators that hand on values as they are: from rounded inputs they need no rounding."""
 
 
 def emulate(source: Path, target: Path, *, float_io: bool = False) -> int:
@@ -128,7 +129,7 @@ def _half_types() -> tuple[int, int]:
 def _roundings_of(node: NodeProto, low: dict[str, int], fresh: onnx_graph.FreshNames) -> Iterator[NodeProto]:
     """Rename the outputs of a node and yield the Casts that round them to their former names."""
     for index, name in enumerate(node.output):
-        if name in low and node.op_type not in _EXACT_OPS:
+        if name in low and node.op_type not in EXACT_OPS:
             node.output[index] = fresh.take(f"{name}__exact")
             yield from _rounding_casts(name, node.output[index], low[name], fresh)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 SINGLE_FILE_BYTES = 1_500_000_000
 """Limit the weights of a single file, in bytes: larger ones go to a file beside it, since protobuf ends at 2 GB."""
@@ -64,10 +64,55 @@ def infer_types(model: ModelProto) -> ModelProto:
     detached = detach_weights(model)
     with as_conversion_error("types could not be inferred", "check the file with onnx.checker"):
         result = shape_inference.infer_shapes(model)
-    for tensor, data in zip(initializers(result.graph), detached, strict=True):
+    _attach_weights(result, detached)
+    return result
+
+
+def _attach_weights(model: ModelProto, detached: list[bytes | None]) -> None:
+    """Give a model the weights back that ``detach_weights`` took, of it or of its original."""
+    for tensor, data in zip(initializers(model.graph), detached, strict=True):
         if data is not None:
             tensor.raw_data = data
-    return result
+
+
+def correct_shapes(model: ModelProto) -> None:
+    """Replace the declared shapes, of outputs and of tensors in between, that the nodes contradict.
+
+    An exporter or an editor leaves shapes of an earlier version of the graph behind. onnxruntime warns of them and goes
+    on; ONNX's inference refuses what is written around them, such as the Cast of an output.
+
+    Args:
+        model: a graph with its weights loaded. It is modified, but keeps its weights.
+    """
+    from onnx import shape_inference
+
+    bare, detached = type(model)(), detach_weights(model)
+    bare.CopyFrom(model)
+    for graph in nested_graphs(bare.graph):
+        for value in (*graph.output, *graph.value_info):
+            value.type.tensor_type.ClearField("shape")
+    with as_conversion_error("shapes could not be inferred", "check the file with onnx.checker"):
+        inferred = shape_inference.infer_shapes(bare, data_prop=True)
+    _attach_weights(model, detached)
+    for graph, result in zip(nested_graphs(model.graph), nested_graphs(inferred.graph), strict=True):
+        values = {value.name: value for value in (*result.output, *result.value_info)}
+        for value in (*graph.output, *graph.value_info):
+            if value.name in values and _contradict(_dims(value), _dims(values[value.name])):
+                value.type.tensor_type.shape.CopyFrom(values[value.name].type.tensor_type.shape)
+
+
+def _dims(value: ValueInfoProto) -> list[int | None] | None:
+    """Return the sizes of a tensor, None for one that is not a number; None where it has no shape."""
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        return None
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+
+
+def _contradict(declared: list[int | None] | None, inferred: list[int | None] | None) -> bool:
+    if declared is None or inferred is None:
+        return False
+    pairs = zip(declared, inferred, strict=False)
+    return len(declared) != len(inferred) or any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def detach_weights(model: ModelProto) -> list[bytes | None]:

@@ -1,7 +1,8 @@
 """Write versions of an fp32 graph that show what rounding alone does to its outputs.
 
 One rounds the operands of its products to TF32, as a tensor core does; one sums its products in the reverse order, as
-another library may. Both are plain ONNX, so that any runtime can run them.
+another library may; one computes everything between the products in float64. All are plain ONNX, so that any runtime
+can run them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
 _PRODUCT_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum")
+_WIDE_OPS = (  # between the products, with a float64 kernel in onnxruntime's CPU provider
+    *("Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Exp", "Log", "Neg", "Abs", "Max", "Min", "Sum"),
+    *("ReduceSum", "ReduceMean", "Softmax", "LogSoftmax", "LayerNormalization", "BatchNormalization"),
+    *("Reshape", "Expand", "Transpose", "Squeeze", "Unsqueeze", "Identity"),
+)
 _RANDOM_OPS = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 _TRAINING_INPUT = 2  # of Dropout, which draws where it is true
 _SPLIT = 2.0**13 + 1  # Veltkamp: of fp32's 24 significant bits the upper 11 stay, those of TF32
@@ -156,3 +162,56 @@ def _summed_axes(node: NodeProto) -> tuple[int, int] | None:
     if values.get("group", 1) != 1:
         return None
     return {"Conv": (1, 1), "ConvTranspose": (1, 0)}.get(node.op_type)
+
+
+def widen_sums(source: Path, target: Path) -> int:
+    """Write a version that computes sums, means, normalizations and element-wise operators in float64.
+
+    Products stay in float32, and so do operators for which onnxruntime's CPU provider has no float64 kernel. What
+    cancels between two large sums keeps 53 bits, where another float32 library keeps other 24 than this one.
+
+    Args:
+        source: an ONNX file.
+        target: the file to write.
+
+    Returns:
+        Number of nodes that compute in float64; the file is worthless where it is 0.
+
+    Raises:
+        ConversionError: ``source`` cannot be read as ONNX, or contradicts itself.
+    """
+    model = onnx_graph.infer_types(onnx_graph.load(source))
+    count = _widen_graph(model.graph)
+    onnx_graph.save(model, target)
+    return count
+
+
+def _widen_graph(graph: GraphProto) -> int:
+    """Widen the nodes of the outermost graph; a tensor between two of them stays in float64."""
+    from onnx import TensorProto, helper
+
+    scope, fresh = onnx_graph.element_types(graph), onnx_graph.FreshNames(graph)
+    wide: dict[str, str] = {}
+    nodes: list[NodeProto] = []
+    count = 0
+    for node in graph.node:
+        floats = {name for name in node.output if name and scope.get(name) == TensorProto.FLOAT}
+        if not floats or node.op_type not in _WIDE_OPS or node.domain not in {"", "ai.onnx"} or any(subgraphs(node)):
+            nodes.append(node)
+            continue
+        count += 1
+        for index, name in enumerate(node.input):
+            if scope.get(name) != TensorProto.FLOAT:
+                continue
+            if name not in wide:
+                wide[name] = fresh.take(f"{name}__wide")
+                nodes.append(helper.make_node("Cast", [name], [wide[name]], to=TensorProto.DOUBLE))
+            node.input[index] = wide[name]
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name in floats:
+                node.output[index] = wide[name] = fresh.take(f"{name}__wide")
+                nodes.append(helper.make_node("Cast", [wide[name]], [name], to=TensorProto.FLOAT))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    return count

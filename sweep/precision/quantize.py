@@ -123,7 +123,7 @@ def insert_qdq_pairs(
     return (f"{count_of(len(unquantized), 'node')} kept in {precision.rest or 'fp32'}: {first_names(unquantized)}",)
 
 
-def wide_product_nodes(graph: GraphProto) -> frozenset[str]:
+def wide_product_nodes(graph: GraphProto, ops: Collection[str] | None = None) -> frozenset[str]:
     """Name the products with a quantized weight, and what dequantizes their operands: a mix keeps them in float32.
 
     TensorRT-RTX 1.7 multiplies with the scales in a kernel of its own behind the product, and holds the unscaled sum in
@@ -132,6 +132,7 @@ def wide_product_nodes(graph: GraphProto) -> frozenset[str]:
 
     Args:
         graph: a graph with its pairs inserted.
+        ops: op types of the products to name; None for all.
 
     Returns:
         Node names.
@@ -141,7 +142,8 @@ def wide_product_nodes(graph: GraphProto) -> frozenset[str]:
     products = [
         node
         for node in graph.node
-        if any(name in producers and producers[name].input[0] in stored for name in node.input)
+        if (ops is None or node.op_type in ops)
+        and any(name in producers and producers[name].input[0] in stored for name in node.input)
     ]
     pairs = (producers[name].name for node in products for name in node.input if name in producers)
     return frozenset((*pairs, *(node.name for node in products)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from sweep import spec
@@ -12,12 +13,46 @@ if TYPE_CHECKING:
     from sweep.spec import Comparison
     from sweep.storage import Record
 
+# keys of a record's `variant` that differ between two precisions of one network
+_OF_PRECISION = ("label", "precision", "precision_recipe", "tool", "calibration", "calibration_method")
+
 
 def compared(records: Iterable[Record]) -> Comparison:
     """Return the comparison of the variants of `records`, by the records' keys."""
     records = list(records)
     variants = {record.key: spec.from_record(record.variant) for record in records}
     return spec.compare(variants, {record.key: str(record.variant.get("label", record.key)) for record in records})
+
+
+def speedups(records: Iterable[Record]) -> dict[str, float]:
+    """Return the peak of each variant over that of fp32, by the record's key.
+
+    Args:
+        records: records of a sweep.
+
+    Returns:
+        Nothing of a variant without a peak, or without an fp32 variant with one that differs in its precision alone.
+        Where fp32 is the only precision, nothing at all.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if record.peak and record.peak["ips"]:
+            alike = {name: value for name, value in record.variant.items() if name not in _OF_PRECISION}
+            groups.setdefault(json.dumps(alike, sort_keys=True), []).append(record)
+    ratios: dict[str, float] = {}
+    for group in groups.values():
+        first = next((record for record in group if _dtype(record) == "fp32"), None)
+        if first is not None and any(_dtype(record) != "fp32" for record in group):
+            ratios |= {record.key: _peak_ips(record) / _peak_ips(first) for record in group}
+    return ratios
+
+
+def _dtype(record: Record) -> str | None:
+    return (record.variant.get("precision_recipe") or {}).get("dtype")
+
+
+def _peak_ips(record: Record) -> float:
+    return float(record.peak["ips"]) if record.peak and record.peak["ips"] else 0.0
 
 
 def same_engines(records: Iterable[Record]) -> dict[str, str]:

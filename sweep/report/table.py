@@ -10,8 +10,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import spec
-from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score, sqnr_text
-from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
+from sweep.analysis import (
+    carried_tail,
+    curve_is_unusable,
+    drifted,
+    fairness,
+    joules,
+    light,
+    near,
+    prediction_errors,
+    probably_higher,
+    score,
+    sqnr_text,
+)
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines, speedups
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -45,7 +57,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     table.add_column("")
     for axis in axes:
         table.add_column(axis.column, no_wrap=True)
-    for name in ("status", "peak\nsamples/s", "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
+    ratios = speedups(records)
+    peaks = ("peak\nsamples/s", *(["peak over\nfp32"] if ratios else []))
+    for name in ("status", *peaks, "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
     with_ratio = any(ratio.low != ratio.high for ratio in recommendation.ratios.values())
     if with_ratio:
@@ -68,7 +82,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         table.add_row(
             recommendation.mark(record),
             *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
-            *_cells(record, tail, ratio, slo),
+            *_cells(record, tail, ratio, slo, [format_speedup(ratios.get(record.key))] if ratios else []),
             *top1,
             *energy,
         )
@@ -77,6 +91,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
     _print_models(console, records)
     _print_verdicts(console, records, comparison.labels)
+    _print_higher(console, records, tail)
     _print_prediction(console, records)
     console.print(f"\n[bold]{escape(recommendation.text)}[/bold]", highlight=False, soft_wrap=True)
     if recommendation.settings:
@@ -109,11 +124,14 @@ def _axis_cells(
     return cells
 
 
-def _cells(record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None) -> list[str]:
+def _cells(
+    record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None, speedup: Sequence[str]
+) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
-        f"{record.status}, drift" if drifted(record) else record.status,
+        status_text(record),
         peak_text(record),
+        *speedup,
         _latency(light_point, "p50"),
         _latency(light_point, tail),
         _latency(loaded_point, tail),
@@ -125,6 +143,14 @@ def _cells(record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo 
     return cells
 
 
+def status_text(record: Record) -> str:
+    """Format the status of a record, with what qualifies an ``ok``: a drift of the machine, a curve without a point."""
+    remarks: list[str] = [str(record.status)]
+    remarks += ["drift"] if drifted(record) else []
+    remarks += ["no usable curve"] if record.status == "ok" and curve_is_unusable(record) else []
+    return ", ".join(remarks)
+
+
 def peak_text(record: Record) -> str:
     """Format the peak of a record, samples/s, with ``~`` in front if its verdict is not ok."""
     if record.peak is None or record.peak["ips"] is None:
@@ -132,12 +158,18 @@ def peak_text(record: Record) -> str:
     return f"{'' if record.peak['verdict'] == Verdict.OK else '~'}{record.peak['ips']:,.0f}"
 
 
+def format_speedup(ratio: float | None) -> str:
+    """Format a peak over that of fp32, as in ``1.83x``."""
+    return format_number(ratio, "{:.2f}x")
+
+
 def _latency(point: Point | None, percentile: PercentileName) -> str:
-    """Format the latency of a point, ms, with ``~`` in front if the point is not ok."""
+    """Format the latency of a point, ms: ``~`` in front if the point is not ok, ``>`` if it is probably higher."""
     value = None if point is None else point["latency_ms"][percentile]
     if point is None or value is None:
         return "-"
-    return f"{'' if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
+    mark = ">" if probably_higher(point, percentile) else ""
+    return f"{mark if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
 
 
 def _capacity(slo: SloResult | None) -> str:
@@ -170,7 +202,7 @@ def score_lines(records: Sequence[Record]) -> list[str]:
     The network stands in front if several networks were scored.
     """
     rows = {
-        (record.variant["model"], accuracy["scored_on"], accuracy["reference_score"])
+        (record.variant.get("model", record.key), accuracy["scored_on"], accuracy["reference_score"])
         for record in records
         if (accuracy := record.accuracy) and score(record) is not None
     }
@@ -187,7 +219,7 @@ def cost_line(record: Record) -> str | None:
         return None
     weights = model["parameters"]
     size = f"{weights / 1e6:.3g} M" if weights >= _MILLION else f"{weights:,}"
-    return f"{record.variant['model']}: {size} parameters, {_multiply_adds(model['gmacs'])}"
+    return f"{record.variant.get('model', record.key)}: {size} parameters, {_multiply_adds(model['gmacs'])}"
 
 
 def _multiply_adds(gmacs: float | None) -> str:
@@ -210,6 +242,7 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         if record.drift is not None and drifted(record):
             line = f"{label}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        _print_estimate(console, record, label)
         built = builds_line(record)
         if built is not None:
             console.print(escape(f"{label}: {built}"), highlight=False, soft_wrap=True)
@@ -228,6 +261,16 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         )
 
 
+def _print_estimate(console: Console, record: Record, label: str) -> None:
+    """Print the likeliest capacity, which lies above the confirmed one: that errs on the safe side."""
+    interval = record.slo.get("estimate_interval") if record.slo else None
+    likeliest = record.slo.get("estimate_ips") if record.slo else None
+    if interval and likeliest:
+        text = f"{label}: its capacity is estimated at {likeliest:,.0f} samples/s"
+        line = f"{text} (95%: {interval[0]:,.0f} to {interval[1]:,.0f}), not confirmed"
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
 def _print_unfair(console: Console, record: Record, label: str) -> None:
     """Print a line about the first part of a record in which the clients were not served equally."""
     parts: list[tuple[str, Peak | Point]] = [("in the closed loop", record.peak)] if record.peak else []
@@ -242,6 +285,14 @@ def _print_unfair(console: Console, record: Record, label: str) -> None:
             line = f"{label}: its clients were not served alike {load}: {reason}"
             console.print(escape(line), highlight=False, soft_wrap=True)
             return
+
+
+def _print_higher(console: Console, records: Sequence[Record], tail: PercentileName) -> None:
+    """Explain the mark ``>`` where a latency has it."""
+    shown = [point for record in records for point in (light(record), near(record, 0.8)) if point is not None]
+    if any(probably_higher(point, name) for point in shown for name in ("p50", tail)):
+        text = "> in front of a latency: too few of its requests are independent; it is probably higher. Longer windows"
+        console.print(f"{text} (load.min_s=10) say.", highlight=False, soft_wrap=True)
 
 
 def _print_prediction(console: Console, records: Sequence[Record]) -> None:

@@ -76,8 +76,13 @@ class Plan:
         return sentinel_of(self.runnable[0]) if len(self.runnable) > 1 else None
 
 
-def make(variants: Iterable[Variant]) -> Plan:
-    """Drop duplicates, group by engine, and find what cannot run here."""
+def make(variants: Iterable[Variant], *, only_build: bool = False) -> Plan:
+    """Drop duplicates, group by engine, and find what cannot run here.
+
+    Args:
+        variants: in the order of the request.
+        only_build: the engines are built and nothing is measured, which may need less than a measurement does.
+    """
     distinct: dict[str, Variant] = {}
     engine_keys: dict[str, str] = {}
     duplicates = []
@@ -96,7 +101,7 @@ def make(variants: Iterable[Variant]) -> Plan:
             key=key,
             label=labels[key],
             engine_key=engine_key,
-            unsupported=unsupported_reason(registry.get(distinct[key].backend), distinct[key]),
+            unsupported=unsupported_reason(registry.get(distinct[key].backend), distinct[key], only_build=only_build),
         )
         for key, engine_key in sorted(engine_keys.items(), key=lambda item: rank[item[1]])
     ]

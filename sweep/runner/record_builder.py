@@ -10,7 +10,7 @@ from sweep import spec
 from sweep.analysis import mismatch_error, record_summary
 from sweep.backends import registry
 from sweep.errors import RecordError
-from sweep.runner import oom_pruning
+from sweep.runner import oom_pruning, recipe_file
 from sweep.spec import Status
 from sweep.storage import Record, Store
 from sweep.system import environment, write_atomic
@@ -62,6 +62,8 @@ def measured(
     if result is not None:
         measured_facts = {name: getattr(result, name) for name in ("model", "engine", "realised", "accuracy")}
         _keep_artifacts(result.engine, settings)
+        if "node_search" in result.engine:
+            recipe_file.write(work.variant, result.engine["node_search"], settings)
         if result.mismatch is not None:
             status, error = Status.INVALID, mismatch_error(result.mismatch, result.gate)
     record = Record(

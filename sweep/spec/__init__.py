@@ -10,12 +10,22 @@ from sweep.spec.axes import Axis, all_axes, by_place, from_record, keyed
 from sweep.spec.axis import TrtexecFlag, plain_text
 from sweep.spec.base import NOT_IN_KEY, JsonDict
 from sweep.spec.compare import Comparison, compare
-from sweep.spec.engine import EngineAxes, Plugin, Profile
+from sweep.spec.engine import BuiltPlan, EngineAxes, Plugin, Profile
 from sweep.spec.gates import Gates
 from sweep.spec.input_names import is_plain_key, quote, table_key
 from sweep.spec.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.spec.load import LabelledData, LoadAxes
-from sweep.spec.onnx import CalibrationData, ExportInput, GraphPass, InputFix, ModelRef, OnnxAxes, Precision
+from sweep.spec.onnx import (
+    SEARCH_EVALUATIONS,
+    CalibrationData,
+    ExportInput,
+    GraphPass,
+    InputFix,
+    ModelRef,
+    NodeSearch,
+    OnnxAxes,
+    Precision,
+)
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.session import Script, SessionAxes
 from sweep.spec.settings import RETRIED, Settings, Tracking
@@ -26,7 +36,9 @@ __all__ = [
     "NOT_IN_KEY",
     "PERCENTILES",
     "RETRIED",
+    "SEARCH_EVALUATIONS",
     "Axis",
+    "BuiltPlan",
     "CalibrationData",
     "Comparison",
     "DriftVerdict",
@@ -39,6 +51,7 @@ __all__ = [
     "LabelledData",
     "LoadAxes",
     "ModelRef",
+    "NodeSearch",
     "OnnxAxes",
     "PercentileName",
     "Plugin",

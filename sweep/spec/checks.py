@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,12 @@ def between(least: float, most: float, rule: str) -> Check:
             raise ConfigError(f"{key}={value}: {rule}")
 
     return check
+
+
+def compute_capability(key: str, value: str) -> None:
+    """Refuse what is not a compute capability, such as 8.9."""
+    if not re.fullmatch(r"[1-9][0-9]?\.[0-9]", value):
+        raise ConfigError(f"{key}={value}: give the compute capability of a GPU, as in {key}=8.9")
 
 
 def one_of(*choices: str, rule: str | None = None) -> Check:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, prefixed, switch
 from sweep.spec.base import NOT_IN_KEY
-from sweep.spec.checks import at_least, between, one_of
+from sweep.spec.checks import at_least, between, compute_capability, one_of
 
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")  # in the order of TensorRT's levels
@@ -52,6 +52,33 @@ class Plugin:
     digest: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltPlan:
+    """Identify a serialised engine (a plan) that was built elsewhere.
+
+    Attributes:
+        path: absolute path. Not in the key: ``digest`` is.
+        digest: sha256 of the file.
+        library: the library whose plan it is, ``tensorrt`` or ``tensorrt_rtx``, by the file's header. Not in the key,
+            for it follows from the content.
+        version: version of that library, by the header; None if the header does not tell. Not in the key.
+    """
+
+    path: str = field(metadata=NOT_IN_KEY)
+    digest: str
+    library: str = field(metadata=NOT_IN_KEY)
+    version: str | None = field(default=None, metadata=NOT_IN_KEY)
+
+    def __str__(self) -> str:
+        """Return the name of the file."""
+        return PurePath(self.path).name
+
+    @property
+    def built_by(self) -> str:
+        """Return library and version, as in ``tensorrt_rtx 1.6.1.120``."""
+        return f"{self.library} {self.version or 'of an unknown version'}"
+
+
 def _profile_overrides(profile: Profile | None) -> Mapping[str, Any]:
     """Return the keys that set `profile`; None is an engine for one batch size."""
     if profile is None:
@@ -60,8 +87,13 @@ def _profile_overrides(profile: Profile | None) -> Mapping[str, Any]:
     return {"profile": "range", **limits}
 
 
+def _name(plan: Any) -> str:
+    """Return the file name of a plan; a damaged record may hold anything."""
+    return PurePath(str(_path(plan))).name
+
+
 def _path(plugin: Any) -> Any:
-    """Return the file of a plugin; a record may hold it as a table, or as the path alone (first releases)."""
+    """Return the file of a plugin or plan; a record may hold it as a table, or as the path alone (first releases)."""
     return plugin["path"] if isinstance(plugin, dict) else getattr(plugin, "path", plugin)
 
 
@@ -85,6 +117,9 @@ class EngineAxes:
         weight_streaming: the engine can stream its weights from host memory (see ``SessionAxes``).
         plugins: shared libraries with layers that TensorRT lacks.
         mps_build: active thread percentage under which the engine is built; None builds with the whole GPU.
+        compute_capability: compute capability of the GPUs that the engine is built for; None leaves that to the
+            library.
+        plan: the engine itself, built elsewhere; None builds one. All that decides a build is then as it was built.
     """
 
     batch: int = axis(
@@ -213,4 +248,25 @@ class EngineAxes:
         word=prefixed("mps-build"),
         overrides=lambda share: {"mps_build": share is not None},
         trtexec=TrtexecFlag(note="a build from ONNX runs under the same share as the engine"),
+    )
+    compute_capability: str | None = axis(
+        None,
+        key="backend.compute_capability",
+        help="TensorRT-RTX: compute capability of the GPUs that the engine is built for, as 8.9 (null: the library's)",
+        check=compute_capability,
+        word=prefixed("cc"),
+        trtexec=TrtexecFlag(note="sweep sets it in the builder; load the engine that was timed"),
+    )
+    plan: BuiltPlan | None = axis(
+        None,
+        key="model.engine",
+        help=(
+            "TensorRT plan that was built elsewhere, timed as it is; model= or model.path= beside it names the fp32 "
+            "reference (null: an engine is built)"
+        ),
+        hint=str | None,
+        word=lambda plan: f"from-{_name(plan)}",
+        cell=lambda plan: "null" if plan is None else _name(plan),
+        overrides=lambda plan: {"model.engine": None if plan is None else str(_path(plan))},
+        trtexec=SPECIAL,
     )

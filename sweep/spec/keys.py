@@ -54,7 +54,7 @@ def onnx_key(variant: Variant) -> str:
 def engine_key(variant: Variant) -> str:
     """Return the key of the engine: backend, typed ONNX and engine axes. Backends add library and device to it.
 
-    An engine with a range profile is the same for every batch in the range.
+    An engine with a range profile is the same for every batch in the range, and a plan for every batch that it takes.
     """
     return _engine_key(projection(variant))
 
@@ -73,7 +73,7 @@ def both_keys(variant: Variant) -> tuple[str, str]:
 def _engine_key(variant: JsonDict) -> str:
     """Return the engine's key from the projection of the variant."""
     engine = dict(variant["engine"])
-    if "profile" in engine:
+    if "profile" in engine or "plan" in engine:
         del engine["batch"]
     return digest("engine", variant["backend"], digest("onnx", variant["onnx"]), engine)
 

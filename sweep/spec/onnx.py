@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - get_type_hints
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
 from sweep.spec.axis import axis, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
+from sweep.spec.gates import Gates  # noqa: TC001 - get_type_hints
 from sweep.spec.input_names import is_plain_key, table_key
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "native")
 _GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL, _KEEP = 10, 11, 12, 13, 14  # places of their words in the label
+SEARCH_EVALUATIONS = 32
+"""Limit the conversions that a search of nodes to keep judges, unless the user says otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,18 +148,55 @@ class ModelRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSearch:
+    """Request the fewest nodes in float32 with which a recipe reaches the accuracy gates.
+
+    Attributes:
+        gates: what the outputs have to reach; at least one is set.
+        evaluations: most conversions that are run and judged.
+    """
+
+    gates: Gates
+    evaluations: int = SEARCH_EVALUATIONS
+
+
+def _set_gates(search: NodeSearch) -> dict[str, float]:
+    """Return the gates that are set, by name."""
+    values = {item.name: getattr(search.gates, item.name) for item in fields(search.gates)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _search_word(search: NodeSearch) -> str:
+    """Return the word of the label, such as ``search-min_sqnr_db30``."""
+    return "-".join(["search", *(f"{name}{plain_text(value)}" for name, value in _set_gates(search).items())])
+
+
+def _search_overrides(search: NodeSearch | None) -> Mapping[str, Any]:
+    """Return the keys that request `search`."""
+    if search is None:
+        return {"precision.search": False}
+    gates = {f"accuracy.{name}": value for name, value in _set_gates(search).items()}
+    return {"precision.search": True, "precision.search_evaluations": search.evaluations, **gates}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Precision:
     """Describe a precision recipe: the element types of the ONNX graph.
 
     Attributes:
         name: of the recipe, in tables and MLflow.
         dtype: fp32, tf32, fp16, bf16, int8, fp8, or native: the file as it is, whatever its types.
+        path: absolute path of a file of the network that has types of its own; None converts the fp32 graph, or takes
+            it as it is. Not in the key: ``digest`` is.
+        digest: sha256 of that file and its external data.
         keep_io: inputs and outputs stay float32, so that all precisions share one I/O contract.
         rest: type of the nodes that int8 and fp8 leave unquantized, fp16 or bf16; None is float32.
         wide: products with a quantized weight give float32 whatever ``rest`` is; with int8 and bf16 a quantized Softmax
             does too.
-        guard: nodes with a value that overflows float16 on the calibration data stay float32 (fp16 only).
+        guard: nodes with a value that overflows float16, or whose rounding destroys the outputs, stay float32 (fp16
+            and bf16 only).
         keep: names, patterns of names or op types of nodes that stay float32, quantized in no precision either.
+        search: search for the fewest further nodes that have to stay float32; None searches none.
         quantize_ops: op types whose inputs get Q/DQ (int8 and fp8 only).
         per_channel: one weight scale per output channel, which TensorRT expects, instead of one per tensor.
         calibration_batches: most batches that the ranges of the activations are computed from.
@@ -181,6 +221,18 @@ class Precision:
         check=one_of(*_DTYPES, rule=f"no such type; there are: {', '.join(_DTYPES)}"),
         place=1,
     )
+    path: str | None = axis(
+        None,
+        key="precision.path",
+        help=(
+            "precision=qat, native, tool=none: file of the same network with types of its own (Q/DQ), judged against "
+            "the fp32 graph of model"
+        ),
+        place=1,
+        cell=lambda path: "null" if path is None else PurePath(path).name,
+        in_key=False,
+    )
+    digest: str | None = axis(None, key=None, place=1)
     keep_io: bool = axis(
         default=True,
         key="precision.keep_io",
@@ -205,7 +257,7 @@ class Precision:
     guard: bool | None = axis(
         None,
         key="precision.guard",
-        help="fp16: keep nodes in float32 that overflow float16 on the calibration data",
+        help="fp16, bf16: keep nodes in float32 that overflow it, or whose rounding destroys the outputs",
         cli_default=False,
         hint=bool,
         place=1,
@@ -218,6 +270,16 @@ class Precision:
         hint=list[str],
         word=lambda keep: f"keep-{'-'.join(keep)}",
         place=_KEEP,
+    )
+    search: NodeSearch | None = axis(
+        None,
+        key="precision.search",
+        help="search for the fewest nodes in float32 with which the recipe reaches the accuracy gates (accuracy.*)",
+        cli_default=False,
+        hint=bool,
+        word=_search_word,
+        place=_KEEP,
+        overrides=_search_overrides,
     )
     quantize_ops: tuple[str, ...] = axis(
         (),

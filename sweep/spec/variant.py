@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sweep.spec.axis import axis
 from sweep.spec.engine import EngineAxes
 from sweep.spec.load import LoadAxes
 from sweep.spec.onnx import OnnxAxes  # noqa: TC001 - ``serialization.from_plain`` reads the types of the fields
 from sweep.spec.session import SessionAxes
+
+if TYPE_CHECKING:
+    from sweep.spec.onnx import ModelRef
 
 _PLACE = 15
 
@@ -30,6 +34,13 @@ class Variant:
     engine: EngineAxes = field(default_factory=EngineAxes)
     session: SessionAxes = field(default_factory=SessionAxes)
     load: LoadAxes = field(default_factory=LoadAxes)
+
+    @property
+    def reference(self) -> ModelRef | None:
+        """Return the network that the outputs are compared with; None for a plan that came without one."""
+        model = self.onnx.model
+        alone = self.engine.plan is not None and model.path is None and model.revision is None
+        return None if alone else model
 
     @property
     def label(self) -> str:

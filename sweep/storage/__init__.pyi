@@ -25,14 +25,17 @@ from .record_types import IndependentCounts as IndependentCounts
 from .record_types import LatencyIntervals as LatencyIntervals
 from .record_types import LatencySummary as LatencySummary
 from .record_types import ModelCost as ModelCost
+from .record_types import NodeSearchInfo as NodeSearchInfo
 from .record_types import PartTimes as PartTimes
 from .record_types import Peak as Peak
+from .record_types import PlanInput as PlanInput
 from .record_types import Point as Point
 from .record_types import Prediction as Prediction
 from .record_types import PredictionError as PredictionError
 from .record_types import Realised as Realised
 from .record_types import RepeatedAccuracy as RepeatedAccuracy
 from .record_types import Score as Score
+from .record_types import SearchedAccuracy as SearchedAccuracy
 from .record_types import Shared as Shared
 from .record_types import SloProbe as SloProbe
 from .record_types import SloResult as SloResult

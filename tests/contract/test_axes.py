@@ -31,6 +31,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "backend.name": ("onnxruntime,simulated", ()),
     "model.name": ("tiny_cnn,mlp", ()),
     "model.path": ("net.onnx,other.onnx", ()),
+    "model.engine": ("one.plan,two.plan", ("model=mlp",)),
     "model.inputs": ("{low:0,high:1},{low:0,high:2}", FILE),
     "model.batch_dim": ("batch,null", FILE),
     "model.calibration": ("train.npz,more.npz", (*FILE, "precision=int8")),
@@ -50,6 +51,8 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "precision.wide": ("true,false", MIXED),
     "precision.guard": ("true,false", ("precision=fp16",)),
     "precision.keep": ("[MatMul],[/head/*,fc]", ("precision=fp16",)),
+    "precision.search": ("true,false", ("precision=int8", "accuracy.min_sqnr_db=30")),
+    "precision.path": ("typed.onnx,other.onnx", ("precision=qat", *FILE)),
     "precision.quantize_ops": ("[Conv],[Conv,MatMul]", MIXED),
     "precision.per_channel": ("true,false", MIXED),
     "precision.calibration_batches": ("2,3", MIXED),
@@ -70,6 +73,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "backend.hardware_compatibility": ("none,ampere_plus", ("backend=tensorrt",)),
     "backend.refit": ("true,false", ("backend=tensorrt",)),
     "backend.weight_streaming": ("true,false", ("backend=tensorrt",)),
+    "backend.compute_capability": ("8.9,12.0", ("backend=tensorrt_rtx",)),
     "backend.plugins": ("[one.so],[two.so]", ("backend=tensorrt",)),
     "mps_build": ("false,true", ("backend=tensorrt", "mps=50")),
     "streams": ("1,2", ()),
@@ -148,8 +152,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     onnx.save(model, tmp_path / "net.onnx")
     other = onnx.ModelProto()
     other.CopyFrom(model)
-    other.graph.doc_string = "another file"
-    onnx.save(other, tmp_path / "other.onnx")
+    for name in ("other", "typed"):
+        other.graph.doc_string = f"{name} file"
+        onnx.save(other, tmp_path / f"{name}.onnx")
     shape = [dim.dim_value or 4 for dim in model.graph.input[0].type.tensor_type.shape.dim]
     shape[0] = 4
     rng = np.random.default_rng(0)
@@ -159,6 +164,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(tmp_path / f"{name}_labels.npz", x=x, labels=np.arange(4) % 2)
     for name, gap in (("arrivals", 0.01), ("later", 0.02)):
         (tmp_path / f"{name}.csv").write_text("\n".join(f"{number * gap:.3f}" for number in range(200)) + "\n")
+    for name in ("one.plan", "two.plan"):
+        (tmp_path / name).write_bytes(b"ftrt" + bytes(20) + bytes((10, 13, 0, 35)) + name.encode())
     for name in ("one.so", "two.so"):
         (tmp_path / name).write_bytes(name.encode())
     return tmp_path

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 from require import missing
-from sphinx.util.inventory import InventoryFile
 
 from sweep.cli.commands import COMMANDS
 from sweep.config import compose
@@ -54,6 +53,8 @@ def test_the_site_builds_without_a_warning_and_needs_no_network(site) -> None:
 
 
 def test_every_key_and_every_field_of_a_record_has_its_place(site) -> None:
+    from sphinx.util.inventory import InventoryFile
+
     with (site / "objects.inv").open("rb") as file:
         known = InventoryFile.load(file, "", lambda base, path: base + path)
     keys = {line.split()[0] for line in help_lines()}

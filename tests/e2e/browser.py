@@ -8,11 +8,11 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from require import missing
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from selenium import webdriver
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -40,6 +40,9 @@ def require(what: str) -> None:
 def chromium_driver() -> Iterator[webdriver.Chrome]:
     """A fresh headless Chromium of 1600 x 1200 that remembers nothing; it ends with the block."""
     require("chromium")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = webdriver.ChromeOptions()
         options.binary_location = _browser() or ""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
 import pytest
-from authored_graphs import NETWORKS
+import require
+from authored_graphs import NETWORKS, batch
 from onnx import TensorProto, helper
 
 from sweep.analysis.accuracy import REFERENCE
+from sweep.precision import convert
+from sweep.spec import Precision
+from sweep.system.environment import machine
 
 if TYPE_CHECKING:
     from conftest import Cli
@@ -137,6 +142,26 @@ def test_build_only_fills_the_cache_and_measures_nothing(cli: Cli) -> None:
     assert [record.engine["cached"] for record in cli.records() if record.engine] == [True] * 4
 
 
+def test_a_plan_of_build_only_is_what_model_engine_takes(cli: Cli) -> None:
+    """Built without a GPU where there is none, kept in the sweep's folder, and timed where a GPU is."""
+    require.library_for("tensorrt_rtx")
+    words = ("backend=tensorrt_rtx", "model=mlp", "batch=4", "backend.compute_capability=8.9")
+    done = cli.run(*words, "build_only=true", "name=built")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = (line.strip() for line in done.stdout.splitlines() if "model.engine=" in line)
+    kept = cli.results / "built" / "plans"
+    assert [f"model.engine={path}" for path in kept.iterdir()] == [line]
+    assert next(kept.iterdir()).name.startswith("mlp_fp32_b4_s1_cc8.9-")
+    shutil.rmtree(cli.results / "cache")
+    timed = cli.run(line, "batch=4", "name=timed", *SHORT)
+    assert "backend: tensorrt_rtx (auto: mlp_fp32_b4_s1_cc8.9-" in timed.stdout
+    (record,) = cli.records()
+    assert (record.variant["precision"], record.status in {"ok", "failed", "unsupported"}) == ("as-built", True)
+    assert timed.returncode == int(record.status == "failed")  # a GPU of another compute capability refuses it
+    if machine()["gpu"] is None:
+        assert (record.error or {})["message"] == "tensorrt_rtx runs on an NVIDIA GPU and none is seen here"
+
+
 def test_an_engine_that_does_not_build_is_named_with_build_only(cli: Cli, tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
@@ -150,18 +175,30 @@ def test_an_engine_that_does_not_build_is_named_with_build_only(cli: Cli, tmp_pa
     assert "engines: 2 failed" in done.stdout
 
 
-def test_a_file_keeps_nodes_in_fp32_or_runs_as_it_came(cli: Cli, tmp_path: Path) -> None:
+def test_a_search_writes_a_recipe_that_repeats_it_and_a_quantized_sibling_runs_beside_it(
+    cli: Cli, tmp_path: Path
+) -> None:
     """The commands that the pages show, and what their records say."""
-    path = tmp_path / "net.onnx"
+    path, typed = tmp_path / "net.onnx", tmp_path / "qat.onnx"
     onnx.save(NETWORKS["cnn"](), path)
-    words = ("-m", "backend=onnxruntime", f"model.path={path}", *SHORT)
-    done = cli.run(*words, "precision=fp16,native", "precision.keep=[Gemm*]")
+    int8 = Precision(name="int8", dtype="int8", quantize_ops=("Conv", "Gemm"), keep=("Gemm9",))
+    convert(path, int8, [batch(NETWORKS["cnn"](), 8, 1)], typed)
+    words = ("backend=onnxruntime", f"model.path={path}", "load=closed", *SHORT)
+    search = ("precision.search=true", "accuracy.min_sqnr_db=50")
+    done = cli.run("-m", *words, "precision=fp32,int8,qat", f"precision.path={typed}", *search)
     assert done.returncode == 0, done.stdout + done.stderr
     records = {record.variant["precision"]: record for record in cli.records()}
-    assert records["fp16"].engine["onnx_notes"] == ["1 node kept in fp32 by precision.keep: Gemm9"]
-    assert records["fp16"].variant["label"].endswith("keep-Gemm*")
-    assert records["native"].engine["dtypes"]["fp32"] == 4
-    assert records["native"].accuracy["reference"] == REFERENCE
-    refused = cli.run(*words, "precision=fp16", "precision.keep=[Gem]")
-    assert refused.returncode == 1
-    assert "precision.keep=Gem is no node, no pattern of nodes and no op type of the graph; nearest: " in refused.stdout
+    found = records["int8"].engine["node_search"]
+    assert (found["reached"], found["nodes"], found["gates"]) == (True, ["Gemm9"], {"min_sqnr_db": 50.0})
+    assert found["before"]["sqnr_db"] < 50 < found["after"]["sqnr_db"]
+    assert records["int8"].engine["onnx_notes"] == ["1 node kept in fp32 by precision.keep: Gemm9"]
+    assert records["qat"].engine["dtypes"]["int8"] == 3
+    assert {record.accuracy["reference"] for record in records.values()} == {REFERENCE}
+    assert "peak over" in done.stdout
+    words = (*words, "--config-dir", str(cli.results / "recipes"), f"precision={found['recipe']}")
+    done = cli.run(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (again,) = (record for record in cli.records() if record.variant["precision"] == found["recipe"])
+    assert again.variant["precision_recipe"]["keep"] == ["Gemm9"]
+    assert again.accuracy["sqnr_db"] == records["int8"].accuracy["sqnr_db"]
+    assert again.engine["onnx_notes"] == records["int8"].engine["onnx_notes"]

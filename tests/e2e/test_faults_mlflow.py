@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import mlflow_store
 import psutil
 import pytest
 import require
-from mlflow import MlflowClient
 from mlflow_ui import SERVER_DB, mlflow_server
 from proxy import Behaviour, proxy
 from records import point
@@ -79,7 +79,7 @@ def upstream(folder: Path) -> Iterator[str]:
 
 def whole(uri: str, experiment: str) -> None:
     """Every record is there once, and finished."""
-    client = MlflowClient(uri)
+    client = mlflow_store.client(uri)
     found = client.get_experiment_by_name(experiment)
     assert found
     runs = client.search_runs([found.experiment_id])

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
+import mlflow_store
 import pytest
 from browser import chromium_driver, require
 from conftest import QUICK, Cli
-from mlflow import MlflowClient
 from mlflow_ui import curves_shown
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 pytestmark = pytest.mark.e2e
 
@@ -39,7 +43,7 @@ def test_results_and_the_view_agree_point_by_point(cli: Cli, server: str) -> Non
     link = re.search(r"^MLflow +(http\S+)", done.stdout, re.MULTILINE)
     assert link
     records = {record.key: record for record in cli.records()}
-    client = MlflowClient(server)
+    client = mlflow_store.client(server)
     experiment = client.get_experiment_by_name("sweep")
     assert experiment
     found = client.search_runs([experiment.experiment_id], f"tags.`sweep.name` = '{NAME}'")

@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import statistics
+import subprocess
+import sys
 import time
 
 import factories
@@ -19,13 +21,13 @@ from sweep import models
 from sweep.analysis import accuracy, accuracy_gates
 from sweep.analysis.point_summary import closed_summary
 from sweep.backends import registry
-from sweep.backends.tensorrt import cuda, engine_inspector, library
+from sweep.backends.tensorrt import cuda, engine_inspector, library, plan_file
 from sweep.backends.tensorrt.backend import PLAN
 from sweep.errors import BuildError, SessionError, UnsupportedError
 from sweep.loadgen import load_curve, load_point
 from sweep.runner.worker import artifacts, reference
 from sweep.runner.worker_process import Worker
-from sweep.spec import EngineAxes, LoadAxes, Profile, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 
@@ -427,3 +429,76 @@ def test_outputs_stand_after_a_burst_on_all_streams(backend, cache) -> None:
     judged = {**accuracy.against(expected, first), "again": accuracy.again(expected, first, [later])}
     assert "under load, on stream 2" in accuracy_gates.fault("fp16", judged).message
     session.close()
+
+
+def of_plan(built: Variant, path, *, alone: bool = False) -> Variant:
+    """The plan at a path, built as `built` was, with the network beside it unless it is alone."""
+    model = ModelRef(name=path.stem) if alone else built.onnx.model
+    onnx_axes = OnnxAxes(model=model, precision=Precision(name="as-built", dtype="native"))
+    engine = EngineAxes(batch=built.engine.batch, plan=plan_file.read(path))
+    return dataclasses.replace(built, onnx=onnx_axes, engine=engine, load=CLOSED)
+
+
+@pytest.mark.parametrize("profile", [None, Profile(least=1, best=4, most=8)])
+def test_a_plan_that_was_built_elsewhere_is_timed_with_and_without_its_network(
+    backend, cache, tmp_path, profile
+) -> None:
+    built = dataclasses.replace(variant(backend, "mlp", "fp16"), engine=EngineAxes(batch=2, profile=profile))
+    path = tmp_path / "their.plan"
+    path.write_bytes((entry_of(backend, built, cache).path / PLAN).read_bytes())
+    beside = passes.measured(of_plan(built, path), tmp_path)
+    assert beside["mismatch"] is None
+    assert beside["accuracy"]["sqnr_db"] > LEAST_SQNR_DB["fp16"]
+    assert beside["model"]["parameters"] > 0
+    alone = passes.measured(of_plan(built, path, alone=True), tmp_path)
+    print(f"{backend.name} plan: {beside['engine']['inputs']} {alone['realised']}")  # noqa: T201 - worth a look
+    assert alone["mismatch"] is None
+    assert alone["accuracy"]["unknown"] == accuracy.NOT_COMPARED
+    assert alone["accuracy"]["sqnr_db"] is None
+    assert alone["engine"]["plan_digest"] == beside["engine"]["plan_digest"] == of_plan(built, path).engine.plan.digest
+    assert alone["engine"]["cached"]  # by the first: one copy for both
+    (told,) = alone["engine"]["inputs"]
+    assert (told["least"][0], told["most"][0]) == ((2, 2) if profile is None else (1, 8))
+    other = dataclasses.replace(of_plan(built, path, alone=True), engine=EngineAxes(batch=9, plan=plan_file.read(path)))
+    with pytest.raises(UnsupportedError, match=r"batch=9: their\.plan (was built for one shape|takes batch=1\.\.8)"):
+        passes.measured(other, tmp_path)
+
+
+def test_a_plan_that_the_library_refuses_is_told_in_one_line(backend, cache, tmp_path) -> None:
+    """Another version, and bytes that are damaged behind a header that is not."""
+    built = variant(backend, "mlp", "fp16")
+    content = bytearray((entry_of(backend, built, cache).path / PLAN).read_bytes())
+    path = tmp_path / "their.plan"
+    for place, count in ((24, 2), (64, len(content) - 64)):
+        damaged = bytearray(content)
+        damaged[place : place + count] = bytes([9]) * count
+        path.write_bytes(damaged)
+        with pytest.raises(SessionError) as caught:
+            passes.measured(of_plan(built, path, alone=True), tmp_path)
+        print(caught.value)  # noqa: T201 - the library's words are worth a look
+        assert str(caught.value).startswith("their.plan, built by ")
+        assert "cannot load the engine: " in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_plan_that_was_built_without_a_gpu_is_the_one_that_is_built_here(backend, cache, tmp_path) -> None:
+    """What build_only writes on a machine without a GPU loads here; whether the bytes are equal is printed."""
+    if backend.name != "tensorrt_rtx":
+        pytest.skip("TensorRT's builder times kernels on the GPU")
+    built = variant(backend, "mlp", "fp16")
+    typed = passes.typed_file(built, cache)
+    script = (
+        "import sys; from pathlib import Path; from sweep.backends.tensorrt import build, library; "
+        "from sweep.spec import EngineAxes; shape = (2, 784); "
+        "plan, _ = build.build_serialized(library.load('tensorrt_rtx'), Path(sys.argv[1]), EngineAxes(batch=2), "
+        "{sys.argv[3]: (shape, shape, shape)}, tf32=False); Path(sys.argv[2]).write_bytes(plan)"
+    )
+    path = tmp_path / "their.plan"
+    (name,) = feeds_of(built)
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    subprocess.run([sys.executable, "-c", script, str(typed), str(path), name], check=True, env=hidden)
+    here = (entry_of(backend, built, cache).path / PLAN).read_bytes()
+    print(f"built without a GPU: {'the same bytes' if path.read_bytes() == here else 'other bytes'}")  # noqa: T201
+    found = passes.measured(of_plan(built, path), tmp_path)
+    assert found["mismatch"] is None
+    assert found["accuracy"]["sqnr_db"] > LEAST_SQNR_DB["fp16"]

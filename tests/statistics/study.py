@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 import before
+import halves
 import numpy as np
 import processes
 
@@ -371,12 +372,22 @@ def levels_table(sweeps):
         say(f"| {what} | {share:.1%} +- {error:.1%} | {mark} |")
 
 
+def peers(sweeps):
+    halves.peers_table(say, sweeps, lambda passes: called([peak_of(each) for each in passes]))
+
+
 TABLES = {
     "percentiles": percentile_table,
     "peaks": peak_table,
     "many": many_table,
     "drift": drift_table,
     "levels": levels_table,
+    "repeats": lambda sweeps: halves.repeats_table(say, sweeps),
+    "peak": lambda sweeps: halves.peak_half_table(say, sweeps),
+    "verdicts": lambda sweeps: halves.verdict_table(say, sweeps),
+    "confirms": lambda sweeps: halves.confirm_table(say, sweeps),
+    "searches": lambda sweeps: halves.search_table(say, sweeps),
+    "peers": peers,
 }
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ scripted. A leak shows in ``held``.
 """
 
 import ctypes
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -298,7 +299,7 @@ class FakeEngine:
 
     def __init__(self, runtime: FakeRuntime) -> None:
         self.runtime = runtime
-        self.enqueues = self.takes_shape = True
+        self.enqueues = self.takes_shape = self.tells_layers = True
         self.captures_nothing = False
         self.output_shape: tuple[int, ...] | None = None
         self.contexts = 0
@@ -321,6 +322,21 @@ class FakeEngine:
 
     def get_tensor_dtype(self, name):
         return SimpleNamespace(name="FLOAT")
+
+    def get_tensor_shape(self, name):
+        least, most = self.batches
+        return [least if least == most else -1, 3]
+
+    def get_tensor_location(self, name):
+        return SimpleNamespace(name="DEVICE")
+
+    def get_tensor_format(self, name):
+        return SimpleNamespace(name="LINEAR")
+
+    def create_engine_inspector(self):
+        layers = [{"Name": "scale", "LayerType": "gemm", "Inputs": [{"Name": "x", "Datatype": "Half"}]}]
+        text = json.dumps({"Layers": layers if self.tells_layers else []})
+        return SimpleNamespace(get_engine_information=lambda _form: text)
 
     def create_runtime_config(self):
         cache = SimpleNamespace(
@@ -361,6 +377,7 @@ def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
     trt = SimpleNamespace(
         __version__="0.0",
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
+        LayerInformationFormat=SimpleNamespace(JSON="JSON"),
         nptype=lambda _: np.float32,
         Runtime=Runtime,
         IGpuAllocator=Allocator,

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import forked_worker
+
 PRELOADED = ("sweep.cli.run", "scipy.special", "scipy.optimize", "plotly.graph_objects", "plotly.io", "rich.live")
 PATH = "PYTHONPATH"
 
@@ -69,5 +71,6 @@ def _main(
     os.environ.update(environment)
     os.chdir(folder)
     sys.path.insert(0, str(folder))  # as `python -m` does
+    forked_worker.install()
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

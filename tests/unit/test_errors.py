@@ -16,8 +16,37 @@ ONNXRUNTIME = (  # of onnxruntime 1.31: the cause comes last
     "onnxruntime::logging::Logger&, const onnxruntime::ModelOptions&) Unsupported model IR version: 99, max supported "
     "IR version: 13"
 )
+SIGNATURE = "onnxruntime::common::Status onnxruntime::Conv<float>::Compute(onnxruntime::OpKernelContext*) const"
 CAUSE = "max supported IR version: 13"
 MIDDLE = "\n".join([*["loading a part"] * 40, "ValueError: the 7th dim is odd", *["while closing a part"] * 40])
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        (ONNXRUNTIME, f"{ONNXRUNTIME.partition('/onnxruntime_src')[0]}Unsupported model IR version: 99, {CAUSE}"),
+        (
+            f"Status Message: /onnxruntime_src/core/nn/conv.cc:123 {SIGNATURE} X num_dims does not match",
+            "Status Message: X num_dims does not match",
+        ),
+        (
+            "(types Float and BFloat16. In validateTypes at /_src/nodes/elementWiseNode.cpp:40)",
+            "(types Float and BFloat16.)",
+        ),
+        ("ModelImporter.cpp:151: ERROR: ModelImporter.cpp:489 In function parseNode: [6] no", "ERROR: [6] no"),
+        ("Myelin ([type.cpp:186: infer_type] Could not infer", "Myelin (Could not infer"),
+        ("[checkMacros.cpp::catchCudaError::250] Error Code 1", "Error Code 1"),
+        ("'a.h5:12' and net.cpp have no Name::of(x)", "'a.h5:12' and net.cpp have no Name::of(x)"),
+    ],
+)
+def test_places_in_a_librarys_source_are_left_out(message: str, cause: str) -> None:
+    assert shorten(message) == cause
+
+
+def test_what_every_build_without_a_gpu_says_is_no_cause() -> None:
+    noise = "[macros.cpp::check::250] Error Code 1: Cuda Runtime (In check at /_src/macros.cpp:250 (cudaError 35: old))"
+    assert library.explain(f"the type is not known; {noise}; the type is not known") == "the type is not known"
+    assert "cudaError 35" in library.explain(noise)
 
 
 def test_a_short_message_stays_and_is_on_one_line() -> None:

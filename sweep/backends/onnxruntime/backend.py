@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.backends.onnxruntime import partial_batches
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
-from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
-from sweep.errors import BuildError, SessionError, shorten
+from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream, in_input_types
+from sweep.errors import BuildError, SessionError, shorten, without_source_places
 from sweep.system import environment as libraries
 from sweep.system import save_onnx
 
@@ -128,6 +128,7 @@ class OnnxRuntime:
                 )
                 for _ in range(variant.session.streams)
             ]
+            feeds = in_input_types(sessions[0], feeds)
             parts = (
                 []
                 if variant.load.batch_wait_ms is None
@@ -248,4 +249,4 @@ def _notes(variant: Variant, info: JsonDict) -> list[str]:
 
 def _message(error: Exception) -> str:
     """Return the library's message on one line."""
-    return " ".join(str(error).split())
+    return " ".join(without_source_places(str(error)).split())

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
 
 
+def in_input_types(session: Any, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the inputs in the types that a graph takes: those of ``keep_io=false`` are float16, samples are float32.
+
+    Args:
+        session: onnxruntime's session.
+        feeds: value of each input.
+    """
+    halves = {item.name for item in session.get_inputs() if item.type == "tensor(float16)"}
+    return {name: value.astype("float16") if name in halves else value for name, value in feeds.items()}
+
+
 class OnnxRuntimeStream:
     """Run one session with bound buffers. ``enqueue`` runs to completion, without the GIL.
 
@@ -51,6 +62,7 @@ class OnnxRuntimeStream:
             self._binding.bind_output(name, "cpu")
         order = [*self._outputs, *self._unbound]
         self._returned_inputs = {name: order.index(name) for name in numeric if name in inputs}
+        self._session = session
         self._bound_arrays = (feeds, parts)  # the bindings point into these arrays
         self._parts = [self._binding, *(self._part(session, part) for part in parts)]
         self._run(self._binding)  # last, so that the buffers hold the whole batch
@@ -95,6 +107,7 @@ class OnnxRuntimeStream:
         """Return the outputs of one inference with other inputs, which stay bound."""
         import onnxruntime as ort
 
+        feeds = in_input_types(self._session, feeds)
         self._bound_arrays = (feeds, self._bound_arrays[1])
         for name, value in feeds.items():
             self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))

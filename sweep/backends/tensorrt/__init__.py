@@ -3,4 +3,4 @@
 PLAN = "engine.plan"
 """Name the file of an engine in its folder of the cache."""
 
-__all__ = ["PLAN", "rtx_releases"]
+__all__ = ["PLAN", "plan_file", "rtx_releases"]

@@ -14,12 +14,13 @@ from sweep.backends.tensorrt import (
     engine_inspector,
     isolated_build,
     library,
+    plan_tensors,
     rtx_releases,
     sm_probe,
 )
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.session import TensorRTSession
-from sweep.errors import BuildError
+from sweep.errors import BuildError, SessionError
 from sweep.system import environment as facts
 from sweep.system import mps
 
@@ -50,7 +51,7 @@ class TensorRT:
     """Provide the ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
 
     name: str = "tensorrt"
-    honours = frozenset({"batch", "profile", *_BUILDER_CONFIG, *_SESSION, *_SHARED})
+    honours = frozenset({"batch", "profile", "plan", *_BUILDER_CONFIG, *_SESSION, *_SHARED})
     runs_models = True
     on_gpu = True
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
@@ -77,14 +78,20 @@ class TensorRT:
         session = variant.session
         if session.mps is not None and session.sm_count is not None:
             return f"sm_count={session.sm_count} and mps={session.mps} both divide the GPU; set one"
+        plan = variant.engine.plan
+        if plan is not None and plan.library != self.name:
+            return f"{plan} is a plan of {plan.built_by}, not of {self.name}; backend={plan.library} loads it"
         return self.missing() or (None if session.mps is None else mps.available())
 
     def environment(self, variant: Variant) -> dict[str, str]:
         """Return the variable that makes NVIDIA's libraries leave TF32 alone, for fp32 and for what a file has of it.
 
         Clearing the builder's TF32 flag is not enough: on an H200, TensorRT-RTX 1.6 gave bit-identical outputs with the
-        flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable.
+        flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable. A plan that was
+        built elsewhere runs as it would anywhere else.
         """
+        if variant.engine.plan is not None:
+            return {}
         return {_TF32_OVERRIDE: "0"} if variant.onnx.precision.dtype in {"fp32", "native"} else {}
 
     def facts(self) -> JsonDict:
@@ -129,6 +136,36 @@ class TensorRT:
             "build_sm_count": sm_probe.process_sm_count() if share is not None else None,
         }
 
+    def import_plan(self, content: bytes, variant: Variant, target: Path) -> JsonDict:
+        """Load a plan that was built elsewhere, and write it and what the inspector tells of it into ``target``.
+
+        Raises:
+            SessionError: the library refused the plan; with its own last messages.
+            UnsupportedError: the library is not installed, or a tensor of the plan cannot be fed or read.
+        """
+        nvidia = library.load(self.name)
+        _load_plugins(nvidia, variant)
+        plan = variant.engine.plan
+        try:
+            loaded = Engine(nvidia, content)  # held to the end, for the runtime has to outlive the engine
+        except SessionError as error:
+            built_by = "an unknown library" if plan is None else plan.built_by
+            machine = facts.machine()
+            gpu = f"{machine['gpu']}, compute capability {machine['compute_capability']}"
+            raise SessionError(f"{plan}, built by {built_by}, does not load on {gpu}: {error}") from error
+        tensors = plan_tensors.read_tensors(nvidia, loaded.engine)
+        information = engine_inspector.inspect_engine(nvidia, loaded.engine)
+        (target / PLAN).write_bytes(content)
+        (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
+        return {
+            **tensors,
+            "precision": engine_inspector.count_layer_types(information),
+            "evidence": information["source"],
+            "tf32": None,
+            "artifacts": [engine_inspector.FILE],
+            "build_sm_count": None,
+        }
+
     def _evidence(self, nvidia: Library, plan: bytes) -> JsonDict:
         listing = nvidia.log.listing
         sources = [] if listing is None else [engine_inspector.parse_listing(listing)]
@@ -151,8 +188,7 @@ class TensorRT:
             UnsupportedError: it cannot be captured as a CUDA graph, or ``sm_count`` SMs are not available.
         """
         nvidia = library.load(self.name)
-        if variant.engine.plugins:
-            builder_config.load_plugins(nvidia, tuple(plugin.path for plugin in variant.engine.plugins))
+        _load_plugins(nvidia, variant)
         session = TensorRTSession(nvidia, (engine / PLAN).read_bytes(), variant.session, feeds, engine)
         session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
         if info["evidence"] == "network":
@@ -178,12 +214,26 @@ class TensorRTRTX(TensorRT):
     """Provide the ``tensorrt_rtx`` backend, which builds on any machine and compiles when a context is created."""
 
     name = "tensorrt_rtx"
-    honours = TensorRT.honours - {"timing_cache", "version_compatible"}  # it times no tactics; it lacks a lean runtime
+    # It times no tactics, and lacks a lean runtime.
+    honours = (TensorRT.honours - {"timing_cache", "version_compatible"}) | {"compute_capability"}
     times_tactics = False
+
+    def unsupported_build(self, variant: Variant) -> str | None:
+        """Return why the engine cannot be built here, in one line; its builder needs no GPU unless a share is asked."""
+        if not library.installed(self.name):
+            return self.missing()
+        if variant.engine.mps_build is not None:
+            return self.unsupported(variant)
+        return None
 
     def refusal(self) -> str | None:
         """Return that the installed release loads no engine on this GPU, and which one does; None if it does."""
         return rtx_releases.refusal(library.version(self.name), facts.machine()["compute_capability"])
+
+
+def _load_plugins(nvidia: Library, variant: Variant) -> None:
+    if variant.engine.plugins:
+        builder_config.load_plugins(nvidia, tuple(plugin.path for plugin in variant.engine.plugins))
 
 
 def _batches(variant: Variant) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.tensorrt import builder_config, engine_inspector
+from sweep.backends.tensorrt.library import explain
 from sweep.errors import BuildError
 from sweep.system import file_locks, file_trust
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from sweep.backends.tensorrt.library import Library
     from sweep.spec import EngineAxes, JsonDict
+
+_NO_OPERATOR = "Plugin not found"  # of the parser, which takes what it does not know for a plugin's
 
 Shape = tuple[int, ...]
 ProfileShapes = Mapping[str, tuple[Shape, Shape, Shape]]
@@ -88,13 +91,20 @@ def _parse(library: Library, network: tensorrt.INetworkDefinition, onnx: Path) -
     if parser.parse_from_file(str(onnx)):
         return parser
     errors = [parser.get_error(number) for number in range(parser.num_errors)]
-    reasons = "; ".join(_parser_error(error) for error in errors) or library.log.tail()
+    unknown = sorted({error.node_operator() for error in errors if _NO_OPERATOR in error.desc()})
+    if unknown:
+        raise BuildError(
+            f"{library.label} has no operator {', '.join(unknown)}: run this network on backend=onnxruntime, or give a "
+            "plugin library that has it (backend.plugins=[FILE])"
+        )
+    reasons = explain("; ".join(_parser_error(error) for error in errors)) if errors else library.log.tail()
     raise BuildError(f"{library.label} cannot read the graph: {reasons}")
 
 
 def _parser_error(error: Any) -> str:
-    where = f" at node {error.node_name() or '?'} ({error.node_operator()})" if error.node_operator() else ""
-    return " ".join(f"{error.code().name}{where}: {error.desc()}".split())
+    name = f" {error.node_name()}" if error.node_name() else ""
+    where = f" at node{name} ({error.node_operator()})" if error.node_operator() else ""
+    return f"{error.code().name}{where}: {error.desc()}"
 
 
 def _add_profile(

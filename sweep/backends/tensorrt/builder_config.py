@@ -36,6 +36,7 @@ def apply(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes, *
     verbosity = (axes.profiling_verbosity or "detailed").upper()
     config.profiling_verbosity = member(library, "profiling_verbosity", "ProfilingVerbosity", verbosity)
     _set_tf32(library, config, on=tf32)
+    _set_compute_capability(library, config, axes.compute_capability)
     _set_searches(library, config, axes)
     _set_flags(library, config, axes)
     if axes.workspace_mib is not None:
@@ -45,6 +46,23 @@ def apply(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes, *
         level = axes.hardware_compatibility.upper()
         value = member(library, "hardware_compatibility", "HardwareCompatibilityLevel", level)
         _assign(library, config, "hardware_compatibility_level", value, axis="hardware_compatibility")
+
+
+def _set_compute_capability(library: Library, config: tensorrt.IBuilderConfig, requested: str | None) -> None:
+    """Build for the GPUs of one compute capability; None leaves the library's default, all that it supports widely."""
+    if requested is None:
+        return
+    name = f"SM{requested.replace('.', '')}"
+    if not library.has("ComputeCapability", name) or not hasattr(config, "set_compute_capability"):
+        members = getattr(getattr(library.trt, "ComputeCapability", None), "__members__", {})
+        known = ", ".join(f"{item[2:-1]}.{item[-1]}" for item in members if item.startswith("SM")) or "none by name"
+        raise UnsupportedError(
+            f"{library.label} does not have compute_capability={requested}: it builds for {known}; "
+            "compute_capability=null builds for all that it supports by default"
+        )
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(library.member("ComputeCapability", name), 0):
+        raise UnsupportedError(f"{library.label} does not take compute_capability={requested}: {library.log.tail()}")
 
 
 def _set_searches(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes) -> None:

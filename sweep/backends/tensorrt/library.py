@@ -10,11 +10,12 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import UnsupportedError, shorten
+from sweep.errors import UnsupportedError, shorten, without_source_places
 from sweep.system import environment
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ INSTALL = {
 }
 _SUFFIXES = ("", "-cu13", "-cu12", "-cu13-bindings", "-cu12-bindings", "-bindings")  # of the packages that carry it
 _LISTING = "Layers:\nName: "  # starts the message in which a builder lists the layers of a detailed engine
+_NO_DRIVER = re.compile(r"\s*Error Code 1: Cuda Runtime \(.*?cudaError 35\b[^)]*\)+")
+"""Match what a library adds to any other error where no GPU is; builds need none."""
 _KEPT_MESSAGES = 12
 _SHOWN_CHARACTERS = 1000
 
@@ -61,7 +64,13 @@ class Log:
         entries = [*self._first, *self._last]
         errors = [text for severity, text in entries if severity.endswith("ERROR")]
         messages = errors or [text for _, text in entries]
-        return shorten("; ".join(dict.fromkeys(messages)), _SHOWN_CHARACTERS) or "it gave no reason"
+        return explain("; ".join(dict.fromkeys(messages))) or "it gave no reason"
+
+
+def explain(text: str) -> str:
+    """Return a library's message on one line, shortened, without what says nothing of its cause."""
+    causes = [_NO_DRIVER.sub("", without_source_places(part)).strip() for part in text.split("; ")]
+    return shorten("; ".join(dict.fromkeys(filter(None, causes))) or text, _SHOWN_CHARACTERS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING
 
@@ -39,12 +40,16 @@ def of_record(record: Record) -> Variant:
     axes = record.variant
     precision = from_plain(Precision, axes["precision_recipe"])
     label = axes["label"]
-    if precision.dtype == typed_onnx.NATIVE:
+    own_file = precision.path is not None  # beside the fp32 graph of the model
+    if precision.dtype == typed_onnx.NATIVE and not own_file:
         raise ConfigError(f"{label}: precision=native is the file as it is, so there is no fp32 graph beside it")
-    if typed_onnx.passes_through(precision):
+    if typed_onnx.passes_through(precision) and not own_file:
         raise ConfigError(f"{label}: {precision.name} is the fp32 graph itself, no node differs; take a converted one")
-    if precision.tool == "none":
+    if precision.tool == "none" and not own_file:
         raise ConfigError(f"{label}: precision.tool=none, so there is no fp32 graph to hold the file against")
+    search = record.engine.get("node_search") if record.engine else None
+    if search is not None:
+        precision = dataclasses.replace(precision, keep=tuple(search["keep"]) or None, search=None)
     graph, calibration, labels = axes.get("graph"), axes.get("calibration"), (axes.get("load") or {}).get("labels")
     return Variant(
         backend=axes["backend"],

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 from sweep import precision as typed_onnx
 from sweep.backends.tensorrt import PLAN
 from sweep.errors import ModelError
-from sweep.models import override, render_shape
+from sweep.models import override, render_shape, sibling_ref
 from sweep.runner.worker import artifact_keys, artifacts
-from sweep.spec import ModelRef, Precision, quote
+from sweep.spec import ModelRef, Precision, keyed, plain_text, quote
 from sweep.system import command_line, from_plain
 
 if TYPE_CHECKING:
     from sweep.spec import JsonDict
     from sweep.storage import Record
 
+_RECIPE = ("precision.path", "precision.keep", "precision.search")
 _TOP = ("batch", "streams", "cuda_graph", "transfers")
 _BACKEND = (
     *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "wait"),
@@ -31,19 +32,19 @@ class Files:
     """Hold the paths that the command names, whether the files exist or not.
 
     Attributes:
-        onnx: the typed ONNX.
+        onnx: the typed ONNX; None for a plan that was built elsewhere.
         engine: the engine that was timed; None if the record ended before one was built.
         advice: the command line that fills the cache again.
     """
 
-    onnx: Path
+    onnx: Path | None
     engine: Path | None
     advice: str
 
     @property
     def has_onnx(self) -> bool:
         """Return whether the typed ONNX exists."""
-        return self.onnx.is_file()
+        return self.onnx is not None and self.onnx.is_file()
 
     @property
     def has_engine(self) -> bool:
@@ -63,6 +64,10 @@ def find(record: Record, path: Path, cache: Path | None) -> Files:
     root = cache or sweep.parent / "cache"
     engine = record.engine or {}
     plan = root / "engines" / engine["key"] / PLAN if engine.get("key") else None
+    imported = record.variant.get("plan")
+    if imported:  # the copy may have been evicted, or never been made
+        own = Path(imported["path"])
+        return Files(onnx=None, engine=plan if plan and plan.is_file() else own, advice=_advice(record, root.parent))
     return Files(onnx=_onnx(record, root), engine=plan, advice=_advice(record, root.parent))
 
 
@@ -74,6 +79,11 @@ def model(record: Record) -> ModelRef:
 def _onnx(record: Record, root: Path) -> Path:
     precision = from_plain(Precision, record.variant["precision_recipe"])
     ref = model(record)
+    if precision.path is not None and typed_onnx.passes_through(precision):
+        try:
+            ref = sibling_ref(ref, precision.path, record.variant["batch"])
+        except ModelError:  # one of the files is gone
+            return Path(precision.path)
     if not typed_onnx.passes_through(precision):
         return root / "onnx" / str((record.engine or {}).get("onnx_key")) / artifacts.MODEL_FILE
     graph_pass = (record.engine or {}).get("graph_pass")
@@ -90,11 +100,13 @@ def _onnx(record: Record, root: Path) -> Path:
 
 def _advice(record: Record, results: Path) -> str:
     """Return the command that measures this variant under another sweep name, so that no record changes."""
-    variant, ref = record.variant, model(record)
+    variant, ref, imported = record.variant, model(record), record.variant.get("plan")
+    alone = imported and ref.path is None and ref.revision is None
     words = [
         f"backend={variant['backend']}",
-        f"model.path={ref.path}" if ref.path else f"model={ref.name}",
-        f"precision={variant['precision']}",
+        *([f"model.engine={quote(imported['path'])}"] if imported else [f"precision={variant['precision']}"]),
+        *([] if alone else [f"model.path={ref.path}" if ref.path else f"model={ref.name}"]),
+        *([] if imported else _recipe_words(from_plain(Precision, variant["precision_recipe"]))),
         *([f"graph={variant['graph']}"] if variant.get("graph") else []),
         *(override(fix.name, "shape", render_shape(fix.shape)) for fix in ref.inputs if fix.shape is not None),
         *([] if ref.batch_dim is None else [f"+model.batch_dim={quote(ref.batch_dim)}"]),
@@ -103,6 +115,24 @@ def _advice(record: Record, results: Path) -> str:
         *_profile_words(variant.get("profile")),
     ]
     return command_line.format_command(*words, "load=closed", f"results={results}", "name=files")
+
+
+def _recipe_words(precision: Precision) -> list[str]:
+    """Return the overrides of what a recipe does not hold by its name: a file, nodes to keep, a search for them."""
+    words = []
+    for key in _RECIPE:
+        axis = keyed()[key]
+        value = getattr(precision, axis.name)
+        if value is not None:
+            words += [f"{name}={_text(item)}" for name, item in axis.overrides(value).items()]
+    return words
+
+
+def _text(value: Any) -> str:
+    """Return a value in Hydra's grammar."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_text, value))}]"
+    return quote(value) if isinstance(value, str) else plain_text(value)
 
 
 def _word(key: str, value: Any) -> str:

@@ -34,7 +34,7 @@ class Command:
         version: version of the library that made the record; None if it is not recorded.
         env: variables to set for it.
         load: arguments that run the engine which was timed; None if the record names none.
-        build: arguments that build from the typed ONNX and run.
+        build: arguments that build from the typed ONNX and run; None for a plan that was built elsewhere.
         notes: differences that no flag can express.
         shapes_unknown: why the inputs' shapes are missing; None if they are known.
     """
@@ -43,7 +43,7 @@ class Command:
     version: tuple[int, ...] | None
     env: Mapping[str, str]
     load: tuple[str, ...] | None
-    build: tuple[str, ...]
+    build: tuple[str, ...] | None
     notes: tuple[str, ...]
     shapes_unknown: str | None
 
@@ -57,8 +57,12 @@ class Command:
             raise ConfigError(f"--parity needs the inputs' shapes: {self.shapes_unknown}")
         if self.load is not None and files.has_engine:
             return self.load
-        if files.has_onnx:
+        if self.build is not None and files.has_onnx:
             return self.build
+        if files.onnx is None:
+            raise ConfigError(
+                f"--parity needs {files.engine}, which was built elsewhere and is not there; copy it back"
+            )
         raise ConfigError(
             f"--parity needs {files.engine or files.onnx} or {files.onnx} and neither is there; "
             f"--cache DIR names another cache, or make them: {files.advice}"
@@ -84,24 +88,32 @@ def make(record: Record, files: Files) -> tuple[Command, ...]:
         raise ConfigError(
             f"record {record.key} is of {library}; flags are known from TensorRT 10.0 and TensorRT-RTX 1.0 on"
         )
-    try:
-        specs, problem = shape_flags.dynamic(artifact_paths.model(record)), None
-    except (ModelError, ConfigError) as error:
-        specs, problem = (), str(error)
+    specs, problem = _dynamic_inputs(record)
     return tuple(_command(record, files, each, specs, problem) for each in dialects)
+
+
+def _dynamic_inputs(record: Record) -> tuple[tuple[TensorSpec, ...], str | None]:
+    """Return the inputs that need a shape on the command line, and why they are not known."""
+    if record.variant.get("plan"):
+        inputs = (record.engine or {}).get("inputs")
+        return ((), "the plan was not loaded") if inputs is None else (shape_flags.of_plan(inputs), None)
+    try:
+        return shape_flags.dynamic(artifact_paths.model(record)), None
+    except (ModelError, ConfigError) as error:
+        return (), str(error)
 
 
 def _command(
     record: Record, files: Files, dialect: Dialect, specs: Sequence[TensorSpec], problem: str | None
 ) -> Command:
     run = flags.run_flags(record, dialect, specs)
-    build = [f"--onnx={files.onnx}", *flags.build_flags(record, dialect, specs), *run]
+    build = None if files.onnx is None else [f"--onnx={files.onnx}", *flags.build_flags(record, dialect, specs), *run]
     return Command(
         dialect=dialect,
         version=binary_versions.library_version(record.facts.get("tensorrt")),
         env=flags.environment(record),
         load=None if files.engine is None else (f"--loadEngine={files.engine}", *run),
-        build=tuple(build),
+        build=None if build is None else tuple(build),
         notes=tuple(flags.inexpressible(record, dialect)),
         shapes_unknown=problem,
     )
@@ -120,11 +132,12 @@ def printed(record: Record, files: Files, command: Command) -> str:
     if command.shapes_unknown is not None:
         batch = record.variant["batch"]
         lines.append(f"# add --shapes=NAME:{batch}x... of each dynamic input: {command.shapes_unknown}")
-    if not (files.has_engine and files.has_onnx):
+    if not (files.has_engine and (files.has_onnx or files.onnx is None)):
         lines.append(f"# files that are not there are made, on the record's machine, by: {files.advice}")
     if command.load is not None:
         lines += ["", f"# the engine that was timed{_state(exists=files.has_engine)}", shell(command, command.load)]
-    lines += ["", f"# built anew from the typed ONNX{_state(exists=files.has_onnx)}", shell(command, command.build)]
+    if command.build is not None:
+        lines += ["", f"# built anew from the typed ONNX{_state(exists=files.has_onnx)}", shell(command, command.build)]
     return "\n".join(lines) + "\n"
 
 

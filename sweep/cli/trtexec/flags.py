@@ -58,9 +58,15 @@ def run_flags(record: Record, dialect: Dialect, specs: Sequence[TensorSpec]) -> 
         *dialect.spin[1 if realised(record, "wait", default="spin") == "block" else 0],
         *(["--exposeDMA"] if depth(record) < KEPT_AHEAD else []),
         *(["--specializeStrategyDS=eager"] if eager else []),
+        *(["--allowWeightStreaming"] if _streams_weights_of_a_plan(record) else []),
         f"--profilingVerbosity={variant.get('profiling_verbosity') or 'detailed'}",
         *(argument for _, value, how in _declared(record, dialect) if how.run for argument in how.run(value)),
     ]
+
+
+def _streams_weights_of_a_plan(record: Record) -> bool:
+    """Tell whether a plan that was built elsewhere gets a budget: the flag is otherwise that of the build's axis."""
+    return record.variant.get("plan") is not None and record.variant.get("weight_streaming_budget_mib") is not None
 
 
 def build_flags(record: Record, dialect: Dialect, specs: Sequence[TensorSpec]) -> list[str]:
@@ -92,7 +98,8 @@ def inexpressible(record: Record, dialect: Dialect) -> list[str]:
         for axis, value, how in _declared(record, dialect)
         if how.note is not None and value != axis.info.cli_default
     ]
-    lines = [*_load_lines(record), *_session_lines(record, dialect), *_build_lines(record, dialect), *declared]
+    build_lines = [] if record.variant.get("plan") else _build_lines(record, dialect)
+    lines = [*_load_lines(record), *_session_lines(record, dialect), *build_lines, *declared]
     return [f"not expressible: {line}" for line in lines]
 
 

@@ -10,13 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import models
-from sweep.models import BATCH
+from sweep.models import BATCH, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.models import TensorSpec
     from sweep.spec import JsonDict, ModelRef
+    from sweep.storage import PlanInput
+
+
+def of_plan(inputs: Sequence[PlanInput]) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a plan that was built elsewhere which take more than one shape.
+
+    Args:
+        inputs: ``Record.engine.inputs``.
+    """
+    return tuple(
+        TensorSpec(name=item["name"], dtype=item["dtype"], shape=tuple(item["shape"]))
+        for item in inputs
+        if item["least"] != item["most"]
+    )
 
 
 def dynamic(ref: ModelRef) -> tuple[TensorSpec, ...]:

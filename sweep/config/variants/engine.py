@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.config.variants import axis_values
+from sweep.config.variants import axis_values, built_plan
 from sweep.errors import ConfigError
 from sweep.spec import EngineAxes, Plugin, Profile
 
@@ -25,6 +25,7 @@ def engine_axes(config: Config) -> EngineAxes:
         "profile": _profile(config),
         "plugins": tuple(_plugin(path) for path in config.backend.plugins) or None,
         "mps_build": _mps_build(config),
+        "plan": built_plan.read(config.model.engine),
     }
     return EngineAxes(**axis_values.checked(config, "engine") | derived)
 

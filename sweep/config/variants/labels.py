@@ -40,10 +40,16 @@ def labelled_data(config: ModelConfig, model: ModelRef) -> LabelledData | None:
 
 def refuse_unscored(config: AccuracyConfig, data: LabelledData | None, model: ModelRef) -> None:
     """Refuse an accuracy gate on the score if nothing is scored: without labels, or with random weights."""
-    gates = [(name, value) for name in _GATES if (value := getattr(config, name)) is not None]
-    if gates and data is None and not models.has_data(model):
-        name, value = gates[0]
-        raise ConfigError(f"accuracy.{name}={value:g}: {model.name} has no labels to be scored on; give model.labels=")
+    if data is None and not models.has_data(model):
+        refuse_gates_on_a_score(config, model.name)
+
+
+def refuse_gates_on_a_score(config: AccuracyConfig, name: str) -> None:
+    """Refuse an accuracy gate on the score of the network called `name`, which has no labels."""
+    for gate in _GATES:
+        value = getattr(config, gate)
+        if value is not None:
+            raise ConfigError(f"accuracy.{gate}={value:g}: {name} has no labels to be scored on; give model.labels=")
 
 
 @cache

@@ -37,7 +37,7 @@ def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
         ModelError: the model cannot be read or exported; one line.
     """
     tables = _tables_by_name(config)
-    inputs = tuple(_input_fix(name, table) for name, table in sorted(tables.items()))
+    inputs = _fixes(tables)
     _refuse_several(config)
     if config.torch is not None:
         return export_torch(config.torch, inputs, tuple(_examples(tables, inputs)), cache)
@@ -45,10 +45,30 @@ def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
         return convert_saved_model(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
+    _refuse_dtypes(tables)
+    return resolve(config.name, config.path, inputs, config.batch_dim)
+
+
+def input_fixes(config: ModelConfig) -> tuple[InputFix, ...]:
+    """Return what the user says of the inputs of a plan, whose names and types are known once it is loaded.
+
+    Raises:
+        ConfigError: a value is out of its range, or a type is given; one line.
+    """
+    tables = _tables_by_name(config)
+    fixes = _fixes(tables)
+    _refuse_dtypes(tables)
+    return fixes
+
+
+def _fixes(tables: Mapping[str, Any]) -> tuple[InputFix, ...]:
+    return tuple(_input_fix(name, table) for name, table in sorted(tables.items()))
+
+
+def _refuse_dtypes(tables: Mapping[str, Any]) -> None:
     with_dtype = [name for name, table in tables.items() if table.get("dtype") is not None]
     if with_dtype:
         raise ConfigError(f"model.inputs.{with_dtype[0]}.dtype: the file says the type; only model.torch needs it")
-    return resolve(config.name, config.path, inputs, config.batch_dim)
 
 
 def _tables_by_name(config: ModelConfig) -> dict[str, Any]:

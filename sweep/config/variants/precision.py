@@ -6,11 +6,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sweep import models
+from sweep.analysis import accuracy_gates
+from sweep.config.settings import gates
 from sweep.config.variants import axis_values, checks
 from sweep.errors import ConfigError
 from sweep.models.datasets import calibration
 from sweep.precision import NATIVE, SIMPLIFY
-from sweep.spec import GraphPass, Precision
+from sweep.spec import GraphPass, NodeSearch, Precision
 from sweep.system import user_code
 
 if TYPE_CHECKING:
@@ -18,18 +20,27 @@ if TYPE_CHECKING:
     from sweep.spec import CalibrationData, ModelRef
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", NATIVE)
-_UNCHANGED = ("fp32", "tf32", NATIVE)
+_FP32 = ("fp32", "tf32")
+_UNCHANGED = (*_FP32, NATIVE)
 _QUANTIZED = ("int8", "fp8")
 _MIN_PERCENTILE, _MAX_PERCENTILE = 50, 100
 _RESTS = ("fp16", "bf16")
+QAT = "qat"
+"""Name the recipe of a file that comes with Q/DQ pairs; it needs ``precision.path``."""
+
 _MIXES = tuple(f"{dtype}_{rest}" for dtype in _QUANTIZED for rest in _RESTS)
 
 
-def recipe(config: Config) -> Precision:
+def recipe(config: Config, model: ModelRef | None = None) -> Precision:
     """Return the recipe; axes that have no effect on its types are None, so that they stay out of the key.
+
+    Args:
+        config: composed by Hydra.
+        model: the fp32 network; None where there is none, and a file of ``precision.path`` is not read.
 
     Raises:
         ConfigError: keys contradict each other, or the name is that of other types; one line.
+        ModelError: the file of ``precision.path`` cannot be read, or is none of `model`; one line.
     """
     precision = config.precision
     values = axis_values.checked(config, "onnx.precision")
@@ -47,13 +58,49 @@ def recipe(config: Config) -> Precision:
         "wide": (precision.wide and precision.rest is not None and tool != "modelopt") or None,
         "guard": guard or None,
         "keep": _keep(precision, tool),
+        "search": _search(config, tool),
         "calibration_batches": precision.calibration_batches if calibrates else None,
         "calibration_method": None,
         "calibration_percentile": None,
         **(_method(precision) if precision.dtype in _QUANTIZED and tool != "none" else {}),
         "tool": tool,
+        **_typed_file(config, model, tool),
     }
     return Precision(**values | derived)
+
+
+def _typed_file(config: Config, model: ModelRef | None, tool: str | None) -> dict[str, str | None]:
+    """Return the axes `path` and `digest`; None where the recipe converts, or takes the fp32 graph.
+
+    Raises:
+        ConfigError: the recipe needs the file and it is not named, or its weights cannot be pruned.
+        ModelError: it cannot be read, or is no file of `model`.
+    """
+    precision = config.precision
+    if tool != "none" or precision.dtype in _FP32:
+        return {"path": None, "digest": None}
+    if precision.path is None:
+        if precision.name == QAT:
+            raise ConfigError(
+                f"precision={QAT}: no file is named; give precision.path=FILE, of the network of model and with Q/DQ, "
+                f"or leave it out, as in precision=glob(*,exclude={QAT})"
+            )
+        return {"path": None, "digest": None}
+    if config.backend.sparsity == "force":
+        raise ConfigError(
+            f"backend.sparsity=force prunes the fp32 graph, and precision.path={precision.path} is used as it came; "
+            "leave one of them out"
+        )
+    if model is None:
+        return {"path": precision.path, "digest": None}
+    ref = _read_sibling(model, precision.path, config.batch)
+    return {"path": ref.path, "digest": ref.digest}
+
+
+@cache
+def _read_sibling(model: ModelRef, path: str, batch: int) -> ModelRef:
+    """Read and check a typed file; once per process, however many variants share it."""
+    return models.sibling_ref(model, path, batch)
 
 
 def _tool(config: PrecisionConfig) -> str | None:
@@ -89,6 +136,29 @@ def _keep(config: PrecisionConfig, tool: str | None) -> tuple[str, ...] | None:
     if tool == "modelopt":
         raise ConfigError("precision.keep: modelopt chooses what stays in fp32 by itself; take precision.tool=builtin")
     return tuple(config.keep)
+
+
+def _search(config: Config, tool: str | None) -> NodeSearch | None:
+    """Return the axis `search`; None where none is requested, or nothing is converted.
+
+    Raises:
+        ConfigError: modelopt does the conversion, or no gate says what the search has to reach.
+    """
+    precision = config.precision
+    if not precision.search or precision.dtype in _UNCHANGED or tool == "none":
+        return None
+    if tool == "modelopt":
+        raise ConfigError(
+            "precision.search: modelopt chooses what stays in fp32 by itself; take precision.tool=builtin"
+        )
+    checks.at_least(1, **{"precision.search_evaluations": precision.search_evaluations})
+    required = gates(config.accuracy)
+    if not accuracy_gates.limits(required):
+        raise ConfigError(
+            "precision.search=true: no gate says what to reach; give accuracy.min_sqnr_db=30, accuracy.min_top1=0.99 "
+            "or another accuracy.*. What rounding explains, the limit without a gate, every recipe keeps by itself"
+        )
+    return NodeSearch(gates=required, evaluations=precision.search_evaluations)
 
 
 def _method(config: PrecisionConfig) -> dict[str, Any]:

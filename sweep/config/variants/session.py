@@ -20,7 +20,7 @@ def session_axes(config: Config) -> SessionAxes:
     """
     values = axis_values.checked(config, "session")
     budget = config.backend.weight_streaming_budget_mib
-    if budget is not None and not config.backend.weight_streaming:
+    if budget is not None and not config.backend.weight_streaming and config.model.engine is None:
         raise ConfigError(f"backend.weight_streaming_budget_mib={budget} needs backend.weight_streaming=true")
     script = None if config.backend.script is None else Script(**axis_values.checked(config, "session.script"))
     return SessionAxes(**values, script=script)

@@ -10,7 +10,7 @@ from sweep.analysis import accuracy, accuracy_gates
 from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
 from sweep.models import evaluation
-from sweep.runner.worker import artifacts, scoring
+from sweep.runner.worker import artifacts, plan_import, scoring
 from sweep.runner.worker.expected_accuracy import (
     FURTHER_DRAWS,
     draws_random_numbers,
@@ -42,7 +42,7 @@ PRUNED = "weights pruned 2:4 by magnitude: speed counts, accuracy means nothing 
 def check_accuracy(
     variant: Variant,
     backend: Backend,
-    onnx: OnnxFiles,
+    onnx: OnnxFiles | None,
     feeds: Mapping[str, np.ndarray],
     session: Session,
     cache: Cache,
@@ -54,7 +54,7 @@ def check_accuracy(
     Args:
         variant: what was timed.
         backend: ran it.
-        onnx: its graphs.
+        onnx: its graphs; None for a plan that came without a network.
         feeds: the inputs that were timed, by name.
         session: the one that was timed.
         cache: keeps the reference outputs.
@@ -62,6 +62,11 @@ def check_accuracy(
     Returns:
         ``Record.accuracy`` without the score.
     """
+    if onnx is None:
+        return _without_reference(variant, backend, session)
+    plan = variant.engine.plan
+    if plan is not None:
+        feeds = plan_import.reference_feeds(variant, feeds)
     expected = reference_outputs(variant, onnx.model, feeds, cache)
     emulation, timed = artifacts.emulation(variant, backend), session.outputs()
     rounded = timed
@@ -69,9 +74,12 @@ def check_accuracy(
         rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
     random = draws_random_numbers(variant, onnx.model, feeds, cache)
     undiagnosed = None if random else accuracy.undiagnosed(expected, feeds)
-    notes = ([ROUNDED] if emulation else []) + ([PRUNED] if variant.onnx.prune else [])
-    left_out = accuracy.left_out(expected, timed, models.signature(variant.onnx.model).outputs)
-    notes += [f"not compared (no floats): {', '.join(left_out)}"] if left_out else []
+    rounds = emulation or artifacts.emulates_native(variant, backend, onnx.typed, cache)
+    notes = ([ROUNDED] if rounds else []) + ([PRUNED] if variant.onnx.prune else [])
+    names = dict.fromkeys((*models.signature(variant.onnx.model).outputs, *(timed if plan else ())))
+    left_out = accuracy.left_out(expected, timed, names)
+    without = "no floats, or on one side alone" if plan else "no floats"
+    notes += [f"not compared ({without}): {', '.join(left_out)}"] if left_out else []
     notes += [f"draws random numbers ({', '.join(random)}): two runs differ"] if random else []
     notes += [undiagnosed] if undiagnosed else []
     reference = accuracy.TYPED_REFERENCE if onnx.model_is_typed else accuracy.REFERENCE
@@ -85,11 +93,23 @@ def check_accuracy(
     repeated = accuracy.again(expected, timed, looks, random)
     repeated["inferences"] = sum(inferences)
     compared["again"] = repeated
-    if accuracy.is_known(compared):
+    if accuracy.is_known(compared) and plan is None:  # whose types nothing tells, so that nothing is expected of them
         compared["expected"] = expected_accuracy(variant, onnx, feeds, expected, cache)
         if accuracy_gates.looks_like_tf32(variant.onnx.precision.dtype, compared):
             compared["expected"]["draws"] = FURTHER_DRAWS
             compared["expected"]["tf32_draws"] = fits_tf32_again(variant, onnx.model, session, cache)
+    return compared
+
+
+def _without_reference(variant: Variant, backend: Backend, session: Session) -> Accuracy:
+    """Return ``Record.accuracy`` of a plan that came without a network: nothing is compared, and that is said."""
+    timed = session.outputs()
+    compared = accuracy.without_reference(timed)
+    inferences: list[int] = []
+    looks = _looks(session, variant.load, _LOOKS_S if backend.on_gpu else 0.0, inferences)
+    repeated = accuracy.again(timed, timed, looks, uncompared=compared["unknown"])
+    repeated["inferences"] = sum(inferences)
+    compared["again"] = repeated
     return compared
 
 

@@ -12,7 +12,7 @@ from sweep.system import environment
 
 if TYPE_CHECKING:
     from sweep.backends import Backend
-    from sweep.spec import ModelRef, Variant
+    from sweep.spec import BuiltPlan, ModelRef, Variant
 
 _OUTLIVED = ("driver", "cuda")  # facts of a backend whose change leaves its engines valid
 
@@ -53,10 +53,27 @@ def engine_cache_key(variant: Variant, backend: Backend, typed: Path) -> str:
         backend: builds it.
         typed: the typed ONNX, whose content counts and whose place does not.
     """
+    return spec.digest(spec.engine_key(variant), *_built_on(backend), file_content(typed))
+
+
+def plan_cache_key(variant: Variant, plan: BuiltPlan, backend: Backend) -> str:
+    """Return the key of the copy of a plan: its content, and the library and processor that load it.
+
+    The kernels that TensorRT-RTX compiles for the GPU are kept under this key, and are the library's and the GPU's.
+
+    Args:
+        variant: the plugins that the plan needs.
+        plan: the plan.
+        backend: loads it.
+    """
+    return spec.digest("plan", backend.name, plan.digest, variant.engine.plugins, *_built_on(backend))
+
+
+def _built_on(backend: Backend) -> list[Any]:
+    """Return the library and the processor that an engine depends on."""
     machine: dict[str, Any] = environment.machine()
     built_by = {name: value for name, value in backend.facts().items() if name not in _OUTLIVED}
-    hardware = [machine[name] for name in ("cpu", "gpu", "compute_capability")]
-    return spec.digest(spec.engine_key(variant), built_by, *hardware, file_content(typed))
+    return [built_by, *(machine[name] for name in ("cpu", "gpu", "compute_capability"))]
 
 
 def file_content(onnx: Path) -> Any:

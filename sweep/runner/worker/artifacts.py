@@ -17,7 +17,7 @@ from sweep.analysis import accuracy
 from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
 from sweep.models.datasets import calibration
-from sweep.runner.worker import reference
+from sweep.runner.worker import kept_node_search, plan_import, reference
 from sweep.runner.worker.artifact_keys import (
     engine_cache_key,
     file_content,
@@ -27,14 +27,16 @@ from sweep.runner.worker.artifact_keys import (
     pass_tools,
 )
 from sweep.runner.worker.events import Events
-from sweep.system import environment, user_code
+from sweep.system import environment, one_line, user_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
 
     from sweep.backends import Backend
-    from sweep.spec import JsonDict, ModelRef, Variant
-    from sweep.storage import Calibration, EngineInfo, GraphPassInfo, ModelCost
+    from sweep.spec import BuiltPlan, JsonDict, ModelRef, Variant
+    from sweep.storage import Calibration, EngineInfo, GraphPassInfo, ModelCost, PlanInput
     from sweep.storage.cache import Cache, Entry
 
 MODEL_FILE = "model.onnx"
@@ -48,8 +50,9 @@ class OnnxFiles:
     """Hold the graphs of a variant.
 
     Attributes:
-        model: the fp32 graph, which outputs are compared with.
-        rewritten: that graph after the graph pass; `model` itself where there is none.
+        model: the fp32 graph, which outputs are compared with; that of a file in bfloat16 rounds explicitly.
+        rewritten: that graph after the graph pass; `model` itself where there is none, or where the typed graph is a
+            file of its own (``precision.path``).
         typed: the graph in the precision.
         model_is_typed: `model` rounds by itself, so that it is no fp32 reference.
         facts: facts of the pass and the conversion, as they stand in ``Record.engine``.
@@ -67,22 +70,26 @@ class Artifacts:
     """Hold everything that a pass of a variant is made of.
 
     Attributes:
-        onnx: its graphs.
+        onnx: its graphs; None for a plan that came without a network.
         engine: the engine's entry in the cache.
-        model: ``Record.model``.
+        model: ``Record.model``; None for a plan that came without a network.
     """
 
-    onnx: OnnxFiles
+    onnx: OnnxFiles | None
     engine: Entry
-    model: ModelCost
+    model: ModelCost | None
 
     def engine_facts(self, variant: Variant) -> EngineInfo:
         """Return what ``Record.engine`` says of the engine before it is loaded."""
-        converted = not typed_onnx.passes_through(variant.onnx.precision)
+        facts: EngineInfo = {"key": self.engine.path.name}
+        if variant.engine.plan is not None:
+            facts["inputs"] = cast("list[PlanInput]", plan_import.described_inputs(variant, self.engine.info))
+        elif self.onnx is not None:
+            converted = not typed_onnx.passes_through(variant.onnx.precision)
+            facts["onnx_key"] = self.onnx.typed.parent.name if converted else axes.onnx_key(variant)
         return {
-            "key": self.engine.path.name,
-            "onnx_key": self.onnx.typed.parent.name if converted else axes.onnx_key(variant),
-            "build_s": self.engine.seconds,
+            **facts,
+            "build_s": None if variant.engine.plan else self.engine.seconds,
             "cached": self.engine.cached,
             "plan_digest": _plan_digest(self.engine) if registry.get(variant.backend).runs_models else None,
             "bytes": self.engine.bytes,
@@ -115,28 +122,91 @@ def make_artifacts(
         build: name of an engine that is to be built afresh; None takes that of the cache.
     """
     events = events or Events()
+    if variant.engine.plan is not None:
+        return _plan_artifacts(variant, variant.engine.plan, backend, cache, events)
     events.stage("model")
     model = model_file(variant, cache)
     facts = model_facts(variant, model, cache)
     events.stage("onnx")
-    onnx = make_onnx(variant, cache, model)
+    onnx = make_onnx(variant, cache, model, lambda detail, done: events.stage("onnx", detail, done))
     events.stage("build")
     engine = build_engine(variant, backend, onnx.typed, cache, build)
     events.engine(engine.path.name)
     return Artifacts(onnx=onnx, engine=engine, model=facts)
 
 
-def make_onnx(variant: Variant, cache: Cache, model: Path | None = None) -> OnnxFiles:
-    """Make the graphs of `variant`, or take them from the cache; `model` is its fp32 graph where that is at hand."""
+def _plan_artifacts(variant: Variant, plan: BuiltPlan, backend: Backend, cache: Cache, events: Events) -> Artifacts:
+    """Copy a plan that was built elsewhere into the cache, beside the reference that it is compared with, if any."""
+    onnx = facts = None
+    if variant.reference is not None:
+        events.stage("model")
+        model = model_file(variant, cache)
+        facts = model_facts(variant, model, cache)
+        is_typed = bool(_types(variant, model, cache)["typed"])
+        onnx = OnnxFiles(model=model, rewritten=model, typed=model, model_is_typed=is_typed, facts={})
+    events.stage("load")
+    engine = plan_import.import_plan(variant, plan, backend, cache)
+    events.engine(engine.path.name)
+    return Artifacts(onnx=onnx, engine=engine, model=facts)
+
+
+def make_onnx(
+    variant: Variant, cache: Cache, model: Path | None = None, tell: Callable[[str, float], None] = lambda *_: None
+) -> OnnxFiles:
+    """Make the graphs of `variant`, or take them from the cache.
+
+    Args:
+        variant: its ONNX axes; where the recipe searches for nodes to keep, its inputs too.
+        cache: keeps what is made.
+        model: its fp32 graph where that is at hand.
+        tell: called with what is done now and the share that is done, where it takes long.
+    """
     model = model or model_file(variant, cache)
-    rewritten, pass_facts = passed_file(variant, model, cache)
-    typed, conversion_facts = converted_file(variant, rewritten, cache)
+    if variant.onnx.precision.path is None:
+        rewritten, pass_facts = passed_file(variant, model, cache)
+        source = rewritten
+    else:
+        rewritten = model
+        source, pass_facts = sibling_file(variant, cache)
+    search_facts: EngineInfo = {}
+    if variant.onnx.precision.search is not None:
+        variant, info = kept_node_search.search_and_keep(_search_input(variant, model, rewritten, cache), cache, tell)
+        search_facts = {"node_search": info}
+    typed, conversion_facts = converted_file(variant, source, cache)
+    types = _types(variant, model, cache)
+    # onnxruntime, which computes the reference, has next to no kernels of bfloat16.
+    compared = emulated_file(variant, model, cache) if types["dtypes"]["bf16"] else model
     return OnnxFiles(
-        model=model,
+        model=compared,
         rewritten=rewritten,
         typed=typed,
-        model_is_typed=bool(_types(variant, model, cache)["typed"]),
-        facts={**pass_facts, **conversion_facts},
+        model_is_typed=bool(types["typed"]),
+        facts={**pass_facts, **conversion_facts, **search_facts},
+    )
+
+
+def sibling_file(variant: Variant, cache: Cache) -> tuple[Path, EngineInfo]:
+    """Return the file of ``precision.path`` after the requested pass, and what the record says of the pass.
+
+    Raises:
+        ModelError: the file is no longer the one whose digest the recipe has.
+    """
+    precision = variant.onnx.precision
+    ref = models.sibling_ref(variant.onnx.model, str(precision.path), variant.engine.batch)
+    onnx = dataclasses.replace(variant.onnx, model=dataclasses.replace(ref, digest=precision.digest))
+    sibling = dataclasses.replace(variant, onnx=onnx)
+    return passed_file(sibling, _dense_file(sibling, cache), cache)
+
+
+def _search_input(variant: Variant, model: Path, source: Path, cache: Cache) -> kept_node_search.SearchInput:
+    size = _fixed_batch(variant, source, cache) or calibration.SAMPLES
+    return kept_node_search.SearchInput(
+        variant=variant,
+        model=model,
+        source=source,
+        batches=lambda: calibration_batches(variant, size),
+        name=_name(variant, source),
+        emulated=emulation(variant, registry.get(variant.backend)) is not None,
     )
 
 
@@ -161,6 +231,17 @@ def model_file(variant: Variant, cache: Cache) -> Path:
 
     key = axes.digest("pruned", variant.onnx.prune, variant.onnx.model)
     return cache.get("models", key, build).path / MODEL_FILE
+
+
+def loadable_file(variant: Variant, cache: Cache) -> Path:
+    """Return the fp32 ONNX, or, where its upgrade to a later opset fails, the user's file in normal form."""
+    try:
+        return model_file(variant, cache)
+    except ModelError:
+        model = variant.onnx.model
+        if model.path is None:
+            raise
+        return _normal_file(model, _readable_file(model, cache), cache)
 
 
 def model_facts(variant: Variant, source: Path, cache: Cache) -> ModelCost:
@@ -237,11 +318,21 @@ def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) ->
         target = folder / MODEL_FILE
         models.upgrade(original, target)
         feeds = models.draw(models.signature(model), batch, 0)
-        errors = accuracy.errors(reference.run(original, feeds), reference.run(target, feeds))
+        expected, export = (
+            reference.run(original, feeds),
+            f"export it again with opset {models.LEAST_OPSET} or a later one",
+        )
+        try:
+            errors = accuracy.errors(expected, reference.run(target, feeds))
+        except ModelError as error:
+            raise ModelError(
+                f"{model.path} runs at its own opset, but not as onnx.version_converter upgrades it to opset "
+                f"{models.LEAST_OPSET}: {one_line(error)}; {export}"
+            ) from error
         if errors["nonfinite"] or (errors["sqnr_db"] is not None and errors["sqnr_db"] < _SAME_DB):
             raise ModelError(
                 f"{model.path} changes its outputs when onnx.version_converter upgrades it to opset "
-                f"{models.LEAST_OPSET}; export it again with that opset or a later one"
+                f"{models.LEAST_OPSET}; {export}"
             )
         return {}
 
@@ -279,12 +370,12 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
     if precision.dtype == typed_onnx.NATIVE:
         return source, {"dtypes": _types(variant, source, cache)["dtypes"]}
     if typed_onnx.passes_through(precision):
-        typed_onnx.check_label(source, precision)
+        typed_onnx.check_label(source, precision, name=_name(variant, source))
         return source, {}
 
     def build(folder: Path) -> JsonDict:
         batches = calibration_batches(variant, size or calibration.SAMPLES)
-        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE)
+        converted = typed_onnx.convert(source, precision, batches, folder / MODEL_FILE, _name(variant, source))
         facts = {"notes": list(converted.notes), "guarded": list(converted.guarded_nodes), "samples": converted.samples}
         return {"dtypes": converted.compute_types, **facts}
 
@@ -299,6 +390,12 @@ def converted_file(variant: Variant, source: Path, cache: Cache) -> tuple[Path, 
         "guarded": entry.info.get("guarded", []),
         "calibration": _calibration_facts(variant, entry.info.get("samples", 0)),
     }
+
+
+def _name(variant: Variant, source: Path) -> str:
+    """Return the name of the user's own file, of which the source may be a copy in the cache."""
+    path = variant.onnx.precision.path or variant.onnx.model.path
+    return source.name if path is None else Path(path).name
 
 
 def _fixed_batch(variant: Variant, source: Path, cache: Cache) -> int | None:
@@ -372,7 +469,8 @@ def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache, 
             earlier builds left behind, which would make it their copy.
     """
     signature = models.signature(variant.onnx.model)
-    built_from = emulated_file(variant, typed, cache) if emulation(variant, backend) == "engine" else typed
+    emulates = emulation(variant, backend) == "engine" or emulates_native(variant, backend, typed, cache)
+    built_from = emulated_file(variant, typed, cache) if emulates else typed
 
     def shapes(batch: int) -> dict[str, tuple[int, ...]]:
         return {spec.name: spec.concrete(batch) for spec in signature.inputs}
@@ -404,3 +502,14 @@ def _about_engine(variant: Variant, backend: Backend) -> JsonDict:
 def emulation(variant: Variant, backend: Backend) -> str | None:
     """Return how the backend emulates fp16 and bf16 (``SupportsEmulation.emulation``); None where it rounds itself."""
     return backend.emulation(variant) if isinstance(backend, SupportsEmulation) else None
+
+
+def holds_bf16(variant: Variant, typed: Path, cache: Cache) -> bool:
+    """Return whether a graph computes in bfloat16."""
+    return bool(_types(variant, typed, cache)["dtypes"]["bf16"])
+
+
+def emulates_native(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> bool:
+    """Return whether a file that is taken as it came holds bfloat16, for which an emulating backend has no kernels."""
+    native = variant.onnx.precision.dtype == typed_onnx.NATIVE and isinstance(backend, SupportsEmulation)
+    return native and holds_bf16(variant, typed, cache)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 import time
+from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from sweep import models
@@ -11,14 +14,19 @@ from sweep.analysis import accuracy_gates
 from sweep.backends import registry
 from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
 from sweep.models import evaluation
+from sweep.precision import NATIVE
 from sweep.runner.messages import Result
+from sweep.runner.recipe_file import RECIPES
+from sweep.runner.worker import plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
-from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file
+from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file, sibling_file
+from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import numpy as np
 
@@ -28,9 +36,11 @@ if TYPE_CHECKING:
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import Variant
-    from sweep.storage import Accuracy, EngineInfo, Realised
+    from sweep.storage import Accuracy, EngineInfo, NodeSearchInfo, Realised, SearchedAccuracy
 
     Feeds = dict[str, np.ndarray]
+
+_NAMES = 3  # of nodes, in a note
 
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
 
@@ -47,7 +57,10 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         What this client found; the engine alone where the request ends with the build.
     """
     variant, backend = request.variant, registry.get(request.variant.backend)
-    with Cache(request.cache, request.cache_limit_bytes, events.note) as cache:  # pins what the pass uses until its end
+    with (
+        Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
+        refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
+    ):
         events.stage("model")
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)
@@ -55,7 +68,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         if request.only_build:
             return Result(engine=artifacts.engine_facts(variant))
         events.stage("load")
-        feeds = _feeds(variant, backend)
+        feeds = _feeds(variant, backend, artifacts)
         session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, feeds))
         try:
             driven = session if communicator.size == 1 else ClientSession(session, communicator)
@@ -63,14 +76,19 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             accuracy = _check(session, request, artifacts, feeds, (cache, events))
-            model_file(variant, cache)  # raises where a user's file has changed since it was read
+            if variant.reference is not None:
+                model_file(variant, cache)  # raises where a user's file has changed since it was read
+            if variant.onnx.precision.path is not None:
+                sibling_file(variant, cache)  # likewise
         finally:
             session.close()
     return _describe(request, artifacts, session, load_s, accuracy)
 
 
-def _feeds(variant: Variant, backend: Backend) -> Feeds:
+def _feeds(variant: Variant, backend: Backend, artifacts: Artifacts) -> Feeds:
     """Return the inputs that are timed; a backend that computes nothing needs none of the user's."""
+    if variant.engine.plan is not None:
+        return plan_import.feeds(variant, artifacts.engine.info)
     model, batch = variant.onnx.model, variant.engine.batch
     return evaluation.feeds(variant, batch) if backend.runs_models else models.feeds(model, batch, variant.load.seed)
 
@@ -106,7 +124,11 @@ def _check(
         return None
     accuracy = check_accuracy(variant, backend, artifacts.onnx, feeds, session, cache)
     if request.scores:
-        score = score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        score = (
+            None
+            if artifacts.onnx is None
+            else score_session(variant, backend, artifacts.onnx, session, cache, heartbeat(events))
+        )
         if score is not None:
             return cast("Accuracy", {**accuracy, **score})  # mypy combines no two tables with optional keys
     return accuracy
@@ -120,7 +142,11 @@ def _describe(
     dtype = variant.onnx.precision.dtype
     realised = {
         **session.realised,
-        "notes": [*session.realised["notes"], *_notes(variant, artifacts), *_accuracy_notes(dtype, accuracy)],
+        "notes": [
+            *session.realised["notes"],
+            *_notes(variant, artifacts, request.cache),
+            *_accuracy_notes(dtype, accuracy),
+        ],
     }
     if accuracy_gates.is_tf32(dtype, accuracy):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
@@ -130,11 +156,11 @@ def _describe(
     fault = accuracy_gates.fault(dtype, accuracy, request.gates)
     if mismatch is None and fault is not None:
         mismatch, gate = fault.message, fault.gate
-    facts = artifacts.engine_facts(variant)
+    facts, graph_facts = artifacts.engine_facts(variant), artifacts.onnx.facts if artifacts.onnx else {}
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(
         model=artifacts.model,
-        engine=cast("EngineInfo", {**facts, **artifacts.onnx.facts, "load_s": load_s, **session.engine_facts}),
+        engine=cast("EngineInfo", {**facts, **graph_facts, "load_s": load_s, **session.engine_facts}),
         realised=cast("Realised", realised),
         accuracy=accuracy,
         mismatch=mismatch,
@@ -146,12 +172,15 @@ def _accuracy_notes(dtype: str, accuracy: Accuracy | None) -> list[str]:
     """Return what the table says of an accuracy that is not what it seems."""
     if accuracy is None:
         return []
+    if accuracy.get("reference") == figures.NO_REFERENCE:
+        return [accuracy["unknown"]]
     unknown = figures.unknown_reason(accuracy)
     notes = [f"SQNR is not known: {unknown}"] if unknown else []
     notes += [accuracy["undiagnosed"]] if "undiagnosed" in accuracy else []
     if accuracy_gates.lost_by_rounding(dtype, accuracy):
         expected_db = accuracy["expected"]["expected_db"]
-        notes.append(f"rounding to {dtype} alone leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
+        rounding = "what the file itself computes" if dtype == NATIVE else f"rounding to {dtype} alone"
+        notes.append(f"{rounding} leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
     return notes + ([f"compared with {figures.TYPED_REFERENCE}"] if _is_own_reference(accuracy) else [])
 
 
@@ -159,14 +188,54 @@ def _is_own_reference(accuracy: Accuracy) -> bool:
     return accuracy.get("reference") == figures.TYPED_REFERENCE
 
 
-def _notes(variant: Variant, artifacts: Artifacts) -> list[str]:
+def _notes(variant: Variant, artifacts: Artifacts, cache: Path) -> list[str]:
     """Return what the table says beside the figures, with an asterisk."""
+    plan = variant.engine.plan
+    if plan is not None or artifacts.onnx is None or artifacts.model is None:
+        tells_types = artifacts.engine.info.get("precision")
+        return [
+            f"{plan} came as a plan of {plan and plan.built_by}: it was loaded, not built",
+            *([] if tells_types else [f"{plan} does not tell which types it computes in"]),
+            *filter(None, [plan_import.optimum_note(variant, artifacts.engine.info)]),
+        ]
     guarded, calibration = artifacts.onnx.facts.get("guarded"), artifacts.onnx.facts.get("calibration")
     notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
+    typed_file = variant.onnx.precision.path
+    if typed_file is not None:
+        notes.append(f"{variant.onnx.precision.name} is {PurePath(typed_file).name} as it came, judged against fp32")
     if calibration and calibration["source"] == RANDOM and variant.onnx.precision.quantize_ops:
         notes.append(RANDOM_RANGES)
+    if "node_search" in artifacts.onnx.facts:
+        notes.append(_search_note(artifacts.onnx.facts["node_search"], cache.with_name(RECIPES)))
     model = artifacts.model
     if model["opset_of_file"]:
         old, name = model["opset_of_file"], variant.onnx.model.name
         notes.append(f"{name} is of opset {old}: upgraded to {model['opset']} by onnx.version_converter")
     return [*notes, PRUNED] if variant.onnx.prune else notes
+
+
+def _search_note(search: NodeSearchInfo, recipes: Path) -> str:
+    """Return what a search of nodes to keep came to."""
+    gates = ", ".join(f"accuracy.{name}={plain_text(value)}" for name, value in search["gates"].items())
+    count, names = len(search["nodes"]), ", ".join(search["nodes"][:_NAMES])
+    nodes = f"{count} {'node' if count == 1 else 'nodes'} ({names}{', ...' if count > _NAMES else ''}) in fp32"
+    before, after = (_search_level(search[side]) for side in ("before", "after"))
+    effort = f"{search['evaluations']} evaluations on {search['judged_on']}"
+    if search["exhausted"]:
+        effort += f" (precision.search_evaluations={2 * search['evaluations']} looks further)"
+    if not search["reached"]:
+        near = f"the nearest, with {nodes}, has {after}" if count else f"the nearest, with none, has {after}"
+        return (
+            f"search: no set of nodes in fp32 reaches {gates}: {near}; {effort}. With all of them it is precision=fp32"
+        )
+    recipe = f"--config-dir {shlex.quote(str(recipes))} precision={search['recipe']}"
+    if not count:
+        return f"search: {gates} is reached with no further node in fp32, {after}; {recipe}"
+    return f"search: {gates} is reached with {nodes}, {before} before and {after} after; {effort}; {recipe}"
+
+
+def _search_level(accuracy: SearchedAccuracy) -> str:
+    if figures.unknown_reason(accuracy):
+        return f"no SQNR ({figures.unknown_reason(accuracy)})"
+    level = "exact outputs" if accuracy["sqnr_db"] is None else f"{accuracy['sqnr_db']:.1f} dB"
+    return f"{level} and {accuracy['score']:.2%} right" if "score" in accuracy else level

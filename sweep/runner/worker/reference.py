@@ -33,23 +33,31 @@ def run(onnx: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return runner(onnx)(feeds)
 
 
-def runner(onnx: Path, *, optimize: bool = True) -> Infer:
-    """Return a function that runs one graph as ``run`` does, for several inputs; `optimize` lets nodes be fused."""
+def runner(onnx: Path, *, optimize: bool = True, fuse_pairs: bool = False) -> Infer:
+    """Return a function that runs one graph as ``run`` does, for several inputs.
+
+    Args:
+        onnx: the graph.
+        optimize: let nodes be fused.
+        fuse_pairs: fuse int8 Q/DQ pairs into integer kernels too.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if fuse_pairs else "1")
     with _as_model_error(onnx):
         session = ort.InferenceSession(
             str(onnx), options, providers=["CPUExecutionProvider"], disabled_optimizers=["ReluQuantRewrite"]
         )
     # Strings, sequences and maps are not compared, and types that numpy lacks cannot be fetched.
     names = [item.name for item in session.get_outputs() if item.type in NUMERIC_TYPES]
+    halves = {item.name for item in session.get_inputs() if item.type == "tensor(float16)"}  # keep_io=false
 
     def infer(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        feeds = {name: value.astype(np.float16) if name in halves else value for name, value in feeds.items()}
         with _as_model_error(onnx):
             return dict(zip(names, session.run(names, dict(feeds)), strict=True)) if names else {}
 
@@ -90,7 +98,7 @@ def reference_outputs(
 def inputs_identity(variant: Variant, source: Path, feeds: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
     """Return what decides the outputs of a file on onnxruntime: its content, the inputs, and the library's version."""
     input_parts: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
-    if variant.load.labels is not None:
+    if variant.load.labels is not None or variant.engine.plan is not None:  # whose inputs may have rounded the values
         input_parts += tuple(
             hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds)
         )

@@ -16,6 +16,7 @@ from sweep.storage.record_types.accuracy import (
     ExpectedAccuracy,
     RepeatedAccuracy,
     Score,
+    SearchedAccuracy,
 )
 from sweep.storage.record_types.curve import (
     Batching,
@@ -36,6 +37,8 @@ from sweep.storage.record_types.engine import (
     EngineStart,
     GraphPassInfo,
     ModelCost,
+    NodeSearchInfo,
+    PlanInput,
     Realised,
 )
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
@@ -55,7 +58,7 @@ from sweep.storage.record_types.values import (
     Seconds,
     Share,
 )
-from sweep.storage.record_types.variant import DataFields, LoadFields, RecipeFields, VariantFields
+from sweep.storage.record_types.variant import DataFields, LoadFields, PlanFields, RecipeFields, VariantFields
 
 __all__ = [
     "Accuracy",
@@ -87,9 +90,12 @@ __all__ = [
     "Magnitude",
     "Milliseconds",
     "ModelCost",
+    "NodeSearchInfo",
     "Number",
     "PartTimes",
     "Peak",
+    "PlanFields",
+    "PlanInput",
     "Point",
     "PositiveRate",
     "Prediction",
@@ -100,6 +106,7 @@ __all__ = [
     "RecipeFields",
     "RepeatedAccuracy",
     "Score",
+    "SearchedAccuracy",
     "Seconds",
     "Share",
     "Shared",

@@ -43,6 +43,7 @@ class AccuracyFigures(TypedDict):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
     """
 
     sqnr_db: Number | None
@@ -53,6 +54,7 @@ class AccuracyFigures(TypedDict):
     cosine_centred: NotRequired[Number | None]
     top1_agreement: NotRequired[Share | None]
     nonfinite: NotRequired[Count | None]
+    nonfinite_in_both: NotRequired[Count]
 
 
 class RepeatedAccuracy(AccuracyFigures):
@@ -74,6 +76,7 @@ class RepeatedAccuracy(AccuracyFigures):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
     """
 
     streams: NotRequired[Count]
@@ -99,6 +102,28 @@ class Score(TypedDict):
     scored_on: str
 
 
+class SearchedAccuracy(AccuracyFigures):
+    """Measure the error of one set of nodes that a search kept in fp32.
+
+    Attributes:
+        sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal (max_abs is 0) or cannot be compared.
+        unknown: why they cannot be compared; missing where they can.
+        max_abs: largest |r - y|.
+        max_rel: that over the largest |r|.
+        cosine: cosine of r and y.
+        cosine_centred: cosine of both less the mean of r over the batch.
+        top1_agreement: share of samples with the same arg max, 0 to 1.
+        nonfinite: number of NaN and Inf in y; None where shapes differ.
+        score: top-1 on labelled samples, 0 to 1; missing where no gate is about it.
+        reference_score: top-1 of fp32 on the same samples, 0 to 1.
+        scored_on: name of the labelled samples.
+    """
+
+    score: NotRequired[Share]
+    reference_score: NotRequired[Share]
+    scored_on: NotRequired[str]
+
+
 class Accuracy(AccuracyFigures):
     """Compare the outputs of the session that was timed with those of the fp32 graph for the same inputs.
 
@@ -116,6 +141,7 @@ class Accuracy(AccuracyFigures):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
         expected: the SQNR that rounding explains; missing in records of earlier versions.
         again: the worst of many inferences under a further load.
         score: top-1 of the engine on labelled samples, 0 to 1.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
+from sweep.storage.record_types.accuracy import SearchedAccuracy
 from sweep.storage.record_types.values import Bytes, Count, Number, Seconds
 
 
@@ -77,13 +78,61 @@ class EngineStart(TypedDict):
     load_s: Seconds | None
 
 
+class PlanInput(TypedDict):
+    """Describe an input of a plan that was built elsewhere.
+
+    Attributes:
+        name: its name.
+        dtype: type of its elements.
+        shape: one entry per dimension, a size or the word ``batch``, as it was fed.
+        least: smallest shape that the plan takes.
+        most: largest shape that the plan takes.
+    """
+
+    name: str
+    dtype: str
+    shape: list[int | str]
+    least: list[int]
+    most: list[int]
+
+
+class NodeSearchInfo(TypedDict):
+    """Describe the search for the fewest nodes in fp32 with which the recipe reaches the gates.
+
+    Attributes:
+        gates: the gates, by name.
+        reached: a set of nodes reaches them.
+        nodes: names of the nodes kept in fp32 besides those of ``precision.keep``; those of the nearest set where none
+            reaches the gates.
+        keep: what ``precision.keep`` is with them.
+        evaluations: sets of nodes that were converted, run and judged.
+        exhausted: the search stopped at ``precision.search_evaluations``, so that fewer nodes may do.
+        judged_on: what ran the conversions.
+        before: accuracy without these nodes.
+        after: accuracy with them.
+        recipe: name of the recipe that was written to ``recipes/precision/``; None where none reaches the gates.
+    """
+
+    gates: dict[str, Number]
+    reached: bool
+    nodes: list[str]
+    keep: list[str]
+    evaluations: Count
+    exhausted: bool
+    judged_on: str
+    before: SearchedAccuracy
+    after: SearchedAccuracy
+    recipe: str | None
+
+
 class EngineInfo(TypedDict, total=False):
     """Describe the engine and the cost of building and loading it.
 
     Attributes:
         key: key of its cache entry.
-        onnx_key: key of the typed ONNX it was built from.
-        build_s: duration of the build, s.
+        onnx_key: key of the typed ONNX it was built from; missing for a plan that was built elsewhere.
+        inputs: inputs of a plan that was built elsewhere; missing for an engine that was built here.
+        build_s: duration of the build, s; None for a plan that was built elsewhere.
         cached: it was taken from the cache.
         plan_digest: SHA-256, in hex, of the serialised engine (TensorRT's plan, onnxruntime's optimised graph); equal
             digests are one engine, whatever was set to build it.
@@ -100,6 +149,7 @@ class EngineInfo(TypedDict, total=False):
         dtypes: precision=native: number of compute nodes in the file by the type that they compute in.
         onnx_notes: remarks of the conversion.
         guarded: nodes that the range guard kept in fp32.
+        node_search: precision.search: the nodes that it keeps, and the accuracy without and with them.
         calibration: data from which ranges were computed; None if none were.
         graph_pass: effect of the pass that rewrote the graph; None without one.
         starts: what each pass started, in the order of the passes; missing in records of earlier versions.
@@ -107,6 +157,7 @@ class EngineInfo(TypedDict, total=False):
 
     key: str
     onnx_key: str
+    inputs: list[PlanInput]
     build_s: Seconds | None
     cached: bool
     plan_digest: str | None
@@ -123,6 +174,7 @@ class EngineInfo(TypedDict, total=False):
     dtypes: dict[str, int]
     onnx_notes: list[str]
     guarded: list[str]
+    node_search: NodeSearchInfo
     calibration: Calibration | None
     graph_pass: GraphPassInfo | None
     starts: list[EngineStart]

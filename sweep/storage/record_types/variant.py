@@ -31,6 +31,18 @@ class DataFields(TypedDict):
     path: str | None
 
 
+class PlanFields(TypedDict):
+    """Identify a plan that was built elsewhere; its further keys are those of ``sweep.spec.BuiltPlan``.
+
+    Attributes:
+        path: path of the file.
+        digest: sha256 of the file.
+    """
+
+    path: str
+    digest: str
+
+
 class LoadFields(TypedDict, total=False):
     """Type the keys of the load that readers use; its further keys are those of ``sweep.spec.LoadAxes``.
 
@@ -59,6 +71,7 @@ class VariantFields(TypedDict):
         precision: name of the precision.
         precision_recipe: how the graph gets that precision.
         calibration: the user's own data for calibration.
+        plan: the plan that was loaded in place of an engine that is built; None where one was built.
         batch: samples of a request.
         streams: streams that run at the same time.
         clients: processes that run at the same time.
@@ -72,6 +85,7 @@ class VariantFields(TypedDict):
     precision: NotRequired[str]
     precision_recipe: NotRequired[RecipeFields]
     calibration: NotRequired[DataFields | None]
+    plan: NotRequired[PlanFields | None]
     batch: NotRequired[Count]
     streams: NotRequired[Count | None]
     clients: NotRequired[Count | None]

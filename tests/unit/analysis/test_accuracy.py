@@ -86,6 +86,15 @@ def test_a_reference_that_is_not_finite_still_makes_a_record(bad) -> None:
     reference = floats(2, 5)
     reference[0, 0] = bad
     json.dumps(errors({"y": reference}, {"y": floats(2, 5)}), allow_nan=False)
+    found = errors({"y": reference}, {"y": reference})
+    assert (found["nonfinite"], found["nonfinite_in_both"]) == (1, 1)
+    assert found["unknown"].startswith("1 of 10 outputs of the reference are not finite for these inputs; bring real")
+    assert fault("fp32", {**found, "again": again({"y": reference}, {"y": reference}, [{0: {"y": reference}}])}) is None
+    worse = reference.copy()
+    worse[1] = np.nan
+    assert fault("fp32", errors({"y": reference}, {"y": worse})).message.startswith(
+        "5 outputs are not finite; those of"
+    )
 
 
 def test_a_silent_reference_has_no_ratio() -> None:

@@ -2,14 +2,15 @@
 
 import math
 
+import lazy_loader
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
-from scipy.stats import t as student
 
 from sweep.analysis import intervals, percentiles
+
+stats = lazy_loader.load("scipy.stats", suppress_warning=True)  # most of a second, which a collection does without
 
 
 def exponential(count, seed=0):
@@ -40,7 +41,7 @@ def test_a_steady_series_has_both_intervals_around_its_percentiles() -> None:
 def test_the_interval_is_the_binomial_one_where_batches_are_as_far_apart_as_chance_has_them() -> None:
     """Shares of ten batches whose variance is exactly binomial, and a Student quantile of ten thousand."""
     low, high = intervals._ranks(2000, 0.9, 0.95)
-    ranks = binom.ppf([0.025, 0.975], 2000, 0.9)
+    ranks = stats.binom.ppf([0.025, 0.975], 2000, 0.9)
     assert low * 2001 == pytest.approx(ranks[0] + 0.5, abs=1)
     assert high * 2001 == pytest.approx(ranks[1] + 0.5, abs=1)
 
@@ -93,7 +94,7 @@ def completions(gaps):
 def students_half(times, batches, freedom, level=0.95):
     edges = np.linspace(0, len(times) - 1, batches + 1).astype(int)
     logs = np.log(np.diff(edges) / np.diff(times[edges]))
-    return student.ppf((1 + level) / 2, freedom) * logs.std(ddof=1) / math.sqrt(batches)
+    return stats.t.ppf((1 + level) / 2, freedom) * logs.std(ddof=1) / math.sqrt(batches)
 
 
 def test_a_rate_interval_is_students_over_the_widest_of_three_batch_lengths() -> None:
@@ -125,7 +126,7 @@ def test_what_differs_between_passes_is_in_a_percentiles_interval_and_is_not_tak
     parts = [exponential(1000, seed) * (2 if seed == 4 else 1) for seed in range(5)]
     low, high = intervals.percentile_interval(parts, 0.99)
     each = np.log([percentiles.percentile(np.sort(part), 0.99) for part in parts])
-    half = student.ppf(0.975, 4) * each.std(ddof=1) / math.sqrt(5)
+    half = stats.t.ppf(0.975, 4) * each.std(ddof=1) / math.sqrt(5)
     assert (low, high) == pytest.approx((math.exp(each.mean() - half), math.exp(each.mean() + half)))
     assert intervals.correlation(parts, 0.99) < 2
     typical = percentiles.passes_summary(parts)
@@ -171,5 +172,5 @@ def test_completions_at_one_instant_have_no_rate() -> None:
 def test_the_error_behind_an_interval_is_that_of_the_log_of_its_batches(seed) -> None:
     logs = np.random.default_rng(seed).normal(0.0, 0.1, 10)
     error = logs.std(ddof=1) / math.sqrt(10)
-    half = student.ppf(0.975, 9) * error
+    half = stats.t.ppf(0.975, 9) * error
     assert intervals.log_error(math.exp(1 - half), math.exp(1 + half), 10) == pytest.approx(error)

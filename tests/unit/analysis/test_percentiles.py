@@ -1,10 +1,12 @@
+import lazy_loader
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
 
 from sweep.analysis import percentiles
+
+stats = lazy_loader.load("scipy.stats", suppress_warning=True)  # most of a second, which a collection does without
 
 
 @pytest.mark.parametrize(
@@ -52,8 +54,8 @@ def test_a_summary_shows_what_the_count_carries_and_nothing_else(values) -> None
 @given(st.floats(0.5, 0.9995), st.integers(0, 8))
 def test_min_count_is_the_first_count_that_carries(p, over) -> None:
     count = percentiles.min_count(p, over)
-    assert binom.cdf(over, count, 1 - p) <= 0.01 + 1e-12
-    assert count == over + 1 or binom.cdf(over, count - 1, 1 - p) > 0.01 - 1e-12
+    assert stats.binom.cdf(over, count, 1 - p) <= 0.01 + 1e-12
+    assert count == over + 1 or stats.binom.cdf(over, count - 1, 1 - p) > 0.01 - 1e-12
 
 
 def test_a_percentile_is_printed_only_where_the_count_carries_it() -> None:

@@ -17,7 +17,20 @@ from sweep.config import conf_files, schema
 if TYPE_CHECKING:
     from pathlib import Path
 
-PRECISIONS = ["bf16", "fp16", "fp32", "fp8", "fp8_bf16", "fp8_fp16", "int8", "int8_bf16", "int8_fp16", "native", "tf32"]
+PRECISIONS = [
+    "bf16",
+    "fp16",
+    "fp32",
+    "fp8",
+    "fp8_bf16",
+    "fp8_fp16",
+    "int8",
+    "int8_bf16",
+    "int8_fp16",
+    "native",
+    "qat",
+    "tf32",
+]
 # Split a line at blanks, `=` and `:`, as readline does with bash's COMP_WORDBREAKS, and call what `complete` names.
 TAB = r"""
 eval "$(sweep completion bash)"

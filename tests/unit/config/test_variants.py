@@ -1,10 +1,12 @@
 """Values that types cannot check, names of sweeps, and what a user says of their own model's inputs."""
 
+import dataclasses
 import json
 import sys
 
 import onnx
 import pytest
+from authored_graphs import NETWORKS
 from factories import config
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from onnx import TensorProto, helper
 
 from sweep.config import compose, variants
 from sweep.errors import ConfigError, ModelError
-from sweep.spec import InputFix, Precision, Profile, Variant, engine_key, onnx_key, variant_key
+from sweep.spec import Gates, InputFix, NodeSearch, Precision, Profile, Variant, engine_key, onnx_key, variant_key
 from sweep.spec.slo import Slo
 from sweep.system import serialization
 
@@ -227,7 +229,7 @@ def test_slugs_are_readable_and_stable() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "a/b", "", ".hidden", "a b", "cache", "reference", "mlartifacts", "x" * 101, "a\n"]
+    "name", ["../x", "a/b", "", ".hidden", "a b", "cache", "recipes", "reference", "mlartifacts", "x" * 101, "a\n"]
 )
 def test_a_name_that_is_no_plain_folder_is_refused(name) -> None:
     with pytest.raises(ConfigError, match="letters, digits"):
@@ -373,7 +375,7 @@ def test_an_integer_and_the_same_float_are_one_request(file, one, other) -> None
 
 
 @pytest.mark.parametrize(
-    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*)", 11), ("model=glob(*)", 10)]
+    ("word", "count"), [("load=closed,curve,quick", 3), ("precision=glob(*,exclude=qat)", 11), ("model=glob(*)", 10)]
 )
 def test_every_shipped_group_makes_a_variant(hydra, word, count) -> None:
     del hydra
@@ -424,6 +426,54 @@ def test_nodes_to_keep_are_an_axis_where_something_is_converted() -> None:
         assert variant_key(plain) == variant_key(keeping)
     with pytest.raises(ConfigError, match=r"precision\.keep: modelopt chooses .*precision\.tool=builtin"):
         variants.from_config(config(**fp16, **asked, precision__tool="modelopt"))
+
+
+def test_a_search_for_nodes_needs_a_gate_and_is_an_axis_where_something_is_converted() -> None:
+    int8 = {"precision__name": "int8", "precision__dtype": "int8", "precision__quantize_ops": ["Conv"]}
+    int8["precision__calibration_batches"] = 1
+    asked = {"precision__search": True, "accuracy__min_sqnr_db": 30.0}
+    found = variants.from_config(config(**int8, **asked, precision__search_evaluations=9))
+    assert found.onnx.precision.search == NodeSearch(gates=Gates(min_sqnr_db=30.0), evaluations=9)
+    assert "search-min_sqnr_db30" in found.label.split()
+    stricter = variants.from_config(config(**int8, **{**asked, "accuracy__min_sqnr_db": 31.0}))
+    assert len({variant_key(item) for item in (found, stricter, variants.from_config(config(**int8)))}) == 3
+    for unconverted in ({}, {**int8, "precision__tool": "none"}):
+        plain, searching = (variants.from_config(config(**unconverted, **more)) for more in ({}, asked))
+        assert searching.onnx.precision.search is None
+        assert variant_key(plain) == variant_key(searching)
+    for gate in ({}, {"accuracy__min_sqnr_db": -100.0}):
+        with pytest.raises(ConfigError, match=r"precision\.search=true: no gate .*accuracy\.min_sqnr_db=30"):
+            variants.from_config(config(**int8, **{**asked, "accuracy__min_sqnr_db": None, **gate}))
+    for wrong, line in (
+        ({"precision__search_evaluations": 0}, r"precision\.search_evaluations=0: must be 1 or more"),
+        ({"accuracy__min_top1": 2.0}, r"accuracy\.min_top1=2\.0: must be from 0 to 1"),
+        ({"precision__tool": "modelopt"}, r"precision\.search: modelopt chooses .*precision\.tool=builtin"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            variants.from_config(config(**int8, **{**asked, **wrong}))
+
+
+def test_a_typed_file_beside_the_network_is_keyed_by_its_content_where_nothing_is_converted(tmp_path) -> None:
+    net, typed = (tmp_path / name for name in ("net.onnx", "qat.onnx"))
+    onnx.save(NETWORKS["cnn"](), net)
+    onnx.save(NETWORKS["cnn"](), typed)
+    qat = {"model__path": str(net), "precision__name": "qat", "precision__dtype": "native"}
+    first = variants.from_config(config(**qat, precision__path=str(typed)))
+    assert (first.onnx.precision.path, first.onnx.precision.tool) == (str(typed), "none")
+    moved = typed.rename(tmp_path / "moved.onnx")
+    assert variant_key(variants.from_config(config(**qat, precision__path=str(moved)))) == variant_key(first)
+    trained = tmp_path / "trained.onnx"
+    trained.write_bytes(moved.read_bytes() + onnx.ModelProto(doc_string="trained on").SerializeToString())
+    again = variants.from_config(config(**qat, precision__path=str(trained)))
+    assert variant_key(again) != variant_key(first)
+    assert variant_key(dataclasses.replace(again, onnx=first.onnx)) == variant_key(first)
+    fp32 = {"model__path": str(net)}
+    plain, beside = (variants.from_config(config(**fp32, precision__path=path)) for path in (None, str(moved)))
+    assert variant_key(plain) == variant_key(beside)
+    with pytest.raises(ConfigError, match=r"precision=qat: no file is named; give precision\.path=FILE"):
+        variants.from_config(config(**qat))
+    with pytest.raises(ConfigError, match=r"backend\.sparsity=force prunes the fp32 graph, and precision\.path="):
+        variants.from_config(config(**qat, precision__path=str(moved), backend__sparsity="force"))
 
 
 def test_native_takes_the_file_with_no_tool() -> None:

@@ -6,13 +6,15 @@ service has no short formula, so its embedded Markov chain is solved here, by ot
 
 import math
 
+import lazy_loader
 import numpy as np
 import pytest
-from scipy import stats
 
 from sweep.backends.simulated import SimulatedSession
 from sweep.loadgen.load_point import Place, open_point
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
+
+stats = lazy_loader.load("scipy.stats", suppress_warning=True)  # most of a second, which a collection does without
 
 SERVICE_MS = 1.0
 LOADS = [0.2, 0.4, 0.6, 0.8, 0.9]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import authored_graphs
 import ml_dtypes
@@ -24,6 +26,9 @@ from onnx import TensorProto, helper, numpy_helper
 from sweep.errors import ConversionError
 from sweep.precision import Conversion, check_label, convert, count_compute_types, onnx_graph, passes_through
 from sweep.spec import Precision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CONF = Path(__file__).parents[3] / "conf" / "precision"
 OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -47,6 +52,12 @@ def converted(name: str, recipe: Precision, folder: Path) -> Conversion:
     return convert(source, recipe, calibration, folder / f"{name}.{recipe.name}.onnx")
 
 
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Precision], Conversion]:
+    """Convert each network with each recipe once, for the tests that read what came out."""
+    return functools.cache(lambda name, recipe: converted(name, recipe, tmp_path_factory.mktemp("typed")))
+
+
 def run(path: Path, feed: dict[str, np.ndarray]) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -65,9 +76,9 @@ def contract(path: Path) -> list:
 
 @pytest.mark.parametrize("recipe", LEAST_DB)
 @pytest.mark.parametrize("name", ["cnn", "resizer", "transformer", "matrices"])
-def test_same_function_same_contract(name: str, recipe: str, tmp_path: Path) -> None:
-    result = converted(name, RECIPES[recipe], tmp_path)
-    source = tmp_path / f"{name}.onnx"
+def test_same_function_same_contract(name: str, recipe: str, typed: Callable[[str, Precision], Conversion]) -> None:
+    result = typed(name, RECIPES[recipe])
+    source = result.path.with_name(f"{name}.onnx")
     onnx.checker.check_model(result.path, full_check=True)
     assert contract(result.path) == contract(source)
     for size in (1, 4):
@@ -78,14 +89,19 @@ def test_same_function_same_contract(name: str, recipe: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "nodes", "left"), [("cnn", 4, 0), ("resizer", 3, 0), ("transformer", 6, 0), ("matrices", 5, 3)]
 )
-def test_dtypes_count_what_each_node_computes_in(name: str, nodes: int, left: int, tmp_path: Path) -> None:
+def test_dtypes_count_what_each_node_computes_in(
+    name: str, nodes: int, left: int, typed: Callable[[str, Precision], Conversion]
+) -> None:
     zero = {"int8": 0, "fp8": 0, "fp16": 0, "bf16": 0, "fp32": 0}
     for recipe in (FP16, BF16):
-        half = converted(name, recipe, tmp_path)
-        assert count_compute_types(tmp_path / f"{name}.onnx") == {**zero, "fp32": nodes}
-        assert half.compute_types == count_compute_types(half.path) == {**zero, recipe.dtype: nodes}
+        half = typed(name, recipe)
+        assert count_compute_types(half.path.with_name(f"{name}.onnx")) == {**zero, "fp32": nodes}
+        wide = 1 if (name, recipe) == ("resizer", BF16) else 0  # its ConvTranspose
+        assert (
+            half.compute_types == count_compute_types(half.path) == {**zero, "fp32": wide, recipe.dtype: nodes - wide}
+        )
     for recipe in QUANTISED.values():
-        quarter = converted(name, recipe, tmp_path)
+        quarter = typed(name, recipe)
         expected = {**zero, recipe.dtype: nodes - left, recipe.rest or "fp32": left}
         assert quarter.compute_types == count_compute_types(quarter.path) == expected
         check_label(quarter.path, recipe)
@@ -99,8 +115,10 @@ def test_int8_notes_say_which_nodes_stay_in_fp32(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cnn", "resizer", "transformer", "matrices"])
 @pytest.mark.parametrize("recipe", QUANTISED)
-def test_quantised_graphs_keep_tensorrts_rules(name: str, recipe: str, tmp_path: Path) -> None:
-    model = onnx.load(converted(name, QUANTISED[recipe], tmp_path).path)
+def test_quantised_graphs_keep_tensorrts_rules(
+    name: str, recipe: str, typed: Callable[[str, Precision], Conversion]
+) -> None:
+    model = onnx.load(typed(name, QUANTISED[recipe]).path)
     kind = np.dtype(np.int8 if recipe.startswith("int8") else ml_dtypes.float8_e4m3fn)
     stored = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -123,8 +141,8 @@ def _is_dequantised(node: onnx.NodeProto | None) -> bool:
     return node is not None and node.op_type == "DequantizeLinear"
 
 
-def test_int8_leaves_the_embedding_that_shares_a_weight_in_float(tmp_path: Path) -> None:
-    model = onnx.load(converted("transformer", INT8, tmp_path).path)
+def test_int8_leaves_the_embedding_that_shares_a_weight_in_float(typed: Callable[[str, Precision], Conversion]) -> None:
+    model = onnx.load(typed("transformer", INT8).path)
     (gather,) = (node for node in model.graph.node if node.op_type == "Gather")
     (table,) = (item for item in model.graph.initializer if item.name == gather.input[0])
     assert table.data_type == TensorProto.FLOAT
@@ -182,7 +200,7 @@ def test_fp16_notes_what_has_no_float16_and_what_was_clipped(tmp_path: Path) -> 
     assert result.compute_types["fp16"] == 1
 
 
-def test_bf16_leaves_in_fp32_what_tensorrts_parser_refuses_in_it(tmp_path: Path) -> None:
+def test_bf16_leaves_in_fp32_what_tensorrt_refuses_in_it(tmp_path: Path) -> None:
     g = Author()
     low = g.op("HardSwish", g.op("HardSigmoid", g.op("Conv", "x", g.weight(4, 3, 1, 1))))
     onnx.save(g.model(g.op("Conv", low, g.weight(4, 4, 1, 1)), IMAGE, ["batch", 4, 16, 16]), tmp_path / "a.onnx")
@@ -194,16 +212,50 @@ def test_bf16_leaves_in_fp32_what_tensorrts_parser_refuses_in_it(tmp_path: Path)
     ], "no Cast between the two"
 
 
+def test_bf16_refuses_a_network_of_nothing_but_what_tensorrt_has_no_bf16_for(tmp_path: Path) -> None:
+    lone = Author()
+    onnx.save(lone.model(lone.op("ConvTranspose", "x", lone.weight(3, 3, 1, 1)), IMAGE, None), tmp_path / "a.onnx")
+    assert convert(tmp_path / "a.onnx", FP16, [], tmp_path / "b.onnx").notes == ()
+    with pytest.raises(ConversionError, match=r"computes in fp32 1: TensorRT has no bf16 for ConvTranspose, .*leave"):
+        convert(tmp_path / "a.onnx", BF16, [], tmp_path / "c.onnx")
+
+
+@pytest.mark.parametrize("recipe", ["fp16", "bf16"])
+def test_what_onnx_defines_with_float32_constants_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
+    g = Author()
+    last = g.op("MeanVarianceNormalization", g.op("Conv", "x", g.weight(4, 3, 1, 1)), axes=[0, 2, 3])
+    onnx.save(g.model(last, IMAGE, ["batch", 4, 16, 16]), tmp_path / "a.onnx")
+    result = convert(tmp_path / "a.onnx", RECIPES[recipe], [], tmp_path / "b.onnx")
+    assert result.notes == ("1 node kept in fp32: MeanVarianceNormalization",)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8"])
+def test_a_declared_shape_that_the_nodes_contradict_is_corrected(dtype: str, tmp_path: Path) -> None:
+    g = Author()
+    flat = g.op("Reshape", g.op("Conv", "x", g.weight(4, 3, 3, 3)), g.const(np.int64([0, 4, -1])))
+    model = g.model(flat, IMAGE, [1, "seqlen"])  # as ddddocr's file declares what is of rank 3
+    model.graph.value_info.append(helper.make_tensor_value_info(flat, TensorProto.FLOAT, [1, 7]))
+    model.graph.value_info.append(helper.make_tensor_value_info("Conv0_out", TensorProto.FLOAT, ["b", 4, 14, 14]))
+    onnx.save(model, tmp_path / "a.onnx")
+    fed = {"x": np.ones((2, 3, 16, 16), np.float32)}
+    recipe = FP16 if dtype == "fp16" else INT8
+    result = convert(tmp_path / "a.onnx", recipe, [fed], tmp_path / "b.onnx")
+    assert run(result.path, fed).shape == (2, 4, 196)
+    assert sqnr_db(run(tmp_path / "a.onnx", fed), run(result.path, fed)) > LEAST_DB[dtype]
+    (output,) = onnx.load(result.path).graph.output
+    assert len(output.type.tensor_type.shape.dim) == 3
+
+
 @pytest.mark.parametrize("recipe", ["fp16", "bf16", "int8_bf16"])
-def test_where_to_resize_stays_in_fp32(recipe: str, tmp_path: Path) -> None:
-    model = onnx.load(converted("resizer", RECIPES[recipe], tmp_path).path)
+def test_where_to_resize_stays_in_fp32(recipe: str, typed: Callable[[str, Precision], Conversion]) -> None:
+    model = onnx.load(typed("resizer", RECIPES[recipe]).path)
     stored = {item.name: item.data_type for item in model.graph.initializer}
     (resize,) = (node for node in model.graph.node if node.op_type == "Resize" and len(node.input) == 3)
     assert stored[resize.input[2]] == TensorProto.FLOAT
 
 
-def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> None:
-    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED["int8_fp16_wide"], tmp_path).path))
+def test_wide_products_give_float32_and_the_rest_does_not(typed: Callable[[str, Precision], Conversion]) -> None:
+    model = onnx_graph.infer_types(onnx.load(typed("transformer", QUANTISED["int8_fp16_wide"]).path))
     stored = {item.name for item in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     types = onnx_graph.element_types(model.graph)
@@ -219,8 +271,10 @@ def test_wide_products_give_float32_and_the_rest_does_not(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("mix", "kept"), [("int8_bf16", "FLOAT"), ("int8_fp16", "FLOAT16"), ("fp8_bf16", "BFLOAT16")])
-def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(mix: str, kept: str, tmp_path: Path) -> None:
-    model = onnx_graph.infer_types(onnx.load(converted("transformer", QUANTISED[f"{mix}_wide"], tmp_path).path))
+def test_a_quantised_softmax_stays_in_float32_beside_int8_in_bf16(
+    mix: str, kept: str, typed: Callable[[str, Precision], Conversion]
+) -> None:
+    model = onnx_graph.infer_types(onnx.load(typed("transformer", QUANTISED[f"{mix}_wide"]).path))
     types = onnx_graph.element_types(model.graph)
     (softmax,) = [node for node in model.graph.node if node.op_type == "Softmax"]
     low = TensorProto.FLOAT16 if mix.endswith("fp16") else TensorProto.BFLOAT16
@@ -327,8 +381,9 @@ def test_onnx_is_not_imported_with_the_package() -> None:
 def test_each_yaml_is_a_precision(path: Path) -> None:
     values = OmegaConf.to_container(OmegaConf.load(path))
     recipe = Precision(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
-    assert recipe.name == "_".join(filter(None, (recipe.dtype, recipe.rest))) == path.stem
-    assert passes_through(recipe) == (path.stem in {"fp32", "tf32", "native"})
+    types = "_".join(filter(None, (recipe.dtype, recipe.rest)))
+    assert (recipe.name, types) == (path.stem, "native" if path.stem == "qat" else path.stem)
+    assert passes_through(recipe) == (path.stem in {"fp32", "tf32", "native", "qat"})
     assert path.read_text().startswith("# ")
     assert bool(recipe.quantize_ops) == (recipe.dtype in {"int8", "fp8"})
     assert bool(recipe.wide) == bool(recipe.rest)

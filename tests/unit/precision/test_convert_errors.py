@@ -103,6 +103,17 @@ def test_a_converted_graph_that_is_invalid_names_its_control_flow(
     assert line.endswith("or leave this precision out")
 
 
+def test_a_file_that_is_not_valid_itself_is_no_fault_of_the_conversion(tmp_path: Path) -> None:
+    g = Author()
+    g.nodes.append(helper.make_node("NoSuchOp", [g.op("Conv", "x", g.weight(4, 3, 1, 1))], ["odd"], domain="acme"))
+    model = g.model("odd", IMAGE, ["batch", 4, 16, 16])
+    model.opset_import.add(domain="acme", version=1)
+    onnx.save(model, tmp_path / "odd.onnx")
+    line = refused(tmp_path / "odd.onnx", recipe("fp16"), [], tmp_path)
+    assert line.startswith("odd.onnx as fp16: the file itself is not valid here: ")
+    assert "acme:NoSuchOp(-1) is not a registered function/op; export it with an opset and operators that" in line
+
+
 @pytest.mark.parametrize(
     ("carried", "label", "fits"),
     [

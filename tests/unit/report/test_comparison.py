@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import factories
@@ -10,7 +11,7 @@ from records import peak
 from rich.console import Console
 
 from sweep import spec
-from sweep.report import answer, html, same_engines, table
+from sweep.report import answer, html, same_engines, speedups, table
 from sweep.report.mlflow import record_mapping
 from sweep.storage.record import Record
 
@@ -81,3 +82,30 @@ def test_mlflow_gets_the_digest() -> None:
     (first,) = levels("abc")
     assert record_mapping.tags(first)["sweep.plan_digest"] == "abc"
     assert "sweep.plan_digest" not in record_mapping.tags(levels(None)[0])
+
+
+def of_precision(name: str, ips: float | None, **axes: object) -> Record:
+    made = record(f"{name} {axes}", None, precision=name, **axes)
+    return dataclasses.replace(made, peak=None if ips is None else peak(ips))
+
+
+def test_a_peak_is_held_against_fp32_of_the_same_everything_else() -> None:
+    records = [
+        *(of_precision("fp32", 100.0), of_precision("int8", 250.0), of_precision("qat", None)),
+        *(
+            of_precision("fp32", 300.0, batch=8),
+            of_precision("int8", 150.0, batch=8),
+            of_precision("int8", 1.0, streams=2),
+        ),
+    ]
+    assert list(speedups(records).values()) == [1.0, 2.5, 1.0, 0.5]
+    for text in (printed(records), html._table(records)):
+        assert ["2.50x" in text, "0.50x" in text, "1.00x" in text, text.count("x</td>") in {0, 4}] == [True] * 4
+
+
+@pytest.mark.parametrize("names", [("fp16", "int8"), ("fp32",), ()])
+def test_without_fp32_beside_another_precision_there_is_no_such_column(names: tuple[str, ...]) -> None:
+    records = [of_precision(name, 100.0) for name in names]
+    assert speedups(records) == {}
+    if records:
+        assert "peak over" not in printed(records) + html._table(records)

@@ -22,7 +22,10 @@ RUNTIME = {
         *("num_io_tensors", "get_tensor_name", "get_tensor_mode", "get_tensor_dtype", "create_execution_context"),
         *("create_engine_inspector", "device_memory_size_v2", "get_tensor_profile_shape", "num_aux_streams"),
         *("refittable", "hardware_compatibility_level", "streamable_weights_size", "weight_streaming_budget_v2"),
+        *("get_tensor_shape", "get_tensor_location", "get_tensor_format", "num_optimization_profiles"),
     ],
+    "TensorLocation": ["DEVICE", "HOST"],
+    "TensorFormat": ["LINEAR"],
     "IExecutionContext": [
         *("engine", "set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3"),
     ],
@@ -57,6 +60,8 @@ OPTIONAL = {"ICudaEngine": ["get_engine_stat"], "EngineStat": ["TOTAL_WEIGHTS_SI
 RTX = {
     "IRuntimeConfig": ["cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "set_runtime_cache"],
     "IRuntimeCache": ["serialize", "deserialize"],
+    "IBuilderConfig": ["num_compute_capabilities", "set_compute_capability"],
+    "ComputeCapability": ["SM89", "SM120"],
     "CudaGraphStrategy": ["DISABLED"],
 }
 
@@ -78,7 +83,8 @@ def test_tensorrt_11_has_every_name_of_a_session() -> None:
     if importlib.util.find_spec("tensorrt_lean_bindings") is None:
         require.missing("tensorrt_lean", "tensorrt-lean, whose names are those of TensorRT 11, is not installed")
     lean = importlib.import_module("tensorrt_lean_bindings")
-    names = {kind: names for kind, names in RUNTIME.items() if kind != "TensorIOMode" or hasattr(lean, kind)}
+    enums = ("TensorIOMode", "TensorLocation", "TensorFormat")
+    names = {kind: names for kind, names in RUNTIME.items() if kind not in enums or hasattr(lean, kind)}
     assert absent(lean, names) == []
     assert absent(lean, OPTIONAL) == []
     assert lean.TensorIOMode.INPUT is not None

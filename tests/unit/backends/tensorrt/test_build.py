@@ -12,13 +12,15 @@ import pytest
 import require
 from onnx import TensorProto, helper
 
-from sweep.backends.base import find_unhonoured_axis
-from sweep.backends.tensorrt import build, builder_config, engine_inspector, library
+from sweep.backends import registry
+from sweep.backends.base import find_unhonoured_axis, unsupported_reason
+from sweep.backends.tensorrt import build, builder_config, engine_inspector, library, plan_file
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.errors import BuildError, UnsupportedError
 from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, Plugin, Profile, Variant
 from sweep.storage.cache import Cache
+from sweep.system import environment
 
 COMPUTE_LAYERS = {"tiny_cnn": 5, "mlp": 3, "unet": 15}
 SHAPES = {"x": (2, 3, 32, 32)}
@@ -108,6 +110,40 @@ def test_the_flags_that_it_has_are_set(rtx, cache) -> None:
     assert len(plan) > 10_000
 
 
+def test_a_plan_is_built_for_the_gpus_that_are_asked_for(rtx, cache, tmp_path) -> None:
+    """A target beside the default changes the plan; the header still tells who built it."""
+    plans = {}
+    for target in (None, "8.9", "12.0"):
+        asked = variant(compute_capability=target)
+        plans[target], _ = build.build_serialized(rtx, typed(asked, cache), asked.engine, static(SHAPES), tf32=False)
+        (tmp_path / "x.plan").write_bytes(plans[target])
+        read = plan_file.read(tmp_path / "x.plan")
+        assert (read.library, read.version) == ("tensorrt_rtx", rtx.trt.__version__)
+    assert len(set(plans.values())) == 3
+    said = refuse(rtx, cache, compute_capability="9.0")
+    assert "does not have compute_capability=9.0: it builds for 7.5, 8.0, 8.6, 8.9, 12.0" in said
+    assert "compute_capability" in (
+        find_unhonoured_axis(registry.get("tensorrt"), variant(compute_capability="8.9")) or ""
+    )
+
+
+def test_a_build_needs_no_gpu_where_a_measurement_does(monkeypatch) -> None:
+    """Only RTX builds for another machine; a build under an MPS share needs the GPU here."""
+    monkeypatch.setattr(library, "installed", lambda _name: True)
+    monkeypatch.setattr(environment, "machine", lambda: dict.fromkeys(("gpu", "compute_capability")))
+    asked = variant()
+    needs_gpu = "runs on an NVIDIA GPU and none is seen here"
+    for backend, only_build, reason in (
+        ("tensorrt_rtx", True, None),
+        ("tensorrt_rtx", False, needs_gpu),
+        ("tensorrt", True, needs_gpu),
+    ):
+        said = unsupported_reason(registry.get(backend), asked, only_build=only_build)
+        assert said == (reason and f"{backend} {reason}")
+    under_share = variant(mps_build=50)
+    assert needs_gpu in str(unsupported_reason(registry.get("tensorrt_rtx"), under_share, only_build=True))
+
+
 def test_a_compatibility_that_it_drops_in_silence_is_unsupported_by_name(rtx, cache) -> None:
     said = refuse(rtx, cache, hardware_compatibility="ampere_plus")
     assert "does not take hardware_compatibility=AMPERE_PLUS: it made it NONE" in said
@@ -149,6 +185,7 @@ def test_a_knob_that_it_clamps_is_unsupported_by_name(rtx, cache) -> None:
         ("version_compatible", False, "BuilderFlag"),
         ("timing_cache", False, "BuilderFlag"),
         ("hardware_compatibility", "ampere_plus", "HardwareCompatibilityLevel"),
+        ("compute_capability", "8.9", None),
     ],
 )
 def test_a_knob_that_it_lacks_is_unsupported_by_name(rtx, axis: str, value: object, enum: str | None) -> None:
@@ -192,7 +229,7 @@ def test_a_bad_profile_is_a_build_error_with_its_words(rtx, cache, shapes, words
         build.build_serialized(rtx, typed(asked, cache), asked.engine, static(shapes), tf32=False)
 
 
-def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) -> None:
+def test_an_operator_that_it_lacks_is_named_with_what_to_do(rtx, cache, tmp_path) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in "xy"]
     graph = helper.make_graph(
         [helper.make_node("NoSuchOp", ["x"], ["y"], "odd", domain="acme")], "g", *[[e] for e in ends]
@@ -200,8 +237,8 @@ def test_an_operator_that_it_lacks_is_named_with_its_node(rtx, cache, tmp_path) 
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("acme", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets), tmp_path / "m.onnx")
     said = refuse(rtx, cache, tmp_path / "m.onnx", {"x": (2, 4)})
-    assert "odd (NoSuchOp)" in said
-    assert "Plugin not found" in said
+    assert "has no operator NoSuchOp: run this network on backend=onnxruntime" in said
+    assert "backend.plugins=[FILE]" in said
 
 
 def test_a_file_that_is_no_graph_or_is_not_there(rtx, cache, tmp_path) -> None:

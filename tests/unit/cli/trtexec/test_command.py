@@ -179,7 +179,7 @@ def test_every_axis_is_a_flag_a_variable_or_a_line(base) -> None:
     assert {"intra_op_threads", "script"} <= elsewhere
     later = {
         "profile", "timing_cache", "profiling_verbosity", "version_compatible", "hardware_compatibility", "refit",
-        "weight_streaming", "weight_streaming_budget_mib", "plugins",
+        "weight_streaming", "weight_streaming_budget_mib", "plugins", "plan",
     }  # fmt: skip
     assert ours - elsewhere - later <= set(other)
     start = trt(base, "10.13.0.35", cuda_graph=True, transfers=True, wait="spin")
@@ -327,3 +327,72 @@ def test_the_advice_makes_the_same_engine(base) -> None:
         "model": "unet", "precision": "fp16", "batch": 8, "max_aux_streams": 1, "wait": "block", "transfers": False
     }  # fmt: skip
     assert found["model_ref"] == half.variant["model_ref"] | {"inputs": (), "made_from": None, "export_inputs": ()}
+
+
+def test_a_plan_that_was_built_elsewhere_is_loaded_and_never_built(base, tmp_path) -> None:
+    """The copy in the cache where it is there, else the user's own file; shapes are those that the plan told."""
+    own = tmp_path / "their.plan"
+    own.write_bytes(b"plan")
+    built = {"plan": {"path": str(own), "digest": "d", "library": "tensorrt_rtx", "version": "1.6.1.120"}}
+    native = {"precision": "as-built", "precision_recipe": {**base.variant["precision_recipe"], "dtype": "native"}}
+    alone = {"model_ref": {**base.variant["model_ref"], "revision": None}, "weight_streaming_budget_mib": 3}
+    inputs = [
+        {"name": "x", "dtype": "float32", "shape": ["batch", 3], "least": [1, 3], "most": [8, 3]},
+        {"name": "fixed", "dtype": "float32", "shape": [1], "least": [1], "most": [1]},
+    ]
+    found = dataclasses.replace(
+        changed(base, **built, **native, **alone, batch=4, model="their"), engine={"key": "k", "inputs": inputs}
+    )
+    path = tmp_path / "s" / "records" / "key.json"
+    for cached in (False, True):
+        copy = tmp_path / "cache" / "engines" / "k" / "engine.plan"
+        if cached:
+            copy.parent.mkdir(parents=True)
+            copy.write_bytes(b"plan")
+        files = artifact_paths.find(found, path, None)
+        (only,) = command.make(found, files)
+        text = command.printed(found, files, only)
+        assert only.build is None
+        assert only.choose(files)[0] == f"--loadEngine={copy if cached else own}"
+        assert {"--shapes=x:4x3", "--allowWeightStreaming", "--weightStreamingBudget=3M"} <= set(only.load)
+        assert "--onnx" not in text
+        assert "not there" not in text
+    assert {"backend=tensorrt_rtx", f"model.engine={own}"} <= set(files.advice.split())
+    assert "model=" not in files.advice
+    assert "precision=" not in files.advice
+    copy.unlink()
+    own.unlink()
+    gone = artifact_paths.find(found, path, None)
+    with pytest.raises(ConfigError, match=r"their\.plan, which was built elsewhere and is not there; copy it back"):
+        command.make(found, gone)[0].choose(gone)
+    never = dataclasses.replace(found, engine=None)
+    (only,) = command.make(never, gone)
+    assert "add --shapes=NAME:4x... of each dynamic input: the plan was not loaded" in command.printed(
+        never, gone, only
+    )
+
+
+def test_a_typed_file_beside_the_network_is_what_trtexec_builds(base, tmp_path) -> None:
+    """And its advice, planned, takes the same file and keeps and searches the same nodes."""
+    from sweep.config import compose, variants
+
+    path, typed = user_file(tmp_path, [8, 64]), tmp_path / "a, typed.onnx"
+    typed.write_bytes(path.read_bytes())
+    recipe = {"name": "qat", "dtype": "native", "tool": "none", "path": str(typed)}
+    found = changed(own(base, path, inputs=[]), precision="qat", precision_recipe=recipe)
+    here = artifact_paths.find(found, PATHS[0], None)
+    assert here.onnx == typed
+    typed.rename(tmp_path / "moved.onnx")
+    assert artifact_paths.find(found, PATHS[0], None).onnx == typed, "named, though it is gone"
+    (tmp_path / "moved.onnx").rename(typed)
+    search = {"gates": {"min_sqnr_db": 30.0}, "evaluations": 9}
+    kept = {"name": "fp16", "dtype": "fp16", "keep": ["fc", "/head/*"], "search": search}
+    searched = changed(found, precision="fp16", precision_recipe=kept)
+    for each in (found, searched):
+        words = artifact_paths.find(each, PATHS[0], None).advice.removeprefix(f"{command_line.program()} ")
+        request = compose.read(shlex.split(words))
+        assert request is not None
+        again = variants.from_config(request.configs[0]).onnx.precision
+        wanted = each.variant["precision_recipe"]
+        assert (again.path, list(again.keep or [])) == (wanted.get("path"), wanted.get("keep", []))
+        assert (again.search.evaluations if again.search else None) == wanted.get("search", {}).get("evaluations")

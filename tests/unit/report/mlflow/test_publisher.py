@@ -6,11 +6,10 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import mlflow_store
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
 from records import peak
 from records import point as record_point
 
@@ -20,6 +19,10 @@ from sweep.report.mlflow import Publisher, default_uri
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant, flat, variant_key
 from sweep.storage.record import Record
 from sweep.storage.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 SWEEP = "it's a sweep"
 
@@ -74,10 +77,13 @@ def publish(store: Store, *records: Record) -> tuple[int, int]:
 
 
 def client(store: Store) -> MlflowClient:
-    return MlflowClient(default_uri(store.root.parent))
+    return mlflow_store.client(default_uri(store.root.parent))
 
 
-def variants(store: Store, view: int = ViewType.ACTIVE_ONLY) -> list[Run]:
+def variants(store: Store, *, deleted: bool = False) -> list[Run]:
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     return list(client(store).search_runs(["1"], "tags.`sweep.kind` = 'variant'", view))
 
 
@@ -176,7 +182,7 @@ def test_a_changed_record_replaces_its_run(store: Store) -> None:
     publish(store, measured(1), measured(8))
     assert publish(store, measured(1, peak=peak(123.0)), measured(8)) == (1, 1)
     assert sorted(run.data.metrics["throughput_max_ips"] for run in variants(store)) == [100.0, 123.0]
-    assert len(variants(store, ViewType.DELETED_ONLY)) == 1
+    assert len(variants(store, deleted=True)) == 1
 
 
 def test_a_publish_that_died_half_way_goes_on_in_the_same_run(store: Store) -> None:

@@ -21,9 +21,9 @@ from sweep.backends import registry
 from sweep.backends.tensorrt import backend as tensorrt
 from sweep.backends.tensorrt import library
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
-from sweep.errors import ConversionError
+from sweep.errors import ConversionError, ModelError
 from sweep.models.datasets import calibration
-from sweep.runner.worker import artifact_keys, artifacts
+from sweep.runner.worker import artifact_keys, artifacts, reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
 from sweep.storage.cache import Cache
 
@@ -300,6 +300,19 @@ def test_an_old_file_with_a_baked_batch_is_upgraded_and_compared_at_that_batch(t
     assert models.opset(made.typed) >= models.LEAST_OPSET
 
 
+def test_an_upgrade_that_does_not_run_is_no_fault_of_the_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body of a Scan of opset 8 has another rank than that of a later one."""
+    model = onnx.load(baked(tmp_path, 3))
+    model.opset_import[0].version, model.ir_version = 11, 6
+    onnx.save(model, tmp_path / "old.onnx")
+    monkeypatch.setattr(models, "upgrade", lambda _, target: onnx.save(onnx.load(baked(tmp_path, 4)), target))
+    fp32 = Precision(name="fp32", dtype="fp32")
+    with Cache(tmp_path / "cache") as cache, pytest.raises(ModelError, match=r"runs at its own opset, but.*export it"):
+        artifacts.make_onnx(of_file(tmp_path / "old.onnx", fp32, batch=3), cache)
+
+
 def typed_files(folder: Path) -> dict[str, Path]:
     """A file of every way in which people bring typed ones, by what it is."""
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 16]) for name in "xy")
@@ -388,8 +401,58 @@ def test_a_file_as_it_came_runs_and_its_reference_is_named_for_what_it_is(
             assert "convert_s" not in found["engine"], "nothing was converted"
 
 
+def qat_file(folder: Path) -> tuple[Path, Path]:
+    """A network, and its int8 conversion with the scales that a training moved."""
+    source = folder / "net.onnx"
+    onnx.save(NETWORKS["cnn"](), source)
+    int8 = Precision(name="int8", dtype="int8", quantize_ops=("Conv", "Gemm"))
+    batches = models.calibration(ModelRef(name="net", path=str(source)), 8, 1)
+    typed = onnx.load(precision.convert(source, int8, batches, folder / "qat.onnx").path)
+    for tensor in typed.graph.initializer:
+        if tensor.name.endswith("scale"):
+            value = numpy_helper.to_array(tensor) * np.float32(1.03)
+            tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
+    onnx.save(typed, folder / "qat.onnx")
+    return source, folder / "qat.onnx"
+
+
+def qat_recipe(path: Path) -> Precision:
+    return dataclasses.replace(NATIVE, name="qat", path=str(path), digest=models.file_digest(path))
+
+
+def test_a_quantized_file_beside_its_network_is_judged_against_fp32(tmp_path: Path) -> None:
+    source, path = qat_file(tmp_path)
+    asked = of_file(source, qat_recipe(path), batch=4)
+    found = passes.measured(asked, tmp_path)
+    feeds = models.feeds(asked.onnx.model, 4, 0)
+    own = passes.against_fp32(source, feeds, reference.run(path, feeds))
+    assert 20 < own["sqnr_db"] < 40
+    assert found["accuracy"]["sqnr_db"] == pytest.approx(own["sqnr_db"], abs=0.5)
+    assert found["accuracy"]["expected"]["expected_db"] == pytest.approx(own["sqnr_db"], abs=0.5)
+    assert (found["accuracy"]["reference"], found["mismatch"]) == (accuracy.REFERENCE, None)
+    assert found["engine"]["dtypes"]["int8"] == 4
+    assert "qat is qat.onnx as it came, judged against fp32" in found["realised"]["notes"]
+    assert found["model"]["parameters"] == models.parameters(source)
+    path.write_bytes(path.read_bytes() + onnx.ModelProto(doc_string="another").SerializeToString())
+    with pytest.raises(ModelError, match=r"qat\.onnx has changed since it was planned"):
+        passes.measured(asked, tmp_path)
+
+
+def test_tensorrt_builds_a_quantized_file_beside_its_network_in_its_own_types(tmp_path: Path) -> None:
+    require.library_for("tensorrt_rtx")
+    source, path = qat_file(tmp_path)
+    asked = dataclasses.replace(of_file(source, qat_recipe(path)), backend="tensorrt_rtx")
+    cache = Cache(tmp_path / "cache")
+    onnx_files = artifacts.make_onnx(asked, cache)
+    assert (onnx_files.model, onnx_files.typed, onnx_files.model_is_typed) == (source, path, False)
+    entry = artifacts.build_engine(asked, TensorRTRTX(), onnx_files.typed, cache)
+    assert entry.info["precision"] == {"int8": 4}
+
+
 def test_a_typed_file_under_another_label_is_told_of_native(tmp_path: Path) -> None:
-    path = typed_files(tmp_path)["pairs"]
+    model = onnx.load(typed_files(tmp_path)["pairs"])
+    model.ir_version = 14  # so that what is read is a copy in the cache, with a name of its own
+    onnx.save(model, tmp_path / "mine.onnx")
     for label in ("fp32", "fp16"):
-        with Cache(tmp_path / "cache") as cache, pytest.raises(ConversionError, match="precision=native"):
-            artifacts.make_onnx(of_file(path, Precision(name=label, dtype=label)), cache)
+        with Cache(tmp_path / "cache") as cache, pytest.raises(ConversionError, match=r"mine\.onnx.*precision=native"):
+            artifacts.make_onnx(of_file(tmp_path / "mine.onnx", Precision(name=label, dtype=label)), cache)

@@ -1,0 +1,89 @@
+"""Starts the worker of a forked command as a fork too: it has its imports, which are most of what a short worker costs.
+
+All else is that of a process of its own: a child in its own session, with its pipes, environment and signal handlers,
+and with no file of its parent. A worker that the test's PYTHONPATH changes, or whose libraries read a variable at their
+start, is a fresh process; so is every worker of a command that is one itself (``Cli.start``, ``fresh=True``).
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweep.system import child_process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+WORKER = "sweep.runner.worker.main"
+SITE = "SWEEP_TEST_BUILDS"  # variable of the one sitecustomize.py that does in a fork what it does in a fresh process
+_PATH = "PYTHONPATH"
+_READ_LATER = {"SWEEP_PARENT_PID", "OPENBLAS_NUM_THREADS", _PATH}  # conftest.py sets the threads for the server too
+_FIRST = 3  # the first descriptor after stdin, stdout and stderr
+
+
+def install() -> None:
+    """Let the workers of this process be forks of it."""
+    child_process.subprocess = _Subprocess()  # type: ignore[assignment]
+
+
+class _Subprocess:
+    """The module ``subprocess`` with a Popen that forks workers."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(subprocess, name)
+
+    def Popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: N802 - as it is there
+        if list(command) == child_process.module_command(WORKER) and _can_be_forked(options["env"]):
+            options["preexec_fn"] = functools.partial(_become_worker, options["env"])
+        return subprocess.Popen(command, **options)
+
+
+def _sites(environment: Mapping[str, str]) -> list[Path]:
+    paths = (Path(entry, "sitecustomize.py") for entry in environment.get(_PATH, "").split(os.pathsep))
+    return [path for path in paths if path.exists()]
+
+
+def _can_be_forked(environment: Mapping[str, str]) -> bool:
+    """Return whether nothing differs that Python or a library reads when it starts."""
+    changed = {name for name, value in environment.items() if os.environ.get(name) != value}
+    return changed <= _READ_LATER and (SITE in environment or not _sites(environment))
+
+
+def _become_worker(environment: Mapping[str, str]) -> NoReturn:
+    """Be the worker instead of starting a program: in the forked child, which has its three streams already."""
+    status = 1
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers
+            if descriptor >= _FIRST:  # not closed: an object of the parent's would close what has its number next
+                os.dup2(null, descriptor)
+        os.environ.clear()
+        os.environ.update(environment)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        gc.enable()  # Popen switches it off around a fork
+        sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115 - those of the process
+        sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115 - likewise
+        sys.argv = [WORKER]
+        for path in _sites(environment):
+            runpy.run_path(str(path))
+        runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001 - as the interpreter shows what nobody catches
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
