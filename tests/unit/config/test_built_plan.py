@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import factories
+import numpy as np
 import onnx
 import pytest
 from authored_graphs import NETWORKS
@@ -67,6 +68,12 @@ def test_several_plans_are_an_axis_beside_an_engine_that_is_built() -> None:
     labels = ["net as-built b1 s1 from-a.plan", "net as-built b1 s1 from-b.plan", "net fp32 b1 s1"]
     assert [one.label for one in rows] == labels
     assert len({work.engine_key for work in plan.make(rows).works}) == 3
+
+
+def test_samples_need_the_network_that_names_the_inputs(folder: Path) -> None:
+    np.save(folder / "own.npy", np.zeros((20, 3, 8, 8)))
+    with pytest.raises(ConfigError, match=r"model.samples=own.npy: the inputs of a.plan are known once it is loaded"):
+        made(model__samples="own.npy")
 
 
 def test_the_key_is_of_the_content_and_not_of_the_place(folder: Path) -> None:
