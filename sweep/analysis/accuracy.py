@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import keyword
 import math
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sweep.storage import Accuracy, AccuracyFigures, RepeatedAccuracy
 
@@ -18,7 +19,8 @@ LOST_DB = 6.0  # between two looks at one session: what differs by less may be t
 _TINY = 1e-6  # the largest output of inputs that are near 1: less than fp32's rounding of a sum of them
 _LARGE_INPUT = 1e-3
 _SAME_ROWS = 1e-6  # of the largest output, that all samples' outputs are within
-_REAL_INPUTS = "bring real inputs (model.labels=, or model.inputs.NAME.low= and .high=)"
+_REAL_INPUTS = "bring real inputs (model.samples=inputs.npz, or model.inputs.NAME.low= and .high=)"
+_SAVEZ_NAMES = ("file", "args", "kwds", "allow_pickle")  # of numpy.savez's own parameters
 _CLASSES_FROM = 2  # outputs of shape (batch, n >= 2) are read as class scores
 REFERENCE = "onnxruntime fp32, same inputs"
 NO_REFERENCE = "none"
@@ -62,6 +64,7 @@ def again(
     looks: Iterable[Mapping[int, Outputs]],
     random: Sequence[str] = (),
     uncompared: str | None = None,
+    whole: Callable[[Outputs], AccuracyFigures] | None = None,
 ) -> RepeatedAccuracy:
     """Return the record's ``accuracy.again``: the worst of many inferences on all streams, under a further load.
 
@@ -74,6 +77,8 @@ def again(
         looks: outputs by stream, each time after a further burst; compared one by one, at least one.
         random: operators of the network that draw random numbers.
         uncompared: why nothing is compared; None where `expected` is the reference.
+        whole: returns the figures of all samples, given outputs of the first batch; None where there is but that batch.
+            What was lost is that of the batch.
     """
 
     def compare(outputs: Outputs) -> AccuracyFigures:
@@ -82,12 +87,15 @@ def again(
         return random_outputs(outputs, random) if random else errors(expected, outputs)
 
     first_figures = compare(first)
-    figures = [
-        (stream, first_figures if identical(first, outputs) else compare(outputs))
-        for look in looks
-        for stream, outputs in look.items()
-    ]
-    stream, worst = min(figures, key=lambda item: _badness(item[1]))
+    figures: list[tuple[int, AccuracyFigures]] = []
+    worst_badness, stream, worst, worst_outputs = None, 0, first_figures, first
+    for look in looks:
+        for number, outputs in look.items():
+            item = first_figures if identical(first, outputs) else compare(outputs)
+            figures.append((number, item))
+            badness = _badness(item)
+            if worst_badness is None or badness < worst_badness:
+                worst_badness, stream, worst, worst_outputs = badness, number, item, outputs
     lost_db = _lost_db(first_figures, worst)
     repeated = {
         "streams": len({number for number, _ in figures}),
@@ -96,7 +104,7 @@ def again(
         "stream": stream,
         "identical": all(item is first_figures for _, item in figures),
         "lost_db": lost_db if math.isfinite(lost_db) else None,
-        **worst,
+        **(worst if whole is None else whole(worst_outputs)),
     }
     return cast("RepeatedAccuracy", repeated)  # as in ``against``
 
@@ -145,7 +153,7 @@ def unknown_reason(figures: AccuracyFigures) -> str | None:
     return figures.get("unknown") or "the outputs could not be compared with the reference"
 
 
-def undiagnosed(expected: Outputs, feeds: Outputs) -> str | None:
+def undiagnosed(expected: Outputs, feeds: Outputs, *, real: bool = False) -> str | None:
     """Return why an error of these outputs says nothing about a precision; None where it does.
 
     Noise drives some networks into outputs of nothing: a detector finds no object, and what is left of its scores is
@@ -154,6 +162,7 @@ def undiagnosed(expected: Outputs, feeds: Outputs) -> str | None:
     Args:
         expected: outputs of the reference, by name.
         feeds: its inputs, by name.
+        real: the inputs are the user's own, and no random ones.
     """
     outputs = [value for value in expected.values() if np.issubdtype(value.dtype, np.floating) and value.size]
     if not outputs or not all(np.all(np.isfinite(value)) for value in outputs):
@@ -161,17 +170,28 @@ def undiagnosed(expected: Outputs, feeds: Outputs) -> str | None:
     largest = max(float(np.max(np.abs(value))) for value in outputs)
     inputs = [value.astype(np.float64) for value in feeds.values() if value.size and value.dtype.kind in "iuf"]
     largest_input = max((float(np.max(np.abs(value))) for value in inputs), default=0.0)
+    by_range = "or give their range, model.inputs.NAME.low= and .high="
+    advice = f"bring real inputs: {_savez(feeds)} in Python, then model.samples=inputs.npz; {by_range}"
+    advice = "take other samples" if real else advice
     if largest < _TINY and largest_input > _LARGE_INPUT:
         return (
             f"no output is above {largest:.2g} for inputs of up to {largest_input:.2g}, so that the error says nothing "
-            f"about the precision; {_REAL_INPUTS}"
+            f"about the precision; {advice}"
         )
     if any(_differ(value, 0.0) for value in inputs) and not any(_differ(value, _SAME_ROWS) for value in outputs):
         return (
             f"all samples have the same outputs within {_SAME_ROWS:g}, so that the error says nothing about the "
-            f"precision; {_REAL_INPUTS}"
+            f"precision; {advice}"
         )
     return None
+
+
+def _savez(names: Iterable[str]) -> str:
+    """Return the call of numpy that saves inputs of these names, given arrays of samples."""
+    plain = all(name.isidentifier() and not keyword.iskeyword(name) and name not in _SAVEZ_NAMES for name in names)
+    if plain:
+        return f"numpy.savez('inputs.npz', {', '.join(f'{name}=...' for name in names)})"
+    return f"numpy.savez('inputs.npz', **{{{', '.join(f'{name!r}: ...' for name in names)}}})"
 
 
 def _differ(value: np.ndarray, share: float) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sweep.analysis.start_spread import StartSpread
 
-PAIR_RISK = 0.05  # of two variants: Student's test is exact
+PAIR_RISK = 0.045  # of two variants, whose Student's test is exact: 5% with room for what is not quite normal
 TABLE_RISK = 0.03  # of three or more: the prior is estimated too, which costs a third of the risk
 UNKNOWN_CV = 0.025  # of starts where nothing measured it: most engines of an H100 and an H200 differed by less
 LEAST_BAND = 2.8  # standard deviations of a start, within which single starts are never told apart

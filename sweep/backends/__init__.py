@@ -10,6 +10,7 @@ from sweep.backends.base import (
     SupportsPlans,
     SupportsPolling,
     SupportsStreamOutputs,
+    SupportsTurns,
     unsupported_reason,
 )
 from sweep.backends.onnxruntime import NUMERIC_TYPES
@@ -25,6 +26,7 @@ __all__ = [
     "SupportsPlans",
     "SupportsPolling",
     "SupportsStreamOutputs",
+    "SupportsTurns",
     "registry",
     "tensorrt",
     "unsupported_reason",

@@ -208,6 +208,24 @@ class SupportsStreamOutputs(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsTurns(Protocol):
+    """Extend a ``Session`` that can take other inputs in each inference."""
+
+    def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
+        """Feed these inputs in turn on every stream, one batch an inference; nothing is timed meanwhile.
+
+        Fewer samples than the batch (``Stream.enqueue``) remain those of the load.
+
+        Args:
+            batches: every input of each, with the shape and dtype that it had at load. The values stay bound.
+
+        Returns:
+            The batches that take turns; 1, the first one, where inputs cannot change between inferences.
+        """
+        ...
+
+
 class Backend(Protocol):
     """Adapt one inference library.
 

@@ -8,9 +8,10 @@ from sweep.models.cost_model import COST_REVISION, Cost, cost
 from sweep.models.datasets.labelled_arrays import Labelled
 from sweep.models.evaluation import EvaluationSet
 from sweep.models.importers import LEAST_OPSET, is_too_new, lower_ir_version, saved_model, torch_export, upgrade
-from sweep.models.input_shapes import UNNAMED, check_batch, override, settle
+from sweep.models.input_shapes import SAMPLES_ADVICE, UNNAMED, check_batch, override, settle
 from sweep.models.normal_form import NORMAL_FORM_REVISION, write_normal_form
 from sweep.models.onnx_file import (
+    declared_inputs,
     dynamic_inputs,
     feeds_weights,
     file_digest,
@@ -19,6 +20,7 @@ from sweep.models.onnx_file import (
     opset,
     outputs,
     parameters,
+    settle_by_samples,
 )
 from sweep.models.random_inputs import draw
 from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
@@ -30,6 +32,7 @@ __all__ = [
     "COST_REVISION",
     "LEAST_OPSET",
     "NORMAL_FORM_REVISION",
+    "SAMPLES_ADVICE",
     "UNNAMED",
     "Cost",
     "EvaluationSet",
@@ -41,6 +44,7 @@ __all__ = [
     "check_batch",
     "cost",
     "datasets",
+    "declared_inputs",
     "draw",
     "dynamic_inputs",
     "evaluation",
@@ -61,6 +65,7 @@ __all__ = [
     "resolve",
     "saved_model",
     "settle",
+    "settle_by_samples",
     "sibling_ref",
     "signature",
     "torch_export",

@@ -13,7 +13,7 @@ from sweep.models.value_ranges import check_range
 from sweep.spec import is_plain_key, quote, table_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sweep.spec import InputFix, ModelRef
 
@@ -21,6 +21,9 @@ UNNAMED = "?"
 """A dynamic dimension without a name."""
 UNKNOWN_RANK = ("...",)
 """Shape of an input whose file does not even say how many dimensions it has."""
+
+SAMPLES_ADVICE = "model.samples=inputs.npz, with an array per input"
+"""Name the way to bring real inputs, in the words of messages."""
 
 _EXAMPLE_SIZE = 128
 _BATCH_NAMES = (
@@ -74,6 +77,57 @@ def settle(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[TensorSpec, ..
     for spec in settled:
         check_range(spec, ref.name)
     return settled
+
+
+def fixes_by_samples(
+    specs: tuple[TensorSpec, ...], ref: ModelRef, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[InputFix, ...]:
+    """Return the fixes of `ref` with those that arrays of samples add: the sizes that nothing else settles.
+
+    Where no rule names the batch, it is the first symbolic dimension of an input, the one along which samples lie.
+
+    Args:
+        specs: inputs as their file declares them.
+        ref: what the user says of the inputs.
+        shapes: of an array of samples per input; of an input without a batch, that of one value or of a row of them.
+    """
+    from sweep.spec import InputFix
+
+    fixes = {fix.name: fix for fix in ref.inputs}
+    by_user = dict(fixes)
+    rivals = [] if ref.batch_dim is not None else _batch_symbols(specs, by_user, None)[1]
+    if not rivals and not any(_is_open(spec) for spec in _settle(specs, by_user, ref.batch_dim)):
+        return ref.inputs
+    for declared, settled in zip(specs, _settle(specs, by_user, ref.batch_dim), strict=True):
+        known, shape = fixes.get(declared.name), shapes.get(declared.name)
+        if shape is None or (known is not None and known.shape is not None) or not (_is_open(settled) or rivals):
+            continue
+        sizes = _sizes_of_samples(settled, shape)
+        if sizes is not None:
+            fixes[declared.name] = replace(known or InputFix(name=declared.name), shape=sizes)
+    return tuple(fixes[name] for name in sorted(fixes))
+
+
+def _sizes_of_samples(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int | str, ...] | None:
+    """Return the shape of an input that is fed with samples of this shape; None where they cannot be its samples."""
+    if spec.shape == UNKNOWN_RANK:
+        return (BATCH, *shape[1:]) if shape else ()
+    axis, first = spec.batch_axis, spec.shape[0] if spec.shape else 0
+    if axis is None and isinstance(first, str) and not _NOT_BATCH.search(first):
+        axis = 0
+    actual = shape
+    if len(shape) == len(spec.shape) + 1 and axis is None:
+        actual = shape[1:]  # a row of values
+    elif len(shape) == len(spec.shape) - 1 and axis is not None:
+        actual = (*shape[:axis], 1, *shape[axis:])  # one sample
+    if len(actual) != len(spec.shape):
+        return None
+    inner = [size for place, size in enumerate(spec.shape) if place != axis]
+    for lies_at in (axis,) if axis is None else (axis, 0):  # the samples lie along the batch axis, or come first
+        sizes = [size for place, size in enumerate(actual) if place != lies_at]
+        if all(isinstance(declared, str) or declared == size for declared, size in zip(inner, sizes, strict=True)):
+            return tuple(sizes) if axis is None else (*sizes[:axis], BATCH, *sizes[axis:])
+    return None
 
 
 def _settle(specs: tuple[TensorSpec, ...], fixes: Fixes, batch_dim: str | None) -> tuple[TensorSpec, ...]:

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import ModelError
 from sweep.models import external_data
-from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, settle
+from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, fixes_by_samples, settle
 from sweep.models.normal_form import fixes_sizes, is_irregular
 from sweep.models.signatures import OutputSpec, Signature, TensorSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import onnx
 
-    from sweep.spec import ModelRef
+    from sweep.spec import InputFix, ModelRef
 
 _DTYPES = {"FLOAT": "float32", "DOUBLE": "float64", "FLOAT16": "float16", "BOOL": "bool"} | {
     f"{sign}INT{bits}": f"{sign}int{bits}".lower() for sign in ("", "U") for bits in (8, 16, 32, 64)
@@ -78,6 +79,29 @@ def inspect(path: Path, ref: ModelRef) -> Signature:
     header = _header(path)
     external_data.check(path, header.external)
     return Signature(inputs=settle(header.inputs, ref), outputs=tuple(spec.name for spec in header.outputs))
+
+
+def declared_inputs(path: Path) -> tuple[TensorSpec, ...]:
+    """Return the inputs as the file declares them: symbolic dimensions by name, unnamed ones as ``?``.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return _header(path).inputs
+
+
+def settle_by_samples(path: Path, ref: ModelRef, shapes: Mapping[str, tuple[int, ...]]) -> tuple[InputFix, ...]:
+    """Return what is fixed about the inputs of a user's file, with the sizes that arrays for it settle.
+
+    Args:
+        path: the ONNX file.
+        ref: what the user fixed.
+        shapes: of an array per input.
+
+    Raises:
+        ModelError: the file cannot be read.
+    """
+    return fixes_by_samples(_header(path).inputs, ref, shapes)
 
 
 def file_digest(path: Path) -> str:

@@ -228,7 +228,7 @@ def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: 
     )
 
 
-def _table(records: Sequence[Record], recommendation: Answer) -> str:
+def _table(records: Sequence[Record], recommendation: Answer | None = None) -> str:
     with_energy = any(joules(record) is not None for record in records)
     with_score = any(score(record) is not None for record in records)
     comparison, same, ratios = compared(records), same_engines(records), speedups(records)
@@ -236,12 +236,13 @@ def _table(records: Sequence[Record], recommendation: Answer) -> str:
     columns += [*(["peak over fp32"] if ratios else []), "of the best (95%)", "SQNR dB"]
     columns += [*(["top-1"] if with_score else []), *(["mJ per sample"] if with_energy else []), "why"]
     rows = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
+    ranked = recommendation or answer(records, None)
     for record in records:
         top1, energy = score(record), joules(record)
         cells = [comparison.labels[record.key], *(comparison.cell(record.key, axis) for axis in comparison.axes)]
         cells += [status_text(record), peak_text(record)]
         cells += [format_speedup(ratios.get(record.key))] if ratios else []
-        cells += [recommendation.ratio_text(record), sqnr_text(record)]
+        cells += [ranked.ratio_text(record), sqnr_text(record)]
         cells += [format_number(top1, "{:.2%}")] if with_score else []
         cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []
         cells.append(_remarks(record, same.get(record.key)))

@@ -81,9 +81,9 @@ class JobClient:
         return self._run(work, request)
 
     def run_sentinel(self, work: Work, start: int, path: Path) -> Outcome:
-        """Have the workers run the sentinel; its samples go to `path`."""
+        """Have new workers run the sentinel, which shows what starts differ by; its samples go to `path`."""
         request = msgspec.structs.replace(self._request(work, path), repeat=start, accuracy=False)
-        outcome = self._pool.run(work, request, self._on_sentinel_event)
+        outcome = self._pool.run(work, request, self._on_sentinel_event, fresh=True)
         if outcome.result is not None and not outcome.result.engine["cached"]:
             self._built_ahead = outcome.result.engine["key"]
         return outcome

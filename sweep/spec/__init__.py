@@ -14,7 +14,7 @@ from sweep.spec.engine import BuiltPlan, EngineAxes, Plugin, Profile
 from sweep.spec.gates import Gates
 from sweep.spec.input_names import is_plain_key, quote, table_key
 from sweep.spec.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
-from sweep.spec.load import LabelledData, LoadAxes
+from sweep.spec.load import LabelledData, LoadAxes, SampleData
 from sweep.spec.onnx import (
     SEARCH_EVALUATIONS,
     CalibrationData,
@@ -57,6 +57,7 @@ __all__ = [
     "Plugin",
     "Precision",
     "Profile",
+    "SampleData",
     "Script",
     "SessionAxes",
     "Settings",

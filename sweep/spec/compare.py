@@ -70,13 +70,21 @@ def _distinguishing(varying: Sequence[Axis], variants: Iterable[Variant]) -> lis
     """
     variants = list(variants)
     heads: dict[str, Axis] = {axis.group: axis for axis in varying if axis.is_head}
-    keyed = [axis for axis in varying if axis.info.key is not None]
+    keyed = [axis for axis in varying if axis.info.key is not None and not _is_typed_alike(axis, variants)]
     axes = [axis for axis in keyed if axis.is_head or not _follows_from(axis, heads.get(axis.group), variants)]
     for axis in varying:
         rows = _rows(axes, variants)
         if axis not in axes and len(_rows([*axes, axis], variants)) > len(rows):
             axes.append(axis)
     return axes
+
+
+def _is_typed_alike(axis: Axis, variants: Sequence[Variant]) -> bool:
+    """Tell whether one setting of the command line gives all values, as where model.samples calibrates some recipes."""
+    if axis.info.overrides is None:
+        return False
+    values = {axis.text(value): value for value in (axis.read(variant) for variant in variants)}
+    return len({axis.text(axis.overrides(value)) for value in values.values()}) == 1
 
 
 def _follows_from(axis: Axis, head: Axis | None, variants: Sequence[Variant]) -> bool:

@@ -40,6 +40,33 @@ class LabelledData:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SampleData:
+    """Describe a user's own inputs, which are timed and on which the outputs are compared.
+
+    Attributes:
+        kind: npz, npy or folder (of both).
+        name: always None: no function gives them.
+        path: absolute path of the file or folder. Not in the key: ``digest`` is.
+        digest: sha256 of the files.
+        count: number of samples. Not in the key: it follows from the content.
+        calibrating: number of the first samples that only calibration sees; 0 where calibration has data of its own, or
+            where the samples are too few to be set apart.
+    """
+
+    kind: str
+    name: str | None = None
+    path: str | None = field(default=None, metadata=NOT_IN_KEY)
+    digest: str | None = None
+    count: int = field(default=0, metadata=NOT_IN_KEY)
+    calibrating: int = 0
+
+    @property
+    def source(self) -> str:
+        """Return the path of the samples, for messages."""
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadAxes:
     """Hold the axes of the load: if one changes, the session is measured again. Times in s, rates in samples/s.
 
@@ -67,6 +94,7 @@ class LoadAxes:
         trace_digest: sha256 of that file.
         trace_scale: factor on the replay speed of the trace; None is 1.
         labels: samples that the session is scored on after the load; None takes those of the model, if it has any.
+        samples: inputs that are timed and compared on; None takes those of ``labels`` or the model, else random ones.
         trace_s: time from its first to its last arrival as replayed. Not in the key: it follows from the others.
     """
 
@@ -246,6 +274,19 @@ class LoadAxes:
             "model.scores": None if data is None else data.output,
         },
         trtexec=TrtexecFlag(note="it scores no labelled samples"),
+    )
+    samples: SampleData | None = axis(
+        None,
+        key="model.samples",
+        help=(
+            "inputs of your own to time, compare and calibrate on: an .npz with an array per input, an .npy, or a "
+            "folder of them (null: those of model.labels or the model, else random)"
+        ),
+        hint=str | None,
+        place=_PLACE,
+        cell=source_name,
+        overrides=lambda data: {"model.samples": source_override(data, prefixes=())},
+        trtexec=SPECIAL,
     )
 
     @property

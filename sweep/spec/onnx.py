@@ -14,6 +14,7 @@ from sweep.spec.gates import Gates  # noqa: TC001 - get_type_hints
 from sweep.spec.input_names import is_plain_key, table_key
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "native")
+_SAMPLES = "samples"  # kind of calibration data that model.samples gives
 _GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL, _KEEP = 10, 11, 12, 13, 14  # places of their words in the label
 SEARCH_EVALUATIONS = 32
 """Limit the conversions that a search of nodes to keep judges, unless the user says otherwise."""
@@ -348,16 +349,19 @@ class CalibrationData:
     """Describe a user's own samples, from which ranges are computed.
 
     Attributes:
-        kind: npz, npy (a folder), images (a folder), tokens (a file) or function.
+        kind: npz, npy (a folder), images (a folder), tokens (a file) or function; or samples, which are those of
+            ``model.samples``.
         name: of the function; None for files.
         path: absolute path of the files; None for a function. Not in the key: ``digest`` is.
         digest: sha256 of the files, or of the function's source file.
+        first: kind samples: number of the first samples that calibrate.
     """
 
     kind: str
     name: str | None = None
     path: str | None = field(default=None, metadata=NOT_IN_KEY)
     digest: str | None = None
+    first: int | None = None
 
     @property
     def source(self) -> str:
@@ -400,8 +404,12 @@ class OnnxAxes:
             "package.module:function (null: the model's own, else random)"
         ),
         hint=str | None,
-        word=lambda data: f"calibrated-{PurePath(data.source).name}",
+        word=lambda data: "" if data.kind == _SAMPLES else f"calibrated-{PurePath(data.source).name}",
         place=_CALIBRATION,
         cell=source_name,
-        overrides=lambda data: {"model.calibration": source_override(data, prefixes=("images", "tokens"))},
+        overrides=lambda data: {
+            "model.calibration": source_override(
+                None if data is not None and data.kind == _SAMPLES else data, prefixes=("images", "tokens")
+            )
+        },
     )

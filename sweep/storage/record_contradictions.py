@@ -42,14 +42,15 @@ def _in_points(record: Record) -> str | None:
 
 
 def _in_variant(variant: JsonDict) -> str | None:
-    for name, data in (("calibration", variant.get("calibration")), ("load.labels", _labels(variant))):
+    load = variant.get("load") or {}
+    for name, data in (
+        ("calibration", variant.get("calibration")),
+        ("load.labels", load.get("labels")),
+        ("load.samples", load.get("samples")),
+    ):
         if data is not None and data["name"] is None and data["path"] is None:
             return f"variant.{name}: it has no name and no path"
     return None
-
-
-def _labels(variant: JsonDict) -> JsonDict | None:
-    return (variant.get("load") or {}).get("labels")
 
 
 def _in_slo(slo: SloResult) -> str | None:

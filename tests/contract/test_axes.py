@@ -35,6 +35,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "model.inputs": ("{low:0,high:1},{low:0,high:2}", FILE),
     "model.batch_dim": ("batch,null", FILE),
     "model.calibration": ("train.npz,more.npz", (*FILE, "precision=int8")),
+    "model.samples": ("train.npz,more.npz", (*FILE, "precision=int8")),
     "model.labels": ("train_labels.npz,more_labels.npz", FILE),
     "precision.name": ("fp32,fp16", ()),
     "precision.dtype": ("fp16,bf16", ("precision.name=mine",)),

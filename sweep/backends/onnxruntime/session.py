@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.clock import RealClock
@@ -9,7 +10,7 @@ from sweep.backends.onnxruntime import NUMERIC_TYPES
 from sweep.errors import SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -63,12 +64,13 @@ class OnnxRuntimeStream:
         order = [*self._outputs, *self._unbound]
         self._returned_inputs = {name: order.index(name) for name in numeric if name in inputs}
         self._session = session
-        self._bound_arrays = (feeds, parts)  # the bindings point into these arrays
+        self._bound_arrays: tuple[Any, ...] = (feeds, parts)  # the bindings point into these arrays
         self._parts = [self._binding, *(self._part(session, part) for part in parts)]
+        self._whole_batches: Iterator[Any] = itertools.repeat(self._binding)
         self._run(self._binding)  # last, so that the buffers hold the whole batch
 
     def _part(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Any:
-        """Bind a smaller batch to the front of the full batch's output buffers, and run it once."""
+        """Bind a smaller batch, or another whole one, to the front of the output buffers, and run it once."""
         import onnxruntime as ort
 
         binding = session.io_binding()
@@ -90,7 +92,7 @@ class OnnxRuntimeStream:
         Args:
             samples: how many of them; None for the batch.
         """
-        self._run(self._parts[samples or 0])
+        self._run(next(self._whole_batches) if samples is None else self._parts[samples])
 
     def wait(self) -> None:
         """Do nothing: no inference is in flight once ``enqueue`` has returned."""
@@ -108,11 +110,30 @@ class OnnxRuntimeStream:
         import onnxruntime as ort
 
         feeds = in_input_types(self._session, feeds)
-        self._bound_arrays = (feeds, self._bound_arrays[1])
+        self._bound_arrays = (feeds, *self._bound_arrays[1:])
         for name, value in feeds.items():
             self._binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(value))
         self._run(self._binding)
         return self.outputs()
+
+    def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> bool:
+        """Run these batches in turn from now on; False, with the first alone, where their outputs differ in size."""
+        self.infer(batches[0])
+        self._whole_batches = itertools.repeat(self._binding)
+        others = []
+        batches = [in_input_types(self._session, feeds) for feeds in batches]
+        for feeds in batches[1:]:
+            values = self._session.run(list(self._outputs), dict(feeds)) if self._outputs else []
+            if any(
+                value.shape != self._outputs[name].numpy().shape
+                for name, value in zip(self._outputs, values, strict=True)
+            ):
+                return False
+            others.append(self._part(self._session, feeds))
+        self._bound_arrays = (*self._bound_arrays[:2], batches)
+        if others:
+            self._whole_batches = itertools.cycle([self._binding, *others])
+        return True
 
 
 class OnnxRuntimeSession:
@@ -140,6 +161,22 @@ class OnnxRuntimeSession:
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of one inference with other inputs, on the first stream."""
         return self.streams[0].infer(feeds)
+
+    def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
+        """Feed these inputs in turn, on every stream; the first alone where the sizes of outputs depend on the data.
+
+        Raises:
+            SessionError: onnxruntime cannot run one of them; its own message is kept.
+        """
+        try:
+            fixed_sizes = [stream.take_turns(batches) for stream in self.streams]
+            if all(fixed_sizes):
+                return len(batches)
+            for stream in self.streams:
+                stream.take_turns(batches[:1])
+        except Exception as error:
+            raise SessionError(f"onnxruntime could not run the inputs: {' '.join(str(error).split())}") from error
+        return 1
 
     def close(self) -> None:
         """Release the sessions and their buffers."""

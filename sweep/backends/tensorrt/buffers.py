@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from sweep.backends.tensorrt.cuda import Cuda, Handle, ResourceStack
     from sweep.backends.tensorrt.library import Library
-    from sweep.backends.tensorrt.stream import Copies
+    from sweep.backends.tensorrt.stream import Copies, Step
 
 _POISON = 0xFF  # an all-ones float is a NaN
 
@@ -139,6 +140,23 @@ class Buffers:
             [partial(copy, item.host, item.device, self._nbytes(item), down, self._stream) for item in self.outputs],
         )
 
+    def turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Copies:
+        """Return the calls of ``copies`` at the full shapes, of which those to the device take these inputs in turn.
+
+        Each input of each batch gets page-locked memory of its own, which the session keeps until it is closed.
+        """
+        copy, up = self._cuda.rt.cudaMemcpyAsync, self._cuda.kind("HostToDevice")
+        _, downloads = self.copies()
+        uploads = []
+        for buffer in self.inputs:
+            size, calls = buffer.array.nbytes, []
+            for feeds in batches:
+                host = self._resources.push(self._cuda.pinned(size), "cudaFreeHost")
+                np.copyto(cuda_module.view(host, buffer.array.shape, buffer.array.dtype), feeds[buffer.name])
+                calls.append(partial(copy, buffer.device, host, size, up, self._stream))
+            uploads.append(_in_turn(calls))
+        return uploads, downloads
+
     def _nbytes(self, buffer: Buffer) -> int:
         shape = tuple(self._context.get_tensor_shape(buffer.name))
         return int(np.prod(shape, dtype=np.int64)) * buffer.array.itemsize
@@ -172,6 +190,16 @@ class Buffers:
         """Drop the views of the host memory before it is released."""
         self.inputs = []
         self.outputs = []
+
+
+def _in_turn(calls: Sequence[Step]) -> Step:
+    """Combine the calls into one that makes the next of them each time, and the first after the last."""
+    turn = itertools.cycle(calls)
+
+    def call() -> tuple[Any, ...]:
+        return next(turn)()
+
+    return call
 
 
 def batch_ranges(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[str, tuple[int, int]]:

@@ -58,7 +58,8 @@ class ExecutionContext:
         self.buffers = Buffers(engine.library, cuda, resources, self._context, feeds, self.handle)
         self._prepared: set[int] = set()
         copies = None if axes.transfers is False else self.buffers.copies()
-        self.stream = TensorRTStream(cuda, self.handle, self._launch(None), copies, axes.wait or WAITS[0], resources)
+        self._whole_batch = self._launch(None)
+        self.stream = TensorRTStream(cuda, self.handle, self._whole_batch, copies, axes.wait or WAITS[0], resources)
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Make the stream accept batches of ``sizes`` too: run each once, and capture it if CUDA graphs are requested.
@@ -79,6 +80,19 @@ class ExecutionContext:
                 self.stream.add(samples, self._launch(padded_samples), copies)
                 self._prepared.add(samples)
         self.buffers.resize(None)
+
+    def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
+        """Copy these inputs in turn to the device, one batch an inference, and return how many; none is in flight.
+
+        The first alone stays on the device where copies are no part of a request.
+        """
+        self.buffers.resize(None)
+        self.buffers.feed(batches[0])
+        if self._axes.transfers is False:
+            return 1
+        copies = self.buffers.copies() if len(batches) == 1 else self.buffers.turns(batches)
+        self.stream.add(None, self._whole_batch, copies)
+        return len(batches)
 
     def _launch(self, samples: int | None) -> Step:
         """Return the call that enqueues the inference at the current shapes, after it has run once."""

@@ -19,6 +19,7 @@ from sweep.spec import (
     ModelRef,
     OnnxAxes,
     Precision,
+    SampleData,
     Variant,
 )
 from sweep.storage.cache import Cache
@@ -50,7 +51,8 @@ def of_record(record: Record) -> Variant:
     search = record.engine.get("node_search") if record.engine else None
     if search is not None:
         precision = dataclasses.replace(precision, keep=tuple(search["keep"]) or None, search=None)
-    graph, calibration, labels = axes.get("graph"), axes.get("calibration"), (axes.get("load") or {}).get("labels")
+    graph, calibration, load = axes.get("graph"), axes.get("calibration"), axes.get("load") or {}
+    labels, samples = load.get("labels"), load.get("samples")
     return Variant(
         backend=axes["backend"],
         onnx=OnnxAxes(
@@ -61,7 +63,11 @@ def of_record(record: Record) -> Variant:
             calibration=None if calibration is None else from_plain(CalibrationData, calibration),
         ),
         engine=EngineAxes(batch=axes["batch"]),
-        load=LoadAxes(seed=axes["seed"], labels=None if labels is None else from_plain(LabelledData, labels)),
+        load=LoadAxes(
+            seed=axes["seed"],
+            labels=None if labels is None else from_plain(LabelledData, labels),
+            samples=None if samples is None else from_plain(SampleData, samples),
+        ),
     )
 
 

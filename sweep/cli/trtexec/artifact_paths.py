@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep import precision as typed_onnx
+from sweep import spec
 from sweep.backends.tensorrt import PLAN
 from sweep.errors import ModelError
 from sweep.models import override, render_shape, sibling_ref
@@ -108,6 +109,7 @@ def _advice(record: Record, results: Path) -> str:
         *([] if alone else [f"model.path={ref.path}" if ref.path else f"model={ref.name}"]),
         *([] if imported else _recipe_words(from_plain(Precision, variant["precision_recipe"]))),
         *([f"graph={variant['graph']}"] if variant.get("graph") else []),
+        *_data_words(record),
         *(override(fix.name, "shape", render_shape(fix.shape)) for fix in ref.inputs if fix.shape is not None),
         *([] if ref.batch_dim is None else [f"+model.batch_dim={quote(ref.batch_dim)}"]),
         *(_word(axis, variant[axis]) for axis in _TOP if variant.get(axis) is not None),
@@ -133,6 +135,13 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(_text, value))}]"
     return quote(value) if isinstance(value, str) else plain_text(value)
+
+
+def _data_words(record: Record) -> list[str]:
+    """Return the words that name the user's own data from which the typed ONNX is made."""
+    axes, variant = spec.keyed(), spec.from_record(record.variant)
+    settings = [axes[key].overrides(axes[key].read(variant)) for key in ("model.calibration", "model.samples")]
+    return [f"{key}={quote(value)}" for each in settings for key, value in each.items() if value is not None]
 
 
 def _word(key: str, value: Any) -> str:

@@ -128,8 +128,15 @@ def _session_lines(record: Record, dialect: Dialect) -> list[str]:
         lines.append(_copies(record))
     if dialect.rtx and realised(record, "cuda_graph", default=False):
         lines.append("cuda_graph=true: sweep replays a stream capture, tensorrt_rtx its library's own capture")
-    seed = variant["seed"]
-    lines.append(f"seed={seed}: it draws its own inputs, integers without regard to a vocabulary; see --loadInputs")
+    samples = variant["load"].get("samples")
+    if samples is None:
+        seed = variant["seed"]
+        lines.append(f"seed={seed}: it draws its own inputs, integers without regard to a vocabulary; see --loadInputs")
+    else:
+        lines.append(
+            f"model.samples={samples['path']}: it feeds one batch to every inference; --parity writes the first one "
+            "and adds --loadInputs"
+        )
     return lines
 
 

@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace, record: Record, files: Files, commands: Sequence[Command]) -> int:
     from sweep.cli.console import Terminal
-    from sweep.cli.trtexec import binary_process, parity
+    from sweep.cli.trtexec import binary_process, loaded_inputs, parity
 
     if len(commands) != 1:
         raise ConfigError(f"record {record.key} does not say its library's version, so there is no one command to run")
@@ -74,7 +74,7 @@ def _compare(options: argparse.Namespace, record: Record, files: Files, commands
     outputs = options.record.resolve().parent.parent / "parity" / record.key
     job = parity.Job(
         binary=binary,
-        arguments=command.choose(files),
+        arguments=(*command.choose(files), *loaded_inputs.flags(record, outputs.with_suffix(".inputs"))),
         log=outputs.with_suffix(".log"),
         timeout_s=options.timeout_s,
     )

@@ -16,6 +16,7 @@ from sweep.config.variants.labels import labelled_data, refuse_gates_on_a_score,
 from sweep.config.variants.load import load_axes
 from sweep.config.variants.model import check_batch, input_fixes, model_ref
 from sweep.config.variants.precision import calibration_data, graph_pass, recipe
+from sweep.config.variants.samples import refuse_without_network, sample_data
 from sweep.config.variants.session import session_axes
 from sweep.errors import ConfigError
 from sweep.spec import OnnxAxes, Variant
@@ -45,18 +46,19 @@ def from_config(config: Config) -> Variant:
     precision = recipe(config, model)
     labels = labelled_data(config.model, model)
     refuse_unscored(config.accuracy, labels, model)
+    samples = sample_data(config.model, model)
     return Variant(
         backend=backend,
         onnx=OnnxAxes(
             model=model,
             precision=precision,
-            calibration=calibration_data(config.model.calibration, model, precision),
+            calibration=calibration_data(config.model.calibration, samples, model, precision),
             prune="2:4" if config.backend.sparsity == "force" else None,
             graph=graph_pass(config.graph),
         ),
         engine=engine,
         session=session,
-        load=dataclasses.replace(load_axes(config), labels=labels),
+        load=dataclasses.replace(load_axes(config), labels=labels, samples=samples),
     )
 
 
@@ -64,19 +66,21 @@ def _of_plan(config: Config, engine: EngineAxes, plan: BuiltPlan, session: Sessi
     """Return the variant of a plan that was built elsewhere; a network beside it is its reference."""
     backend, _ = resolve_backend(config.backend.name, config.model.engine)
     built_plan.refuse_build_settings(config, engine, recipe(config))
-    labels = None
+    labels, samples = None, None
     if built_plan.has_reference(config):
         model = model_ref(config.model, Path(config.results).resolve() / "cache")
         check_batch(model, config.batch)
         labels = labelled_data(config.model, model)
         refuse_unscored(config.accuracy, labels, model)
+        samples = sample_data(config.model, model)
     else:
         model = built_plan.model_alone(config, plan, input_fixes(config.model))
         refuse_gates_on_a_score(config.accuracy, str(plan))
+        refuse_without_network(config.model, str(plan))
     return Variant(
         backend=backend,
         onnx=OnnxAxes(model=model, precision=built_plan.AS_BUILT),
         engine=engine,
         session=session,
-        load=dataclasses.replace(load_axes(config), labels=labels),
+        load=dataclasses.replace(load_axes(config), labels=labels, samples=samples),
     )

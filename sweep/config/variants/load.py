@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load_axes(config: Config) -> LoadAxes:
-    """Return the load axes, without labels.
+    """Return the load axes, without labels and samples.
 
     Raises:
         ConfigError: a value is out of its range, or two contradict each other; one line.
@@ -42,6 +42,7 @@ def load_axes(config: Config) -> LoadAxes:
         "points": load.points if load.kind == "curve" and not load.fractions else None,
         "budget_s": _budget_s(load, config.repeats, config.builds),
         "labels": None,
+        "samples": None,
     } | _trace(load, config.timeout_s)
     return LoadAxes(**values | derived)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sweep import models, spec
 from sweep.config.schema import InputConfig
+from sweep.config.variants.samples import settled_inputs
 from sweep.errors import ConfigError
 from sweep.spec import ExportInput, InputFix, ModelRef
 from sweep.storage.cache import Cache
@@ -42,11 +43,12 @@ def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
     if config.torch is not None:
         return export_torch(config.torch, inputs, tuple(_examples(tables, inputs)), cache)
     if config.saved_model is not None:
-        return convert_saved_model(Path(config.saved_model).expanduser().resolve(), inputs, config.batch_dim, cache)
+        folder = Path(config.saved_model).expanduser().resolve()
+        return convert_saved_model(folder, inputs, config.batch_dim, cache, config.samples)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
     _refuse_dtypes(tables)
-    return resolve(config.name, config.path, inputs, config.batch_dim)
+    return resolve(config.name, config.path, inputs, config.batch_dim, config.samples)
 
 
 def input_fixes(config: ModelConfig) -> tuple[InputFix, ...]:
@@ -118,7 +120,9 @@ def export_torch(
 
 
 @cache_results
-def convert_saved_model(folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path) -> ModelRef:
+def convert_saved_model(
+    folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path, samples: str | None = None
+) -> ModelRef:
     """Convert a TensorFlow SavedModel, once per process; only if its files or the tools have changed."""
     key = spec.digest("saved_model", models.saved_model.content(folder), models.saved_model.OPSET)
 
@@ -126,7 +130,7 @@ def convert_saved_model(folder: Path, inputs: tuple[InputFix, ...], batch_dim: s
         return models.saved_model.convert(folder, entry / _MODEL_FILE)
 
     entry = _process_cache(root).get("models", key, build, {"model": f"{folder.name} from TensorFlow"})
-    converted = resolve(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim)
+    converted = resolve(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim, samples)
     return dataclasses.replace(converted, name=folder.name, made_from=f"saved_model {folder}")
 
 
@@ -157,12 +161,23 @@ def check_batch(model: ModelRef, batch: int) -> None:
 
 
 @cache_results
-def resolve(name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None) -> ModelRef:
-    """Return the model with its revision or digest; a file is read once per process, however many variants share it."""
+def resolve(
+    name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None, samples: str | None = None
+) -> ModelRef:
+    """Return the model with its revision or digest; a file is read once per process, however many variants share it.
+
+    Args:
+        name: of a network that is built in.
+        path: of a file; None for a network that is built in.
+        inputs: what the user fixed about the inputs.
+        batch_dim: name of the dimension that is the batch; None detects it.
+        samples: ``model.samples``, which settles sizes that the file and the user leave open; None for none.
+    """
     if path is None:
         return ModelRef(name=name, revision=models.zoo.entry(name).revision, inputs=inputs, batch_dim=batch_dim)
     file = Path(path).expanduser().resolve()
     ref = ModelRef(name=file.stem, path=str(file), inputs=inputs, batch_dim=batch_dim)
+    ref = dataclasses.replace(ref, inputs=settled_inputs(samples, ref))
     models.signature(ref)
     return dataclasses.replace(ref, digest=models.file_digest(file))
 

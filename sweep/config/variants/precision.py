@@ -12,12 +12,12 @@ from sweep.config.variants import axis_values, checks
 from sweep.errors import ConfigError
 from sweep.models.datasets import calibration
 from sweep.precision import NATIVE, SIMPLIFY
-from sweep.spec import GraphPass, NodeSearch, Precision
+from sweep.spec import CalibrationData, GraphPass, NodeSearch, Precision
 from sweep.system import user_code
 
 if TYPE_CHECKING:
     from sweep.config.schema import Config, PrecisionConfig
-    from sweep.spec import CalibrationData, ModelRef
+    from sweep.spec import ModelRef, SampleData
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", NATIVE)
 _FP32 = ("fp32", "tf32")
@@ -179,19 +179,27 @@ def _method(config: PrecisionConfig) -> dict[str, Any]:
     return {"calibration_method": method, **percentile}
 
 
-def calibration_data(text: str | None, model: ModelRef, precision: Precision) -> CalibrationData | None:
+def calibration_data(
+    text: str | None, samples: SampleData | None, model: ModelRef, precision: Precision
+) -> CalibrationData | None:
     """Return the user's calibration samples, checked against the model's inputs; None if the precision needs none.
 
     Args:
-        text: ``model.calibration``; None for none.
+        text: ``model.calibration``; None takes `samples`.
+        samples: ``model.samples``, checked; None for none.
         model: that the samples are for.
         precision: its `calibration_batches` says how many batches are needed.
 
     Raises:
         ConfigError: the samples cannot be read or do not fit; one line.
     """
-    if text is None or precision.calibration_batches is None:
+    if precision.calibration_batches is None:
         return None
+    if text is None:
+        if samples is None:
+            return None
+        first = samples.calibrating or samples.count
+        return CalibrationData(kind="samples", path=samples.path, digest=samples.digest, first=first)
     return _read_calibration(text, model, precision.calibration_batches)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.errors import ConfigError, ConversionError
-from sweep.models.datasets import images, user_arrays
+from sweep.models.datasets import images, input_samples, user_arrays
 from sweep.spec import CalibrationData
 from sweep.system import user_code
 
@@ -100,7 +100,8 @@ def batches(data: CalibrationData, signature: Signature, count: int, size: int =
         return
     limit = count * SAMPLES
     try:
-        read = {"npz": _npz, "npy": _npy, "images": _images, "tokens": _tokens}[data.kind](data, signature, limit)
+        readers = {"npz": _npz, "npy": _npy, "images": _images, "tokens": _tokens, "samples": _samples}
+        read = readers[data.kind](data, signature, limit)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConversionError(f"{KEY}={data.source} cannot be read: {text}") from error
@@ -126,6 +127,11 @@ def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
         raise ValueError("it is one array, not an .npz of arrays by input name")  # noqa: TRY004 - of what was read
     with read as file:
         return dict(file)
+
+
+def _samples(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
+    del limit
+    return input_samples.calibration_arrays(data, signature)
 
 
 def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:

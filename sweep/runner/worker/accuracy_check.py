@@ -17,7 +17,7 @@ from sweep.runner.worker.expected_accuracy import (
     expected_accuracy,
     fits_tf32_again,
 )
-from sweep.runner.worker.reference import reference_outputs, reference_score, run, runner
+from sweep.runner.worker.reference import compared_outputs, reference_outputs, reference_score, runner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
     from sweep.backends import Backend, Session
     from sweep.runner.worker.artifacts import OnnxFiles
+    from sweep.runner.worker.compared_inputs import ComparedInputs
     from sweep.runner.worker.events import Events
     from sweep.spec import LoadAxes, Variant
-    from sweep.storage import Accuracy, Score
+    from sweep.storage import Accuracy, AccuracyFigures, Score
     from sweep.storage.cache import Cache
 
+_MOST_GMACS = 100.0  # of the reference's run over all samples
 _HEARTBEAT_S = 1.0  # between two events on how far the scoring is
 _BURST_S = 0.2  # on all streams, before the outputs are looked at once more; no longer than a window
 _SHORT_BURST_S = 0.002  # of those that follow on a GPU, each with a look
@@ -43,7 +45,7 @@ def check_accuracy(
     variant: Variant,
     backend: Backend,
     onnx: OnnxFiles | None,
-    feeds: Mapping[str, np.ndarray],
+    inputs: ComparedInputs,
     session: Session,
     cache: Cache,
 ) -> Accuracy:
@@ -55,7 +57,7 @@ def check_accuracy(
         variant: what was timed.
         backend: ran it.
         onnx: its graphs; None for a plan that came without a network.
-        feeds: the inputs that were timed, by name.
+        inputs: those that were timed; the first of them are the session's last.
         session: the one that was timed.
         cache: keeps the reference outputs.
 
@@ -64,16 +66,22 @@ def check_accuracy(
     """
     if onnx is None:
         return _without_reference(variant, backend, session)
-    plan = variant.engine.plan
-    if plan is not None:
-        feeds = plan_import.reference_feeds(variant, feeds)
-    expected = reference_outputs(variant, onnx.model, feeds, cache)
-    emulation, timed = artifacts.emulation(variant, backend), session.outputs()
+    plan, first = variant.engine.plan, session.outputs()
+    given = inputs if plan is None else inputs.changed(lambda feeds: plan_import.reference_feeds(variant, feeds))
+    first_feeds = given.batches[0]
+    first_expected = reference_outputs(variant, onnx.model, first_feeds, cache)
+    given, expected = compared_outputs(variant, onnx.model, _affordable(variant, onnx, given, cache), cache)
+    inputs = inputs.first(len(given.batches))
+    others = [session.infer(feeds) for feeds in inputs.batches[1:]]
+    if others:
+        session.infer(inputs.batches[0])  # what follows looks at these again
+    emulation, timed = artifacts.emulation(variant, backend), inputs.join([first, *others])
     rounded = timed
     if emulation == "outputs":
-        rounded = run(artifacts.emulated_file(variant, onnx.typed, cache), feeds)
-    random = draws_random_numbers(variant, onnx.model, feeds, cache)
-    undiagnosed = None if random else accuracy.undiagnosed(expected, feeds)
+        rounded = inputs.run(runner(artifacts.emulated_file(variant, onnx.typed, cache)))
+    random = draws_random_numbers(variant, onnx.model, first_feeds, cache)
+    real = variant.load.samples is not None
+    undiagnosed = None if random else accuracy.undiagnosed(expected, given.feeds(), real=real)
     rounds = emulation or artifacts.emulates_native(variant, backend, onnx.typed, cache)
     notes = ([ROUNDED] if rounds else []) + ([PRUNED] if variant.onnx.prune else [])
     names = dict.fromkeys((*models.signature(variant.onnx.model).outputs, *(timed if plan else ())))
@@ -88,13 +96,20 @@ def check_accuracy(
         compared["not_compared"] = left_out
     if undiagnosed:
         compared["undiagnosed"] = undiagnosed
+    if real:
+        compared["samples"] = inputs.samples
     inferences: list[int] = []
+
+    def whole(outputs: Mapping[str, np.ndarray]) -> AccuracyFigures:
+        joined = inputs.join([outputs, *others])
+        return accuracy.random_outputs(joined, random) if random else accuracy.errors(expected, joined)
+
     looks = _looks(session, variant.load, _LOOKS_S if backend.on_gpu else 0.0, inferences)
-    repeated = accuracy.again(expected, timed, looks, random)
+    repeated = accuracy.again(first_expected, first, looks, random, whole=whole if real else None)
     repeated["inferences"] = sum(inferences)
     compared["again"] = repeated
     if accuracy.is_known(compared) and plan is None:  # whose types nothing tells, so that nothing is expected of them
-        compared["expected"] = expected_accuracy(variant, onnx, feeds, expected, cache)
+        compared["expected"] = expected_accuracy(variant, onnx, inputs, expected, cache)
         if accuracy_gates.looks_like_tf32(variant.onnx.precision.dtype, compared):
             compared["expected"]["draws"] = FURTHER_DRAWS
             compared["expected"]["tf32_draws"] = fits_tf32_again(variant, onnx.model, session, cache)
@@ -111,6 +126,12 @@ def _without_reference(variant: Variant, backend: Backend, session: Session) -> 
     repeated["inferences"] = sum(inferences)
     compared["again"] = repeated
     return compared
+
+
+def _affordable(variant: Variant, onnx: OnnxFiles, inputs: ComparedInputs, cache: Cache) -> ComparedInputs:
+    """Return the first batches, as many as the reference computes in seconds on a few cores; at least one."""
+    gmacs = (artifacts.model_facts(variant, onnx.model, cache)["gmacs"] or 1.0) * variant.engine.batch
+    return inputs.first(max(int(_MOST_GMACS // gmacs) if gmacs else len(inputs.batches), 1))
 
 
 def _looks(

@@ -16,6 +16,7 @@ from sweep import spec as axes
 from sweep.analysis import accuracy
 from sweep.backends import SupportsEmulation, registry
 from sweep.errors import ModelError
+from sweep.models import evaluation
 from sweep.models.datasets import calibration
 from sweep.runner.worker import kept_node_search, plan_import, reference
 from sweep.runner.worker.artifact_keys import (
@@ -268,7 +269,7 @@ def _dense_file(variant: Variant, cache: Cache) -> Path:
     if model.path is not None:
         normal = _normal_file(model, _readable_file(model, cache), cache)
         upgrades = _too_old(model) or models.feeds_weights(Path(model.path))
-        return _upgraded_file(model, normal, variant.engine.batch, cache) if upgrades else normal
+        return _upgraded_file(variant, normal, cache) if upgrades else normal
 
     def build(folder: Path) -> JsonDict:
         models.resolve(model, folder / MODEL_FILE)
@@ -311,13 +312,15 @@ def _normal_file(model: ModelRef, original: Path, cache: Cache) -> Path:
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE
 
 
-def _upgraded_file(model: ModelRef, original: Path, batch: int, cache: Cache) -> Path:
+def _upgraded_file(variant: Variant, original: Path, cache: Cache) -> Path:
     """Return the file in a later opset, its weights no inputs, once it is seen to give the same outputs for a batch."""
+    model, batch = variant.onnx.model, variant.engine.batch
 
     def build(folder: Path) -> JsonDict:
         target = folder / MODEL_FILE
         models.upgrade(original, target)
-        feeds = models.draw(models.signature(model), batch, 0)
+        own = variant.load.samples is not None  # random values may lie where the network cannot run
+        feeds = evaluation.feeds(variant, batch) if own else models.draw(models.signature(model), batch, 0)
         expected, export = (
             reference.run(original, feeds),
             f"export it again with opset {models.LEAST_OPSET} or a later one",
@@ -445,7 +448,9 @@ def emulated_file(variant: Variant, typed: Path, cache: Cache) -> Path:
 
 
 def calibration_batches(variant: Variant, size: int = calibration.SAMPLES) -> list[dict[str, np.ndarray]]:
-    """Return batches to calibrate with: the user's own, else training data, else seeded random; never what is timed.
+    """Return batches to calibrate with: the user's own, else training data, else seeded random.
+
+    They are never what is timed, unless samples of the user are too few to be set apart.
 
     Args:
         variant: its recipe says how many batches of 8 samples there are at most.

@@ -22,7 +22,8 @@ from sweep.analysis import accuracy, accuracy_gates
 from sweep.errors import SweepError
 from sweep.models import evaluation
 from sweep.runner.worker import artifacts
-from sweep.runner.worker.reference import inputs_identity, reference_outputs, run, runner
+from sweep.runner.worker.compared_inputs import ComparedInputs
+from sweep.runner.worker.reference import compared_outputs, inputs_identity, reference_outputs, runner
 from sweep.system import child_seed
 
 if TYPE_CHECKING:
@@ -66,14 +67,14 @@ def draws_random_numbers(variant: Variant, model: Path, feeds: Outputs, cache: C
 
 
 def expected_accuracy(
-    variant: Variant, onnx: OnnxFiles, feeds: Outputs, reference: Outputs, cache: Cache
+    variant: Variant, onnx: OnnxFiles, inputs: ComparedInputs, reference: Outputs, cache: Cache
 ) -> ExpectedAccuracy:
     """Compute ``Record.accuracy.expected``, or take it from the cache.
 
     Args:
         variant: what was timed.
         onnx: its graphs.
-        feeds: the inputs that were timed, by name.
+        inputs: those on which the outputs were compared.
         reference: outputs of the fp32 graph for them, by name.
         cache: keeps the figures.
     """
@@ -87,15 +88,20 @@ def expected_accuracy(
     if gmacs * batch > MOST_GMACS:
         batch = int(MOST_GMACS // gmacs)
         variant = dataclasses.replace(variant, engine=dataclasses.replace(variant.engine, batch=batch))
-        feeds = evaluation.feeds(variant, batch)
-        reference = reference_outputs(variant, onnx.model, feeds, cache)
+        inputs = ComparedInputs(batches=(evaluation.feeds(variant, batch),), counts=(batch,), size=batch)
+        reference = reference_outputs(variant, onnx.model, inputs.batches[0], cache)
         smaller = [f"computed at batch {batch}"]
+    elif gmacs * batch * len(inputs.batches) > MOST_GMACS:
+        inputs, reference = compared_outputs(
+            variant, onnx.model, inputs.first(int(MOST_GMACS // (gmacs * batch))), cache
+        )
+        smaller = [f"computed on {inputs.samples} of the samples"]
     about = {"model": variant.onnx.model.name, "precision": "rounding"}
 
     def network(folder: Path) -> JsonDict:
-        return _network_figures(onnx.model, feeds, reference, folder)
+        return _network_figures(onnx.model, inputs, reference, folder)
 
-    key = spec.digest("rounding", _REVISION, *inputs_identity(variant, onnx.model, feeds))
+    key = spec.digest("rounding", _REVISION, *inputs_identity(variant, onnx.model, *inputs.batches))
     figures = cache.get("references", key, network, about).info
     floor_db, tf32_db, dtype = figures["floor_db"], figures["tf32_db"], variant.onnx.precision.dtype
     notes = [*smaller, *figures["notes"]]
@@ -110,10 +116,11 @@ def expected_accuracy(
     else:
 
         def typed(_: Path) -> JsonDict:
-            emulated = _level(reference, lambda: run(artifacts.emulated_file(variant, onnx.typed, cache), feeds))
+            file = artifacts.emulated_file(variant, onnx.typed, cache)
+            emulated = _level(reference, lambda: inputs.run(runner(file)))
             return {"level": emulated}
 
-        key = spec.digest("typed", _REVISION, key, inputs_identity(variant, onnx.typed, feeds)[0])
+        key = spec.digest("typed", _REVISION, key, inputs_identity(variant, onnx.typed)[0])
         level = cache.get("references", key, typed, about).info["level"]
         if isinstance(level, str):
             notes.append(f"no rounding of {variant.onnx.precision.name}: {level}")
@@ -122,20 +129,20 @@ def expected_accuracy(
     return {"floor_db": floor_db, "tf32_db": tf32_db, "expected_db": expected_db, "note": "; ".join(notes) or None}
 
 
-def _network_figures(model: Path, feeds: Outputs, reference: Outputs, place: Path) -> JsonDict:
+def _network_figures(model: Path, inputs: ComparedInputs, reference: Outputs, place: Path) -> JsonDict:
     """Return {floor_db, tf32_db, notes} of an fp32 graph, whose versions, each as large, are written to `place`."""
     notes: list[str] = []
     with tempfile.TemporaryDirectory(dir=place) as folder:
         reordered, rounded, wide = (Path(folder, f"{name}.onnx") for name in ("reordered", "tf32", "wide"))
         levels = [
-            _level(reference, lambda: runner(model, optimize=False)(feeds)),
-            _level(reference, lambda: _run_version(precision.reverse_sums, model, reordered, feeds)),
-            _level(reference, lambda: _run_version(precision.widen_sums, model, wide, feeds)),
-            _level(reference, lambda: run(model, _off_by_one_ulp(feeds))),
+            _level(reference, lambda: inputs.run(runner(model, optimize=False))),
+            _level(reference, lambda: _run_version(precision.reverse_sums, model, reordered, inputs)),
+            _level(reference, lambda: _run_version(precision.widen_sums, model, wide, inputs)),
+            _level(reference, lambda: inputs.changed(_off_by_one_ulp).run(runner(model))),
         ]
         if precision.count_compute_types(model)["int8"]:  # its integer kernels round a few values to their neighbours
-            levels.append(_level(reference, lambda: runner(model, fuse_pairs=True)(feeds)))
-        tf32 = _level(reference, lambda: _run_version(precision.round_products, model, rounded, feeds, optimize=False))
+            levels.append(_level(reference, lambda: inputs.run(runner(model, fuse_pairs=True))))
+        tf32 = _level(reference, lambda: _run_version(precision.round_products, model, rounded, inputs, optimize=False))
     measured = [level for level in levels if isinstance(level, float)]
     if not measured:
         notes.append("the floor is estimated from fp32's unit roundoff: no other order of its sums changes the outputs")
@@ -149,12 +156,12 @@ def _network_figures(model: Path, feeds: Outputs, reference: Outputs, place: Pat
 
 
 def _run_version(
-    write: Callable[[Path, Path], int], model: Path, target: Path, feeds: Outputs, *, optimize: bool = True
+    write: Callable[[Path, Path], int], model: Path, target: Path, inputs: ComparedInputs, *, optimize: bool = True
 ) -> dict[str, np.ndarray]:
     """Run a version of a graph that `write` makes; it raises ``LookupError`` where there is nothing to change."""
     if not write(model, target):
         raise LookupError("the network has no such products")
-    return runner(target, optimize=optimize)(feeds)
+    return inputs.run(runner(target, optimize=optimize))
 
 
 def _off_by_one_ulp(feeds: Outputs) -> dict[str, np.ndarray]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from sweep import models
 from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
-from sweep.backends import registry
+from sweep.backends import SupportsTurns, registry
 from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
 from sweep.models import evaluation
 from sweep.precision import NATIVE
@@ -20,12 +21,13 @@ from sweep.runner.recipe_file import RECIPES
 from sweep.runner.worker import plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file, sibling_file
+from sweep.runner.worker.compared_inputs import ComparedInputs
 from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -38,11 +40,34 @@ if TYPE_CHECKING:
     from sweep.spec import Variant
     from sweep.storage import Accuracy, EngineInfo, NodeSearchInfo, Realised, SearchedAccuracy
 
-    Feeds = dict[str, np.ndarray]
+    Arrays = Mapping[str, np.ndarray]
 
 _NAMES = 3  # of nodes, in a note
 
-RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.calibration= takes your own"
+RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.samples= or model.calibration= takes yours"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timed:
+    """Hold what a session did.
+
+    Attributes:
+        load_s: duration of loading, s.
+        turns: batches that the requests took in turn.
+        batches: batches that they should have taken.
+        accuracy: errors of the outputs; None where none were compared.
+    """
+
+    load_s: float
+    turns: int
+    batches: int
+    accuracy: Accuracy | None
+
+    def notes(self) -> list[str]:
+        """Return what the table says where the inputs of all requests were the same, and should not have been."""
+        if self.turns == self.batches:
+            return []
+        return ["timed on the first batch of the samples: its inputs stay on the device, or sizes depend on the data"]
 
 
 def measure(request: Request, events: Events, communicator: Communicator = SINGLE_CLIENT) -> Result:
@@ -68,32 +93,63 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         if request.only_build:
             return Result(engine=artifacts.engine_facts(variant))
         events.stage("load")
-        feeds = _feeds(variant, backend, artifacts)
-        session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, feeds))
+        inputs = _inputs(variant, backend, artifacts)
+        session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, inputs.batches[0]))
         try:
+            turns = _take_turns(session, inputs)
             driven = session if communicator.size == 1 else ClientSession(session, communicator)
             points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
-            accuracy = _check(session, request, artifacts, feeds, (cache, events))
+            if turns > 1:
+                _return_to_first(session, inputs)
+            accuracy = _check(session, request, artifacts, inputs, (cache, events))
             if variant.reference is not None:
                 model_file(variant, cache)  # raises where a user's file has changed since it was read
             if variant.onnx.precision.path is not None:
                 sibling_file(variant, cache)  # likewise
         finally:
             session.close()
-    return _describe(request, artifacts, session, load_s, accuracy)
+    timed = _Timed(load_s=load_s, turns=turns, batches=len(inputs.batches), accuracy=accuracy)
+    return _describe(request, artifacts, session, timed)
 
 
-def _feeds(variant: Variant, backend: Backend, artifacts: Artifacts) -> Feeds:
+def _inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:
     """Return the inputs that are timed; a backend that computes nothing needs none of the user's."""
-    if variant.engine.plan is not None:
-        return plan_import.feeds(variant, artifacts.engine.info)
-    model, batch = variant.onnx.model, variant.engine.batch
-    return evaluation.feeds(variant, batch) if backend.runs_models else models.feeds(model, batch, variant.load.seed)
+    model, batch, plan = variant.onnx.model, variant.engine.batch, variant.engine.plan
+    if plan is not None and variant.load.samples is None:
+        return _single(plan_import.feeds(variant, artifacts.engine.info), batch)
+    if not backend.runs_models:
+        return _single(models.feeds(model, batch, variant.load.seed), batch)
+    batches, counts = zip(*evaluation.turns(variant), strict=True)
+    inputs = ComparedInputs(batches=batches, counts=counts, size=evaluation.samples_of_an_inference(variant))
+    if plan is None:
+        return inputs
+    info = artifacts.engine.info
+    return inputs.changed(lambda feeds: plan_import.fed(variant, info, feeds))
 
 
-def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Feeds) -> tuple[Session, float]:
+def _single(feeds: Arrays, batch: int) -> ComparedInputs:
+    return ComparedInputs(batches=(feeds,), counts=(batch,), size=batch)
+
+
+def _take_turns(session: Session, inputs: ComparedInputs) -> int:
+    """Let requests take the batches in turn, where there are several; return how many do."""
+    if len(inputs.batches) > 1 and isinstance(session, SupportsTurns):
+        return session.take_turns(inputs.batches)
+    return 1
+
+
+def _return_to_first(session: Session, inputs: ComparedInputs) -> None:
+    """Run the first batch once more on every stream: its outputs are looked at next."""
+    if isinstance(session, SupportsTurns):
+        session.take_turns(inputs.batches[:1])
+    for stream in session.streams:
+        stream.enqueue()
+        stream.wait()
+
+
+def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Arrays) -> tuple[Session, float]:
     """Load the engine, and time that, in seconds."""
     start = time.perf_counter()
     session = backend.load(artifacts.engine.path, artifacts.engine.info, variant, feeds)
@@ -112,7 +168,7 @@ def _drive(session: Session, request: Request, report: Callable[[str, int, int],
 
 
 def _check(
-    session: Session, request: Request, artifacts: Artifacts, feeds: Feeds, resources: tuple[Cache, Events]
+    session: Session, request: Request, artifacts: Artifacts, inputs: ComparedInputs, resources: tuple[Cache, Events]
 ) -> Accuracy | None:
     """Compare the outputs of the session that was timed, and score it; None where no model ran."""
     variant, backend, (cache, events) = request.variant, registry.get(request.variant.backend), resources
@@ -122,7 +178,7 @@ def _check(
         session.streams[0].wait()
     if not (backend.runs_models and request.accuracy):
         return None
-    accuracy = check_accuracy(variant, backend, artifacts.onnx, feeds, session, cache)
+    accuracy = check_accuracy(variant, backend, artifacts.onnx, inputs, session, cache)
     if request.scores:
         score = (
             None
@@ -134,11 +190,9 @@ def _check(
     return accuracy
 
 
-def _describe(
-    request: Request, artifacts: Artifacts, session: Session, load_s: float, accuracy: Accuracy | None
-) -> Result:
+def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _Timed) -> Result:
     """Return what the record says of this pass."""
-    variant, backend = request.variant, registry.get(request.variant.backend)
+    variant, backend, accuracy = request.variant, registry.get(request.variant.backend), timed.accuracy
     dtype = variant.onnx.precision.dtype
     realised = {
         **session.realised,
@@ -148,6 +202,11 @@ def _describe(
             *_accuracy_notes(dtype, accuracy),
         ],
     }
+    if backend.runs_models:
+        realised["inputs"] = evaluation.describe(variant)
+        realised["notes"] += [*evaluation.notes(variant), *timed.notes()]
+    if variant.load.samples is not None and backend.runs_models:
+        realised["input_batches"] = timed.turns
     if accuracy_gates.is_tf32(dtype, accuracy):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
     if variant.load.batch_wait_ms is not None:
@@ -160,7 +219,7 @@ def _describe(
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(
         model=artifacts.model,
-        engine=cast("EngineInfo", {**facts, **graph_facts, "load_s": load_s, **session.engine_facts}),
+        engine=cast("EngineInfo", {**facts, **graph_facts, "load_s": timed.load_s, **session.engine_facts}),
         realised=cast("Realised", realised),
         accuracy=accuracy,
         mismatch=mismatch,

@@ -109,7 +109,12 @@ def feeds(variant: Variant, info: JsonDict) -> Feeds:
     specs, batch = settled_inputs(variant, info), variant.engine.batch
     if variant.reference is None:
         return models.draw(models.Signature(inputs=specs, outputs=()), batch, variant.load.seed)
-    values = evaluation.feeds(variant, batch)
+    return fed(variant, info, evaluation.feeds(variant, batch))
+
+
+def fed(variant: Variant, info: JsonDict, values: Mapping[str, np.ndarray]) -> Feeds:
+    """Return values of the reference's inputs, by name, in the types of the plan, whose shapes are checked."""
+    settled_inputs(variant, info)
     return {item["name"]: _as_type(values[item["name"]], item["dtype"]) for item in info["inputs"]}
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from sweep import spec
 from sweep.backends import NUMERIC_TYPES
 from sweep.errors import ModelError
+from sweep.models import SAMPLES_ADVICE
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
 from sweep.system import environment, one_line
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.models import evaluation
+    from sweep.runner.worker.compared_inputs import ComparedInputs
     from sweep.spec import JsonDict, Variant
     from sweep.storage.cache import Cache
 
@@ -72,11 +74,12 @@ def _as_model_error(onnx: Path) -> Iterator[None]:
     except Exception as error:
         raise ModelError(
             f"onnxruntime cannot run {onnx.name}, with which outputs are compared: {one_line(error)}; "
-            "give the range of its inputs (model.inputs.NAME.low and high), or check the file"
+            f"bring real inputs ({SAMPLES_ADVICE}) or their range (model.inputs.NAME.low and high), or check the file"
         ) from error
 
 
 REFERENCE_FILE = "outputs.npz"
+_MOST_OUTPUT_BYTES = 256 << 20
 _SCORED_TOGETHER = 32
 
 
@@ -95,12 +98,48 @@ def reference_outputs(
         return dict(file)
 
 
-def inputs_identity(variant: Variant, source: Path, feeds: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+def compared_outputs(
+    variant: Variant, source: Path, inputs: ComparedInputs, cache: Cache
+) -> tuple[ComparedInputs, dict[str, np.ndarray]]:
+    """Compute the outputs of the fp32 graph for several batches, once for all engines.
+
+    Returns:
+        The batches that can be compared, and their outputs: the first one alone if the sizes of outputs depend on the
+        data, and fewer if the outputs of all take more than 256 MiB.
+    """
+    if len(inputs.batches) == 1:
+        return inputs, inputs.join([reference_outputs(variant, source, inputs.batches[0], cache)])
+
+    def build(folder: Path) -> JsonDict:
+        infer, outputs = runner(source), list[dict[str, np.ndarray]]()
+        for feeds in inputs.batches:
+            outputs.append(infer(feeds))
+            sizes = [{name: value.shape for name, value in outputs[number].items()} for number in (0, -1)]
+            if sizes[0] != sizes[1]:
+                del outputs[1:]
+                break
+            if (len(outputs) + 1) * sum(value.nbytes for value in outputs[0].values()) > _MOST_OUTPUT_BYTES:
+                break
+        joined = inputs.first(len(outputs)).join(outputs)
+        np.savez(folder / REFERENCE_FILE, **joined)  # type: ignore[arg-type]  # allow_pickle is none
+        return {"batches": len(outputs)}
+
+    key = spec.digest("compared", *inputs_identity(variant, source, *inputs.batches), inputs.counts)
+    about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
+    entry = cache.get("references", key, build, about)
+    with np.load(entry.path / REFERENCE_FILE, allow_pickle=False) as file:
+        return inputs.first(entry.info["batches"]), dict(file)
+
+
+def inputs_identity(variant: Variant, source: Path, *batches: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
     """Return what decides the outputs of a file on onnxruntime: its content, the inputs, and the library's version."""
     input_parts: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
-    if variant.load.labels is not None or variant.engine.plan is not None:  # whose inputs may have rounded the values
+    samples_or_labels = variant.load.labels is not None or variant.load.samples is not None
+    if samples_or_labels or variant.engine.plan is not None:  # whose inputs may have rounded the values
         input_parts += tuple(
-            hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest() for name in sorted(feeds)
+            hashlib.sha256(np.ascontiguousarray(feeds[name]).data).hexdigest()
+            for feeds in batches
+            for name in sorted(feeds)
         )
     return file_content(source), *input_parts, environment.library_version("onnxruntime")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sweep import models, precision
 from sweep.errors import BuildError, ConversionError, ModelError, SessionError
+from sweep.models import evaluation
 from sweep.runner.worker import artifacts, reference
 from sweep.system import nested_graphs, one_line
 
@@ -69,7 +70,8 @@ def refused(variant: Variant, cache: Cache) -> str | None:
 
     def fault(samples: int) -> str | None:
         try:
-            infer(models.draw(signature, samples, variant.load.seed))
+            own = variant.load.samples is not None
+            infer(evaluation.feeds(variant, samples) if own else models.draw(signature, samples, variant.load.seed))
         except ModelError as error:
             return one_line(error)
         return None

@@ -133,6 +133,8 @@ class Accuracy(AccuracyFigures):
         not_compared: names of the outputs that are not compared: integers, strings, sequences, maps; absent for none.
         sqnr_db: 10 log10(|r|^2 / |r - y|^2), dB; None where the two are equal (max_abs is 0) or cannot be compared.
         unknown: why they cannot be compared; missing where they can.
+        samples: number of the user's own samples that the outputs were compared on; missing for other inputs, of which
+            one batch is compared.
         undiagnosed: why the error says nothing about the precision, such as outputs that are all but 0; missing where
             it says something.
         max_abs: largest |r - y|.
@@ -152,6 +154,7 @@ class Accuracy(AccuracyFigures):
     reference: NotRequired[str]
     note: NotRequired[str | None]
     not_compared: NotRequired[list[str]]
+    samples: NotRequired[Count]
     undiagnosed: NotRequired[str]
     expected: NotRequired[ExpectedAccuracy]
     again: NotRequired[RepeatedAccuracy | None]

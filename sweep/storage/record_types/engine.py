@@ -211,6 +211,8 @@ class Realised(TypedDict, total=False):
         under_mps: the process ran under MPS.
         build_sm_count: SMs that the build saw.
         clocks_mhz: clocks that were locked, MHz.
+        inputs: what was fed: ``samples of FILE (n)``, labelled samples, or random values and their seed.
+        input_batches: batches of the user's own samples that the requests took in turn.
         notes: what the table says beside the figures.
         clients: session of each of several clients.
         device: the device, as its driver describes it.
@@ -232,6 +234,8 @@ class Realised(TypedDict, total=False):
     under_mps: bool | None
     build_sm_count: Count | None
     clocks_mhz: Any
+    inputs: str
+    input_batches: Count
     notes: list[str]
     clients: list[ClientSession]
     device: dict[str, Any] | None

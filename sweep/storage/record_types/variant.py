@@ -20,7 +20,7 @@ class RecipeFields(TypedDict, total=False):
 
 
 class DataFields(TypedDict):
-    """Identify the user's own data, for calibration or for the score.
+    """Identify the user's own data, for calibration, for the score or as inputs.
 
     Attributes:
         name: name of the user's function; None for files.
@@ -52,6 +52,7 @@ class LoadFields(TypedDict, total=False):
         depth: requests that a stream of the closed loop keeps in flight.
         trace: path of recorded arrivals.
         labels: labelled data.
+        samples: the user's own inputs.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class LoadFields(TypedDict, total=False):
     depth: Count
     trace: str | None
     labels: DataFields | None
+    samples: DataFields | None
 
 
 class VariantFields(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import factories
+import numpy as np
 import onnx
 import pytest
 from authored_graphs import NETWORKS
@@ -69,6 +70,12 @@ def test_several_plans_are_an_axis_beside_an_engine_that_is_built() -> None:
     assert len({work.engine_key for work in plan.make(rows).works}) == 3
 
 
+def test_samples_need_the_network_that_names_the_inputs(folder: Path) -> None:
+    np.save(folder / "own.npy", np.zeros((20, 3, 8, 8)))
+    with pytest.raises(ConfigError, match=r"model.samples=own.npy: the inputs of a.plan are known once it is loaded"):
+        made(model__samples="own.npy")
+
+
 def test_the_key_is_of_the_content_and_not_of_the_place(folder: Path) -> None:
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "a.plan").write_bytes((folder / "a.plan").read_bytes())
@@ -92,6 +99,7 @@ def test_a_backend_that_cannot_load_it_is_unsupported_and_says_which_can() -> No
         ("graph", "simplify", "graph=simplify"),
         ("profile", "range", "profile=range"),
         ("build_only", True, "build_only=true"),
+        ("builds", 2, "builds=2"),
         ("mps_build", True, "mps_build=true"),
         ("backend__refit", True, "backend.refit=true"),
         ("backend__builder_optimization_level", 3, "backend.builder_optimization_level=3"),

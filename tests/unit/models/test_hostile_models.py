@@ -54,10 +54,10 @@ def written(folder: Path, made: onnx.ModelProto) -> Path:
 
 
 def refusal(path: Path) -> str:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ModelError) as caught:
         inspect(path, REF)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

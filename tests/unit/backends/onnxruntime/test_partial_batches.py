@@ -46,6 +46,23 @@ def draw(*shape):
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
+def test_requests_take_the_batches_in_turn_and_smaller_ones_keep_to_the_first(tmp_path) -> None:
+    feeds = draw(BATCH, 4)
+    session = loaded(product(tmp_path / "m.onnx"), tmp_path, {"x": feeds}, asked(streams=2))
+    weight = np.arange(20, dtype=np.float32).reshape(4, 5)
+    batches = [{"x": feeds + number} for number in range(3)]
+    assert session.take_turns(batches) == 3
+    for number in (0, 1, 2, 0):
+        for place, stream in enumerate(session.streams):
+            stream.enqueue()
+            assert np.allclose(session.outputs_of(place)["y"], batches[number]["x"] @ weight, rtol=1e-4), number
+    session.streams[1].enqueue(2)
+    assert np.allclose(session.outputs_of(1)["y"][:2], feeds[:2] @ weight, rtol=1e-4)
+    assert session.take_turns(batches[2:]) == 1
+    session.streams[1].enqueue()
+    assert np.allclose(session.outputs_of(1)["y"], batches[2]["x"] @ weight, rtol=1e-4)
+
+
 def test_each_smaller_batch_writes_its_samples_and_no_others(tmp_path) -> None:
     session = loaded(product(tmp_path / "m.onnx"), tmp_path, {"x": draw(BATCH, 4)}, asked(streams=2))
     assert session.partial_batches

@@ -66,6 +66,27 @@ def test_a_request_is_timed_part_by_part(runtime, graph, transfers, wait) -> Non
     made.close()
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_requests_take_the_batches_in_turn_on_every_stream_until_they_stay_with_one(runtime, graph) -> None:
+    made = session(runtime, streams=2, cuda_graph=graph)
+    batches = [{"x": FEEDS["x"] + number} for number in range(3)]
+    assert made.take_turns(batches) == 3
+    for number in (0, 1, 2, 0):
+        for place, stream in enumerate(made.streams):
+            stream.enqueue()
+            stream.wait()
+            assert np.array_equal(made.outputs_of(place)["y"], batches[number]["x"] * 2)
+    assert made.take_turns(batches[1:2]) == 1
+    for stream in made.streams:
+        stream.enqueue()
+        stream.wait()
+    assert np.array_equal(made.outputs_of(1)["y"], batches[1]["x"] * 2)
+    made.close()
+    resident = session(runtime, transfers=False)
+    assert resident.take_turns(batches) == 1, "inputs stay on the device"
+    resident.close()
+
+
 def test_streams_have_their_own_everything(runtime) -> None:
     engine = FakeEngine(runtime)
     made = session(runtime, engine, streams=3, cuda_graph=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import authored_graphs
@@ -11,7 +12,7 @@ import passes
 import pytest
 
 from sweep import models, precision
-from sweep.analysis import accuracy_gates
+from sweep.analysis import accuracy, accuracy_gates
 from sweep.backends.onnxruntime.backend import OnnxRuntime
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream
 from sweep.config import variants
@@ -156,12 +157,17 @@ def test_fp32_that_errs_on_the_timed_inputs_alone_is_not_called_tf32(
 
 
 def own_network(
-    folder: Path, author: authored_graphs.Author, last: str, output: list[int | str], dtype: str = "fp32"
+    folder: Path,
+    author: authored_graphs.Author,
+    last: str,
+    output: list[int | str],
+    dtype: str = "fp32",
+    samples: str | None = None,
 ) -> dict:
     """The result of a pass of a network that a test authored; its input is x [batch, 16]."""
     onnx.save(author.model(last, {"x": (onnx.TensorProto.FLOAT, ["batch", 16])}, output), folder / "own.onnx")
     config = Config(
-        model=ModelConfig(path=str(folder / "own.onnx")),
+        model=ModelConfig(path=str(folder / "own.onnx"), samples=samples),
         precision=PrecisionConfig(name=dtype, dtype=dtype),
         backend=BackendConfig(name="onnxruntime"),
         load=LoadConfig(kind="closed", warmup_s=0.02, min_s=0.02, min_requests=3, max_s=0.5),
@@ -190,16 +196,38 @@ def test_random_numbers_that_reach_no_output_change_nothing(tmp_path: Path) -> N
     assert found["accuracy"]["expected"]["floor_db"] > 100
 
 
-def test_outputs_of_nothing_are_noted_and_not_judged(tmp_path: Path) -> None:
+def test_outputs_of_nothing_are_noted_and_not_judged_until_the_advice_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A detector that sees no object in noise: its scores are near exp(-20)."""
-    author = authored_graphs.Author()
-    hidden = author.op("MatMul", "x", author.weight(16, 4))
-    shifted = author.op("Sub", hidden, author.const(np.float32(20)))
-    found = own_network(tmp_path, author, author.op("Sigmoid", shifted), ["batch", 4], "bf16")
+    monkeypatch.chdir(tmp_path)
+
+    def detected(samples: str | None) -> dict:
+        author = authored_graphs.Author()
+        shifted = author.op("Sub", author.op("MatMul", "x", author.weight(16, 4)), author.const(np.float32(20)))
+        return own_network(tmp_path, author, author.op("Sigmoid", shifted), ["batch", 4], "bf16", samples)
+
+    found = detected(None)
     assert found["accuracy"]["undiagnosed"].startswith("no output is above")
-    assert "model.labels=, or model.inputs.NAME.low= and .high=" in found["accuracy"]["note"]
     assert found["accuracy"]["undiagnosed"] in found["realised"]["notes"]
     assert found["mismatch"] is None
+    advice = re.search(r"bring real inputs: (.+) in Python, then (\S+);", found["accuracy"]["note"])
+    assert advice is not None
+    real = np.random.default_rng(0).normal(0, 20, (6, 16))
+    exec(advice[1].replace("...", "real"), {"numpy": np, "real": real})  # noqa: S102 - what a user would type
+    key, _, file = advice[2].partition("=")
+    assert key == "model.samples"
+    found = detected(file)
+    assert "undiagnosed" not in found["accuracy"]
+    assert found["accuracy"]["samples"] == 6
+
+
+def test_a_name_that_python_cannot_take_is_quoted_in_the_advice() -> None:
+    nothing = {"y": np.zeros((2, 4), np.float32)}
+    advice = accuracy.undiagnosed(nothing, {"x:0": np.ones((2, 4), np.float32), "in": np.ones((2, 4), np.float32)})
+    assert advice is not None
+    assert "numpy.savez('inputs.npz', **{'x:0': ..., 'in': ...}) in Python" in advice
+    assert "take other samples" in str(accuracy.undiagnosed(nothing, {"x": np.ones(2)}, real=True))
 
 
 def test_outputs_whose_size_depends_on_the_data_are_unknown_not_exact(

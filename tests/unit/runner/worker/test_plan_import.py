@@ -26,7 +26,7 @@ from sweep.backends.tensorrt import PLAN, library, plan_file
 from sweep.cli import commands
 from sweep.cli.bisect import trace
 from sweep.errors import ConfigError, ModelError, SessionError, UnsupportedError
-from sweep.models import file_digest
+from sweep.models import datasets, file_digest
 from sweep.report import answer, html, table
 from sweep.report.mlflow import record_mapping
 from sweep.runner import messages, plan, record_builder
@@ -143,6 +143,17 @@ def test_a_network_beside_it_is_its_reference(
     assert (found["mismatch"] is None) == (factor > 0)
     assert found["model"]["opset"] == 20
     assert found["engine"]["inputs"][0]["shape"] == ["batch", 3]
+
+
+def test_samples_are_fed_in_turn_where_a_network_beside_it_names_the_inputs(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.batches = (1, 8)
+    np.save(tmp_path / "own.npy", np.arange(15.0).reshape(5, 3))
+    data = dataclasses.replace(datasets.parse_samples(str(tmp_path / "own.npy")), count=5)
+    asked = beside(write(tmp_path / "x.plan"), tmp_path / "net.onnx")
+    asked = dataclasses.replace(asked, load=dataclasses.replace(asked.load, samples=data))
+    found = passes.measured(asked, tmp_path)
+    assert (found["accuracy"]["samples"], found["accuracy"]["max_abs"]) == (5, 0)
+    assert (found["realised"]["inputs"], found["realised"]["input_batches"]) == ("samples of own.npy (5)", 3)
 
 
 def test_values_are_those_that_the_plan_s_types_hold(engine: FakeEngine, tmp_path: Path) -> None:
