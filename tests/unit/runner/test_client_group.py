@@ -204,7 +204,7 @@ def test_the_capacity_of_two_clients_is_found_over_all_their_requests() -> None:
     slo = slo_capacity.slo_result([*known, *found], Slo("p99", 5.0))
     truth = 2 * highest(lambda rate: md1_within(rate, 5.0), 1, 0.99)
     assert slo["confirmed"]
-    assert slo["capacity_ips"] == pytest.approx(truth, rel=0.05)
+    assert 0.9 * truth <= slo["capacity_ips"] <= truth
 
 
 def test_samples_of_clients_come_back_from_disk_and_give_the_same_summary(tmp_path) -> None:
