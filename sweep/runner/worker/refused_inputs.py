@@ -37,6 +37,8 @@ def explained(variant: Variant, cache: Cache) -> Iterator[None]:
     try:
         yield
     except _STAGES as error:
+        if variant.reference is None:  # a plan that came without its network
+            raise
         refusal = refused(variant, cache)
         if refusal is not None:
             raise ModelError(refusal) from None

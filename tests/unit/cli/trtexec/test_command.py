@@ -337,8 +337,8 @@ def test_a_plan_that_was_built_elsewhere_is_loaded_and_never_built(base, tmp_pat
     native = {"precision": "as-built", "precision_recipe": {**base.variant["precision_recipe"], "dtype": "native"}}
     alone = {"model_ref": {**base.variant["model_ref"], "revision": None}, "weight_streaming_budget_mib": 3}
     inputs = [
-        {"name": "x", "dtype": "float32", "shape": ["batch", 3], "least": [1, 3], "most": [8, 3]},
-        {"name": "fixed", "dtype": "float32", "shape": [1], "least": [1], "most": [1]},
+        {"name": "x", "dtype": "float32", "shape": ["batch", 3], "dynamic": True, "least": [4, 3], "most": [4, 3]},
+        {"name": "fixed", "dtype": "float32", "shape": [1], "dynamic": False, "least": [1], "most": [1]},
     ]
     found = dataclasses.replace(
         changed(base, **built, **native, **alone, batch=4, model="their"), engine={"key": "k", "inputs": inputs}
