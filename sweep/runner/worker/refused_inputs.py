@@ -63,6 +63,8 @@ def refused(variant: Variant, cache: Cache) -> str | None:
 
     None also where onnxruntime cannot load it, which says nothing of its inputs.
     """
+    if variant.reference is None:  # a plan that came without a network
+        return None
     model, batch = variant.onnx.model, variant.engine.batch
     try:
         signature = models.signature(model)
