@@ -122,7 +122,6 @@ class OnnxRuntimeStream:
         self.infer(batches[0])
         self._whole_batches = itertools.repeat(self._binding)
         others = []
-        batches = [in_input_types(self._session, feeds) for feeds in batches]
         for feeds in batches[1:]:
             values = self._session.run(list(self._outputs), dict(feeds)) if self._outputs else []
             if any(
