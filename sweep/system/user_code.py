@@ -20,6 +20,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ConfigError, ConversionError, printable, shorten
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -107,7 +108,7 @@ def digest(key: str, spec: str) -> str:
     source = _source(module)
     if source is None:
         raise ConfigError(f"{key}={spec}: no Python source of module {module} in {Path.cwd()} or the environment")
-    content = source.read_bytes()
+    content = regular_files.read_bytes(source, follow=True)
     try:
         names = _top_level_names(ast.parse(content))
     except SyntaxError as error:
