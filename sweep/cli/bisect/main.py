@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
-from sweep.errors import SweepError
+from sweep.errors import SweepError, printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         nodes = trace.trace(variant, trace.cache_root(options.record, options.cache), options.batch)
     except SweepError as error:
-        sys.stderr.write(f"sweep bisect: {error}\n")
+        sys.stderr.write(f"sweep bisect: {printable_line(str(error))}\n")
         return 1
     node_table.print_nodes(record, variant, nodes, rows=options.rows, gate_db=options.gate_db)
     if options.json is not None:

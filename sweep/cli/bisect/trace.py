@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sweep import precision as typed_onnx
-from sweep.errors import ConfigError, printable, shorten
+from sweep.errors import ConfigError, printable, printable_line, shorten
 from sweep.models import evaluation
 from sweep.runner.worker import artifacts
 from sweep.spec import (
@@ -126,4 +126,4 @@ def trace(variant: Variant, root: Path, most_samples: int) -> list[LayerError]:
 
 
 def _note(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{printable_line(line)}\n")
