@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sweep.spec import Settings
 
 
-FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity")
+FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans")
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 
 
@@ -53,7 +53,7 @@ def _refuse_links(settings: Settings) -> None:
     """Refuse folders below ``results`` that are links: the sweep would write, and the cache remove, where they lead."""
     cache = settings.cache
     inner = [folder / name for folder, names in ((settings.root, FOLDERS), (cache, CACHE_FOLDERS)) for name in names]
-    for path in (settings.root, cache, *inner):
+    for path in (settings.root, cache, settings.results / "recipes", *inner):
         if path.is_symlink():
             raise ConfigError(
                 f"{path} is a link to {path.readlink()}, and a sweep writes to no folder that its command line does "

@@ -156,8 +156,8 @@ class TensorRT:
             raise SessionError(f"{plan}, built by {built_by}, does not load on {gpu}: {error}") from error
         tensors = plan_tensors.read_tensors(nvidia, loaded.engine)
         information = engine_inspector.inspect_engine(nvidia, loaded.engine)
-        (target / PLAN).write_bytes(content)
-        (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
+        write_atomic(target / PLAN, content, durable=False)
+        write_atomic(target / engine_inspector.FILE, json.dumps(information, indent=1).encode(), durable=False)
         return {
             **tensors,
             "precision": engine_inspector.count_layer_types(information),

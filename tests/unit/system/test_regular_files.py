@@ -34,6 +34,7 @@ EXCEPTIONS = {  # (module, function called, its first argument): why it may open
     ("models/importers/ir_version.py", "onnx.load", "path"): CHECKED,
     ("precision/onnx_graph.py", "onnx.load", "path"): CHECKED,
     ("backends/onnxruntime/backend.py", "onnx.load", "source"): CHECKED,
+    ("runner/worker/refused_inputs.py", "onnx.load", "path"): CHECKED,
     ("backends/onnxruntime/graph_inspection.py", "onnx.load", "path"): "onnxruntime has just written it",
 }
 
