@@ -128,7 +128,8 @@ def compared_outputs(
     key = spec.digest("compared", *inputs_identity(variant, source, *inputs.batches), inputs.counts)
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     entry = cache.get("references", key, build, about)
-    with np.load(entry.path / REFERENCE_FILE, allow_pickle=False) as file:
+    path = entry.path / REFERENCE_FILE
+    with regular_files.open_input(path, follow=False) as opened, np.load(opened, allow_pickle=False) as file:
         return inputs.first(entry.info["batches"]), dict(file)
 
 

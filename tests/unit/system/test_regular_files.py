@@ -18,7 +18,8 @@ LOADERS = {  # functions that open what they are given the name of
     *("np.load", "np.fromfile", "np.memmap", "np.loadtxt", "np.genfromtxt", "onnx.load", "Image.open"),
     *("zipfile.ZipFile", "shutil.copyfile", "shutil.copy", "shutil.copytree", "os.open", "io.open", "gzip.open"),
 }
-KERNEL, OWN, CHECKED = "a file of the kernel", "a file of this very process", "refused by models.onnx_file before"
+ALREADY_OPEN = {"regular_files", "packed", "archive"}  # the door, and zip archives, whose members are read
+KERNEL, CHECKED = "a file of the kernel", "refused by models.onnx_file before"
 EXCEPTIONS = {  # (module, function called, its first argument): why it may open by itself
     ("system/device_lock.py", "os.open", "path"): "refuses links and what is no plain file, and has modes of its own",
     ("system/device_lock.py", "read_text", "Path('/proc/locks')"): KERNEL,
@@ -60,7 +61,7 @@ def doors(tree: ast.Module) -> list[tuple[str, str]]:
             found.append((name, first))
         elif isinstance(node.func, ast.Attribute) and node.func.attr in METHODS and name not in LOADERS:
             on = ast.unparse(node.func.value)
-            if on not in {"regular_files", "packed"}:  # the door, and a member of a zip archive that it opened
+            if on not in ALREADY_OPEN:
                 found.append((node.func.attr, on))
     return found
 
