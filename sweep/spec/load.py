@@ -182,7 +182,7 @@ class LoadAxes:
         0,
         key="seed",
         help="random seed of the input values, the arrivals and the order of passes",
-        check=at_least(0),
+        check=at_least(0, most=2**64 - 1),
         place=_PLACE,
         trtexec=SPECIAL,
     )
@@ -190,7 +190,7 @@ class LoadAxes:
         1,
         key="repeats",
         help="passes over the whole load of a variant, interleaved with the passes of other variants",
-        check=at_least(1),
+        check=at_least(1, most=10_000),
         place=_PLACE,
         trtexec=TrtexecFlag(note="one run is one pass"),
     )
