@@ -187,12 +187,11 @@ def within_passes(passes: Sequence[Floats]) -> float:
 
     The larger of a lag window's (``inflation_of_mean``) and that of batch means, which sees what outlasts every lag.
     """
-    return max(inflation_of_mean(*passes), _outlasting(passes))
+    return _outlasting(passes, inflation_of_mean(*passes))
 
 
-def _outlasting(passes: Sequence[Floats]) -> float:
-    """Return the largest factor of the batch means of each scale that chance does not explain; 1 for none."""
-    worst = 1.0
+def _outlasting(passes: Sequence[Floats], worst: float) -> float:
+    """Return the largest factor of the batch means of each scale that is more than ``worst`` and chance; else that."""
     for scale in _SCALES:
         between = within = 0.0
         freedom = 0
@@ -205,8 +204,8 @@ def _outlasting(passes: Sequence[Floats]) -> float:
             within += float(values.var()) * (scale - 1)
             freedom += scale - 1
         chance = scipy.special.chdtri(freedom, 1 - _BY_CHANCE) / freedom if freedom else math.inf
-        if within > 0 and between > within * chance:
-            worst = max(worst, between / within)
+        if within > 0 and between > within * chance * worst:
+            worst = between / within
     return worst
 
 
