@@ -55,6 +55,11 @@ def without_source_places(text: str) -> str:
     return text
 
 
+def printable_line(text: str) -> str:
+    """Return the text on one line: as ``printable``, with line feeds and tabs shown as text too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def shorten(text: str, limit: int = 400) -> str:
     """Put a message on one line of at most `limit` characters, by leaving out what tells the least.
 

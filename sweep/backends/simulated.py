@@ -15,7 +15,7 @@ from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
 from sweep.spec import Script
-from sweep.system import generator
+from sweep.system import generator, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
 _SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
+_MOST_FACTOR = 64  # bytes of the file with the factor
 
 
 class SimulatedStream:
@@ -88,7 +89,7 @@ def _slowness(machine: str | None) -> float:
     if machine is None:
         return 1.0
     try:
-        return float(Path(machine).read_text())
+        return float(regular_files.read_text(Path(machine), follow=True, most=_MOST_FACTOR))
     except (OSError, ValueError) as error:
         raise SessionError(f"backend.script.machine={machine}: no factor can be read from it ({error})") from error
 
@@ -157,7 +158,8 @@ class Simulated:
         script = variant.session.script or Script()
         if script.raise_at == "build":
             raise BuildError("scripted error in build")
-        (target / "engine.json").write_text(json.dumps({"onnx": onnx.name, "shapes": shapes(variant.engine.batch)}))
+        text = json.dumps({"onnx": onnx.name, "shapes": shapes(variant.engine.batch)})
+        write_atomic(target / "engine.json", text.encode(), durable=False)
         return {}
 
     def load(self, engine: Path, info: JsonDict, variant: Variant, feeds: Mapping[str, np.ndarray]) -> SimulatedSession:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from sweep.backends.tensorrt import PLAN
 from sweep.runner import Display, engine_builds
 from sweep.spec import quote
-from sweep.system import signals
+from sweep.system import regular_files, signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,7 +100,11 @@ def _keep_plan(build: EngineBuild, settings: Settings) -> Path | None:
         try:
             scratch.hardlink_to(plan)
         except OSError:
-            shutil.copyfile(plan, scratch)
+            with (
+                regular_files.open_input(plan, follow=False) as source,
+                regular_files.open_output(scratch) as copy,
+            ):
+                shutil.copyfileobj(source, copy)
         scratch.replace(target)
     return target
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from sweep import __version__
 from sweep.cli import arguments
-from sweep.errors import SweepError
+from sweep.errors import SweepError, printable_line
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ def run_command(name: str, words: Sequence[str]) -> int:
         options = command.parser(name).parse_intermixed_args(list(words))
         return command.load().run(options)
     except SweepError as error:
-        sys.stderr.write(f"{command_line.NAME} {name}: {error}\n")
+        sys.stderr.write(f"{command_line.NAME} {name}: {printable_line(str(error))}\n")
         return WRONG
     except OSError as error:
-        sys.stderr.write(f"{command_line.NAME} {name}: {error}\n")
+        sys.stderr.write(f"{command_line.NAME} {name}: {printable_line(str(error))}\n")
         return FAILED
 
 

@@ -15,7 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
-from sweep.errors import ConfigError, TrackingError
+from sweep.errors import ConfigError, TrackingError, printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _fail(line: str) -> int:
-    sys.stderr.write(f"sweep publish: {line}\n")
+    sys.stderr.write(f"sweep publish: {printable_line(line)}\n")
     return 1
 
 
@@ -72,6 +72,6 @@ def _publish(store: Store, publisher: Publisher) -> None:
     damaged = len(store.record_keys()) - len(records)
     unread_part = f", {damaged} cannot be read" if damaged else ""
     counts = f"{outcome.sent} sent, {outcome.unchanged} unchanged{unread_part} ({outcome.seconds:.1f} s)"
-    sys.stdout.write(f"{store.root.name}: {counts}\n")
+    sys.stdout.write(printable_line(f"{store.root.name}: {counts}") + "\n")
     if outcome.url:
-        sys.stdout.write(f"  {outcome.url}\n")
+        sys.stdout.write(f"  {printable_line(outcome.url)}\n")

@@ -135,6 +135,7 @@ def _without_hydra(config: DictConfig) -> DictConfig:
 def _refuse_unnamed_code(configs: Sequence[Config], task: Sequence[str]) -> None:
     """Refuse a user's functions that a YAML alone names: a file from elsewhere must not choose what is imported."""
     user_code.refuse_unnamed("graph", (config.graph for config in configs), task)
+    user_code.refuse_unnamed("model.torch", (config.model.torch for config in configs), task)
     user_code.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
     user_code.refuse_unnamed("model.labels", (config.model.labels for config in configs), task)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sweep.config.schema import AccuracyConfig, Config, SloConfig
 
+_MOST_GIB = 1 << 30  # an exbibyte
 _RESERVED = ("cache", "recipes", "reference", "mlartifacts")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
@@ -151,6 +152,8 @@ def _mps_pipe_directory(path: str | None) -> str | None:
 
 def _cache_limit_bytes(gib: float | None) -> int:
     checks.above_zero(**{} if gib is None else {"cache_gib": gib})
+    if gib is not None and gib > _MOST_GIB:
+        raise ConfigError(f"cache_gib={gib:g}: must be at most {_MOST_GIB}; null is {DEFAULT_GIB}")
     return int((DEFAULT_GIB if gib is None else gib) * GIB)
 
 

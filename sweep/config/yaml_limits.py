@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from sweep.errors import ConfigError
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,7 +48,7 @@ def _check_file(path: Path) -> None:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_BYTES:
             raise ConfigError(f"{path}: no file of at most {_MAX_BYTES} bytes, as a config is")
-        text = path.read_text(encoding="utf-8")
+        text = regular_files.read_text(path, follow=True, most=_MAX_BYTES)
         if "&" in text and "*" in text and _count_values(yaml.compose(text, yaml.SafeLoader), {}) > _MAX_VALUES:
             raise ConfigError(f"{path}: its aliases (*name) stand for more than {_MAX_VALUES} values; write them out")
     except RecursionError as error:

@@ -19,6 +19,7 @@ import numpy as np
 
 from sweep.errors import LoadError
 from sweep.loadgen.arrivals import Schedule
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,7 @@ def read(path: str) -> ArrivalTrace:
 
 @lru_cache(maxsize=16)
 def _read(file: Path, _mtime_ns: int, _size: int) -> ArrivalTrace:
-    content = file.read_bytes()
+    content = regular_files.read_bytes(file, follow=True)
     try:
         times = np.fromiter(_times(file, content.decode("utf-8-sig")), dtype=np.float64)
     except (UnicodeDecodeError, csv.Error) as error:

@@ -20,6 +20,7 @@ from sweep.models import external_data
 from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, fixes_by_samples, settle
 from sweep.models.normal_form import fixes_sizes, is_irregular
 from sweep.models.signatures import OutputSpec, Signature, TensorSpec
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,7 +223,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, _: tuple[int, ...]) -> str:
-    with path.open("rb") as file:
+    with regular_files.open_input(path, follow=True) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -256,13 +257,14 @@ def _load(path: Path) -> onnx.ModelProto:
 
     _check_kind(path)
     try:
-        with path.open("rb") as file:
+        with regular_files.open_input(path, follow=True) as file:
             start = file.read(len(_LFS_POINTER))
-        if not start:
-            raise ModelError(f"{path} is empty (0 bytes); download or export it again")
-        if start == _LFS_POINTER:
-            raise ModelError(f"{path} is a Git LFS pointer, not the model itself; run `git lfs pull`")
-        return onnx.load(path, format="protobuf", load_external_data=False)
+            if not start:
+                raise ModelError(f"{path} is empty (0 bytes); download or export it again")
+            if start == _LFS_POINTER:
+                raise ModelError(f"{path} is a Git LFS pointer, not the model itself; run `git lfs pull`")
+            file.seek(0)
+            return onnx.load(file, format="protobuf", load_external_data=False)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; give model.path a readable ONNX file") from error
     except DecodeError as error:

@@ -324,8 +324,8 @@ def _advice(precision: Precision) -> str:
             "give the float32 export of the model, or ask for the precision that the file has, "
             "or for precision=native, which takes any file as it is"
         )
-    usable = [name for name in COMPUTE_OPS if name not in fp32_ops(precision)]
-    return f"give a float32 export that is built of {', '.join(usable)} outside control flow"
+    *usable, last = (name for name in COMPUTE_OPS if name not in fp32_ops(precision))
+    return f"give a float32 export that is built of {', '.join(usable)} and {last} outside control flow"
 
 
 def format_counts(counts: Mapping[str, int]) -> str:

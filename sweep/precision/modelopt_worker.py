@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import required, save_onnx, serve
+from sweep.system import regular_files, required, save_onnx, serve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -121,7 +121,7 @@ def _reader(folder: Path) -> Any:
     files = sorted(folder.glob("*.npz"))
 
     def load(file: Path) -> dict[str, Any]:
-        with np.load(file, allow_pickle=False) as arrays:
+        with regular_files.open_input(file, follow=False) as opened, np.load(opened, allow_pickle=False) as arrays:
             return dict(arrays)
 
     class Reader(calibrate.CalibrationDataReader):  # type: ignore[name-defined,misc]  # the base class is imported at run time

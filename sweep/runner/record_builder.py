@@ -13,7 +13,7 @@ from sweep.errors import RecordError
 from sweep.runner import oom_pruning, recipe_file
 from sweep.spec import Status
 from sweep.storage import Record, Store
-from sweep.system import environment, write_atomic
+from sweep.system import environment, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from sweep.runner.plan import Work
@@ -123,7 +123,7 @@ def _keep_artifacts(engine: EngineInfo, settings: Settings) -> None:
         target = settings.root / name
         source = settings.cache / "engines" / target.parent.name / target.name
         if not target.exists() and source.exists():
-            write_atomic(target, source.read_bytes())
+            write_atomic(target, regular_files.read_bytes(source, follow=False))
 
 
 def utc_now() -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import MessageError
 from sweep.runner import messages
 from sweep.spec import Status
-from sweep.system import ChildProcess, module_command, module_environment
+from sweep.system import ChildProcess, module_command, module_environment, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -65,7 +65,7 @@ class Worker:
             module_command("sweep.runner.worker.main"),
             "the worker",
             environment=module_environment(blas | dict(environment or {})),
-            stderr=stderr.open("a+b"),
+            stderr=regular_files.open_output(stderr, append=True),
             own_session=True,
             cores=cores,
         )

@@ -12,12 +12,17 @@ from sweep.errors import ConfigError
 Check = Callable[[str, Any], None]
 
 
-def at_least(least: int) -> Check:
-    """Return a check that refuses a number below `least`, and one that is not finite."""
+_MOST = 2**31 - 1  # what libraries take for a dimension or a count
+
+
+def at_least(least: int, most: int = _MOST) -> Check:
+    """Return a check that refuses a number below `least` or above `most`, and one that is not finite."""
 
     def check(key: str, value: float) -> None:
         if not least <= value < math.inf:
             raise ConfigError(f"{key}={value}: must be {least} or more")
+        if value > most:
+            raise ConfigError(f"{key}={value}: must be at most {most}")
 
     return check
 

@@ -184,7 +184,7 @@ class LoadAxes:
         0,
         key="seed",
         help="random seed of the input values, the arrivals and the order of passes",
-        check=at_least(0),
+        check=at_least(0, most=2**64 - 1),
         place=_PLACE,
         trtexec=SPECIAL,
     )
@@ -195,7 +195,7 @@ class LoadAxes:
             "passes over the whole load of a variant, each in a fresh process, interleaved with the passes of "
             "other variants"
         ),
-        check=at_least(1),
+        check=at_least(1, most=10_000),
         place=_PLACE,
         trtexec=TrtexecFlag(note="one run is one pass"),
     )
@@ -203,7 +203,7 @@ class LoadAxes:
         None,
         key="builds",
         help="engines to build afresh for a variant, each started repeats times (null: one, from the cache)",
-        check=at_least(1),
+        check=at_least(1, most=1_000),
         place=_PLACE,
         trtexec=TrtexecFlag(note="one run is of one engine"),
     )

@@ -22,6 +22,7 @@ from sweep.errors import NewerRecordError, RecordError, printable, shorten
 from sweep.storage import record_types as types
 from sweep.storage.record import SCHEMA, Record
 from sweep.storage.record_contradictions import contradiction
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ def _content(path: Path) -> bytes:
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise ValueError(f"{size} bytes long, of at most {_MAX_BYTES}")
-    return path.read_bytes()
+    return regular_files.read_bytes(path, follow=False, most=_MAX_BYTES)
 
 
 def _decoded(content: bytes) -> Any:

@@ -17,7 +17,7 @@ import msgspec
 
 from sweep.errors import RecordError
 from sweep.spec import Status
-from sweep.system import environment, write_atomic
+from sweep.system import environment, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,7 +147,7 @@ def _file_stats(folder: Path, suffix: str) -> dict[str, Stat]:
 def _load(path: Path) -> tuple[list[_Facts], dict[str, _Row]]:
     """Return facts and rows of the index; both empty without a valid index, since the records hold the same."""
     try:
-        index = msgspec.json.decode(path.read_bytes(), type=_IndexFile)
+        index = msgspec.json.decode(regular_files.read_bytes(path, follow=False), type=_IndexFile)
     except (OSError, ValueError, RecursionError):  # what msgspec raises is a ValueError
         return [], {}
     if index.version != _VERSION or any(not 0 <= row[-2] < len(index.facts) for row in index.rows.values()):

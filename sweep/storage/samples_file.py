@@ -19,7 +19,7 @@ import numpy as np
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, GpuState, Rate
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
-from sweep.system import move_durable, write_atomic
+from sweep.system import move_durable, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,11 @@ def complete(path: Path, points: list[PointSamples], target: Path) -> None:
     The arrays are not written again: the member ``added`` is appended, which ``load`` lays over the points' heads.
     """
     added = [{name: getattr(point, name) for name in _ADDED} for point in points]
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as packed, packed.open("added.npy", "w") as member:
+    with (
+        regular_files.open_update(path) as file,
+        zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as packed,
+        packed.open("added.npy", "w") as member,
+    ):
         np.lib.format.write_array(member, _json_array(added))
     move_durable(path, target)
 
@@ -80,7 +84,7 @@ def complete(path: Path, points: list[PointSamples], target: Path) -> None:
 def save_uncompressed(path: Path, points: list[PointSamples]) -> None:
     """Write the points to one npz quickly, for a reader that waits for them; neither compressed nor durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with regular_files.open_output(path) as file:
         np.savez(file, **_packed(points))
 
 
@@ -121,12 +125,10 @@ def load(path: Path) -> list[PointSamples]:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open the npz after a check that its unpacked size is plausible; nothing in it is ever unpickled."""
-    with zipfile.ZipFile(path) as packed:
-        size = sum(item.file_size for item in packed.infolist())
-    if size > _MAX_BYTES:
-        raise ValueError(f"it unpacks to {size} bytes, of at most {_MAX_BYTES}")
-    with np.load(path, allow_pickle=False) as file:
-        yield file
+    with regular_files.open_input(path, follow=False) as opened:
+        regular_files.check_size(opened, _MAX_BYTES)
+        with np.load(opened, allow_pickle=False) as file:
+            yield file
 
 
 def was_measured_for(path: Path, slo: str) -> bool:

@@ -6,7 +6,7 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, printable
 from sweep.storage.store import Store
 from sweep.system import file_locks
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sweep.spec import Settings
+
+
+FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans")
+CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 
 
 @contextmanager
@@ -24,9 +28,10 @@ def folder_lock(settings: Settings) -> Iterator[None]:
         settings: name the folder.
 
     Raises:
-        ConfigError: the folder cannot be written, or another process holds the lock.
+        ConfigError: the folder cannot be written, a folder in it is a link, or another process holds the lock.
     """
     root = settings.root
+    _refuse_links(settings)
     try:
         root.mkdir(parents=True, exist_ok=True)
         handle = file_locks.open_lock_file(root / ".lock")
@@ -34,7 +39,7 @@ def folder_lock(settings: Settings) -> Iterator[None]:
         raise ConfigError(f"results={settings.results}: cannot be written ({error.strerror})") from error
     try:
         if not _locked(handle):
-            holder = os.read(handle, 100).decode() or "another process"
+            holder = printable(os.read(handle, 100).decode(errors="replace")) or "another process"
             raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=")
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
@@ -42,6 +47,18 @@ def folder_lock(settings: Settings) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _refuse_links(settings: Settings) -> None:
+    """Refuse folders below ``results`` that are links: the sweep would write, and the cache remove, where they lead."""
+    cache = settings.cache
+    inner = [folder / name for folder, names in ((settings.root, FOLDERS), (cache, CACHE_FOLDERS)) for name in names]
+    for path in (settings.root, cache, settings.results / "recipes", *inner):
+        if path.is_symlink():
+            raise ConfigError(
+                f"{path} is a link to {path.readlink()}, and a sweep writes to no folder that its command line does "
+                f"not name: remove the link, or set results= to a folder on the other disk"
+            )
 
 
 def _locked(handle: int) -> bool:

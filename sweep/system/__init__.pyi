@@ -7,6 +7,7 @@ from . import file_locks as file_locks
 from . import file_trust as file_trust
 from . import gpu_readings as gpu_readings
 from . import mps as mps
+from . import regular_files as regular_files
 from . import serialization as serialization
 from . import signals as signals
 from . import telemetry as telemetry

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from sweep.system import regular_files
+
 
 def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write ``content`` to ``path`` so that a reader sees all of it or nothing, even after a power cut if ``durable``.
@@ -37,7 +39,7 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
 def move_durable(source: Path, target: Path) -> None:
     """Move a file within its file system so that a reader sees all of it or nothing, a power cut too."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as file:
+    with regular_files.open_input(source, follow=False) as file:
         os.fsync(file.fileno())
     source.replace(target)
     _sync(target.parent)
@@ -45,7 +47,7 @@ def move_durable(source: Path, target: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Flush a folder's entries to the disk."""
-    folder = os.open(path, os.O_RDONLY)
+    folder = regular_files.open_folder(path)
     try:
         os.fsync(folder)
     finally:

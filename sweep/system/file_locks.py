@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sweep.errors import CacheError
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,9 +45,9 @@ def open_lock_file(path: Path) -> int:
         Its descriptor, for reading and writing.
 
     Raises:
-        OSError: the file cannot be created or opened.
+        OSError: the file cannot be created or opened, or is no regular file.
     """
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return regular_files.open_lock(path)
 
 
 def lock_file(path: Path, *, wait: bool, open_file: Callable[[Path], int] = open_lock_file) -> int | None:

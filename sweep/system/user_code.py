@@ -1,8 +1,8 @@
 """Allow, locate, digest and load a user's own functions, named ``package.module:function``.
 
-A function runs only if the user who starts the sweep named it, on the command line itself or by its top package in
-``SWEEP_ALLOW``. Functions that only a YAML names are refused. The parent reads the source and imports nothing; the
-worker imports.
+A function runs only if the user who starts the command named it, on the command line itself or by its top package in
+``SWEEP_ALLOW``. Functions that only a YAML or a record names are refused. The parent reads the source and imports
+nothing; the worker imports, once it has seen that the source is the planned one.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ import os
 import re
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from sweep.errors import ConfigError, ConversionError
+from sweep.errors import ConfigError, ConversionError, printable, shorten
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 ALLOW = "SWEEP_ALLOW"
 """Environment variable: top packages, separated by commas, whose functions a YAML may name."""
@@ -46,16 +48,48 @@ def refuse_unnamed(key: str, values: Iterable[str | None], typed: Sequence[str])
     Raises:
         ConfigError: a function is refused; with the function, and how to allow it.
     """
-    allowed = {name.strip() for name in os.environ.get(ALLOW, "").split(",")}
     arguments = " ".join(word.partition("=")[2] for word in typed if word.lstrip("+").partition("=")[0] == key)
     typed_names = set(re.split(r"[\s,'\"\[\]()]+", arguments))
     for value in filter(None, dict.fromkeys(values)):
-        top = value.partition(":")[0].split(".")[0]
-        if is_named(value) and value not in typed_names and top not in allowed:
+        if is_named(value) and not _is_allowed(value, typed_names):
             raise ConfigError(
                 f"{key}={value} stands in a YAML, and functions run only if you name them: type {key}={value} on the "
-                f"command line, or set {ALLOW}={top}"
+                f"command line, or set {ALLOW}={_top_package(value)}"
             )
+
+
+def refuse_recorded(key: str, value: str, planned: str | None, typed: Collection[str]) -> None:
+    """Refuse a function that a record names, unless its user names it too and the record states its source.
+
+    Args:
+        key: configuration key that named the function when it was measured.
+        value: ``package.module:function`` as the record has it.
+        planned: sha256 of its source file in the record; None where the record has none.
+        typed: functions that the command line allows.
+
+    Raises:
+        ConfigError: the function is refused; with the function, and how to allow it.
+    """
+    name = shorten(printable(value))
+    if planned is None:
+        raise ConfigError(
+            f"{key}={name}: the record does not state the sha256 of its source, so any function could bear the name; "
+            f"measure the variant again"
+        )
+    if not _is_allowed(value, typed):
+        raise ConfigError(
+            f"{key}={name} stands in a record, and functions run only if you name them: add --allow {quote(name)}, or "
+            f"set {ALLOW}={quote(_top_package(name))}"
+        )
+
+
+def _is_allowed(value: str, typed: Collection[str]) -> bool:
+    """Return whether the command line or the allowlist names the function `value`."""
+    return value in typed or _top_package(value) in {name.strip() for name in os.environ.get(ALLOW, "").split(",")}
+
+
+def _top_package(value: str) -> str:
+    return value.partition(":")[0].split(".")[0]
 
 
 def digest(key: str, spec: str) -> str:
@@ -74,7 +108,7 @@ def digest(key: str, spec: str) -> str:
     source = _source(module)
     if source is None:
         raise ConfigError(f"{key}={spec}: no Python source of module {module} in {Path.cwd()} or the environment")
-    content = source.read_bytes()
+    content = regular_files.read_bytes(source, follow=True)
     try:
         names = _top_level_names(ast.parse(content))
     except SyntaxError as error:
@@ -112,17 +146,25 @@ def _top_level_names(tree: ast.Module) -> set[str] | None:
 
 
 def load(key: str, spec: str, planned: str | None) -> Callable[..., Any]:
-    """Import a user's function and return it.
+    """Import a user's function and return it. Nothing of its module runs unless its source is the planned one.
 
     Args:
         key: configuration key that names it.
         spec: ``package.module:function``.
-        planned: sha256 of the source at the time of planning; None does not compare.
+        planned: sha256 of the source at the time of planning; None is refused.
 
     Raises:
         ConversionError: the function cannot be imported, is no function, or its source has changed since.
     """
     module, _, function = spec.partition(":")
+    if planned is None:
+        raise ConversionError(f"{key}={spec}: the sha256 of its source is not stated; start the sweep again")
+    try:
+        is_planned = digest(key, spec) == planned
+    except ConfigError as error:
+        raise ConversionError(str(error)) from error
+    if not is_planned:
+        raise ConversionError(f"{key}={spec}: its source has changed since it was planned; start the sweep again")
     with _importable_working_directory():
         try:
             function_object = getattr(importlib.import_module(module), function)
@@ -131,8 +173,6 @@ def load(key: str, spec: str, planned: str | None) -> Callable[..., Any]:
             raise ConversionError(f"{key}={spec} cannot be imported: {type(error).__name__}: {text}") from error
     if not callable(function_object):
         raise ConversionError(f"{key}={spec} is a {type(function_object).__name__}, not a function")
-    if planned is not None and digest(key, spec) != planned:
-        raise ConversionError(f"{key}={spec}: its source has changed since it was planned; start the sweep again")
     return function_object  # type: ignore[no-any-return]  # whatever the module holds
 
 
@@ -150,18 +190,18 @@ def _importable_working_directory() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def batches(key: str, spec: str, digest: str | None) -> Iterator[Any]:
+def batches(key: str, spec: str, planned: str | None) -> Iterator[Any]:
     """Yield the batches of a user's generator function, until it ends or yields None.
 
     Args:
         key: configuration key, for messages.
         spec: ``package.module:function``; called without arguments.
-        digest: sha256 of its source when it was planned.
+        planned: sha256 of its source when it was planned; None is refused.
 
     Raises:
         ConversionError: the function cannot be loaded, or raised.
     """
-    function = load(key, spec, digest)
+    function = load(key, spec, planned)
     try:
         values: Iterable[Any] = iter(function())
         while (batch := next(values, None)) is not None:  # type: ignore[call-overload]  # it is an iterator

@@ -460,25 +460,21 @@ def test_a_plan_that_was_built_elsewhere_is_timed_with_and_without_its_network(
     (told,) = alone["engine"]["inputs"]
     assert (told["least"][0], told["most"][0]) == ((2, 2) if profile is None else (1, 8))
     other = dataclasses.replace(of_plan(built, path, alone=True), engine=EngineAxes(batch=9, plan=plan_file.read(path)))
-    with pytest.raises(UnsupportedError, match=r"batch=9: their\.plan (was built for one shape|takes batch=1\.\.8)"):
+    with pytest.raises(UnsupportedError, match=r"batch=9: their\.plan .*takes batch=(2|1\.\.8)"):
         passes.measured(other, tmp_path)
 
 
 def test_a_plan_that_the_library_refuses_is_told_in_one_line(backend, cache, tmp_path) -> None:
-    """Another version, and bytes that are damaged behind a header that is not."""
+    """More bytes than the header tells of: the library looks at that before it runs anything of the plan."""
     built = variant(backend, "mlp", "fp16")
-    content = bytearray((entry_of(backend, built, cache).path / PLAN).read_bytes())
     path = tmp_path / "their.plan"
-    for place, count in ((24, 2), (64, len(content) - 64)):
-        damaged = bytearray(content)
-        damaged[place : place + count] = bytes([9]) * count
-        path.write_bytes(damaged)
-        with pytest.raises(SessionError) as caught:
-            passes.measured(of_plan(built, path, alone=True), tmp_path)
-        print(caught.value)  # noqa: T201 - the library's words are worth a look
-        assert str(caught.value).startswith("their.plan, built by ")
-        assert "cannot load the engine: " in str(caught.value)
-        assert "\n" not in str(caught.value)
+    path.write_bytes((entry_of(backend, built, cache).path / PLAN).read_bytes() + b"more")
+    with pytest.raises(SessionError) as caught:
+        passes.measured(of_plan(built, path, alone=True), tmp_path)
+    print(caught.value)  # noqa: T201 - the library's words are worth a look
+    assert str(caught.value).startswith("their.plan, built by ")
+    assert "cannot load the engine: " in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_plan_that_was_built_without_a_gpu_is_the_one_that_is_built_here(backend, cache, tmp_path) -> None:

@@ -118,10 +118,10 @@ class OnnxRuntimeStream:
 
     def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> bool:
         """Run these batches in turn from now on; False, with the first alone, where their outputs differ in size."""
+        batches = [in_input_types(self._session, feeds) for feeds in batches]
         self.infer(batches[0])
         self._whole_batches = itertools.repeat(self._binding)
         others = []
-        batches = [in_input_types(self._session, feeds) for feeds in batches]
         for feeds in batches[1:]:
             values = self._session.run(list(self._outputs), dict(feeds)) if self._outputs else []
             if any(

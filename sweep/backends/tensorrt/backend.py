@@ -22,7 +22,7 @@ from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError
 from sweep.system import environment as facts
-from sweep.system import mps
+from sweep.system import mps, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,6 +45,7 @@ _LAYERS_HIDDEN = (
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 _SESSION = ("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib")
 _SHARED = ("clients", "mps", "mps_build", "sm_count")
+_MOST_PLAN = 1 << 40  # bytes; a plan holds all weights
 
 
 class TensorRT:
@@ -126,8 +127,8 @@ class TensorRT:
         )
         information = self._evidence(nvidia, plan)
         layer_types = engine_inspector.count_layer_types(information)
-        (target / PLAN).write_bytes(plan)
-        (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
+        write_atomic(target / PLAN, plan, durable=False)
+        write_atomic(target / engine_inspector.FILE, json.dumps(information, indent=1).encode(), durable=False)
         return {
             **network_facts,
             "precision": layer_types or network_facts["network"],
@@ -155,8 +156,8 @@ class TensorRT:
             raise SessionError(f"{plan}, built by {built_by}, does not load on {gpu}: {error}") from error
         tensors = plan_tensors.read_tensors(nvidia, loaded.engine)
         information = engine_inspector.inspect_engine(nvidia, loaded.engine)
-        (target / PLAN).write_bytes(content)
-        (target / engine_inspector.FILE).write_text(json.dumps(information, indent=1))
+        write_atomic(target / PLAN, content, durable=False)
+        write_atomic(target / engine_inspector.FILE, json.dumps(information, indent=1).encode(), durable=False)
         return {
             **tensors,
             "precision": engine_inspector.count_layer_types(information),
@@ -189,7 +190,8 @@ class TensorRT:
         """
         nvidia = library.load(self.name)
         _load_plugins(nvidia, variant)
-        session = TensorRTSession(nvidia, (engine / PLAN).read_bytes(), variant.session, feeds, engine)
+        plan = regular_files.read_bytes(engine / PLAN, follow=False, most=_MOST_PLAN)
+        session = TensorRTSession(nvidia, plan, variant.session, feeds, engine)
         session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
         if info["evidence"] == "network":
             session.realised["notes"].append(_LAYERS_HIDDEN)

@@ -9,14 +9,13 @@ Source:
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.tensorrt import builder_config, engine_inspector
 from sweep.backends.tensorrt.library import explain
 from sweep.errors import BuildError
-from sweep.system import file_locks, file_trust
+from sweep.system import file_locks, file_trust, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,13 +135,12 @@ def _timing_cache(config: tensorrt.IBuilderConfig, path: Path | None) -> Iterato
         yield
         return
     with file_locks.locked(path.with_suffix(".lock")):
-        stored = path.read_bytes() if path.exists() and not file_trust.distrust_reason(path) else b""
+        is_ours = path.exists() and not file_trust.distrust_reason(path)
+        stored = regular_files.read_bytes(path, follow=False) if is_ours else b""
         cache = config.create_timing_cache(stored)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
         yield
         updated = config.get_timing_cache()
         if updated is not None:
-            scratch = path.with_suffix(f".{os.getpid()}")
-            scratch.write_bytes(bytes(updated.serialize()))
-            scratch.replace(path)
+            write_atomic(path, bytes(updated.serialize()), durable=False)

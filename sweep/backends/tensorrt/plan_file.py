@@ -19,9 +19,13 @@ import psutil
 
 from sweep.errors import ModelError, SessionError
 from sweep.spec import BuiltPlan
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+MOST_BYTES = 1 << 40
+"""Most bytes of a plan, which holds all weights."""
 
 _LIBRARIES = {b"ftrt": "tensorrt", b"vtrt": "tensorrt_rtx"}
 _HEADER = 28  # bytes that are read of it
@@ -59,7 +63,7 @@ def read(path: Path) -> BuiltPlan:
     _check_kind(path)
     try:
         header = _header(path)
-        with path.open("rb") as file:
+        with regular_files.open_input(path, follow=True) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -77,7 +81,7 @@ def content(path: Path, digest: str) -> bytes:
         SessionError: the file is gone, or another one.
     """
     try:
-        data = path.read_bytes()
+        data = regular_files.read_bytes(path, follow=True, most=MOST_BYTES)
     except OSError as error:
         raise SessionError(f"{path}: {error.strerror or error}; start the sweep again where the plan is") from error
     if hashlib.sha256(data).hexdigest() != digest:
@@ -112,7 +116,7 @@ def _unreadable(path: Path, error: OSError) -> ModelError:
 def _header(path: Path) -> Header:
     """Read the header at the start of the file, or after the metadata of Ultralytics."""
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with regular_files.open_input(path, follow=True) as file:
         start = file.read(len(_LFS_POINTER))
         offset = 0 if start[:4] in _LIBRARIES else _metadata_bytes(start)
         file.seek(offset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from sweep.system import file_trust, write_atomic
+from sweep.system import file_trust, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ def path(engine: Path, sm_count: int) -> Path:
 def read(file: Path) -> bytes | None:
     """Read the content; None if the file is missing, damaged, or another user may have written it."""
     try:
-        raw = b"" if file_trust.distrust_reason(file) else file.read_bytes()
+        raw = b"" if file_trust.distrust_reason(file) else regular_files.read_bytes(file, follow=False)
     except OSError:
         return None
     digest, content = raw[:_DIGEST], raw[_DIGEST + 1 :]

@@ -9,6 +9,8 @@ node:
   share          its part of the sum of noise over signal (by itself) of all nodes
 
 Exit codes: 0 done; 1 the graphs cannot be made or run; 2 the command is wrong, or the record has no converted graph.
+A function that the record names (graph, model.calibration, model.labels) runs only if --allow or SWEEP_ALLOW names it
+too, and its source is the one that was measured.
 
 Example:
   sweep bisect results/SWEEP/records/KEY.json --rows 30 --json nodes.json
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
-from sweep.errors import SweepError
+from sweep.errors import SweepError, printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -45,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the record's sweep]"
     )
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="function of yours that the record names and that may run; more than once for several [SWEEP_ALLOW]",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures of all nodes [none]")
 
 
@@ -55,10 +64,11 @@ def run(options: argparse.Namespace) -> int:
 
     record = record_file.read(options.record)
     variant = trace.of_record(record)
+    trace.refuse_functions(variant, options.allow)
     try:
         nodes = trace.trace(variant, trace.cache_root(options.record, options.cache), options.batch)
     except SweepError as error:
-        sys.stderr.write(f"sweep bisect: {error}\n")
+        sys.stderr.write(f"sweep bisect: {printable_line(str(error))}\n")
         return 1
     node_table.print_nodes(record, variant, nodes, rows=options.rows, gate_db=options.gate_db)
     if options.json is not None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sweep.analysis import accuracy_gates
 from sweep.cli.console import Terminal
+from sweep.errors import printable_line
 from sweep.system import atomic_files
 
 if TYPE_CHECKING:
@@ -67,17 +68,18 @@ def print_nodes(
             _format_db(node.local_noise_ratio),
             f"{share:.1%}",
         )
-        table.add_row(escape(node.node), node.op, *cells)
+        table.add_row(escape(printable_line(node.node)), escape(printable_line(node.op)), *cells)
     console.width = max(console.width, _WIDTH)
     console.print(table)
     gate = accuracy_gates.least_db(variant.onnx.precision.dtype) if gate_db is None else gate_db
     console.print(
-        f"{record.variant['label']}: {len(nodes)} nodes, {min(len(nodes), rows)} shown, largest share first.",
+        f"{printable_line(record.variant['label'])}: {len(nodes)} nodes, {min(len(nodes), rows)} shown, "
+        "largest share first.",
         highlight=False,
         markup=False,
     )
     for line in (_gate_line(nodes, gate), _last_line(record, variant, nodes[-1])):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable_line(line), highlight=False, markup=False)
 
 
 def write_json(nodes: Sequence[LayerError], path: Path) -> None:

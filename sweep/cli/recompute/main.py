@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, printable_line
 
 if TYPE_CHECKING:
     import argparse
@@ -37,9 +37,9 @@ def run(options: argparse.Namespace) -> int:
     for item in summaries.recomputed(options.folder, write=options.write):
         counts[item.state] += 1
         if item.state in {"differs", "rewritten", "unreadable"}:
-            sys.stdout.write(f"{item.state:<10} {item.path}: {item.detail}\n")
+            sys.stdout.write(printable_line(f"{item.state:<10} {item.path}: {item.detail}") + "\n")
     totals = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no records"
-    sys.stdout.write(f"{options.folder}: {totals}\n")
+    sys.stdout.write(printable_line(f"{options.folder}: {totals}") + "\n")
     if not counts["same"] + counts["differs"] + counts["rewritten"]:
         raise ConfigError(f"nothing in {options.folder} could be recomputed: it needs records/ with samples/ beside")
     return 1 if counts["differs"] + counts["unreadable"] + counts["unsampled"] else 0

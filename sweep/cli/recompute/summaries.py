@@ -11,7 +11,7 @@ from sweep.analysis import drift, record_summary
 from sweep.errors import RecordError
 from sweep.spec import of_percent
 from sweep.storage import Store, record_file, samples, samples_file
-from sweep.system import atomic_files
+from sweep.system import atomic_files, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -65,7 +65,7 @@ def _compare(store: Store, key: str, levels: Mapping[int, drift.Level], *, write
         recomputed_record = resummed(stored, samples_file.load(store.samples_path(key)), levels)
     except RecordError as error:
         return Comparison(path=path, state="unreadable", detail=str(error))
-    content = path.read_bytes()
+    content = regular_files.read_bytes(path, follow=False)
     if record_file.encode(recomputed_record) == content:
         return Comparison(path=path, state="same")
     fields = sorted(differing(json.loads(content), dataclasses.asdict(recomputed_record)))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweep.cli.trtexec import output_parser
 from sweep.errors import ConfigError, ParityError
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +55,7 @@ def run(command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: fl
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with log.open("wb") as out:
+    with regular_files.open_output(log) as out:
         try:
             child = subprocess.Popen(
                 list(command),
@@ -86,5 +87,5 @@ def _wait(child: subprocess.Popen[bytes], name: str, log: Path, timeout_s: float
 
 
 def _reason(log: Path) -> str:
-    reason = output_parser.failure_reason(log.read_text(errors="replace"))
+    reason = output_parser.failure_reason(regular_files.read_text(log, follow=False, errors="replace"))
     return f"{f': {reason}' if reason else ''}; its output: {log}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.cli.trtexec import artifact_paths, binary_versions, flags, shape_flags
-from sweep.errors import ConfigError, ModelError
+from sweep.errors import ConfigError, ModelError, printable_line, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,16 +124,16 @@ def printed(record: Record, files: Files, command: Command) -> str:
     facts = record.facts
     gpu = facts.get("gpu") or "an unknown GPU"
     lines = [
-        f"# {record.variant['label']}: {facts.get('tensorrt') or 'an unknown version'} on {gpu}",
+        _comment(f"{record.variant['label']}: {facts.get('tensorrt') or 'an unknown version'} on {gpu}"),
         f"# flags for {command.dialect.binary} of {command.dialect.versions}",
-        *(f"# {note}" for note in command.notes),
-        *(f"# {figure}" for figure in FIGURES),
+        *map(_comment, command.notes),
+        *map(_comment, FIGURES),
     ]
     if command.shapes_unknown is not None:
         batch = record.variant["batch"]
-        lines.append(f"# add --shapes=NAME:{batch}x... of each dynamic input: {command.shapes_unknown}")
+        lines.append(_comment(f"add --shapes=NAME:{batch}x... of each dynamic input: {command.shapes_unknown}"))
     if not (files.has_engine and (files.has_onnx or files.onnx is None)):
-        lines.append(f"# files that are not there are made, on the record's machine, by: {files.advice}")
+        lines.append(_comment(f"files that are not there are made, on the record's machine, by: {files.advice}"))
     if command.load is not None:
         lines += ["", f"# the engine that was timed{_state(exists=files.has_engine)}", shell(command, command.load)]
     if command.build is not None:
@@ -141,8 +141,20 @@ def printed(record: Record, files: Files, command: Command) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _comment(text: str) -> str:
+    """Return `text` as one comment line of a shell: a line feed in a name would make the rest of it a command."""
+    return f"# {printable_line(text)}"
+
+
 def shell(command: Command, arguments: Sequence[str]) -> str:
-    """Return the command for a POSIX shell, one flag per line."""
+    """Return the command for a POSIX shell, one flag per line.
+
+    Raises:
+        ConfigError: an argument has a character that cannot be printed, such as a terminal's escape.
+    """
+    for argument in arguments:
+        if not argument.isprintable():
+            raise ConfigError(f"{printable_line(shorten(argument))} cannot be typed: rename what it names")
     head = " ".join([*(f"{name}={shlex.quote(value)}" for name, value in command.env.items()), command.dialect.binary])
     return " \\\n    ".join([head, *(shlex.quote(argument) for argument in arguments)])
 

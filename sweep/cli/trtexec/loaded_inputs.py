@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sweep.cli.trtexec import artifact_paths
 from sweep.models import evaluation
 from sweep.spec import from_record
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,7 @@ def flags(record: Record, folder: Path) -> tuple[str, ...]:
     pairs = []
     for number, (name, value) in enumerate(feeds.items()):
         file = folder / f"{number}.bin"
-        value.tofile(file)
+        with regular_files.open_output(file) as opened:
+            value.tofile(opened)
         pairs.append(f"{name}:{file}")
     return (f"--loadInputs={','.join(pairs)}",)

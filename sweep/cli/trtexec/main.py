@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
-from sweep.errors import ConfigError, ParityError
+from sweep.errors import ConfigError, ParityError, printable_line, shorten
 
 if TYPE_CHECKING:
     import argparse
@@ -51,15 +51,20 @@ def run(options: argparse.Namespace) -> int:
     from sweep.storage import record_file
 
     record = record_file.read(options.record)
-    files = artifact_paths.find(record, options.record, options.cache)
-    commands = command.make(record, files)
+    try:
+        files = artifact_paths.find(record, options.record, options.cache)
+        commands = command.make(record, files)
+        text = "\n".join(command.printed(record, files, each) for each in commands)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:  # a record of inner values that are none of ours
+        reason = printable_line(shorten(f"{type(error).__name__}: {error}"))
+        raise ConfigError(f"record {record.key}: no command can be made of its variant ({reason})") from error
     if not options.parity:
-        sys.stdout.write("\n".join(command.printed(record, files, each) for each in commands))
+        sys.stdout.write(text)
         return 0
     try:
         return _compare(options, record, files, commands)
     except ParityError as error:
-        sys.stderr.write(f"sweep trtexec: {error}\n")
+        sys.stderr.write(f"sweep trtexec: {printable_line(str(error))}\n")
         return 1
 
 

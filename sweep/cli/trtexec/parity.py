@@ -18,7 +18,7 @@ from rich.table import Table
 
 from sweep.cli.trtexec import binary_process, binary_versions, flags, output_parser
 from sweep.errors import ConfigError, ParityError
-from sweep.system import write_atomic
+from sweep.system import regular_files, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -137,7 +137,7 @@ def measure(record: Record, command: Command, job: Job) -> Parity:
     arguments = [job.binary, *job.arguments]
     wall_s = binary_process.run(arguments, command.env, job.log, job.timeout_s)
     try:
-        summary = output_parser.parse(job.log.read_text(errors="replace"))
+        summary = output_parser.parse(regular_files.read_text(job.log, follow=False, errors="replace"))
         _check_settings(record, command, summary)
     except ParityError as error:
         raise ParityError(f"{job.binary}: {error}; its output: {job.log}") from error

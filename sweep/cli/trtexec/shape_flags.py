@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def of_plan(inputs: Sequence[PlanInput]) -> tuple[TensorSpec, ...]:
-    """Return the inputs of a plan that was built elsewhere which take more than one shape.
+    """Return the inputs of a plan that was built elsewhere which are dynamic in it.
 
     Args:
         inputs: ``Record.engine.inputs``.
@@ -28,7 +28,7 @@ def of_plan(inputs: Sequence[PlanInput]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name=item["name"], dtype=item["dtype"], shape=tuple(item["shape"]))
         for item in inputs
-        if item["least"] != item["most"]
+        if item["dynamic"]
     )
 
 

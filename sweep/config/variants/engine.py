@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweep.config.variants import axis_values, built_plan
 from sweep.errors import ConfigError
 from sweep.spec import EngineAxes, Plugin, Profile
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from sweep.config.schema import Config
@@ -59,7 +60,7 @@ def _plugin(path: str) -> Plugin:
     """Return a plugin library with its digest; each file is read once per process."""
     file = Path(path).expanduser().resolve()
     try:
-        content = file.read_bytes()
+        content = regular_files.read_bytes(file, follow=True)
     except OSError as error:
         raise ConfigError(f"backend.plugins: {file} cannot be read: {error.strerror}") from error
     return Plugin(path=str(file), digest=hashlib.sha256(content).hexdigest())

@@ -16,7 +16,7 @@ import numpy as np
 from sweep.errors import ConfigError, ConversionError
 from sweep.models.datasets import images, input_samples, user_arrays
 from sweep.spec import CalibrationData
-from sweep.system import user_code
+from sweep.system import regular_files, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def _files(text: str, kind: str, source: Path) -> CalibrationData:
     path = source.expanduser().resolve()
     try:
         files = _list_files(path, kind)
-        lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}" for file in files]
+        lines = [f"{_sha256(file)}  {file.name}" for file in files]
     except OSError as error:
         raise ConfigError(f"{KEY}={text}: {error.strerror}: give {_KINDS}") from error
     if not files:
@@ -58,6 +58,11 @@ def _files(text: str, kind: str, source: Path) -> CalibrationData:
         raise ConfigError(f"{KEY}={text}: no {endings} in that folder")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return CalibrationData(kind=kind, path=str(path), digest=digest)
+
+
+def _sha256(path: Path) -> str:
+    with regular_files.open_input(path, follow=True) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _list_files(path: Path, kind: str) -> list[Path]:
@@ -122,11 +127,13 @@ def _called(data: CalibrationData, signature: Signature) -> Iterator[Arrays]:
 
 def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
     del signature, limit
-    read = np.load(data.source, allow_pickle=False)
-    if not isinstance(read, np.lib.npyio.NpzFile):
-        raise ValueError("it is one array, not an .npz of arrays by input name")  # noqa: TRY004 - of what was read
-    with read as file:
-        return dict(file)
+    with regular_files.open_input(Path(data.source), follow=True) as opened:
+        regular_files.check_size(opened)
+        read = np.load(opened, allow_pickle=False)
+        if not isinstance(read, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array, not an .npz of arrays by input name")  # noqa: TRY004 - of what was read
+        with read as file:
+            return dict(file)
 
 
 def _samples(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
@@ -139,14 +146,20 @@ def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
     files = _list_files(Path(data.source), "npy")
     names = {spec.name for spec in signature.inputs}
     if len(names) > 1 or {file.stem for file in files} & names:
-        return {file.stem: np.load(file, allow_pickle=False) for file in files}
+        return {file.stem: _array(file) for file in files}
     (spec,) = signature.inputs
-    arrays = [np.load(file, allow_pickle=False) for file in files[:limit]]
+    arrays = [_array(file) for file in files[:limit]]
     rank = len(spec.shape)
     if spec.batch_axis is None:
         return {spec.name: np.stack(arrays)}
     grown = [np.expand_dims(item, spec.batch_axis) if item.ndim == rank - 1 else item for item in arrays]
     return {spec.name: np.concatenate(grown, axis=spec.batch_axis)}
+
+
+def _array(path: Path) -> np.ndarray:
+    with regular_files.open_input(path, follow=True) as file:
+        regular_files.check_size(file)
+        return np.asarray(np.load(file, allow_pickle=False))
 
 
 def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
@@ -155,7 +168,8 @@ def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
     """Read a sequence of ids a line, cut or padded with 0; the mask is 1 where there are ids, other inputs are 0."""
-    lines = [line.split() for line in Path(data.source).read_text(encoding="utf-8").splitlines() if line.strip()]
+    text = regular_files.read_text(Path(data.source), follow=True)
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     sequences = [[int(word) for word in line] for line in lines[:limit]]
     kinds = {spec.name: _token_kind(spec, len(signature.inputs)) for spec in signature.inputs}
     if not sequences or list(kinds.values()).count("ids") != 1:

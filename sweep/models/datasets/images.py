@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sweep.system import regular_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -96,11 +98,13 @@ def look_at(file: Path) -> None:
 
 @contextlib.contextmanager
 def _open_image(file: Path) -> Iterator[Image.Image]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
+        with regular_files.open_input(file, follow=True) as opened, Image.open(opened) as image:
             yield image
+    except UnidentifiedImageError as error:  # it names the open file, not its path
+        raise ValueError(f"cannot identify image file {str(file)!r}") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow calls a broken PNG a syntax error
         text = " ".join(str(error).split())
         raise ValueError(text if str(file) in text else f"{file}: {text}") from error

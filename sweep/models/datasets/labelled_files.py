@@ -10,7 +10,7 @@ from pathlib import Path
 from sweep.errors import ConfigError, LabelError
 from sweep.models.datasets import images
 from sweep.spec import LabelledData
-from sweep.system import user_code
+from sweep.system import regular_files, user_code
 
 KEY = "model.labels"
 _KINDS = "an .npz of inputs and labels, images:FOLDER with a folder of pictures a class, or package.module:function"
@@ -52,7 +52,7 @@ def content(data: LabelledData) -> str:
     for file in files:
         if not stat.S_ISREG(file.stat().st_mode):
             raise LabelError(f"{KEY}={file}: is neither a file nor a folder: give {_KINDS}")
-        with file.open("rb") as opened:
+        with regular_files.open_input(file, follow=True) as opened:
             name = "" if data.kind == "npz" else file.relative_to(root).as_posix()
             lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {name}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import zipfile
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +15,7 @@ from sweep.errors import ConfigError, ConversionError, LabelError
 from sweep.models.datasets import images, labelled_files, user_arrays
 from sweep.models.datasets.labelled_files import KEY
 from sweep.models.signatures import BATCH
-from sweep.system import user_code
+from sweep.system import regular_files, user_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,15 +121,17 @@ def _unreadable(data: LabelledData, error: Exception) -> LabelError:
 
 
 def _npz(data: LabelledData, network: Signature) -> Iterator[Chunk]:
-    read = np.load(data.source, allow_pickle=False)
-    if not isinstance(read, np.lib.npyio.NpzFile):
-        raise ValueError("it is one array, not an .npz of arrays by input name and labels")  # noqa: TRY004 - of what was read
     if any(spec.name == LABELS for spec in network.inputs):
         raise LabelError(
             f"{KEY}={data.source}: the network has an input called {LABELS} itself; give package.module:function"
         )
-    with read as file:
-        arrays = dict(file)
+    with regular_files.open_input(Path(data.source), follow=True) as opened:
+        regular_files.check_size(opened)
+        read = np.load(opened, allow_pickle=False)
+        if not isinstance(read, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array, not an .npz of arrays by input name and labels")  # noqa: TRY004 - of what was read
+        with read as file:
+            arrays = dict(file)
     if LABELS not in arrays:
         raise LabelError(f"{KEY}={data.source}: holds {', '.join(sorted(arrays)) or 'nothing'}, and no array {LABELS}")
     labels = arrays.pop(LABELS)

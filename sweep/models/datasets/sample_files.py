@@ -19,6 +19,7 @@ import numpy as np
 
 from sweep.errors import ModelError
 from sweep.spec import SampleData
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,7 @@ def content(data: SampleData) -> str:
     """Compute the SHA-256 of a file; of a folder, that of each file with its name, which decides the order."""
     lines = []
     for file in _files(data):
-        with file.open("rb") as opened:
+        with regular_files.open_input(file, follow=True) as opened:
             name = file.name if data.kind == "folder" else ""
             lines.append(f"{hashlib.file_digest(opened, 'sha256').hexdigest()}  {name}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -159,12 +160,13 @@ def arrays(data: SampleData) -> list[SampleFile]:
     read = []
     for file in _files(data):
         try:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.lib.npyio.NpzFile):
-                with loaded as archive:
-                    read.append(SampleFile(name=file.name, arrays=dict(archive)))
-            else:
-                read.append(SampleFile(name=file.name, arrays={"": loaded}))
+            with regular_files.open_input(file, follow=True) as opened:
+                loaded = np.load(opened, allow_pickle=False)
+                if isinstance(loaded, np.lib.npyio.NpzFile):
+                    with loaded as archive:
+                        read.append(SampleFile(name=file.name, arrays=dict(archive)))
+                else:
+                    read.append(SampleFile(name=file.name, arrays={"": loaded}))
         except _UNREADABLE as error:
             raise _unreadable(file, error) from error
     if content(data) != data.digest:
@@ -173,7 +175,7 @@ def arrays(data: SampleData) -> list[SampleFile]:
 
 
 def _headers(file: Path) -> Iterator[tuple[str, Header]]:
-    with file.open("rb") as opened:
+    with regular_files.open_input(file, follow=True) as opened:
         if not zipfile.is_zipfile(opened):
             if file.suffix.lower() == ".npz":
                 raise ValueError("it is no .npz, or was cut off: copy or save it again")

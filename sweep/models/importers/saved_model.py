@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sweep.errors import ModelError, shorten
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ def content(folder: Path) -> dict[str, str]:
             "tf.saved_model.save or keras' model.export wrote"
         )
     return _versions(folder) | {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(path.relative_to(folder)): hashlib.sha256(regular_files.read_bytes(path, follow=True)).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }

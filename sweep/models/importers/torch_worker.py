@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import RefusedError, one_line, refusing, required, serve
+from sweep.system import RefusedError, one_line, refusing, regular_files, required, serve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -177,7 +177,7 @@ def _files(names: set[str]) -> dict[str, str]:
     for name in sorted(names):
         file = getattr(sys.modules.get(name), "__file__", None)
         if file and Path(file).is_file():
-            digests[name] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            digests[name] = hashlib.sha256(regular_files.read_bytes(Path(file), follow=True)).hexdigest()
     return digests
 
 

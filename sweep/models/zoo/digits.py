@@ -16,6 +16,7 @@ import numpy as np
 from sweep.models.datasets.labelled_arrays import DataSet, Labelled
 from sweep.models.signatures import BATCH, TensorSpec
 from sweep.models.zoo.graph_builder import GraphBuilder
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     import onnx
@@ -30,7 +31,7 @@ _LAYERS = (("conv1", "0", 1), ("conv2", "2", 2), ("conv3", "4", 1))  # its name 
 def digits() -> onnx.ModelProto:
     """Build three trained convolutions and a linear layer: [batch,1,8,8] from 0 to 1 -> logits [batch,10]."""
     graph = GraphBuilder("digits")
-    with np.load(_DATA / "digits_weights.npz", allow_pickle=False) as file:
+    with regular_files.open_input(_DATA / "digits_weights.npz", follow=True) as opened, np.load(opened) as file:
         weights = dict(file)
     x = graph.input(INPUT)
     for name, stored, stride in _LAYERS:
@@ -50,7 +51,7 @@ def _parameters(graph: GraphBuilder, weights: dict[str, np.ndarray], name: str, 
 
 @cache
 def _images() -> tuple[np.ndarray, np.ndarray]:
-    with np.load(_DATA / "digits.npz", allow_pickle=False) as file:
+    with regular_files.open_input(_DATA / "digits.npz", follow=True) as opened, np.load(opened) as file:
         return (file["images"][:, None] / _WHITE).astype(np.float32), file["labels"].astype(np.int64)
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from sweep.report.comparison import compared, same_engines
 from sweep.report.mlflow import record_mapping
+from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.client import connect, explained, failure, open_experiment
 from sweep.report.mlflow.runs import Runs
 from sweep.report.mlflow.saved_view import varying, view_link, view_tag, view_value
 from sweep.report.mlflow.store_uri import ui_url
-from sweep.system import file_locks
+from sweep.system import file_locks, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sweep.storage import Record, Store
 
 FILES = ("config.yaml", "config.json", "report.html")  # files of the sweep's folder that are attached to its run
+_MOST_BYTES = 256 << 20  # of a file that is attached; a report of 100,000 points has a tenth
 LOCK_TIMEOUT_S = 30.0  # longest wait for another publisher of the same folder
 
 
@@ -91,12 +93,14 @@ class Publisher:
         self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
     ) -> tuple[str, int]:
         experiment = open_experiment(client, self._uri, self._experiment, self._artifacts)
-        runs = Runs(client, experiment.experiment_id, self._sweep, labels, same_engines(records))
+        artifacts = Artifacts(client, self._uri)
+        runs = Runs(client, artifacts, experiment.experiment_id, self._sweep, labels, same_engines(records))
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
         sent = 0
         for record in records:
             files = _files_inside(store.root, (record.engine or {}).get("artifacts", ()))
-            sent += runs.send(record, store.record_path(record.key).read_bytes(), parent.info.run_id, files)
+            content = regular_files.read_bytes(store.record_path(record.key), follow=False)
+            sent += runs.send(record, content, parent.info.run_id, files)
         runs.close_parent(max(record_mapping.ended_ms(record) for record in records), self._attachments(store.root))
         axes = varying([*(record_mapping.params(record) for record in records), *runs.params()])
         view = view_value(self._sweep, axes, parent.info.start_time)
@@ -105,7 +109,11 @@ class Publisher:
         return view_link(ui_url(self._uri), experiment.experiment_id, self._sweep), sent
 
     def _attachments(self, folder: Path) -> dict[str, str]:
-        texts = {name: (folder / name).read_text(encoding="utf-8") for name in FILES if (folder / name).is_file()}
+        texts = {}
+        for name in FILES:
+            # A link, a pipe or bytes that are no text are not of our making: the sweep is published without them.
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                texts[name] = regular_files.read_text(folder / name, follow=False, most=_MOST_BYTES)
         if self._config is not None and not any(name.startswith("config.") for name in texts):
             texts["config.json"] = json.dumps(self._config, indent=1, sort_keys=True, default=str)
         return texts
@@ -113,7 +121,7 @@ class Publisher:
     @contextlib.contextmanager
     def _locked(self, folder: Path) -> Iterator[None]:
         """Lock the sweep's folder against other publishers, where its file system can lock a folder."""
-        handle = os.open(folder, os.O_RDONLY)
+        handle = regular_files.open_folder(folder)
         try:
             deadline = time.monotonic() + LOCK_TIMEOUT_S
             while not _lock(handle):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+    from sweep.report.mlflow.artifacts import Artifacts
     from sweep.storage import Record
 
 PAGE = 1000  # runs per page of a search
@@ -39,6 +40,7 @@ class Runs:
 
     Args:
         client: client of the store.
+        artifacts: attaches files to its runs.
         experiment_id: id of the experiment.
         sweep: name of the sweep.
         labels: names of the runs by the keys of their records; a record without an entry is named by its own label.
@@ -48,12 +50,14 @@ class Runs:
     def __init__(
         self,
         client: MlflowClient,
+        artifacts: Artifacts,
         experiment_id: str,
         sweep: str,
         labels: Mapping[str, str],
         same_engines: Mapping[str, str],
     ) -> None:
         self._client, self._experiment_id, self._sweep = client, experiment_id, sweep
+        self._artifacts = artifacts
         self._labels, self._same_engines = labels, same_engines
         runs = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
         parents = [run for run in runs if run.data.tags.get(KIND) == "sweep"]
@@ -85,7 +89,7 @@ class Runs:
         sha = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()
         if texts and self.parent.data.tags.get(FILES) != sha:
             for name, text in texts.items():
-                self._client.log_text(run_id, text, name)
+                self._artifacts.attach(run_id, name, text.encode())
             self._client.set_tag(run_id, FILES, sha)
         if end_ms > (self.parent.info.end_time or 0):
             self._client.set_terminated(run_id, "FINISHED", end_ms)
@@ -118,8 +122,7 @@ class Runs:
         if not complete:
             self._fill(run_id, record, file)
             for path in files:
-                if path.is_file():
-                    self._client.log_artifact(run_id, str(path), "engine")
+                self._artifacts.attach_file(run_id, path, "engine")
             self._client.set_tag(run_id, DONE, sha)
         for stale in runs:
             if stale is not run:
@@ -161,7 +164,7 @@ class Runs:
         for n in range(max(-(-len(metrics) // step), -(-max(len(params), len(tags)) // OTHERS_A_BATCH))):
             part = slice(n * OTHERS_A_BATCH, (n + 1) * OTHERS_A_BATCH)
             self._client.log_batch(run_id, metrics[n * step : (n + 1) * step], params[part], tags[part])
-        self._client.log_text(run_id, file.decode(), "record.json")
+        self._artifacts.attach(run_id, "record.json", file)
         status = "FINISHED" if record.status in record_mapping.FINISHED else "FAILED"
         self._client.set_terminated(run_id, status, record_mapping.ended_ms(record))
 

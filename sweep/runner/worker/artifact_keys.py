@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep import models, precision, spec
 from sweep.storage.cache import MANIFEST
-from sweep.system import environment
+from sweep.system import environment, regular_files
 
 if TYPE_CHECKING:
     from sweep.backends import Backend
@@ -79,4 +79,6 @@ def _built_on(backend: Backend) -> list[Any]:
 def file_content(onnx: Path) -> Any:
     """Return what distinguishes this graph and its weights from any other; for a file in the cache, its manifest."""
     manifest = onnx.parent / MANIFEST
-    return json.loads(manifest.read_bytes())["files"] if manifest.is_file() else models.file_digest(onnx)
+    if not manifest.is_file():
+        return models.file_digest(onnx)
+    return json.loads(regular_files.read_bytes(manifest, follow=False))["files"]

@@ -258,7 +258,12 @@ def _notes(variant: Variant, artifacts: Artifacts, cache: Path) -> list[str]:
             *filter(None, [plan_import.optimum_note(variant, artifacts.engine.info)]),
         ]
     guarded, calibration = artifacts.onnx.facts.get("guarded"), artifacts.onnx.facts.get("calibration")
-    notes = [f"{len(guarded)} nodes stay in fp32, for they overflow fp16 (engine.guarded)"] if guarded else []
+    notes, recipe = [], variant.onnx.precision
+    if guarded:
+        spoiled = (
+            "bf16 would round away" if "bf16" in (recipe.dtype, recipe.rest) else "overflows fp16 or is lost in it"
+        )
+        notes.append(f"{len(guarded)} nodes stay in fp32, because what they compute {spoiled} (engine.guarded)")
     typed_file = variant.onnx.precision.path
     if typed_file is not None:
         notes.append(f"{variant.onnx.precision.name} is {PurePath(typed_file).name} as it came, judged against fp32")

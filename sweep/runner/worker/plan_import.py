@@ -95,7 +95,9 @@ def optimum_note(variant: Variant, info: JsonDict) -> str | None:
     if variant.reference is not None:
         return None
     fixed = {fix.name for fix in variant.onnx.model.inputs if fix.shape is not None}
-    names = [item["name"] for item in info["inputs"] if item["name"] not in fixed and _OPEN in item["shape"][1:]]
+    names = [
+        item["name"] for item in info["inputs"] if item["name"] not in fixed and item["least"][1:] != item["most"][1:]
+    ]
     if not names:
         return None
     return (
@@ -127,12 +129,13 @@ def reference_feeds(variant: Variant, values: Mapping[str, np.ndarray]) -> Feeds
 
 
 def described_inputs(variant: Variant, info: JsonDict) -> list[JsonDict]:
-    """Return the inputs as the record holds them: {name, dtype, shape, least, most}."""
+    """Return the inputs as the record holds them: {name, dtype, shape, dynamic, least, most}."""
     return [
         {
             "name": spec.name,
             "dtype": item["dtype"],
             "shape": list(spec.shape),
+            "dynamic": _OPEN in item["shape"],
             "least": item["least"],
             "most": item["most"],
         }

@@ -14,7 +14,7 @@ from sweep.errors import ModelError
 from sweep.models import SAMPLES_ADVICE
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
-from sweep.system import environment, one_line
+from sweep.system import environment, one_line, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,7 +94,8 @@ def reference_outputs(
 
     key = spec.digest("reference", *inputs_identity(variant, source, feeds))
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
-    with np.load(cache.get("references", key, build, about).path / REFERENCE_FILE, allow_pickle=False) as file:
+    path = cache.get("references", key, build, about).path / REFERENCE_FILE
+    with regular_files.open_input(path, follow=False) as opened, np.load(opened, allow_pickle=False) as file:
         return dict(file)
 
 
@@ -127,7 +128,8 @@ def compared_outputs(
     key = spec.digest("compared", *inputs_identity(variant, source, *inputs.batches), inputs.counts)
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     entry = cache.get("references", key, build, about)
-    with np.load(entry.path / REFERENCE_FILE, allow_pickle=False) as file:
+    path = entry.path / REFERENCE_FILE
+    with regular_files.open_input(path, follow=False) as opened, np.load(opened, allow_pickle=False) as file:
         return inputs.first(entry.info["batches"]), dict(file)
 
 

@@ -37,6 +37,8 @@ def explained(variant: Variant, cache: Cache) -> Iterator[None]:
     try:
         yield
     except _STAGES as error:
+        if variant.reference is None:  # a plan that came without its network
+            raise
         refusal = refused(variant, cache)
         if refusal is not None:
             raise ModelError(refusal) from None
@@ -61,6 +63,8 @@ def refused(variant: Variant, cache: Cache) -> str | None:
 
     None also where onnxruntime cannot load it, which says nothing of its inputs.
     """
+    if variant.reference is None:  # a plan that came without a network
+        return None
     model, batch = variant.onnx.model, variant.engine.batch
     try:
         signature = models.signature(model)

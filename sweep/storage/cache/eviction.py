@@ -8,6 +8,7 @@ removes. Such leftovers differ from work in progress in that nobody holds the en
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -83,10 +84,14 @@ def remove(root: Path, kind: str, key: str) -> None:
 
 def discard(folder: Path) -> None:
     """Remove an entry whose lock the caller holds. It is renamed first, so that no reader sees part of it."""
-    if folder.exists():
-        aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
-        folder.rename(aside)
+    if not os.path.lexists(folder):
+        return
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    folder.rename(aside)
+    if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside, ignore_errors=True)
+    else:  # a link, dangling or not, or a file in place of the folder
+        aside.unlink(missing_ok=True)
 
 
 def _prune(root: Path, kinds: Collection[str], is_due: Callable[[Item, int], bool]) -> Pruned:

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep.system import regular_files, write_atomic
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -32,6 +34,9 @@ RUNTIME = "runtime"
 TIMING = "timing"
 _SHARED = "timing-"
 _LIMIT = ".limit"
+_MOST_LIMIT = 64  # bytes
+MOST_MANIFEST = 64 << 20
+"""Most bytes of an entry's manifest."""
 _NAMED = ("model", "precision", "batch")
 
 
@@ -130,13 +135,13 @@ def write_limit(root: Path, limit_bytes: int) -> None:
     """Store the limit, bytes, for later listings of this cache."""
     if read_limit(root) != limit_bytes:
         with contextlib.suppress(OSError):  # the limit applies all the same; only the table then shows another
-            (root / _LIMIT).write_text(f"{limit_bytes}\n")
+            write_atomic(root / _LIMIT, f"{limit_bytes}\n".encode(), durable=False)
 
 
 def read_limit(root: Path) -> int | None:
     """Return the limit that was last stored here, bytes; None if none was."""
     try:
-        return int((root / _LIMIT).read_text())
+        return int(regular_files.read_text(root / _LIMIT, follow=False, most=_MOST_LIMIT))
     except (OSError, ValueError):
         return None
 
@@ -177,8 +182,8 @@ def _engine_of(runtime: Path) -> str:
 def _about(manifest: Path) -> JsonDict:
     """Return the description in a manifest; older versions wrote only the model, and in ``info``."""
     try:
-        entry = json.loads(manifest.read_bytes())
+        entry = json.loads(regular_files.read_bytes(manifest, follow=False, most=MOST_MANIFEST))
         about = entry.get("about") or {name: entry["info"][name] for name in ("model",) if name in entry["info"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
     return about if isinstance(about, dict) else {}

@@ -14,7 +14,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from sweep.errors import CacheError
-from sweep.system import file_locks
+from sweep.system import file_locks, regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ def _remove_if_dead(path: Path) -> bool:
 def _read(path: Path) -> tuple[str, set[tuple[str, str]]]:
     """Return the user of a file and the entries that it pins; an incomplete last line is ignored."""
     try:
-        text = path.read_text()
+        text = regular_files.read_text(path, follow=False, errors="replace")
     except FileNotFoundError:
         return "", set()
     user, *lines = text.split("\n")[:-1] or [""]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 from sweep.errors import CacheError
 from sweep.storage.cache import eviction, inventory
 from sweep.storage.cache.pins import Pins
-from sweep.system import file_locks, file_trust
+from sweep.system import file_locks, file_trust, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -142,7 +142,7 @@ def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         files = {str(path.relative_to(scratch)): _sha256(path) for path in _files(scratch)}
         size = sum(path.stat().st_size for path in _files(scratch))
         manifest = {"key": folder.name, "seconds": seconds, "bytes": size, "info": info, "about": about, "files": files}
-        (scratch / MANIFEST).write_text(json.dumps(manifest, indent=1))
+        write_atomic(scratch / MANIFEST, json.dumps(manifest, indent=1).encode(), durable=False)
         for path in (scratch, *scratch.rglob("*")):
             path.chmod(path.stat().st_mode & ~file_trust.OTHERS)
         scratch.rename(folder)
@@ -157,14 +157,14 @@ def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
 
 def _verify(folder: Path) -> tuple[Entry | None, str | None]:
     """Return the entry if it is intact, else None and the reason, which is None if there is no entry."""
-    if not folder.exists():
+    if not os.path.lexists(folder):  # a dangling link is there, and is not trusted
         return None, None
     try:
         for path in (folder, *folder.rglob("*")):
             reason = file_trust.distrust_reason(path)
             if reason is not None:
                 return None, f"cache entry {path} {reason} and is not trusted: built again"
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(regular_files.read_bytes(folder / MANIFEST, follow=False, most=inventory.MOST_MANIFEST))
         if manifest.get("key", folder.name) != folder.name:
             return None, f"cache entry {folder} was made as {manifest['key']}: built again"
         for name, digest in manifest["files"].items():
@@ -181,7 +181,7 @@ def _verify(folder: Path) -> tuple[Entry | None, str | None]:
             ),
             None,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return None, f"cache entry {folder} is damaged ({error}): built again"
 
 
@@ -198,7 +198,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with regular_files.open_input(path, follow=False) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

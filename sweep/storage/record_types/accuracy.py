@@ -114,6 +114,7 @@ class SearchedAccuracy(AccuracyFigures):
         cosine_centred: cosine of both less the mean of r over the batch.
         top1_agreement: share of samples with the same arg max, 0 to 1.
         nonfinite: number of NaN and Inf in y; None where shapes differ.
+        nonfinite_in_both: of these, the number that is not finite in r either; missing where r is finite.
         score: top-1 on labelled samples, 0 to 1; missing where no gate is about it.
         reference_score: top-1 of fp32 on the same samples, 0 to 1.
         scored_on: name of the labelled samples.

@@ -85,6 +85,7 @@ class PlanInput(TypedDict):
         name: its name.
         dtype: type of its elements.
         shape: one entry per dimension, a size or the word ``batch``, as it was fed.
+        dynamic: the plan leaves a size of it open, if only to one size in its profile.
         least: smallest shape that the plan takes.
         most: largest shape that the plan takes.
     """
@@ -92,6 +93,7 @@ class PlanInput(TypedDict):
     name: str
     dtype: str
     shape: list[int | str]
+    dynamic: bool
     least: list[int]
     most: list[int]
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from sweep.errors import MpsError
-from sweep.system import file_locks
+from sweep.system import file_locks, regular_files
 from sweep.system.child_process import ChildProcess, module_command, module_environment
 from sweep.system.mps import control
 
@@ -77,7 +77,7 @@ class Daemon:
         log = self.logs / "start.log"  # a pipe would stay open for as long as the daemon runs
         command = [control.binary(), "-d"]
         try:
-            with log.open("wb") as out:
+            with regular_files.open_output(log) as out:
                 code = subprocess.run(
                     command,
                     env=variables,
@@ -91,7 +91,7 @@ class Daemon:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise MpsError(f"the MPS daemon could not be started: {error}") from error
         if code != 0:
-            words = " ".join(log.read_text(errors="replace").split()) or "it said nothing"
+            words = " ".join(regular_files.read_text(log, follow=False, errors="replace").split()) or "it said nothing"
             raise MpsError(f"the MPS daemon could not be started ({' '.join(command)}: code {code}): {words}")
 
     def _find_pid(self) -> int:

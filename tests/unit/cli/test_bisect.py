@@ -16,12 +16,14 @@ from onnx import TensorProto, numpy_helper
 
 from sweep import precision, spec
 from sweep.cli import commands
-from sweep.cli.bisect import node_table
+from sweep.cli.bisect import node_table, trace
+from sweep.errors import ConfigError
 from sweep.models import file_digest
 from sweep.runner.worker import reference
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage import record_file, store
 from sweep.storage.record import Record
+from sweep.system import user_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -187,6 +189,62 @@ def test_a_bad_command_is_one_line(measured: Path, capsys: pytest.CaptureFixture
         said = capsys.readouterr().err
         assert line in said
         assert said.count("\n") == 1
+
+
+STRANGER = "open('ran', 'a').close()\ndef call(*_): raise ValueError\n"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("key", ["graph", "model.calibration", "model.labels"])
+def test_a_function_that_a_record_names_runs_only_if_its_user_names_it_too(
+    key: str, measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SWEEP_ALLOW", raising=False)
+    name = f"stranger_{key.rpartition('.')[2]}"
+    (tmp_path / f"{name}.py").write_text(STRANGER)
+    plain = json.loads(measured.read_text())
+
+    def asks(digest: str | None, *words: str, form: str = "name") -> str:
+        data = {"kind": "function", "name": None, "path": None, form: f"{name}:call", "digest": digest}
+        if key == "graph":
+            plain["variant"] |= {"graph": f"{name}:call", "graph_digest": digest}
+        elif key == "model.calibration":
+            plain["variant"]["calibration"] = data
+        else:
+            plain["variant"]["load"]["labels"] = data | {"output": "y", "classes": 32}
+        measured.write_text(json.dumps(plain))
+        assert commands.main(["bisect", str(measured), *words]) in {1, 2}
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        return said
+
+    right = user_code.digest(key, f"{name}:call")
+    line = f"{key}={name}:call stands in a record, and functions run only if you name them: add --allow {name}:call"
+    assert line in asks(right)
+    assert "does not state the sha256 of its source" in asks(None, "--allow", f"{name}:call")
+    if key != "graph":
+        assert line in asks(right, form="path")
+    assert "its source has changed since it was planned" in asks("0" * 64, "--allow", f"{name}:call")
+    assert not (tmp_path / "ran").exists()
+    if key != "model.labels":  # the inputs of the labels are read by a function of their own
+        asks(right, "--allow", f"{name}:call")
+        assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch", "x"), ("model_ref", 5), ("precision_recipe", {"a": "\x1b[31m"}), ("seed", None)]
+)
+def test_a_variant_that_cannot_be_made_again_is_one_line(
+    field: str, value: object, measured: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = record_file.read(measured)
+    with pytest.raises(ConfigError, match="its record does not say how its graph is made") as caught:
+        trace.of_record(dataclasses.replace(record, variant=record.variant | {field: value}))
+    assert str(caught.value).isprintable()
+    bare = dataclasses.replace(record, variant={"label": "x"})
+    with pytest.raises(ConfigError, match="x: its record does not say how its graph is made"):
+        trace.of_record(bare)
 
 
 def test_a_model_that_is_gone_is_one_line(measured: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -191,3 +191,18 @@ def test_a_searched_capacity_is_restated_byte_for_byte(tmp_path, words) -> None:
     assert all(gathered or (made["slo"]["probes"] and made["points"][0]["prediction"]) for made in records)
     for made in records:
         assert made["drift"] is None or len(made["drift"]["stretches"]) == 1  # the search is no pass
+
+
+@pytest.mark.fault
+def test_names_in_a_record_are_printed_as_text_on_their_line(tmp_path, capsys) -> None:
+    store = kept(tmp_path / "s", "k")
+    path = store.record_path("k")
+    raw = json.loads(path.read_text())
+    raw["variant"]["\x1b[31mEVIL\x07\nnext"] = 1
+    raw["peak"]["\x1b]0;pwned\x07"] = 2
+    raw["points"][0]["\x9b31m\u202e"] = 1
+    path.write_text(json.dumps(raw))
+    code, out = said(capsys, tmp_path)
+    assert code in {0, 1}
+    assert len(out.splitlines()) <= 2
+    assert all(line.isprintable() for line in out.splitlines())

@@ -61,6 +61,10 @@ def test_a_daemon_of_the_users_is_a_folder_that_is_there(tmp_path) -> None:
     ("values", "line"),
     [
         ({"batch": 0}, "batch=0: must be 1 or more"),
+        ({"batch": 10**23}, f"batch={10**23}: must be at most {2**31 - 1}"),
+        ({"streams": 100_000}, "streams=100000: must be at most 4096"),
+        ({"clients": 1000}, "clients=1000: must be at most 256"),
+        ({"repeats": 10**12}, "repeats=1000000000000: must be at most 10000"),
         ({"streams": 0}, "streams=0: "),
         ({"clients": -1}, "clients=-1: "),
         ({"repeats": 0}, "repeats=0: "),
@@ -146,9 +150,11 @@ def test_a_load_that_is_no_number_is_refused_before_it_is_measured(values) -> No
         variants.from_config(config(**values))
 
 
-@pytest.mark.parametrize("values", [{"timeout_s": INF}, {"timeout_s": NAN}, {"slo__p99_ms": INF}])
-def test_a_setting_that_is_no_number_is_refused(values) -> None:
-    with pytest.raises(ConfigError, match=r"timeout_s|slo\.p99_ms"):
+@pytest.mark.parametrize(
+    "values", [{"timeout_s": INF}, {"timeout_s": NAN}, {"slo__p99_ms": INF}, {"cache_gib": 1e300}, {"cache_gib": INF}]
+)
+def test_a_setting_that_is_no_number_or_has_no_bound_is_refused(values) -> None:
+    with pytest.raises(ConfigError, match=r"timeout_s|slo\.p99_ms|cache_gib"):
         variants.settings(config(**values), [])
 
 

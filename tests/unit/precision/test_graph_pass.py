@@ -27,6 +27,7 @@ from sweep.storage.cache import Cache
 from sweep.system import user_code
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 MODULE = """
@@ -108,8 +109,12 @@ def asked(house: Path, graph: GraphPass | None, dtype: str = "fp32") -> Variant:
 CALIBRATED = {"fp32": {}, "int8": {"calibration_batches": 2}}
 
 
+def loaded(spec: str) -> Callable[[onnx.ModelProto], object]:
+    return user_code.load("graph", spec, user_code.digest("graph", spec))
+
+
 def test_a_users_function_takes_the_pairs_out_and_nothing_else_changes(house: Path) -> None:
-    function = user_code.load("graph", "my_passes:untransposed", None)
+    function = loaded("my_passes:untransposed")
     told = transform(house / "net.onnx", "my_passes:untransposed", function, house / "out.onnx")
     assert (count(house / "net.onnx", "Transpose"), count(house / "out.onnx", "Transpose")) == (8, 2)
     assert told["nodes_before"] - told["nodes_after"] == 6
@@ -155,6 +160,16 @@ def test_an_edit_makes_it_again(house: Path) -> None:
         user_code.load("graph", "my_passes:untransposed", one.digest)
 
 
+def test_nothing_of_a_module_runs_unless_its_source_is_the_planned_one(house: Path) -> None:
+    (house / "my_loud.py").write_text("open('ran', 'w').close()\ndef f(model): return model\n")
+    for planned, line in ((None, "sha256 of its source is not stated"), ("0" * 64, "its source has changed since")):
+        with pytest.raises(ConversionError, match=line):
+            user_code.load("graph", "my_loud:f", planned)
+        assert not (house / "ran").exists()
+    loaded("my_loud:f")
+    assert (house / "ran").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "line"),
     [
@@ -165,7 +180,7 @@ def test_an_edit_makes_it_again(house: Path) -> None:
     ],
 )
 def test_a_pass_that_goes_wrong_is_one_line(name: str, line: str, house: Path) -> None:
-    function = user_code.load("graph", f"my_passes:{name}", None)
+    function = loaded(f"my_passes:{name}")
     with pytest.raises(ConversionError, match=f"graph=my_passes:{name} on net.onnx:? {line}") as caught:
         transform(house / "net.onnx", f"my_passes:{name}", function, house / "out.onnx")
     assert "\n" not in str(caught.value)
@@ -190,10 +205,10 @@ def test_a_pass_that_is_not_there_is_one_line(spec: str, line: str, house: Path)
 
 def test_what_is_no_function_is_one_line(house: Path) -> None:
     with pytest.raises(ConversionError, match="graph=my_passes:three is a int, not a function"):
-        user_code.load("graph", "my_passes:three", None)
+        loaded("my_passes:three")
     (house / "my_faulty.py").write_text("import no_such_package\ndef f(model): return model\n")
     with pytest.raises(ConversionError, match="my_faulty:f cannot be imported: ModuleNotFoundError: No module named"):
-        user_code.load("graph", "my_faulty:f", None)
+        loaded("my_faulty:f")
     (house / "my_typo.py").write_text("def f(model:\n")
     with pytest.raises(ConfigError, match=r"my_typo:f: .*my_typo\.py is no Python \("):
         user_code.digest("graph", "my_typo:f")
@@ -225,6 +240,7 @@ def test_an_input_of_another_type_is_a_change(tmp_path: Path) -> None:
     [
         "# @package _global_\ngraph: shared.tricks:f\n",
         "# @package _global_\nmodel:\n  calibration: shared.tricks:f\n",
+        "# @package _global_\nmodel:\n  torch: shared.tricks:f\n",
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      graph: none,shared.tricks:f\n",
     ],
 )

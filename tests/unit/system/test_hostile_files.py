@@ -12,6 +12,8 @@ import subprocess
 import sys
 import zipfile
 from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,19 +23,31 @@ from cache_entries import content, fill, put
 from rich.progress import Progress
 from rich.table import Table
 
+from sweep.backends.simulated import _slowness
 from sweep.backends.tensorrt import runtime_cache
 from sweep.cli.console import Terminal
-from sweep.errors import RecordError, SweepError, printable
+from sweep.config.variants import engine as engine_variants
+from sweep.errors import ConfigError, RecordError, SweepError, TrackingError, printable
+from sweep.loadgen import arrival_trace
+from sweep.models import file_digest, signature
+from sweep.models.datasets import calibration, images, labelled_files
 from sweep.report import html
+from sweep.report.mlflow import artifacts, publisher
+from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.publisher import _files_inside
-from sweep.storage import samples_file
-from sweep.storage.cache import MANIFEST, Cache
+from sweep.runner.worker_process import Worker
+from sweep.spec import CalibrationData, LabelledData, ModelRef
+from sweep.spec.settings import Settings
+from sweep.storage import record_file, record_index, samples_file
+from sweep.storage.cache import MANIFEST, Cache, inventory
+from sweep.storage.cache import store as cache_store
 from sweep.storage.record import Record
 from sweep.storage.store import Store
+from sweep.storage.sweep_folder import FOLDERS, folder_lock
 from sweep.system import file_trust
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from rich.console import Console
 
@@ -57,6 +71,141 @@ def rebuilt(root: Path) -> str | None:
         assert (entry.path / "file").read_bytes() == content("a")
     assert bool(calls) == (entry.note is not None)
     return entry.note
+
+
+def doors(place: Path) -> dict[str, Callable[[], object]]:
+    """Read what stands at `place` through every door of a user's files and of a results folder, by its name."""
+    network = signature(ModelRef(name="digits"))
+    data = {"path": str(place), "digest": "0"}
+    return {
+        "trace": lambda: arrival_trace.read(str(place)),
+        "plugin": lambda: engine_variants._plugin(str(place)),
+        "calibration": lambda: calibration.parse(str(place)),
+        "tokens": lambda: calibration.parse(f"tokens:{place}"),
+        "arrays": lambda: calibration.check(CalibrationData(kind="npz", **data), network, 1),
+        "labels": lambda: labelled_files.content(LabelledData(kind="npz", output="y", **data)),
+        "picture": lambda: images.look_at(place),
+        "model": lambda: file_digest(place),
+        "machine": lambda: _slowness(str(place)),
+        "record": lambda: record_file.read(place),
+        "samples": lambda: samples_file.load(place),
+        "cache file": lambda: cache_store._sha256(place),
+    }
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "endless", "device"])
+def test_no_door_waits_for_a_pipe_or_reads_an_endless_file(tmp_path, kind: str) -> None:
+    place = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "endless":
+        place.symlink_to("/dev/zero")
+    for name, read in doors(place).items():
+        with pytest.raises((SweepError, OSError, ValueError)) as caught:
+            read()
+        assert "\n" not in str(caught.value), name
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "endless"])
+def test_a_pipe_in_a_results_folder_is_as_good_as_nothing_there(tmp_path, kind: str) -> None:
+    """The index, the limit of the cache, a manifest, the attachments of a sweep: all can be made again."""
+
+    def put_odd(path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+
+    put_odd(tmp_path / "index.json")
+    assert record_index._load(tmp_path / "index.json") == ([], {})
+    put_odd(tmp_path / "cache" / ".limit")
+    assert inventory.read_limit(tmp_path / "cache") is None
+    inventory.write_limit(tmp_path / "cache", 5)
+    assert inventory.read_limit(tmp_path / "cache") == 5
+    for name in publisher.FILES:
+        put_odd(tmp_path / name)
+    assert publisher.Publisher("http://x", "e", "s")._attachments(tmp_path) == {}
+    put(tmp_path, "a")
+    put_odd(tmp_path / "engines" / "a" / MANIFEST)
+    assert inventory._about(tmp_path / "engines" / "a" / MANIFEST) == {}
+    assert rebuilt(tmp_path)
+
+
+def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("TOPSECRET")
+    results, elsewhere = tmp_path / "results", tmp_path / "elsewhere"
+    root = results / "s"
+    (root / "logs").mkdir(parents=True)
+    elsewhere.mkdir()
+    settings = Settings(name="s", results=results)
+    for name in publisher.FILES:
+        (root / name).symlink_to(secret)
+    assert publisher.Publisher("http://x", "e", "s")._attachments(root) == {}
+    attached: list[tuple[object, ...]] = []
+    upload = Artifacts(SimpleNamespace(), "sqlite:///x")  # type: ignore[arg-type]
+    upload.attach = lambda *words: attached.append(words)  # type: ignore[method-assign]
+    upload.attach_file("run", root / publisher.FILES[0], "engine")
+    assert attached == []
+    (results / "cache").mkdir()
+    (results / "cache" / ".limit").symlink_to(secret)
+    inventory.write_limit(results / "cache", 7)
+    (root / "logs" / "k.log").symlink_to(secret)
+    with pytest.raises(OSError, match="is a link, which is not followed"):
+        Worker(root / "logs" / "k.log")
+    (root / ".lock").symlink_to(secret)
+    with pytest.raises(ConfigError, match=r"cannot be written \(is a link"), folder_lock(settings):
+        pass
+    (root / ".lock").unlink()
+    for link in (*(root / name for name in FOLDERS), results / "cache" / "engines"):
+        kept = link.rename(tmp_path / "kept") if link.exists() else None
+        link.symlink_to(elsewhere)
+        with (
+            pytest.raises(ConfigError, match=rf"{link} is a link to {elsewhere}, and a sweep writes"),
+            folder_lock(settings),
+        ):
+            pass
+        link.unlink()
+        if kept:
+            kept.rename(link)
+    with folder_lock(settings):
+        pass
+    assert secret.read_text() == "TOPSECRET"
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_dangling_link_as_cache_entry_is_built_again(tmp_path) -> None:
+    (tmp_path / "engines").mkdir()
+    (tmp_path / "engines" / "a").symlink_to(tmp_path / "nowhere")
+    assert "is a link and is not trusted: built again" in (rebuilt(tmp_path) or "")
+    assert rebuilt(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "taken"),
+    [
+        ("mlflow-artifacts:/1/2", True),
+        ("s3://bucket/x", True),
+        ("file:///home/me/.config", False),
+        ("FILE:///home/me", False),
+        ("file://localhost/home/me", False),
+        ("/home/me", False),
+        ("relative", False),
+        ("file:///srv/artifacts/1", True),
+        ("file:///srv/artifacts/../me", False),
+        ("file:///srv/artifacts/%2e%2e/me", False),
+    ],
+)
+def test_a_server_has_artifacts_written_to_no_folder_that_its_user_did_not_name(
+    location: str, *, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEP_ARTIFACTS", "/srv/artifacts")
+    assert artifacts.is_allowed(location) == taken
+    if not taken:
+        client = SimpleNamespace(get_run=lambda _: SimpleNamespace(info=SimpleNamespace(artifact_uri=location)))
+        with pytest.raises(TrackingError, match=r"the server has artifacts written to .*SWEEP_ARTIFACTS=FOLDER"):
+            Artifacts(client, "http://127.0.0.1:1").attach("run", "record.json", b"x")  # type: ignore[arg-type]
 
 
 def test_our_own_entry_is_taken(tmp_path) -> None:

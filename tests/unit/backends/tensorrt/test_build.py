@@ -16,7 +16,7 @@ from sweep.backends import registry
 from sweep.backends.base import find_unhonoured_axis, unsupported_reason
 from sweep.backends.tensorrt import build, builder_config, engine_inspector, library, plan_file
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
-from sweep.errors import BuildError, UnsupportedError
+from sweep.errors import BuildError, SessionError, UnsupportedError
 from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, Plugin, Profile, Variant
 from sweep.storage.cache import Cache
@@ -125,6 +125,22 @@ def test_a_plan_is_built_for_the_gpus_that_are_asked_for(rtx, cache, tmp_path) -
     assert "compute_capability" in (
         find_unhonoured_axis(registry.get("tensorrt"), variant(compute_capability="8.9")) or ""
     )
+
+
+def test_the_library_s_own_words_say_why_a_plan_does_not_load(rtx, cache, tmp_path) -> None:
+    """It looks at the size before it looks for a GPU."""
+    asked = variant()
+    plan, _ = build.build_serialized(rtx, typed(asked, cache), asked.engine, static(SHAPES), tf32=False)
+    path = tmp_path / "x.plan"
+    path.write_bytes(plan + b"more")
+    imported = dataclasses.replace(asked, engine=EngineAxes(batch=2, plan=plan_file.read(path)))
+    with pytest.raises(SessionError) as caught:
+        TensorRTRTX().import_plan(path.read_bytes(), imported, tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"x.plan, built by {rtx.label}, does not load on ")
+    assert f"{rtx.label} cannot load the engine: IRuntime::deserializeCudaEngine: " in said
+    assert "header.size == blobSize" in said
+    assert "\n" not in said
 
 
 def test_a_build_needs_no_gpu_where_a_measurement_does(monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """A record as a command: every axis is a flag, a variable, or a line that says it is neither."""
 
 import dataclasses
+import json
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 
 from sweep import spec as sweep_axes
 from sweep.backends import registry
+from sweep.cli import commands
 from sweep.cli.trtexec import artifact_paths, binary_versions, command, flags
 from sweep.errors import ConfigError
 from sweep.storage import record_file
@@ -337,8 +339,8 @@ def test_a_plan_that_was_built_elsewhere_is_loaded_and_never_built(base, tmp_pat
     native = {"precision": "as-built", "precision_recipe": {**base.variant["precision_recipe"], "dtype": "native"}}
     alone = {"model_ref": {**base.variant["model_ref"], "revision": None}, "weight_streaming_budget_mib": 3}
     inputs = [
-        {"name": "x", "dtype": "float32", "shape": ["batch", 3], "least": [1, 3], "most": [8, 3]},
-        {"name": "fixed", "dtype": "float32", "shape": [1], "least": [1], "most": [1]},
+        {"name": "x", "dtype": "float32", "shape": ["batch", 3], "dynamic": True, "least": [4, 3], "most": [4, 3]},
+        {"name": "fixed", "dtype": "float32", "shape": [1], "dynamic": False, "least": [1], "most": [1]},
     ]
     found = dataclasses.replace(
         changed(base, **built, **native, **alone, batch=4, model="their"), engine={"key": "k", "inputs": inputs}
@@ -396,3 +398,54 @@ def test_a_typed_file_beside_the_network_is_what_trtexec_builds(base, tmp_path) 
         wanted = each.variant["precision_recipe"]
         assert (again.path, list(again.keep or [])) == (wanted.get("path"), wanted.get("keep", []))
         assert (again.search.evaluations if again.search else None) == wanted.get("search", {}).get("evaluations")
+
+
+EVIL = "x\nrm -rf canary\r\x1b[31m\x9b2J\u202e$(touch canary)`id`;'"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"label": EVIL},
+        {"model": EVIL},
+        {"precision": EVIL},
+        {"profile": EVIL},
+        {"facts": {"gpu": EVIL}},
+        {"backend": EVIL},
+        {"graph": EVIL},
+        {"sm_count": EVIL},
+    ],
+)
+def test_no_name_of_a_record_becomes_a_line_or_an_escape(base, tmp_path, capsys, change) -> None:
+    """What is printed is comments, blank lines and one command, whatever the record holds."""
+    facts = {"facts": change["facts"]} if "facts" in change else {}
+    found = changed(base, facts.get("facts"), **{key: value for key, value in change.items() if key != "facts"})
+    path = tmp_path / "s" / "records" / f"{found.key}.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(record_file.encode(found))
+    code = commands.main(["trtexec", str(path)])
+    out, err = capsys.readouterr()
+    assert code in {0, 2}
+    assert all(line.isprintable() for line in (out + err).split("\n"))
+    assert len(err.splitlines()) == (code == 2)
+    for line in out.splitlines():
+        assert not line or line.startswith(("# ", "    --", "tensorrt_rtx", "trtexec", "NVIDIA_TF32_OVERRIDE=")), line
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("variant", [{}, {"load": "x"}, {"precision_recipe": "x"}, {"batch": None}])
+def test_a_variant_of_which_no_command_can_be_made_is_one_line(base, tmp_path, capsys, variant) -> None:
+    whole = dataclasses.asdict(base)
+    whole["variant"] = {**(whole["variant"] if variant else {"label": "x", "backend": "tensorrt_rtx"}), **variant}
+    path = tmp_path / "s" / "records" / f"{base.key}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(whole))
+    assert commands.main(["trtexec", str(path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_argument_that_cannot_be_typed_is_refused(base) -> None:
+    (only,) = made(base)
+    with pytest.raises(ConfigError, match=r"x\\x1b.* cannot be typed: rename what it names"):
+        command.shell(only, ["--onnx=x\x1b[31m"])

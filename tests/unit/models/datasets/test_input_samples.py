@@ -257,7 +257,7 @@ def test_samples_are_timed_compared_and_calibrate_apart(network: Path) -> None:
     assert not [note for note in measured["realised"]["notes"] if "random" in note]
     flat = {"record": spec.flat(int8)}["record"]
     assert spec.from_record(flat).load.samples == int8.load.samples
-    record = type("R", (), {"variant": flat})()
+    record = type("R", (), {"variant": flat, "engine": None})()
     assert trace.of_record(record).load.samples == int8.load.samples
     (flag,) = loaded_inputs.flags(record, network / "bins")
     assert flag == f"--loadInputs=x:{network / 'bins' / '0.bin'}"

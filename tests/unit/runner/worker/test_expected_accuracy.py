@@ -145,6 +145,22 @@ def test_what_would_cost_much_is_left_out_and_keeps_the_fixed_limits(
     assert found["mismatch"] is None
 
 
+def test_a_network_whose_products_cannot_be_counted_is_timed_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shape of its product comes from a float, which shape inference does not follow."""
+    author = authored_graphs.Author()
+    width = author.op("Cast", author.op("Add", author.const(np.float32([60])), author.const(np.float32([4]))), to=7)
+    shape = author.op("Concat", author.op("Shape", "x", end=1), width, axis=0)
+    path = saved(tmp_path, author, author.op("MatMul", author.op("Reshape", "x", shape), author.weight(64, 128)), 128)
+    result = passes.measured(asked(path), tmp_path)
+    assert result["model"]["gmacs"] is None
+    assert result["accuracy"]["expected"]["floor_db"] > 110
+    monkeypatch.setattr(expected_accuracy, "MOST_GMACS", 0.0)
+    note = passes.measured(asked(path), tmp_path)["accuracy"]["expected"]["note"]
+    assert note.startswith("not computed for ")
+
+
 def test_a_large_batch_is_explained_at_a_smaller_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = classifier(tmp_path, 0.0)
     whole = passes.measured(asked(path), tmp_path)

@@ -119,7 +119,8 @@ def test_a_plan_alone_is_timed_and_never_called_exact(engine: FakeEngine, tmp_pa
     assert facts["plan_digest"] == hashlib.sha256(CONTENT).hexdigest()
     assert facts["build_s"] is None
     assert "onnx_key" not in facts
-    assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [2, 3], "least": [2, 3], "most": [2, 3]}]
+    ends = {"least": [2, 3], "most": [2, 3]}
+    assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": [2, 3], "dynamic": False, **ends}]
     assert (tmp_path / "cache" / "engines" / facts["key"] / PLAN).read_bytes() == CONTENT
     json.dumps(found)
     gated = accuracy_gates.fault("native", accuracy, Gates(min_sqnr_db=10.0))
@@ -142,7 +143,8 @@ def test_a_network_beside_it_is_its_reference(
     assert accuracy["sqnr_db"] == (sqnr_db and pytest.approx(sqnr_db, abs=0.1))
     assert (found["mismatch"] is None) == (factor > 0)
     assert found["model"]["opset"] == 20
-    assert found["engine"]["inputs"][0]["shape"] == ["batch", 3]
+    (told,) = found["engine"]["inputs"]
+    assert (told["shape"], told["dynamic"], told["least"], told["most"]) == (["batch", 3], True, [1, 3], [8, 3])
 
 
 def test_samples_are_fed_in_turn_where_a_network_beside_it_names_the_inputs(engine: FakeEngine, tmp_path: Path) -> None:
@@ -215,6 +217,11 @@ def test_open_sizes_are_the_optimum_of_the_first_profile_unless_the_user_says_ot
     fixed = alone(built, inputs=(InputFix(name="ids", shape=("batch", 100), high=9.0),))
     assert plan_import.feeds(fixed, info)["ids"].shape == (2, 100)
     assert plan_import.optimum_note(fixed, info) is None
+    one: JsonDict = {"inputs": [{**ids, "least": [4, 64], "most": [4, 64]}], "profiles": 1}
+    assert plan_import.settled_inputs(alone(built, 4), one)[0].shape == ("batch", 64)  # open, and yet of one size
+    assert plan_import.optimum_note(alone(built, 4), one) is None
+    with pytest.raises(UnsupportedError, match=r"batch=2: x\.plan takes batch=4 \(ids \[4,64\]\)"):
+        plan_import.settled_inputs(alone(built), one)
     beyond = alone(built, inputs=(InputFix(name="ids", shape=("batch", 129)),))
     with pytest.raises(UnsupportedError) as caught:
         plan_import.settled_inputs(beyond, info)
