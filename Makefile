@@ -81,7 +81,7 @@ bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make benc
 	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)
 
 bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/evidence/statistics.md
-	PYTHONPATH=. $(BIN)/python tests/statistics/study.py $(ARGS)
+	PYTHONPATH=.:tests/support $(BIN)/python tests/statistics/study.py $(ARGS)
 
 lint: install ## ruff, all rules
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 from . import accuracy as accuracy
 from . import accuracy_gates as accuracy_gates
+from . import best_comparison as best_comparison
 from . import drift as drift
 from . import fairness as fairness
 from . import gpu_telemetry as gpu_telemetry
@@ -9,6 +10,7 @@ from . import percentiles as percentiles
 from . import record_summary as record_summary
 from . import record_views as record_views
 from . import reevaluate as reevaluate
+from . import start_spread as start_spread
 from .measured_window import window_ips as window_ips
 from .queue_model import SATURATED as SATURATED
 from .queue_model import UNLOADED as UNLOADED
@@ -17,11 +19,13 @@ from .queue_model import Service as Service
 from .queue_model import estimate_service as estimate_service
 from .queue_model import simulate_latency_ms as simulate_latency_ms
 from .record_views import carried_tail as carried_tail
+from .record_views import curve_is_unusable as curve_is_unusable
 from .record_views import drifted as drifted
 from .record_views import joules as joules
 from .record_views import light as light
 from .record_views import near as near
 from .record_views import prediction_errors as prediction_errors
+from .record_views import probably_higher as probably_higher
 from .record_views import score as score
 from .record_views import sqnr_text as sqnr_text
 from .reevaluate import mismatch_error as mismatch_error
@@ -31,5 +35,7 @@ from .slo_capacity import Evidence as Evidence
 from .slo_capacity import all_evidence as all_evidence
 from .slo_capacity import bracket as bracket
 from .slo_capacity import confirms as confirms
+from .start_spread import SpreadHistory as SpreadHistory
+from .start_spread import StartSpread as StartSpread
 from .verdicts import STABLE_WITHIN as STABLE_WITHIN
 from .verdicts import open_verdict as open_verdict

@@ -7,8 +7,12 @@ it ``stretch``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy
 
 from sweep.analysis import intervals, point_summary
 from sweep.errors import RecordError
@@ -16,12 +20,17 @@ from sweep.spec import DriftVerdict
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from sweep.storage import Drift, PointSamples, Store
 
-FLOOR = 0.02  # a sentinel that moved by less is no drift: its own starts differ by that (docs/decisions/0015)
+FLOOR = 0.02  # a sentinel that moved by less is no drift, however steady the others (docs/decisions/0015)
+_PRIOR_CV = 0.015  # between starts, where the runs are too few to show it (docs/decisions/0044)
+_PRIOR_FREEDOM = 4.0  # runs' worth of it
+_FREEDOM_OF_A_STEP = 0.5  # degrees of freedom that a difference between neighbours adds: their median wastes the rest
+_RISK = 0.05  # of calling any run of a steady machine drifted
+_MEDIAN_STEP = 0.6745 * math.sqrt(2)  # of |difference of two runs|, in standard deviations of one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +42,7 @@ class Level:
             are not compared.
         start: which start of the sweep ran it, from 0.
         ips: its throughput, samples/s.
-        interval: (low, high, batches) of that, as ``intervals.apart`` takes it; None if it has none.
+        interval: (low, high, batches) of that, None if it has none.
     """
 
     key: str
@@ -75,9 +84,10 @@ def judge(sentinel_intervals: Sequence[int | None], runs: Mapping[int, Level]) -
         runs: ``levels`` of the sweep.
 
     Returns:
-        ``drifted`` where an end of an interval differs from the sweep's median sentinel by over 2% and, at 3% for the
-        whole sweep, by more than chance; ``unknown`` while an end is missing; else ``steady``. ``before`` and ``after``
-        are the ends of the interval that moved most. None where no sentinel ran.
+        ``drifted`` where an end of an interval differs from the sweep's median sentinel by over 2% and, at 5% for the
+        whole sweep, by more than starts of the sentinel differ from each other; ``unknown`` while an end is missing;
+        else ``steady``. ``before`` and ``after`` are the ends of the interval that moved most. None where no sentinel
+        ran.
     """
     numbers = sorted({number for number in sentinel_intervals if number is not None and number in runs})
     if not numbers:
@@ -122,15 +132,43 @@ def _moved(level: Level, usual: Level) -> float:
 
 
 def _reason(ends: Sequence[Level], usual: Level, runs: Mapping[int, Level]) -> str | None:
-    risk = intervals.RISK / max(sum(level.key == usual.key for level in runs.values()) - 1, 1)
-    deviating = [level for level in ends if _moved(level, usual) > FLOOR and _beyond_chance(level, usual, risk)]
+    least = _least_move([runs[number] for number in sorted(runs) if runs[number].key == usual.key])
+    deviating = [level for level in ends if _moved(level, usual) > FLOOR and _log_moved(level, usual) > least(level)]
     if not deviating:
         return None
     worst = max(deviating, key=lambda level: _moved(level, usual))
     return f"the sentinel ran {worst.ips / usual.ips - 1:+.1%} off the sweep's median of {usual.ips:,.0f} samples/s"
 
 
-def _beyond_chance(level: Level, usual: Level, risk: float) -> bool:
-    if level.interval is None or usual.interval is None:
-        return False
-    return intervals.apart(level.interval, usual.interval, risk)
+def _log_moved(level: Level, usual: Level) -> float:
+    return abs(math.log(level.ips / usual.ips))
+
+
+def _least_move(runs: Sequence[Level]) -> Callable[[Level], float]:
+    """Return the least log difference from the median that is no chance, for a run of the sentinel.
+
+    What starts differ by is taken from neighbours, since a drift parts few of them, and from an assumed figure where
+    they are few. Every run but the median is a look, and Bonferroni's correction counts them.
+
+    Args:
+        runs: runs of the same sentinel, oldest first.
+    """
+    steps = np.abs(np.diff(np.log([level.ips for level in runs])))
+    errors = [intervals.log_error(*level.interval) for level in runs if level.interval is not None]
+    start, freedom = _PRIOR_CV**2, _PRIOR_FREEDOM
+    if len(steps) > 1:
+        inside = float(np.mean(np.square(errors))) if errors else 0.0
+        measured = max((float(np.median(steps)) / _MEDIAN_STEP) ** 2 - inside, 0.0)
+        freedom += _FREEDOM_OF_A_STEP * len(steps)
+        start = (_PRIOR_FREEDOM * start + (freedom - _PRIOR_FREEDOM) * measured) / freedom
+    risk = _RISK / max(len(steps), 1)
+
+    def least(level: Level) -> float:
+        if level.interval is None:
+            return math.inf
+        inside = intervals.log_error(*level.interval) ** 2
+        joint = (start + inside) ** 2 / (start**2 / freedom + inside**2 / (level.interval[2] - 1))
+        factor = float(scipy.special.stdtrit(joint, 1 - risk / 2))
+        return factor * math.sqrt((start + inside) * (1 + 2 / len(runs)))
+
+    return least

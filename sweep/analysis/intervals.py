@@ -1,9 +1,11 @@
 """Compute 95% intervals of correlated latencies and throughputs.
 
-A percentile's interval is the binomial one of order statistics with the count replaced by an effective count:
-the count over the factor by which correlation inflates the variance of "share of requests above the mark".
-That factor comes from batch means, whose own uncertainty a Student quantile carries. docs: statistics has the
-coverage that was measured, and docs/decisions/0014 why the block bootstrap went.
+From three passes on, an interval is Student's over one value a pass: what differs between two starts is then part of
+it. Of fewer passes, a percentile's interval is the binomial one of order statistics with the count replaced by an
+effective count: the count over the factor by which correlation inflates the variance of "share of requests above the
+mark". That factor comes from batch means, whose own uncertainty a Student quantile carries. Correlation is looked at
+within passes only, never over their concatenation, where the difference of two starts would pass for it.
+docs/evidence/statistics.md has the coverage that was measured, and docs/decisions/0014 why the block bootstrap went.
 """
 
 from __future__ import annotations
@@ -14,7 +16,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from sweep.analysis.percentiles import INTERVAL, PERCENTILES, min_count, percentile
+from sweep.analysis import percentiles
+from sweep.analysis.percentiles import (
+    INTERVAL,
+    PERCENTILES,
+    inflation_of_mean,
+    min_count,
+    pass_percentiles,
+    percentile,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,16 +32,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sweep.analysis.percentiles import Floats
-    from sweep.storage import LatencyIntervals
+    from sweep.storage import IndependentCounts, LatencyIntervals
 
+PASSES_AS_BATCHES = percentiles.PASSES_AS_BATCHES
 BATCHES = 10  # of a pass, where passes are too few to be the batches
-PASSES_AS_BATCHES = 3  # from here on the spread between passes is measured, and is the interval
 RISK = 0.03  # nominal, so that equal ones are called different in at most 5% where batches still correlate
+_BATCH_COUNTS = (7, 10, 16)  # of a pass; stalls with the period of one batch length are seen by another
+_WIDEST_OF_THREE = 0.85  # brings the largest of the three standard errors back to 95% where requests are independent
+_WITHIN_SHARE = 0.8  # of the half-width from inside the passes, below which that between three or more does not fall
 _LEAST_EFFECTIVE = 60  # below it even a median's interval covers too little (docs/evidence/statistics.md)
+_LEAST_CORRELATED = 100  # of correlated completions: few visits of a slow state say little of how often it comes
 _LEAST_INFLATION = 0.1  # ten batches that agree by chance prove no more than this
 _OVER = 5  # of the binomial bound where latencies are correlated
 _TAIL = 0.9  # level at which the tail's correlation is looked at, beside the percentile's own
 _BISECTIONS = 50
+_SCALES = (10, 25, 60)  # batches in which correlation is looked for that outlasts the lag window
+_BY_CHANCE = 0.999  # of the variances of independent batch means are smaller than what counts as correlation
 
 
 def percentile_intervals(passes: Sequence[Floats]) -> LatencyIntervals:
@@ -47,14 +63,50 @@ def percentile_intervals(passes: Sequence[Floats]) -> LatencyIntervals:
 def percentile_interval(passes: Sequence[Floats], p: float) -> tuple[float, float] | None:
     """Return the 95% interval of percentile ``p`` of latencies in arrival order, one array a pass.
 
-    None where fewer requests than ``percentiles.min_count`` asks for count as independent, or where the upper end would
-    lie beyond the longest latency.
+    From three passes on it is that of a typical start: Student's over the logarithms of the passes' percentiles, around
+    their geometric mean. None where fewer requests (of each pass, from three on) than ``percentiles.min_count`` asks
+    for count as independent, or where the upper end would lie beyond the longest latency.
     """
-    values = np.concatenate(passes)
-    if len(values) < max(min_count(p), _LEAST_EFFECTIVE) or not _carried(values, p):
+    if len(passes) >= PASSES_AS_BATCHES:
+        return _between_passes(passes, p)
+    count = sum(map(len, passes))
+    if count < max(min_count(p), _LEAST_EFFECTIVE) or not _carried(passes, p, count):
         return None
     low, high = order_statistics(passes, p, INTERVAL)
     return None if math.isinf(high) else (low, high)
+
+
+def _between_passes(passes: Sequence[Floats], p: float) -> tuple[float, float] | None:
+    """Return the interval of the percentile of a typical start; None where a pass cannot carry its percentile.
+
+    What is left of correlation inside a pass only biases its percentile, so that each pass has to carry it.
+    """
+    values = pass_percentiles(passes, p)
+    least = min(map(len, passes))
+    if values is None or least < _LEAST_EFFECTIVE or not _carried(passes, p, least):
+        return None
+    logs = np.log(values)
+    if not np.isfinite(logs).all():
+        return None
+    half = _student(len(logs), INTERVAL) * float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    centre = float(logs.mean())
+    return math.exp(centre - half), math.exp(centre + half)
+
+
+def independent_counts(passes: Sequence[Floats]) -> IndependentCounts:
+    """Return how many requests of a pass count as independent for each percentile, on average over the passes.
+
+    Args:
+        passes: latencies of each pass in arrival order, ms.
+    """
+    count = sum(map(len, passes)) / (len(passes) if len(passes) >= PASSES_AS_BATCHES else 1)
+    series = [values for values in passes if len(values)]
+    hanging = max(within_passes([_ranks_of(values) for values in series]), _tail_correlation(series, _TAIL))
+    at = {
+        name: count / max(hanging, _tail_correlation(series, PERCENTILES[name]))
+        for name in ("p50", "p90", "p95", "p99")
+    }
+    return {"p50": at["p50"], "p90": at["p90"], "p95": at["p95"], "p99": at["p99"]}
 
 
 def order_statistics(passes: Sequence[Floats], p: float, level: float) -> tuple[float, float]:
@@ -65,67 +117,101 @@ def order_statistics(passes: Sequence[Floats], p: float, level: float) -> tuple[
     """
     ordered = np.sort(np.concatenate(passes))
     count, mark = len(ordered), percentile(ordered, p)
-    inflation, freedom = _batch_inflation([part > mark for part in passes])
+    inflation, freedom = _batch_inflation(_all_above(passes, mark))
     low, high = _ranks(count / (inflation * _student_over_normal(freedom, level) ** 2), p, level)
     upper = _at_rank(ordered, high * (count + 1)) if high * (count + 1) <= count else math.inf
     return _at_rank(ordered, low * (count + 1)), upper
 
 
-def _carried(values: Floats, p: float) -> bool:
-    """Tell whether enough of the values count as independent for an interval of percentile ``p``.
+def _carried(passes: Sequence[Floats], p: float, count: int) -> bool:
+    """Tell whether enough of ``count`` values count as independent for an interval of percentile ``p``.
 
-    Correlation is looked for in the ranks, above the 90th percentile and above ``p`` itself. Where it is found, its
-    factor is uncertain too, and five over the mark are asked for in place of one.
+    Where correlation is found, its factor is uncertain too, and five over the mark are asked for in place of one.
     """
-    ordered = np.sort(values)
-    ranks = np.searchsorted(ordered, values).astype(np.float64)
-    marks = {percentile(ordered, level) for level in (p, _TAIL)}
-    worst = max(inflation_of_mean(series) for series in (ranks, *((values > mark).astype(float) for mark in marks)))
-    return len(values) / worst >= max(min_count(p, 1 if worst == 1 else _OVER), _LEAST_EFFECTIVE)
+    worst = correlation(passes, p)
+    return count / worst >= max(min_count(p, 1 if worst == 1 else _OVER), _LEAST_EFFECTIVE)
+
+
+def correlation(passes: Sequence[Floats], p: float) -> float:
+    """Return how many requests count as one for percentile ``p``, at least 1, from within the passes alone.
+
+    Correlation is looked for in the ranks, above the 90th percentile and above ``p`` itself.
+
+    Args:
+        passes: latencies of each pass in arrival order, ms.
+        p: percentile as a share.
+    """
+    series = [values for values in passes if len(values)]
+    if not series:
+        return 1.0
+    tails = (_tail_correlation(series, level) for level in (p, _TAIL))
+    return max(within_passes([_ranks_of(values) for values in series]), *tails)
+
+
+def _tail_correlation(series: Sequence[Floats], p: float) -> float:
+    """Return how many requests count as one above percentile ``p`` of each pass."""
+    return within_passes([_above(values, percentile(np.sort(values), p)) for values in series if len(values)])
+
+
+def _ranks_of(values: Floats) -> Floats:
+    """Return the ranks of values as shares; equal values have one rank."""
+    return np.asarray(np.searchsorted(np.sort(values), values) / max(len(values), 1), dtype=np.float64)
+
+
+def _above(values: Floats, mark: float) -> Floats:
+    """Return 1 where a value lies above the mark, or at it if none lies above, as with ticks of a coarse clock."""
+    over = values > mark
+    return np.asarray(over if over.any() else values >= mark, dtype=np.float64)
+
+
+def _all_above(passes: Sequence[Floats], mark: float) -> list[NDArray[np.bool_]]:
+    """Return where each pass lies above the mark, or at it if no pass lies above (see ``_above``)."""
+    over = [values > mark for values in passes]
+    return over if any(part.any() for part in over) else [values >= mark for values in passes]
 
 
 def _batch_inflation(over: Sequence[NDArray[np.bool_]]) -> tuple[float, int]:
     """Return the factor on the variance of the share over the mark, from batch means, and its degrees of freedom."""
-    batches = 1 if len(over) >= PASSES_AS_BATCHES else BATCHES
-    parts = [part for values in over for part in np.array_split(values, batches)]
+    parts = [part for values in over for part in np.array_split(values, BATCHES)]
     shares = np.array([part.mean() for part in parts])
     count = sum(map(len, parts))
     share = sum(map(np.count_nonzero, parts)) / count
-    if share == 0:
+    if share in {0, 1}:
         return 1.0, len(parts) - 1
     independent = share * (1 - share) / (count / len(parts))
     return max(float(shares.var(ddof=1)) / independent, _LEAST_INFLATION), len(parts) - 1
 
 
-def inflation_of_mean(values: Floats) -> float:
-    """Estimate the factor, at least 1, by which correlation inflates the variance of the mean of a series.
+def within_passes(passes: Sequence[Floats]) -> float:
+    """Return the factor, at least 1, by which correlation inside the passes inflates the variance of a mean.
 
-    Flat-top lag window with the automatic bandwidth of Politis and White (2004), lags up to 4 sqrt(n).
+    The larger of a lag window's (``inflation_of_mean``) and that of batch means, which sees what outlasts every lag.
     """
-    count = len(values)
-    run = max(5, math.ceil(math.sqrt(math.log10(count))))
-    most = min(count - 1, 4 * math.ceil(math.sqrt(count)) + run)
-    if most < run:
-        return 1.0
-    correlations = _autocorrelations(values - values.mean(), most)
-    quiet = np.abs(correlations) < 2 * math.sqrt(math.log10(count) / count)
-    starts_quiet_run = np.convolve(quiet, np.ones(run), "valid") == run  # lags after which `run` in a row are noise
-    last = int(starts_quiet_run.argmax()) if starts_quiet_run.any() else most
-    if last == 0:
-        return 1.0
-    width = min(2 * last, most)
-    window = np.clip(2 * (1 - np.arange(1, most + 1) / width), 0, 1)
-    bias = (1 + 2 * window.sum()) / count  # the sample's own mean takes this much of each correlation
-    return float(max(1 + 2 * window @ correlations, 1.0) / (1 - min(bias, 0.5)))
+    return _outlasting(passes, inflation_of_mean(*passes))
 
 
-def _autocorrelations(centred: Floats, most: int) -> Floats:
-    """Return the autocorrelations at lags 1 to ``most``; zero for a constant series."""
-    count = len(centred)
-    transformed = np.fft.rfft(centred, 1 << (count + most).bit_length())
-    products = np.fft.irfft(np.abs(transformed) ** 2)[: most + 1]
-    power = float(centred @ centred)
-    return np.asarray(products[1:] / power if power > 0 else np.zeros(most))
+def _outlasting(passes: Sequence[Floats], worst: float) -> float:
+    """Return the largest factor of the batch means of each scale that is more than ``worst`` and chance; else that."""
+    for scale in _SCALES:
+        between = within = 0.0
+        freedom = 0
+        for values in passes:
+            size = len(values) // scale
+            if size <= 1:
+                continue
+            batches = values[: size * scale].reshape(scale, size)
+            between += size * float(batches.mean(axis=1).var(ddof=1)) * (scale - 1)
+            within += float(values.var()) * (scale - 1)
+            freedom += scale - 1
+        chance = scipy.special.chdtri(freedom, 1 - _BY_CHANCE) / freedom if freedom else math.inf
+        if within > 0 and between > within * chance * worst:
+            worst = between / within
+    return worst
+
+
+def _student(count: int, level: float) -> float:
+    """Return the two-sided Student quantile of ``count`` values at ``level``."""
+    return float(scipy.special.stdtrit(count - 1, (1 + level) / 2))
 
 
 def _student_over_normal(freedom: int, level: float) -> float:
@@ -157,19 +243,46 @@ def rate_interval(rate: float, passes: Sequence[Floats], level: float = INTERVAL
     """Return the interval of a throughput and the number of batch means behind it; None below two.
 
     Student on the logarithm of the batches' rates, centred on ``rate``. Batches hold equal counts rather than equal
-    times: cutting requests at the edge adds noise that is not the variant's.
+    times: cutting requests at the edge adds noise that is not the variant's. Of one or two passes, the widest of three
+    batch lengths counts: stalls that come once in every batch of one length vanish from it. From three passes on the
+    spread between them counts, unless that within them is much wider, as where passes agree by chance on the number of
+    stalls. None where fewer than ``_LEAST_CORRELATED`` of correlated completions count as independent.
 
     Args:
         rate: the throughput, in any unit; the interval has the same.
         passes: one ascending array a pass: when the window began, then each completion in it.
         level: confidence.
     """
-    batches = 1 if len(passes) >= PASSES_AS_BATCHES else BATCHES
-    logs = np.concatenate([_log_rates(times, batches) for times in passes])
-    if len(logs) <= 1 or not np.isfinite(logs).all() or rate <= 0:
-        return None, len(logs)
-    half = scipy.special.stdtrit(len(logs) - 1, (1 + level) / 2) * logs.std(ddof=1) / math.sqrt(len(logs))
-    return [float(rate * math.exp(-half)), float(rate * math.exp(half))], len(logs)
+    within = np.concatenate([_log_rates(times, BATCHES) for times in passes])
+    half = _student(len(within), level) * _error_within(passes) if len(within) > 1 else math.inf
+    batches = len(within)
+    if len(passes) >= PASSES_AS_BATCHES:
+        each = np.concatenate([_log_rates(times, 1) for times in passes])
+        batches = len(each)
+        between = _student(batches, level) * _standard_error(each)
+        half = max(_WITHIN_SHARE * half, between) if batches > 1 else math.inf
+    if batches <= 1 or not math.isfinite(half) or rate <= 0 or not _carries_mean(passes):
+        return None, batches
+    return [float(rate * math.exp(-half)), float(rate * math.exp(half))], batches
+
+
+def _error_within(passes: Sequence[Floats]) -> float:
+    """Return the standard error of the mean log rate from batches inside the passes, the widest of three lengths."""
+    lengths = [np.concatenate([_log_rates(times, each) for times in passes]) for each in _BATCH_COUNTS]
+    return _WIDEST_OF_THREE * max(map(_standard_error, lengths))
+
+
+def _standard_error(logs: Floats) -> float:
+    if len(logs) <= 1 or not np.isfinite(logs).all():
+        return math.inf
+    return float(logs.std(ddof=1)) / math.sqrt(len(logs))
+
+
+def _carries_mean(passes: Sequence[Floats]) -> bool:
+    """Tell whether enough of the gaps between completions count as independent for an interval of their mean."""
+    gaps = [np.diff(times) for times in passes]
+    worst = max(within_passes(gaps), within_passes([_ranks_of(each) for each in gaps]))
+    return worst == 1 or sum(map(len, gaps)) / worst >= _LEAST_CORRELATED
 
 
 def _log_rates(times: Floats, batches: int) -> Floats:
@@ -180,37 +293,13 @@ def _log_rates(times: Floats, batches: int) -> Floats:
         return np.asarray(np.log(np.diff(edges) / np.diff(times[edges])))
 
 
-def apart(first: tuple[float, float, int], second: tuple[float, float, int], risk: float = RISK) -> bool:
-    """Tell whether two throughputs differ, by Welch's test of the logarithm of their ratio at ``risk``, two-sided.
+def log_error(low: float, high: float, batches: int) -> float:
+    """Return the standard error of the logarithm of a throughput, back from its ``rate_interval``.
 
     Args:
-        first: (low, high, batches) of a ``rate_interval``.
-        second: interval of the other one.
-        risk: chance of calling two equal ones different.
+        low: lower end of the interval, in the unit of ``high``.
+        high: upper end.
+        batches: batch means behind it, two or more.
     """
-    (centre, error, freedom), (other, other_error, other_freedom) = map(_log_mean, (first, second))
-    variance = error**2 + other_error**2
-    if variance == 0:
-        return centre != other
-    joint = variance**2 / (error**4 / freedom + other_error**4 / other_freedom)
-    return bool(abs(centre - other) > scipy.special.stdtrit(joint, 1 - risk / 2) * math.sqrt(variance))
-
-
-def paired_apart(first: Sequence[float], second: Sequence[float], risk: float = RISK) -> bool:
-    """Tell whether two throughputs differ, by Student's test of the logarithm of their ratio, pass by pass.
-
-    For passes that were interleaved: what the machine did in a round, it did to both.
-    """
-    logs = np.log(np.asarray(first) / np.asarray(second))
-    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    if error == 0:
-        return bool(logs.mean() != 0)
-    return bool(abs(logs.mean()) > scipy.special.stdtrit(len(logs) - 1, 1 - risk / 2) * error)
-
-
-def _log_mean(interval: tuple[float, float, int]) -> tuple[float, float, int]:
-    """Return mean, standard error and degrees of freedom of the logarithm, back from its 95% interval."""
-    low, high, batches = interval
     half = (math.log(high) - math.log(low)) / 2
-    freedom = batches - 1
-    return math.log(low) + half, half / float(scipy.special.stdtrit(freedom, (1 + INTERVAL) / 2)), freedom
+    return half / float(scipy.special.stdtrit(batches - 1, (1 + INTERVAL) / 2))

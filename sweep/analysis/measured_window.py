@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sweep.storage import Ints, PointSamples
 
-WINDOWS = 3
-
 
 def window_ips(samples: PointSamples) -> float | None:
     """Return the samples/s completed inside the measured window; None where nothing was measured."""
@@ -49,11 +47,9 @@ def measured_window(samples: PointSamples) -> tuple[int, int, int] | None:
     return samples.origin_ns + start, samples.origin_ns + end, round(rate_ips * (end - start) / 1e9)
 
 
-def completions(samples: PointSamples, third: int | None = None) -> percentiles.Floats:
-    """Return the start of the measured window, or of a third of it, and each completion in it: ns, ascending."""
+def completions(samples: PointSamples) -> percentiles.Floats:
+    """Return the start of the measured window and each completion in it: ns, ascending."""
     start, end = window(samples)
-    if third is not None:
-        start, end = (start + (end - start) * (third + edge) // WINDOWS for edge in (0, 1))
     done = samples.done_ns[samples.measured]
     return np.sort(np.append(done[(done > start) & (done <= end)], start)).astype(np.float64)
 

@@ -34,7 +34,7 @@ def closed_summary(passes: Sequence[PointSamples]) -> Peak:
         "batches": rate["batches"],
         "passes_ips": rate["passes_ips"],
         "requests": len(latency),
-        "latency_ms": percentiles.latency_summary(latency),
+        "latency_ms": percentiles.passes_summary([samples.latency_ms for samples in passes]),
         "gpu_ms": _gpu_ms(passes),
         "enqueue_ms": _part_ms([samples.enqueue_ms for samples in passes], passes),
         "telemetry": telemetry,
@@ -79,17 +79,18 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def open_summary(passes: Sequence[PointSamples]) -> Point:
-    """Return one of the record's ``points`` from the samples of every pass at that rate, pooled."""
+    """Return one of the record's ``points`` from the samples of every pass at that rate."""
     first = passes[0]
-    latency = np.concatenate([samples.latency_ms for samples in passes])
+    latencies = [samples.latency_ms for samples in passes]
     telemetry = gpu_telemetry.merged([samples.telemetry for samples in passes])
     verdict, reason = gpu_telemetry.marked(open_verdict(passes), telemetry)
     return {
         "offered_ips": (first.offered_rps or 0.0) * first.batch,
         "achieved_ips": _mean([window_ips(samples) for samples in passes]),
-        "requests": len(latency),
-        "latency_ms": percentiles.latency_summary(latency),
-        "interval": intervals.percentile_intervals([samples.latency_ms for samples in passes]),
+        "requests": sum(map(len, latencies)),
+        "latency_ms": percentiles.passes_summary(latencies),
+        "interval": intervals.percentile_intervals(latencies),
+        "independent": intervals.independent_counts(latencies),
         "issue_lag_ms": issue_lag_ms(passes),
         "batching": batch_fill(passes),
         "telemetry": telemetry,

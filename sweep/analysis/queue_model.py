@@ -28,6 +28,7 @@ UNLOADED, SATURATED = "calm", "busy"
 _PREDICTED_PERCENTILES: tuple[PercentileName, ...] = ("p50", "p99")
 _MAX_REQUESTS = 20_000  # simulated for one pass of a point; a shorter schedule is simulated up to _MAX_DRAWS times
 _MAX_DRAWS = 5
+_REPLAY = 11  # of the seed's children, so that no arrivals are drawn from the same stream
 
 Floats = NDArray[np.float64]
 
@@ -133,7 +134,7 @@ def simulate_latency_ms(
         Latency of each arrival, shape (n,), ms.
     """
     count = len(due_ns)
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_REPLAY,)))
     slowdowns = service.slowdowns()
     unloaded = _replay_from_random_place(service.unloaded_ns, count, rng)
     saturated = _replay_from_random_place(service.saturated_ns, count, rng) / slowdowns[-1]

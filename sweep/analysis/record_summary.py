@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.analysis import fairness, gpu_telemetry, point_summary, queue_model, slo_capacity
+from sweep.analysis import fairness, gpu_telemetry, point_summary, queue_model, slo_capacity, start_spread
 from sweep.storage import samples
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.spec import Slo
-    from sweep.storage import GpuState, Point, Record
+    from sweep.storage import GpuState, Peak, Point, Record
 
 
 def summarise(record: Record, points: Sequence[samples.PointSamples], slo: Slo | None) -> Record:
@@ -23,11 +23,20 @@ def summarise(record: Record, points: Sequence[samples.PointSamples], slo: Slo |
     service = queue_model.estimate_service(points)
     summary = replace(
         record,
-        peak={**point_summary.closed_summary(closed), **fairness.shared(closed)} if closed else None,
+        peak=_peak(closed, (record.variant.get("load") or {}).get("builds")) if closed else None,
         points=[_point(rung, service) for rung in _ladder(points)],
         telemetry=_telemetry(points),
     )
     return with_slo(summary, points, slo) if slo else summary
+
+
+def _peak(closed: Sequence[samples.PointSamples], builds: int | None) -> Peak:
+    """Summarise the closed loop of every pass, with what starts and engines differ by."""
+    peak: Peak = {**point_summary.closed_summary(closed), **fairness.shared(closed)}
+    spread = start_spread.levels_of(peak.get("passes_ips") or [], builds)
+    if spread is not None:
+        peak["start_cv"], peak["build_cv"] = spread["start_cv"], spread["build_cv"]
+    return peak
 
 
 def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None) -> Point:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sweep.analysis import percentiles
 from sweep.analysis.accuracy import is_known
 from sweep.spec import DriftVerdict, Verdict
 
@@ -66,6 +67,22 @@ def prediction_errors(record: Record) -> list[float]:
 
 def _is_shown(point: Point) -> bool:
     return point["verdict"] in _SHOWN and point["latency_ms"]["p50"] is not None
+
+
+def probably_higher(point: Point, name: PercentileName) -> bool:
+    """Tell whether too few of a point's requests are independent to carry a percentile, which is then biased low.
+
+    Without slow requests that come together, ``percentiles.min_count`` with none over the mark is enough.
+    """
+    counted = dict(point.get("independent") or {}).get(name)
+    fewest = percentiles.min_count(percentiles.PERCENTILES[name], 0)
+    return isinstance(counted, (int, float)) and counted < fewest
+
+
+def curve_is_unusable(record: Record) -> bool:
+    """Tell whether a record has points and none below the knee is worth its figures."""
+    worth = [point for point in record.points if point["verdict"] == Verdict.OK]
+    return bool(record.points) and not worth
 
 
 def drifted(record: Record) -> bool:

@@ -21,9 +21,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis.verdicts import open_verdict
+from sweep.analysis.slo_estimate import estimate
+from sweep.analysis.verdicts import falls_behind, open_verdict
 from sweep.spec import SloVerdict, Verdict
-from sweep.storage import ASIDE
+from sweep.storage import ASIDE, NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sweep.storage import PointSamples, SloProbe, SloResult
 
 PROBE, CONFIRM = "probe", "confirm"
+_AGAIN = 0.95  # confidence with which a rate holds above one that failed
 _SHOWN_IPS = 100.0  # rates above this are written without decimals
 
 
@@ -48,6 +50,7 @@ class Evidence:
         confidence: confidence that the SLO holds at this rate, 0 to 1.
         broken: confidence that it does not, 0 to 1.
         point_verdict: verdict of the point itself (``verdicts.open_verdict``).
+        grows: whether the backlog grew all through the window: the server cannot serve this rate.
         carried: whether there are enough requests for the percentile to be printed.
     """
 
@@ -59,13 +62,21 @@ class Evidence:
     confidence: float
     broken: float
     point_verdict: Verdict
+    grows: bool
     carried: bool
 
     @property
     def verdict(self) -> SloVerdict:
-        """Return ``held`` or ``broken`` at 99% confidence, else ``unclear``, or why the point shows nothing."""
-        if self.point_verdict in {Verdict.OVERLOADED, Verdict.INVALID}:
-            return SloVerdict(self.point_verdict)
+        """Return ``held`` or ``broken`` at 99% confidence, else ``unclear``, or why the point shows nothing.
+
+        One request that waited longer than load.max_wait_s ends a run, and breaks no SLO: a run that was ended so is
+        ``overloaded`` where too many were slow or the backlog grew, else it shows nothing.
+        """
+        if self.point_verdict == Verdict.INVALID:
+            return SloVerdict.INVALID
+        if self.point_verdict == Verdict.OVERLOADED:
+            breaks = self.grows or self.broken >= percentiles.CONFIDENCE
+            return SloVerdict.OVERLOADED if breaks else SloVerdict.UNCLEAR
         if self.confidence >= percentiles.CONFIDENCE:
             return SloVerdict.HELD
         return SloVerdict.BROKEN if self.broken >= percentiles.CONFIDENCE else SloVerdict.UNCLEAR
@@ -82,7 +93,7 @@ def evidence(passes: Sequence[PointSamples], slo: Slo) -> Evidence:
     The confidence is the binomial one with the counts divided by their variance inflation: under load slow requests
     come in bursts, and forty of one burst say no more than one.
     """
-    p, latency = slo.share, np.concatenate([samples.latency_ms for samples in passes])
+    p, latency = slo.share, np.concatenate([_latency_ms(samples) for samples in passes])
     over = int(np.count_nonzero(latency > slo.limit_ms))
     inflated = percentiles.inflation(latency, p, slo.limit_ms)
     return Evidence(
@@ -93,9 +104,29 @@ def evidence(passes: Sequence[PointSamples], slo: Slo) -> Evidence:
         inflated=inflated,
         confidence=percentiles.held_confidence(len(latency), over, p, inflated),
         broken=percentiles.broken_confidence(len(latency), over, p, inflated),
-        point_verdict=open_verdict(passes)[0] if len(latency) else Verdict.OVERLOADED,
+        point_verdict=open_verdict(passes)[0]
+        if any(samples.measured.any() for samples in passes)
+        else Verdict.OVERLOADED,
+        grows=not len(latency) or falls_behind(passes) > 0,
         carried=len(latency) >= percentiles.min_count(p),
     )
+
+
+def _latency_ms(samples: PointSamples) -> percentiles.Floats:
+    """Return the latencies of a run; of one that was ended, with what those had waited that were not served by then.
+
+    The warm-up counts where the run ended in it.
+    """
+    if not samples.overloaded:
+        return samples.latency_ms
+    served = samples.done_ns != NEVER
+    if not served.any():
+        return np.empty(0)
+    end = int(samples.done_ns[served].max())
+    waited = np.where(served, samples.done_ns, end) - samples.scheduled_ns
+    counted = served | (samples.scheduled_ns < end)
+    measured = counted & ~samples.warmup
+    return np.asarray(waited[measured if measured.any() else counted] / 1e6)
 
 
 def all_evidence(points: Sequence[PointSamples], slo: Slo) -> list[Evidence]:
@@ -134,10 +165,11 @@ def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
     if not any(point.asked == slo.tag for point in points):
         return None
     items = all_evidence(points, slo)
-    low, high = bracket(items)
+    high = bracket(items)[1]
     confirmed = max((item for item in items if confirms(item) and item.rate_ips < high), key=_rate, default=None)
-    recovered = [item for item in items if item.verdict == SloVerdict.HELD and item.rate_ips > high]
+    recovered = [item for item in items if _holds_again(item) and item.rate_ips >= high]
     searched = [item for item in items if item.kind in {PROBE, CONFIRM}]
+    likeliest = estimate(items, slo.share)
     return {
         "percentile": slo.share * 100,
         "limit_ms": slo.limit_ms,
@@ -146,9 +178,17 @@ def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
         "next_ips": high if high < math.inf else None,
         "monotonic": not recovered,
         "confirmed": confirmed is not None,
-        "reason": _reason(items, slo.tag, low, confirmed, recovered),
+        "reason": _reason(items, slo.tag, confirmed, recovered),
+        "estimate_ips": likeliest[0] if likeliest else None,
+        "estimate_interval": likeliest[1] if likeliest else None,
         "probes": [_probe(item) for item in searched],
     }
+
+
+def _holds_again(item: Evidence) -> bool:
+    """Tell whether a run above one that failed is enough to call the curve not monotonic; no capacity follows of it."""
+    counts = item.verdict in {SloVerdict.HELD, SloVerdict.UNCLEAR} and item.point_verdict != Verdict.OVERLOADED
+    return counts and item.confidence >= _AGAIN
 
 
 def _rate(item: Evidence) -> float:
@@ -168,7 +208,7 @@ def _probe(item: Evidence) -> SloProbe:
 
 
 def _reason(
-    items: Sequence[Evidence], slo: str, low: float, confirmed: Evidence | None, recovered: Sequence[Evidence]
+    items: Sequence[Evidence], slo: str, confirmed: Evidence | None, recovered: Sequence[Evidence]
 ) -> str | None:
     """Return why there is no capacity, or that the curve is not monotonic; None where neither is so."""
     lowest_failed = min((item for item in items if item.failed), key=_rate, default=None)
@@ -180,7 +220,8 @@ def _reason(
     confirming = [item for item in items if item.kind == CONFIRM]
     if all(item.verdict == SloVerdict.INVALID for item in items):
         return "the load generator was the bottleneck at every rate (see the points' reasons)"
-    if lowest_failed and not low and not confirming:
+    lower = [item for item in items if lowest_failed and item.rate_ips < lowest_failed.rate_ips]
+    if lowest_failed and not lower and not confirming:
         return f"{slo} ms does not hold even at {_ips(lowest_failed)} samples/s: {_counted(lowest_failed)}"
     if confirming:
         return f"no confirming run held; the last, at {_ips(confirming[-1])} samples/s: {_counted(confirming[-1])}"

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweep.analysis import intervals, percentiles
-from sweep.analysis.measured_window import WINDOWS, completions, issue_lag_ms, window
+from sweep.analysis import percentiles, stability
+from sweep.analysis.measured_window import completions, issue_lag_ms, window
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.spec import PercentileName
     from sweep.storage import PointSamples
 
 STABLE_WITHIN = 0.05
 LAG_SHARE = 0.25  # of the p99 latency that may be the generator's own issue lag
 LAG_FLOOR_MS = 0.1
-_LOOKED_AT: tuple[PercentileName, ...] = ("p99", "p95", "p90", "p50")
 _CHANCE = 3.0  # standard deviations of a Poisson count
 
 
@@ -28,28 +26,14 @@ def closed_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]
     """Decide what the closed loop is worth: ``ok``, or ``unstable`` or ``short`` with the reason."""
     if not all(samples.complete for samples in passes):
         return Verdict.SHORT, "stopped at load.max_s before load.min_requests were done"
-    for samples in passes:
-        slow, fast = _extreme_thirds(samples)
-        if fast > slow * (1 + STABLE_WITHIN):
-            moved = f"throughput moved between {slow:,.0f} and {fast:,.0f} samples/s in thirds of the window"
-            return Verdict.UNSTABLE, moved
-    return _tail_verdict(passes)
-
-
-def _extreme_thirds(samples: PointSamples) -> tuple[float, float]:
-    """Return samples/s of the slowest and the fastest third of the window; the same twice where chance explains them.
-
-    Chance explains them where their 99% intervals overlap (docs/decisions/0004, 0014).
-    """
-    start, end = window(samples)
-    thirds = [completions(samples, third) for third in range(WINDOWS)]
-    rates = [(len(times) - 1) * samples.batch / max((end - start) / WINDOWS / 1e9, 1e-9) for times in thirds]
-    slow, fast = int(np.argmin(rates)), int(np.argmax(rates))
-    low, _ = intervals.rate_interval(rates[slow], thirds[slow : slow + 1], percentiles.CONFIDENCE)
-    high, _ = intervals.rate_interval(rates[fast], thirds[fast : fast + 1], percentiles.CONFIDENCE)
-    if low is not None and high is not None and low[1] >= high[0]:
-        return rates[slow], rates[slow]
-    return rates[slow], rates[fast]
+    gaps = [np.diff(completions(samples)) for samples in passes]
+    stalled = max(map(stability.stall_share, gaps))
+    if stalled:
+        return Verdict.UNSTABLE, f"nothing was completed for {stalled:.0%} of the window"
+    changed = stability.unsteady(gaps)
+    if changed:
+        return Verdict.UNSTABLE, f"throughput moved by {changed:.0%} within the window"
+    return Verdict.OK, None
 
 
 def open_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
@@ -57,7 +41,7 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
     if any(samples.overloaded for samples in passes):
         return Verdict.OVERLOADED, "a request waited longer than load.max_wait_s for a free stream"
     traced = passes[0].kind == "trace"  # one replay of arrivals that need not be steady, nor end with the queue empty
-    behind = 0.0 if traced else max(_behind(samples) for samples in passes)
+    behind = falls_behind(passes)
     if behind > 0:
         return Verdict.OVERLOADED, f"completions fell {behind:.0%} behind the arrivals inside the window"
     lag = issue_lag_ms(passes)
@@ -67,7 +51,17 @@ def open_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
     if not all(samples.complete for samples in passes):
         ending = "the trace ended" if traced else "stopped at load.max_s"
         return Verdict.SHORT, f"{ending} before load.min_requests were done"
-    return (Verdict.OK, None) if traced else _tail_verdict(passes)
+    changed = 0.0 if traced else stability.unsteady([stability.service_times_ms(samples) for samples in passes])
+    if changed:
+        return Verdict.UNSTABLE, f"the service time moved by {changed:.0%} within the window"
+    return Verdict.OK, None
+
+
+def falls_behind(passes: Sequence[PointSamples]) -> float:
+    """Return the share of the arrivals by which the backlog grew in the worst pass; 0 where the server kept up."""
+    if passes[0].kind == "trace":
+        return 0.0
+    return max(*map(_behind, passes), stability.falls_behind(passes))
 
 
 def _behind(samples: PointSamples) -> float:
@@ -81,35 +75,3 @@ def _behind(samples: PointSamples) -> float:
     if behind <= max(STABLE_WITHIN * arrived, _CHANCE * math.sqrt(arrived)):
         return 0.0
     return behind / arrived
-
-
-def _tail_verdict(passes: Sequence[PointSamples]) -> tuple[Verdict, str | None]:
-    """Return ``unstable`` where a percentile of two thirds of a window differs by more than 5% and more than chance.
-
-    A plain 5% limit flags nearly every point of a queue that is perfectly steady (docs/decisions/0004), so the 99%
-    intervals of the two thirds must also be apart. Looked at from the highest percentile that a third carries, up
-    to p99, down to the median, which sees a slow drift that the few requests of the tail cannot.
-    """
-    for samples in passes:
-        thirds = np.array_split(samples.latency_ms, WINDOWS)
-        for name in _carried(min(len(part) for part in thirds)):
-            moved = _moved(thirds, percentiles.PERCENTILES[name])
-            if moved:
-                return Verdict.UNSTABLE, f"{name} moved {moved:.0%} between thirds of the window"
-    return Verdict.OK, None
-
-
-def _moved(thirds: Sequence[percentiles.Floats], p: float) -> float:
-    """Return by how much percentile ``p`` moved between the thirds; 0 where that is within 5% or chance."""
-    tails = [percentiles.percentile(np.sort(part), p) for part in thirds]
-    least, most = int(np.argmin(tails)), int(np.argmax(tails))
-    if tails[most] <= tails[least] * (1 + STABLE_WITHIN):
-        return 0.0
-    below = intervals.order_statistics([thirds[least]], p, percentiles.CONFIDENCE)
-    above = intervals.order_statistics([thirds[most]], p, percentiles.CONFIDENCE)
-    return tails[most] / tails[least] - 1 if below[1] < above[0] else 0.0
-
-
-def _carried(count: int) -> list[PercentileName]:
-    """Return the names of the percentiles, from p99 down, that ``count`` samples carry."""
-    return [name for name in _LOOKED_AT if count >= percentiles.min_count(percentiles.PERCENTILES[name])]

@@ -11,22 +11,23 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
 from sweep.spec import Script
-from sweep.system import regular_files, write_atomic
+from sweep.system import generator, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
     from sweep.backends.base import ShapesAt
     from sweep.spec import JsonDict, Variant
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
+_SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
 _MOST_FACTOR = 64  # bytes of the file with the factor
 
 
@@ -37,18 +38,19 @@ class SimulatedStream:
         script: service times and faults.
         batch: samples of a full batch.
         seed: of the random service times.
+        number: number of the stream in its session; each has times of its own.
     """
 
     max_depth = _DEPTH
 
-    def __init__(self, script: Script, batch: int, seed: int) -> None:
+    def __init__(self, script: Script, batch: int, seed: int, number: int = 0) -> None:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
         self._slowness = _slowness(script.machine)
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
-        self._rng = np.random.default_rng([seed, 7])
+        self._rng = generator(seed, _SERVICE, number)
         self._draws: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
@@ -100,7 +102,7 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed + number)
+            SimulatedStream(script, variant.engine.batch, variant.load.seed, number)
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}

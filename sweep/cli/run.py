@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from sweep.analysis import reevaluate
+from sweep.analysis import reevaluate, start_spread
 from sweep.backends import registry
 from sweep.cli import build_only, plan_table
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
 from sweep.errors import SweepError, printable_line
-from sweep.report import answer, compared, html, table
+from sweep.report import answer, compared, html, table, with_overrides
 from sweep.report.mlflow import Publishing
 from sweep.runner import Display, Run, filters, plan, resume, time_estimate
 from sweep.spec import Tracking
@@ -168,7 +168,8 @@ def _conclude(console: Console, full_plan: Plan, settings: Settings, publishing:
     records = [
         reevaluate.regated(Store(settings.root), record, settings.gates) for record in judged if record is not None
     ]
-    recommendation = _reproducible(full_plan, records, answer(records, settings.slo))
+    history = start_spread.measured(Store(settings.root), records)
+    recommendation = _reproducible(full_plan, records, answer(records, settings.slo, history))
     table.print_outcome(console, records, recommendation, settings.slo)
     page = html.write(settings.root / "report.html", settings.name, records, settings.slo, recommendation)
     _print(console, f"\nrecords  {settings.root / 'records'}")
@@ -179,11 +180,11 @@ def _conclude(console: Console, full_plan: Plan, settings: Settings, publishing:
 
 
 def _reproducible(full_plan: Plan, records: Sequence[Record], recommendation: Answer) -> Answer:
-    """Return the answer with the overrides that plan its variant alone."""
-    if recommendation.best is None:
-        return recommendation
-    best = next(work.variant for work in full_plan.works if work.key == recommendation.best.key)
-    return dataclasses.replace(recommendation, overrides=reproduce.overrides(best, compared(records).axes))
+    """Return the answer with the overrides that plan the best variant of each model alone."""
+    best = {part.best.key for part in recommendation.parts if part.best is not None}
+    axes = compared(records).axes
+    overrides = {work.key: reproduce.overrides(work.variant, axes) for work in full_plan.works if work.key in best}
+    return with_overrides(recommendation, overrides)
 
 
 def _write_request(settings: Settings, request: SweepRequest) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sweep.errors import LoadError
 from sweep.loadgen.arrival_processes import Split, process
+from sweep.system import generator
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,7 +88,8 @@ def draw_due_ns(name: str, rate_rps: float, counts: tuple[int, ...], seed: tuple
         name: arrival process.
         rate_rps: offered rate, requests/s.
         counts: requests in each interval, as in (warm-up, measured).
-        seed: entropy of the draw; the same seed gives the same times.
+        seed: entropy of the draw, then what is drawn; the same seed gives the same times, and any other independent
+            ones, one that differs by a zero at its end included.
 
     Returns:
         Times after the start, shape (sum of counts,), ns, ascending.
@@ -95,7 +97,7 @@ def draw_due_ns(name: str, rate_rps: float, counts: tuple[int, ...], seed: tuple
     Raises:
         LoadError: the registry has no such process, or its gaps cannot be scaled.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(*seed)
     gaps = [_scaled_gaps_s(name, rng, rate_rps, count) for count in counts if count]
     return np.asarray(np.cumsum(np.concatenate(gaps)) * 1e9, dtype=np.int64)
 
@@ -139,6 +141,6 @@ def draw_unit_arrivals(name: str, count: int, seed: tuple[int, ...], clients: in
         LoadError: the registry has no such process.
     """
     entry = process(name)
-    times = np.asarray(np.cumsum(entry.gaps(np.random.default_rng(seed), count)), dtype=np.float64)
+    times = np.asarray(np.cumsum(entry.gaps(generator(*seed), count)), dtype=np.float64)
     at_random = clients == 1 or entry.split is Split.INDEPENDENT
     return UnitArrivals(times=times, client=None if at_random else np.arange(count, dtype=np.int64) % clients)

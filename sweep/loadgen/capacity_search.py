@@ -19,23 +19,28 @@ from sweep.spec import Slo  # noqa: TC001 - msgspec reads the annotations of `Se
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from sweep.analysis import Evidence
+    from sweep.analysis import Evidence, Floats
     from sweep.backends import Session
     from sweep.spec import LoadAxes
     from sweep.storage import PointSamples
 
 MAX_PROBES = 4
+_FEW_PROBES = 2  # where a probe holds so few requests that its time is better spent on confirming
+_PROBE_REQUESTS = 2000  # of a probe, from which on four of them pay
 PROBE_SHARE = 0.05  # of the search's time, each
-# Of each confirming run: share of the time, room to pass (standard deviations), step below a run that failed.
-CONFIRMS = ((0.35, 0.6, 1.015), (0.2, 1.2, 1.015), (0.15, 2.0, 1.04), (0.1, 2.3, 1.1))
+MAX_CONFIRMS = 3
+_FIRST_SHARE, _FIRST_MARGIN = 0.4, 2.0  # of the first confirming run: share of the time, standard deviations to pass
+_STEP = 1.015  # below a run that failed, at least
 _MAX_REQUESTS = 500_000  # of one run; a longer one would tell nothing more
 _FIRST_INDEX = 1000  # of the first probe, so that no rung has its arrivals
 _WARMUP_SHARE = 0.05  # of a run, at least
 _SIDE = 1.05  # a probe to either side of the estimate is this far from it
 _SAME_RATE = 1.015  # rates nearer to each other than this factor are the same
 _CONTRADICTION = 1.1  # a rate that failed this far below the estimate contradicts it
-_LAST_MARGIN = 1.2  # to pass, of a run that takes all the time left: no other run could confirm anything after it
-_SHORT_SHARE = 0.8  # all the time left is also taken where less could confirm only this part of its rate
+_HIGHER_MARGIN = 0.8  # to pass, of a run above a rate that is confirmed: there is an answer already
+_ONLY_MARGIN = 2.8  # to pass, of a run that takes all the time because a part of it could confirm nothing
+_LAST_MARGIN = 3.2  # to pass, of the last run, which takes all the time left after one that failed
+_LAST_STEP = 1.3  # by which it stays below that one
 _RATE_STEPS = 400  # rates among which the highest that can be confirmed is looked up
 _LOWEST_SHARE = 0.05  # of the saturation rate: where a search without success ends
 
@@ -116,33 +121,28 @@ class _Search:
         """Measure short probes around the estimate until both its sides are known; a long one where they contradict."""
         above = contradicted(self._model, self._evidence)
         if above is not None:
-            self._measure(PROBE, above, self._request.search_s * CONFIRMS[0][0])
-        for _ in range(MAX_PROBES):
+            self._measure(PROBE, above, self._request.search_s * _FIRST_SHARE)
+        for number in range(MAX_PROBES):
             rate = next_probe(self._model, self._evidence)
             if rate is None:
                 return
-            self._measure(PROBE, rate, self._request.search_s * PROBE_SHARE)
+            seconds = self._request.search_s * PROBE_SHARE
+            if number >= _FEW_PROBES and seconds * rate / self._batch < _PROBE_REQUESTS and above is None:
+                return
+            self._measure(PROBE, rate, seconds)
 
     def confirm(self) -> None:
-        """Measure full runs in the time left: lower after one that failed, higher after one that passed with a margin.
+        """Measure full runs: one with room to pass, then one that takes all the time left.
 
-        A run takes its share of the time, or all that is left where its share would not carry the percentile.
+        The second is higher after one that passed; after one that failed it is lower, at a rate that should pass. The
+        first takes all the time where a part of it could confirm nothing.
         """
-        for share, margin, step in CONFIRMS:
+        for _ in range(MAX_CONFIRMS):
             window_left_s = max(self._left_s / (1 + _WARMUP_SHARE) - self._load.warmup_s, 1e-3)
-            seconds = min(self._request.search_s * share, window_left_s)
-            rate, longest_rate, later_rate = (
-                next_confirm(self._model, self._evidence, each / self._batch, most_margin, step)
-                for each, most_margin in (
-                    (seconds, margin),
-                    (window_left_s, max(margin, _LAST_MARGIN)),
-                    (window_left_s - seconds, _LAST_MARGIN),
-                )
-            )
-            if longest_rate is not None and (rate is None or later_rate is None or rate < _SHORT_SHARE * longest_rate):
-                rate, seconds = longest_rate, window_left_s
-            if rate is None:
+            chosen = self._next_run(window_left_s)
+            if chosen is None:
                 return
+            rate, seconds = chosen
             needed_s = percentiles.min_count(self._request.slo.share) * self._batch / rate
             if seconds < 2 * needed_s:
                 seconds = window_left_s
@@ -151,6 +151,28 @@ class _Search:
                 return
             self._measure(CONFIRM, rate, seconds)
 
+    def _next_run(self, window_left_s: float) -> tuple[float, float] | None:
+        """Return rate and duration of the next confirming run, samples/s and s; None where none is left to try."""
+        evidence = self._evidence
+        if any(confirms(item) for item in evidence):
+            rate = self._confirmable(window_left_s, _HIGHER_MARGIN, _STEP)
+            return None if rate is None else (rate, window_left_s)
+        if any(item.kind == CONFIRM for item in evidence):
+            rate = self._confirmable(window_left_s, _LAST_MARGIN, _LAST_STEP)
+            rate = rate or likeliest_confirm(self._model, evidence, window_left_s / self._batch, _LAST_STEP)
+            return None if rate is None else (rate, window_left_s)
+        seconds = min(self._request.search_s * _FIRST_SHARE, window_left_s)
+        rate = self._confirmable(seconds, _FIRST_MARGIN, _STEP)
+        later_rate = self._confirmable(window_left_s - seconds, _LAST_MARGIN, _STEP)
+        if rate is None or later_rate is None:
+            longest_rate = self._confirmable(window_left_s, _ONLY_MARGIN, _STEP)
+            longest_rate = longest_rate or likeliest_confirm(self._model, evidence, window_left_s / self._batch, _STEP)
+            return None if longest_rate is None else (longest_rate, window_left_s)
+        return rate, seconds
+
+    def _confirmable(self, seconds: float, margin: float, step: float) -> float | None:
+        return next_confirm(self._model, self._evidence, seconds / self._batch, margin, step)
+
     def _ensure_tagged(self, rate_ips: float) -> None:
         """Measure one probe where nothing was measured, so that the next start of the sweep does not search again."""
         if not self.points:
@@ -158,7 +180,7 @@ class _Search:
 
     def _measure(self, kind: str, rate_ips: float, seconds: float) -> None:
         count = len(self.points)
-        self._report(f"{self._request.slo.tag}: {rate_ips:,.0f} samples/s", count, MAX_PROBES + len(CONFIRMS))
+        self._report(f"{self._request.slo.tag}: {rate_ips:,.0f} samples/s", count, MAX_PROBES + MAX_CONFIRMS)
         rate_rps = rate_ips / self._batch
         window = min(seconds, _MAX_REQUESTS / rate_rps)
         least = percentiles.min_count(self._request.slo.share) if kind == CONFIRM else 1
@@ -234,6 +256,32 @@ def next_confirm(
     rate = _confirmable(model, evidence, per_ips, margin)
     if rate is None:
         return None
+    return _allowed(model, evidence, rate, step)
+
+
+def likeliest_confirm(model: SloModel, evidence: Sequence[Evidence], per_ips: float, step: float) -> float | None:
+    """Return the rate at which a run is most likely to pass although none is sure to: time left is better spent so.
+
+    Args:
+        model: the estimate.
+        evidence: evidence of what was measured so far.
+        per_ips: requests of the run for each sample/s at which it is offered.
+        step: factor by which to stay below a run that failed.
+
+    Returns:
+        The rate, samples/s; None where no rate keeps the limit or has the count that the percentile needs.
+    """
+    model.fit(evidence)
+    rates = _candidates(model)
+    counts, shares = _counts(model, evidence, rates, per_ips), model.slow_share(rates)
+    slack = (1 - model.p - shares) / np.sqrt((1 - model.p) / np.maximum(counts, 1))
+    slack[rates * per_ips < percentiles.min_count(model.p)] = -math.inf
+    best = int(np.argmax(slack))
+    return _allowed(model, evidence, float(rates[best]), step) if slack[best] > 0 else None
+
+
+def _allowed(model: SloModel, evidence: Sequence[Evidence], rate: float, step: float) -> float | None:
+    """Return ``rate``, or a lower one below what failed; None where none is left to try."""
     failed_ips = [item.rate_ips for item in evidence if item.kind == CONFIRM and item.verdict != "held"]
     low, high = bracket(evidence)
     if rate > high * _CONTRADICTION:  # what failed there contradicts the estimate: only what held is left
@@ -253,18 +301,25 @@ def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, 
     may be the highest that this much time can confirm. How many count as one is predicted by rate, and scaled by what
     was measured.
     """
-    rates = np.exp(
-        np.linspace(math.log(_LOWEST_SHARE * model.saturation_ips), math.log(model.capacity_ips()), _RATE_STEPS)
-    )
-    nearest = _nearest(evidence, float(rates[-1]))
-    measured = [item.inflated / float(model.inflation(np.array(item.rate_ips))) for item in nearest]
-    scale = max(float(np.median(measured or [1.0])), 1.0)
-    counts = np.minimum(rates * per_ips, _MAX_REQUESTS) / (scale * model.inflation(rates))
-    shares = model.slow_share(rates)
+    rates = _candidates(model)
+    counts, shares = _counts(model, evidence, rates, per_ips), model.slow_share(rates)
     deviations = _confidence_deviations() + margin * np.sqrt(1 + counts / model.effective_requests)
     enough = counts >= math.log(1 - percentiles.CONFIDENCE) / math.log(model.p)  # with none of them slower
     passing = np.flatnonzero(enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - model.p))
     return float(rates[passing[-1]]) if len(passing) else None
+
+
+def _candidates(model: SloModel) -> Floats:
+    lowest, highest = _LOWEST_SHARE * model.saturation_ips, model.capacity_ips()
+    return np.asarray(np.exp(np.linspace(math.log(lowest), math.log(highest), _RATE_STEPS)))
+
+
+def _counts(model: SloModel, evidence: Sequence[Evidence], rates: Floats, per_ips: float) -> Floats:
+    """Return the requests of a run at each rate that count as independent."""
+    nearest = _nearest(evidence, float(rates[-1]))
+    measured = [item.inflated / float(model.inflation(np.array(item.rate_ips))) for item in nearest]
+    scale = max(float(np.median(measured or [1.0])), 1.0)
+    return np.asarray(np.minimum(rates * per_ips, _MAX_REQUESTS) / (scale * model.inflation(rates)))
 
 
 def _nearest(evidence: Sequence[Evidence], rate: float) -> list[Evidence]:

@@ -99,7 +99,7 @@ def _windows_s(
     """Return the load of each rung: ``load`` itself, or with windows that keep to the budget of this pass."""
     carried = samples_per_request(load, points[0].batch) if points else 1
     peak_rps = (window_ips(points[0]) or 0.0) / carried if points else max(rates_rps, default=0.0)
-    left_s = (load.budget_s or 0.0) / load.repeats - spent_s
+    left_s = (load.budget_s or 0.0) / load.passes - spent_s
     windows = rate_ladder.windows_s(load, rates_rps, peak_rps, left_s)
     if windows is None:
         return [load] * len(rates_rps)

@@ -69,9 +69,10 @@ def service_time_probes(session: Session, load: LoadAxes, closed: PointSamples, 
 def place_rungs(service: Service, load: LoadAxes, peak_ips: float, batch: int) -> list[float]:
     """Place ``load.points`` offered rates: few where the predicted curve is flat, more at its knee, one past it.
 
-    The first is at 20% of what the open loop can take and the last at 110%. Between them the predicted curve of
-    log p99 over rate, scaled to one by ``_RISE_WEIGHT``, is cut into pieces of equal length, on either side of 80% of
-    the peak, where a rung stands so that variants have a load in common.
+    The first is at 20% of what the open loop can take, or where ``load.max_s`` brings ``load.min_requests`` if that is
+    higher, and the last at 110%; where both together leave no room, there are fewer. Between them the predicted curve
+    of log p99 over rate, scaled to one by ``_RISE_WEIGHT``, is cut into pieces of equal length, on either side of 80%
+    of the peak, where a rung stands so that variants have a load in common.
 
     Args:
         service: measured service times.
@@ -92,13 +93,17 @@ def place_rungs(service: Service, load: LoadAxes, peak_ips: float, batch: int) -
     )
     length = np.concatenate([[0.0], np.cumsum(pieces)])
     inner = (load.points or MIN_RUNGS) - 1
-    cuts = np.linspace(0, length[-1], inner)
+    slowest = min(max(FIRST_RUNG, load.min_requests / load.max_s / capacity_rps), COMMON_RUNG)
+    first = float(np.interp(slowest, loads, length))
+    cuts = np.linspace(first, length[-1], inner)
     common = COMMON_RUNG * peak_ips / batch / capacity_rps
     if loads[0] < common <= loads[-1]:
-        middle = float(np.interp(common, loads, length))
+        middle = max(float(np.interp(common, loads, length)), first)
         below = 1 + int(np.argmin(np.abs(cuts[1:] - middle)))
-        cuts = np.concatenate([np.linspace(0, middle, below + 1), np.linspace(middle, length[-1], inner - below)[1:]])
-    shares = np.interp(cuts, length, loads)
+        cuts = np.concatenate(
+            [np.linspace(first, middle, below + 1), np.linspace(middle, length[-1], inner - below)[1:]]
+        )
+    shares = np.unique(np.interp(cuts, length, loads))
     return [float(share * capacity_rps * batch) for share in (*shares, LAST_RUNG)]
 
 
@@ -117,7 +122,7 @@ def closed_load(load: LoadAxes) -> LoadAxes:
     """Return the load of the closed loop: within a quarter of the pass's budget, where there is one."""
     if load.budget_s is None:
         return load
-    longest = load.budget_s / load.repeats / _CLOSED_SHARE
+    longest = load.budget_s / load.passes / _CLOSED_SHARE
     return replace(load, max_s=max(min(load.max_s, longest), _SHORTEST_S), min_s=min(load.min_s, longest))
 
 

@@ -6,3 +6,4 @@ from .comparison import same_engines as same_engines
 from .comparison import speedups as speedups
 from .ranking import Answer as Answer
 from .ranking import answer as answer
+from .ranking import with_overrides as with_overrides

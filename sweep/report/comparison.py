@@ -87,3 +87,19 @@ def same_engines(records: Iterable[Record]) -> dict[str, str]:
 def same_engine_note(label: str) -> str:
     """Word the footnote of a record whose engine is that of another variant."""
     return f"same engine as {label}: what was set differently changed nothing in what the library built"
+
+
+def builds_line(record: Record) -> str | None:
+    """Word what the engines that were built afresh for a record differ by; None where fewer than two were."""
+    starts = (record.engine or {}).get("starts") or []
+    digests = {start["build"]: start["plan_digest"] for start in starts if start["build"] is not None}
+    if len(digests) < 2:  # noqa: PLR2004 - a difference takes two
+        return None
+    plans = len(set(digests.values()))
+    same = "" if None in digests.values() else f" of {plans} different plans" if plans > 1 else ", all of one plan"
+    peak = record.peak
+    if peak is None or peak.get("build_cv") is None:
+        return f"{len(digests)} engines were built{same}"
+    start_cv = peak.get("start_cv")
+    starts_text = " (starts included)" if start_cv is None else f", starts of one by {start_cv:.1%}"
+    return f"{len(digests)} engines were built{same}; their peaks differ by {peak['build_cv']:.1%}{starts_text}"

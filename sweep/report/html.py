@@ -7,9 +7,9 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 from sweep.analysis import drifted, joules, score, sqnr_text
-from sweep.report.comparison import compared, same_engine_note, same_engines, speedups
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines, speedups
 from sweep.report.ranking import answer
-from sweep.report.table import cost_line, format_number, format_speedup, score_lines
+from sweep.report.table import cost_line, format_number, format_speedup, peak_text, score_lines, status_text
 from sweep.system import write_atomic
 
 if TYPE_CHECKING:
@@ -81,10 +81,10 @@ def write(
     ]
     text = _PAGE.format(
         title=html.escape(f"sweep: {title}"),
-        answer=html.escape(recommendation.text),
-        settings=f"<br><code>{html.escape(recommendation.settings)}</code>" if recommendation.settings else "",
+        answer=html.escape(recommendation.text).replace("\n", "<br>"),
+        settings="".join(f"<br><code>{html.escape(line)}</code>" for line in recommendation.settings.splitlines()),
         figures="\n".join(charts),
-        table=_table(records),
+        table=_table(records, recommendation),
         facts=html.escape(_facts(records)),
     )
     write_atomic(path, text.encode())
@@ -228,21 +228,21 @@ def _client_curve(go: Any, record: Record, percentile: CurvePercentile, number: 
     )
 
 
-def _table(records: Sequence[Record]) -> str:
+def _table(records: Sequence[Record], recommendation: Answer | None = None) -> str:
     with_energy = any(joules(record) is not None for record in records)
     with_score = any(score(record) is not None for record in records)
     comparison, same, ratios = compared(records), same_engines(records), speedups(records)
     columns = ["variant", *(axis.column for axis in comparison.axes), "status", "peak samples/s"]
-    columns += [*(["peak over fp32"] if ratios else []), "SQNR dB"]
+    columns += [*(["peak over fp32"] if ratios else []), "of the best (95%)", "SQNR dB"]
     columns += [*(["top-1"] if with_score else []), *(["mJ per sample"] if with_energy else []), "why"]
     rows = ["".join(f"<th>{html.escape(column)}</th>" for column in columns)]
+    ranked = recommendation or answer(records, None)
     for record in records:
         top1, energy = score(record), joules(record)
         cells = [comparison.labels[record.key], *(comparison.cell(record.key, axis) for axis in comparison.axes)]
-        cells.append(f"{record.status}, drift" if drifted(record) else record.status)
-        cells.append(format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"))
+        cells += [status_text(record), peak_text(record)]
         cells += [format_speedup(ratios.get(record.key))] if ratios else []
-        cells.append(sqnr_text(record))
+        cells += [ranked.ratio_text(record), sqnr_text(record)]
         cells += [format_number(top1, "{:.2%}")] if with_score else []
         cells += [format_number(None if energy is None else energy * 1e3, "{:.3g}")] if with_energy else []
         cells.append(_remarks(record, same.get(record.key)))
@@ -255,6 +255,8 @@ def _remarks(record: Record, same: str | None) -> str:
     if record.error:
         return record.error["message"]
     notes = [*((record.realised or {}).get("notes") or []), *([same_engine_note(same)] if same else [])]
+    built = builds_line(record)
+    notes += [built] if built else []
     if record.drift and drifted(record):
         notes.append(f"the machine drifted: {record.drift['reason']}")
     return "; ".join(notes)

@@ -10,8 +10,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep import spec
-from sweep.analysis import carried_tail, drifted, fairness, joules, light, near, prediction_errors, score, sqnr_text
-from sweep.report.comparison import compared, same_engine_note, same_engines, speedups
+from sweep.analysis import (
+    carried_tail,
+    curve_is_unusable,
+    drifted,
+    fairness,
+    joules,
+    light,
+    near,
+    prediction_errors,
+    probably_higher,
+    score,
+    sqnr_text,
+)
+from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines, speedups
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -49,6 +61,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     peaks = ("peak\nsamples/s", *(["peak over\nfp32"] if ratios else []))
     for name in ("status", *peaks, "p50 ms\nlight", f"{tail} ms\nlight", f"{tail} ms\nat 80%"):
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)
+    with_ratio = any(ratio.low != ratio.high for ratio in recommendation.ratios.values())
+    if with_ratio:
+        table.add_column("of the best\n(95%)", justify="right", no_wrap=True)
     if slo:
         table.add_column(f"samples/s at\n{slo}", justify="right")
     table.add_column("SQNR dB", justify="right")
@@ -61,13 +76,13 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     notes: list[str] = []
     same = same_engines(records)
     for record in records:
-        mark = ">" if recommendation.best is record else "=" if record in recommendation.tied else ""
+        ratio = [recommendation.ratio_text(record)] if with_ratio else []
         top1 = [format_number(score(record), "{:.2%}")] if with_score else []
         energy = [_energy(record)] if with_energy else []
         table.add_row(
-            mark,
+            recommendation.mark(record),
             *_axis_cells(record, axes, comparison, notes, same.get(record.key)),
-            *_cells(record, tail, slo, [format_speedup(ratios.get(record.key))] if ratios else []),
+            *_cells(record, tail, ratio, slo, [format_speedup(ratios.get(record.key))] if ratios else []),
             *top1,
             *energy,
         )
@@ -76,6 +91,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         console.print(f"{'*' * number} {escape(note)}", highlight=False, soft_wrap=True)
     _print_models(console, records)
     _print_verdicts(console, records, comparison.labels)
+    _print_higher(console, records, tail)
     _print_prediction(console, records)
     console.print(f"\n[bold]{escape(recommendation.text)}[/bold]", highlight=False, soft_wrap=True)
     if recommendation.settings:
@@ -108,20 +124,38 @@ def _axis_cells(
     return cells
 
 
-def _cells(record: Record, tail: PercentileName, slo: Slo | None, speedup: list[str]) -> list[str]:
+def _cells(
+    record: Record, tail: PercentileName, ratio: Sequence[str], slo: Slo | None, speedup: Sequence[str]
+) -> list[str]:
     light_point, loaded_point = light(record), near(record, 0.8)
     cells = [
-        f"{record.status}, drift" if drifted(record) else record.status,
-        format_number(record.peak["ips"] if record.peak else None, "{:,.0f}"),
+        status_text(record),
+        peak_text(record),
         *speedup,
         _latency(light_point, "p50"),
         _latency(light_point, tail),
         _latency(loaded_point, tail),
+        *ratio,
     ]
     if slo:
         cells.append(_capacity(record.slo))
     cells.append(sqnr_text(record))
     return cells
+
+
+def status_text(record: Record) -> str:
+    """Format the status of a record, with what qualifies an ``ok``: a drift of the machine, a curve without a point."""
+    remarks: list[str] = [str(record.status)]
+    remarks += ["drift"] if drifted(record) else []
+    remarks += ["no usable curve"] if record.status == "ok" and curve_is_unusable(record) else []
+    return ", ".join(remarks)
+
+
+def peak_text(record: Record) -> str:
+    """Format the peak of a record, samples/s, with ``~`` in front if its verdict is not ok."""
+    if record.peak is None or record.peak["ips"] is None:
+        return "-"
+    return f"{'' if record.peak['verdict'] == Verdict.OK else '~'}{record.peak['ips']:,.0f}"
 
 
 def format_speedup(ratio: float | None) -> str:
@@ -130,11 +164,12 @@ def format_speedup(ratio: float | None) -> str:
 
 
 def _latency(point: Point | None, percentile: PercentileName) -> str:
-    """Format the latency of a point, ms, with ``~`` in front if the point is not ok."""
+    """Format the latency of a point, ms: ``~`` in front if the point is not ok, ``>`` if it is probably higher."""
     value = None if point is None else point["latency_ms"][percentile]
     if point is None or value is None:
         return "-"
-    return f"{'' if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
+    mark = ">" if probably_higher(point, percentile) else ""
+    return f"{mark if point['verdict'] == Verdict.OK else '~'}{value:.3g}"
 
 
 def _capacity(slo: SloResult | None) -> str:
@@ -207,6 +242,10 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         if record.drift is not None and drifted(record):
             line = f"{label}: the machine drifted: {record.drift['reason']}"
             console.print(escape(line), highlight=False, soft_wrap=True)
+        _print_estimate(console, record, label)
+        built = builds_line(record)
+        if built is not None:
+            console.print(escape(f"{label}: {built}"), highlight=False, soft_wrap=True)
         _print_unfair(console, record, label)
     counts: dict[str, int] = {}
     parts: list[Point | Peak] = [point for record in records for point in record.points]
@@ -220,6 +259,16 @@ def _print_verdicts(console: Console, records: Sequence[Record], labels: Mapping
         console.print(
             f"Of {total} points: {verdict_counts} (~ in the table; each has its reason in its record).", highlight=False
         )
+
+
+def _print_estimate(console: Console, record: Record, label: str) -> None:
+    """Print the likeliest capacity, which lies above the confirmed one: that errs on the safe side."""
+    interval = record.slo.get("estimate_interval") if record.slo else None
+    likeliest = record.slo.get("estimate_ips") if record.slo else None
+    if interval and likeliest:
+        text = f"{label}: its capacity is estimated at {likeliest:,.0f} samples/s"
+        line = f"{text} (95%: {interval[0]:,.0f} to {interval[1]:,.0f}), not confirmed"
+        console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _print_unfair(console: Console, record: Record, label: str) -> None:
@@ -236,6 +285,14 @@ def _print_unfair(console: Console, record: Record, label: str) -> None:
             line = f"{label}: its clients were not served alike {load}: {reason}"
             console.print(escape(line), highlight=False, soft_wrap=True)
             return
+
+
+def _print_higher(console: Console, records: Sequence[Record], tail: PercentileName) -> None:
+    """Explain the mark ``>`` where a latency has it."""
+    shown = [point for record in records for point in (light(record), near(record, 0.8)) if point is not None]
+    if any(probably_higher(point, name) for point in shown for name in ("p50", tail)):
+        text = "> in front of a latency: too few of its requests are independent; it is probably higher. Longer windows"
+        console.print(f"{text} (load.min_s=10) say.", highlight=False, soft_wrap=True)
 
 
 def _print_prediction(console: Console, records: Sequence[Record]) -> None:

@@ -140,7 +140,8 @@ class DeviceRunner:
         if outcome.status != "ok":
             self._fail(work, outcome)
             return False
-        if repeat == work.variant.load.repeats - 1:
+        self._records.add_start(work, repeat, outcome)
+        if repeat == work.variant.load.passes - 1:
             self._finish(work, outcome)
         return True
 

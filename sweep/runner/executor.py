@@ -73,7 +73,7 @@ class Run:
                 Store(self._settings.root).write(record)
                 self._display.finished(record)
                 self._finished(record)
-        groups = grouped(todo, searches)
+        groups = grouped(plan.round_order(todo, self._settings.seed, 0), searches)
         with signals.patient(self._note_patience):
             unsettled = self._measure(groups, frozenset(work.key for work in searches))
         self._settle(unsettled)

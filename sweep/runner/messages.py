@@ -39,6 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         earlier_samples: samples of the variant so far, for the search of a capacity (npz); None for a pass.
         accuracy: compare the outputs with fp32; False for the sentinel, whose outputs were compared already.
         only_build: stop once the engine is in the cache.
+        build: name of an engine that is built afresh for this sweep; None takes the engine of the cache.
         client: number of this worker among the clients of the variant, from 0.
         limits_s: longest silence of single stages, {build, load, point}; the parent enforces them.
     """
@@ -54,13 +55,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     earlier_samples: Path | None = None
     accuracy: bool = True
     only_build: bool = False
+    build: str | None = None
     client: int = 0
     limits_s: dict[str, float | None] = msgspec.field(default_factory=dict)
 
     @property
     def scores(self) -> bool:
         """Return whether this is the pass whose accuracy stands in the record: the last one, and no search."""
-        return self.accuracy and self.search is None and self.repeat == self.variant.load.repeats - 1
+        return self.accuracy and self.search is None and self.repeat == self.variant.load.passes - 1
 
 
 class Values(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ class PassOrder:
     def add(self, works: Iterable[Work]) -> None:
         """Add all passes of `works` to those that are left."""
         for work in works:
-            self._remaining[work.engine_key] += work.variant.load.repeats
+            self._remaining[work.engine_key] += work.variant.load.passes
 
     def through(self, ordered: Iterable[tuple[Work, int]]) -> Iterator[tuple[Work, int]]:
         """Give these passes in this order; where the sweep is to end, the rest of the variant in hand alone."""
@@ -35,7 +35,7 @@ class PassOrder:
                 return
             yield work, repeat
             if self._ending():
-                yield from ((work, later) for later in range(repeat + 1, work.variant.load.repeats))
+                yield from ((work, later) for later in range(repeat + 1, work.variant.load.passes))
                 return
 
     def drop(self, work: Work) -> None:

@@ -70,7 +70,7 @@ class PassSamples:
         """Return the points of all passes, each with the conditions that it was measured under."""
         return [
             point
-            for repeat in range(work.variant.load.repeats)
+            for repeat in range(work.variant.load.passes)
             for point in _completed(self.load(work, repeat), self._conditions[work.key, repeat])
         ]
 
@@ -80,7 +80,7 @@ class PassSamples:
         The file of a single pass becomes the variant's own; several passes are merged.
         """
         points, target = self.gathered(work), self._store.samples_path(work.key)
-        if work.variant.load.repeats == 1:
+        if work.variant.load.passes == 1:
             samples_file.complete(self.path(work, 0), points, target)
         else:
             samples_file.save(target, points)
@@ -88,7 +88,7 @@ class PassSamples:
 
     def clear(self, work: Work) -> None:
         """Remove the files of the variant's passes."""
-        for repeat in (None, *range(work.variant.load.repeats)):
+        for repeat in (None, *range(work.variant.load.passes)):
             self.path(work, repeat).unlink(missing_ok=True)
 
 

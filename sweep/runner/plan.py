@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep import spec
 from sweep.backends import registry, unsupported_reason
 from sweep.spec import LoadAxes
+from sweep.system import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sweep.spec import Variant
 
+_ORDER = 7002  # path of the random orders of the rounds below the seed, above the number of any point
 SENTINEL_LOAD = LoadAxes(kind="closed", warmup_s=0.3, min_s=0.5, min_requests=200, max_s=2.0)
 
 
@@ -115,23 +116,31 @@ def sentinel_of(work: Work) -> Work:
 
 
 def passes(todo: Sequence[Work], seed: int) -> list[tuple[Work, int]]:
-    """Return every pass of every variant: first passes in the plan's order, later ones interleaved at random.
+    """Return every pass of every variant, a round after the other, each in the order of ``round_order``."""
+    most = max((work.variant.load.passes for work in todo), default=1)
+    return [(work, repeat) for repeat in range(most) for work in round_order(todo, seed, repeat)]
 
-    Groups stay together within a pass, so that an engine is loaded once a pass.
+
+def round_order(todo: Sequence[Work], seed: int, repeat: int) -> list[Work]:
+    """Return the variants that have a pass `repeat`, in a random order that `seed` decides.
+
+    Groups stay together within a round, so that an engine is built once, and loaded once where processes are shared.
+    A plan of single passes keeps its own order: nothing is compared between rounds.
     """
-    ordered: list[tuple[Work, int]] = [(work, 0) for work in todo]
-    rng = random.Random(seed)  # noqa: S311 - an order, no secret
-    for repeat in range(1, max((work.variant.load.repeats for work in todo), default=1)):
-        groups: dict[str, list[Work]] = {}
-        for work in todo:
-            if work.variant.load.repeats > repeat:
-                groups.setdefault(work.engine_key, []).append(work)
-        shuffled = list(groups.values())
-        rng.shuffle(shuffled)
-        for group in shuffled:
-            rng.shuffle(group)
-            ordered.extend((work, repeat) for work in group)
-    return ordered
+    works = [work for work in todo if work.variant.load.passes > repeat]
+    if all(work.variant.load.passes == 1 for work in todo):
+        return works
+    rng = generator(seed, _ORDER, repeat)
+    groups: dict[str, list[Work]] = {}
+    for work in works:
+        groups.setdefault(work.engine_key, []).append(work)
+    shuffled = list(groups.values())
+    return [
+        group[number]
+        for chosen in rng.permutation(len(shuffled))
+        for group in (shuffled[chosen],)
+        for number in rng.permutation(len(group))
+    ]
 
 
 def sentinel_runs(passes: int, every: int) -> int:

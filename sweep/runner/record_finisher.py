@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sweep.runner.progress import Screen
     from sweep.runner.work_queue import Sweep
     from sweep.runner.worker_process import Outcome
-    from sweep.storage import Record
+    from sweep.storage import EngineStart, Record
 
 
 class RecordFinisher:
@@ -46,11 +46,27 @@ class RecordFinisher:
         self._sentinel = sentinel
         self._uuid = uuid
         self._timing: dict[str, Timing] = {}
+        self._starts: dict[str, list[EngineStart]] = {}
         self.unsettled: list[str] = []
 
     def begin(self, work: Work) -> None:
         """Begin the first pass of a variant."""
+        self._starts[work.key] = []
         self._timing[work.key] = Timing(started_at=record_builder.utc_now())
+
+    def add_start(self, work: Work, repeat: int, outcome: Outcome) -> None:
+        """Keep what a pass of a variant started, for its record."""
+        if outcome.result is not None:
+            engine = outcome.result.engine
+            self._starts[work.key].append(
+                {
+                    "build": work.variant.load.build_of(repeat),
+                    "fresh": work.variant.load.passes > 1,
+                    "plan_digest": engine.get("plan_digest"),
+                    "build_s": engine.get("build_s"),
+                    "load_s": engine.get("load_s"),
+                }
+            )
 
     @contextmanager
     def timed(self, work: Work) -> Iterator[None]:
@@ -121,4 +137,6 @@ class RecordFinisher:
     def _record(self, work: Work, outcome: Outcome, points: list[samples.PointSamples]) -> Record:
         uuid = self._uuid if registry.get(work.variant.backend).on_gpu else None
         record = record_builder.measured(work, outcome, points, self._timing[work.key], self._settings, uuid)
+        if record.engine is not None and self._starts.get(work.key):
+            record = dataclasses.replace(record, engine={**record.engine, "starts": self._starts[work.key]})
         return self._sentinel.judge(record, samples.sentinel_intervals(points))

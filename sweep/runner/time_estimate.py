@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sweep.spec import LoadAxes
 
 _ENGINE_S = (0.5, 10.0)  # start of a worker, conversion and build of one engine, at least and at most
+_START_S = (0.3, 4.0)  # start of a worker that loads an engine of the cache
 _VARIANT_S = (0.1, 2.0)  # load, accuracy and record of one variant
 _ENGINE_LIKELY_S = {"onnxruntime": 2.5, "simulated": 0.5}  # the same, where a figure is asked for; else the longest
 _PASS_LIKELY_S = 0.5  # load, accuracy and record around one pass, likewise
@@ -48,7 +49,8 @@ def predicted_s(
             continue  # the first one's time has its engine in it
         backend = next(work.variant.backend for work in (*works, *searches) if work.engine_key == engine)
         shortest, longest = _engine_s(backend, exact=bool(engine_works) and _is_exact(engine_works))
-        low, high = low + shortest, high + longest
+        builds = max((work.variant.load.builds or 1 for work in engine_works), default=1)
+        low, high = low + builds * shortest, high + builds * longest
     for work in works:
         shortest, longest = (last_s[work.key],) * 2 if work.key in last_s else _work_s(work)
         low, high = low + shortest, high + longest
@@ -76,19 +78,21 @@ def _work_s(work: Work) -> tuple[float, float]:
     if work.variant.backend == "simulated":
         return _VARIANT_S
     shortest, longest = _load_s(load)
+    again = load.passes - 1
+    starts = (again * _START_S[0], again * _START_S[1])  # of a process that has nothing to build
     if load.budget_s is None:
-        return shortest + _VARIANT_S[0], longest + _VARIANT_S[1]
-    seconds = min(load.budget_s, load.repeats * point_count(load) * (load.warmup_s + load.max_s))
-    return (seconds + load.repeats * _PASS_LIKELY_S,) * 2
+        return shortest + _VARIANT_S[0] + starts[0], longest + _VARIANT_S[1] + starts[1]
+    seconds = min(load.budget_s, load.passes * point_count(load) * (load.warmup_s + load.max_s))
+    return (seconds + load.passes * _PASS_LIKELY_S + starts[0],) * 2
 
 
 def _load_s(load: LoadAxes) -> tuple[float, float]:
     if load.kind == "trace":  # a closed loop, then the trace, whole
         shortest = load.warmup_s + load.min_s + (load.trace_s or 0.0)
-        return load.repeats * shortest, load.repeats * (shortest + load.max_s - load.min_s)
+        return load.passes * shortest, load.passes * (shortest + load.max_s - load.min_s)
     points = point_count(load)
     each = load.warmup_s + load.min_s
     slow = min(points, _CALM_POINTS)
     probes = load.min_s if load.kind == "curve" else 0.0
     longest = points * each + slow * max(load.max_s - load.min_s, 0) + probes
-    return load.repeats * points * each, load.repeats * longest
+    return load.passes * points * each, load.passes * longest

@@ -48,12 +48,12 @@ class WorkerPool:
         self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
         self._clients: ClientGroup | None = None
         self._needs: tuple[int, dict[str, str], int | None] | None = None  # clients, environment, SMs of the group
-        self._ready: set[str] = set()  # engine keys whose engine is known to be in the cache
+        self._ready: set[str] = set()  # engines (``_engine``) that are known to be in the cache
         self._fresh: set[str] = set()  # those of them that were built for a variant that is still to be measured
         self.engine: str | None = None
 
-    def run(self, work: Work, request: Request, on_event: OnEvent) -> Outcome:
-        """Run `request` for `work` on the workers of its engine.
+    def run(self, work: Work, request: Request, on_event: OnEvent, *, fresh: bool = False) -> Outcome:
+        """Run `request` for `work` on the workers of its engine; `fresh` ends those at hand and starts new ones.
 
         Several clients, or one under a share, find the engine in the cache: one worker alone, on the whole GPU unless
         ``mps_build`` gives it a share, builds it first. So only one builds, and every variant of the group has its
@@ -62,8 +62,10 @@ class WorkerPool:
         if work.engine_key != self.engine:
             self.end(at_once=False)
             self.engine = work.engine_key
+        elif fresh:
+            self.end(at_once=False)
         try:
-            if _shares(work) and work.engine_key not in self._ready:
+            if _shares(work) and _engine(work, request) not in self._ready:
                 build_outcome = self._build(work, request, on_event)
                 if build_outcome.status != "ok":
                     return build_outcome
@@ -71,7 +73,7 @@ class WorkerPool:
         except MpsError as error:
             start: ErrorInfo = {"stage": "start", "kind": "MpsError", "message": str(error), "stderr_tail": []}
             return Outcome(status=Status.FAILED, error=start)
-        return self._credited(work, outcome)
+        return self._credited(_engine(work, request), outcome)
 
     def _build(self, work: Work, request: Request, on_event: OnEvent) -> Outcome:
         """Build the engine into the cache by one worker, and end that."""
@@ -84,19 +86,19 @@ class WorkerPool:
             raise
         builder.close()
         if outcome.result is not None:
-            self._ready.add(work.engine_key)
+            self._ready.add(_engine(work, request))
             if not outcome.result.engine["cached"]:
-                self._fresh.add(work.engine_key)
+                self._fresh.add(_engine(work, request))
         return outcome
 
-    def _credited(self, work: Work, outcome: Outcome) -> Outcome:
+    def _credited(self, engine: str, outcome: Outcome) -> Outcome:
         """Return the outcome; an engine that the builder built for this variant was not found in the cache."""
         if outcome.result is None:
             return outcome
-        self._ready.add(work.engine_key)
-        if work.engine_key not in self._fresh:
+        self._ready.add(engine)
+        if engine not in self._fresh:
             return outcome
-        self._fresh.remove(work.engine_key)
+        self._fresh.remove(engine)
         return dataclasses.replace(outcome, result=built_now(outcome.result))
 
     def _clients_for(self, work: Work) -> ClientGroup:
@@ -136,6 +138,11 @@ class WorkerPool:
 def built_now(result: Result) -> Result:
     """Return the result of a pass as that of the one for which the engine was built."""
     return msgspec.structs.replace(result, engine={**result.engine, "cached": False})
+
+
+def _engine(work: Work, request: Request) -> str:
+    """Return what identifies the engine of a request: its engine key, and which build it is of several."""
+    return work.engine_key if request.build is None else f"{work.engine_key} {request.build}"
 
 
 def _shares(work: Work) -> bool:

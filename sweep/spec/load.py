@@ -85,7 +85,9 @@ class LoadAxes:
         max_s: longest measured window of a point; percentiles that its requests do not support are null.
         max_wait_s: longest wait of a request; one that waits longer marks its point ``overloaded``.
         seed: random seed of the arrival schedules and the input values.
-        repeats: passes over the whole load, interleaved with the other variants' passes.
+        repeats: starts of each engine. Each loads the engine in a fresh process and makes one pass over the whole load,
+            interleaved with the other variants' passes.
+        builds: engines built afresh, without the cache, which the passes take in turn; None takes one from the cache.
         batch_wait_ms: server batching: requests are single samples, gathered up to the engine's batch or until the
             oldest has waited this long, ms; None leaves batching to the client.
         trace: absolute path of the file of arrivals. Not in the key: ``trace_digest`` is.
@@ -189,10 +191,21 @@ class LoadAxes:
     repeats: int = axis(
         1,
         key="repeats",
-        help="passes over the whole load of a variant, interleaved with the passes of other variants",
+        help=(
+            "passes over the whole load of a variant, each in a fresh process, interleaved with the passes of "
+            "other variants"
+        ),
         check=at_least(1, most=10_000),
         place=_PLACE,
         trtexec=TrtexecFlag(note="one run is one pass"),
+    )
+    builds: int | None = axis(
+        None,
+        key="builds",
+        help="engines to build afresh for a variant, each started repeats times (null: one, from the cache)",
+        check=at_least(1, most=1_000),
+        place=_PLACE,
+        trtexec=TrtexecFlag(note="one run is of one engine"),
     )
     batch_wait_ms: float | None = axis(
         None,
@@ -275,3 +288,12 @@ class LoadAxes:
         overrides=lambda data: {"model.samples": source_override(data, prefixes=())},
         trtexec=SPECIAL,
     )
+
+    @property
+    def passes(self) -> int:
+        """Return the passes over the load: one for each start of each engine."""
+        return self.repeats * (self.builds or 1)
+
+    def build_of(self, repeat: int) -> int | None:
+        """Return the number of the engine that pass `repeat` starts; None where one engine serves all of them."""
+        return None if self.builds is None else repeat % self.builds

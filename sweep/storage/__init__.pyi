@@ -14,12 +14,14 @@ from .record_types import ClientSession as ClientSession
 from .record_types import ClosedRate as ClosedRate
 from .record_types import Drift as Drift
 from .record_types import EngineInfo as EngineInfo
+from .record_types import EngineStart as EngineStart
 from .record_types import ErrorInfo as ErrorInfo
 from .record_types import ExpectedAccuracy as ExpectedAccuracy
 from .record_types import Facts as Facts
 from .record_types import GpuState as GpuState
 from .record_types import GpuTimes as GpuTimes
 from .record_types import GraphPassInfo as GraphPassInfo
+from .record_types import IndependentCounts as IndependentCounts
 from .record_types import LatencyIntervals as LatencyIntervals
 from .record_types import LatencySummary as LatencySummary
 from .record_types import ModelCost as ModelCost

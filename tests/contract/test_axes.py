@@ -78,6 +78,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "backend.plugins": ("[one.so],[two.so]", ("backend=tensorrt",)),
     "mps_build": ("false,true", ("backend=tensorrt", "mps=50")),
     "streams": ("1,2", ()),
+    "builds": ("null,2", ()),
     "clients": ("1,2", ()),
     "mps": ("50,100", ("backend=tensorrt",)),
     "sm_count": ("16,32", ("backend=tensorrt",)),

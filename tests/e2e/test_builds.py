@@ -104,6 +104,18 @@ def test_repeated_passes_keep_their_engines_in_a_cache_too_small_for_them(counte
     assert len(counted.run(*asked, "repeats=2", "name=twice")) == 2  # of four passes: held from first to last
 
 
+def test_builds_build_afresh_at_every_sweep_and_leave_nothing_in_the_cache(counted: Counted) -> None:
+    asked = ("backend=onnxruntime", "load=closed", "builds=2")
+    assert len(counted.run(*asked)) == 2
+    assert "2 engines were built, all of one plan; their peaks differ by" in counted.said
+    assert len(counted.run(*asked, "force=true")) == 2
+    (record,) = counted.cli.records()
+    assert record.engine
+    assert [start["build"] for start in record.engine["starts"]] == [0, 1]
+    assert not record.engine["cached"]
+    assert counted.engines() == 0
+
+
 def test_a_damaged_model_is_built_again_and_said(counted: Counted) -> None:
     asked = ("backend=onnxruntime", "load=closed", "force=true")
     counted.run(*asked)

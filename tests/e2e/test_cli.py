@@ -53,7 +53,7 @@ def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
         assert item.realised["contexts"] == 1
         assert samples_file.load(cli.stores()[0].samples_path(item.key))
     assert "backend: onnxruntime (auto: " in done.stdout
-    assert "Most samples/s: tiny_cnn" in done.stdout
+    assert "one start each; what starts differ by here is not known" in done.stdout
     assert "is emulated" in done.stdout
     assert (cli.stores()[0].root / "report.html").exists()
 
@@ -99,6 +99,12 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
         rungs = [point for point in points if point.index == 0]
         assert rungs[0].offered_rps == rungs[1].offered_rps
         assert record.points[0]["requests"] == sum(int(point.measured.sum()) for point in rungs)
+        assert record.engine
+        starts = record.engine["starts"]
+        assert [(start["fresh"], start["build"]) for start in starts] == [(True, None)] * 2
+        assert {start["plan_digest"] for start in starts} == {record.engine["plan_digest"]}
+        assert record.peak
+        assert record.peak["start_cv"] is not None
     assert not list(cli.results.glob("*/parts/*"))
 
 

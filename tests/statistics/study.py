@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 
 import before
+import halves
 import numpy as np
 import processes
 
@@ -263,7 +264,131 @@ def drift_table(sweeps):
             say(f"| {cv:g} | {sentinels} | {' | '.join(shares)} |")
 
 
-TABLES = {"percentiles": percentile_table, "peaks": peak_table, "many": many_table, "drift": drift_table}
+def with_error(share, count):
+    """A share with its standard error."""
+    return share, math.sqrt(max(share * (1 - share), 1 / count) / count)
+
+
+def table_of(logs):
+    """Who is told from the best by the product's answer, on starts of these log throughputs, (variants, starts)."""
+    peaks = []
+    for row in np.exp(logs):
+        value, batches = float(row.mean()), max(len(row), 10)
+        half = 0.001  # inside a start, next to nothing
+        interval = [value * math.exp(-half), value * math.exp(half)]
+        peaks.append(
+            {"ips": value, "interval": interval, "batches": batches, "passes_ips": row.tolist(), "verdict": "ok"}
+        )
+    records = [
+        Record(key=str(number), sweep="s", status="ok", started_at="", peak=peak, variant={"label": str(number)})
+        for number, peak in enumerate(peaks)
+    ]
+    found = answer(records, None)
+    tied = {item.key for item in found.tied} | {found.best.key}
+    return {number for number in range(len(peaks)) if str(number) not in tied}
+
+
+def starts(rng, variants, count, cv, *, machine=0.02, slower=1.0):
+    """Log throughputs of starts that differ by ``cv``, in rounds that differ by ``machine``; the first is slower."""
+    logs = cv * rng.standard_normal((variants, count)) + machine * rng.standard_normal((1, count))
+    logs[0] -= math.log(slower)
+    return logs
+
+
+def alike_called(sweeps, *, variants=2, count=1, cv=0.01, seed=23):
+    """Share of tables of equal variants in which any is told from the best, and its standard error."""
+    rng = np.random.default_rng([seed, variants, count, round(1e4 * cv)])
+    return with_error(sum(bool(table_of(starts(rng, variants, count, cv))) for _ in range(sweeps)) / sweeps, sweeps)
+
+
+def slower_called(sweeps, *, variants=2, count=5, cv=0.01, slower=1.03, seed=29):
+    """Share of tables in which the one slower variant is told from the best, and its standard error."""
+    rng = np.random.default_rng([seed, variants, count, round(1e4 * cv), round(1000 * slower)])
+    called_slower = sum(0 in table_of(starts(rng, variants, count, cv, slower=slower)) for _ in range(sweeps))
+    return with_error(called_slower / sweeps, sweeps)
+
+
+def steady_drifted(sweeps, *, sentinels=20, cv=0.01, slower=1.0, seed=31):
+    """Share of sweeps in which any sentinel interval is called drifted, and its standard error.
+
+    Starts differ by ``cv``, and the last third is ``slower``.
+    """
+    rng = np.random.default_rng([seed, sentinels, round(1e4 * cv), round(1000 * slower)])
+    odd = 0
+    for _ in range(sweeps):
+        rates = np.exp(cv * rng.standard_normal(sentinels))
+        rates[math.ceil(2 * (sentinels - 1) / 3) :] /= slower
+        levels = {
+            number: drift.Level(key="k", start=0, ips=ips, interval=(ips * 0.999, ips * 1.001, 10))
+            for number, ips in enumerate(rates.tolist())
+        }
+        odd += drift.judge(list(range(sentinels - 1)), levels)["verdict"] == "drifted"
+    return with_error(odd / sweeps, sweeps)
+
+
+def levels_table(sweeps):
+    """The rows on levels of decision 44, each cell with its standard error."""
+    say("| what | value | mark |")
+    say("|---|---|---|")
+    cells = [
+        (f"A/A, one start, starts differ by {cv:.1%}", alike_called(sweeps, cv=cv), "<= 5%")
+        for cv in (0.005, 0.01, 0.02)
+    ]
+    cells += [
+        (f"A/A, {v} variants, {n} starts", alike_called(sweeps, variants=v, count=n), "<= 5%")
+        for v in (2, 12)
+        for n in (3, 5)
+    ]
+    cells += [
+        (f"3% slower, five starts, {v} variants", slower_called(sweeps, variants=v), mark)
+        for v, mark in ((2, ">= 90%"), (12, ">= 80%"))
+    ]
+    cells += [
+        (
+            "half as fast among 100, three starts",
+            slower_called(max(sweeps // 10, 20), variants=100, count=3, slower=1.5),
+            "100%",
+        )
+    ]
+    cells += [
+        (
+            f"steady machine, {n} sentinels, starts differ by {cv:.0%}",
+            steady_drifted(sweeps, sentinels=n, cv=cv),
+            "<= 5%",
+        )
+        for n in (2, 6, 20)
+        for cv in (0.01, 0.02)
+    ]
+    cells += [
+        (
+            f"{s:.0%} slower from the middle on, {n} sentinels, starts differ by 1%",
+            steady_drifted(sweeps, sentinels=n, slower=1 + s),
+            "",
+        )
+        for n in (6, 20)
+        for s in (0.05, 0.1, 0.2)
+    ]
+    for what, (share, error), mark in cells:
+        say(f"| {what} | {share:.1%} +- {error:.1%} | {mark} |")
+
+
+def peers(sweeps):
+    halves.peers_table(say, sweeps, lambda passes: called([peak_of(each) for each in passes]))
+
+
+TABLES = {
+    "percentiles": percentile_table,
+    "peaks": peak_table,
+    "many": many_table,
+    "drift": drift_table,
+    "levels": levels_table,
+    "repeats": lambda sweeps: halves.repeats_table(say, sweeps),
+    "peak": lambda sweeps: halves.peak_half_table(say, sweeps),
+    "verdicts": lambda sweeps: halves.verdict_table(say, sweeps),
+    "confirms": lambda sweeps: halves.confirm_table(say, sweeps),
+    "searches": lambda sweeps: halves.search_table(say, sweeps),
+    "peers": peers,
+}
 
 if __name__ == "__main__":
     asked = int(sys.argv[1]) if len(sys.argv) > 1 else SWEEPS

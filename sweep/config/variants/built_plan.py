@@ -99,6 +99,7 @@ def refuse_build_settings(config: Config, engine: EngineAxes, precision: Precisi
         ("graph", config.graph, "none"),
         ("model.calibration", config.model.calibration, None),
         ("build_only", config.build_only, False),
+        ("builds", config.builds, None),
     ):
         if value != default:
             raise ConfigError(f"{key}={spec.plain_text(value)}: decides a build, {built}; leave it or model.engine out")

@@ -40,7 +40,7 @@ def load_axes(config: Config) -> LoadAxes:
         "trace": None,
         "trace_scale": None,
         "points": load.points if load.kind == "curve" and not load.fractions else None,
-        "budget_s": _budget_s(load, config.repeats),
+        "budget_s": _budget_s(load, config.repeats, config.builds),
         "labels": None,
         "samples": None,
     } | _trace(load, config.timeout_s)
@@ -63,16 +63,16 @@ def _trace(load: LoadConfig, timeout_s: float) -> dict[str, Any]:
     return arrival_trace.axes(load.trace, load.trace_scale or 1.0, timeout_s)
 
 
-def _budget_s(load: LoadConfig, repeats: int) -> float | None:
+def _budget_s(load: LoadConfig, repeats: int, builds: int | None) -> float | None:
     """Return the time for all passes of a variant, s, checked to be enough for its warm-ups; None for a closed loop."""
     budget_s: float | None = load.budget_s
     if budget_s is None or load.kind == "closed":
         return None
     points = 1 + (len(load.rates_ips) or len(load.fractions) or load.points)
-    least = repeats * (2 * points * load.warmup_s + load.min_s)
+    least = repeats * (builds or 1) * (2 * points * load.warmup_s + load.min_s)
     if not least <= budget_s < math.inf:
         raise ConfigError(
             f"load.budget_s={budget_s:g}: {points} points with load.warmup_s={load.warmup_s:g} "
-            f"and repeats={repeats} need {least:g} or more"
+            f"and repeats={repeats}{f', builds={builds}' if builds else ''} need {least:g} or more"
         )
     return budget_s

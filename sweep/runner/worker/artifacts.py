@@ -110,7 +110,9 @@ def _plan_digest(engine: Entry) -> str | None:
     return hashlib.sha256(json.dumps(plan).encode()).hexdigest() if plan else None
 
 
-def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Events | None = None) -> Artifacts:
+def make_artifacts(
+    variant: Variant, backend: Backend, cache: Cache, events: Events | None = None, build: str | None = None
+) -> Artifacts:
     """Make the graphs and the engine of `variant`, or take them from the cache.
 
     Args:
@@ -118,6 +120,7 @@ def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Eve
         backend: builds the engine.
         cache: keeps what is made.
         events: hears of each stage, and of the engine's key; None for nobody.
+        build: name of an engine that is to be built afresh; None takes that of the cache.
     """
     events = events or Events()
     if variant.engine.plan is not None:
@@ -128,7 +131,7 @@ def make_artifacts(variant: Variant, backend: Backend, cache: Cache, events: Eve
     events.stage("onnx")
     onnx = make_onnx(variant, cache, model, lambda detail, done: events.stage("onnx", detail, done))
     events.stage("build")
-    engine = build_engine(variant, backend, onnx.typed, cache)
+    engine = build_engine(variant, backend, onnx.typed, cache, build)
     events.engine(engine.path.name)
     return Artifacts(onnx=onnx, engine=engine, model=facts)
 
@@ -459,8 +462,17 @@ def calibration_batches(variant: Variant, size: int = calibration.SAMPLES) -> li
     return models.calibration(model, size, math.ceil(count * calibration.SAMPLES / size))
 
 
-def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) -> Entry:
-    """Return the engine from the cache, built if it is not there; library versions are part of its key."""
+def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache, build: str | None = None) -> Entry:
+    """Return the engine from the cache, built if it is not there; library versions are part of its key.
+
+    Args:
+        variant: its engine axes.
+        backend: builds it.
+        typed: the typed ONNX.
+        cache: keeps it.
+        build: name of an engine that is to be built afresh, part of the key too. It takes no tactic timings that
+            earlier builds left behind, which would make it their copy.
+    """
     signature = models.signature(variant.onnx.model)
     emulates = emulation(variant, backend) == "engine" or emulates_native(variant, backend, typed, cache)
     built_from = emulated_file(variant, typed, cache) if emulates else typed
@@ -468,10 +480,14 @@ def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache) 
     def shapes(batch: int) -> dict[str, tuple[int, ...]]:
         return {spec.name: spec.concrete(batch) for spec in signature.inputs}
 
+    key = engine_cache_key(variant, backend, built_from)
+    to_build = variant
+    if build is not None and "timing_cache" in backend.honours:
+        to_build = dataclasses.replace(variant, engine=dataclasses.replace(variant.engine, timing_cache=False))
     return cache.get(
         "engines",
-        engine_cache_key(variant, backend, built_from),
-        lambda folder: backend.build(built_from, variant, shapes, folder),
+        key if build is None else axes.digest(key, "built afresh", build),
+        lambda folder: backend.build(built_from, to_build, shapes, folder),
         _about_engine(variant, backend),
     )
 

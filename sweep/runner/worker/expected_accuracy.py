@@ -25,6 +25,7 @@ from sweep.models import evaluation
 from sweep.runner.worker import artifacts
 from sweep.runner.worker.compared_inputs import ComparedInputs
 from sweep.runner.worker.reference import compared_outputs, inputs_identity, reference_outputs, runner
+from sweep.system import child_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -218,7 +219,7 @@ def fits_tf32_again(variant: Variant, model: Path, session: Session, cache: Cach
         precision.round_products(model, rounded)
         infer, tf32 = runner(model), runner(rounded, optimize=False)
         for number in range(1, FURTHER_DRAWS + 1):
-            load = dataclasses.replace(variant.load, seed=variant.load.seed + number)
+            load = dataclasses.replace(variant.load, seed=child_seed(variant.load.seed, number))
             feeds: dict[str, Any] = evaluation.feeds(dataclasses.replace(variant, load=load), variant.engine.batch)
             reference = infer(feeds)
             level, tf32_level = (

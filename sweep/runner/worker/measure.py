@@ -89,7 +89,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         events.stage("model")
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)
-        artifacts = make_artifacts(variant, backend, cache, events)
+        artifacts = make_artifacts(variant, backend, cache, events, request.build)
         if request.only_build:
             return Result(engine=artifacts.engine_facts(variant))
         events.stage("load")

@@ -7,6 +7,7 @@ removes. Such leftovers differ from work in progress in that nobody holds the en
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -71,6 +72,14 @@ def older_than(root: Path, used_ns: int, kinds: Collection[str] = ()) -> Pruned:
         The entries removed, in use and failed.
     """
     return _prune(root, kinds, lambda item, _: item.used_ns < used_ns)
+
+
+def remove(root: Path, kind: str, key: str) -> None:
+    """Remove one entry that nobody will ask for again, with its runtime files; one in use stays."""
+    for item in inventory.items(root):
+        if item.owner == (kind, key) and item.kind == kind:
+            with contextlib.suppress(OSError, CacheError):  # it is evicted like any other, later
+                _evict(root, item)
 
 
 def discard(folder: Path) -> None:

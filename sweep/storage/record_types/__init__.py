@@ -34,6 +34,7 @@ from sweep.storage.record_types.engine import (
     Calibration,
     ClientSession,
     EngineInfo,
+    EngineStart,
     GraphPassInfo,
     ModelCost,
     NodeSearchInfo,
@@ -42,7 +43,7 @@ from sweep.storage.record_types.engine import (
 )
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
-from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
 from sweep.storage.record_types.slo import SloProbe, SloResult
 from sweep.storage.record_types.values import (
     Bytes,
@@ -72,6 +73,7 @@ __all__ = [
     "DataFields",
     "Drift",
     "EngineInfo",
+    "EngineStart",
     "ErrorInfo",
     "ExpectedAccuracy",
     "Facts",
@@ -79,6 +81,7 @@ __all__ = [
     "GpuState",
     "GpuTimes",
     "GraphPassInfo",
+    "IndependentCounts",
     "IssueLag",
     "LatencyInterval",
     "LatencyIntervals",

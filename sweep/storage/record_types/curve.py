@@ -6,7 +6,7 @@ from typing import NotRequired, TypedDict
 
 from sweep.spec import outcome
 from sweep.storage.record_types.gpu_state import GpuState
-from sweep.storage.record_types.latency import GpuTimes, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
 from sweep.storage.record_types.values import Count, LatencyInterval, Milliseconds, Number, Rate, RateInterval
 
 
@@ -45,7 +45,7 @@ class ClosedRate(TypedDict):
 
     Attributes:
         ips: samples/s over all passes.
-        interval: its 95% interval, [low, high] in samples/s; None below two batch means.
+        interval: its 95% interval, [low, high] in samples/s; None where too few completions count as independent.
         batches: batch means behind the interval.
         passes_ips: samples/s of each pass.
     """
@@ -73,9 +73,13 @@ class Peak(ClosedRate, Shared):
 
     Attributes:
         ips: samples/s over all passes.
-        interval: its 95% interval, [low, high] in samples/s; None below two batch means.
+        interval: its 95% interval, [low, high] in samples/s; None where too few completions count as independent.
         batches: batch means behind the interval.
         passes_ips: samples/s of each pass.
+        start_cv: standard deviation of the log throughput between starts of one engine; None where none was started
+            twice; missing for a single pass.
+        build_cv: the same between engines that were built afresh, without what their starts differ by; with it where
+            each was started once. None where one engine served every pass; missing for a single pass.
         requests: measured requests.
         latency_ms: latency, ms.
         gpu_ms: time on the GPU; None where the backend does not time its device.
@@ -87,6 +91,8 @@ class Peak(ClosedRate, Shared):
         fairness: comparison of the service that they received.
     """
 
+    start_cv: NotRequired[Number | None]
+    build_cv: NotRequired[Number | None]
     requests: NotRequired[Count]
     latency_ms: NotRequired[LatencySummary]
     gpu_ms: NotRequired[GpuTimes | None]
@@ -153,6 +159,7 @@ class Point(Shared):
         requests: measured requests.
         latency_ms: latency, ms.
         interval: 95% intervals of the latency, ms.
+        independent: requests that count as independent, by percentile.
         issue_lag_ms: p99 of the generator's own delay, ms; None where no request met a free stream.
         batching: how full gathered batches were; None where the server gathers none.
         telemetry: state of the GPU meanwhile; None without one.
@@ -168,6 +175,7 @@ class Point(Shared):
     requests: Count
     latency_ms: LatencySummary
     interval: LatencyIntervals
+    independent: NotRequired[IndependentCounts]
     issue_lag_ms: NotRequired[Number | IssueLag | None]
     batching: NotRequired[Batching | None]
     telemetry: NotRequired[GpuState | None]

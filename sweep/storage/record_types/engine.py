@@ -60,6 +60,24 @@ class GraphPassInfo(TypedDict, total=False):
     pass_s: Seconds
 
 
+class EngineStart(TypedDict):
+    """Describe the engine that one pass loaded.
+
+    Attributes:
+        build: number of the engine among those that were built afresh; None where one served every pass.
+        fresh: the process was started for this pass.
+        plan_digest: SHA-256 of the serialised engine.
+        build_s: duration of its build, s.
+        load_s: time to load it in this process, s.
+    """
+
+    build: Count | None
+    fresh: bool
+    plan_digest: str | None
+    build_s: Seconds | None
+    load_s: Seconds | None
+
+
 class PlanInput(TypedDict):
     """Describe an input of a plan that was built elsewhere.
 
@@ -136,6 +154,7 @@ class EngineInfo(TypedDict, total=False):
         node_search: precision.search: the nodes that it keeps, and the accuracy without and with them.
         calibration: data from which ranges were computed; None if none were.
         graph_pass: effect of the pass that rewrote the graph; None without one.
+        starts: what each pass started, in the order of the passes; missing in records of earlier versions.
     """
 
     key: str
@@ -160,6 +179,7 @@ class EngineInfo(TypedDict, total=False):
     node_search: NodeSearchInfo
     calibration: Calibration | None
     graph_pass: GraphPassInfo | None
+    starts: list[EngineStart]
 
 
 class ClientSession(TypedDict, total=False):

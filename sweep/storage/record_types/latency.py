@@ -10,7 +10,8 @@ from sweep.storage.record_types.values import LatencyInterval, Milliseconds, Num
 class LatencySummary(TypedDict):
     """Summarise the latency from the scheduled arrival to the completion, in ms.
 
-    A percentile that too few requests support is None.
+    A percentile that too few requests support is None. From three passes on, a percentile that each pass supports is
+    the geometric mean of the passes' own; the others, and all of fewer passes, are those of the pooled requests.
 
     Attributes:
         mean: mean over the measured requests.
@@ -34,7 +35,8 @@ class LatencySummary(TypedDict):
 class LatencyIntervals(TypedDict):
     """Give 95% confidence intervals of the latency, [low, high] in ms.
 
-    An interval is None if too few requests count as independent.
+    An interval is None if too few requests count as independent. From three passes on it comes from the spread between
+    the passes.
 
     Attributes:
         p50: of the median.
@@ -43,6 +45,25 @@ class LatencyIntervals(TypedDict):
 
     p50: LatencyInterval | None
     p99: LatencyInterval | None
+
+
+class IndependentCounts(TypedDict):
+    """Give how many requests count as independent for a percentile: of a pass from three passes on, else of all.
+
+    Requests that wait behind one stall say no more than one. A percentile that fewer carry than its own count at 99%
+    confidence is probably higher than printed, and tables mark it with ``>``.
+
+    Attributes:
+        p50: for the median.
+        p90: for the 90th percentile.
+        p95: for the 95th percentile.
+        p99: for the 99th percentile.
+    """
+
+    p50: Number
+    p90: Number
+    p95: Number
+    p99: Number
 
 
 class PartTimes(TypedDict):

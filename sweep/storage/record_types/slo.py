@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NotRequired, TypedDict
 
 from sweep.spec import outcome
-from sweep.storage.record_types.values import Count, Milliseconds, Number, Rate, Share
+from sweep.storage.record_types.values import Count, Milliseconds, Number, Rate, RateInterval, Share
 
 
 class SloProbe(TypedDict):
@@ -42,6 +42,8 @@ class SloResult(TypedDict):
         monotonic: no higher rate held again.
         confirmed: a run at that very rate confirmed it.
         reason: why there is no capacity, or that the curve is not monotonic.
+        estimate_ips: likeliest capacity by all runs together, samples/s; it is no promise. None where no run bounds it.
+        estimate_interval: its 95% interval, [low, high] in samples/s.
         probes: runs of the search, in measured order; empty where the rungs of the ladder decided.
     """
 
@@ -53,4 +55,6 @@ class SloResult(TypedDict):
     monotonic: bool
     confirmed: NotRequired[bool]
     reason: NotRequired[str | None]
+    estimate_ips: NotRequired[Rate | None]
+    estimate_interval: NotRequired[RateInterval | None]
     probes: NotRequired[list[SloProbe]]

@@ -48,6 +48,7 @@ class LoadFields(TypedDict, total=False):
 
     Attributes:
         kind: kind of the load.
+        builds: engines that were built afresh; None where one came from the cache.
         depth: requests that a stream of the closed loop keeps in flight.
         trace: path of recorded arrivals.
         labels: labelled data.
@@ -55,6 +56,7 @@ class LoadFields(TypedDict, total=False):
     """
 
     kind: str
+    builds: Count | None
     depth: Count
     trace: str | None
     labels: DataFields | None
@@ -75,7 +77,7 @@ class VariantFields(TypedDict):
         batch: samples of a request.
         streams: streams that run at the same time.
         clients: processes that run at the same time.
-        repeats: passes.
+        repeats: starts of each engine.
         load: how it is driven.
     """
 

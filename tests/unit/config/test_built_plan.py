@@ -99,6 +99,7 @@ def test_a_backend_that_cannot_load_it_is_unsupported_and_says_which_can() -> No
         ("graph", "simplify", "graph=simplify"),
         ("profile", "range", "profile=range"),
         ("build_only", True, "build_only=true"),
+        ("builds", 2, "builds=2"),
         ("mps_build", True, "mps_build=true"),
         ("backend__refit", True, "backend.refit=true"),
         ("backend__builder_optimization_level", 3, "backend.builder_optimization_level=3"),

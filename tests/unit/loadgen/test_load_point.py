@@ -37,6 +37,23 @@ def test_a_schedule_is_ascending_seeded_and_complete(kind, rate, count, seed) ->
     assert np.array_equal(drawn, draw_due_ns(kind, rate, (count // 3, count), (seed,)))
 
 
+@pytest.mark.parametrize(
+    ("seed", "other"), [((0, 5, 0), (0, 5)), ((0, 6, 0), (0, 6)), ((0, 3, 0, 0), (0, 3, 0)), ((1, 2), (2, 1))]
+)
+def test_a_zero_at_the_end_of_a_seed_makes_other_arrivals(seed, other) -> None:
+    """Rung 4 of pass 0 had the arrivals that its own prediction drew, and client 0 those of a single client."""
+    first, second = (draw_due_ns("poisson", 10.0, (50,), each) for each in (seed, other))
+    assert not np.array_equal(first, second)
+
+
+def test_streams_and_seeds_share_no_service_times() -> None:
+    drawn = {
+        tuple(stream._rng.exponential(size=3)) for seed in (0, 1) for stream in session(2, "exponential", seed).streams
+    }
+    assert len(drawn) == 4
+    assert tuple(np.random.default_rng((0, 7, 0)).exponential(size=3)) not in drawn
+
+
 @pytest.mark.parametrize("kind", ["poisson", "constant"])
 def test_each_stretch_offers_exactly_the_rate_that_was_asked(kind) -> None:
     drawn = draw_due_ns(kind, 50.0, (100, 662), (4,)) / 1e9

@@ -93,7 +93,7 @@ def test_mmc(rho) -> None:
     tail = offered**servers / (math.factorial(servers) * (1 - rho))
     erlang_c = tail / (sum(offered**k / math.factorial(k) for k in range(servers)) + tail)
     expected = erlang_c * SERVICE_MS / (servers * (1 - rho))
-    count = 960_000 if rho < 0.3 else requests(rho, calm=160_000)  # few wait at all in a calm one
+    count = 960_000 if rho < 0.3 else requests(rho, calm=200_000)  # few wait at all in a calm one
     means = mean_waits_ms(offered * 1000 / SERVICE_MS, count, streams=servers, distribution="exponential")
     assert_within(expected, means, narrow=0.15)
 

@@ -32,6 +32,23 @@ def test_a_placed_ladder_starts_light_meets_80_percent_and_ends_past_the_knee(po
     assert sum(rate < peak for rate in rates) == points - 1
 
 
+@pytest.mark.parametrize(("service_ms", "lightest", "rungs"), [(1.0, 0.2, 7), (5.0, 0.331, 7), (11.0, 0.728, 7)])
+def test_the_lowest_rung_reaches_its_count_within_max_s(service_ms, lightest, rungs) -> None:
+    """At 5 ms a rung at 20% brings 400 requests in the longest window of 10 s: it would always end short."""
+    rates = rate_ladder.place_rungs(
+        service(unloaded=service_ms * 1e6, saturated=service_ms * 1e6), LOAD, 1000 / service_ms, 1
+    )
+    assert rates[0] == pytest.approx(lightest * 1000 / service_ms, rel=0.01)
+    assert len(rates) == rungs
+    assert all(rate * LOAD.max_s >= LOAD.min_requests - 1 for rate in rates)
+
+
+def test_where_no_rung_below_80_percent_reaches_its_count_there_are_fewer() -> None:
+    rates = rate_ladder.place_rungs(service(unloaded=50e6, saturated=50e6), LOAD, 20.0, 1)
+    assert len(rates) < LOAD.points
+    assert rates[0] == pytest.approx(0.8 * 20.0)
+
+
 def test_rungs_are_dense_where_the_curve_is_steep() -> None:
     rates = np.array(rate_ladder.place_rungs(service(), LOAD, 1000.0, 1))
     gaps = np.diff(rates[:-1])

@@ -67,9 +67,9 @@ def test_the_tables_say_so_in_a_footnote() -> None:
     line = f"same engine as {same_engines(records)['k1']}: what was set differently changed nothing"
     text = printed(records)
     assert [row.startswith("* ") for row in text.splitlines() if line in row] == [True]
-    assert line in html._table(records)
+    assert line in html._table(records, answer(records, None))
     assert "same engine" not in printed(levels("a", "b"))
-    assert "same engine" not in html._table(levels("a", "b"))
+    assert "same engine" not in html._table(levels("a", "b"), answer([], None))
 
 
 def test_the_mark_stands_at_the_precision_where_that_is_a_column_after_the_notes() -> None:

@@ -3,13 +3,15 @@
 import dataclasses
 import io
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from sweep.analysis.start_spread import SpreadHistory, StartSpread
 from sweep.report import html, table
-from sweep.report.ranking import answer
+from sweep.report.ranking import answer, with_overrides
 from sweep.spec.outcome import Status
 from sweep.spec.slo import Slo
 from sweep.storage.record import Record
@@ -88,22 +90,53 @@ def test_a_peak_without_an_interval_is_told_from_nothing() -> None:
     assert labels(answer([peaked("m a 1", 200, [199, 201]), peaked("m b 1", 100)], None).tied) == ["m b 1"]
 
 
+def starts_differ(cv, freedom=1000, **own):
+    """A history: what starts differ by, and what those of single variants do."""
+    spread = StartSpread(cv=cv, freedom=freedom, source="the sentinel")
+    return SpreadHistory(common=spread, own={key: dataclasses.replace(spread, cv=value) for key, value in own.items()})
+
+
 def test_intervals_may_overlap_where_their_difference_is_no_chance() -> None:
     """Two standard errors of 1% each: 4% apart is 2.8 of the difference, though both intervals hold 198."""
-    found = answer([peaked("m a 1", 202, [197.6, 206.5]), peaked("m b 1", 194, [189.7, 198.4])], None)
+    found = answer(
+        [peaked("m a 1", 202, [197.6, 206.5]), peaked("m b 1", 194, [189.7, 198.4])], None, starts_differ(1e-4)
+    )
     assert found.tied == ()
 
 
-def test_one_pass_never_tells_apart_what_differs_by_less_than_two_starts_do() -> None:
-    sharp = [peaked("m a 1", 200, [199.99, 200.01]), peaked("m b 1", 198.5, [198.49, 198.51])]
-    assert labels(answer(sharp, None).tied) == ["m b 1"]
-    sharp[1].peak.update(ips=197.0, interval=[196.99, 197.01])
-    assert answer(sharp, None).tied == ()
+def sharp(slower):
+    return [peaked("m a 1", 200, [199.99, 200.01]), peaked("m b 1", 200 / slower, [199.99 / slower, 200.01 / slower])]
 
 
-def passes(label, *each):
+@pytest.mark.parametrize(
+    ("history", "tied", "apart", "words"),
+    [
+        (None, 1.07, 1.08, "what starts differ by here is not known, 2.5% is assumed; differences under 7.3% are not"),
+        (starts_differ(0.01), 1.028, 1.030, "starts differ by 1.0% here, says the sentinel; differences under 2.9%"),
+        (starts_differ(0.01, freedom=3), 1.047, 1.050, "differences under 4.8% are not told apart"),
+        (starts_differ(0.001, **{"m b 1": 0.05}), 1.10, 1.11, "differences under 0.3% are not told apart"),
+    ],
+)
+def test_single_starts_are_not_told_apart_within_what_starts_differ_by(history, tied, apart, words) -> None:
+    close = answer(sharp(tied), None, history)
+    assert labels(close.tied) == ["m b 1"]
+    assert close.text.startswith("Too noisy to decide: none of 2 variants is told from the fastest, m a 1 at 200 ")
+    assert "repeats=5 starts each of them 5 times" in close.text
+    found = answer(sharp(apart), None, history)
+    assert found.tied == ()
+    assert found.text.startswith("Fastest: m a 1 at 200 samples/s (one start each; ")
+    assert words in found.text
+
+
+def test_variants_that_are_equal_for_all_practical_purposes_are_not_called_noisy() -> None:
+    found = answer(sharp(1.001), None, starts_differ(0.001))
+    assert found.text.startswith("No difference: all 2 variants are within 0.4% of the fastest, m a 1 at 200 ")
+    assert (found.decided, found.mark(found.best), found.mark(found.tied[0])) == (False, "=", "=")
+
+
+def passes(label, *each, **changes):
     ips = sum(each) / len(each)
-    return peaked(label, ips, [ips * 0.5, ips * 1.5], batches=len(each), passes_ips=list(each))
+    return peaked(label, ips, [ips * 0.5, ips * 1.5], batches=len(each), passes_ips=list(each), **changes)
 
 
 def test_three_interleaved_passes_are_compared_pass_by_pass() -> None:
@@ -111,18 +144,73 @@ def test_three_interleaved_passes_are_compared_pass_by_pass() -> None:
     rounds = [100.0, 150.0, 70.0, 120.0]
     fast = passes("m a 1", *(speed * 1.03 for speed in rounds))
     slow = passes("m b 1", *(speed * (1 + 0.001 * number) for number, speed in enumerate(rounds)))
-    assert answer([slow, fast], None).best is fast
-    assert answer([slow, fast], None).tied == ()
+    found = answer([slow, fast], None)
+    assert found.best is fast
+    assert found.tied == ()
+    assert "(4 starts each)" in found.text
+    assert found.ratio_text(slow) == "0.970 to 0.974"
     fast.peak["passes_ips"].pop()
     assert answer([slow, fast], None).tied == (slow,)
 
 
+def test_of_several_engines_each_counts_once_however_often_it_was_started() -> None:
+    """Starts of one engine agree to 0.1%, engines differ by 5%: six starts of three engines are three figures."""
+    fast = passes("m a 1", 100, 105, 95, 100.1, 105.1, 95.1)
+    slow = passes("m b 1", 96, 91, 101, 96.1, 91.1, 101.1)
+    assert answer([slow, fast], None).tied == (slow,)
+    for item in (fast, slow):
+        item.variant["load"] = {"builds": 3}
+    found = answer([slow, fast], None)
+    assert found.tied == (slow,)
+    assert "(3 engines each)" in found.text
+
+
+def test_a_hundred_variants_do_not_hide_one_that_is_half_as_fast() -> None:
+    rng = np.random.default_rng(1)
+    rest = [passes(f"m b {number}", *(100 * np.exp(0.01 * rng.standard_normal(3)))) for number in range(99)]
+    slow = passes("m slow 99", *(66 * np.exp(0.01 * rng.standard_normal(3))))
+    assert slow not in answer([*rest, slow], None).tied
+
+
+def test_models_are_not_ranked_against_each_other() -> None:
+    records = [peaked("big a 1", 100, [99, 101]), peaked("small a 1", 900, [890, 910]), peaked("big b 1", 50, [49, 51])]
+    found = answer(records, None)
+    assert (found.best, found.tied) == (None, ())
+    assert [part.best.key for part in found.parts] == ["big a 1", "small a 1"]
+    lines = found.text.splitlines()
+    assert [line.partition(" at ")[0] for line in lines[1:]] == ["big: Fastest: big a 1", "small: Peak: small a 1"]
+    found = with_overrides(found, {"big a 1": ("model=big",), "small a 1": ("model=small",)})
+    assert found.settings.splitlines() == ["With model=big", "With model=small"]
+    assert [found.mark(record) for record in records] == [">", ">", ""]
+    assert outcome(records).count(" > ") + outcome(records).count("\n>") >= 2
+    same_name = [peaked("m a 1", 100, [99, 101]), peaked("m b 1", 50, [49, 51])]
+    for number, item in enumerate(same_name):
+        item.variant["model_ref"] = {"digest": str(number), "inputs": []}
+    assert answer(same_name, None).best is None
+
+
+def test_an_unstable_peak_neither_wins_nor_ties() -> None:
+    odd, one, two = sharp(1.2)[0], *sharp(1.1)
+    odd = dataclasses.replace(odd, key="m odd 1", variant={**odd.variant, "label": "m odd 1", "batch": 7})
+    odd.peak.update(ips=900.0, interval=[100, 9000], verdict="unstable")
+    found = answer([odd, one, two], None)
+    assert found.best is one
+    assert odd not in found.tied
+    assert found.text.endswith("Not ranked, since their peaks are unstable or short (~): m odd 1.")
+    assert "~900" in outcome([odd, one, two])
+    for item in (one, two):
+        item.peak["verdict"] = "short"
+    found = answer([odd, one, two], None)
+    assert found.text.startswith("Too noisy to decide: every peak is unstable or short; the highest is m odd 1 at 900 ")
+    assert (found.best, set(labels(found.tied))) == (odd, {"m a 1", "m b 1"})
+
+
 @given(st.integers(2, 12))
 def test_the_more_variants_the_more_it_takes_to_name_a_difference(variants) -> None:
-    """2.5 standard errors of the difference: enough for one pair, not for the best of many."""
+    """2.35 standard errors of the difference: enough for one pair, not for the best of many."""
     rest = [peaked(f"m b {number}", 100, [98, 102]) for number in range(1, variants)]
-    best = peaked("m a 99", 103.2, [101.2, 105.2])
-    assert bool(answer([best, *rest], None).tied) == (variants > 2)
+    best = peaked("m a 99", 103.0, [101.0, 105.0])
+    assert bool(answer([best, *rest], None, starts_differ(1e-4)).tied) == (variants > 2)
 
 
 def drifting(label, ips, verdict, reason=None):
@@ -188,6 +276,26 @@ def test_a_ladder_that_never_failed_ties_with_whatever_is_above_it() -> None:
     assert "Every rate tried kept the limit" in answer([open_ended], SLO).text
 
 
+def test_a_variant_whose_search_gave_no_answer_is_tied_unless_it_is_seen_to_be_slower() -> None:
+    best, unknown, slow = held("m best 1", 443, 533), held("m fast 1", None, 864), held("m slow 1", None, 200)
+    found = answer([best, unknown, slow], SLO)
+    assert found.best is best
+    assert labels(found.tied) == ["m fast 1"]
+    assert found.ratio_text(unknown) == "0.00 to 2.09"
+    assert answer([best, unknown], SLO).text.startswith(
+        "Too noisy to decide between 2 variants (raise slo.search_s). Highest: m best 1: 443 samples/s keep p99 <= 5 ms"
+    )
+
+
+def test_estimated_capacities_tell_apart_what_the_rates_that_were_tried_do_not() -> None:
+    best, other = held("m best 1", 700, 900), held("m other 1", 400, 720)
+    assert answer([best, other], SLO).tied == (other,)
+    best.slo["estimate_interval"], other.slo["estimate_interval"] = [740, 780], [500, 540]
+    found = answer([best, other], SLO, starts_differ(0.005))
+    assert found.tied == ()
+    assert found.ratio_text(other) == "0.64 to 0.73"
+
+
 def test_a_curve_that_recovers_is_said() -> None:
     assert "not monotonic" in answer([held("m a 1", 100, 200, monotonic=False)], SLO).text
 
@@ -240,8 +348,8 @@ def test_the_table_shows_what_varies_and_the_figures() -> None:
     assert "batch" in text
     assert "precision" not in text
     cells = row(text, "1,000").split()
-    assert cells == [">", "1", "ok", "1,000", "1", "2.5", "4.25", "41.3"]
-    assert row(text, " 8 ").split() == ["8", "ok", "50", "-", "-", "-", "-"]
+    assert cells == [">", "1", "ok", "1,000", "1", "2.5", "4.25", "1", "41.3"]
+    assert row(text, " 8 ").split() == ["8", "ok", "50", "-", "-", "-", "0.046", "to", "0.054", "-"]
 
 
 def test_an_unknown_accuracy_never_looks_exact() -> None:
@@ -250,7 +358,8 @@ def test_an_unknown_accuracy_never_looks_exact() -> None:
     text = outcome([peaked("m a 1", 1000, accuracy=exact), peaked("m b 1", 50, accuracy=unknown)])
     assert row(text, "1,000").split()[-1] == "exact"
     assert row(text, " b ").split()[-1] == "-"
-    page = html._table([peaked("m a 1", 1000, accuracy=exact), peaked("m b 1", 50, accuracy=unknown)])
+    both = [peaked("m a 1", 1000, accuracy=exact), peaked("m b 1", 50, accuracy=unknown)]
+    page = html._table(both, answer(both, None))
     assert page.count("<td>exact</td>") == 1
 
 
@@ -292,4 +401,4 @@ def test_brackets_in_names_are_not_eaten_as_markup() -> None:
     text = outcome([peaked("net[v2] a 1", 1), peaked("net[bold] a 1", 2)])
     assert row(text, "net[v2]", "ok")
     assert row(text, "net[bold]", "ok")
-    assert "Most samples/s: net[bold] a 1" in text
+    assert "\nnet[bold]: Peak: net[bold] a 1 at 2 " in text

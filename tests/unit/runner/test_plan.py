@@ -110,6 +110,7 @@ def test_prediction_is_a_range_and_grows_with_every_axis_of_the_load(load) -> No
         {"fractions": (*load.fractions, 2.0)},
         {"min_s": load.min_s * 1.1, "max_s": load.max_s * 1.1},
         {"repeats": load.repeats + 1},
+        {"builds": 2},
         {"warmup_s": load.warmup_s + 1},
     ):
         more = predicted(variant(load=dataclasses.replace(load, **change)))
@@ -167,6 +168,27 @@ def test_prediction_counts_the_sentinel_and_little_of_it() -> None:
     assert without[1] < watched[1] < without[1] * 1.2
     simulated = plan.make([variant(backend="simulated", batch=batch) for batch in (1, 2)]).works
     assert time_estimate.predicted_s(simulated, sentinels=2)[0] < time_estimate.predicted_s(simulated)[0] + 1
+
+
+def test_every_round_of_repeats_is_in_a_random_order_of_its_own_and_single_passes_keep_theirs() -> None:
+    asked = [
+        variant(batch=batch, streams=streams, load=LoadAxes(repeats=2, builds=2))
+        for batch in range(1, 9)
+        for streams in (1, 2)
+    ]
+    works = plan.make(asked).works
+    ordered = plan.passes(works, 0)
+    assert ordered == plan.passes(works, 0)
+    rounds = [[work for work, repeat in ordered if repeat == number] for number in range(4)]
+    assert len(ordered) == 4 * len(works)
+    for order in rounds:
+        assert set(order) == set(works)
+        assert order != list(works)
+        assert len(list(itertools.groupby(order, key=lambda work: work.engine_key))) == 8
+    assert len({tuple(work.key for work in order) for order in rounds}) == 4
+    assert rounds[0] != [work for work, repeat in plan.passes(works, 1) if repeat == 0]
+    single = plan.make(variant(batch=batch) for batch in (3, 1, 2)).works
+    assert [work for work, _ in plan.passes(single, 0)] == list(single)
 
 
 def test_the_sentinel_is_the_first_that_can_run_and_needs_a_second_to_compare() -> None:

@@ -80,7 +80,7 @@ def use(read_record, *, drawn):
     assert answer([undrifted, SOUND], None).text
     for slo, records in ((None, [read_record]), (SLO, [undrifted, SOUND])):
         table.print_outcome(Console(file=io.StringIO(), width=200), records, answer(records, slo), slo)
-    assert html._table([read_record])
+    assert html._table([read_record], answer([read_record], None))
     html._facts([read_record])
     for percentile in ("p50", "p99"):
         html.curve(read_record, percentile)
