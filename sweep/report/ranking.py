@@ -324,9 +324,10 @@ def _by_capacity(
         ratios[record.key] = best_comparison.Ratio(low=low / margin, high=high * margin)
     tied = tuple(record for record in others if not ratios[record.key].told_apart)
     decided = not others or len(tied) < len(others)
-    text = _capacity_text(best, labels[best.key], slo)
-    if not decided:
-        text = f"Too noisy to decide between {len(others) + 1} variants. {text}"
+    lead = (
+        "Take" if decided else f"Too noisy to decide between {len(others) + 1} variants (raise slo.search_s). Highest:"
+    )
+    text = _capacity_text(best, f"{lead} {labels[best.key]}", slo)
     if tied:
         text += f" Not told apart from it by this measurement: {_names(tied, labels)}."
     return Answer(best=best, tied=tied, text=text, decided=decided, ratios=ratios)
@@ -371,7 +372,7 @@ def _names(records: Sequence[Record], labels: Mapping[str, str]) -> str:
     return ", ".join(names[:_MOST_NAMES] if rest else names) + rest
 
 
-def _capacity_text(best: Record, label: str, slo: Slo) -> str:
+def _capacity_text(best: Record, start: str, slo: Slo) -> str:
     result = best.slo
     assert result is not None  # noqa: S101 - it was ranked by its SLO; this is for mypy
     confidence = result["confidence"] or 0.0
@@ -381,7 +382,7 @@ def _capacity_text(best: Record, label: str, slo: Slo) -> str:
     if result["next_ips"]:
         above = f"The next rate tried, {result['next_ips']:,.0f} samples/s, missed the limit"
     remark = "" if result["monotonic"] else " A rate above it kept the limit again: the curve is not monotonic."
-    return f"Take {label}: {capacity_text}. {above}.{remark}"
+    return f"{start}: {capacity_text}. {above}.{remark}"
 
 
 def _confirmation(result: SloResult) -> str:

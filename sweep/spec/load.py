@@ -203,7 +203,7 @@ class LoadAxes:
         None,
         key="builds",
         help="engines to build afresh for a variant, each started repeats times (null: one, from the cache)",
-        check=at_least(1),
+        check=at_least(1, most=1_000),
         place=_PLACE,
         trtexec=TrtexecFlag(note="one run is of one engine"),
     )

@@ -282,7 +282,9 @@ def test_a_variant_whose_search_gave_no_answer_is_tied_unless_it_is_seen_to_be_s
     assert found.best is best
     assert labels(found.tied) == ["m fast 1"]
     assert found.ratio_text(unknown) == "0.00 to 2.09"
-    assert answer([best, unknown], SLO).text.startswith("Too noisy to decide between 2 variants. Take m best 1")
+    assert answer([best, unknown], SLO).text.startswith(
+        "Too noisy to decide between 2 variants (raise slo.search_s). Highest: m best 1: 443 samples/s keep p99 <= 5 ms"
+    )
 
 
 def test_estimated_capacities_tell_apart_what_the_rates_that_were_tried_do_not() -> None:
