@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from sweep.analysis import percentiles
 from sweep.analysis.accuracy import is_known
-from sweep.spec import DriftVerdict, Verdict
+from sweep.spec import DriftVerdict, Verdict, slo
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _KNEE = 0.9  # of the peak, up to which a prediction is held to what was measured
 _SHOWN = (Verdict.OK, Verdict.UNSTABLE, Verdict.SHORT)
 _TAILS: tuple[PercentileName, ...] = ("p99", "p95", "p90", "p50")
+_NONE_OVER = 0.01  # chance of no request over the percentile, below which the count carries it
 _NEAR = 0.1  # of the peak, that a rung may be off and still stand for a fraction
 
 
@@ -72,10 +73,11 @@ def _is_shown(point: Point) -> bool:
 def probably_higher(point: Point, name: PercentileName) -> bool:
     """Tell whether too few of a point's requests are independent to carry a percentile, which is then biased low.
 
-    Without slow requests that come together, ``percentiles.min_count`` with none over the mark is enough.
+    Without slow requests that come together, ``percentiles.min_count`` with none over the mark is enough: the fewest n
+    with ``p ** n`` of at most 1%.
     """
     counted = dict(point.get("independent") or {}).get(name)
-    fewest = percentiles.min_count(percentiles.PERCENTILES[name], 0)
+    fewest = math.ceil(math.log(_NONE_OVER) / math.log(slo.PERCENTILES[name]))
     return isinstance(counted, (int, float)) and counted < fewest
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sweep.analysis import SpreadHistory, StartSpread
-    from sweep.analysis.best_comparison import Entry, Ratio
     from sweep.spec import Slo
     from sweep.storage import Record, SloResult
 
@@ -50,7 +49,7 @@ class Answer:
     text: str
     decided: bool = True
     overrides: tuple[str, ...] = ()
-    ratios: Mapping[str, Ratio] = field(default_factory=dict)
+    ratios: Mapping[str, best_comparison.Ratio] = field(default_factory=dict)
     models: Mapping[str, Answer] = field(default_factory=dict)
 
     @property
@@ -189,7 +188,7 @@ def _ips(record: Record) -> float:
     return (record.peak["ips"] or 0.0) if record.peak is not None else 0.0
 
 
-def _entry(record: Record, history: SpreadHistory | None) -> Entry:
+def _entry(record: Record, history: SpreadHistory | None) -> best_comparison.Entry:
     """Return what the comparison takes of a peak."""
     starts = _starts(record)
     interval = record.peak["interval"] if record.peak is not None else None
@@ -224,8 +223,8 @@ def _builds(record: Record) -> int:
 
 def _peak_text(
     ranked: Sequence[Record],
-    entries: Sequence[Entry],
-    ratios: Sequence[Ratio],
+    entries: Sequence[best_comparison.Entry],
+    ratios: Sequence[best_comparison.Ratio],
     labels: Mapping[str, str],
     *,
     decided: bool,
@@ -254,7 +253,7 @@ def _peak_text(
     return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; only that is searched."
 
 
-def _evidence(ranked: Sequence[Record], entries: Sequence[Entry]) -> str:
+def _evidence(ranked: Sequence[Record], entries: Sequence[best_comparison.Entry]) -> str:
     """Word what the figures rest on: how many starts, and what their difference is known to be."""
     counts = {len(entry.starts) for entry in entries}
     builds = {_builds(record) for record in ranked}
@@ -293,7 +292,7 @@ def _percent(share: float) -> str:
     return f"{share:.1%}" if share < 0.1 else f"{share:.0%}"  # noqa: PLR2004 - two digits
 
 
-def _advice(entries: Sequence[Entry], key: str) -> str:
+def _advice(entries: Sequence[best_comparison.Entry], key: str) -> str:
     """Word what to do where nothing is told apart."""
     most = max(len(entry.starts) for entry in entries)
     number = _ADVISED_REPEATS if most < _ADVISED_REPEATS else 2 * most

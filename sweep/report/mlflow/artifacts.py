@@ -32,10 +32,11 @@ class Artifacts:
     Args:
         client: client of the store.
         uri: tracking URI of the store.
+        own: folder of this sweep's artifacts, which earlier versions named to servers too; it is always allowed.
     """
 
-    def __init__(self, client: MlflowClient, uri: str) -> None:
-        self._client, self._uri = client, uri
+    def __init__(self, client: MlflowClient, uri: str, own: Path | None = None) -> None:
+        self._client, self._uri, self._own = client, uri, own
         self._repositories: dict[str, Any] = {}
 
     def attach(self, run_id: str, name: str, content: bytes, folder: str | None = None) -> None:
@@ -67,7 +68,7 @@ class Artifacts:
 
         if run_id not in self._repositories:
             location = self._client.get_run(run_id).info.artifact_uri
-            if is_http(self._uri) and not is_allowed(location):
+            if is_http(self._uri) and not is_allowed(location, self._own):
                 place = shorten(printable(location))
                 raise failure(
                     self._uri,
@@ -78,11 +79,11 @@ class Artifacts:
         return self._repositories[run_id]
 
 
-def is_allowed(location: str) -> bool:
+def is_allowed(location: str, own: Path | None = None) -> bool:
     """Return whether a server may have artifacts written to `location`: not to a path that its user did not name."""
     parts = urlsplit(location)
     if parts.scheme.lower() not in _LOCAL:
         return True
     folder = Path(unquote(parts.path) if parts.scheme else location).resolve()
     allowed = [Path(name).expanduser().resolve() for name in os.environ.get(ALLOW, "").split(os.pathsep) if name]
-    return any(folder.is_relative_to(place) for place in allowed)
+    return any(folder.is_relative_to(place) for place in (*allowed, *([own.resolve()] if own else [])))

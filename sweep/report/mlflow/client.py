@@ -94,8 +94,8 @@ def open_experiment(client: MlflowClient, uri: str, name: str, artifacts: Path |
         client: client of the store.
         uri: tracking URI of the store.
         name: name of the experiment.
-        artifacts: folder for the artifacts of a new experiment; None leaves the choice to a server and
-            gives a sqlite store the folder ``mlartifacts`` beside its file.
+        artifacts: folder for the artifacts of a new experiment in a local store; None gives a sqlite store the folder
+            ``mlartifacts`` beside its file. A server chooses its own place: it may be another machine.
 
     Raises:
         TrackingError: the experiment was deleted in MLflow, or could not be created.
@@ -104,7 +104,7 @@ def open_experiment(client: MlflowClient, uri: str, name: str, artifacts: Path |
 
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        folder = artifacts or _artifact_folder(uri)
+        folder = None if is_http(uri) else artifacts or _artifact_folder(uri)
         # If another publisher was quicker, its experiment is read below; any other error shows there.
         with contextlib.suppress(MlflowException):
             client.create_experiment(name, artifact_location=folder.resolve().as_uri() if folder else None)
@@ -117,5 +117,5 @@ def open_experiment(client: MlflowClient, uri: str, name: str, artifacts: Path |
 
 
 def _artifact_folder(uri: str) -> Path | None:
-    file = None if is_http(uri) else sqlite_path(uri)
+    file = sqlite_path(uri)
     return file.parent / "mlartifacts" if file else None

@@ -93,7 +93,7 @@ class Publisher:
         self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
     ) -> tuple[str, int]:
         experiment = open_experiment(client, self._uri, self._experiment, self._artifacts)
-        artifacts = Artifacts(client, self._uri)
+        artifacts = Artifacts(client, self._uri, self._artifacts)
         runs = Runs(client, artifacts, experiment.experiment_id, self._sweep, labels, same_engines(records))
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
         sent = 0
