@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _CERTAIN = 0.999  # confidence above which the text says "over 99.9%"
 _ALIKE = 0.02  # of the best, within which variants that are not told apart are called equal rather than noisy
 _ADVISED_REPEATS = 5
+_CALM = "Stop what else runs, or raise load.min_s and load.max_s"
 _MOST_NAMES = 8  # of variants in a line
+_CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,8 +171,9 @@ def _by_peak(records: Sequence[Record], history: SpreadHistory | None, labels: M
     tied = tuple(
         record for record, ratio in zip(ranked[1:], ratios[1:], strict=True) if not (usable and ratio.told_apart)
     )
-    decided = bool(usable) and (len(ranked) == 1 or len(tied) < len(ranked) - 1)
-    text = _peak_text(ranked, entries, ratios, labels, decided=decided, usable=bool(usable))
+    above = [record for record in measured if usable and not _is_usable(record) and _ips(record) > _ips(best)]
+    decided = bool(usable) and not above and (len(ranked) == 1 or len(tied) < len(ranked) - 1)
+    text = _peak_text(ranked, entries, ratios, labels, decided=decided, above=above)
     if tied and decided:
         text += f" Not told apart from it by this measurement: {_names(tied, labels)}."
     unusable = _names([record for record in measured if usable and not _is_usable(record)], labels)
@@ -192,7 +195,7 @@ def _entry(record: Record, history: SpreadHistory | None) -> best_comparison.Ent
     """Return what the comparison takes of a peak."""
     starts = _starts(record)
     interval = record.peak["interval"] if record.peak is not None else None
-    within_error = intervals.log_error(interval[0], interval[1], _batches(record)) if interval else math.inf
+    within_error = intervals.log_error(interval[0], interval[1], _batches(record)) if interval else _CORRELATED_ERROR
     return best_comparison.Entry(
         value=_ips(record),
         starts=starts if len(starts) > 1 else [_ips(record)],
@@ -228,15 +231,29 @@ def _peak_text(
     labels: Mapping[str, str],
     *,
     decided: bool,
-    usable: bool,
+    above: Sequence[Record],
 ) -> str:
-    """Word the first line: who is fastest, and what that is worth."""
+    """Word the first line: who is fastest, and what that is worth.
+
+    Args:
+        ranked: the variants, the fastest first.
+        entries: what the comparison takes of each.
+        ratios: each as a share of the fastest.
+        labels: names of the variants by key.
+        decided: whether the fastest is told from any other.
+        above: variants that are not ranked, since their peaks are unsteady, and have a higher figure than the fastest.
+    """
     best = ranked[0]
     figure = f"{labels[best.key]} at {_ips(best):,.0f} samples/s"
     evidence = _evidence(ranked, entries)
-    if not usable:
+    if not _is_usable(best):
         start = f"Too noisy to decide: every peak is unstable or short; the highest is {figure}"
-        text = f"{start} ({evidence}). Stop what else runs, or raise load.min_s and load.max_s"
+        text = f"{start} ({evidence}). {_CALM}"
+    elif above:
+        highest = max(above, key=_ips)
+        start = f"Too noisy to decide: the highest peak, {labels[highest.key]} at {_ips(highest):,.0f} samples/s, is"
+        steady = f"Of {len(ranked)} steady variants the fastest is" if len(ranked) > 1 else "The only steady variant is"
+        text = f"{start} {_unsteadiness(highest)}. {_CALM}. {steady} {figure} ({evidence})"
     elif decided:
         text = f"{'Fastest' if len(ranked) > 1 else 'Peak'}: {figure} ({evidence})"
     elif min(ratio.low for ratio in ratios) >= 1 - _ALIKE:
@@ -251,6 +268,12 @@ def _peak_text(
     if loaded is not None and tail is not None:
         text += f". Its {tail} is {loaded['latency_ms'][tail]:.3g} ms at {loaded['achieved_ips']:,.0f} samples/s"
     return f"{text}. Add slo.p99_ms=LIMIT to rank by the samples/s that keep a latency; only that is searched."
+
+
+def _unsteadiness(record: Record) -> str:
+    """Word why the peak of a record cannot win."""
+    verdict, reason = (record.peak["verdict"], record.peak.get("reason")) if record.peak is not None else ("", None)
+    return f"{verdict} ({reason})" if reason else verdict
 
 
 def _evidence(ranked: Sequence[Record], entries: Sequence[best_comparison.Entry]) -> str:

@@ -85,9 +85,12 @@ def test_overlapping_intervals_are_a_tie_and_are_named() -> None:
     assert found.text.endswith("Not told apart from it by this measurement: m a 1.")
 
 
-def test_a_peak_without_an_interval_is_told_from_nothing() -> None:
-    assert labels(answer([peaked("m a 1", 200), peaked("m b 1", 100, [99, 101])], None).tied) == ["m b 1"]
-    assert labels(answer([peaked("m a 1", 200, [199, 201]), peaked("m b 1", 100)], None).tied) == ["m b 1"]
+@pytest.mark.parametrize(("own", "other"), [(None, [99, 101]), ([159, 161], None)])
+def test_a_peak_without_an_interval_is_told_only_from_what_is_far_off(own, other) -> None:
+    """Its window is too correlated for an interval: a quarter is assumed, which leaves 1.6 times open, but not twice."""
+    other_peak = peaked("m b 1", 100, other)
+    assert labels(answer([peaked("m a 1", 160, own), other_peak], None).tied) == ["m b 1"]
+    assert answer([peaked("m a 1", 200, own), other_peak], None).tied == ()
 
 
 def starts_differ(cv, freedom=1000, **own):
@@ -192,10 +195,19 @@ def test_models_are_not_ranked_against_each_other() -> None:
 def test_an_unstable_peak_neither_wins_nor_ties() -> None:
     odd, one, two = sharp(1.2)[0], *sharp(1.1)
     odd = dataclasses.replace(odd, key="m odd 1", variant={**odd.variant, "label": "m odd 1", "batch": 7})
-    odd.peak.update(ips=900.0, interval=[100, 9000], verdict="unstable")
+    odd.peak.update(ips=900.0, interval=[100, 9000], verdict="unstable", reason="moved by 31%")
     found = answer([odd, one, two], None)
     assert found.best is one
     assert odd not in found.tied
+    assert not found.decided
+    assert found.mark(one) == "="
+    words = (
+        "Too noisy to decide: the highest peak, m odd 1 at 900 samples/s, is unstable (moved by 31%). Stop what else "
+    )
+    assert found.text.startswith(words)
+    assert "Of 2 steady variants the fastest is m b 1 at " in found.text
+    slower = dataclasses.replace(odd, peak={**odd.peak, "ips": 5.0})
+    assert answer([slower, one, two], None).text.startswith("Fastest: m b 1 at ")
     assert found.text.endswith("Not ranked, since their peaks are unstable or short (~): m odd 1.")
     assert "~900" in outcome([odd, one, two])
     for item in (one, two):
