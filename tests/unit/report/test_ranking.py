@@ -87,7 +87,7 @@ def test_overlapping_intervals_are_a_tie_and_are_named() -> None:
 
 @pytest.mark.parametrize(("own", "other"), [(None, [99, 101]), ([159, 161], None)])
 def test_a_peak_without_an_interval_is_told_only_from_what_is_far_off(own, other) -> None:
-    """Its window is too correlated for an interval: a quarter is assumed, which leaves 1.6 times open, but not twice."""
+    """Its window is too correlated for an interval: a quarter is assumed, which leaves 1.6 times open, not twice."""
     other_peak = peaked("m b 1", 100, other)
     assert labels(answer([peaked("m a 1", 160, own), other_peak], None).tied) == ["m b 1"]
     assert answer([peaked("m a 1", 200, own), other_peak], None).tied == ()
@@ -205,9 +205,9 @@ def test_an_unstable_peak_neither_wins_nor_ties() -> None:
         "Too noisy to decide: the highest peak, m odd 1 at 900 samples/s, is unstable (moved by 31%). Stop what else "
     )
     assert found.text.startswith(words)
-    assert "Of 2 steady variants the fastest is m b 1 at " in found.text
+    assert "Of 2 steady variants the fastest is m a 1 at " in found.text
     slower = dataclasses.replace(odd, peak={**odd.peak, "ips": 5.0})
-    assert answer([slower, one, two], None).text.startswith("Fastest: m b 1 at ")
+    assert answer([slower, one, two], None).text.startswith("Fastest: m a 1 at ")
     assert found.text.endswith("Not ranked, since their peaks are unstable or short (~): m odd 1.")
     assert "~900" in outcome([odd, one, two])
     for item in (one, two):
