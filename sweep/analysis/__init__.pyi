@@ -31,10 +31,10 @@ from .record_views import sqnr_text as sqnr_text
 from .reevaluate import mismatch_error as mismatch_error
 from .slo_capacity import CONFIRM as CONFIRM
 from .slo_capacity import PROBE as PROBE
-from .slo_capacity import Evidence as Evidence
 from .slo_capacity import all_evidence as all_evidence
 from .slo_capacity import bracket as bracket
 from .slo_capacity import confirms as confirms
+from .slo_evidence import Evidence as Evidence
 from .start_spread import SpreadHistory as SpreadHistory
 from .start_spread import StartSpread as StartSpread
 from .verdicts import STABLE_WITHIN as STABLE_WITHIN

@@ -18,7 +18,7 @@ from sweep.spec import SloVerdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.analysis.slo_capacity import Evidence
+    from sweep.analysis.slo_evidence import Evidence
 
 _STEEPNESS = np.exp(np.linspace(math.log(2.0), math.log(40.0), 31))  # of the logit of the slow share, per log rate
 _USUAL_STEEPNESS = 9.0  # of queues at half to nine tenths of their capacity
