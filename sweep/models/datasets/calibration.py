@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep.errors import ConfigError, ConversionError
-from sweep.models.datasets import images, input_samples, user_arrays
+from sweep.models.datasets import images, input_samples, numpy_files, user_arrays
 from sweep.spec import CalibrationData
 from sweep.system import regular_files, user_code
 
@@ -107,7 +107,7 @@ def batches(data: CalibrationData, signature: Signature, count: int, size: int =
     try:
         readers = {"npz": _npz, "npy": _npy, "images": _images, "tokens": _tokens, "samples": _samples}
         read = readers[data.kind](data, signature, limit)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
+    except numpy_files.UNREADABLE as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise ConversionError(f"{KEY}={data.source} cannot be read: {text}") from error
     _refuse(data, read, signature)
@@ -127,13 +127,7 @@ def _called(data: CalibrationData, signature: Signature) -> Iterator[Arrays]:
 
 def _npz(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
     del signature, limit
-    with regular_files.open_input(Path(data.source), follow=True) as opened:
-        regular_files.check_size(opened)
-        read = np.load(opened, allow_pickle=False)
-        if not isinstance(read, np.lib.npyio.NpzFile):
-            raise ValueError("it is one array, not an .npz of arrays by input name")  # noqa: TRY004 - of what was read
-        with read as file:
-            return dict(file)
+    return numpy_files.read_npz(Path(data.source), "arrays by input name")
 
 
 def _samples(data: CalibrationData, signature: Signature, limit: int) -> Arrays:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sweep.errors import ConfigError, ConversionError, LabelError
-from sweep.models.datasets import images, labelled_files, user_arrays
+from sweep.models.datasets import images, labelled_files, numpy_files, user_arrays
 from sweep.models.datasets.labelled_files import KEY
 from sweep.models.signatures import BATCH
-from sweep.system import regular_files, user_code
+from sweep.system import user_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +28,6 @@ LABELS = "labels"
 """The array of an .npz that holds the classes."""
 
 _TOGETHER = 32  # pictures that are read at a time
-_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def check(data: LabelledData, signature: Signature) -> None:
@@ -77,7 +74,7 @@ def chunks(data: LabelledData, network: Signature) -> Iterator[Chunk]:
     while True:
         try:
             chunk = next(read, None)
-        except _UNREADABLE as error:
+        except numpy_files.UNREADABLE as error:
             raise _unreadable(data, error) from error
         if chunk is None:
             return
@@ -99,7 +96,7 @@ def some(data: LabelledData, network: Signature, choose: Callable[[int], np.ndar
             labelled = labelled_files.pictures(data)
             files = [labelled[number][0] for number in choose(len(labelled))]
             return images.pictures(files, images.frame(network))
-        except _UNREADABLE as error:
+        except numpy_files.UNREADABLE as error:
             raise _unreadable(data, error) from error
     arrays, labels = next(chunks(data, network))
     return rows(arrays, network, choose(len(labels)))
@@ -125,13 +122,7 @@ def _npz(data: LabelledData, network: Signature) -> Iterator[Chunk]:
         raise LabelError(
             f"{KEY}={data.source}: the network has an input called {LABELS} itself; give package.module:function"
         )
-    with regular_files.open_input(Path(data.source), follow=True) as opened:
-        regular_files.check_size(opened)
-        read = np.load(opened, allow_pickle=False)
-        if not isinstance(read, np.lib.npyio.NpzFile):
-            raise ValueError("it is one array, not an .npz of arrays by input name and labels")  # noqa: TRY004 - of what was read
-        with read as file:
-            arrays = dict(file)
+    arrays = numpy_files.read_npz(Path(data.source), "arrays by input name and labels")
     if LABELS not in arrays:
         raise LabelError(f"{KEY}={data.source}: holds {', '.join(sorted(arrays)) or 'nothing'}, and no array {LABELS}")
     labels = arrays.pop(LABELS)

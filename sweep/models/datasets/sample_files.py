@@ -10,7 +10,6 @@ import math
 import stat
 import tokenize
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.errors import ModelError
+from sweep.models.datasets import numpy_files
 from sweep.spec import SampleData
 from sweep.system import regular_files
 
@@ -30,8 +30,8 @@ MOST_BYTES = 4 << 30
 
 _KINDS = "an .npz with an array per input, an .npy for a network of one input, or a folder of them"
 _ENDINGS = (".npz", ".npy")
-_UNREADABLE = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-_UNREADABLE_HEADER = (*_UNREADABLE, SyntaxError, tokenize.TokenError, RuntimeError)  # numpy parses it as Python
+# numpy parses a header as Python.
+_UNREADABLE_HEADER = (*numpy_files.UNREADABLE, SyntaxError, tokenize.TokenError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +160,8 @@ def arrays(data: SampleData) -> list[SampleFile]:
     read = []
     for file in _files(data):
         try:
-            with regular_files.open_input(file, follow=True) as opened:
-                loaded = np.load(opened, allow_pickle=False)
-                if isinstance(loaded, np.lib.npyio.NpzFile):
-                    with loaded as archive:
-                        read.append(SampleFile(name=file.name, arrays=dict(archive)))
-                else:
-                    read.append(SampleFile(name=file.name, arrays={"": loaded}))
-        except _UNREADABLE as error:
+            read.append(SampleFile(name=file.name, arrays=numpy_files.read_arrays(file)))
+        except numpy_files.UNREADABLE as error:
             raise _unreadable(file, error) from error
     if content(data) != data.digest:
         raise ModelError(f"{KEY}={data.source}: has changed since it was planned; start the sweep again")
