@@ -28,6 +28,7 @@ _CERTAIN = 0.999  # confidence above which the text says "over 99.9%"
 _ALIKE = 0.02  # of the best, within which variants that are not told apart are called equal rather than noisy
 _ADVISED_REPEATS = 5
 _CALM = "Stop what else runs, or raise load.min_s and load.max_s"
+_MOST_BAND = 0.5  # within which differences are named as not told apart; a wider one is no help to a reader
 _MOST_NAMES = 8  # of variants in a line
 _CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
 
@@ -289,7 +290,7 @@ def _evidence(ranked: Sequence[Record], entries: Sequence[best_comparison.Entry]
     if len(entries) == 1:
         return f"one start; {_known(known_spread)}"
     band = best_comparison.band(entries)
-    limit = "" if math.isinf(band) else f"; differences under {_percent(band)} are not told apart"
+    limit = "" if band > _MOST_BAND else f"; differences under {_percent(band)} are not told apart"
     return f"one start each; {_known(known_spread)}{limit}"
 
 

@@ -30,7 +30,7 @@ from sweep.backends import registry
 from sweep.config import variants
 from sweep.config.schema import PrecisionConfig
 from sweep.errors import SweepError
-from sweep.runner.worker import artifacts, reference
+from sweep.runner.worker import artifacts, model_files, reference
 from sweep.spec import EngineAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 
@@ -119,7 +119,7 @@ def measured(model: str, precision: Precision, batch: int, cache: Cache) -> Row:
     asked = Variant(backend="tensorrt_rtx", onnx=onnx_axes, engine=EngineAxes(batch=batch))
     row = Row(model=model, recipe=", ".join(filter(None, (precision.name, precision.tool))))
     try:
-        source = artifacts.model_file(asked, cache)
+        source = model_files.model_file(asked, cache)
         typed, told = artifacts.converted_file(asked, source, cache)
         row = dataclasses.replace(row, convert_s=told.get("convert_s"), onnx_mb=_mb(told.get("onnx_bytes")))
         row = dataclasses.replace(row, notes=tuple(told.get("onnx_notes", ())))

@@ -25,7 +25,7 @@ from sweep.backends.tensorrt import cuda, engine_inspector, library, plan_file
 from sweep.backends.tensorrt.backend import PLAN
 from sweep.errors import BuildError, SessionError, UnsupportedError
 from sweep.loadgen import load_curve, load_point
-from sweep.runner.worker import artifacts, reference
+from sweep.runner.worker import artifacts, model_files, reference
 from sweep.runner.worker_process import Worker
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Profile, SessionAxes, Variant
 from sweep.storage import samples, samples_file
@@ -87,7 +87,7 @@ def test_outputs_agree_with_onnxruntime_fp32(backend, cache, model: str, dtype: 
         session = loaded(backend, asked, cache)
     session.poison()
     once(session)
-    found = passes.against_fp32(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
+    found = passes.against_fp32(model_files.model_file(asked, cache), feeds_of(asked), session.outputs())
     print(f"{backend.name} {model} {dtype} graph={graph}: {found}")  # noqa: T201 - the figures are worth a look
     assert backend.mismatch(asked, session.realised) is None
     assert found["nonfinite"] == 0
@@ -171,7 +171,7 @@ def test_a_range_profile_runs_every_batch_in_it_captured_anew(backend, cache, tr
             outputs = {name: value[:samples_in] for name, value in session.outputs_of(turn % 2).items()}
             found[graph, turn] = outputs
             fed = {name: value[:samples_in] for name, value in feeds_of(asked).items()}
-            judged = passes.against_fp32(artifacts.model_file(asked, cache), fed, outputs)
+            judged = passes.against_fp32(model_files.model_file(asked, cache), fed, outputs)
             assert judged["nonfinite"] == 0
             assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
         session.close()
@@ -281,7 +281,7 @@ def test_a_flag_is_seen_in_the_loaded_engine_or_refused_by_name(backend, cache, 
     print(knob, session.realised["knobs"], session.realised.get("weight_streaming_budget_bytes"))  # noqa: T201
     if backend.mismatch(asked, session.realised) is None:
         once(session)
-        judged = passes.against_fp32(artifacts.model_file(asked, cache), feeds_of(asked), session.outputs())
+        judged = passes.against_fp32(model_files.model_file(asked, cache), feeds_of(asked), session.outputs())
         assert judged["sqnr_db"] > LEAST_SQNR_DB["fp16"]
     session.close()
 
@@ -419,7 +419,7 @@ def test_outputs_stand_after_a_burst_on_all_streams(backend, cache) -> None:
     asked = variant(backend, "unet", "fp16", batch=4, streams=4)
     session = loaded(backend, asked, cache)
     first = once(session)
-    expected = reference.run(artifacts.model_file(asked, cache), feeds_of(asked))
+    expected = reference.run(model_files.model_file(asked, cache), feeds_of(asked))
     done, later = load_point.burst(session, 2, 0.3), {number: session.outputs_of(number) for number in range(4)}
     found = accuracy.again(expected, first, [later])
     print(f"{backend.name}: {done} inferences, {found}")  # noqa: T201 - the figures are worth a look

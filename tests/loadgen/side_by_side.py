@@ -21,7 +21,7 @@ from sweep.backends import registry
 from sweep.loadgen import issue_loops, open_loop
 from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, closed_point, open_point
-from sweep.runner.worker import artifacts
+from sweep.runner.worker import artifacts, model_files
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 
 BATCH = 64  # tiny_cnn takes 1 to 3 ms
@@ -266,7 +266,7 @@ def session_of(cache):
     model = ModelRef(name="tiny_cnn", revision=models.zoo.entry("tiny_cnn").revision)
     onnx = OnnxAxes(model=model, precision=Precision(name="fp32", dtype="fp32"))
     asked = Variant(backend=backend.name, onnx=onnx, engine=EngineAxes(batch=BATCH))
-    entry = artifacts.build_engine(asked, backend, artifacts.model_file(asked, cache), cache)
+    entry = artifacts.build_engine(asked, backend, model_files.model_file(asked, cache), cache)
     return backend.load(entry.path, entry.info, asked, models.draw(models.signature(model), BATCH, 0))
 
 

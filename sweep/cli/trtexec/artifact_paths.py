@@ -11,7 +11,7 @@ from sweep import spec
 from sweep.backends.tensorrt import PLAN
 from sweep.errors import ModelError
 from sweep.models import override, render_shape, sibling_ref
-from sweep.runner.worker import artifact_keys, artifacts
+from sweep.runner.worker import artifact_keys, model_files
 from sweep.spec import ModelRef, Precision, keyed, plain_text, quote
 from sweep.system import command_line, from_plain
 
@@ -86,17 +86,17 @@ def _onnx(record: Record, root: Path) -> Path:
         except ModelError:  # one of the files is gone
             return Path(precision.path)
     if not typed_onnx.passes_through(precision):
-        return root / "onnx" / str((record.engine or {}).get("onnx_key")) / artifacts.MODEL_FILE
+        return root / "onnx" / str((record.engine or {}).get("onnx_key")) / model_files.MODEL_FILE
     graph_pass = (record.engine or {}).get("graph_pass")
     if graph_pass:
-        return root / "models" / str(graph_pass["key"]) / artifacts.MODEL_FILE
+        return root / "models" / str(graph_pass["key"]) / model_files.MODEL_FILE
     if ref.path is not None:
         try:
             key = artifact_keys.normal_form_key(ref)
         except ModelError:  # the file is gone
             key = None
-        return Path(ref.path) if key is None else root / "models" / key / artifacts.MODEL_FILE
-    return root / "models" / artifact_keys.model_key(ref) / artifacts.MODEL_FILE
+        return Path(ref.path) if key is None else root / "models" / key / model_files.MODEL_FILE
+    return root / "models" / artifact_keys.model_key(ref) / model_files.MODEL_FILE
 
 
 def _advice(record: Record, results: Path) -> str:

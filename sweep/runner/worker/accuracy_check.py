@@ -10,7 +10,7 @@ from sweep.analysis import accuracy, accuracy_gates
 from sweep.backends import SupportsStreamOutputs
 from sweep.loadgen import issue_loops, load_point
 from sweep.models import evaluation
-from sweep.runner.worker import artifacts, plan_import, scoring
+from sweep.runner.worker import artifacts, model_files, plan_import, scoring
 from sweep.runner.worker.expected_accuracy import (
     FURTHER_DRAWS,
     draws_random_numbers,
@@ -130,7 +130,7 @@ def _without_reference(variant: Variant, backend: Backend, session: Session) -> 
 
 def _affordable(variant: Variant, onnx: OnnxFiles, inputs: ComparedInputs, cache: Cache) -> ComparedInputs:
     """Return the first batches, as many as the reference computes in seconds on a few cores; at least one."""
-    gmacs = (artifacts.model_facts(variant, onnx.model, cache)["gmacs"] or 1.0) * variant.engine.batch
+    gmacs = (model_files.model_facts(variant, onnx.model, cache)["gmacs"] or 1.0) * variant.engine.batch
     return inputs.first(max(int(_MOST_GMACS // gmacs) if gmacs else len(inputs.batches), 1))
 
 

@@ -22,7 +22,7 @@ from sweep import precision, spec
 from sweep.analysis import accuracy, accuracy_gates
 from sweep.errors import SweepError
 from sweep.models import evaluation
-from sweep.runner.worker import artifacts
+from sweep.runner.worker import artifacts, model_files
 from sweep.runner.worker.compared_inputs import ComparedInputs
 from sweep.runner.worker.reference import compared_outputs, inputs_identity, reference_outputs, runner
 from sweep.system import child_seed
@@ -132,7 +132,7 @@ def expected_accuracy(
 
 def _sample_gmacs(variant: Variant, onnx: OnnxFiles, inputs: ComparedInputs, cache: Cache) -> float:
     """Return the cost of one sample in GMACs; where the graph does not tell it, from the time of one inference."""
-    counted: float | None = artifacts.model_facts(variant, onnx.model, cache)["gmacs"]
+    counted: float | None = model_files.model_facts(variant, onnx.model, cache)["gmacs"]
     if counted is not None:
         return counted
 

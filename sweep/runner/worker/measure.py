@@ -20,8 +20,9 @@ from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
 from sweep.runner.worker import plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
-from sweep.runner.worker.artifacts import RANDOM, make_artifacts, model_file, sibling_file
+from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
+from sweep.runner.worker.model_files import model_file
 from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache

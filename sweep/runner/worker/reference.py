@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict, Variant
     from sweep.storage.cache import Cache
 
-
-if TYPE_CHECKING:
     Infer = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sweep import models, precision
 from sweep.errors import BuildError, ConversionError, ModelError, SessionError
 from sweep.models import evaluation
-from sweep.runner.worker import artifacts, reference
+from sweep.runner.worker import model_files, reference
 from sweep.system import nested_graphs, one_line
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def explained(variant: Variant, cache: Cache) -> Iterator[None]:
             raise ModelError(refusal) from None
         operator = _OPERATOR.search(str(error))
         converted = not precision.passes_through(variant.onnx.precision)
-        if operator is None or not converted or not _holds(artifacts.loadable_file(variant, cache), operator[1]):
+        if operator is None or not converted or not _holds(model_files.loadable_file(variant, cache), operator[1]):
             raise
         advice = f"the fp32 network runs, so keep this operator in fp32: precision.keep=[{operator[1]}]"
         raise type(error)(f"{error}; {advice}") from error
@@ -68,7 +68,7 @@ def refused(variant: Variant, cache: Cache) -> str | None:
     model, batch = variant.onnx.model, variant.engine.batch
     try:
         signature = models.signature(model)
-        infer = reference.runner(artifacts.loadable_file(variant, cache))
+        infer = reference.runner(model_files.loadable_file(variant, cache))
     except ModelError:
         return None
 

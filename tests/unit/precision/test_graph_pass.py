@@ -21,7 +21,7 @@ from sweep.config.schema import Config
 from sweep.errors import ConfigError, ConversionError
 from sweep.models import file_digest
 from sweep.precision import transform
-from sweep.runner.worker import artifacts, reference
+from sweep.runner.worker import artifacts, model_files, reference
 from sweep.spec import EngineAxes, GraphPass, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 from sweep.storage.cache import Cache
 from sweep.system import user_code
@@ -140,7 +140,7 @@ def test_it_goes_before_the_precision_and_the_reference_does_without(dtype: str,
     told = found["engine"]["graph_pass"]
     assert (told["name"], told["nodes_before"] - told["nodes_after"]) == ("my_passes:untransposed", 6)
     with Cache(house / "c") as cache:
-        source = artifacts.model_file(variant, cache)
+        source = model_files.model_file(variant, cache)
         passed, _ = artifacts.passed_file(variant, source, cache)
         typed, _ = artifacts.converted_file(variant, passed, cache)
     assert source == house / "net.onnx", "the reference is the graph as it was"

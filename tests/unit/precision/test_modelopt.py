@@ -23,7 +23,7 @@ from sweep.config import variants
 from sweep.config.schema import BackendConfig, Config, ModelConfig, PrecisionConfig, ScriptConfig
 from sweep.errors import ConfigError, ConversionError
 from sweep.precision import convert, measure_layer_errors, modelopt
-from sweep.runner.worker import artifact_keys, artifacts
+from sweep.runner.worker import artifact_keys, artifacts, model_files
 from sweep.spec import ModelRef, Precision
 from sweep.system.child_process import ChildProcess, RefusedError
 
@@ -266,7 +266,7 @@ def test_the_record_says_who_converted(tmp_path: Path) -> None:
     installed()
     asked = variants.from_config(config(name="int8_fp16", rest="fp16"))
     with artifacts.Cache(tmp_path / "cache") as cache:
-        source = artifacts.model_file(asked, cache)
+        source = model_files.model_file(asked, cache)
         _, told = artifacts.converted_file(asked, source, cache)
         assert artifacts.converted_file(asked, source, cache)[1] == told, "from the cache the second time"
     assert told["onnx_notes"][-1].startswith("made by nvidia-modelopt ")

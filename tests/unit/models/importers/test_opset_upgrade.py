@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sweep import models
 from sweep.errors import ModelError
-from sweep.runner.worker import artifacts, reference
+from sweep.runner.worker import artifacts, model_files, reference
 from sweep.spec import LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
 from sweep.system import onnx_files
@@ -57,10 +57,10 @@ def test_it_is_upgraded_once_and_computes_the_same(opset: int, tmp_path: Path) -
     path = tmp_path / "old.onnx"
     onnx.save(old_cnn(opset), path)
     variant, cache = asked(path), Cache(tmp_path / "cache")
-    found = artifacts.model_file(variant, cache)
+    found = model_files.model_file(variant, cache)
     assert models.opset(path) == opset
     assert models.opset(found) == models.LEAST_OPSET
-    assert artifacts.model_file(variant, cache) == found
+    assert model_files.model_file(variant, cache) == found
     feeds = models.draw(models.signature(variant.onnx.model), 4, 1)
     assert list(feeds) == ["x"]
     np.testing.assert_allclose(reference.run(found, feeds)["y"], reference.run(path, feeds)["y"], rtol=1e-5, atol=1e-6)
@@ -83,7 +83,7 @@ def test_a_file_that_is_new_enough_stays_as_it_is(tmp_path: Path) -> None:
     path, model = tmp_path / "new.onnx", onnx.version_converter.convert_version(old_cnn(9), 13)
     del model.graph.input[1:]
     onnx.save(model, path)
-    assert artifacts.model_file(asked(path), Cache(tmp_path / "cache")) == path
+    assert model_files.model_file(asked(path), Cache(tmp_path / "cache")) == path
 
 
 def test_weights_among_the_inputs_are_hidden_whatever_the_opset(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_upgraded_says_why_in_one_line(tmp_path: Path) -> 
     with pytest.raises(
         ModelError, match=r"cannot be upgraded to opset 13 by onnx.version_converter: .*Experimental"
     ) as error:
-        artifacts.model_file(asked(path), Cache(tmp_path / "cache"))
+        model_files.model_file(asked(path), Cache(tmp_path / "cache"))
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     assert not list((tmp_path / "cache" / "models").glob("*/model.onnx"))
@@ -126,7 +126,7 @@ def test_a_file_of_todays_onnx_runs_although_onnxruntime_is_older(precision: str
     with pytest.MonkeyPatch.context() as patch:  # as if the installed one read less, whatever is installed
         patch.setattr(onnx_files, "_reads", lambda version: version < onnx.IR_VERSION)
         onnx_files.readable_ir_version.cache_clear()
-        found = artifacts.model_file(asked(path, precision), Cache(tmp_path / "cache"))
+        found = model_files.model_file(asked(path, precision), Cache(tmp_path / "cache"))
         onnx_files.readable_ir_version.cache_clear()
     assert onnx.load(found).ir_version == onnx.IR_VERSION - 1
     feeds = models.draw(models.signature(asked(path).onnx.model), 2, 0)

@@ -17,7 +17,7 @@ from sweep.models.zoo import digits
 from sweep.report import html, table
 from sweep.report.mlflow import record_mapping
 from sweep.report.ranking import answer
-from sweep.runner.worker import artifacts, reference, scoring
+from sweep.runner.worker import artifacts, model_files, reference, scoring
 from sweep.spec import InputFix, LoadAxes, ModelRef, Variant
 from sweep.storage.cache import Cache
 from sweep.storage.record import Record
@@ -115,7 +115,7 @@ def test_each_precision_is_scored_from_what_was_timed(precision: str, tmp_path: 
 def test_a_session_takes_other_inputs_and_gives_what_the_graph_gives(tmp_path: Path) -> None:
     cache, asked = Cache(tmp_path), variant(batch=5)
     backend = registry.get(asked.backend)
-    source = artifacts.model_file(asked, cache)
+    source = model_files.model_file(asked, cache)
     engine = artifacts.build_engine(asked, backend, source, cache)
     first, second = models.feeds(REF, 5, 0), models.feeds(REF, 5, 1)
     session = backend.load(engine.path, engine.info, asked, first)
@@ -128,7 +128,7 @@ def test_a_session_takes_other_inputs_and_gives_what_the_graph_gives(tmp_path: P
 def test_an_engine_of_a_damaged_network_scores_what_it_deserves(tmp_path: Path) -> None:
     """The score is the session's: with other weights in the engine it falls, while that of fp32 stands."""
     cache, asked = Cache(tmp_path), variant()
-    source = artifacts.model_file(asked, cache)
+    source = model_files.model_file(asked, cache)
     backend = registry.get(asked.backend)
     entry = artifacts.build_engine(asked, backend, source, cache)
     (file,) = entry.path.glob("*.onnx")

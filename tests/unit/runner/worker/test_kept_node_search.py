@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from sweep.errors import ConversionError
 from sweep.models import file_digest
-from sweep.runner.worker import artifacts, kept_node_search
+from sweep.runner.worker import artifacts, kept_node_search, model_files
 from sweep.spec import Gates, LoadAxes, ModelRef, NodeSearch, Precision
 from sweep.storage.cache import Cache
 
@@ -68,7 +68,7 @@ def searched(asked: Variant, folder: Path) -> tuple[NodeSearchInfo, Variant, lis
     """The outcome of a search, the variant with its nodes, and what was told on the way."""
     told: list[str] = []
     with Cache(folder / "cache") as cache:
-        model = artifacts.model_file(asked, cache)
+        model = model_files.model_file(asked, cache)
         request = artifacts._search_input(asked, model, model, cache)
         found, info = kept_node_search.search_and_keep(request, cache, lambda detail, _share: told.append(detail))
         again = kept_node_search.search_and_keep(request, cache, lambda *_: pytest.fail("searched twice"))
