@@ -161,7 +161,8 @@ def _reason(
     confirming = [item for item in items if item.kind == CONFIRM]
     if all(item.verdict == SloVerdict.INVALID for item in items):
         return "the load generator was the bottleneck at every rate (see the points' reasons)"
-    lower = [item for item in items if lowest_failed and item.rate_ips < lowest_failed.rate_ips]
+    shown = [item for item in items if item.verdict != SloVerdict.INVALID]  # the others say nothing of their rate
+    lower = [item for item in shown if lowest_failed and item.rate_ips < lowest_failed.rate_ips]
     if lowest_failed and not lower and not confirming:
         return f"{slo} ms does not hold even at {_ips(lowest_failed)} samples/s: {_counted(lowest_failed)}"
     if confirming:

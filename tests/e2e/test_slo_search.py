@@ -102,7 +102,10 @@ def test_a_budget_is_a_figure_that_is_kept_within_a_fifth(cli: Cli, words: tuple
     (told,) = predicted_s(cli.run(*words, "plan=true").stdout)
     assert cli.run(*words).returncode == 0
     (found,) = cli.records()
-    assert found.wall_s == pytest.approx(told, rel=0.2)
+    assert found.wall_s < told * 1.2
+    (store,) = cli.stores()
+    if not any(point.overloaded for point in samples_file.load(store.samples_path(found.key))):
+        assert found.wall_s > told * 0.8  # a rung that a busy neighbour overloads ends early, and gives its time back
 
 
 def test_without_a_budget_the_plan_is_a_range_until_the_variant_was_measured_once(cli: Cli) -> None:

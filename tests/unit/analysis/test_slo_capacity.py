@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from queues import LOAD, highest, md1_within, mmc_within, searched
 
 from sweep.analysis import percentiles, record_summary, slo_capacity
+from sweep.spec import Verdict
 from sweep.spec.slo import Slo
 from sweep.storage import samples_file
 from sweep.storage.record import Record
@@ -95,6 +96,19 @@ def test_a_limit_below_the_service_time_has_no_capacity_and_says_why() -> None:
     assert found["reason"].startswith("p99<=0.9 ms does not hold even at ")
     assert "requests were slower" in found["reason"]
     assert 1 <= len(made) <= 5
+
+
+def test_a_lower_rate_that_the_generator_spoiled_hides_no_failure() -> None:
+    """It shows nothing of its rate, and was taken for a run that was too short."""
+    common = {"kind": "probe", "requests": 500, "inflated": 1.0, "grows": False, "carried": True}
+    failed = slo_capacity.Evidence(
+        rate_ips=100, over=500, confidence=0.0, broken=1.0, point_verdict=Verdict.OK, **common
+    )
+    spoilt = dataclasses.replace(failed, rate_ips=50, point_verdict=Verdict.INVALID)
+    reason = slo_capacity._reason([spoilt, failed], "p90<=1", None, [])
+    assert reason == "p90<=1 ms does not hold even at 100 samples/s: 500 of 500 requests were slower (broken)"
+    unclear = dataclasses.replace(spoilt, point_verdict=Verdict.OK, broken=0.5)
+    assert "raise slo.search_s" in slo_capacity._reason([unclear, failed], "p90<=1", None, [])
 
 
 def test_a_server_that_falls_asleep_is_not_monotonic_and_is_told_so() -> None:
