@@ -1,7 +1,8 @@
 """Service times in two halves: constants of the product are tuned on the first, and the second is held apart.
 
 A family draws service times of mean near 1, shape (sweeps, count), one row a sweep. No constant of the product may be
-chosen by what the held-apart half shows; the study prints both halves side by side.
+chosen by what the held-apart half shows; the study prints both halves side by side. Of the second half, ``APART`` was
+looked at while constants were chosen in November 2026; ``FRESH`` was added after that and is printed once a version.
 """
 
 import functools
@@ -160,6 +161,79 @@ def bimodal(rng, sweeps, count):
     return np.where(rng.random((sweeps, count)) < 0.9, 0.7, 3.7)
 
 
+# Held apart, and added after the constants were chosen.
+
+
+def inverse_gaussian(cv):
+    """Times of a random walk until it reaches a level: a tail between gamma and lognormal."""
+    return lambda rng, sweeps, count: rng.wald(1.0, 1 / cv**2, (sweeps, count))
+
+
+def loglogistic(shape):
+    """A power law on top of a smooth body: moments exist below order ``shape``."""
+    mean = (math.pi / shape) / math.sin(math.pi / shape)
+
+    def draw(rng, sweeps, count):
+        uniform = rng.random((sweeps, count))
+        return (uniform / (1 - uniform)) ** (1 / shape) / mean
+
+    return draw
+
+
+def fractional_noise(cv, memory):
+    """Long memory: correlation that falls as a power of the lag, ``memory`` between 0 and 0.5."""
+
+    def draw(rng, sweeps, count):
+        lags = np.arange(1, 2000)
+        weights = np.concatenate([[1.0], np.cumprod((lags - 1 + memory) / lags)])
+        noise = signal.fftconvolve(rng.standard_normal((sweeps, count + len(weights))), weights[None, :], axes=1)
+        noise = noise[:, len(weights) : len(weights) + count] / math.sqrt(float(np.sum(weights**2)))
+        return np.maximum(1 + cv * noise, 0.05)
+
+    return draw
+
+
+def volatility_clusters(cv):
+    """Times whose spread itself swings: uncorrelated in their values, correlated in their squares."""
+
+    def draw(rng, sweeps, count):
+        wander = signal.lfilter([1.0], [1.0, -0.95], rng.standard_normal((sweeps, count)), axis=1)
+        spread = cv * np.exp(0.5 * wander * math.sqrt(1 - 0.95**2))
+        return np.maximum(1 + spread * rng.standard_normal((sweeps, count)), 0.05)
+
+    return draw
+
+
+def every_nth(period, slow):
+    """One request in ``period`` takes ``slow`` times as long, from a random phase: a buffer that is refilled."""
+
+    def draw(rng, sweeps, count):
+        phase = rng.integers(period, size=(sweeps, 1))
+        times = np.where((np.arange(count) + phase) % period == 0, slow, 1.0) * period / (period - 1 + slow)
+        return times * rng.normal(1.0, 0.03, (sweeps, count))
+
+    return draw
+
+
+def noisy_neighbour(stay, away, slow):
+    """A neighbour that comes for gamma-distributed visits of mean ``stay`` requests, away for a mean of ``away``."""
+
+    def draw(rng, sweeps, count):
+        rounds = int(4 * count / (stay + away)) + 8
+        lengths = np.empty((sweeps, 2 * rounds))
+        lengths[:, 0::2] = rng.gamma(4.0, away / 4, (sweeps, rounds))
+        lengths[:, 1::2] = rng.gamma(4.0, stay / 4, (sweeps, rounds))
+        ends = np.cumsum(lengths, axis=1)
+        start = rng.random(sweeps) * ends[:, -1] / 2
+        slow_now = [
+            np.searchsorted(row, first + np.arange(count)) % 2 == 1 for row, first in zip(ends, start, strict=True)
+        ]
+        mean = (away + stay * slow) / (away + stay)
+        return np.where(np.stack(slow_now), slow, 1.0) / mean * rng.normal(1.0, 0.03, (sweeps, count))
+
+    return draw
+
+
 TUNED = {
     "lognormal cv .1": lognormal(0.1),
     "gamma cv .5": erlang(0.5),
@@ -181,6 +255,14 @@ APART = {
     "stall of 20 in 90": periodic_stalls(90, 20.0),
     "cv .02 in ticks of .015": ticks(lognormal(0.02), 0.015),
 }
+FRESH = {
+    "inverse Gaussian cv .7": inverse_gaussian(0.7),
+    "log-logistic 3": loglogistic(3.0),
+    "long memory .3, cv .1": fractional_noise(0.1, 0.3),
+    "spread that swings, cv .2": volatility_clusters(0.2),
+    "each 8th x2": every_nth(8, 2.0),
+    "neighbour 40 in 400, x1.4": noisy_neighbour(40, 360, 1.4),
+}
 TUNED_QUEUES = {"M/Erlang(cv .5)/1": erlang(0.5), "M/Weibull .6/1": weibull(0.6), "M/steps of 60/1": clock_steps(60)}
 APART_QUEUES = {
     "M/D/1": constant,
@@ -189,6 +271,12 @@ APART_QUEUES = {
     "M/bimodal/1": bimodal,
     "M/Pareto 2.2/1": pareto(2.2),
     "M/slow 10% x1.5, stays 200/1": two_states(200, 0.1, 1.5),
+}
+FRESH_QUEUES = {
+    "M/inverse Gaussian .7/1": inverse_gaussian(0.7),
+    "M/log-logistic 3/1": loglogistic(3.0),
+    "M/each 8th x2/1": every_nth(8, 2.0),
+    "M/neighbour 40 in 400, x1.4/1": noisy_neighbour(40, 360, 1.4),
 }
 
 
