@@ -16,7 +16,7 @@ from sweep.analysis.verdicts import closed_verdict, open_verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.storage import Batching, ClosedRate, GpuMs, GpuTimes, PartTimes, Peak, Point, PointSamples
+    from sweep.storage import Batching, ClosedRate, CpuLoad, GpuMs, GpuTimes, PartTimes, Peak, Point, PointSamples
 
 
 def closed_summary(passes: Sequence[PointSamples]) -> Peak:
@@ -38,6 +38,7 @@ def closed_summary(passes: Sequence[PointSamples]) -> Peak:
         "gpu_ms": _gpu_ms(passes),
         "enqueue_ms": _part_ms([samples.enqueue_ms for samples in passes], passes),
         "telemetry": telemetry,
+        "cpu_load": _cpu_load(passes),
         "verdict": verdict,
         "reason": reason,
     }
@@ -73,6 +74,17 @@ def _part_ms(timed_ms: Sequence[GpuMs | None], passes: Sequence[PointSamples]) -
     return {"mean": summary["mean"], "p50": summary["p50"], "p99": summary["p99"]} if len(pooled) else None
 
 
+def _cpu_load(passes: Sequence[PointSamples]) -> CpuLoad | None:
+    """Return the mean use of the cores; None where a pass did not measure it."""
+    loads = [samples.cpu_load for samples in passes if samples.cpu_load is not None]
+    if len(loads) < len(passes):
+        return None
+    return {
+        "own": sum(load["own"] for load in loads) / len(loads),
+        "other": sum(load["other"] for load in loads) / len(loads),
+    }
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     numbers = [value for value in values if value is not None]
     return sum(numbers) / len(numbers) if numbers else None
@@ -94,6 +106,7 @@ def open_summary(passes: Sequence[PointSamples]) -> Point:
         "issue_lag_ms": issue_lag_ms(passes),
         "batching": batch_fill(passes),
         "telemetry": telemetry,
+        "cpu_load": _cpu_load(passes),
         "verdict": verdict,
         "reason": reason,
     }

@@ -134,7 +134,7 @@ class DeviceRunner:
             self._records.begin(work)
         self._samples.begin(work, repeat, self._sentinel.interval)
         with self._records.timed(work):
-            outcome = self._measure(work, repeat)
+            outcome = self._monitor.measure(work, repeat, self._jobs.run_pass)
         self._access.mark_used()
         self._screen.passed()
         if outcome.status != "ok":
@@ -144,11 +144,6 @@ class DeviceRunner:
         if repeat == work.variant.load.passes - 1:
             self._finish(work, outcome)
         return True
-
-    def _measure(self, work: Work, repeat: int) -> Outcome:
-        if _on_gpu(work):
-            return self._monitor.measure(work, repeat, self._jobs.run_pass)
-        return self._jobs.run_pass(work, repeat)
 
     def _fail(self, work: Work, outcome: Outcome) -> None:
         """End a variant whose pass ended badly: new workers for the next one, and the variant's record."""

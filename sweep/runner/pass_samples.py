@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.runner.plan import Work
-    from sweep.storage import GpuState, Store
+    from sweep.storage import CpuLoad, GpuState, Store
 
 _SEARCH = "search"
 
@@ -24,10 +24,12 @@ class _Conditions:
     Attributes:
         interval: number of the sentinel's run before the pass; None where no sentinel runs.
         gpu_states: state of the GPU during each point, in order; empty where no GPU was read.
+        cpu_loads: use of the cores during each point, in order; empty where it was not read.
     """
 
     interval: int | None
     gpu_states: list[GpuState | None] = field(default_factory=list)
+    cpu_loads: list[CpuLoad | None] = field(default_factory=list)
 
 
 class PassSamples:
@@ -60,6 +62,10 @@ class PassSamples:
     def add_gpu_states(self, work: Work, repeat: int, states: list[GpuState | None]) -> None:
         """Add the GPU's state in the window of each point of a pass (``PointSamples.telemetry``), in their order."""
         self._conditions[work.key, repeat].gpu_states = states
+
+    def add_cpu_loads(self, work: Work, repeat: int, loads: list[CpuLoad | None]) -> None:
+        """Add the use of the cores in the window of each point of a pass, in their order."""
+        self._conditions[work.key, repeat].cpu_loads = loads
 
     def rates_ips(self, work: Work) -> list[float]:
         """Return the rates that the first pass placed on the ladder, samples/s."""
@@ -94,7 +100,8 @@ class PassSamples:
 
 def _completed(points: list[samples.PointSamples], conditions: _Conditions) -> list[samples.PointSamples]:
     states = conditions.gpu_states or [point.telemetry for point in points]
+    loads = conditions.cpu_loads or [point.cpu_load for point in points]
     return [
-        dataclasses.replace(point, stretch=conditions.interval, telemetry=state)
-        for point, state in zip(points, states, strict=True)
+        dataclasses.replace(point, stretch=conditions.interval, telemetry=state, cpu_load=load)
+        for point, state, load in zip(points, states, loads, strict=True)
     ]

@@ -12,6 +12,7 @@ from .record_types import Calibration as Calibration
 from .record_types import ClientFigures as ClientFigures
 from .record_types import ClientSession as ClientSession
 from .record_types import ClosedRate as ClosedRate
+from .record_types import CpuLoad as CpuLoad
 from .record_types import Drift as Drift
 from .record_types import EngineInfo as EngineInfo
 from .record_types import EngineStart as EngineStart

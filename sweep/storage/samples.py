@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.storage.record_types import GpuState
+    from sweep.storage.record_types import CpuLoad, GpuState
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -46,6 +46,7 @@ class PointSamples:
         overloaded: the backlog bound was passed and the point stopped early.
         complete: minimum duration and minimum count were both reached.
         origin_ns: zero of the times below on the session's clock; None in files of versions that did not store it.
+        cpu_load: use of the cores in the measured window; None where it was not measured.
         telemetry: state of the GPU in the measured window (``analysis.gpu_telemetry``); None if it was not monitored.
         scheduled_ns: arrival by the schedule, monotonic clock; for the closed loop the issue time.
         issued_ns: when the request was handed to the session.
@@ -85,6 +86,7 @@ class PointSamples:
     ready_ns: Ints | None = None
     origin_ns: int | None = None
     telemetry: GpuState | None = None
+    cpu_load: CpuLoad | None = None
     stretch: int | None = None
     gpu_h2d_ms: GpuMs | None = None
     gpu_compute_ms: GpuMs | None = None

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from sweep.errors import RecordError
-from sweep.storage.record_types import Count, GpuState, Rate
+from sweep.storage.record_types import Count, CpuLoad, GpuState, Rate
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
 from sweep.system import move_durable, regular_files, write_atomic
 
@@ -30,7 +30,7 @@ _DAMAGES = (
     *(MemoryError, RecursionError, NotImplementedError, AttributeError),
 )
 _MAX_BYTES = 4 << 30  # 60 million requests
-_ADDED = ("stretch", "telemetry")  # of ``PointSamples``: what the process that measured does not know
+_ADDED = ("stretch", "telemetry", "cpu_load")  # of ``PointSamples``: what the process that measured does not know
 
 
 class _Head(TypedDict):
@@ -46,6 +46,7 @@ class _Head(TypedDict):
     gathers: NotRequired[Count | None]
     origin_ns: NotRequired[int | None]
     telemetry: NotRequired[GpuState | None]
+    cpu_load: NotRequired[CpuLoad | None]
     stretch: NotRequired[int | None]
     asked: NotRequired[str | None]
 

@@ -28,6 +28,7 @@ from .device_lock import DeviceLock as DeviceLock
 from .devices import Device as Device
 from .gpu_memory import Memory as Memory
 from .gpu_readings import Series as Series
+from .host_load import HostLoad as HostLoad
 from .mps import Mps as Mps
 from .mps import environment_without_mps as environment_without_mps
 from .onnx_files import is_readable_ir as is_readable_ir

@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 from sweep.spec import outcome
 from sweep.storage.record_types.gpu_state import GpuState
 from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
-from sweep.storage.record_types.values import Count, LatencyInterval, Milliseconds, Number, Rate, RateInterval
+from sweep.storage.record_types.values import Count, LatencyInterval, Milliseconds, Number, Rate, RateInterval, Share
 
 
 class ClientFigures(TypedDict):
@@ -68,6 +68,18 @@ class Shared(TypedDict):
     fairness: NotRequired[Fairness]
 
 
+class CpuLoad(TypedDict):
+    """Share out the time of the cores that the sweep may run on; the rest was idle.
+
+    Attributes:
+        own: share that the sweep and its workers used, 0 to 1.
+        other: share that other programs used.
+    """
+
+    own: Share
+    other: Share
+
+
 class Peak(ClosedRate, Shared):
     """Summarise the closed loop, in which every stream always has its next request.
 
@@ -85,6 +97,7 @@ class Peak(ClosedRate, Shared):
         gpu_ms: time on the GPU; None where the backend does not time its device.
         enqueue_ms: time of the host for enqueueing an inference, without the copies.
         telemetry: state of the GPU meanwhile; None without one.
+        cpu_load: use of the cores meanwhile; None where it was not measured.
         verdict: what the measurement is worth.
         reason: why the verdict is not ``ok``.
         clients: figures of each of several clients.
@@ -98,6 +111,7 @@ class Peak(ClosedRate, Shared):
     gpu_ms: NotRequired[GpuTimes | None]
     enqueue_ms: NotRequired[PartTimes | None]
     telemetry: NotRequired[GpuState | None]
+    cpu_load: NotRequired[CpuLoad | None]
     verdict: outcome.Verdict
     reason: NotRequired[str | None]
 
@@ -163,6 +177,7 @@ class Point(Shared):
         issue_lag_ms: p99 of the generator's own delay, ms; None where no request met a free stream.
         batching: how full gathered batches were; None where the server gathers none.
         telemetry: state of the GPU meanwhile; None without one.
+        cpu_load: use of the cores meanwhile; None where it was not measured.
         verdict: what the measurement is worth.
         reason: why the verdict is not ``ok``.
         prediction: latency that a queue with the measured service times would have.
@@ -179,6 +194,7 @@ class Point(Shared):
     issue_lag_ms: NotRequired[Number | IssueLag | None]
     batching: NotRequired[Batching | None]
     telemetry: NotRequired[GpuState | None]
+    cpu_load: NotRequired[CpuLoad | None]
     verdict: outcome.Verdict
     reason: NotRequired[str | None]
     prediction: NotRequired[Prediction | None]
