@@ -4,6 +4,7 @@ from . import table as table
 from .comparison import compared as compared
 from .comparison import same_engines as same_engines
 from .comparison import speedups as speedups
-from .ranking import Answer as Answer
 from .ranking import answer as answer
-from .ranking import with_overrides as with_overrides
+from .recommendation import Answer as Answer
+from .recommendation import of_sweeps as of_sweeps
+from .recommendation import with_overrides as with_overrides

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from sweep.report.ranking import Answer
+    from sweep.report.recommendation import Answer
     from sweep.spec import Slo
     from sweep.storage import ClientFigures, Point, Record
 

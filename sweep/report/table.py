@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweep.report.ranking import Answer
+    from sweep.report.recommendation import Answer
     from sweep.spec import Axis, Comparison, PercentileName, Slo
     from sweep.storage import Peak, Point, Record, SloResult
 

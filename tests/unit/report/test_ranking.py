@@ -11,7 +11,8 @@ from rich.console import Console
 
 from sweep.analysis.start_spread import SpreadHistory, StartSpread
 from sweep.report import html, table
-from sweep.report.ranking import answer, with_overrides
+from sweep.report.ranking import answer
+from sweep.report.recommendation import with_overrides
 from sweep.spec.outcome import Status
 from sweep.spec.slo import Slo
 from sweep.storage.record import Record
