@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
+from sweep.analysis import start_spread
 from sweep.analysis.moderation import moderate
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 PAIR_RISK = 0.045  # of two variants, whose Student's test is exact: 5% with room for what is not quite normal
 TABLE_RISK = 0.03  # of three or more: the prior is estimated too, which costs a third of the risk
-UNKNOWN_CV = 0.025  # of starts where nothing measured it: most engines of an H100 and an H200 differed by less
 LEAST_BAND = 2.8  # standard deviations of a start, within which single starts are never told apart
 _FINE_FREEDOM = 40  # from here on degrees of freedom are rounded to ten: the range hardly changes
 _ENDLESS = 400
@@ -46,12 +46,14 @@ class Entry:
             more.
         within_error: standard error of the logarithm of a single start, from inside that start; 0 if it is unknown.
         spread: what starts of this variant differ by, as measured elsewhere; None where nothing says.
+        assumed_cv: standard deviation of the log throughput of a start where nothing says.
     """
 
     value: float
     starts: Sequence[float]
     within_error: float = 0.0
     spread: StartSpread | None = None
+    assumed_cv: float = start_spread.UNKNOWN_CV
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +103,17 @@ def ratios(entries: Sequence[Entry], best: int) -> list[Ratio]:
     return shares
 
 
-def band(entries: Sequence[Entry]) -> float:
-    """Return the share of the throughput within which single starts of these variants are not told apart, as 0.07.
+def band(entries: Sequence[Entry], best: int) -> float:
+    """Return the share of the fastest variant's throughput within which no other is told from it, as 0.07.
 
-    It is that of the steadiest variant: others have wider ones.
+    It is that of the steadiest of the others, which have wider ones.
+
+    Args:
+        entries: the variants, two or more.
+        best: index of the one with the highest ``value``.
     """
-    risk = PAIR_RISK if len(entries) <= 2 else TABLE_RISK  # noqa: PLR2004 - as above
-    widths = []
-    for entry in entries:
-        cv, freedom = _start_cv(entry)
-        widths.append(max(range_quantile(len(entries), freedom, risk), LEAST_BAND) * math.hypot(cv, entry.within_error))
-    return _exp(min(widths, default=0.0)) - 1
+    others = [ratio for number, ratio in enumerate(ratios(entries, best)) if number != best]
+    return 1 - math.sqrt(max(ratio.low / ratio.high for ratio in others))
 
 
 def _exp(logarithm: float) -> float:
@@ -158,7 +160,7 @@ def _errors(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
 
 def _start_cv(entry: Entry) -> tuple[float, float]:
     """Return what starts differ by (standard deviation of the log), with its degrees of freedom; assumed if unknown."""
-    return (UNKNOWN_CV, math.inf) if entry.spread is None else (entry.spread.cv, entry.spread.freedom)
+    return (entry.assumed_cv, math.inf) if entry.spread is None else (entry.spread.cv, entry.spread.freedom)
 
 
 def range_quantile(variants: int, freedom: float, risk: float) -> float:

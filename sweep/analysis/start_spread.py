@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from sweep.analysis import drift
+from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.storage import Store
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from sweep.storage import Facts, Record
 
 _MACHINE = ("gpu", "driver", "cuda", "tensorrt", "onnxruntime", "simulated", "cpu", "host")  # facts of equal starts
+UNKNOWN_CV = 0.025  # of starts where nothing measured it: most engines of an H100 and an H200 differed by less
+CPU_CV = 0.1  # on a CPU: 12 variants on 4 of 16 cores of a virtual machine differed by 6 to 21%, 5 starts each
+CROWDED_CV = 0.2  # on a CPU that other programs fill: 4 variants on two cores differed by 14 to 27%, 8 starts each
+_LEAST_OTHER, _LEAST_USE = 0.1, 0.8  # shares of the cores: used by others, and used at all, where it is crowded
 LEAST_FREEDOM = 3  # below it the figure is so uncertain that it counts as unknown
 
 
@@ -112,6 +117,21 @@ def levels_of(passes_ips: Sequence[float | None], builds: int | None) -> Levels 
     within = float(np.mean([engine.var(ddof=1) for engine in engines]))
     between = max(float(means.var(ddof=1)) - within / starts, 0.0)
     return {"start_cv": math.sqrt(within), "build_cv": math.sqrt(between)}
+
+
+def is_crowded(record: Record) -> bool:
+    """Return whether other programs kept the cores busy while the peak of a record was measured."""
+    load = None if record.peak is None else record.peak.get("cpu_load")
+    return load is not None and load["other"] >= _LEAST_OTHER and load["own"] + load["other"] >= _LEAST_USE
+
+
+def assumed_cv(record: Record) -> float:
+    """Return what starts of a variant are assumed to differ by where nothing measured it, as a standard deviation."""
+    load = None if record.peak is None else record.peak.get("cpu_load")
+    backend = str(record.variant.get("backend"))
+    if load is None or backend not in registry.names() or registry.get(backend).on_gpu:
+        return UNKNOWN_CV  # a GPU, a simulated clock, or a record of a version that did not measure the cores
+    return CROWDED_CV if is_crowded(record) else CPU_CV
 
 
 def measured(store: Store, records: Iterable[Record]) -> SpreadHistory:

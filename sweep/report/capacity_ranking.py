@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from sweep.analysis import best_comparison
+from sweep.analysis import best_comparison, start_spread
 from sweep.report.recommendation import Answer, names
 
 if TYPE_CHECKING:
@@ -30,11 +30,14 @@ def by_capacity(
     others = [*ranked[1:], *(record for record in judged if not _capacity(record))]
     entries = [
         best_comparison.Entry(
-            value=_capacity(record), starts=[_capacity(record)], spread=history.of(record.key) if history else None
+            value=_capacity(record) or _capacity(best),
+            starts=[_capacity(record) or _capacity(best)],
+            spread=history.of(record.key) if history else None,
+            assumed_cv=start_spread.assumed_cv(record),
         )
-        for record in ranked
+        for record in [best, *others]
     ]
-    margin = 1 + best_comparison.band(entries) if others else 1.0
+    margin = 1 / (1 - best_comparison.band(entries, 0)) if others else 1.0
     ratios = {best.key: best_comparison.Ratio(low=1.0, high=1.0)}
     for record in others:
         low, high = _capacity_ratio(record, best)

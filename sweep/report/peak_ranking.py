@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.analysis import best_comparison, carried_tail, intervals, near
+from sweep.analysis import best_comparison, carried_tail, intervals, near, start_spread
 from sweep.report.recommendation import Answer, names
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sweep.analysis import SpreadHistory, StartSpread
+    from sweep.analysis import SpreadHistory
     from sweep.storage import Record
 
 _ALIKE = 0.02  # of the best, within which variants that are not told apart are called equal rather than noisy
@@ -63,6 +63,7 @@ def _entry(record: Record, history: SpreadHistory | None) -> best_comparison.Ent
         starts=starts if len(starts) > 1 else [_ips(record)],
         within_error=within_error if len(starts) <= 1 else 0.0,
         spread=None if history is None else history.of(record.key),
+        assumed_cv=start_spread.assumed_cv(record),
     )
 
 
@@ -146,13 +147,13 @@ def _evidence(ranked: Sequence[Record], entries: Sequence[best_comparison.Entry]
     each = " each" if len(entries) > 1 else ""
     if max(counts) > 1:
         number = f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
-        return f"{number} {noun}s{each}{_measured_spread(ranked, built=max(builds) > 1)}"
-    known_spread = next((entry.spread for entry in entries if entry.spread is not None), None)
+        return f"{number} {noun}s{each}{_measured_spread(ranked, built=max(builds) > 1)}{_crowd(ranked)}"
+    known = _known(entries) + _crowd(ranked)
     if len(entries) == 1:
-        return f"one start; {_known(known_spread)}"
-    band = best_comparison.band(entries)
+        return f"one start; {known}"
+    band = best_comparison.band(entries, 0)
     limit = "" if band > _MOST_BAND else f"; differences under {_percent(band)} are not told apart"
-    return f"one start each; {_known(known_spread)}{limit}"
+    return f"one start each; {known}{limit}"
 
 
 def _measured_spread(ranked: Sequence[Record], *, built: bool) -> str:
@@ -166,11 +167,23 @@ def _measured_spread(ranked: Sequence[Record], *, built: bool) -> str:
     return f", which differ by {low}" if low == high else f", which differ by {low} to {high}"
 
 
-def _known(spread: StartSpread | None) -> str:
+def _known(entries: Sequence[best_comparison.Entry]) -> str:
     """Word what is known of the difference between starts."""
+    spread = next((entry.spread for entry in entries if entry.spread is not None), None)
     if spread is None:
-        return f"what starts differ by here is not known, {_percent(best_comparison.UNKNOWN_CV)} is assumed"
+        assumed = max(entry.assumed_cv for entry in entries)
+        return f"what starts differ by here is not known, {_percent(assumed)} is assumed"
     return f"starts differ by {_percent(spread.cv)} here, says {spread.source}"
+
+
+def _crowd(ranked: Sequence[Record]) -> str:
+    """Word how much of the cores other programs used, "" where they left enough."""
+    loads = [record.peak.get("cpu_load") for record in ranked if record.peak is not None]
+    shares = sorted(load["other"] for load in loads if load is not None)
+    if not any(map(start_spread.is_crowded, ranked)):
+        return ""
+    low, high = f"{shares[0]:.0%}", f"{shares[-1]:.0%}"
+    return f"; other programs used {low if low == high else f'{low} to {high}'} of the cores meanwhile"
 
 
 def _percent(share: float) -> str:
