@@ -43,9 +43,7 @@ class Grid:
 
     def _steps_of(self, number: int, options: Sequence[Value]) -> list[tuple[int, int]]:
         """Return for each value of key `number` its section's place, and what it adds to the number of the variety."""
-        place = next(
-            (place for place, section in enumerate(self._sections) if number in section.strides), 0
-        )
+        place = next((place for place, section in enumerate(self._sections) if number in section.strides), 0)
         stride = self._sections[place].strides[number] if self._sections else 0
         return [(place, index * stride) for index in range(len(options))]
 

@@ -165,7 +165,9 @@ class _Composer:
             if any(_REFERENCE in str(item.value) for item in assignments):
                 return None
             head = assignments[0].key.partition(".")[0] if assignments else ""
-            typed, *others = [[Value(it.key, _assign(tree, it)) for it in assignments] for tree in trees.get(head, [base])]
+            typed, *others = [
+                [Value(it.key, _assign(tree, it)) for it in assignments] for tree in trees.get(head, [base])
+            ]
             if any(repr(other) != repr(typed) for other in others):
                 return None
             converted.append(typed)
