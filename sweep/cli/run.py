@@ -65,7 +65,7 @@ def _task(request: SweepRequest) -> int:
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     first = request.configs[0]
-    full_plan = plan.make((variants.from_config(config) for config in request.configs), only_build=first.build_only)
+    full_plan = plan.make(variants.from_configs(request.configs), only_build=first.build_only)
     selected = filters.of(full_plan, variants.conditions("only", first.only), variants.conditions("skip", first.skip))
     settings = variants.settings(first, request.overrides)
     devices = _devices(selected, settings, only_build=first.build_only)
@@ -101,8 +101,9 @@ def _print_plan(console: Console, selected: Plan, settings: Settings, device_cou
 
 def _print_backends(console: Console, request: SweepRequest) -> None:
     """Print each backend once, with the reason of each that `auto` chose."""
-    choices = {(config.backend.name, config.model.engine or "") for config in request.configs}
-    resolved = {variants.resolve_backend(name, plan_path or None) for name, plan_path in choices}
+    names = {backend.name for backend in request.configs.distinct("backend")}
+    engines = {model.engine or None for model in request.configs.distinct("model")}
+    resolved = {variants.resolve_backend(name, path) for name in names for path in engines}
     for backend, reason in sorted(resolved, key=str):
         _print(console, f"backend: {backend}" + (f" (auto: {reason})" if reason else ""))
 

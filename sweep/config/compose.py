@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from sweep.config import arguments, error_messages, hydra_loader
+from sweep.config.combinations import Combinations, Grid, Listed, Value, finished, replace
 from sweep.config.conf_files import conf_folder
 from sweep.config.schema import UNMEASURED, Config, help_lines
 from sweep.errors import ConfigError
@@ -36,8 +37,12 @@ if TYPE_CHECKING:
     from hydra.core.config_loader import ConfigLoader
     from hydra.core.override_parser.types import Override
 
+    from sweep.config.combinations import Finish
+    from sweep.config.schema import ModelConfig
+
 _MAX_COMBINATIONS = 100_000
 _PLAN_KEY = "model.engine"
+_REFERENCE = "${"  # to another value
 _MODEL_KEYS = ("model", "model.name", "model.path", "model.torch", "model.saved_model")
 _HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
@@ -50,11 +55,11 @@ class SweepRequest:
     """Hold the sweep that a command line requests.
 
     Attributes:
-        configs: one per combination, in the order of the request, duplicates included.
+        configs: one per combination, in the order of the request, duplicates included; made when they are read.
         overrides: those that decide what is measured, as typed or as an experiment has them.
     """
 
-    configs: tuple[Config, ...]
+    configs: Combinations
     overrides: tuple[str, ...]
 
 
@@ -63,7 +68,7 @@ class _SweeperConfig:
     params: dict[str, str] | None = field(default_factory=dict)
 
 
-class _Combinations:
+class _Composer:
     """Compose every combination of the swept values.
 
     Args:
@@ -88,18 +93,21 @@ class _Combinations:
         composed, values = _split(list(latest.values()), self._is_group, parser)
         if math.prod([*map(len, composed), *map(len, values)]) > _MAX_COMBINATIONS:
             raise ConfigError(f"{' '.join(texts)}: more than {_MAX_COMBINATIONS} combinations; sweep over fewer values")
-        if self._is_master(composed, parser.parse_overrides(task)):
-            bases = iter((_without_hydra(self._config),))
+        finish = {} if names_model else {"model": _without_model}
+        grid = self._compose_apart(composed, values, finish, parser)
+        if grid is not None:
+            configs = Combinations([grid])
         else:
-            bases = (self._compose(groups) for groups in itertools.product(*composed))
-        configs = tuple(config for base in bases for config in _combine(base, values))
-        if not configs:
+            if self._is_master(composed, parser.parse_overrides(task)):
+                bases = iter((_without_hydra(self._config),))
+            else:
+                bases = (self._compose(groups) for groups in itertools.product(*composed))
+            configs = Combinations([_combine(base, values, finish) for base in bases])
+        if not len(configs):
             raise ConfigError(f"{' '.join(texts)}: sweeps over nothing")
         _refuse_unnamed_code(configs, task)
         typed = {_target(override): override for override in parser.parse_overrides(task)}
         _refuse_unnamed_plans(configs, typed.get(_PLAN_KEY), parser)
-        if not names_model:
-            configs = tuple(_without_model(config) for config in configs)
         return SweepRequest(configs=configs, overrides=_measured_overrides(latest, task))
 
     def _is_group(self, key: str) -> bool:
@@ -120,6 +128,69 @@ class _Combinations:
         fixed = [[override.input_line] for override in task if not override.is_sweep_override()]
         return composed == fixed and "???" not in self._config.hydra.runtime.choices.values()
 
+    def _compose_apart(
+        self,
+        composed: Sequence[Sequence[str]],
+        values: Sequence[Sequence[_Assignment]],
+        finish: Finish,
+        parser: OverridesParser,
+    ) -> Grid | None:
+        """Compose each choice of a swept group once, rather than each combination of choices, which costs 0.1 s.
+
+        Returns:
+            The combinations of the choices and of `values`; None if no group is swept, or if what one choice sets may
+            depend on another.
+        """
+        heads = [self._section_set_alone(texts, parser) if len(texts) > 1 else "" for texts in composed]
+        swept = [head for head in heads if head != ""]
+        if not swept or None in swept or len(set(swept)) < len(swept) or not all(composed):
+            return None
+        first = tuple(texts[0] for texts in composed)
+        base = self._compose(first)
+        choices: list[list[Value]] = []
+        trees = {head: [base] for head in heads if head}
+        for number, (head, texts) in enumerate(zip(heads, composed, strict=True)):
+            if head:
+                trees[head] += [self._compose((*first[:number], text, *first[number + 1 :])) for text in texts[1:]]
+        if any(hydra_loader.has_interpolations(tree) for each in trees.values() for tree in each):
+            return None
+        config = _checked_object(base)
+        for head, each in trees.items():
+            objects = [config, *map(_checked_object, each[1:])]
+            if any(replace(item, {head: getattr(config, head)}) != config for item in objects):
+                return None
+            choices.append([Value(head, getattr(item, head)) for item in objects])
+        converted = []
+        for assignments in values:
+            if any(_REFERENCE in str(item.value) for item in assignments):
+                return None
+            head = assignments[0].key.partition(".")[0] if assignments else ""
+            typed, *others = [
+                [Value(it.key, _assign(tree, it)) for it in assignments] for tree in trees.get(head, [base])
+            ]
+            if any(repr(other) != repr(typed) for other in others):
+                return None
+            converted.append(typed)
+        return Grid(config, [*choices, *converted], finish)
+
+    def _section_set_alone(self, texts: Sequence[str], parser: OverridesParser) -> str | None:
+        """Return the section at the top of the config that the overrides `texts` of one key set, and nothing else.
+
+        Returns:
+            None if they may set others too, as a YAML with defaults or a package of its own does.
+        """
+        overrides = parser.parse_overrides(list(texts))
+        key = overrides[0].get_key_element()
+        if not self._is_group(key):
+            return key.lstrip("+~").partition(".")[0]
+        if "/" in key or "@" in key or not all(isinstance(override.value(), str) for override in overrides):
+            return None
+        for override in overrides:
+            found = cast("Any", self._loader).repository.load_config(f"{key}/{override.value()}")
+            if found is None or found.defaults_list or (found.header or {}).get("package") not in {None, "_group_"}:
+                return None
+        return key
+
     def _compose(self, overrides: tuple[str, ...]) -> DictConfig:
         return _without_hydra(self._loader.load_sweep_config(self._config, list(overrides)))
 
@@ -132,15 +203,15 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     return config
 
 
-def _refuse_unnamed_code(configs: Sequence[Config], task: Sequence[str]) -> None:
+def _refuse_unnamed_code(configs: Combinations, task: Sequence[str]) -> None:
     """Refuse a user's functions that a YAML alone names: a file from elsewhere must not choose what is imported."""
-    user_code.refuse_unnamed("graph", (config.graph for config in configs), task)
-    user_code.refuse_unnamed("model.torch", (config.model.torch for config in configs), task)
-    user_code.refuse_unnamed("model.calibration", (config.model.calibration for config in configs), task)
-    user_code.refuse_unnamed("model.labels", (config.model.labels for config in configs), task)
+    user_code.refuse_unnamed("graph", configs.distinct("graph"), task)
+    user_code.refuse_unnamed("model.torch", (model.torch for model in configs.distinct("model")), task)
+    user_code.refuse_unnamed("model.calibration", (model.calibration for model in configs.distinct("model")), task)
+    user_code.refuse_unnamed("model.labels", (model.labels for model in configs.distinct("model")), task)
 
 
-def _refuse_unnamed_plans(configs: Sequence[Config], typed: Override | None, parser: OverridesParser) -> None:
+def _refuse_unnamed_plans(configs: Combinations, typed: Override | None, parser: OverridesParser) -> None:
     """Refuse a plan that a YAML alone names: a library that loads a plan runs code of it."""
     if typed is None:
         names = set()
@@ -148,7 +219,7 @@ def _refuse_unnamed_plans(configs: Sequence[Config], typed: Override | None, par
         names = {str(parser.parse_override(text).value()) for text in _expand(_PLAN_KEY, typed)}
     else:
         names = {str(typed.value())}
-    for plan in dict.fromkeys(config.model.engine for config in configs):
+    for plan in dict.fromkeys(model.engine for model in configs.distinct("model")):
         if plan is not None and plan not in names:
             raise ConfigError(
                 f"{_PLAN_KEY}={plan} stands in a YAML, and a plan can run code when it is loaded: type "
@@ -156,9 +227,9 @@ def _refuse_unnamed_plans(configs: Sequence[Config], typed: Override | None, par
             )
 
 
-def _without_model(config: Config) -> Config:
-    """Return the config without the network of conf/'s defaults if a plan is timed: it is no reference of the plan."""
-    return config if config.model.engine is None else cast("Config", _replace(config, {"model.name": ""}))
+def _without_model(model: ModelConfig) -> ModelConfig:
+    """Return `model` without the network of conf/'s defaults if a plan is timed: it is no reference of the plan."""
+    return model if model.engine is None else cast("ModelConfig", replace(model, {"name": ""}))
 
 
 def _measured_overrides(latest: dict[str, Override], task: Sequence[str]) -> tuple[str, ...]:
@@ -235,24 +306,31 @@ def _schema_keys() -> frozenset[str]:
     return frozenset(line.split()[0] for line in help_lines())
 
 
-def _combine(composed: DictConfig, values: list[list[_Assignment]]) -> list[Config]:
+def _combine(composed: DictConfig, values: list[list[_Assignment]], finish: Finish) -> Grid | Listed:
     """Return every combination of the swept values on one composed config.
 
     Each value is converted once by the config's typed node, because a copy of the whole config costs 50 ms. Where
     values refer to others (``${...}``), each combination is resolved by itself.
     """
-    base: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]  # the schema is its root
-    _refuse_extra_keys(base)
+    base = _checked_object(composed)
     texts = [str(assignment.value) for assignments in values for assignment in assignments]
-    if hydra_loader.has_interpolations(composed) or any("${" in text for text in texts):
-        return [_resolve(copy.deepcopy(composed), combination) for combination in itertools.product(*values)]
-    converted = [[(item.key, _assign(composed, item)) for item in assignments] for assignments in values]
-    return [_replace(base, dict(combination)) for combination in itertools.product(*converted)]
+    if hydra_loader.has_interpolations(composed) or any(_REFERENCE in text for text in texts):
+        configs = [_resolve(copy.deepcopy(composed), combination) for combination in itertools.product(*values)]
+        return Listed([finished(config, finish) for config in configs])
+    converted = [[Value(item.key, _assign(composed, item)) for item in assignments] for assignments in values]
+    return Grid(base, converted, finish)
+
+
+def _checked_object(composed: DictConfig) -> Config:
+    """Return a composed config as the dataclasses of the schema; refuses a key that the schema lacks."""
+    config: Config = OmegaConf.to_object(composed)  # type: ignore[assignment]  # the schema is its root
+    _refuse_extra_keys(config)
+    return config
 
 
 def _resolve(config: DictConfig, combination: tuple[_Assignment, ...]) -> Config:
     # Values that refer to others are set last, when those others are there.
-    for assignment in sorted(combination, key=lambda item: "${" in str(item.value)):
+    for assignment in sorted(combination, key=lambda item: _REFERENCE in str(item.value)):
         _assign(config, assignment)
     return OmegaConf.to_object(config)  # type: ignore[return-value]  # the schema is its root
 
@@ -265,15 +343,6 @@ def _assign(config: DictConfig, assignment: _Assignment) -> Any:
         raise ConfigError(f"{assignment.text}: {error_messages.one_line(error)}") from error
     value = OmegaConf.select(config, assignment.key)
     return OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
-
-
-def _replace(config: Any, values: dict[str, Any]) -> Any:
-    """Return a copy of the dataclass `config` with `values` at their dotted keys."""
-    for key, value in values.items():
-        head, _, rest = key.partition(".")
-        inner = _replace(getattr(config, head), {rest: value}) if rest else value
-        config = dataclasses.replace(config, **{head: inner})
-    return config
 
 
 def _refuse_extra_keys(config: Any, prefix: str = "") -> None:
@@ -302,7 +371,7 @@ def read(argv: Sequence[str]) -> SweepRequest | None:
         with hydra_loader.open_loader(conf_folder(), parsed.config_dir) as loader:
             config = hydra_loader.compose_master(loader, conf_folder(), parsed.overrides)
             if not parsed.flags:
-                return _Combinations(loader, config).request()
+                return _Composer(loader, config).request()
         folder = () if parsed.config_dir is None else (f"--config-dir={parsed.config_dir}",)
         sys.argv = [sys.argv[0], *folder, *parsed.flags, *parsed.overrides]
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=hydra_loader.MAIN)(_run_nothing)()

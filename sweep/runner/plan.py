@@ -86,14 +86,16 @@ def make(variants: Iterable[Variant], *, only_build: bool = False) -> Plan:
     distinct: dict[str, Variant] = {}
     engine_keys: dict[str, str] = {}
     duplicates = []
+    keys = spec.KeyMaker()
     for variant in variants:
-        key, engine_key = spec.both_keys(variant)
+        key, engine_key = keys.keys(variant)
         if key in distinct:
             duplicates.append(key)
             continue
         distinct[key], engine_keys[key] = variant, engine_key
     labels = spec.compare(distinct).labels
     rank = {engine: number for number, engine in enumerate(dict.fromkeys(engine_keys.values()))}
+    backends = {name: registry.get(name) for name in {variant.backend for variant in distinct.values()}}
     # The sort is stable: within a group the order of the request stays.
     works = [
         Work(
@@ -101,7 +103,7 @@ def make(variants: Iterable[Variant], *, only_build: bool = False) -> Plan:
             key=key,
             label=labels[key],
             engine_key=engine_key,
-            unsupported=unsupported_reason(registry.get(distinct[key].backend), distinct[key], only_build=only_build),
+            unsupported=unsupported_reason(backends[distinct[key].backend], distinct[key], only_build=only_build),
         )
         for key, engine_key in sorted(engine_keys.items(), key=lambda item: rank[item[1]])
     ]

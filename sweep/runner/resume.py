@@ -86,9 +86,13 @@ def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]
 def walls(todo: Sequence[Work], settings: Settings) -> dict[str, float]:
     """Return the seconds that each work took the last time, where it is measured again (``force``)."""
     seconds = {}
+    store = Store(settings.root)
+    recorded = set(store.record_keys())
     for work in todo:
+        if work.key not in recorded:
+            continue
         try:
-            record = Store(settings.root).read(work.key)
+            record = store.read(work.key)
         except RecordError:
             continue
         if record.status == "ok" and record.wall_s is not None:

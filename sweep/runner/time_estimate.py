@@ -43,11 +43,14 @@ def predicted_s(
     """
     last_s = walls or {}
     low = high = 0.0
-    for engine in dict.fromkeys(work.engine_key for work in (*works, *searches)):
-        engine_works = [work for work in works if work.engine_key == engine]
+    backends = {work.engine_key: work.variant.backend for work in (*works, *searches)}
+    groups: dict[str, list[Work]] = {engine: [] for engine in backends}
+    for work in works:
+        groups[work.engine_key].append(work)
+    for engine, engine_works in groups.items():
         if engine_works and all(work.key in last_s for work in engine_works):
             continue  # the first one's time has its engine in it
-        backend = next(work.variant.backend for work in (*works, *searches) if work.engine_key == engine)
+        backend = backends[engine]
         shortest, longest = _engine_s(backend, exact=bool(engine_works) and _is_exact(engine_works))
         builds = max((work.variant.load.builds or 1 for work in engine_works), default=1)
         low, high = low + builds * shortest, high + builds * longest

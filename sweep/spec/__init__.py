@@ -13,7 +13,7 @@ from sweep.spec.compare import Comparison, compare
 from sweep.spec.engine import BuiltPlan, EngineAxes, Plugin, Profile
 from sweep.spec.gates import Gates
 from sweep.spec.input_names import is_plain_key, quote, table_key
-from sweep.spec.keys import both_keys, digest, engine_key, flat, onnx_key, projection, variant_key
+from sweep.spec.keys import KeyMaker, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.spec.load import LabelledData, LoadAxes, SampleData
 from sweep.spec.onnx import (
     SEARCH_EVALUATIONS,
@@ -48,6 +48,7 @@ __all__ = [
     "GraphPass",
     "InputFix",
     "JsonDict",
+    "KeyMaker",
     "LabelledData",
     "LoadAxes",
     "ModelRef",
@@ -69,7 +70,6 @@ __all__ = [
     "Variant",
     "Verdict",
     "all_axes",
-    "both_keys",
     "by_place",
     "checks",
     "compare",

@@ -162,7 +162,44 @@ def keyed() -> dict[str, Axis]:
 
 def label(variant: Variant) -> str:
     """Return the short name of a variant, with only the axes that are set: ``tiny_cnn fp16 b8 s2``."""
-    return " ".join(filter(None, (axis.word(axis.read(variant)) for axis in by_place() if axis.info.word)))
+    return LabelMaker().label(variant)
+
+
+class LabelMaker:
+    """Make the labels of many variants, the words of each part once for the variants that share it as one object."""
+
+    def __init__(self) -> None:
+        self._words: dict[int, tuple[Any, _Words]] = {}  # by identity; with the object, so that no other one gets it
+
+    def label(self, variant: Variant) -> str:
+        """Return the short name of `variant`."""
+        words: _Words = []
+        for stage, axes in _worded().items():
+            words += self._of(getattr(variant, stage), variant, axes)
+        words.sort()
+        return " ".join([word for _, word in words])
+
+    def _of(self, part: Any, variant: Variant, axes: _Worded) -> _Words:
+        """Return the words of `part` of the variant, each with its place in the label."""
+        entry = self._words.get(id(part))
+        if entry is None:
+            words = [(place, axis.word(axis.read(variant))) for place, axis in axes]
+            entry = self._words[id(part)] = (part, [word for word in words if word[1]])
+        return entry[1]
+
+
+_Words = list[tuple[int, str]]
+_Worded = list[tuple[int, Axis]]
+
+
+@functools.cache
+def _worded() -> dict[str, _Worded]:
+    """Return the axes that have a word, with their places in the label, by the part of the variant that holds them."""
+    stages: dict[str, _Worded] = {}
+    for place, axis in enumerate(by_place()):
+        if axis.info.word:
+            stages.setdefault(axis.path[0], []).append((place, axis))
+    return stages
 
 
 def from_record(flat: dict[str, Any]) -> Variant:

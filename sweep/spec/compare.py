@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.spec.axes import Axis, all_axes
+from sweep.spec.axes import Axis, LabelMaker, all_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,15 +41,39 @@ def compare(variants: Mapping[str, Variant], stored: Mapping[str, str] | None = 
         variants: by key.
         stored: labels of their records by key, to which distinguishing axes are added; None makes them from the axes.
     """
-    varying = [axis for axis in all_axes() if _varies(axis, variants.values())]
-    axes = _distinguishing(varying, variants.values())
-    base = stored or {key: variant.label for key, variant in variants.items()}
-    texts = [(axis, text_of(axis, variants.values())) for axis in axes if axis.info.word is None]
+    listed = list(variants.values())
+    owners = _Owners(listed)
+    varying = [axis for axis in all_axes() if _varies(axis, owners.of(axis))]
+    axes = _distinguishing(varying, listed, owners)
+    base = stored or dict(zip(variants, map(LabelMaker().label, listed), strict=True))
+    texts = [(axis, text_of(axis, owners.of(axis))) for axis in axes if axis.info.word is None]
     labels = {
         key: " ".join([base[key], *(f"{axis.column}={text(axis.read(variant))}" for axis, text in texts)])
         for key, variant in variants.items()
     }
     return Comparison(variants, tuple(axes), _unique(labels, variants, varying))
+
+
+class _Owners:
+    """Select variants that have every value of an axis: one for each object that holds the axis.
+
+    Variants of a plan share the objects that do not differ (`sweep.config.variants.from_configs`), so that 100,000
+    variants have a thousand values of `batch` to look at.
+    """
+
+    def __init__(self, variants: Sequence[Variant]) -> None:
+        self._variants = variants
+        self._selected: dict[str, list[Variant]] = {}
+
+    def of(self, axis: Axis) -> list[Variant]:
+        """Return one variant for each distinct object at the first name of the axis's path, in their order."""
+        stage = axis.path[0]
+        if stage not in self._selected:
+            first: dict[int, Variant] = {}
+            for variant, owner in zip(self._variants, map(operator.attrgetter(stage), self._variants), strict=True):
+                first.setdefault(id(owner), variant)
+            self._selected[stage] = list(first.values())
+        return self._selected[stage]
 
 
 def text_of(axis: Axis, variants: Iterable[Variant]) -> Callable[[Any], str]:
@@ -63,19 +88,20 @@ def _varies(axis: Axis, variants: Iterable[Variant]) -> bool:
     return any(value is not first and value != first for value in values)
 
 
-def _distinguishing(varying: Sequence[Axis], variants: Iterable[Variant]) -> list[Axis]:
+def _distinguishing(varying: Sequence[Axis], variants: Sequence[Variant], owners: _Owners) -> list[Axis]:
     """Return the axes with a key on the command line that do not follow from the head of their group.
 
     A digest or revision is among them only if nothing else distinguishes two variants.
     """
-    variants = list(variants)
+    rows = _Rows(variants)
     heads: dict[str, Axis] = {axis.group: axis for axis in varying if axis.is_head}
-    keyed = [axis for axis in varying if axis.info.key is not None and not _is_typed_alike(axis, variants)]
-    axes = [axis for axis in keyed if axis.is_head or not _follows_from(axis, heads.get(axis.group), variants)]
+    keyed = [axis for axis in varying if axis.info.key is not None and not _is_typed_alike(axis, owners.of(axis))]
+    axes = [axis for axis in keyed if axis.is_head or not _follows_from(axis, heads.get(axis.group), rows)]
+    count = rows.count(axes)
     for axis in varying:
-        rows = _rows(axes, variants)
-        if axis not in axes and len(_rows([*axes, axis], variants)) > len(rows):
+        if axis not in axes and (more := rows.count([*axes, axis])) > count:
             axes.append(axis)
+            count = more
     return axes
 
 
@@ -87,16 +113,31 @@ def _is_typed_alike(axis: Axis, variants: Sequence[Variant]) -> bool:
     return len({axis.text(axis.overrides(value)) for value in values.values()}) == 1
 
 
-def _follows_from(axis: Axis, head: Axis | None, variants: Sequence[Variant]) -> bool:
+def _follows_from(axis: Axis, head: Axis | None, rows: _Rows) -> bool:
     """Tell whether each value of `head` goes with one value of `axis` only."""
-    return head is not None and len(_rows([head, axis], variants)) == len(_rows([head], variants))
+    return head is not None and rows.count([head, axis]) == rows.count([head])
 
 
-def _rows(axes: Sequence[Axis], variants: Sequence[Variant]) -> set[tuple[Any, ...]]:
-    try:
-        return {tuple(axis.read(variant) for axis in axes) for variant in variants}
-    except TypeError:  # a damaged record holds a list or table where a value belongs
-        return {tuple(axis.text(axis.read(variant)) for axis in axes) for variant in variants}
+class _Rows:
+    """Count the distinct rows that variants have in a table of some axes; each column is read once."""
+
+    def __init__(self, variants: Sequence[Variant]) -> None:
+        self._variants = variants
+        self._columns: dict[tuple[str, ...], list[Any]] = {}
+
+    def count(self, axes: Sequence[Axis]) -> int:
+        """Return the number of distinct rows of `axes`."""
+        if not axes:
+            return min(len(self._variants), 1)
+        try:
+            return len(set(zip(*map(self._column, axes), strict=True)))
+        except TypeError:  # a damaged record holds a list or table where a value belongs
+            return len(set(zip(*([axis.text(value) for value in self._column(axis)] for axis in axes), strict=True)))
+
+    def _column(self, axis: Axis) -> list[Any]:
+        if axis.path not in self._columns:
+            self._columns[axis.path] = [axis.read(variant) for variant in self._variants]
+        return self._columns[axis.path]
 
 
 def _unique(labels: Mapping[str, str], variants: Mapping[str, Variant], varying: Sequence[Axis]) -> dict[str, str]:

@@ -8,13 +8,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, cast
 
+from sweep.spec.variant import Variant
+
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from sweep.spec.base import JsonDict
-    from sweep.spec.variant import Variant
 
 _PLAIN_TYPES = frozenset({str, int, float, bool, dict})
+_MOST_TEXTS = 50_000  # of `KeyMaker`; a plan with more parts seldom meets one of them again
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -42,7 +44,10 @@ def _plain(value: Any) -> Any:
 
 def digest(*parts: Any) -> str:
     """Return 16 hex digits of the sha256 of canonical JSON of `parts`; a dataclass counts as its `projection`."""
-    text = _CANONICAL.encode([_plain(part) for part in parts])
+    return _hash(_CANONICAL.encode([_plain(part) for part in parts]))
+
+
+def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -56,7 +61,11 @@ def engine_key(variant: Variant) -> str:
 
     An engine with a range profile is the same for every batch in the range, and a plan for every batch that it takes.
     """
-    return _engine_key(projection(variant))
+    projected = projection(variant)
+    engine = dict(projected["engine"])
+    if "profile" in engine or "plan" in engine:
+        del engine["batch"]
+    return digest("engine", projected["backend"], digest("onnx", projected["onnx"]), engine)
 
 
 def variant_key(variant: Variant) -> str:
@@ -64,18 +73,35 @@ def variant_key(variant: Variant) -> str:
     return digest("variant", variant)
 
 
-def both_keys(variant: Variant) -> tuple[str, str]:
-    """Return `variant_key` and `engine_key`, in half the time of two calls."""
-    projected = projection(variant)
-    return digest("variant", projected), _engine_key(projected)
+class KeyMaker:
+    """Compute the keys of many variants, each part of the text that is hashed once for the variants that share it.
 
+    Variants share a part if it is the same object in both, as in those of `sweep.config.variants.from_configs`.
+    """
 
-def _engine_key(variant: JsonDict) -> str:
-    """Return the engine's key from the projection of the variant."""
-    engine = dict(variant["engine"])
-    if "profile" in engine or "plan" in engine:
-        del engine["batch"]
-    return digest("engine", variant["backend"], digest("onnx", variant["onnx"]), engine)
+    def __init__(self) -> None:
+        self._fields = sorted(_key_fields(cast("Hashable", Variant)))
+        self._texts: dict[int, tuple[Any, str]] = {}  # by identity; with the object, so that no other one gets it
+        self._engine_keys: dict[tuple[int, int, str], tuple[Variant, str]] = {}
+
+    def keys(self, variant: Variant) -> tuple[str, str]:
+        """Return `variant_key` and `engine_key`."""
+        parts = ",".join([f'"{name}":{self._text(getattr(variant, name))}' for name in self._fields])
+        place = (id(variant.onnx), id(variant.engine), variant.backend)
+        entry = self._engine_keys.get(place)
+        if entry is None:
+            entry = self._engine_keys[place] = (variant, engine_key(variant))
+        return _hash(f'["variant",{{{parts}}}]'), entry[1]
+
+    def _text(self, part: Any) -> str:
+        """Return the canonical JSON of one part of a variant."""
+        entry = self._texts.get(id(part))
+        if entry is None:
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
+                self._engine_keys.clear()
+            entry = self._texts[id(part)] = (part, _CANONICAL.encode(_plain(part)))
+        return entry[1]
 
 
 def flat(variant: Variant) -> JsonDict:

@@ -78,6 +78,7 @@ class Index:
         self._records = _file_stats(store.root / "records", ".json")
         self._samples = _file_stats(store.root / "samples", ".npz")
         self._read_count = 0
+        self._entries: dict[str, Entry] = {}  # those that were compared with the files as they are listed here
         self.facts, self._rows = _load(self._path)
         self._numbers = {json.dumps(facts, sort_keys=True): number for number, facts in enumerate(self.facts)}
 
@@ -91,12 +92,15 @@ class Index:
         Raises:
             RecordError: the record cannot be read.
         """
-        row = self._rows.get(key)
-        if row is None or row[:_ENTRY] != self._current_stats(key):
-            row = self._read_row(key)
-            self._rows[key] = row
-            self._read_count += 1
-        return Entry(*row[_ENTRY:])
+        entry = self._entries.get(key)
+        if entry is None:
+            row = self._rows.get(key)
+            if row is None or row[:_ENTRY] != self._current_stats(key):
+                row = self._read_row(key)
+                self._rows[key] = row
+                self._read_count += 1
+            entry = self._entries[key] = Entry(*row[_ENTRY:])
+        return entry
 
     def save(self, keys: Iterable[str]) -> None:
         """Write the index, if enough records were read since it was loaded.

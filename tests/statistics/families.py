@@ -10,7 +10,7 @@ import heapq
 import math
 
 import numpy as np
-from scipy import signal, special
+from scipy import special
 
 from sweep.loadgen.arrivals import draw_due_ns
 
@@ -27,6 +27,8 @@ def lognormal(cv, phi=0.0):
     def draw(rng, sweeps, count):
         noise = rng.standard_normal((sweeps, count))
         if phi:
+            from scipy import signal  # a second to import, which the collection of all other tests does without
+
             noise[:, 1:] *= math.sqrt(1 - phi * phi)
             noise = signal.lfilter([1.0], [1.0, -phi], noise, axis=1)
         return np.exp(width * noise - width * width / 2)
@@ -184,6 +186,8 @@ def fractional_noise(cv, memory):
     """Long memory: correlation that falls as a power of the lag, ``memory`` between 0 and 0.5."""
 
     def draw(rng, sweeps, count):
+        from scipy import signal
+
         lags = np.arange(1, 2000)
         weights = np.concatenate([[1.0], np.cumprod((lags - 1 + memory) / lags)])
         noise = signal.fftconvolve(rng.standard_normal((sweeps, count + len(weights))), weights[None, :], axes=1)
@@ -197,6 +201,8 @@ def volatility_clusters(cv):
     """Times whose spread itself swings: uncorrelated in their values, correlated in their squares."""
 
     def draw(rng, sweeps, count):
+        from scipy import signal
+
         wander = signal.lfilter([1.0], [1.0, -0.95], rng.standard_normal((sweeps, count)), axis=1)
         spread = cv * np.exp(0.5 * wander * math.sqrt(1 - 0.95**2))
         return np.maximum(1 + spread * rng.standard_normal((sweeps, count)), 0.05)

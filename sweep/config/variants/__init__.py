@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from sweep import models
 from sweep.backends import registry
@@ -18,14 +18,17 @@ from sweep.config.variants.model import check_batch, input_fixes, model_ref
 from sweep.config.variants.precision import calibration_data, graph_pass, recipe
 from sweep.config.variants.samples import refuse_without_network, sample_data
 from sweep.config.variants.session import session_axes
+from sweep.config.variants.stage_cache import StageCache
 from sweep.errors import ConfigError
 from sweep.spec import OnnxAxes, Variant
 
 if TYPE_CHECKING:
-    from sweep.config.schema import Config
-    from sweep.spec import BuiltPlan, EngineAxes, SessionAxes
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["conditions", "from_config", "resolve_backend", "settings", "slo", "slug"]
+    from sweep.config.schema import Config
+    from sweep.spec import BuiltPlan, EngineAxes, LabelledData, LoadAxes, ModelRef, SampleData, SessionAxes
+
+__all__ = ["conditions", "from_config", "from_configs", "resolve_backend", "settings", "slo", "slug"]
 
 
 def from_config(config: Config) -> Variant:
@@ -35,52 +38,109 @@ def from_config(config: Config) -> Variant:
         ConfigError: a value is out of its range, or two contradict each other; one line.
         ModelError: the model cannot be used as requested; one line.
     """
-    engine, session = engine_axes(config), session_axes(config)
-    if engine.plan is not None:
-        return _of_plan(config, engine, engine.plan, session)
-    backend, _ = registry.resolve(config.backend.name)
-    model = model_ref(config.model, Path(config.results).resolve() / "cache")
-    check_batch(model, config.batch)
-    if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(model).inputs):
-        raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
-    precision = recipe(config, model)
-    labels = labelled_data(config.model, model)
-    refuse_unscored(config.accuracy, labels, model)
-    samples = sample_data(config.model, model)
-    return Variant(
-        backend=backend,
-        onnx=OnnxAxes(
+    return next(from_configs((config,)))
+
+
+def from_configs(configs: Iterable[Config]) -> Iterator[Variant]:
+    """Yield the variant of each config; what several have in common is checked and made once, and is one object.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other; one line.
+        ModelError: the model cannot be used as requested; one line.
+    """
+    return map(_Maker().variant, configs)
+
+
+class _Network(NamedTuple):
+    """Hold the backend, the graph, and what its outputs are scored on.
+
+    Attributes:
+        backend: name.
+        onnx: axes of the graph.
+        data: axes of the load that name the user's samples; {} without any.
+    """
+
+    backend: str
+    onnx: OnnxAxes
+    data: dict[str, Any]
+
+
+class _Maker:
+    """Make variants of configs, each part once for the configs that agree in it."""
+
+    def __init__(self) -> None:
+        self._engine: StageCache[EngineAxes] = StageCache(engine_axes)
+        self._session: StageCache[SessionAxes] = StageCache(session_axes)
+        self._model: StageCache[ModelRef] = StageCache(_model)
+        self._batch_check: StageCache[None] = StageCache(self._check_batch)
+        self._network: StageCache[_Network] = StageCache(self._make_network)
+        self._load: StageCache[LoadAxes] = StageCache(self._make_load)
+
+    def variant(self, config: Config) -> Variant:
+        """Return the variant of `config`."""
+        engine, session = self._engine(config), self._session(config)
+        if engine.plan is None:
+            self._batch_check(config)
+        network = self._network(config)
+        return Variant(
+            backend=network.backend, onnx=network.onnx, engine=engine, session=session, load=self._load(config)
+        )
+
+    def _check_batch(self, config: Config) -> None:
+        """Refuse a batch or a profile that the model does not have."""
+        registry.resolve(config.backend.name)
+        model = self._model(config)
+        check_batch(model, config.batch)
+        if config.profile == "range" and all(spec.batch_axis is None for spec in models.signature(model).inputs):
+            raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
+
+    def _make_network(self, config: Config) -> _Network:
+        if config.model.engine is not None:
+            return self._network_of_plan(config)
+        backend, _ = registry.resolve(config.backend.name)
+        model = self._model(config)
+        precision = recipe(config, model)
+        labels = labelled_data(config.model, model)
+        refuse_unscored(config.accuracy, labels, model)
+        samples = sample_data(config.model, model)
+        onnx = OnnxAxes(
             model=model,
             precision=precision,
             calibration=calibration_data(config.model.calibration, samples, model, precision),
             prune="2:4" if config.backend.sparsity == "force" else None,
             graph=graph_pass(config.graph),
-        ),
-        engine=engine,
-        session=session,
-        load=dataclasses.replace(load_axes(config), labels=labels, samples=samples),
-    )
+        )
+        return _Network(backend, onnx, _data(labels, samples))
+
+    def _network_of_plan(self, config: Config) -> _Network:
+        """Return the network of a plan that was built elsewhere; one that is named beside it is its reference."""
+        engine = self._engine(config)
+        plan = cast("BuiltPlan", engine.plan)
+        backend, _ = resolve_backend(config.backend.name, config.model.engine)
+        built_plan.refuse_build_settings(config, engine, recipe(config))
+        labels, samples = None, None
+        if built_plan.has_reference(config):
+            model = self._model(config)
+            check_batch(model, config.batch)
+            labels = labelled_data(config.model, model)
+            refuse_unscored(config.accuracy, labels, model)
+            samples = sample_data(config.model, model)
+        else:
+            model = built_plan.model_alone(config, plan, input_fixes(config.model))
+            refuse_gates_on_a_score(config.accuracy, str(plan))
+            refuse_without_network(config.model, str(plan))
+        return _Network(backend, OnnxAxes(model=model, precision=built_plan.AS_BUILT), _data(labels, samples))
+
+    def _make_load(self, config: Config) -> LoadAxes:
+        load, model = load_axes(config), config.model
+        if model.labels is None and model.samples is None:  # else the axes depend on all that the network depends on
+            return load
+        return dataclasses.replace(load, **self._network(config).data)
 
 
-def _of_plan(config: Config, engine: EngineAxes, plan: BuiltPlan, session: SessionAxes) -> Variant:
-    """Return the variant of a plan that was built elsewhere; a network beside it is its reference."""
-    backend, _ = resolve_backend(config.backend.name, config.model.engine)
-    built_plan.refuse_build_settings(config, engine, recipe(config))
-    labels, samples = None, None
-    if built_plan.has_reference(config):
-        model = model_ref(config.model, Path(config.results).resolve() / "cache")
-        check_batch(model, config.batch)
-        labels = labelled_data(config.model, model)
-        refuse_unscored(config.accuracy, labels, model)
-        samples = sample_data(config.model, model)
-    else:
-        model = built_plan.model_alone(config, plan, input_fixes(config.model))
-        refuse_gates_on_a_score(config.accuracy, str(plan))
-        refuse_without_network(config.model, str(plan))
-    return Variant(
-        backend=backend,
-        onnx=OnnxAxes(model=model, precision=built_plan.AS_BUILT),
-        engine=engine,
-        session=session,
-        load=dataclasses.replace(load_axes(config), labels=labels, samples=samples),
-    )
+def _model(config: Config) -> ModelRef:
+    return model_ref(config.model, Path(config.results).resolve() / "cache")
+
+
+def _data(labels: LabelledData | None, samples: SampleData | None) -> dict[str, Any]:
+    return {"labels": labels, "samples": samples}

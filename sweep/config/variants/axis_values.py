@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import TYPE_CHECKING, Any
 
 from sweep import spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sweep.config.schema import Config
 
 
@@ -22,10 +25,19 @@ def checked(config: Config, prefix: str) -> dict[str, Any]:
         ConfigError: the check of an axis refuses its value; one line.
     """
     values = {}
-    for key, axis in spec.keyed().items():
-        if ".".join(axis.path[:-1]) == prefix:
-            value = operator.attrgetter(key)(config)
-            if value is not None and axis.info.check is not None:
-                axis.info.check(key, value)
-            values[axis.name] = tuple(value) if isinstance(value, list) else value
+    for key, axis, read in _axes(prefix):
+        value = read(config)
+        if value is not None and axis.info.check is not None:
+            axis.info.check(key, value)
+        values[axis.name] = tuple(value) if isinstance(value, list) else value
     return values
+
+
+@functools.cache
+def _axes(prefix: str) -> list[tuple[str, spec.Axis, Callable[[Config], Any]]]:
+    """Return the key, the declaration and the reader of each axis at `prefix`."""
+    return [
+        (key, axis, operator.attrgetter(key))
+        for key, axis in spec.keyed().items()
+        if ".".join(axis.path[:-1]) == prefix
+    ]

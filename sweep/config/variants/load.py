@@ -53,7 +53,8 @@ def _batch_wait_ms(config: Config) -> float | None:
     At batch 1 one sample is a full batch, and a closed loop has no arrivals.
     """
     wait_ms: float | None = config.batching.max_wait_ms
-    return None if config.batch == 1 or config.load.kind == "closed" else wait_ms
+    # `batch` is read last, and seldom: what it decides is made anew for each of its values (`StageCache`).
+    return None if wait_ms is None or config.load.kind == "closed" or config.batch == 1 else wait_ms
 
 
 def _trace(load: LoadConfig, timeout_s: float) -> dict[str, Any]:

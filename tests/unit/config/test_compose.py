@@ -8,6 +8,7 @@ from hypothesis import settings as limits
 from hypothesis import strategies as st
 
 from sweep.config import compose
+from sweep.config.combinations import replace
 from sweep.config.schema import Config, help_lines
 from sweep.errors import ConfigError
 from sweep.system import command_line
@@ -42,7 +43,7 @@ def picked(request, *names):
 
 def test_nothing_asked_is_one_default_config(ask) -> None:
     request = ask()
-    assert request.configs == (Config(),)
+    assert list(request.configs) == [Config()]
     assert request.overrides == ()
 
 
@@ -161,11 +162,11 @@ def test_combinations_do_not_share_what_they_do_not_share(ask) -> None:
 
 def test_replace_reaches_nested_values_and_leaves_the_original() -> None:
     config = Config()
-    changed = compose._replace(config, {"batch": 4, "load.min_s": 9.0, "backend.intra_op_threads": 2})
+    changed = replace(config, {"batch": 4, "load.min_s": 9.0, "backend.intra_op_threads": 2})
     assert (changed.batch, changed.load.min_s, changed.backend.intra_op_threads) == (4, 9.0, 2)
     assert config == Config()
     assert changed.precision is config.precision
-    assert compose._replace(config, {}) is config
+    assert replace(config, {}) is config
 
 
 @pytest.mark.parametrize("name", ["batch", "load.min_s", "model.path", "slo.p99_ms", "backend.script.service_us"])
