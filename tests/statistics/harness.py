@@ -239,7 +239,7 @@ def _finished(table, at, results):
         if isinstance(row, Printed):
             head, _, *lines = results[at, line, 0, 0]
             rows += [_parsed(text) for text in lines]
-            table = Table(table.name, table.title, table.heads or _parsed(head)[0], table.rows)
+            table = Table(table.name, table.title, table.heads or [*_parsed(head)[0], *_parsed(head)[1]], table.rows)
             continue
         cells = []
         for column, item in enumerate(row[1]):
@@ -253,8 +253,9 @@ def _finished(table, at, results):
 
 
 def _parsed(text):
-    """Return a printed row of Markdown as labels alone."""
-    return tuple(part.strip() for part in re.split(r"(?<!\\)\|", text.strip().strip("|"))), ()
+    """Return a printed row of Markdown as half and family, and the cells."""
+    parts = tuple(part.strip() for part in re.split(r"(?<!\\)\|", text.strip().strip("|")))
+    return parts[:2], parts[2:]
 
 
 def _markdown(table):
@@ -269,7 +270,13 @@ def _plain(table):
 
 
 def _figures(item):
-    return {"text": str(item), **(item.figures() if hasattr(item, "figures") else {})}
+    if hasattr(item, "figures"):
+        return {"text": str(item), **item.figures()}
+    share = re.match(r"([\d.]+)% ± ([\d.]+)%", str(item))
+    figures = (
+        dict(zip(("value", "error"), (float(part) / 100 for part in share.groups()), strict=True)) if share else {}
+    )
+    return {"text": str(item), **figures}
 
 
 def saver(path):

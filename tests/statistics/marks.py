@@ -146,7 +146,7 @@ def _steadiness(sweeps):
                 f"10% step at mid-window, {name}, at {load:.0%}: unstable",
                 cell(steadiness.called, sweeps, verdict="unstable", draw=draw, load=load, step=0.1),
                 ">= 80% where the window can show it",
-                f"{steadiness.step_oracle(draw=draw, load=load):.0%}",
+                steadiness.step_oracles(draw=draw, load=load),
             )
     for service_ms in (1.0, 5.0):
         yield _row(

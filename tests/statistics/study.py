@@ -305,7 +305,7 @@ def verdict_table(sweeps, groups):
         ]
         for load in (0.48, 0.8):
             cells.append(cell(steadiness.called, sweeps, load=load, step=0.1, **same))
-            cells.append(f"{steadiness.step_oracle(draw=draw, load=load):.0%}")
+            cells.append(steadiness.step_oracles(draw=draw, load=load))
         cells.append(cell(steadiness.called, sweeps, draw=draw, verdict="overloaded", load=1.1))
         cells.append(f"{steadiness.overload_oracle(draw=draw):.0%}")
         rows.append(((half, name), cells))

@@ -103,10 +103,23 @@ def test_rows_that_a_function_prints_are_one_table(capsys) -> None:
 
     def say_row(name):
         return lambda say: [
-            say(line) for line in ("**title**", "", "| half | cell |", "|---|---|", f"| {name} | 1.0% ± 0.5% |")
+            say(line)
+            for line in (
+                "**title**",
+                "",
+                "| half | family | cell |",
+                "|---|---|---|",
+                f"| tuned | {name} | 1.0% ± 0.5% |",
+            )
         ]
 
     table = harness.Table("confirms", "Title", (), [harness.Printed(say_row("a")), harness.Printed(say_row("b"))])
-    harness.measure([table], 1, print)
+    tables = harness.measure([table], 1, print)
+    assert tables[0]["rows"][1]["cells"] == [{"text": "1.0% ± 0.5%", "value": 0.01, "error": 0.005}]
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2:6] == ["| half | cell |", "|---|---|", "| a | 1.0% ± 0.5% |", "| b | 1.0% ± 0.5% |"]
+    assert lines[2:6] == [
+        "| half | family | cell |",
+        "|---|---|---|",
+        "| tuned | a | 1.0% ± 0.5% |",
+        "| tuned | b | 1.0% ± 0.5% |",
+    ]
