@@ -80,8 +80,8 @@ bench: install ## what the load generator and the executor themselves cost; want
 bench-gpu: install ## what the loops cost against C, on an NVIDIA GPU: make bench-gpu ARGS="--json FILE"
 	$(BIN)/python tests/bench/bench_gpu.py $(ARGS)
 
-bench-stats: install ## coverage, A/A, power and drift over 2,000 simulated sweeps a row: the tables of docs/evidence/statistics.md
-	PYTHONPATH=.:tests/support $(BIN)/python tests/statistics/study.py $(ARGS)
+bench-stats: install ## the tables of docs/evidence/statistics.md: make bench-stats ARGS="400 marks peak --jobs 16 --json FILE"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 PYTHONPATH=.:tests/support $(BIN)/python tests/statistics/study.py $(ARGS)
 
 lint: install ## ruff, all rules
 	$(BIN)/ruff check .

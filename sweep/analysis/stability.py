@@ -7,6 +7,7 @@ next. The times of service do not, so that a change in them is the server's. Pur
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,22 +20,41 @@ if TYPE_CHECKING:
 
     from sweep.storage import Ints, PointSamples
 
-RISK = 0.02  # of calling any pass of a steady point unstable
-_WITHIN = 0.05  # a change of the mean service time that is smaller makes no point unstable
+RISK = 0.045  # of calling any pass of a steady point unstable
+_CORRELATED_RISK = 0.6  # of that where services hang together, since how much they do is estimated too
+_WITHIN = 0.05  # a change of the service time that is smaller makes no point unstable
 _SLOPE_WITHIN = 0.075  # the same from end to end of a line, which overstates a step by a half
-_BATCHES = 40  # means of consecutive services, among which a change is looked for
-_FEWEST_BATCHES = 16
+_HALVES = 0.6  # of the risk, spent on the comparison of the two halves; the rest is for all other places
+_PLACES = 31  # of a step that is looked for anywhere
 _EDGE = 8  # a change in the first or the last 1 / 8 of a window is not told from noise
 _STALLED = 0.25  # of the window without any completion
 _STALL_GAPS = 5  # usual gaps between completions, below which a long one is no stall
-_SLOPE_BATCHES = 10  # means of consecutive services, through which a line is laid
-_LEAST_INDEPENDENT = 60  # services that count as one by themselves, once a change is taken out
-_MIN_SERVICES = 3 * _FEWEST_BATCHES
+_LEAST_INDEPENDENT = 28  # services of a pass that count as one by themselves, once a change is taken out
+_FREEDOM = 0.35  # degrees of freedom of a correlated series' variance for each service that counts as one
+_NEGLIGIBLE = 1e-6  # relative deviation that is rounding to nanoseconds
+_MIN_SERVICES = 48
+_BEHIND_BATCHES = 16
 _FALLING_BEHIND = 0.01  # of the offered rate, which the server has to miss for its backlog to grow for certain
 _RISK_BEHIND = 0.01  # of calling any pass overloaded at exactly the rate that the server can serve
-# Risk of one look, and the statistic of a steady series that is exceeded with it (60,000 simulations of 40 batches).
-_RISKS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
-_STATISTICS = (138.0, 118.0, 100.0, 81.0, 67.0, 54.5, 38.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scale:
+    """Hold the series of all passes on one scale, with what chance moves their means by.
+
+    Attributes:
+        series: values of each pass: over their mean, or logarithms.
+        places: likeliest place of a step in each.
+        inflation: services that count as one, from all passes once their changes are taken out.
+        variance: variance of what is left then.
+        logs: whether the values are logarithms.
+    """
+
+    series: Sequence[percentiles.Floats]
+    places: Sequence[int]
+    inflation: float
+    variance: float
+    logs: bool
 
 
 def service_times_ms(samples: PointSamples) -> percentiles.Floats:
@@ -57,18 +77,26 @@ def service_times_ms(samples: PointSamples) -> percentiles.Floats:
 
 
 def unsteady(series: Sequence[percentiles.Floats]) -> float:
-    """Return by how much the mean of a series changed within a pass, as a share; 0 where chance explains it.
+    """Return by how much a series changed within a pass, as a share; 0 where chance explains it.
 
-    Looks for a step and for a slope, in each pass, and shares one risk, ``RISK``, among these looks. A change counts
-    only where enough of what is left after it is taken out is independent: a server that visits a slow state a few
-    times in a window is not told from one that changed.
+    The two halves of each pass are compared, and the parts before and after any other place (the largest sum of
+    deviations from the mean); these looks at all passes share one risk, ``RISK``. How strongly services hang together
+    is taken from all passes, once the likeliest step or line is taken out of each. Times are compared by their means or
+    by their logarithms, on the scale on which chance moves them less: a pause now and then hides a step from means.
+    A change counts only where enough services of a pass are independent: a server that visits a slow state a few times
+    in a window is not told from one that changed.
 
     Args:
         series: of each pass, positive values in order.
     """
-    risk = RISK / (2 * max(len(series), 1))
     judged = [values for values in series if len(values) >= _MIN_SERVICES and values.mean() > 0]
-    return max((_step(values, risk) or _slope(values, risk) for values in judged), default=0.0)
+    if not judged:
+        return 0.0
+    scales = [_scale([values / values.mean() for values in judged], logs=False)]
+    if min(float(values.min()) for values in judged) > 0:
+        scales.append(_scale([np.log(values) for values in judged], logs=True))
+    scale = min(scales, key=lambda each: each.inflation * each.variance)
+    return max(_change(scale, number, RISK / len(series)) for number in range(len(judged)))
 
 
 def stall_share(gaps: percentiles.Floats) -> float:
@@ -78,60 +106,83 @@ def stall_share(gaps: percentiles.Floats) -> float:
     return share if share > _STALLED and longest > _STALL_GAPS * float(np.median(gaps)) else 0.0
 
 
-def _step(values: percentiles.Floats, risk: float) -> float:
-    """Return the change of the mean at the likeliest place of a step; 0 where it is small or chance explains it.
+def _scale(series: Sequence[percentiles.Floats], *, logs: bool) -> _Scale:
+    """Return what chance does to the series, once the likeliest step or line is taken out of each."""
+    places = [_place(values) for values in series]
+    residuals = [_without_change(values, place)[0] for values, place in zip(series, places, strict=True)]
+    variance = max(float(np.mean(np.square(np.concatenate(residuals)))), _NEGLIGIBLE**2)
+    inflation = intervals.within_passes(residuals) if variance > _NEGLIGIBLE**2 else 1.0
+    return _Scale(series=series, places=places, inflation=inflation, variance=variance, logs=logs)
 
-    The largest sum of deviations from the mean is held against the wandering of the sums before and after it (the
-    self-normalised statistic of Shao and Zhang, 2010), which needs no estimate of the correlation.
+
+def _place(values: percentiles.Floats) -> int:
+    """Return the number of values before the likeliest step."""
+    places = _candidates(len(values))
+    return int(places[np.argmax(np.abs(_deviations(values, places)))])
+
+
+def _candidates(count: int) -> Ints:
+    """Return the places at which a step is looked for: values before it."""
+    return np.linspace(count / _EDGE, count - count / _EDGE, _PLACES).astype(np.int64)
+
+
+def _deviations(values: percentiles.Floats, places: Ints) -> percentiles.Floats:
+    """Return the sum of deviations from the mean up to each place."""
+    sums = np.cumsum(values)
+    return np.asarray(sums[places - 1] - places / len(values) * sums[-1])
+
+
+def _without_change(values: percentiles.Floats, place: int) -> tuple[percentiles.Floats, float]:
+    """Return what is left without a step at ``place`` or without a line, whichever fits better.
+
+    With it the slope of the line, 0 where the step fits better.
     """
-    means, size = _batch_means(values, _BATCHES)
-    count, sums = len(means), np.cumsum(means)
-    best, place = 0.0, 0
-    edge = max(2, count // _EDGE)
-    for before in range(edge, count - edge + 1):
-        after = count - before
-        deviation = float(sums[before - 1] - before / count * sums[-1])
-        head = sums[:before] - np.arange(1, before + 1) / before * sums[before - 1]
-        tail = sums[before:] - sums[before - 1] - np.arange(1, after + 1) / after * (sums[-1] - sums[before - 1])
-        wandering = max(float(head @ head + tail @ tail) / count, 1e-18 * float(sums[-1]) ** 2)
-        if deviation**2 / wandering > best:
-            best, place = deviation**2 / wandering, before
-    if best <= float(np.interp(math.log(risk), np.log(_RISKS), _STATISTICS)):
+    at = np.arange(len(values)) - (len(values) - 1) / 2
+    slope = float(at @ values / (at @ at))
+    beside = values - values.mean() - slope * at
+    parted = np.concatenate([part - part.mean() for part in (values[:place], values[place:])])
+    return (beside, slope) if float(beside @ beside) < float(parted @ parted) else (parted, 0.0)
+
+
+def _change(scale: _Scale, number: int, risk: float) -> float:
+    """Return the change within one pass; 0 where it is small, chance explains it, or too few services say so.
+
+    Args:
+        scale: all passes.
+        number: which pass.
+        risk: of calling this pass changed.
+    """
+    values, place = scale.series[number], scale.places[number]
+    count, half = len(values), len(values) // 2
+    risk *= 1 if scale.inflation == 1 else _CORRELATED_RISK
+    if count / scale.inflation < _LEAST_INDEPENDENT:
         return 0.0
-    parts = values[: place * size], values[place * size :]
-    low, high = sorted(float(part.mean()) for part in parts)
-    return _counted(high / max(low, 1e-12) - 1, _WITHIN, [part - part.mean() for part in parts])
+    freedom = count - 3.0 if scale.inflation == 1 else _FREEDOM * count / scale.inflation - 3
+    own = float(np.mean(np.square(_without_change(values, place)[0])))
+    error = math.sqrt(scale.inflation * max(own, scale.variance))
+    moved = abs(float(_deviations(values, np.array([half]))[0])) / (error * math.sqrt(half * (count - half) / count))
+    anywhere = abs(float(_deviations(values, np.array([place]))[0])) / (error * math.sqrt(count))
+    if moved > scipy.special.stdtrit(freedom, 1 - _HALVES * risk / 2):
+        return _size(values, half, logs=scale.logs)
+    if anywhere > _highest_bridge((1 - _HALVES) * risk, freedom):
+        return _size(values, place, logs=scale.logs)
+    return 0.0
 
 
-def _slope(values: percentiles.Floats, risk: float) -> float:
-    """Return the change along a straight line from end to end; 0 where it is small or chance explains it."""
-    means, _ = _batch_means(values, _SLOPE_BATCHES)
-    at = np.arange(len(means)) - (len(means) - 1) / 2
-    slope = float(at @ means / (at @ at))
-    residual = means - means.mean() - slope * at
-    freedom = len(means) - 2
-    error = math.sqrt(float(residual @ residual) / freedom / float(at @ at))
-    if abs(slope) <= scipy.special.stdtrit(freedom, 1 - risk / 2) * error or abs(slope) <= 1e-9 * float(means.mean()):
-        return 0.0
-    line = slope / (len(values) / len(means)) * (np.arange(len(values)) - (len(values) - 1) / 2)
-    change = abs(slope) * len(means)
-    relative = change / max(float(values.mean()) - change / 2, 1e-12)
-    return _counted(relative, _SLOPE_WITHIN, [values - values.mean() - line])
+def _highest_bridge(risk: float, freedom: float) -> float:
+    """Return what the largest sum of deviations exceeds with this risk: of a Brownian bridge, with Student's factor."""
+    student = scipy.special.stdtrit(freedom, 1 - risk / 2) / scipy.special.ndtri(1 - risk / 2)
+    return float(math.sqrt(-math.log(risk / 2) / 2) * student)
 
 
-def _batch_means(values: percentiles.Floats, most: int) -> tuple[percentiles.Floats, int]:
-    """Return the means of consecutive batches of equal size, at most ``most`` of them, and that size."""
-    count = min(most, len(values) // (_MIN_SERVICES // _FEWEST_BATCHES))
-    size = len(values) // count
-    return np.asarray(values[: count * size].reshape(count, size).mean(axis=1)), size
-
-
-def _counted(change: float, within: float, residuals: Sequence[percentiles.Floats]) -> float:
-    """Return ``change``, or 0 where it is ``within`` or what is left without it is too correlated to tell."""
-    if change <= within:
-        return 0.0
-    independent = sum(map(len, residuals)) / intervals.within_passes(residuals)
-    return change if independent >= _LEAST_INDEPENDENT else 0.0
+def _size(values: percentiles.Floats, place: int, *, logs: bool) -> float:
+    """Return the change at a step or along a line, whichever fits better, as a share; 0 where it is small."""
+    _, slope = _without_change(values, place)
+    low, high = sorted(float(part.mean()) for part in (values[:place], values[place:]))
+    if slope:
+        low, high = (float(values.mean()) + side * abs(slope) * len(values) / 2 for side in (-1, 1))
+    change = math.expm1(high - low) if logs else high / max(low, 1e-12) - 1
+    return change if change > (_SLOPE_WITHIN if slope else _WITHIN) else 0.0
 
 
 def falls_behind(passes: Sequence[PointSamples]) -> float:
@@ -141,7 +192,7 @@ def falls_behind(passes: Sequence[PointSamples]) -> float:
     window. It counts where it is more than chance, by the spread of batch means and at 1% for all passes together, and
     the backlog did grow.
     """
-    deviations = float(scipy.special.stdtrit(_FEWEST_BATCHES - 1, 1 - _RISK_BEHIND / max(len(passes), 1)))
+    deviations = float(scipy.special.stdtrit(_BEHIND_BATCHES - 1, 1 - _RISK_BEHIND / max(len(passes), 1)))
     return max((_behind(samples, deviations) for samples in passes), default=0.0)
 
 
@@ -153,9 +204,9 @@ def _behind(samples: PointSamples, deviations: float) -> float:
         return 0.0
     streams = int(samples.stream_id[samples.measured].max(initial=0)) + 1
     load = samples.offered_rps * float(times.mean()) / 1e3 / streams
-    size = len(times) // _FEWEST_BATCHES
-    means = times[: size * _FEWEST_BATCHES].reshape(_FEWEST_BATCHES, size).mean(axis=1)
-    error = float(means.std(ddof=1)) / math.sqrt(_FEWEST_BATCHES) / float(times.mean()) if times.mean() > 0 else 0.0
+    size = len(times) // _BEHIND_BATCHES
+    means = times[: size * _BEHIND_BATCHES].reshape(_BEHIND_BATCHES, size).mean(axis=1)
+    error = float(means.std(ddof=1)) / math.sqrt(_BEHIND_BATCHES) / float(times.mean()) if times.mean() > 0 else 0.0
     growth = 1 - 1 / load if load > 0 else 0.0
     if load * (1 - deviations * error) <= 1 + _FALLING_BEHIND:
         return 0.0

@@ -1,44 +1,57 @@
 """A slice of the study in two halves, with fixed seeds and wide marks; `make bench-stats` prints it whole."""
 
+import json
+
+import coverages
 import families
 import halves
+import harness
 import numpy as np
+import peers
 import pytest
+import steadiness
+import study
+from harness import Share
 
 from sweep.analysis import percentiles, stability
 
 
 @pytest.mark.parametrize("passes", [3, 5])
 def test_the_p99_of_repeats_covers_that_of_a_typical_start(passes) -> None:
-    held, null = halves.repeats_coverage(40, 0.99, draw=families.lognormal(0.1), passes=passes, between=0.02)
-    assert held.value >= 0.85
-    assert null.value <= 0.1
+    same = {"draw": families.lognormal(0.1), "passes": passes, "between": 0.02}
+    today = coverages.repeats(40, 0.99, **same)
+    assert today.held.value >= 0.85
+    assert today.null.value <= 0.1
+    assert coverages.repeats_oracle(40, 0.99, **same).value >= 0.85
 
 
 @pytest.mark.parametrize(
     ("draw", "fewest"), [(families.periodic_stalls(90, 20.0), 0.9), (families.lognormal(0.3), 0.85)]
 )
 def test_the_peak_covers_its_throughput_where_it_prints_one(draw, fewest) -> None:
-    held, _ = halves.peak_coverage(40, draw=draw, passes=1, count=662)
-    assert held.value >= fewest
+    assert coverages.peak(40, draw=draw, passes=1, count=662).held.value >= fewest
+    assert coverages.printed_peak(20, draw=draw, count=662).held.value >= fewest - 0.1
+    assert coverages.peak_oracle(40, draw=draw, passes=1, count=662).value >= 0.85
 
 
 def test_a_sticky_server_has_no_interval_rather_than_a_wrong_one() -> None:
-    held, null = halves.peak_coverage(40, draw=families.clock_steps(60), passes=1, count=662)
-    assert null.value >= 0.9
-    assert held.of - held.count <= 2
+    today = coverages.peak(40, draw=families.clock_steps(60), passes=1, count=662)
+    assert today.null.value >= 0.9
+    assert today.held.of - today.held.count <= 2
 
 
 def test_the_short_tail_of_a_busy_queue_is_marked() -> None:
-    assert halves.tail_is_marked(40).value >= 0.95
-    assert halves.tail_is_marked(40, load=0.001).value <= 0.1
+    marked, printed = coverages.short_tail(40)
+    assert marked.value >= 0.95
+    assert printed.value < 0.9
+    assert coverages.short_tail(40, load=0.001)[0].value <= 0.1
 
 
 def test_steady_queues_are_not_unstable_a_step_is_and_past_the_knee_is_overloaded() -> None:
-    steady = halves.point_verdicts(15, draw=families.exponential, load=0.89, passes=5)
-    assert steady.get("unstable", halves.Share(0, 15)).count <= 2
-    assert halves.point_verdicts(15, draw=families.lognormal(0.1), load=0.8, step=0.1)["unstable"].count >= 12
-    assert halves.point_verdicts(15, draw=families.constant, load=1.1) == {"overloaded": halves.Share(15, 15)}
+    steady = steadiness.called(15, "unstable", draw=families.exponential, load=0.89, passes=5)
+    assert steady.count <= 2
+    assert steadiness.called(15, "unstable", draw=families.lognormal(0.1), load=0.8, step=0.1).count >= 12
+    assert steadiness.called(15, "overloaded", draw=families.constant, load=1.1) == Share(15, 15)
 
 
 def test_a_run_at_exactly_the_capacity_seldom_confirms_and_one_below_it_does() -> None:
@@ -51,14 +64,62 @@ def test_a_run_at_exactly_the_capacity_seldom_confirms_and_one_below_it_does() -
 
 def test_peers_call_what_their_rules_say() -> None:
     """Of equal variants whose starts differ by 1%, two figures alone are called different in half of all pairs."""
-    equal, _ = halves.peer_calls(halves.perf_analyzer, 30, slower=1.0, between=0.01)
-    slower, _ = halves.peer_calls(halves.pyperf, 15, slower=1.05, between=0.0)
-    assert equal.value > 0.2
-    assert slower.value > 0.9
+    assert peers.calls(30, peers.perf_analyzer, slower=1.0, between=0.01).value > 0.2
+    assert peers.calls(15, peers.pyperf(), slower=1.05, between=0.0).value > 0.9
+    assert peers.our_calls(5, slower=1.1, between=0.01).value > 0.5
+    assert peers.requests(peers.pyperf()) == 2 * 20 * 4 * 10
     assert percentiles.slo_confidence(np.ones(7000), 0.99, 10.0) > 0.99
 
 
 def test_the_oracle_of_a_step_knows_what_a_window_can_show() -> None:
-    assert halves.step_oracle(draw=families.lognormal(0.1), load=0.5) > 0.99
-    assert halves.step_oracle(draw=families.weibull(0.6), load=0.5) < 0.3
+    assert steadiness.step_oracle(draw=families.lognormal(0.1), load=0.5) > 0.99
+    assert steadiness.step_oracle(draw=families.weibull(0.6), load=0.5) < 0.3
+    assert steadiness.overload_oracle(draw=families.constant) == 1.0
     assert stability.RISK <= 0.05
+
+
+def test_the_figures_are_the_same_for_any_number_of_processes(monkeypatch, capsys, tmp_path) -> None:
+    """Blocks have seeds of their own and are merged in their order; each cell has a standard error."""
+    monkeypatch.setattr(harness, "BLOCK", 5)
+    monkeypatch.setattr(
+        study,
+        "HALVES",
+        {"tuned": {"gamma": families.erlang(0.5)}, "apart": {}, "fresh": {"sine": families.sine(75, 0.2)}},
+    )
+    for jobs in ("1", "2"):
+        study.main(["25", "repeats", "--jobs", jobs, "--json", str(tmp_path / jobs)])
+    first, second = capsys.readouterr().out.split("**p99 of repeats", 2)[1:]
+    assert first == second
+    assert "fresh" not in first
+    rows = json.loads((tmp_path / "2").read_text())[0]["rows"]
+    assert rows[0]["labels"] == ["tuned", "gamma"]
+    assert all(item["error"] > 0 and item["of"] == 25 for item in rows[0]["cells"] if "null" not in item)
+    study.main(["5", "repeats", "--fresh"])
+    assert "| fresh | sine |" in capsys.readouterr().out
+
+
+def test_rows_that_a_function_prints_are_one_table(capsys) -> None:
+    """The tables of capacities print themselves, a queue at a time."""
+
+    def say_row(name):
+        return lambda say: [
+            say(line)
+            for line in (
+                "**title**",
+                "",
+                "| half | family | cell |",
+                "|---|---|---|",
+                f"| tuned | {name} | 1.0% ± 0.5% |",
+            )
+        ]
+
+    table = harness.Table("confirms", "Title", (), [harness.Printed(say_row("a")), harness.Printed(say_row("b"))])
+    tables = harness.measure([table], 1, print)
+    assert tables[0]["rows"][1]["cells"] == [{"text": "1.0% ± 0.5%", "value": 0.01, "error": 0.005}]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:6] == [
+        "| half | family | cell |",
+        "|---|---|---|",
+        "| tuned | a | 1.0% ± 0.5% |",
+        "| tuned | b | 1.0% ± 0.5% |",
+    ]
