@@ -19,6 +19,7 @@ and stands in the record's ``error.stage``.
         RecordError        record      a record or its samples
         NewerRecordError   record      a record of a newer version
         TrackingError      tracking    the tracking server
+        TrackingBusyError  tracking    a store that another process publishes to
         ParityError        parity      NVIDIA's own tool
 """
 
@@ -193,6 +194,10 @@ class TrackingError(SweepError):
     """Report a tracking server that could not be reached or refused what it was sent."""
 
     stage = "tracking"
+
+
+class TrackingBusyError(TrackingError):
+    """Report a tracking store that another process publishes to; the same records can be sent later."""
 
 
 class ParityError(SweepError):

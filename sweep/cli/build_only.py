@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from collections import Counter
@@ -13,7 +12,7 @@ from rich.markup import escape
 from sweep.backends.tensorrt import PLAN
 from sweep.runner import Display, engine_builds
 from sweep.spec import quote
-from sweep.system import regular_files, signals
+from sweep.system import atomic_files, regular_files, signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,16 +95,19 @@ def _keep_plan(build: EngineBuild, settings: Settings) -> Path | None:
     target = settings.root / "plans" / f"{name}-{plan.parent.name[:8]}.plan"
     target.parent.mkdir(parents=True, exist_ok=True)
     if not (target.exists() and target.samefile(plan)):
-        scratch = target.with_suffix(f".{os.getpid()}")
+        scratch = atomic_files.temporary_path(target)  # never there: writing to a second name of the plan would harm it
         try:
-            scratch.hardlink_to(plan)
-        except OSError:
-            with (
-                regular_files.open_input(plan, follow=False) as source,
-                regular_files.open_output(scratch) as copy,
-            ):
-                shutil.copyfileobj(source, copy)
-        scratch.replace(target)
+            try:
+                scratch.hardlink_to(plan)
+            except OSError:
+                with (
+                    regular_files.open_input(plan, follow=False) as source,
+                    regular_files.open_output(scratch) as copy,
+                ):
+                    shutil.copyfileobj(source, copy)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
     return target
 
 

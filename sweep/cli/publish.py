@@ -72,6 +72,8 @@ def _publish(store: Store, publisher: Publisher) -> None:
     damaged = len(store.record_keys()) - len(records)
     unread_part = f", {damaged} cannot be read" if damaged else ""
     counts = f"{outcome.sent} sent, {outcome.unchanged} unchanged{unread_part} ({outcome.seconds:.1f} s)"
+    for note in outcome.notes:
+        sys.stdout.write(f"note: {printable_line(note)}\n")
     sys.stdout.write(printable_line(f"{store.root.name}: {counts}") + "\n")
     if outcome.url:
         sys.stdout.write(f"  {printable_line(outcome.url)}\n")

@@ -74,10 +74,10 @@ def _task(request: SweepRequest) -> int:
         _print_plan(console, selected, settings, len(devices))
         return 0
     if first.build_only:
-        with folder_lock(settings):
+        with folder_lock(settings, lambda line: _print(console, f"note: {line}")):
             return build_only.run(console, selected, settings, devices[0])
     publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, full_plan.labels)
-    with folder_lock(settings):
+    with folder_lock(settings, lambda line: _print(console, f"note: {line}")):
         return _sweep(console, (full_plan, selected), settings, request, publishing, devices)
 
 

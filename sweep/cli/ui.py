@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
 from sweep.errors import ConfigError
-from sweep.report.mlflow import is_http, resolve_uri, sqlite_path, without_password
+from sweep.report.mlflow import is_http, reachable, resolve_uri, sqlite_path, without_password
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -50,6 +50,9 @@ def run(options: argparse.Namespace) -> NoReturn:
     if path is not None and not path.exists():
         publish = command_line.format_command("publish", *command_line.results_words(options.results))
         raise ConfigError(f"{path} is not there: nothing has been published; run `{publish}` first")
+    problem = None if path is None else reachable(uri)
+    if problem is not None:
+        raise ConfigError(f"the store cannot be served: {problem}")
     _check_address(options.host, options.port)
     words = ["--backend-store-uri", uri, "--host", options.host, "--port", str(options.port), "--workers", "1"]
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words], {**os.environ, **_ENVIRONMENT})  # noqa: S606 - no shell

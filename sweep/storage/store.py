@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import RecordError
 from sweep.storage.record_file import encode, read
-from sweep.system import write_atomic
+from sweep.system import atomic_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from sweep.storage.record import Record
 
 _FOLDERS = ("records", "samples", "telemetry", "sentinel")
-_TEMPORARY = re.compile(r"\..+\.(json|npz|html)\.\w{8}")  # as ``write_atomic`` has mkstemp name them
+_TEMPORARY = re.compile(r"\..+\.(json|npz|html)\.([A-Za-z0-9_-]+-\d+-)?\w{8}")  # as ``write_atomic`` names them
+_OLD_S = 86400.0  # age above which another host is certainly no longer writing a temporary file
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +56,17 @@ class Store:
         write_atomic(self.record_path(record.key), encode(record))
 
     def remove_temporary_files(self) -> None:
-        """Remove the temporary files of processes that were killed while writing; the caller holds the sweep's lock."""
+        """Remove the temporary files of processes that were killed while writing; the caller holds the sweep's lock.
+
+        Those of another host stay for a day: its lock may not reach this host, and it may be writing.
+        """
         for folder in (self.root, *(self.root / name for name in _FOLDERS)):
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
                 for item in entries:
-                    if _TEMPORARY.fullmatch(item.name):
+                    if _TEMPORARY.fullmatch(item.name) and not (
+                        atomic_files.is_of_other_host(item.name)
+                        and time.time() - item.stat(follow_symlinks=False).st_mtime < _OLD_S
+                    ):
                         Path(item.path).unlink(missing_ok=True)
 
     def sentinel_path(self, number: int, key: str) -> Path:

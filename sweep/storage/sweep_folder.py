@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sweep.errors import ConfigError, printable
+from sweep.errors import ConfigError
 from sweep.storage.store import Store
-from sweep.system import file_locks
+from sweep.system import atomic_files, file_locks, lock_owner, regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from sweep.spec import Settings
 
 
+LOCK, OWNER = ".lock", ".lock.owner"
 FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans")
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 
 
 @contextmanager
-def folder_lock(settings: Settings) -> Iterator[None]:
+def folder_lock(settings: Settings, notify: Callable[[str], None]) -> Iterator[None]:
     """Lock the folder of a sweep for this process, since two sweeps in one folder would disturb each other.
+
+    The kernel releases the lock when its holder dies. Where the file system has no locks, a file that is created by
+    one process alone stands in for it (``OWNER``); its holder is judged dead on its own host alone. Where the locks of
+    one host do not reach another, the file names the holder until it ends its sweep, and who gets the lock
+    nevertheless is told.
 
     Args:
         settings: name the folder.
+        notify: called with a line for the user.
 
     Raises:
         ConfigError: the folder cannot be written, a folder in it is a link, or another process holds the lock.
@@ -34,19 +43,79 @@ def folder_lock(settings: Settings) -> Iterator[None]:
     _refuse_links(settings)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        handle = file_locks.open_lock_file(root / ".lock")
+        handle = file_locks.open_lock_file(root / LOCK)
     except OSError as error:
         raise ConfigError(f"results={settings.results}: cannot be written ({error.strerror})") from error
+    owner_file = None
     try:
-        if not _locked(handle):
-            holder = printable(os.read(handle, 100).decode(errors="replace")) or "another process"
-            raise ConfigError(f"{root} is in use by {holder}: wait for it, or give this sweep a name=")
-        os.ftruncate(handle, 0)
-        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}".encode())
-        Store(settings.root).remove_temporary_files()
-        yield
+        before = lock_owner.read(root / LOCK)
+        try:
+            if not file_locks.lock_descriptor(handle, wait=False):
+                raise _in_use(root, before)
+        except OSError as error:
+            owner_file = _create_owner_file(root)
+            notify(
+                f"{root} lies on a file system without locks ({error.strerror}): {owner_file.name} stands in for one, "
+                "and the cache keeps what it would evict"
+            )
+        if owner_file is None and before is not None and before.is_of_other_host:
+            notify(
+                f"{before} never ended its sweep in {root}: if it still runs, both measure, and of two records of one "
+                "variant the later one stands"
+            )
+        lock_owner.write(handle)
+        try:
+            Store(settings.root).remove_temporary_files()
+            yield
+        finally:
+            lock_owner.clear(handle)
     finally:
+        if owner_file is not None:
+            owner_file.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _create_owner_file(root: Path) -> Path:
+    """Create the file that stands in for a lock, or refuse the folder if another process has.
+
+    Raises:
+        ConfigError: a process that may be alive has created it.
+    """
+    path = root / OWNER
+    for _ in range(2):
+        try:
+            descriptor = regular_files.open_new(path)
+        except FileExistsError:
+            owner = lock_owner.read(path)
+            if owner is None or not owner.is_dead:
+                raise _in_use(root, owner, path) from None
+            _remove_owner_file(path, owner)
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
+        try:
+            lock_owner.write(descriptor)
+        finally:
+            os.close(descriptor)
+        return path
+    raise _in_use(root, lock_owner.read(path), path)
+
+
+def _remove_owner_file(path: Path, owner: lock_owner.Owner) -> None:
+    """Remove the file of a dead process; that of a process which was quicker to replace it stays."""
+    aside = atomic_files.temporary_path(path)  # renamed first: of two processes that see the dead one, one gets it
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        if lock_owner.read(aside) == owner:
+            aside.unlink()
+        else:
+            aside.rename(path)
+
+
+def _in_use(root: Path, owner: lock_owner.Owner | None, file: Path | None = None) -> ConfigError:
+    remedy = "" if file is None else f", or remove {file} if that sweep is gone"
+    user = "another process" if owner is None else str(owner)
+    return ConfigError(f"{root} is in use by {user}: wait for it, or give this sweep a name={remedy}")
 
 
 def _refuse_links(settings: Settings) -> None:
@@ -59,10 +128,3 @@ def _refuse_links(settings: Settings) -> None:
                 f"{path} is a link to {path.readlink()}, and a sweep writes to no folder that its command line does "
                 f"not name: remove the link, or set results= to a folder on the other disk"
             )
-
-
-def _locked(handle: int) -> bool:
-    try:
-        return file_locks.lock_descriptor(handle, wait=False)
-    except OSError:  # a file system without locks: nothing tells whether another sweep writes here
-        return False

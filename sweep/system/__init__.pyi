@@ -6,6 +6,7 @@ from . import environment as environment
 from . import file_locks as file_locks
 from . import file_trust as file_trust
 from . import gpu_readings as gpu_readings
+from . import lock_owner as lock_owner
 from . import mps as mps
 from . import regular_files as regular_files
 from . import serialization as serialization

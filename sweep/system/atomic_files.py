@@ -1,12 +1,22 @@
-"""Write files atomically and durably."""
+"""Write files atomically and durably.
+
+Temporary files and folders are named ``.NAME.HOST-PID-RANDOM``: two hosts that share a folder never have one name, and
+what a killed process left is removed on its own host alone, since no other host knows that the process has ended.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import tempfile
 from pathlib import Path
 
-from sweep.system import regular_files
+from sweep.system import lock_owner, regular_files
+
+_OWNED = re.compile(r".*\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)-\w+")
+_NAME_BYTES = 120  # of the file's own name in that of a temporary one; a file system takes 255 for all
 
 
 def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -21,7 +31,7 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         OSError: the file could not be written; the old one is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -34,6 +44,37 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         _sync(path.parent)
+
+
+def temporary_prefix(path: Path) -> str:
+    """Return how the name of a temporary file or folder for `path` begins; random characters follow."""
+    name = os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])
+    return f".{name}.{lock_owner.host_part()}-{os.getpid()}-"
+
+
+def temporary_folder(path: Path) -> Path:
+    """Create a folder beside `path`, in which it is made before it gets its name."""
+    return Path(tempfile.mkdtemp(dir=path.parent, prefix=temporary_prefix(path)))
+
+
+def temporary_path(path: Path) -> Path:
+    """Return the path of a temporary file beside `path` that does not exist yet."""
+    return path.with_name(f"{temporary_prefix(path)}{os.urandom(4).hex()}")
+
+
+def is_of_other_host(name: str) -> bool:
+    """Return whether the temporary file or folder of this name was made on another host."""
+    match = _OWNED.fullmatch(name)
+    return match is not None and match["host"] != lock_owner.host_part()
+
+
+def remove_leftover_folders(path: Path) -> None:
+    """Remove the temporary folders for `path` that processes of this host left; the caller holds the lock of `path`."""
+    start = f".{os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])}.{lock_owner.host_part()}-"
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for item in entries:
+            if item.name.startswith(start) and item.is_dir(follow_symlinks=False):
+                shutil.rmtree(item.path, ignore_errors=True)
 
 
 def move_durable(source: Path, target: Path) -> None:

@@ -1,9 +1,9 @@
 """Lock a device for one measurement at a time, across users and sweeps, with a lock file per device and a queue.
 
 The lock is an flock, which the kernel releases when its process dies. It works on a descriptor for reading, so the file
-of one user serves all, and only its creator can write it. The holder is read from /proc, not from the file. The queue
-is a second lock, held while waiting, so that a process which releases the device and wants it again comes after the one
-that waits.
+of one user serves all, and only its creator can write it. The holder is read from /proc; the file, which names it if it
+may, is read where /proc does not know it, as for a holder on another host. The queue is a second lock, held while
+waiting, so that a process which releases the device and wants it again comes after the one that waits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from sweep.errors import BusyError, shorten
-from sweep.system import file_locks, signals
+from sweep.system import file_locks, lock_owner, regular_files, signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +80,7 @@ class DeviceLock:
         try:
             self._descriptor = self._wait_for(self._path, deadline)
             self._acquired_at = time.monotonic()
+            self._note(lock_owner.write)
         finally:
             os.close(queued)
 
@@ -93,8 +94,14 @@ class DeviceLock:
     def release(self) -> None:
         """Release the lock; do nothing if this process does not hold it."""
         if self._descriptor is not None:
+            self._note(lock_owner.clear)
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _note(self, change: Callable[[int], None]) -> None:
+        """Write or clear the holder's name in the lock file, if this user may write it."""
+        with contextlib.suppress(OSError), regular_files.open_update(self._path) as file:
+            change(file.fileno())
 
     def _wait_for(self, path: Path, deadline: float) -> int:
         """Return a descriptor that holds `path` until it is closed; notify once about the current holder."""
@@ -118,12 +125,26 @@ class DeviceLock:
         return descriptor
 
     def _holder(self) -> str:
-        return holder(self._path) or "another process"
+        local = holder(self._path)
+        if local is not None:
+            return local
+        owner = lock_owner.read(self._path)
+        return "another process" if owner is None or owner.is_dead else str(owner)
 
 
 def _try(path: Path) -> int | None:
-    """Return a descriptor that holds `path`; None if another process holds it."""
-    return file_locks.lock_file(path, wait=False, open_file=_open_shared)
+    """Return a descriptor that holds `path`; None if another process holds it.
+
+    Raises:
+        BusyError: the file cannot be opened, or its file system has no locks.
+    """
+    try:
+        return file_locks.lock_file(path, wait=False, open_file=_open_shared)
+    except OSError as error:
+        raise BusyError(
+            f"lock {path}: its file system has no locks ({error.strerror}): set {FOLDER} to a folder on a disk of this "
+            "machine"
+        ) from error
 
 
 def _open_shared(path: Path) -> int:

@@ -1,17 +1,19 @@
 """Lock files between processes with flock: the kernel releases a lock when its holder dies.
 
-All file locks of ``sweep`` are taken here (docs/decisions/0034).
+All file locks of ``sweep`` are taken here (docs/decisions/0034). A lock file names its holder (``lock_owner``). On a
+file system of several hosts flock may lock nothing, or this host alone; what is done there says decision 0048.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sweep.errors import CacheError
-from sweep.system import regular_files
+from sweep.system import lock_owner, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,6 +86,8 @@ def lock_file(path: Path, *, wait: bool, open_file: Callable[[Path], int] = open
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock on `path` within the context, after waiting for it as long as it takes.
 
+    Where the file system has no locks the block runs without one, so it has to be safe when two run it at once.
+
     Raises:
         CacheError: the file cannot be created.
     """
@@ -98,10 +102,14 @@ def locked(path: Path) -> Iterator[None]:
 def try_locked(path: Path) -> Iterator[bool]:
     """Try to lock `path` and yield whether it is locked; the holder may remove the file.
 
+    It is never locked where the file system has no locks.
+
     Raises:
         CacheError: the file cannot be created.
     """
-    descriptor = lock_file(path, wait=False, open_file=_open_in_cache)
+    descriptor = None
+    with contextlib.suppress(OSError):
+        descriptor = lock_file(path, wait=False, open_file=_open_in_cache)
     try:
         yield descriptor is not None
     finally:
@@ -112,11 +120,17 @@ def try_locked(path: Path) -> Iterator[bool]:
 def acquire(path: Path) -> int:
     """Wait for the lock on `path` and return a descriptor that holds it until it is closed.
 
+    Where the file system has no locks, the descriptor holds nothing (see ``locked``).
+
     Raises:
         CacheError: the file cannot be created.
     """
-    descriptor = lock_file(path, wait=True, open_file=_open_in_cache)
+    try:
+        descriptor = lock_file(path, wait=True, open_file=_open_in_cache)
+    except OSError:
+        descriptor = _open_in_cache(path)
     assert descriptor is not None  # noqa: S101 - it was waited for; tells mypy
+    lock_owner.write(descriptor)
     return descriptor
 
 

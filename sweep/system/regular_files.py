@@ -76,6 +76,19 @@ def open_lock(path: Path) -> int:
     return _opened(path, _WRITING, 0o600)
 
 
+def open_new(path: Path) -> int:
+    """Create a file that only this user may access; of several processes that try, on any host, one succeeds.
+
+    Returns:
+        Its descriptor, for reading and writing.
+
+    Raises:
+        FileExistsError: something of that name is there.
+        OSError: the file cannot be created.
+    """
+    return _opened(path, _WRITING | os.O_EXCL, 0o600)
+
+
 def open_folder(path: Path) -> int:
     """Open a folder, to lock it or to flush its entries, and return its descriptor.
 

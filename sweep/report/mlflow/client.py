@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from typing import TYPE_CHECKING
 
-from sweep.errors import TrackingError, shorten
+from sweep.errors import TrackingBusyError, TrackingError, shorten
+from sweep.report.mlflow import sqlite_store
 from sweep.report.mlflow.store_uri import is_http, reachable, sqlite_path, without_password
+from sweep.system import signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mlflow import MlflowClient
@@ -25,9 +28,11 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A connection that is kept would go on writing into a store that was moved aside.
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
 }
-LOG_LEVELS = {  # these loggers report every table that is created at the first start, and every retry
-    "mlflow.store.db.utils": logging.WARNING,
+LOG_LEVELS = {  # these loggers report every table that is created, every retry, and errors that are told in one line
+    "mlflow.store": logging.CRITICAL,
     "mlflow.tracking": logging.WARNING,
     "alembic": logging.WARNING,
     "urllib3.connectionpool": logging.ERROR,
@@ -35,26 +40,37 @@ LOG_LEVELS = {  # these loggers report every table that is created at the first 
 MAX_REASON = 200  # characters of an error that are printed
 
 
-def failure(uri: str, reason: str) -> TrackingError:
+LOCK_TIMEOUT_S = 60.0  # longest wait for another publisher of the same store
+
+
+def failure(uri: str, reason: str, kind: type[TrackingError] = TrackingError) -> TrackingError:
     """Create the error that tells the user, in one line, why records could not be sent.
 
     Args:
         uri: tracking URI; a password in it is left out.
         reason: message of MLflow or of the network; its first line is used.
+        kind: class of the error.
     """
     first_line = (reason.strip().splitlines() or ["no reason given"])[0]
     reason = shorten(first_line.rpartition("Caused by ")[2], MAX_REASON)
     store = without_password(uri)
-    return TrackingError(
-        f"records not sent to MLflow at {store}: {reason}; they are safe on disk, publishing again sends them"
-    )
+    return kind(f"records not sent to MLflow at {store}: {reason}; they are safe on disk, publishing again sends them")
 
 
-def connect(uri: str) -> MlflowClient:
-    """Return a client of the store, after a check that the store can be written to.
+@contextlib.contextmanager
+def connected(uri: str, wait_s: float, notify: Callable[[str], None]) -> Iterator[MlflowClient]:
+    """Connect to the store within the context; errors of MLflow inside it become a ``TrackingError``.
+
+    A sqlite store is locked meanwhile, made whole if it is missing, and replaced if it was left half made.
+
+    Args:
+        uri: tracking URI of the store.
+        wait_s: longest wait for another process that publishes to the same sqlite store, s.
+        notify: called with one line if a store was replaced.
 
     Raises:
-        TrackingError: the store cannot be reached.
+        TrackingBusyError: another process publishes to it for longer.
+        TrackingError: the store cannot be reached or written to, or refuses what it gets.
     """
     problem = reachable(uri)
     if problem is not None:
@@ -63,28 +79,63 @@ def connect(uri: str) -> MlflowClient:
         os.environ.setdefault(name, value)
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    with explained(uri):
-        from mlflow import MlflowClient
+    warnings.filterwarnings(
+        "ignore", module=r"(alembic|mlflow|sqlalchemy)\b"
+    )  # of their own code: no user can act on them
+    path = sqlite_path(uri)
+    with (
+        explained(uri),
+        contextlib.nullcontext(enter_result=False) if path is None else sqlite_store.locked(path, wait_s) as locked,
+    ):
+        yield _client(uri) if path is None else _sqlite_client(uri, path, notify, is_locked=locked)
 
-        return MlflowClient(uri)
+
+def _client(uri: str) -> MlflowClient:
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _make_store(path: Path) -> None:
+    _client(f"sqlite:///{path}").get_experiment("0")
+
+
+def _sqlite_client(uri: str, path: Path, notify: Callable[[str], None], *, is_locked: bool) -> MlflowClient:
+    """Return a client of the sqlite store at `path`, which is replaced if it is half made and the caller locks it."""
+    sqlite_store.create_if_missing(path, _make_store, is_locked=is_locked)
+    try:
+        client = _client(uri)
+        client.get_experiment("0")  # any request shows whether the tables are there
+    except Exception:
+        note = sqlite_store.replace_half_made(path, _make_store) if is_locked else None
+        if note is None:
+            raise
+        notify(note)
+        return _client(uri)
+    return client
 
 
 @contextlib.contextmanager
 def explained(uri: str) -> Iterator[None]:
-    """Convert what MLflow, its database or the network raise inside the block into a ``TrackingError``.
+    """Convert whatever MLflow, its database or the network raise inside the block into a ``TrackingError``.
+
+    That includes what is no ``Exception``, as MLflow's code may end the process (``SystemExit``), or a library of Rust
+    may panic; an interrupt passes.
 
     Raises:
-        TrackingError: MLflow cannot be imported, or one of them raised an error.
+        TrackingError: MLflow cannot be imported, or anything was raised.
     """
     try:
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError as error:
-        raise failure(uri, f"mlflow cannot be imported ({error})") from error
-    try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        raise failure(uri, str(error) or type(error).__name__) from error
+    except TrackingBusyError as error:
+        raise failure(uri, str(error), TrackingBusyError) from error
+    except (TrackingError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # the records are safe on disk, and a sweep goes on without MLflow
+        signals.raise_if_now()  # a library met the interrupt inside its own code, and raised something else
+        text = str(error).strip()
+        name = type(error).__name__
+        raise failure(uri, text if len(text.split()) > 1 else f"{name}: {text}" if text else name) from error
 
 
 def open_experiment(client: MlflowClient, uri: str, name: str, artifacts: Path | None) -> Experiment:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from sweep.errors import TrackingError
+from sweep.errors import TrackingBusyError, TrackingError
+from sweep.report.mlflow.client import LOCK_TIMEOUT_S
 from sweep.report.mlflow.publisher import Publisher
 from sweep.report.mlflow.store_uri import is_http, reachable, resolve_uri, without_password
 from sweep.spec import Tracking
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sweep.storage import Record
 
 _EVERY_S = 10.0  # least time between two transfers, so that a thousand short variants cost few of them
+_WAIT_S = 2.0  # longest wait between variants for another sweep that publishes to the same store
 _SLOW_S = 10.0  # a transfer that took longer is the last before the end: the sweep does not wait for a slow server
 
 
@@ -47,25 +49,28 @@ class Publishing:
         self._last_s = 0.0
         self._slow = False
         self._problem: str | None = None
+        self._busy: str | None = None
+        self._notes: list[str] = []
 
     def finished(self, record: Record) -> None:
         """Publish a record that is on disk, now or together with the next ones."""
         if not self._enabled or self._problem or self._slow:
             return
         self._pending.append(record)
-        if time.monotonic() - self._last_s >= _EVERY_S:
-            self._send(self._pending)
+        if time.monotonic() - self._last_s >= _EVERY_S and self._send(self._pending, _WAIT_S) is not None:
             self._pending = []
 
     def conclude(self, records: Sequence[Record]) -> str:
         """Publish the remaining records; return the line to print: the link, or the command that sends them later."""
         if not self._enabled:
             return f"MLflow   not asked for; `{self._publish_command()}` sends the records"
-        url = None if self._problem else self._send(records)
-        if self._problem:
-            return f"MLflow   {self._problem}; nothing is lost, `{self._publish_command()}` sends the records"
+        url = None if self._problem else self._send(records, LOCK_TIMEOUT_S)
+        notes = "".join(f"note: {note}\n" for note in self._notes)
+        problem = self._problem or self._busy
+        if problem:
+            return f"{notes}MLflow   {problem}; nothing is lost, `{self._publish_command()}` sends the records"
         served = "" if is_http(self._uri) else f"  (once `{self._command('ui')}` runs)"
-        return f"MLflow   {url}{served}"
+        return f"{notes}MLflow   {url}{served}"
 
     def _publish_command(self) -> str:
         experiment = self._tracking.experiment
@@ -76,17 +81,29 @@ class Publishing:
         uri = ["--uri", without_password(self._tracking.uri)] if self._tracking.uri else []
         return command_line.format_command(name, *command_line.results_words(self._results), *uri, *options)
 
-    def _send(self, records: Sequence[Record]) -> str | None:
+    def _send(self, records: Sequence[Record], wait_s: float) -> str | None:
+        """Publish records and return the link; None if they were not sent, with the reason kept.
+
+        Args:
+            records: records to publish.
+            wait_s: longest wait for another sweep that publishes to the same store, s.
+        """
         start_s = time.monotonic()
+        self._busy = None
         problem = reachable(self._uri)
         if problem is not None:
             self._problem = f"{without_password(self._uri)} cannot be written: {problem}"
             return None
         try:
-            return self._publisher.publish(records, self._store, self._labels).url
+            outcome = self._publisher.publish(records, self._store, self._labels, wait_s=wait_s)
+        except TrackingBusyError as error:
+            self._busy = str(error)
+            return None
         except TrackingError as error:
             self._problem = str(error)
             return None
         finally:
             self._last_s = time.monotonic()
             self._slow = self._last_s - start_s > _SLOW_S
+        self._notes += outcome.notes
+        return outcome.url or ""

@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sweep.errors import TrackingBusyError
 from sweep.report.comparison import compared, same_engines
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
-from sweep.report.mlflow.client import connect, explained, failure, open_experiment
+from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, failure, open_experiment
 from sweep.report.mlflow.runs import Runs
 from sweep.report.mlflow.saved_view import varying, view_link, view_tag, view_value
 from sweep.report.mlflow.store_uri import ui_url
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 FILES = ("config.yaml", "config.json", "report.html")  # files of the sweep's folder that are attached to its run
 _MOST_BYTES = 256 << 20  # of a file that is attached; a report of 100,000 points has a tenth
-LOCK_TIMEOUT_S = 30.0  # longest wait for another publisher of the same folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,14 @@ class Published:
         sent: number of records written into MLflow.
         unchanged: number of records that were there already.
         seconds: duration, s.
+        notes: lines for the user, as of a store that was half made and is replaced.
     """
 
     url: str | None
     sent: int
     unchanged: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 class Publisher:
@@ -69,25 +71,35 @@ class Publisher:
         self._uri, self._experiment, self._sweep = uri, experiment, sweep
         self._config, self._artifacts = config, artifacts
 
-    def publish(self, records: Iterable[Record], store: Store, labels: Mapping[str, str] | None = None) -> Published:
+    def publish(
+        self,
+        records: Iterable[Record],
+        store: Store,
+        labels: Mapping[str, str] | None = None,
+        *,
+        wait_s: float = LOCK_TIMEOUT_S,
+    ) -> Published:
         """Make MLflow show these records as they are on disk in ``store``.
 
         Args:
             records: records to publish.
             store: folder of the sweep.
             labels: names of the runs by the records' keys; None labels them by the axes that differ between `records`.
+            wait_s: longest wait for another process that publishes the same folder, or to the same sqlite store, s.
 
         Raises:
+            TrackingBusyError: another process publishes for longer.
             TrackingError: MLflow's store cannot be reached or refuses; some records may have been sent. If the
                 server is dead or silent, this is raised within 10 s.
         """
         start, unique = time.monotonic(), list({record.key: record for record in records}.values())
         if not unique:
             return Published(url=None, sent=0, unchanged=0, seconds=0.0)
-        client = connect(self._uri)
-        with explained(self._uri), self._locked(store.root):
+        notes: list[str] = []
+        with self._locked(store.root, wait_s), connected(self._uri, wait_s, notes.append) as client:
             url, sent = self._replay(client, unique, store, labels or compared(unique).labels)
-        return Published(url=url, sent=sent, unchanged=len(unique) - sent, seconds=time.monotonic() - start)
+        seconds = time.monotonic() - start
+        return Published(url=url, sent=sent, unchanged=len(unique) - sent, seconds=seconds, notes=tuple(notes))
 
     def _replay(
         self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
@@ -119,14 +131,18 @@ class Publisher:
         return texts
 
     @contextlib.contextmanager
-    def _locked(self, folder: Path) -> Iterator[None]:
+    def _locked(self, folder: Path, wait_s: float) -> Iterator[None]:
         """Lock the sweep's folder against other publishers, where its file system can lock a folder."""
-        handle = regular_files.open_folder(folder)
         try:
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            handle = regular_files.open_folder(folder)
+        except OSError as error:
+            raise failure(self._uri, f"{folder} cannot be read ({error.strerror})") from error
+        try:
+            deadline = time.monotonic() + wait_s
             while not _lock(handle):
-                if time.monotonic() > deadline:
-                    raise failure(self._uri, f"another process has been publishing {folder} for {LOCK_TIMEOUT_S:g} s")
+                if time.monotonic() >= deadline:
+                    reason = f"another process has been publishing {folder} for {wait_s:g} s"
+                    raise failure(self._uri, reason, TrackingBusyError)
                 time.sleep(0.1)
             yield
         finally:

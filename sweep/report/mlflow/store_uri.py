@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import ssl
 import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from sweep.report.mlflow import sqlite_store
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `sweep ui` serves a sqlite store
 SERVER_ERROR = 500
@@ -28,19 +31,35 @@ def resolve_uri(explicit: str | None, results: Path) -> str:
 
 def is_http(uri: str) -> bool:
     """Return whether the URI names a server, not a database."""
-    return urlsplit(uri).scheme in ("http", "https")
+    return _split(uri).scheme in ("http", "https")
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the absolute path of the file of a sqlite store; None for every other store."""
-    scheme, separator, path = uri.partition(":///")
-    return Path(path.partition("?")[0]).resolve() if separator and scheme.startswith("sqlite") else None
+    """Return the absolute path of the file of a sqlite store; None for every other store.
+
+    Links among its folders are resolved; the file itself may be one, which no publisher follows.
+    """
+    scheme, separator, text = uri.partition(":///")
+    if not separator or not scheme.startswith("sqlite"):
+        return None
+    path = Path(text.partition("?")[0])
+    return path.parent.resolve() / path.name
 
 
 def without_password(uri: str) -> str:
     """Remove user and password from the URI, so that it can be printed."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.username else uri
+    parts = _split(uri)
+    if not parts.scheme:  # also of a text that is no URI
+        return re.sub(r"//[^/]*@", "//", uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+
+
+def _split(uri: str) -> SplitResult:
+    """Return the parts of the URI; empty ones of a text that is none, such as ``http://[::1``."""
+    try:
+        return urlsplit(uri)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def ui_url(uri: str) -> str:
@@ -64,8 +83,10 @@ def reachable(uri: str, timeout_s: float = 3.0) -> str | None:
         return _within(uri, timeout_s)
     path = sqlite_path(uri)
     if path is not None:
-        return _unwritable(path)
-    if urlsplit(uri).scheme in ("", "file"):
+        return _unusable(path)
+    if _split(uri) == SplitResult("", "", "", "", ""):
+        return "that is no address: set tracking.uri (--uri) to http://HOST:PORT or sqlite:////absolute/path/mlflow.db"
+    if _split(uri).scheme in ("", "file"):
         return "MLflow 3.17 cannot use a folder as its store: set tracking.uri to sqlite:////absolute/path/mlflow.db"
     return None
 
@@ -90,7 +111,7 @@ def _health(uri: str, timeout_s: float) -> str | None:
         if error.code == NOT_FOUND:
             return "that server is not MLflow (it has no /health)"
         return f"the server answers HTTP {error.code}" if error.code >= SERVER_ERROR else None
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # a ValueError also stands for a bad port
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         if isinstance(reason, TimeoutError):
             return _silence(timeout_s)
@@ -100,8 +121,14 @@ def _health(uri: str, timeout_s: float) -> str | None:
     return None
 
 
-def _unwritable(path: Path) -> str | None:
-    target = path if path.exists() else path.parent
-    while not target.exists():
-        target = target.parent
+def _unusable(path: Path) -> str | None:
+    target = path
+    try:
+        problem = sqlite_store.fault(path)
+        while not target.exists():
+            target = target.parent
+    except (OSError, ValueError) as error:  # a name that is too long, or has a NUL byte
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem is not None:
+        return f"{path} {problem}"
     return None if os.access(target, os.W_OK) else f"{target} cannot be written"

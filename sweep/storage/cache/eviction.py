@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import CacheError
 from sweep.storage.cache import inventory, pins
-from sweep.system import file_locks
+from sweep.system import atomic_files, file_locks, lock_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -86,7 +85,7 @@ def discard(folder: Path) -> None:
     """Remove an entry whose lock the caller holds. It is renamed first, so that no reader sees part of it."""
     if not os.path.lexists(folder):
         return
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    aside = atomic_files.temporary_path(folder)
     folder.rename(aside)
     if aside.is_dir() and not aside.is_symlink():
         shutil.rmtree(aside, ignore_errors=True)
@@ -136,7 +135,8 @@ def _evict(root: Path, item: Item) -> str | None:
     lock.parent.mkdir(exist_ok=True)
     with file_locks.try_locked(lock) as locked:
         if not locked:
-            return _BEING_BUILT
+            owner = lock_owner.read(lock)
+            return _BEING_BUILT if owner is None else f"{owner}, which builds it or looks it up"
         user = pins.in_use(root).get(item.owner)
         if user is not None:
             return user
@@ -167,6 +167,8 @@ def _remove_leftovers(root: Path) -> int:
     pins.in_use(root)
     removed_bytes = 0
     for kind, key, path in inventory.scratch_folders(root):
+        if atomic_files.is_of_other_host(path.name):  # its builder may be alive: its lock need not reach this host
+            continue
         with file_locks.try_locked(inventory.lock_path(root, kind, key)) as locked:
             if locked:
                 removed_bytes += inventory.size_bytes(path)

@@ -14,7 +14,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from sweep.errors import CacheError
-from sweep.system import file_locks, regular_files
+from sweep.system import file_locks, lock_owner, regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,10 +77,11 @@ class Pins:
     def _open(self) -> int:
         folder = self._root / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{os.getpid()}-{secrets.token_hex(4)}"
+        path = folder / f"{lock_owner.host_part()}-{os.getpid()}-{secrets.token_hex(4)}"
         handle = file_locks.acquire(path)
         self._end = weakref.finalize(self, _remove_pins, handle, path, os.getpid())
-        os.write(handle, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+        os.ftruncate(handle, 0)  # the first line has to be there, whatever `acquire` could write
+        os.write(handle, lock_owner.current().line.encode())
         return handle
 
 
@@ -96,7 +97,13 @@ def in_use(root: Path) -> dict[tuple[str, str], str]:
 
 
 def _remove_if_dead(path: Path) -> bool:
-    """Remove the file of a user that has ended, and return whether it was removed."""
+    """Remove the file of a user that has ended, and return whether it was removed.
+
+    A user on another host counts as alive: its lock may not reach this one.
+    """
+    owner = lock_owner.read(path)
+    if owner is not None and owner.is_of_other_host:
+        return False
     with file_locks.try_locked(path) as locked:
         if locked:
             path.unlink(missing_ok=True)
@@ -110,6 +117,8 @@ def _read(path: Path) -> tuple[str, set[tuple[str, str]]]:
     except FileNotFoundError:
         return "", set()
     user, *lines = text.split("\n")[:-1] or [""]
+    owner = lock_owner.parse(user)
+    user = str(owner) if owner else user
     pinned: set[tuple[str, str]] = set()
     for line in lines:
         kind, _, key = line[1:].partition("/")

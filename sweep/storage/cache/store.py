@@ -9,23 +9,23 @@ used first.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from sweep.errors import CacheError
 from sweep.storage.cache import eviction, inventory
 from sweep.storage.cache.pins import Pins
-from sweep.system import file_locks, file_trust, regular_files, write_atomic
+from sweep.system import atomic_files, file_locks, file_trust, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from sweep.spec import JsonDict
 
@@ -132,9 +132,14 @@ def _ignore(_: str) -> None:
 
 
 def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, note: str | None) -> Entry:
-    """Build into a scratch folder beside ``folder`` and rename it to ``folder``; the caller holds the lock."""
-    eviction.discard(folder)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    """Build into a scratch folder beside ``folder`` and rename it to ``folder``; the caller holds the lock.
+
+    Another host may share the folder, and build the same entry under a lock that does not reach this one: whoever
+    renames first has built the entry of both.
+    """
+    if note is not None:
+        eviction.discard(folder)
+    scratch = atomic_files.temporary_folder(folder)
     try:
         start = time.perf_counter()
         info = build(scratch)
@@ -145,7 +150,9 @@ def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         write_atomic(scratch / MANIFEST, json.dumps(manifest, indent=1).encode(), durable=False)
         for path in (scratch, *scratch.rglob("*")):
             path.chmod(path.stat().st_mode & ~file_trust.OTHERS)
-        scratch.rename(folder)
+        existing = _renamed(scratch, folder)
+        if existing is not None:
+            return existing
     except BaseException as error:
         full = isinstance(error, Exception) and shutil.disk_usage(scratch).free < _FULL_BYTES
         shutil.rmtree(scratch, ignore_errors=True)
@@ -153,6 +160,21 @@ def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
             raise CacheError(f"No space left on device: {folder.parent} cannot take {folder.name} ({error})") from error
         raise
     return Entry(path=folder, cached=False, seconds=seconds, bytes=size, info=info, files=files, note=note)
+
+
+def _renamed(scratch: Path, folder: Path) -> Entry | None:
+    """Rename the built entry to ``folder``; return the entry that another host renamed there first, if it is intact."""
+    try:
+        scratch.rename(folder)
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
+        existing, _ = _verify(folder)
+        if existing is None:
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
+        return existing
+    return None
 
 
 def _verify(folder: Path) -> tuple[Entry | None, str | None]:

@@ -1,5 +1,6 @@
 """Real processes that want one device: who holds it is named, who waits comes next, another user is no exception."""
 
+import errno
 import fcntl
 import os
 import pwd
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from other_host import run_on
 
 from sweep.errors import BusyError
 from sweep.system import device_lock
@@ -161,3 +163,27 @@ def test_the_holder_of_a_free_lock_is_nobody(tmp_path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert f"process {os.getpid()} " in str(device_lock.holder(path))
     assert device_lock.holder(Path("/nowhere")) is None
+
+
+def test_a_holder_of_another_host_is_named_by_the_lock_file(folder, monkeypatch) -> None:
+    """No table of this kernel knows it."""
+    monkeypatch.setattr(device_lock, "holder", lambda _: None)
+
+    def hold_and_refuse() -> None:
+        first = turn()
+        first.acquire()
+        with pytest.raises(BusyError, match=r"measured on by process \d+ on other-host since .* UTC after 0 s"):
+            turn(wait_s=0.0).acquire()
+        first.release()
+
+    assert run_on("other-host", hold_and_refuse) == 0
+    assert (folder / "sweep-gpu-x.lock").read_text() == ""
+
+
+def test_a_folder_without_locks_is_one_line_with_the_way_out(folder, monkeypatch) -> None:
+    def flock(*_):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(BusyError, match=r"has no locks \(Operation not supported\): set SWEEP_LOCK_DIR to a folder on"):
+        turn().acquire()

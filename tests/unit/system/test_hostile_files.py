@@ -155,7 +155,7 @@ def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> N
     with pytest.raises(OSError, match="is a link, which is not followed"):
         Worker(root / "logs" / "k.log")
     (root / ".lock").symlink_to(secret)
-    with pytest.raises(ConfigError, match=r"cannot be written \(is a link"), folder_lock(settings):
+    with pytest.raises(ConfigError, match=r"cannot be written \(is a link"), folder_lock(settings, print):
         pass
     (root / ".lock").unlink()
     for link in (*(root / name for name in FOLDERS), results / "cache" / "engines"):
@@ -163,13 +163,13 @@ def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> N
         link.symlink_to(elsewhere)
         with (
             pytest.raises(ConfigError, match=rf"{link} is a link to {elsewhere}, and a sweep writes"),
-            folder_lock(settings),
+            folder_lock(settings, print),
         ):
             pass
         link.unlink()
         if kept:
             kept.rename(link)
-    with folder_lock(settings):
+    with folder_lock(settings, print):
         pass
     assert secret.read_text() == "TOPSECRET"
     assert not list(elsewhere.iterdir())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import re
+
 import pytest
 from cache_entries import SIZE, content, fill, nothing_but, put, there
+from other_host import run_on
 
 from sweep.errors import BuildError
 from sweep.storage.cache import Cache, Pins, eviction, inventory, pins
-from sweep.system import file_locks
+from sweep.system import atomic_files, file_locks
 
 
 def test_above_the_limit_the_least_recently_used_goes(tmp_path) -> None:
@@ -54,7 +60,9 @@ def test_the_entry_just_made_and_those_in_hand_stay_whatever_the_limit(tmp_path)
 def test_what_is_being_looked_up_stays(tmp_path) -> None:
     put(tmp_path, "a")
     with file_locks.locked(inventory.lock_path(tmp_path, "engines", "a")):
-        assert [user for _, user in eviction.to_bytes(tmp_path, 0).in_use] == [eviction._BEING_BUILT]
+        ((_, user),) = eviction.to_bytes(tmp_path, 0).in_use
+    assert user.startswith(f"process {os.getpid()} on {os.uname().nodename} since ")
+    assert user.endswith(" UTC, which builds it or looks it up")
     assert there(tmp_path) == {"a"}
 
 
@@ -141,3 +149,52 @@ def test_what_was_used_since_it_was_listed_stays(tmp_path) -> None:
     put(tmp_path, "a")
     assert eviction._evict(tmp_path, seen) == eviction._CHANGED
     assert there(tmp_path) == {"a"}
+
+
+def test_of_two_hosts_that_build_one_entry_the_first_to_be_ready_builds_it_for_both(tmp_path) -> None:
+    """As where the lock of one host does not reach the other."""
+
+    def build(folder):
+        put(tmp_path, "a")  # the other host, meanwhile
+        return fill("a")(folder)
+
+    with pytest.MonkeyPatch.context() as patch, Cache(tmp_path) as cache:
+        patch.setattr(file_locks, "lock_descriptor", lambda *_, **__: True)
+        entry = cache.get("engines", "a", build)
+    assert entry.cached
+    assert entry.note is None
+    assert (entry.path / "file").read_bytes() == content("a")
+    assert nothing_but(tmp_path / "engines", "a")
+
+
+def test_what_another_host_pins_or_builds_is_left_alone_however_free_its_lock_is(tmp_path) -> None:
+    """Neither a pin nor a scratch folder of a process of another host is judged dead."""
+    put(tmp_path, "a", "b")
+
+    def pin_and_build():
+        living = Pins(tmp_path)
+        living.add("engines", "a")
+        atomic_files.temporary_folder(tmp_path / "engines" / "c")
+        os._exit(0)
+
+    assert run_on("other-host", pin_and_build) == 0
+    pruned = eviction.to_bytes(tmp_path, 0)
+    assert [item.key for item in pruned.evicted] == ["b"]
+    ((item, user),) = pruned.in_use
+    assert item.key == "a"
+    assert re.fullmatch(r"process \d+ on other-host since .* UTC", user)
+    assert [path.name for path in (tmp_path / "engines").glob(".c.other-host-*")]
+    assert run_on(os.uname().nodename, pin_and_build) == 0
+    eviction.to_bytes(tmp_path, 0)
+    assert len(list((tmp_path / "engines").glob(".c.*"))) == 1, "that of this host is gone"
+
+
+def test_without_locks_entries_are_built_and_none_is_evicted(tmp_path, monkeypatch) -> None:
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    put(tmp_path, "a", "b")
+    pruned = eviction.to_bytes(tmp_path, 0)
+    assert (pruned.evicted, len(pruned.in_use)) == ((), 2)
+    assert there(tmp_path) == {"a", "b"}
