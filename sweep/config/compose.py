@@ -41,7 +41,7 @@ _PLAN_KEY = "model.engine"
 _MODEL_KEYS = ("model", "model.name", "model.path", "model.torch", "model.saved_model")
 _HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
-    RecursionError,
+    *(RecursionError, OSError),
 )
 
 
