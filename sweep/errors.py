@@ -25,6 +25,9 @@ and stands in the record's ``error.stage``.
 
 import re
 
+MOST_LINE = 4000
+"""Most characters of a line about an error."""
+
 _BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder what stands around them
 _CODES = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _CODES |= {code: f"\\u{code:04x}" for code in _BIDI}
@@ -59,6 +62,12 @@ def without_source_places(text: str) -> str:
 def printable_line(text: str) -> str:
     """Return the text on one line: as ``printable``, with line feeds and tabs shown as text too."""
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def error_line(error: BaseException | str) -> str:
+    """Return an error's message as the one line that a command prints of it: as ``printable_line``, and bounded."""
+    line = printable_line(str(error))
+    return line if len(line) <= MOST_LINE else shorten(line, MOST_LINE)
 
 
 def shorten(text: str, limit: int = 400) -> str:

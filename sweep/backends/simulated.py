@@ -29,6 +29,7 @@ _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
 _SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
 _MOST_FACTOR = 64  # bytes of the file with the factor
+_LARGEST_FACTOR = 1e6
 
 
 class SimulatedStream:
@@ -89,9 +90,14 @@ def _slowness(machine: str | None) -> float:
     if machine is None:
         return 1.0
     try:
-        return float(regular_files.read_text(Path(machine), follow=True, most=_MOST_FACTOR))
+        factor = float(regular_files.read_text(Path(machine), follow=True, most=_MOST_FACTOR))
     except (OSError, ValueError) as error:
         raise SessionError(f"backend.script.machine={machine}: no factor can be read from it ({error})") from error
+    if not 0 < factor <= _LARGEST_FACTOR:
+        raise SessionError(
+            f"backend.script.machine={machine}: {factor:g} is no factor above 0, up to {_LARGEST_FACTOR:g}"
+        )
+    return factor
 
 
 class SimulatedSession:

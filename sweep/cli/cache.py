@@ -25,7 +25,7 @@ from rich.table import Table
 from sweep.cli import arguments
 from sweep.cli.console import Terminal
 from sweep.errors import ConfigError
-from sweep.storage.cache import DEFAULT_GIB, GIB, eviction, inventory, pins
+from sweep.storage.cache import DEFAULT_GIB, GIB, eviction, inventory, location, pins
 
 if TYPE_CHECKING:
     import argparse
@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     """List the cache or prune it; return the exit code.
 
     Raises:
-        ConfigError: if the words make no command, or the results folder does not exist.
+        ConfigError: if the words make no command, the results folder does not exist, or its cache is a link to what is
+            no cache.
         CacheError: if the cache cannot be read.
     """
     action, results = _action(options)
@@ -78,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
     if not root.is_dir():
         sys.stdout.write(f"nothing is cached below {results}\n")
         return 0
+    location.check(root)
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)

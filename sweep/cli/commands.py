@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from sweep import __version__
 from sweep.cli import arguments
-from sweep.errors import SweepError, printable_line
+from sweep.errors import SweepError, error_line, shorten
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WRONG = 2  # exit code of a command line that cannot be run
 FAILED = 1
+_MOST_WORD = 32_768  # characters; Hydra looks for files of the name that a word has
 
 
 class CommandModule(Protocol):
@@ -85,6 +86,13 @@ def main(words: Sequence[str]) -> int:
         The exit code: that of the command or sweep, or 2 after one line on stderr if the first word is neither a
         command nor a part of a sweep's command line.
     """
+    long = next((word for word in words if len(word) > _MOST_WORD), None)
+    if long is not None:
+        sys.stderr.write(
+            f"{command_line.NAME}: {error_line(shorten(long, 60))}: a word of {len(long)} characters, of at most "
+            f"{_MOST_WORD}; put long lists into a YAML (--config-dir)\n"
+        )
+        return WRONG
     first = words[0] if words else ""
     if first in COMMANDS:
         return run_command(first, words[1:])
@@ -134,10 +142,10 @@ def run_command(name: str, words: Sequence[str]) -> int:
         options = command.parser(name).parse_intermixed_args(list(words))
         return command.load().run(options)
     except SweepError as error:
-        sys.stderr.write(f"{command_line.NAME} {name}: {printable_line(str(error))}\n")
+        sys.stderr.write(f"{command_line.NAME} {name}: {error_line(error)}\n")
         return WRONG
     except OSError as error:
-        sys.stderr.write(f"{command_line.NAME} {name}: {printable_line(str(error))}\n")
+        sys.stderr.write(f"{command_line.NAME} {name}: {error_line(error)}\n")
         return FAILED
 
 

@@ -17,7 +17,7 @@ from sweep.backends import registry
 from sweep.cli import build_only, plan_table
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
-from sweep.errors import SweepError, printable_line
+from sweep.errors import SweepError, error_line
 from sweep.report import answer, compared, html, table, with_overrides
 from sweep.report.mlflow import Publishing
 from sweep.runner import Display, Run, filters, plan, resume, time_estimate
@@ -50,12 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     except SweepError as error:
         if signals.arrived():  # a library met the interrupt inside its own code, and says something else of it
             return signals.EXIT_CODE
-        sys.stderr.write(f"sweep: {printable_line(str(error))}\n")
+        sys.stderr.write(f"sweep: {error_line(error)}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(
-            f"sweep: {printable_line(str(error))}; what was measured is kept, the same command measures the rest\n"
-        )
+        sys.stderr.write(f"sweep: {error_line(error)}; what was measured is kept, the same command measures the rest\n")
         return 1
 
 

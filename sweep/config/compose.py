@@ -46,7 +46,7 @@ _REFERENCE = "${"  # to another value
 _MODEL_KEYS = ("model", "model.name", "model.path", "model.torch", "model.saved_model")
 _HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
     *(HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError, AssertionError, AttributeError),
-    RecursionError,
+    *(RecursionError, OSError),
 )
 
 

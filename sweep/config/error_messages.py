@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hydra.errors import OverrideParseException
 
 from sweep.config.schema import GROUPS, help_lines
+from sweep.errors import shorten
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def explain(error: Exception, argv: Sequence[str]) -> str:
         return unknown_key(full.group(1) if full else next(name for name in unknown.groups() if name))
     match = re.search(r"Error merging override ([^=\s]+)", str(error))
     if match is None:
-        return f"{' '.join(argv)}: {one_line(cause)}"
+        return f"{shorten(' '.join(argv))}: {shorten(one_line(cause))}"
     key = match.group(1)
     override = next((item for item in argv if item.lstrip("+").startswith(f"{key.lstrip('+')}=")), key)
     return f"{override}: {one_line(cause)}"
@@ -52,7 +53,7 @@ def unknown_key(key: str) -> str:
     keys = [*GROUPS, *(line.split()[0] for line in help_lines())]
     near = difflib.get_close_matches(key, keys, n=1)
     hint = f"did you mean {near[0]}?" if near else f"`{command_line.format_command('--help')}` lists the keys"
-    return f"{key}: no such key; {hint}"
+    return f"{shorten(key)}: no such key; {hint}"
 
 
 def missing_choice(error: MissingConfigException) -> str:

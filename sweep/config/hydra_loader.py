@@ -163,8 +163,9 @@ def _default_hydra_node(conf: Path) -> dict[str, Any]:
 def _hydra_node(config: DictConfig) -> dict[str, Any]:
     """Return the ``hydra`` node without the parts that hold overrides and the sweep."""
     node: Any = OmegaConf.to_container(config.hydra, resolve=False)
-    for name in ("overrides", "runtime"):
-        del node[name]
+    del node["overrides"]
+    for name in ("choices", "config_sources", "cwd"):  # of the command line and of this process
+        node["runtime"].pop(name, None)
     for name, inner in (("job", "override_dirname"), ("sweeper", "params")):
         if isinstance(node[name], dict):
             node[name].pop(inner, None)

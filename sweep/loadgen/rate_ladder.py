@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FIRST_RUNG, LAST_RUNG = 0.2, 1.1  # as shares of the open loop's capacity; the last lies past the knee
 COMMON_RUNG = 0.8  # of the peak: the rung at which variants are compared
 MIN_RUNGS = 3
+MAX_RUNGS = 1000
 _PREDICTED_LOADS = (FIRST_RUNG, 0.35, 0.5, 0.6, 0.7, 0.75, 0.8, 0.84, 0.88, 0.91, 0.94)  # of the capacity
 _RISE_WEIGHT = 3.0  # of the rise of log p99 against the rate, along the curve
 _SIMULATED_ARRIVALS = 4000  # at each predicted load

@@ -77,7 +77,7 @@ def _macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     try:
         tensor_shapes = _shapes(model, shapes)
         return sum(_node_macs(node, tensor_shapes) for node in model.graph.node)
-    except (_UncountableError, onnx.shape_inference.InferenceError):
+    except (_UncountableError, onnx.shape_inference.InferenceError, ValueError):  # of onnx: an unknown element type
         return None
 
 

@@ -72,11 +72,15 @@ def check(path: Path, expected: Iterable[ExternalFile]) -> None:
         target = _target(data)
         if target is None or not target.is_relative_to(folder):
             raise ModelError(
-                f"{path} keeps weights in {item.location!r}, a link out of its folder to {target or 'itself'}; "
-                "put a copy of the file there"
+                f"{path} keeps weights in {shorten(repr(item.location), 200)}, a link out of its folder to "
+                f"{target or 'itself'}; put a copy of the file there"
             )
-        if not data.is_file():
-            raise ModelError(f"{path} keeps weights in {item.location!r}, which is not in {folder}; put it there")
+        if not _is_file(data):
+            raise ModelError(
+                f"{path} keeps weights in {shorten(repr(item.location), 200)}, which is not in {folder}; put it there"
+            )
+        if data.samefile(path):
+            raise ModelError(f"{path} names itself as the file of its weights; save the model again")
         size = data.stat().st_size
         if size < item.least_bytes:
             raise ModelError(
@@ -90,6 +94,14 @@ def _target(data: Path) -> Path | None:
         return data.resolve()
     except (OSError, RuntimeError):
         return None
+
+
+def _is_file(data: Path) -> bool:
+    """Return whether a path is that of a file; a name that is too long for the file system is that of none."""
+    try:
+        return data.is_file()
+    except OSError:
+        return False
 
 
 def _safe_location(path: Path, tensor: str, location: str) -> str:

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sweep.errors import ModelError
+from sweep.errors import ModelError, shorten
 from sweep.models import external_data
 from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, fixes_by_samples, settle
 from sweep.models.normal_form import fixes_sizes, is_irregular
 from sweep.models.signatures import OutputSpec, Signature, TensorSpec
-from sweep.system import regular_files
+from sweep.system import element_type, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -239,6 +239,8 @@ def _read_header(path: Path, _: tuple[int, ...]) -> Header:
     if not inputs:
         raise ModelError(f"{path} has no inputs besides its weights, so there is nothing to feed it; export it again")
     tensors = list(external_data.tensors(model))
+    for tensor in tensors:
+        _type_name(path, f"weight {tensor.name!r}", tensor.data_type)
     return Header(
         inputs=inputs,
         outputs=tuple(_output(value) for value in graph.output),
@@ -285,19 +287,26 @@ def _check_kind(path: Path) -> None:
 
 
 def _is_weight(tensor: onnx.TensorProto) -> bool:
-    from onnx import TensorProto
+    return bool(tensor.dims) and element_type(tensor.data_type) not in _NO_WEIGHTS
 
-    return bool(tensor.dims) and TensorProto.DataType.Name(tensor.data_type) not in _NO_WEIGHTS
+
+def _type_name(path: Path, owner: str, number: int) -> str:
+    """Return ONNX's name of an element type; refuse a number that the installed onnx does not know."""
+    name = element_type(number)
+    if name is None:
+        raise ModelError(
+            f"{path}: {shorten(owner, 100)} is of element type {number}, which the installed onnx does not know; "
+            "export the model again, or update onnx"
+        )
+    return name
 
 
 def _input(path: Path, value: onnx.ValueInfoProto) -> TensorSpec:
-    from onnx import TensorProto
-
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         raise ModelError(f"{path}: input {value.name!r} is a {kind or 'value of no type'}; only tensors can be fed")
     tensor = value.type.tensor_type
-    dtype = TensorProto.DataType.Name(tensor.elem_type)
+    dtype = _type_name(path, f"input {value.name!r}", tensor.elem_type)
     if dtype not in _DTYPES:
         dtypes = ", ".join(_DTYPES.values())
         raise ModelError(f"{path}: input {value.name!r} is of type {dtype}; export it with one of {dtypes}")

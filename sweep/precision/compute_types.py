@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import ConversionError
 from sweep.precision import onnx_graph
+from sweep.system import element_type
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -185,10 +186,8 @@ def dtype_name(elem_type: int) -> str:
     Returns:
         A name such as ``fp32``, ``fp8`` or ``int8``.
     """
-    from onnx import TensorProto
-
     special = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64", "uint8": "int8"}
-    name = TensorProto.DataType.Name(elem_type).lower() if elem_type else "unknown"
+    name = (element_type(elem_type) or f"type {elem_type}").lower() if elem_type else "unknown"
     return "fp8" if name.startswith("float8") else special.get(name, name)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ConversionError
 from sweep.precision import onnx_graph
 from sweep.precision.onnx_tools import as_conversion_error, quiet_onnxruntime
+from sweep.system import element_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,10 +83,8 @@ def _io_types(model: ModelProto) -> dict[str, list[tuple[str, str]]]:
 
 
 def _type(value: ValueInfoProto) -> str:
-    from onnx import TensorProto
-
     tensor = value.type.tensor_type
-    kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+    kind = (element_type(tensor.elem_type) or f"type {tensor.elem_type}").lower()
     if not tensor.HasField("shape"):
         return kind
     return f"{kind}[{','.join(str(dim.dim_value or '?') for dim in tensor.shape.dim)}]"

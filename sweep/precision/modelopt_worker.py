@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import regular_files, required, save_onnx, serve
+from sweep.system import array_files, required, save_onnx, serve
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -115,14 +115,11 @@ def _save(model: Any, target: Path, request: Mapping[str, Any]) -> None:
 
 def _reader(folder: Path) -> Any:
     """Make the reader of the batches in ``folder`` that Model Optimizer expects."""
-    import numpy as np
-
     calibrate = required("onnxruntime.quantization.calibrate", _NEEDED_BY, _INSTALL)
     files = sorted(folder.glob("*.npz"))
 
     def load(file: Path) -> dict[str, Any]:
-        with regular_files.open_input(file, follow=False) as opened, np.load(opened, allow_pickle=False) as arrays:
-            return dict(arrays)
+        return array_files.read_arrays(file, follow=False)
 
     class Reader(calibrate.CalibrationDataReader):  # type: ignore[name-defined,misc]  # the base class is imported at run time
         def __init__(self) -> None:

@@ -14,6 +14,7 @@ from sweep.system import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sweep.runner.plan import Plan, Work
     from sweep.spec import Settings, Slo
@@ -46,10 +47,11 @@ def remaining(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Re
 
     Raises:
         NewerRecordError: a newer version wrote the record of one of the variants.
+        RecordError: a folder is in the place of a record or its samples.
     """
     result = Remaining(todo=[], notes=[], pruning=Pruning())
     index = Index(Store(settings.root))
-    _refuse_newer(plan, index)
+    _refuse_unwritable(plan, index, settings)
     check = _RecordCheck(settings, index)
     for work in plan.runnable:
         valid, note = check.of(work)
@@ -109,8 +111,14 @@ def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
         return False
 
 
-def _refuse_newer(plan: Plan, index: Index) -> None:
-    """Refuse to start where this sweep would write over the record of a newer version."""
+def _refuse_folder(path: Path) -> None:
+    """Refuse a folder in place of a file that this sweep would write once it has measured."""
+    if path.is_dir():
+        raise RecordError(f"{path} is a folder, and this sweep writes a file of that name there: remove the folder")
+
+
+def _refuse_unwritable(plan: Plan, index: Index, settings: Settings) -> None:
+    """Refuse to start where this sweep would write over the record of a newer version, or could write none."""
     for work in plan.works:
         if work.key not in index:
             continue
@@ -118,8 +126,8 @@ def _refuse_newer(plan: Plan, index: Index) -> None:
             index.entry(work.key)
         except NewerRecordError as error:
             raise NewerRecordError(f"{error}, or measure into another folder: results=FOLDER") from error
-        except RecordError:
-            continue  # damaged: measured again, with a note
+        except RecordError:  # damaged: measured again, with a note
+            _refuse_folder(Store(settings.root).record_path(work.key))
 
 
 class _RecordCheck:
@@ -146,6 +154,7 @@ class _RecordCheck:
         if entry.status in self._settings.retry or entry.status == "unsupported" or entry.kind == KIND:
             return False, None
         if entry.status in _WITH_SAMPLES and not entry.has_samples:
+            _refuse_folder(Store(self._settings.root).samples_path(work.key))
             return False, f"{work.label} is measured again: its samples are gone or damaged"
         changed = self._changed(entry.facts, work.variant.backend)
         if changed:

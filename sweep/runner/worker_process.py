@@ -57,6 +57,8 @@ class Worker:
         self, stderr: Path, environment: Mapping[str, str] | None = None, cores: Iterable[int] | None = None
     ) -> None:
         stderr.parent.mkdir(parents=True, exist_ok=True)
+        if stderr.is_symlink():  # in a folder from elsewhere: the log takes its place
+            stderr.unlink()
         self._stage = "start"
         # NumPy's BLAS starts a thread per core when it is imported, and these spin before they sleep: on the cores that
         # the inference is timed on.

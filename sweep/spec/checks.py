@@ -12,10 +12,12 @@ from sweep.errors import ConfigError
 Check = Callable[[str, Any], None]
 
 
-_MOST = 2**31 - 1  # what libraries take for a dimension or a count
+MOST = 2**31 - 1
+"""Largest count: what libraries take for a dimension."""
+_MOST_RATE = 1e9
 
 
-def at_least(least: int, most: int = _MOST) -> Check:
+def at_least(least: int, most: int = MOST) -> Check:
     """Return a check that refuses a number below `least` or above `most`, and one that is not finite."""
 
     def check(key: str, value: float) -> None:
@@ -37,6 +39,14 @@ def each_above_zero(key: str, values: list[float]) -> None:
     """Refuse a list with a number that is not above 0 and finite."""
     for value in values:
         above_zero(key, value)
+
+
+def each_rate(key: str, values: list[float]) -> None:
+    """Refuse a list with a number that is not above 0, or that asks for more than one arrival a nanosecond."""
+    each_above_zero(key, values)
+    for value in values:
+        if value > _MOST_RATE:
+            raise ConfigError(f"{key}={value:g}: must be at most {_MOST_RATE:g}, since clocks count in ns")
 
 
 def between(least: float, most: float, rule: str) -> Check:

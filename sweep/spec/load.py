@@ -7,7 +7,7 @@ from pathlib import PurePath
 
 from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
-from sweep.spec.checks import above_zero, at_least, each_above_zero
+from sweep.spec.checks import above_zero, at_least, each_above_zero, each_rate
 
 _PLACE = 30  # in labels, after every axis of the graph, engine and session
 _MS = 1000.0
@@ -136,7 +136,7 @@ class LoadAxes:
         (),
         key="load.rates_ips",
         help="load.kind={processes}: offered rates, samples/s",
-        check=each_above_zero,
+        check=each_rate,
         place=_PLACE,
         trtexec=SPECIAL,
     )

@@ -131,8 +131,7 @@ class Index:
             self._numbers[text] = len(self.facts)
             self.facts.append(compared)
         kind = record.error.get("kind") if record.error else None
-        # `is_zipfile` reads only the end of the file.
-        has_samples = key in self._samples and zipfile.is_zipfile(self._store.samples_path(key))
+        has_samples = key in self._samples and _is_archive(self._store.samples_path(key))
         return (*self._current_stats(key), record.status, kind, self._numbers[text], has_samples)
 
 
@@ -146,6 +145,13 @@ def _file_stats(folder: Path, suffix: str) -> dict[str, Stat]:
                     stat = entry.stat()
                     stats[entry.name.removesuffix(suffix)] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
     return stats
+
+
+def _is_archive(path: Path) -> bool:
+    """Return whether the file is a zip archive, by its end alone; what is no regular file is none."""
+    with contextlib.suppress(OSError), regular_files.open_input(path, follow=False) as file:
+        return zipfile.is_zipfile(file)
+    return False
 
 
 def _load(path: Path) -> tuple[list[_Facts], dict[str, _Row]]:

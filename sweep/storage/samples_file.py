@@ -6,11 +6,9 @@ several passes, and a search of the capacity, are merged into one.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import msgspec
@@ -19,16 +17,12 @@ import numpy as np
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, CpuLoad, GpuState, Rate
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
-from sweep.system import move_durable, regular_files, write_atomic
+from sweep.system import array_files, move_durable, regular_files, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-_DAMAGES = (
-    *(OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error),
-    *(MemoryError, RecursionError, NotImplementedError, AttributeError),
-)
+_DAMAGES = (OSError, ValueError, KeyError, TypeError, MemoryError, RecursionError)
 _MAX_BYTES = 4 << 30  # 60 million requests
 _ADDED = ("stretch", "telemetry", "cpu_load")  # of ``PointSamples``: what the process that measured does not know
 
@@ -117,19 +111,10 @@ def load(path: Path) -> list[PointSamples]:
         RecordError: the file is not there or damaged.
     """
     try:
-        with _opened(path) as file:
+        with array_files.open_arrays(path, follow=False, most=_MAX_BYTES) as file:
             return [PointSamples(**head, **_arrays(file, number)) for number, head in enumerate(_heads(file))]
     except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open the npz after a check that its unpacked size is plausible; nothing in it is ever unpickled."""
-    with regular_files.open_input(path, follow=False) as opened:
-        regular_files.check_size(opened, _MAX_BYTES)
-        with np.load(opened, allow_pickle=False) as file:
-            yield file
 
 
 def was_measured_for(path: Path, slo: str) -> bool:
@@ -143,7 +128,7 @@ def was_measured_for(path: Path, slo: str) -> bool:
         RecordError: the file is not there or damaged.
     """
     try:
-        with _opened(path) as file:
+        with array_files.open_arrays(path, follow=False, most=_MAX_BYTES) as file:
             return any(head.get("asked") == slo for head in _heads(file))
     except _DAMAGES as error:
         raise RecordError(f"samples {path} cannot be read ({error}); measure again with force=true") from error

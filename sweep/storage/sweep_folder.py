@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
+from sweep.storage.cache import location
 from sweep.storage.store import Store
 from sweep.system import atomic_files, file_locks, lock_owner, regular_files
 
@@ -37,10 +38,12 @@ def folder_lock(settings: Settings, notify: Callable[[str], None]) -> Iterator[N
         notify: called with a line for the user.
 
     Raises:
-        ConfigError: the folder cannot be written, a folder in it is a link, or another process holds the lock.
+        ConfigError: the folder cannot be written, a folder in it is a link, the cache is a link to what is no cache, or
+            another process holds the lock.
     """
     root = settings.root
     _refuse_links(settings)
+    _refuse_folders(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         handle = file_locks.open_lock_file(root / LOCK)
@@ -66,6 +69,7 @@ def folder_lock(settings: Settings, notify: Callable[[str], None]) -> Iterator[N
         lock_owner.write(handle)
         try:
             Store(settings.root).remove_temporary_files()
+            location.mark(settings.cache)
             yield
         finally:
             lock_owner.clear(handle)
@@ -121,10 +125,18 @@ def _in_use(root: Path, owner: lock_owner.Owner | None, file: Path | None = None
 def _refuse_links(settings: Settings) -> None:
     """Refuse folders below ``results`` that are links: the sweep would write, and the cache remove, where they lead."""
     cache = settings.cache
+    location.check(cache)
     inner = [folder / name for folder, names in ((settings.root, FOLDERS), (cache, CACHE_FOLDERS)) for name in names]
-    for path in (settings.root, cache, settings.results / "recipes", *inner):
+    for path in (settings.root, settings.results / "recipes", *inner):
         if path.is_symlink():
             raise ConfigError(
                 f"{path} is a link to {path.readlink()}, and a sweep writes to no folder that its command line does "
                 f"not name: remove the link, or set results= to a folder on the other disk"
             )
+
+
+def _refuse_folders(root: Path) -> None:
+    """Refuse a folder in place of a file that every sweep writes, before anything is measured."""
+    for path in (root / "config.json", root / "report.html"):
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder, and a sweep writes a file of that name there: remove the folder")

@@ -1,3 +1,4 @@
+from . import array_files as array_files
 from . import atomic_files as atomic_files
 from . import child_process as child_process
 from . import command_line as command_line
@@ -32,6 +33,7 @@ from .gpu_readings import Series as Series
 from .host_load import HostLoad as HostLoad
 from .mps import Mps as Mps
 from .mps import environment_without_mps as environment_without_mps
+from .onnx_files import element_type as element_type
 from .onnx_files import is_readable_ir as is_readable_ir
 from .onnx_files import make_node_names_unique as make_node_names_unique
 from .onnx_files import nested_graphs as nested_graphs

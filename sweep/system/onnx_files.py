@@ -22,6 +22,13 @@ _ALWAYS_READ = 10  # IR version that every supported onnxruntime reads
 _SILENT = 4  # severity of onnxruntime's log: fatal errors only
 
 
+def element_type(number: int) -> str | None:
+    """Return ONNX's name of an element type, such as FLOAT; None for a number that the installed onnx does not know."""
+    from onnx import TensorProto
+
+    return TensorProto.DataType.Name(number) if number in TensorProto.DataType.values() else None
+
+
 def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
     """Yield the graphs inside a node: the branches of an If, the body of a Loop or Scan."""
     for attribute in node.attribute:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import nested_graphs
+from sweep.system import element_type, nested_graphs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +52,7 @@ def holds_float8(path: Path) -> bool:
     import onnx
 
     tensors = onnx.load(path, load_external_data=False).graph.initializer
-    return any(onnx.TensorProto.DataType.Name(tensor.data_type).startswith("FLOAT8") for tensor in tensors)
+    return any((element_type(tensor.data_type) or "").startswith("FLOAT8") for tensor in tensors)
 
 
 def collect_type_evidence(path: Path) -> JsonDict:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sweep.spec import checks
 
 
-def at_least(least: int, **values: float) -> None:
-    """Refuse a value below `least`."""
+def at_least(least: int, most: int = checks.MOST, /, **values: float) -> None:
+    """Refuse a value below `least` or above `most`."""
     for name, value in values.items():
-        checks.at_least(least)(name, value)
+        checks.at_least(least, most)(name, value)
 
 
 def above_zero(**values: float) -> None:

@@ -32,7 +32,7 @@ def load_axes(config: Config) -> LoadAxes:
     if load.kind in arrival_processes.PROCESSES and not load.rates_ips:
         raise ConfigError(f"load.kind={load.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
     if load.kind == "curve" and not load.fractions:
-        checks.at_least(rate_ladder.MIN_RUNGS, **{"load.points": load.points})
+        checks.at_least(rate_ladder.MIN_RUNGS, rate_ladder.MAX_RUNGS, **{"load.points": load.points})
     derived = {
         "fractions": tuple(sorted(load.fractions)) if load.kind == "curve" else (),
         "rates_ips": tuple(sorted(load.rates_ips)) if load.kind in arrival_processes.PROCESSES else (),

@@ -151,9 +151,10 @@ def _npy(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
 
 
 def _array(path: Path) -> np.ndarray:
-    with regular_files.open_input(path, follow=True) as file:
-        regular_files.check_size(file)
-        return np.asarray(np.load(file, allow_pickle=False))
+    arrays = numpy_files.read_arrays(path)
+    if "" not in arrays:
+        raise ValueError(f"{path.name} is an .npz and not an .npy")
+    return arrays[""]
 
 
 def _images(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
@@ -171,6 +172,7 @@ def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
             "tokens are lines of ids for a network with integer inputs [batch,length], one of them the ids; "
             f"found {len(sequences)} lines and inputs {', '.join(f'{name} {kind}' for name, kind in kinds.items())}"
         )
+    _refuse_large_ids(sequences, signature)
     made = {}
     for spec in signature.inputs:
         length = int(spec.shape[1])
@@ -181,6 +183,15 @@ def _tokens(data: CalibrationData, signature: Signature, limit: int) -> Arrays:
                 row[: len(kept)] = 1 if kinds[spec.name] == "mask" else kept
         made[spec.name] = rows
     return made
+
+
+def _refuse_large_ids(sequences: list[list[int]], signature: Signature) -> None:
+    """Raise an error on an id that the inputs' types cannot hold."""
+    bounds = [np.iinfo(spec.dtype) for spec in signature.inputs]
+    least, most = max(bound.min for bound in bounds), min(bound.max for bound in bounds)
+    for number, sequence in enumerate(sequences, 1):
+        if sequence and not least <= min(sequence) <= max(sequence) <= most:
+            raise ValueError(f"sequence {number} holds an id below {least} or above {most}, which no input can take")
 
 
 def _token_kind(spec: TensorSpec, count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,11 +102,19 @@ def _open_image(file: Path) -> Iterator[Image.Image]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with regular_files.open_input(file, follow=True) as opened, Image.open(opened) as image:
-            yield image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata: the pixels decide
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with regular_files.open_input(file, follow=True) as opened, Image.open(opened) as image:
+                yield image
     except UnidentifiedImageError as error:  # it names the open file, not its path
         raise ValueError(f"cannot identify image file {str(file)!r}") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow calls a broken PNG a syntax error
+    except (
+        OSError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:  # Pillow calls a broken PNG a syntax error
         text = " ".join(str(error).split())
         raise ValueError(text if str(file) in text else f"{file}: {text}") from error
 

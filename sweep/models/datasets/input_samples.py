@@ -9,7 +9,7 @@ import numpy as np
 
 from sweep.errors import ModelError
 from sweep.models.datasets import sample_files, user_arrays
-from sweep.models.datasets.sample_files import KEY, Header, SampleFile
+from sweep.models.datasets.sample_files import KEY, SampleFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sweep.models.datasets.user_arrays import Arrays
     from sweep.models.signatures import Signature, TensorSpec
     from sweep.spec import CalibrationData, SampleData
+    from sweep.system import array_files
 
 APART_FROM = 16
 """Number of samples from which the first half is set apart for calibration: a guard reads 16, and eight say little."""
@@ -84,7 +85,7 @@ def load(data: SampleData, signature: Signature) -> InputSamples:
     return InputSamples(data, signature)
 
 
-def shapes(files: Sequence[SampleFile], names: Sequence[str]) -> dict[str, Header]:
+def shapes(files: Sequence[SampleFile], names: Sequence[str]) -> dict[str, array_files.Header]:
     """Return the header of one file's array per input: what the files say of sizes that a network leaves open.
 
     Raises:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from sweep.system import regular_files
+from sweep.system import array_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UNREADABLE = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
-"""What numpy and zipfile raise for a file that is cut off, damaged, too large, or packed in a way they lack."""
+    import numpy as np
+
+UNREADABLE = (OSError, ValueError, MemoryError)
+"""What is raised for a file that is cut off, damaged, packed in an unknown way, or too large for this machine."""
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -22,15 +20,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
     Raises:
         OSError: the file is missing, or a pipe, socket or device.
-        ValueError: it holds Python objects, or more than 4 GiB. Other members of `UNREADABLE` if it is damaged.
+        ValueError: it is damaged, holds Python objects, or more than 4 GiB.
     """
-    with regular_files.open_input(path, follow=True) as opened:
-        regular_files.check_size(opened)
-        read = np.load(opened, allow_pickle=False)
-        if not isinstance(read, np.lib.npyio.NpzFile):
-            return {"": read}
-        with read as archive:
-            return dict(archive)
+    return array_files.read_arrays(path, follow=True)
 
 
 def read_npz(path: Path, content: str) -> dict[str, np.ndarray[Any, Any]]:

@@ -6,23 +6,16 @@ Sizes and types come from the headers, so that a file of any size is refused bef
 from __future__ import annotations
 
 import hashlib
-import math
 import stat
-import tokenize
-import zipfile
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from sweep.errors import ModelError
 from sweep.models.datasets import numpy_files
 from sweep.spec import SampleData
-from sweep.system import regular_files
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from sweep.system import array_files, regular_files
 
 KEY = "model.samples"
 MOST_BYTES = 4 << 30
@@ -30,21 +23,6 @@ MOST_BYTES = 4 << 30
 
 _KINDS = "an .npz with an array per input, an .npy for a network of one input, or a folder of them"
 _ENDINGS = (".npz", ".npy")
-# numpy parses a header as Python.
-_UNREADABLE_HEADER = (*numpy_files.UNREADABLE, SyntaxError, tokenize.TokenError, RuntimeError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """Describe an array without its values.
-
-    Attributes:
-        shape: sizes.
-        dtype: element type.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,17 +114,10 @@ def headers(data: SampleData) -> list[SampleFile]:
     read: list[SampleFile] = []
     for file in _files(data):
         try:
-            read.append(SampleFile(name=file.name, arrays=dict(_headers(file))))
-        except _UNREADABLE_HEADER as error:
+            read.append(SampleFile(name=file.name, arrays=_headers(file)))
+        except numpy_files.UNREADABLE as error:
             raise _unreadable(file, error) from error
-        for name, header in read[-1].arrays.items():
-            if header.dtype.hasobject:
-                raise ModelError(
-                    f"{KEY}={file}: {name or 'the array'} holds Python objects, not numbers; save one array of numbers "
-                    "per input, as of numpy.stack(samples)"
-                )
-    sizes = (math.prod(item.shape) * item.dtype.itemsize for file in read for item in file.arrays.values())
-    _refuse_large(data, sum(sizes))
+    _refuse_large(data, sum(item.nbytes for file in read for item in file.arrays.values()))
     return read
 
 
@@ -168,30 +139,11 @@ def arrays(data: SampleData) -> list[SampleFile]:
     return read
 
 
-def _headers(file: Path) -> Iterator[tuple[str, Header]]:
-    with regular_files.open_input(file, follow=True) as opened:
-        if not zipfile.is_zipfile(opened):
-            if file.suffix.lower() == ".npz":
-                raise ValueError("it is no .npz, or was cut off: copy or save it again")
-            opened.seek(0)
-            header = _header(opened)
-            held, needed = file.stat().st_size - opened.tell(), math.prod(header.shape) * header.dtype.itemsize
-            if held < needed and not header.dtype.hasobject:
-                raise ValueError(f"it was cut off: {held} bytes of values where {needed} are declared; save it again")
-            yield "", header
-            return
-        with zipfile.ZipFile(opened) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as member:
-                    yield name.removesuffix(".npy"), _header(member)
-
-
-def _header(file: IO[bytes]) -> Header:
-    """Read the header of an array, as numpy.save writes it."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return Header(shape=tuple(shape), dtype=dtype)
+def _headers(file: Path) -> dict[str, array_files.Header]:
+    with array_files.open_arrays(file, follow=True, most=sys.maxsize) as opened:
+        if "" in opened.names and file.suffix.lower() == ".npz":
+            raise ValueError("it is no .npz, or was cut off: copy or save it again")
+        return {name: opened.header(name) for name in opened.names}
 
 
 def _unreadable(file: Path, error: BaseException) -> ModelError:

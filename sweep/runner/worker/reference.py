@@ -14,7 +14,7 @@ from sweep.errors import ModelError
 from sweep.models import SAMPLES_ADVICE
 from sweep.runner.worker import scoring
 from sweep.runner.worker.artifact_keys import file_content
-from sweep.system import environment, one_line, regular_files
+from sweep.system import array_files, environment, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -93,8 +93,7 @@ def reference_outputs(
     key = spec.digest("reference", *inputs_identity(variant, source, feeds))
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     path = cache.get("references", key, build, about).path / REFERENCE_FILE
-    with regular_files.open_input(path, follow=False) as opened, np.load(opened, allow_pickle=False) as file:
-        return dict(file)
+    return array_files.read_arrays(path, follow=False)
 
 
 def compared_outputs(
@@ -127,8 +126,7 @@ def compared_outputs(
     about = {"model": variant.onnx.model.name, "precision": "fp32", "batch": variant.engine.batch}
     entry = cache.get("references", key, build, about)
     path = entry.path / REFERENCE_FILE
-    with regular_files.open_input(path, follow=False) as opened, np.load(opened, allow_pickle=False) as file:
-        return inputs.first(entry.info["batches"]), dict(file)
+    return inputs.first(entry.info["batches"]), array_files.read_arrays(path, follow=False)
 
 
 def inputs_identity(variant: Variant, source: Path, *batches: Mapping[str, np.ndarray]) -> tuple[Any, ...]:

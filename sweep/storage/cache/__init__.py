@@ -4,6 +4,7 @@
 them. ``sweep cache`` lists and prunes a cache.
 """
 
+from sweep.storage.cache import location
 from sweep.storage.cache.eviction import Pruned
 from sweep.storage.cache.inventory import Item
 from sweep.storage.cache.pins import Pins
@@ -23,5 +24,6 @@ __all__ = [
     "Pruned",
     "eviction",
     "inventory",
+    "location",
     "pins",
 ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from sweep.errors import CacheError
-from sweep.storage.cache import eviction, inventory
+from sweep.storage.cache import eviction, inventory, location
 from sweep.storage.cache.pins import Pins
 from sweep.system import atomic_files, file_locks, file_trust, regular_files, write_atomic
 
@@ -67,9 +67,13 @@ class Cache:
         root: the folder, usually ``results/cache``.
         limit_bytes: limit for all entries together, bytes; None for no limit.
         notify: called with one line when an entry was damaged, or when entries were evicted.
+
+    Raises:
+        ConfigError: the folder is a link to what is no cache (see ``location``).
     """
 
     def __init__(self, root: Path, limit_bytes: int | None = None, notify: Callable[[str], None] | None = None) -> None:
+        location.check(root)
         self.root = root
         self._limit_bytes = limit_bytes
         self._notify = notify or _ignore

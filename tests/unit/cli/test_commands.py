@@ -101,6 +101,15 @@ def test_anything_else_is_a_sweep(words: list[str], monkeypatch) -> None:
     assert asked == [words]
 
 
+@pytest.mark.parametrize("words", [["x" * 120_000 + "=1"], ["publish", "y" * 120_000], ["z" * 30_000 + "=1"]])
+def test_a_word_of_any_length_is_one_short_line(words: list[str], capsys) -> None:
+    assert commands.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert len(error) < 5000
+    assert ("of at most 32768; put long lists into a YAML" in error) == (len(words[-1]) > 32_768)
+
+
 def test_the_version(capsys) -> None:
     assert commands.main(["--version"]) == 0
     assert capsys.readouterr().out == f"sweep {__version__}\n"

@@ -86,6 +86,7 @@ def test_a_target_in_hydras_keys_never_runs(ask, tmp_path, where: str) -> None:
         "hydra:\n  job:\n    env_set:\n      LD_PRELOAD: {out}\n",
         "hydra:\n  job:\n    env_copy: [HOME]\n",
         "hydra:\n  verbose: true\n",
+        "hydra:\n  runtime:\n    output_dir: {out}\n",
         "hydra:\n  searchpath: ['file://{out}']\n",
         "defaults:\n  - override /hydra/launcher: basic\nhydra:\n  launcher:\n    _target_: os.system\n",
         "hydra:\n  job_logging: {version: 1, handlers: {f: {class: logging.FileHandler, filename: '{out}'}}}\n",

@@ -65,6 +65,8 @@ def test_a_daemon_of_the_users_is_a_folder_that_is_there(tmp_path) -> None:
         ({"streams": 100_000}, "streams=100000: must be at most 4096"),
         ({"clients": 1000}, "clients=1000: must be at most 256"),
         ({"repeats": 10**12}, "repeats=1000000000000: must be at most 10000"),
+        ({"load__points": 10**9}, "load.points=1000000000: must be at most 1000"),
+        ({"load__kind": "poisson", "load__rates_ips": [1.0, 1e300]}, "load.rates_ips=1e+300: must be at most 1e+09"),
         ({"streams": 0}, "streams=0: "),
         ({"clients": -1}, "clients=-1: "),
         ({"repeats": 0}, "repeats=0: "),

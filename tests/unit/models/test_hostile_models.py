@@ -108,6 +108,22 @@ def test_a_link_to_itself(tmp_path: Path) -> None:
     assert "w.bin" in refusal(weights_at(tmp_path, "w.bin"))
 
 
+def test_a_model_that_names_itself_as_the_file_of_its_weights(tmp_path: Path) -> None:
+    assert "names itself as the file of its weights" in refusal(weights_at(tmp_path, "m.onnx"))
+
+
+@pytest.mark.parametrize("where", ["input", "weight", "branch"])
+def test_an_element_type_that_onnx_does_not_know(tmp_path: Path, where: str) -> None:
+    made = model()
+    if where == "input":
+        made.graph.input[0].type.tensor_type.elem_type = 99
+    elif where == "weight":
+        made.graph.initializer[0].data_type = 99
+    else:
+        made.graph.node[0].attribute.append(helper.make_attribute("t", onnx.TensorProto(name="c", data_type=99)))
+    assert "is of element type 99, which the installed onnx does not know" in refusal(written(tmp_path, made))
+
+
 @pytest.mark.parametrize("location", ["a\0b", "a\x1b[2J", "a\nb"])
 def test_a_location_that_is_no_name(tmp_path: Path, location: str) -> None:
     assert "\x1b" not in refusal(weights_at(tmp_path, location))

@@ -13,19 +13,16 @@ import factories
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_readers import sound_record, use_record
 from rich.console import Console
 
-from sweep.analysis import accuracy_gates, reevaluate
 from sweep.cli.recompute import summaries
 from sweep.errors import NewerRecordError, RecordError
-from sweep.report import html, table
-from sweep.report.mlflow import record_mapping
+from sweep.report import table
 from sweep.report.ranking import answer
 from sweep.runner import plan, resume
-from sweep.spec.gates import Gates
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.settings import Settings
-from sweep.spec.slo import Slo
 from sweep.storage import record_file
 from sweep.storage.record import SCHEMA, Record
 from sweep.storage.record_index import Index
@@ -36,8 +33,6 @@ GOLDEN = next((ROOT / "tests" / "data" / "schemas" / "1").glob("*.json"))
 PUBLISHED = sorted(ROOT.glob("results/reference/**/records/*.json")) + sorted(ROOT.glob("tests/data/records/*.json"))
 PEAK_IPS = 15020.4  # of that record
 ROW = ["15,020", "~0.765", "-", "4.05", "38.7", "30.6"]  # its figures in the table
-SLO = Slo("p99", 5.0)
-GATES = Gates(min_sqnr_db=30.0, min_top1=0.9, max_error=0.1, min_cosine=0.9, min_score=0.5, max_score_drop=0.1)
 ODD = [
     *(None, True, -1, 0, 1, 2, 10**30, -0.5, 0.5, 1e-320, 1e308, math.nan, math.inf),
     *("", "x", "ok", "drifted", "held", "confirm", "2026-01-01", [], [1], [1.0, 2.0], [None], ["x"], [{}]),
@@ -65,36 +60,13 @@ def rich_record():
 
 RICH = rich_record()
 BASES = [RICH, *(json.loads(path.read_text()) for path in PUBLISHED[:: len(PUBLISHED) // 8])]
-SOUND = record_file.read(GOLDEN)
+SOUND = sound_record()
 
 
 def read(folder, raw):
     path = folder / f"{GOLDEN.stem}.json"
     path.write_text(json.dumps({**raw, "key": GOLDEN.stem} if isinstance(raw.get("key"), str) else raw))
     return record_file.read(path)
-
-
-def use(read_record, *, drawn):
-    """Whatever a sweep does with a record that it has read."""
-    undrifted = dataclasses.replace(read_record, drift=None)
-    assert answer([undrifted, SOUND], None).text
-    for slo, records in ((None, [read_record]), (SLO, [undrifted, SOUND])):
-        table.print_outcome(Console(file=io.StringIO(), width=200), records, answer(records, slo), slo)
-    assert html._table([read_record], answer([read_record], None))
-    html._facts([read_record])
-    for percentile in ("p50", "p99"):
-        html.curve(read_record, percentile)
-        if drawn:
-            html.figure([read_record, SOUND], percentile, SLO).to_json()
-    record_mapping.params(read_record)
-    record_mapping.tags(read_record)
-    assert all(math.isfinite(value.value) for value in record_mapping.metrics(read_record))
-    assert record_mapping.started_ms(read_record) <= record_mapping.ended_ms(read_record)
-    reevaluate.failed_gate(read_record.error)
-    for dtype in ("fp32", "int8"):
-        accuracy_gates.fault(dtype, read_record.accuracy, GATES)
-    again = summaries.resummed(read_record, [], {})
-    summaries.differing(json.loads(record_file.encode(read_record)), dataclasses.asdict(again))
 
 
 def paths(value, path=()):
@@ -129,7 +101,7 @@ def refused_or_used(folder, raw, places, *, drawn):
     except RecordError as error:
         line = str(error)
     else:
-        use(loaded, drawn=drawn)
+        use_record(loaded, drawn=drawn)
         return False
     assert "is damaged (" in line or "update sweep" in line
     assert "\n" not in line
@@ -292,7 +264,7 @@ def test_a_record_of_each_schema_is_read_for_good(folder) -> None:
     table.print_outcome(Console(file=printed, width=240), [found], answer([found], None), None)
     (row,) = [line for line in printed.getvalue().splitlines() if line.startswith(" >")]
     assert row.split()[-len(ROW) :] == ROW
-    use(found, drawn=True)
+    use_record(found, drawn=True)
 
 
 def test_verdicts_come_back_as_enums(tmp_path) -> None:
@@ -309,7 +281,7 @@ def test_keys_of_a_newer_version_are_kept_in_tables(tmp_path) -> None:
     raw["realised"]["knobs_of_2030"] = {"a": [1]}
     found = read(tmp_path, raw)
     assert json.loads(record_file.encode(found)) == raw | {"key": GOLDEN.stem}
-    use(found, drawn=True)
+    use_record(found, drawn=True)
 
 
 @pytest.mark.fault

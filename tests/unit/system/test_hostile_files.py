@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
 import json
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from sweep.backends.simulated import _slowness
 from sweep.backends.tensorrt import runtime_cache
+from sweep.cli import cache as cli_cache
 from sweep.cli.console import Terminal
 from sweep.config.variants import engine as engine_variants
 from sweep.errors import ConfigError, RecordError, SweepError, TrackingError, printable
@@ -39,7 +41,7 @@ from sweep.runner.worker_process import Worker
 from sweep.spec import CalibrationData, LabelledData, ModelRef
 from sweep.spec.settings import Settings
 from sweep.storage import record_file, record_index, samples_file
-from sweep.storage.cache import MANIFEST, Cache, inventory
+from sweep.storage.cache import MANIFEST, Cache, inventory, location
 from sweep.storage.cache import store as cache_store
 from sweep.storage.record import Record
 from sweep.storage.store import Store
@@ -152,8 +154,8 @@ def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> N
     (results / "cache" / ".limit").symlink_to(secret)
     inventory.write_limit(results / "cache", 7)
     (root / "logs" / "k.log").symlink_to(secret)
-    with pytest.raises(OSError, match="is a link, which is not followed"):
-        Worker(root / "logs" / "k.log")
+    Worker(root / "logs" / "k.log").close()
+    assert not (root / "logs" / "k.log").is_symlink()
     (root / ".lock").symlink_to(secret)
     with pytest.raises(ConfigError, match=r"cannot be written \(is a link"), folder_lock(settings, print):
         pass
@@ -171,8 +173,52 @@ def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> N
             kept.rename(link)
     with folder_lock(settings, print):
         pass
+    for name in ("config.json", "report.html"):
+        (root / name).unlink()
+        (root / name).mkdir()
+        with (
+            pytest.raises(ConfigError, match=rf"{name} is a folder, and a sweep writes .* there: remove"),
+            folder_lock(settings),
+        ):
+            pass
+        (root / name).rmdir()
     assert secret.read_text() == "TOPSECRET"
     assert not list(elsewhere.iterdir())
+
+
+def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_path) -> None:
+    """Anything else that a link of an unpacked archive leads to would be taken for entries, and evicted."""
+    results, disk, home = tmp_path / "results", tmp_path / "disk", tmp_path / "home"
+    for folder in (results, disk, home / "models" / "precious"):
+        folder.mkdir(parents=True)
+    settings, cache = Settings(name="s", results=results), results / "cache"
+    cache.symlink_to(disk)
+    calls: list[str] = []
+    for _ in range(2):  # empty, then marked
+        with folder_lock(settings), Cache(cache) as linked:
+            linked.get("engines", "a", fill("a", calls))
+    assert calls == ["a"]
+    assert (disk / location.MARKER).is_file()
+    assert (disk / "engines" / "a" / "file").read_bytes() == content("a")
+    disk.chmod(0o777)
+    refusals = [(disk, "which can be written by other users"), (home, "which holds other files and no .sweep-cache")]
+    refusals += [(tmp_path / "gone", r"which cannot be looked at \(No such file"), (cache, "which cannot be looked at")]
+    refusals += [(tmp_path / "file", "which is no folder")]
+    (tmp_path / "file").touch()
+    for target, reason in refusals:
+        cache.unlink()
+        cache.symlink_to(target)
+        for use in (lambda: Cache(cache), lambda: folder_lock(settings).__enter__()):
+            with pytest.raises(ConfigError, match=f"cache is a link to {target}, {reason}.*: give it an empty folder"):
+                use()
+    run = cli_cache.run(
+        argparse.Namespace(words=["prune", str(results)], all=True, to_gib=None, older_than_days=None, kind=[])
+    )
+    assert run == 0
+    assert (home / "models" / "precious").is_dir()
+    cache.unlink()
+    with folder_lock(settings):  # a folder of its own is marked too: it may be moved, and linked to
+        assert (cache / location.MARKER).is_file()
 
 
 def test_a_dangling_link_as_cache_entry_is_built_again(tmp_path) -> None:

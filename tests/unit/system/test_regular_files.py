@@ -16,9 +16,18 @@ DOOR = ROOT / "system" / "regular_files.py"
 METHODS = {"open", "read_text", "read_bytes", "write_text", "write_bytes"}  # of a path
 LOADERS = {  # functions that open what they are given the name of
     *("np.load", "np.fromfile", "np.memmap", "np.loadtxt", "np.genfromtxt", "onnx.load", "Image.open"),
-    *("zipfile.ZipFile", "shutil.copyfile", "shutil.copy", "shutil.copytree", "os.open", "io.open", "gzip.open"),
+    *(
+        "zipfile.ZipFile",
+        "zipfile.is_zipfile",
+        "shutil.copyfile",
+        "shutil.copy",
+        "shutil.copytree",
+        "os.open",
+        "io.open",
+        "gzip.open",
+    ),
 }
-ALREADY_OPEN = {"regular_files", "packed", "archive"}  # the door, and zip archives, whose members are read
+ALREADY_OPEN = {"regular_files", "packed", "self._packed"}  # the door, and zip archives, whose members are read
 KERNEL, CHECKED = "a file of the kernel", "refused by models.onnx_file before"
 EXCEPTIONS = {  # (module, function called, its first argument): why it may open by itself
     ("system/device_lock.py", "os.open", "path"): "refuses links and what is no plain file, and has modes of its own",

@@ -411,7 +411,7 @@ def nan(values: np.ndarray) -> np.ndarray:
         ({"x": HELD.inputs["x"][:, 0]}, "x has shape [597, 8, 8], the network takes [batch,1,8,8]"),
         ({"z": np.zeros(597)}, "holds x, z, but the network takes x: name them so"),
         ({"x": HELD.inputs["x"][:0], "labels": HELD.labels[:0]}, "holds no sample"),
-        ({"labels": np.array([None])}, "cannot be read: Object arrays cannot be loaded"),
+        ({"labels": np.array([None])}, "cannot be read: labels holds Python objects, not numbers"),
     ],
 )
 def test_an_npz_that_does_not_fit_is_one_line_before_anything_runs(arrays: dict, line: str, network: Path) -> None:
@@ -428,7 +428,7 @@ def test_what_is_no_labelled_data_is_one_line(network: Path) -> None:
     refused(network, str(folder / "array.npy"), "it is one array, not an .npz of arrays by input name and labels")
     cut = folder / "cut.npz"
     cut.write_bytes((folder / "bare.npz").read_bytes()[:5000])
-    refused(network, str(cut), "cannot be read: File is not a zip file")
+    refused(network, str(cut), "cannot be read: it is no .npz or .npy, or was cut off")
     refused(network, "/dev/null", "is neither a file nor a folder: give an .npz of inputs and labels, images:FOLDER")
     refused(network, str(folder / "gone.npz"), "No such file or directory: give an .npz of inputs and labels, ")
     refused(network, "no_such_module:f", "no Python source of module no_such_module")
