@@ -7,7 +7,7 @@ import datetime as dt
 import functools
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sweep.errors import printable_line
@@ -96,9 +96,14 @@ def write(descriptor: int) -> None:
 
 
 def clear(descriptor: int) -> None:
-    """Remove the owner from a lock file, so that the next one knows that this one ended its work."""
+    """Remove this process from a lock file, so that the next holder knows that it ended its work.
+
+    The name of another process stays: one of another host, which this host's lock did not keep out.
+    """
     with contextlib.suppress(OSError):
-        os.ftruncate(descriptor, 0)
+        owner = parse(os.pread(descriptor, _MOST_BYTES, 0).decode(errors="replace"))
+        if owner is None or replace(owner, since="") == replace(current(), since=""):
+            os.ftruncate(descriptor, 0)
 
 
 def _identity(pid: int) -> str:

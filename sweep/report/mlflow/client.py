@@ -40,7 +40,7 @@ LOG_LEVELS = {  # these loggers report every table that is created, every retry,
 MAX_REASON = 200  # characters of an error that are printed
 
 
-LOCK_TIMEOUT_S = 60.0  # longest wait for another publisher of the same store
+LOCK_TIMEOUT_S = 120.0  # longest wait for another publisher of the same store, which may be making it
 
 
 def failure(uri: str, reason: str, kind: type[TrackingError] = TrackingError) -> TrackingError:

@@ -25,7 +25,10 @@ def test_a_lock_file_names_process_host_and_time(tmp_path: Path) -> None:
         assert str(owner) == f"process {os.getpid()} on {os.uname().nodename} since {owner.since}"
         assert owner.since.endswith(" UTC")
         lock_owner.clear(file.fileno())
-    assert lock_owner.read(path) is None
+        assert lock_owner.read(path) is None
+        path.write_text(replace(owner, host="other-host").line)
+        lock_owner.clear(file.fileno())
+    assert lock_owner.read(path).host == "other-host", "the lock of this host did not keep it out"
 
 
 def test_the_text_of_an_earlier_version_and_no_text_at_all() -> None:
