@@ -29,7 +29,7 @@ from sweep.backends.tensorrt import runtime_cache
 from sweep.cli import cache as cli_cache
 from sweep.cli.console import Terminal
 from sweep.config.variants import engine as engine_variants
-from sweep.errors import ConfigError, RecordError, SweepError, TrackingError, printable
+from sweep.errors import ConfigError, RecordError, SessionError, SweepError, TrackingError, printable
 from sweep.loadgen import arrival_trace
 from sweep.models import file_digest, signature
 from sweep.models.datasets import calibration, images, labelled_files
@@ -219,6 +219,24 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     cache.unlink()
     with folder_lock(settings):  # a folder of its own is marked too: it may be moved, and linked to
         assert (cache / location.MARKER).is_file()
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "0", "inf", "1e300", "x", "", "1 2", "9" * 80])
+def test_a_simulated_machine_has_a_factor_above_zero(tmp_path, text: str) -> None:
+    (tmp_path / "machine").write_text(text)
+    with pytest.raises(SessionError, match=r"machine: (no factor can be read|.* is no factor above 0)") as caught:
+        _slowness(str(tmp_path / "machine"))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "machine").write_text(" 1.5\n")
+    assert _slowness(str(tmp_path / "machine")) == 1.5
+
+
+@pytest.mark.parametrize("about", [5, [], {"knobs": 5}, {"knobs": [1]}, {"model": [1], "batch": {}, "library": 2.5}])
+def test_an_odd_description_in_the_cache_is_listed(tmp_path, about: object) -> None:
+    put(tmp_path, "a")
+    manifest = tmp_path / "engines" / "a" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"about": about}))
+    assert [item.key for item in inventory.items(tmp_path) if item.description.isprintable()] == ["a"]
 
 
 def test_a_dangling_link_as_cache_entry_is_built_again(tmp_path) -> None:
