@@ -12,9 +12,8 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
-from sweep.report.mlflow import sqlite_store
-
 from sweep.errors import ConfigError
+from sweep.report.mlflow import sqlite_store
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `sweep ui` serves a sqlite store
 SERVER_ERROR = 500

@@ -178,7 +178,7 @@ def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> N
         (root / name).mkdir()
         with (
             pytest.raises(ConfigError, match=rf"{name} is a folder, and a sweep writes .* there: remove"),
-            folder_lock(settings),
+            folder_lock(settings, print),
         ):
             pass
         (root / name).rmdir()
@@ -195,7 +195,7 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     cache.symlink_to(disk)
     calls: list[str] = []
     for _ in range(2):  # empty, then marked
-        with folder_lock(settings), Cache(cache) as linked:
+        with folder_lock(settings, print), Cache(cache) as linked:
             linked.get("engines", "a", fill("a", calls))
     assert calls == ["a"]
     assert (disk / location.MARKER).is_file()
@@ -208,7 +208,7 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     for target, reason in refusals:
         cache.unlink()
         cache.symlink_to(target)
-        for use in (lambda: Cache(cache), lambda: folder_lock(settings).__enter__()):
+        for use in (lambda: Cache(cache), lambda: folder_lock(settings, print).__enter__()):
             with pytest.raises(ConfigError, match=f"cache is a link to {target}, {reason}.*: give it an empty folder"):
                 use()
     run = cli_cache.run(
@@ -217,8 +217,10 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     assert run == 0
     assert (home / "models" / "precious").is_dir()
     cache.unlink()
-    with folder_lock(settings):  # a folder of its own is marked too: it may be moved, and linked to
+    with folder_lock(settings, print):  # a folder of its own is marked too: it may be moved, and linked to
         assert (cache / location.MARKER).is_file()
+        (settings.root / "parts").mkdir()
+    assert not (settings.root / "parts").exists()  # empty: it was left behind by every sweep
 
 
 @pytest.mark.parametrize("text", ["nan", "-1", "0", "inf", "1e300", "x", "", "1 2", "9" * 80])
