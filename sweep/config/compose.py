@@ -13,6 +13,7 @@ import itertools
 import math
 import os
 import sys
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -368,7 +369,7 @@ def read(argv: Sequence[str]) -> SweepRequest | None:
         if hydra_loader.is_hydra_key(override):
             raise _hydra_key_error(override)
     try:
-        with hydra_loader.open_loader(conf_folder(), parsed.config_dir) as loader:
+        with _without_warnings(), hydra_loader.open_loader(conf_folder(), parsed.config_dir) as loader:
             config = hydra_loader.compose_master(loader, conf_folder(), parsed.overrides)
             if not parsed.flags:
                 return _Composer(loader, config).request()
@@ -380,6 +381,11 @@ def read(argv: Sequence[str]) -> SweepRequest | None:
     except _HYDRA_ERRORS as error:
         raise ConfigError(error_messages.explain(error, argv)) from error
     return None
+
+
+def _without_warnings() -> warnings.catch_warnings[None]:
+    """Leave out Hydra's warnings about the names of YAML files, which are several lines long."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)
 
 
 def _run_nothing(_: DictConfig) -> None:

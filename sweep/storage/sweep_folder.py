@@ -72,6 +72,8 @@ def folder_lock(settings: Settings, notify: Callable[[str], None]) -> Iterator[N
             location.mark(settings.cache)
             yield
         finally:
+            with contextlib.suppress(OSError):  # passes of a variant that was left unfinished
+                (root / "parts").rmdir()
             lock_owner.clear(handle)
     finally:
         if owner_file is not None:

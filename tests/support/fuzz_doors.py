@@ -672,8 +672,8 @@ def _plan_seeds() -> list[bytes]:
 
 
 DOORS = (
-    Door(name="record", file="k.json", seeds=_records, use=_use_record, share=215, tokens=_JSON),
-    Door(name="index", file="index.json", seeds=_index_seeds, use=_use_index, share=100, tokens=_JSON),
+    Door(name="record", file="k.json", seeds=_records, use=_use_record, share=150, tokens=_JSON),
+    Door(name="index", file="index.json", seeds=_index_seeds, use=_use_index, share=150, tokens=_JSON),
     Door(name="yaml", file="experiment/x.yaml", seeds=_yaml_seeds, use=_use_yaml, share=5, tokens=_YAML),
     Door(
         name="calibration.npz",
@@ -711,16 +711,16 @@ DOORS = (
         tokens=_HEADERS,
         rebuild=lambda: _members(_samples_members()),
     ),
-    Door(name="onnx", file="m.onnx", seeds=_model_seeds, use=_use_model, share=150, rebuild=_odd_models),
+    Door(name="onnx", file="m.onnx", seeds=_model_seeds, use=_use_model, share=120, rebuild=_odd_models),
     Door(
         name="trace",
         file="t.csv",
         seeds=lambda: [b"0\n0.1\n0.2\n", b"id,arrival_s\n1,0.5\n2,0.75\n"],
         use=_use_trace,
-        share=70,
+        share=110,
         tokens=_TEXT,
     ),
-    Door(name="tokens", file="t.txt", seeds=lambda: [b"1 2 3 4\n5 6 7\n"], use=_use_tokens, share=40, tokens=_TEXT),
+    Door(name="tokens", file="t.txt", seeds=lambda: [b"1 2 3 4\n5 6 7\n"], use=_use_tokens, share=55, tokens=_TEXT),
     Door(name="picture", file="p/0.png", seeds=_picture_seeds, use=_use_picture, share=40),
     Door(
         name="cache manifest",
@@ -738,13 +738,13 @@ DOORS = (
         share=10,
         tokens=_TEXT,
     ),
-    Door(name="plan", file="e.plan", seeds=_plan_seeds, use=plan_file.read, share=20),
+    Door(name="plan", file="e.plan", seeds=_plan_seeds, use=plan_file.read, share=15),
     Door(
         name="worker message",
         file="lines",
         seeds=lambda: [messages.encode(messages.Failure(stage="load", kind="K", message="m"))],
         use=_use_message,
-        share=20,
+        share=15,
         tokens=_JSON,
     ),
 )

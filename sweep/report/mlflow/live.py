@@ -42,7 +42,7 @@ class Publishing:
         self._labels = labels
         self._store = Store(settings.root)
         self._tracking, self._results = tracking, settings.results
-        self._uri = resolve_uri(tracking.uri, settings.results)
+        self._uri = resolve_uri(tracking.uri, settings.results) if tracking.enabled else ""
         artifacts = settings.results / "mlartifacts"
         self._publisher = Publisher(self._uri, tracking.experiment, settings.name, artifacts=artifacts)
         self._pending: list[Record] = []

@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+from sweep.errors import ConfigError
 from sweep.report.mlflow import sqlite_store
 
 LOCAL_UI = "http://127.0.0.1:5000"  # where `sweep ui` serves a sqlite store
@@ -20,7 +21,17 @@ NOT_FOUND = 404
 
 
 def default_uri(results: Path) -> str:
-    """Return the URI of the store that needs no set-up: a sqlite file in the results folder."""
+    """Return the URI of the store that needs no set-up: a sqlite file in the results folder.
+
+    Raises:
+        ConfigError: the folder's path has a ``?``, which ends the path in the URI of a database: the store would be
+            made beside the folder.
+    """
+    if "?" in str(results.resolve()):
+        raise ConfigError(
+            f"results={results}: MLflow's store cannot lie below a folder with ? in its name: set results= to another, "
+            "tracking.uri (--uri) to a store elsewhere, or tracking=none"
+        )
     return f"sqlite:///{results.resolve()}/mlflow.db"
 
 

@@ -70,7 +70,8 @@ class Item:
         """Return model, precision, batch, knobs and library in one line, as far as the manifest has them."""
         model, precision, batch = (self.about.get(name) for name in _NAMED)
         words = [model, precision, None if batch is None else f"b{batch}"]
-        words += [f"{name}={value}" for name, value in self.about.get("knobs", {}).items()]
+        knobs = self.about.get("knobs")
+        words += [f"{name}={value}" for name, value in knobs.items()] if isinstance(knobs, dict) else []
         words.append(self.about.get("library"))
         return " ".join(str(word) for word in words if word)
 

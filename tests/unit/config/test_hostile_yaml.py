@@ -126,6 +126,8 @@ def test_another_choice_of_hydras_logging_is_inert(ask, tmp_path) -> None:
         "batch: &a [*a]\n",
         "- 1\n- 2\n",
         "just text\n",
+        "5\n",
+        "gpus: [" + "1," * 12_000 + "1]\n",
         "batch: " + "[" * 5000 + "\n",
         "batch: " + "9" * 5000 + "\n",
         "name: " + "x" * 300_000 + "\n",
@@ -157,6 +159,14 @@ def test_a_billion_laughs_end_in_seconds(ask, group: str) -> None:
     line = refusal(ask, HEADER + "\n".join(lines), group=group)
     assert "stand for more than" in line
     assert "theirs.yaml" in line
+
+
+def test_a_yaml_of_a_name_that_hydra_registers_is_one_line(ask, tmp_path, recwarn) -> None:
+    """Hydra warns of it in six lines."""
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "schema.yaml").write_text("a: 1\n")
+    assert "theirs" not in refusal(ask, HEADER + "batch: 2\n")
+    assert not recwarn.list
 
 
 def test_a_few_aliases_are_taken(ask) -> None:

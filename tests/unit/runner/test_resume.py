@@ -1,13 +1,14 @@
 """What is left to do: filters, retries, what an index may and may not be believed."""
 
 import json
+import os
 
 import factories
 import pytest
 
 from sweep import spec
 from sweep.config import schema, variants
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, RecordError
 from sweep.runner import filters, oom_pruning, plan, resume
 from sweep.spec.settings import RETRIED, Settings
 from sweep.storage.record import Record
@@ -98,6 +99,33 @@ def test_retry_says_which_statuses_are_measured_again(tmp_path, retry, again) ->
             Store(settings.root).samples_path(work.key).write_bytes(b"PK\x05\x06" + bytes(18))
     todo = {work.key for work in resume.remaining(made, settings).todo}
     assert {status for work, status in zip(made.works, statuses, strict=True) if work.key in todo} == again
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("place", ["record_path", "samples_path"])
+def test_a_folder_in_the_place_of_a_file_is_refused_before_anything_is_measured(settings, place) -> None:
+    made = plan.make(SIX)
+    for work in made.works:
+        written(settings, work)
+    path = getattr(Store(settings.root), place)(made.works[3].key)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RecordError, match=rf"{path} is a folder, and this sweep writes a file .*: remove the folder"):
+        resume.remaining(made, settings)
+
+
+@pytest.mark.fault
+@pytest.mark.timeout(20)
+def test_samples_that_are_a_pipe_are_measured_again(settings) -> None:
+    made = plan.make(SIX)
+    for work in made.works:
+        written(settings, work)
+    path = Store(settings.root).samples_path(made.works[3].key)
+    path.unlink()
+    os.mkfifo(path)
+    left = resume.remaining(made, settings)
+    assert left.todo == [made.works[3]]
+    assert left.notes == [f"{made.works[3].label} is measured again: its samples are gone or damaged"]
 
 
 def test_a_status_that_is_none_is_refused(tmp_path) -> None:

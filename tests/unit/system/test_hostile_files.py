@@ -29,7 +29,7 @@ from sweep.backends.tensorrt import runtime_cache
 from sweep.cli import cache as cli_cache
 from sweep.cli.console import Terminal
 from sweep.config.variants import engine as engine_variants
-from sweep.errors import ConfigError, RecordError, SweepError, TrackingError, printable
+from sweep.errors import ConfigError, RecordError, SessionError, SweepError, TrackingError, printable
 from sweep.loadgen import arrival_trace
 from sweep.models import file_digest, signature
 from sweep.models.datasets import calibration, images, labelled_files
@@ -178,7 +178,7 @@ def test_what_links_point_to_is_neither_overwritten_nor_published(tmp_path) -> N
         (root / name).mkdir()
         with (
             pytest.raises(ConfigError, match=rf"{name} is a folder, and a sweep writes .* there: remove"),
-            folder_lock(settings),
+            folder_lock(settings, print),
         ):
             pass
         (root / name).rmdir()
@@ -195,7 +195,7 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     cache.symlink_to(disk)
     calls: list[str] = []
     for _ in range(2):  # empty, then marked
-        with folder_lock(settings), Cache(cache) as linked:
+        with folder_lock(settings, print), Cache(cache) as linked:
             linked.get("engines", "a", fill("a", calls))
     assert calls == ["a"]
     assert (disk / location.MARKER).is_file()
@@ -208,7 +208,7 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     for target, reason in refusals:
         cache.unlink()
         cache.symlink_to(target)
-        for use in (lambda: Cache(cache), lambda: folder_lock(settings).__enter__()):
+        for use in (lambda: Cache(cache), lambda: folder_lock(settings, print).__enter__()):
             with pytest.raises(ConfigError, match=f"cache is a link to {target}, {reason}.*: give it an empty folder"):
                 use()
     run = cli_cache.run(
@@ -217,8 +217,28 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
     assert run == 0
     assert (home / "models" / "precious").is_dir()
     cache.unlink()
-    with folder_lock(settings):  # a folder of its own is marked too: it may be moved, and linked to
+    with folder_lock(settings, print):  # a folder of its own is marked too: it may be moved, and linked to
         assert (cache / location.MARKER).is_file()
+        (settings.root / "parts").mkdir()
+    assert not (settings.root / "parts").exists()  # empty: it was left behind by every sweep
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "0", "inf", "1e300", "x", "", "1 2", "9" * 80])
+def test_a_simulated_machine_has_a_factor_above_zero(tmp_path, text: str) -> None:
+    (tmp_path / "machine").write_text(text)
+    with pytest.raises(SessionError, match=r"machine: (no factor can be read|.* is no factor above 0)") as caught:
+        _slowness(str(tmp_path / "machine"))
+    assert "\n" not in str(caught.value)
+    (tmp_path / "machine").write_text(" 1.5\n")
+    assert _slowness(str(tmp_path / "machine")) == 1.5
+
+
+@pytest.mark.parametrize("about", [5, [], {"knobs": 5}, {"knobs": [1]}, {"model": [1], "batch": {}, "library": 2.5}])
+def test_an_odd_description_in_the_cache_is_listed(tmp_path, about: object) -> None:
+    put(tmp_path, "a")
+    manifest = tmp_path / "engines" / "a" / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"about": about}))
+    assert [item.key for item in inventory.items(tmp_path) if item.description.isprintable()] == ["a"]
 
 
 def test_a_dangling_link_as_cache_entry_is_built_again(tmp_path) -> None:

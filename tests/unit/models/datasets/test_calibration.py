@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 import sys
 import textwrap
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +129,21 @@ def test_a_file_that_does_not_fit_is_one_line_before_anything_runs(arrays: dict,
     refused(str(tmp_path / "bad.npz"), line)
 
 
+def test_a_picture_of_too_many_pixels_is_one_line_and_odd_metadata_none(tmp_path: Path, recwarn) -> None:
+    """Pillow warns of both on stderr, in lines of its own."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    path = tmp_path / "a.png"
+    start, pixels = b"\x89PNG\r\n\x1a\n", chunk(b"IDAT", zlib.compress(bytes(1000)))
+    path.write_bytes(start + chunk(b"IHDR", struct.pack(">IIBBBBB", 13_000, 13_000, 8, 2, 0, 0, 0)) + pixels)
+    refused(f"images:{tmp_path}", "Image size (169000000 pixels) exceeds limit of 89478485 pixels")
+    Image.new("RGB", (8, 8)).save(path, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 40)
+    assert read(f"images:{tmp_path}", IMAGES)
+    assert not recwarn.list
+
+
 def refused(text: str, line: str, signature: Signature = IMAGES) -> None:
     with pytest.raises(ConfigError, match=re.escape(line)) as caught:
         read(text, signature)
@@ -146,6 +163,10 @@ def test_what_is_no_calibration_is_one_line(tmp_path: Path) -> None:
     refused(f"images:{tmp_path}", "images are for a network with one float input of 3 channels", TOKENS)
     (tmp_path / "ids.txt").write_text("one two\n")
     refused(f"tokens:{tmp_path / 'ids.txt'}", "cannot be read: invalid literal for int()", TOKENS)
+    (tmp_path / "ids.txt").write_text(f"1 2\n3 {10**26}\n")
+    refused(
+        f"tokens:{tmp_path / 'ids.txt'}", "cannot be read: sequence 2 holds an id below -9223372036854775808", TOKENS
+    )
     refused("no_such_module:f", "no Python source of module no_such_module")
     uneven = {spec.name: np.ones((2 + spec.name.count("_"), 6), np.int64) for spec in TOKENS.inputs}
     np.savez(tmp_path / "uneven.npz", **uneven)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweep.cli.commands import main
-from sweep.errors import TrackingError
-from sweep.report.mlflow import Publisher, default_uri, reachable, resolve_uri
+from sweep.errors import ConfigError, TrackingError
+from sweep.report.mlflow import Publisher, Publishing, default_uri, reachable, resolve_uri, sqlite_path
+from sweep.spec import Tracking
+from sweep.spec.settings import Settings
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 
@@ -141,6 +143,20 @@ def test_the_uri_asked_for_goes_before_the_environment(monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000")
     assert resolve_uri(None, tmp_path) == "http://lab:5000"
     assert resolve_uri("http://mine", tmp_path) == "http://mine"
+
+
+def test_a_question_mark_in_the_results_path_makes_no_store_beside_it(tmp_path: Path, monkeypatch) -> None:
+    """In the URI of a database it ends the path: the store of ``a?b`` was a file ``a``."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("a#b", "a%20b", "a b"):
+        assert sqlite_path(resolve_uri(None, tmp_path / name)) == tmp_path / name / "mlflow.db"
+    with pytest.raises(ConfigError, match=r"a\?b: MLflow's store cannot lie below .* or tracking=none"):
+        resolve_uri(None, tmp_path / "a?b")
+    settings = Settings(name="s", results=tmp_path / "a?b")
+    with pytest.raises(ConfigError, match="tracking=none"):
+        Publishing(Tracking(), settings)
+    assert "not asked for" in Publishing(Tracking(enabled=False), settings).conclude([])
+    assert resolve_uri("http://lab:5000", tmp_path / "a?b") == "http://lab:5000"
 
 
 def test_nothing_to_publish_touches_no_server(black_hole: str, store: Store) -> None:
