@@ -8,13 +8,18 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.forkserver
 import os
+import pickle
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import forked_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PRELOADED = ("sweep.cli.run", "scipy.special", "scipy.optimize", "plotly.graph_objects", "plotly.io", "rich.live")
 PATH = "PYTHONPATH"
@@ -58,6 +63,30 @@ def run_forked(
             process.join()
             raise subprocess.TimeoutExpired(list(words), timeout_s, output.read_bytes(), error.read_bytes())
         return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), error.read_text())
+
+
+def call_forked(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of a module in tests/support, in a process whose workers are forks; return what it returns.
+
+    Args:
+        function: named at the top of its module; arguments and value are pickled.
+        arguments: of the function.
+    """
+    with TemporaryDirectory() as scratch:
+        value = Path(scratch, "value")
+        _start_server()
+        process = _FORKS.Process(target=_call, args=(function, arguments, dict(os.environ), value))
+        process.start()
+        process.join()
+        assert process.exitcode == 0, f"{function.__name__} ended with {process.exitcode}; its traceback is on stderr"
+        return pickle.loads(value.read_bytes())  # noqa: S301 - written by `_call`
+
+
+def _call(function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str], value: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    forked_worker.install()
+    value.write_bytes(pickle.dumps(function(*arguments)))
 
 
 def _main(

@@ -3,38 +3,18 @@
 import json
 
 import pytest
+import sentinel_sweeps
+from forked_command import call_forked
+from sentinel_sweeps import Screen
 
 from sweep.cli import commands
 from sweep.report.ranking import answer
 from sweep.runner import plan
-from sweep.runner.executor import Run
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Script, SessionAxes, Variant
 from sweep.spec.settings import Settings
 from sweep.storage.store import Store
 
 VARIANTS = 12
-
-
-class Screen:
-    """Counts records, and changes the machine after some of them."""
-
-    def __init__(self, machine, after=None, factor=1.0):
-        self.machine, self.after, self.factor = machine, after, factor
-        self.records, self.notes = [], []
-
-    def finished(self, record):
-        self.records.append(record)
-        if len(self.records) == self.after:
-            self.machine.write_text(str(self.factor))
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def variant(self, label): ...
-
-    def stage(self, name, detail, done): ...
-
-    def passed(self): ...
 
 
 @pytest.fixture
@@ -61,12 +41,13 @@ def variants(machine, count=VARIANTS, distribution="exponential", **changes):
     ]
 
 
-def swept(tmp_path, asked, screen, every=2, **changes):
-    made = plan.make(asked)
+def swept(tmp_path, asked, screen, every=2, begin=0, **changes):
+    """Sweep in a process whose workers are forks; the screen is left with what it noted there."""
     settings = Settings(name="s", results=tmp_path / "results", sentinel_every=every, **changes)
-    told = []
-    Run(made, settings, screen, told.append).execute(made.runnable)
-    return [Store(settings.root).read(work.key) for work in made.works], told, settings
+    options = {"sentinel_every": every, **changes}
+    records, told, notes = call_forked(sentinel_sweeps.measure, settings.results, asked, begin, screen, options)
+    screen.notes.extend(notes)
+    return records, told, settings
 
 
 def test_a_slowdown_in_mid_sweep_is_seen_marked_and_kept_out_of_the_ranking(tmp_path, machine, capsys) -> None:
@@ -125,9 +106,7 @@ def test_a_later_start_goes_on_counting_and_compares_with_the_first(tmp_path, ma
     asked = variants(machine, 8)
     first, _, settings = swept(tmp_path, asked[:6], Screen(machine))
     machine.write_text("1.5")
-    made = plan.make(asked)
-    Run(made, settings, Screen(machine), lambda record: None).execute(made.works[6:])
-    later = [Store(settings.root).read(work.key) for work in made.works]
+    later, _, _ = swept(tmp_path, asked, Screen(machine), begin=6)
     assert [record.drift["verdict"] for record in first] == ["steady"] * 6
     assert [record.drift["verdict"] for record in later] == ["steady"] * 6 + ["drifted"] * 2
     assert [json.loads(path.stem[:4].lstrip("0") or "0") for path in Store(settings.root).sentinel_paths()] == list(
