@@ -53,7 +53,7 @@ _LAST_MARGIN = 3.2  # to pass, of the last run, which takes all the time left af
 _LAST_STEP = 1.0  # by which it stays below that one: both count together
 _MANY = 5.0  # times the fewest independent requests that confirm: from there on an estimate that errs costs no answer
 _SAFE_SHARE = 0.45  # of the estimate, of a run with fewer
-_SAFEST_SHARE = 0.3  # of the estimate, of a run that takes all the time since a part of it could confirm nothing
+_SAFEST_SHARE = 0.38  # of the estimate, of a run that takes all the time since a part of it could confirm nothing
 _RATE_STEPS = 400  # rates among which the highest that can be confirmed is looked up
 _LOWEST_SHARE = 0.05  # of the saturation rate: where a search without success ends
 

@@ -74,5 +74,5 @@ def best_search(*, draw, limit, capacity, seconds, sweeps=_RUNS):
         requests = int(share * capacity * 1e3 * seconds / 1.05)
         counts = slow_counts(draw, limit, share * capacity, requests, sweeps)
         held[share] = int(votes_hold(counts, requests, inflation(counts, requests)).sum())
-    best = max(held, key=held.get)
+    best = max(held, key=lambda share: (held[share], share))
     return best, held[best], sweeps
