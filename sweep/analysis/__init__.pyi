@@ -33,7 +33,9 @@ from .slo_capacity import CONFIRM as CONFIRM
 from .slo_capacity import PROBE as PROBE
 from .slo_capacity import all_evidence as all_evidence
 from .slo_capacity import bracket as bracket
+from .slo_capacity import confirmed_runs as confirmed_runs
 from .slo_capacity import confirms as confirms
+from .slo_capacity import counts_below as counts_below
 from .slo_evidence import Evidence as Evidence
 from .start_spread import SpreadHistory as SpreadHistory
 from .start_spread import StartSpread as StartSpread

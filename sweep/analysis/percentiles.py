@@ -28,6 +28,8 @@ PASSES_AS_BATCHES = 3  # passes from which on the spread between them is measure
 _BATCHES = 25  # batches behind a variance inflation: long enough to hold a busy period, enough to average
 _WIDER = 3  # times as many requests as may be slow, among which clusters are looked for too
 _LEAST_EXCEEDING = 20  # slow requests that show how slow ones cluster
+_LEAST_CLUSTERS = 5  # of requests over the limit, from which on they themselves show how they cluster
+_CLUSTER_GAP = 50  # requests between two slow ones, from which on they belong to different clusters
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +122,9 @@ def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
     Slow requests come together, so that several count as one. If fewer than ``_LEAST_EXCEEDING`` are slower, the
     threshold is lowered until that many are, since less slow requests show too how they cluster. Looked at as well are
     the slowest ``_WIDER`` times as many, of which a window holds more clusters. The factor of batch means is itself
-    uncertain, which Student's factor carries.
+    uncertain, which Student's factor carries. Where fewer are slower than may be, and those are spread over
+    ``_LEAST_CLUSTERS`` clusters, they themselves bound the factor: behind a stall many requests wait, of which one only
+    may wait for longer than the limit.
 
     Args:
         latency_ms: shape (n,), in arrival order, ms.
@@ -137,12 +141,27 @@ def inflation(latency_ms: Floats, p: float, limit_ms: float) -> float:
     slow = _slowest(latency_ms, exceeding, limit_ms)
     slower = _slowest(latency_ms, min(_WIDER * exceeding, count // 4), math.inf)
     few = _BATCHES * 2 // 5
-    return max(
+    at_lower_limits = max(
         1.0,
         *(_uncertain(_BATCHES) * _batch_inflation(series, _BATCHES) for series in (slow, slower)),
         _batch_inflation(slower, few),
         *(inflation_of_mean(series) for series in (slow, slower)),
     )
+    over = latency_ms > limit_ms
+    if np.count_nonzero(over) >= exceeding:
+        return at_lower_limits
+    return min(at_lower_limits, _inflation_of_clusters(over))
+
+
+def _inflation_of_clusters(over: NDArray[np.bool_]) -> float:
+    """Return the factor by the requests over the limit alone; infinity where they form too few clusters to show it."""
+    at = np.flatnonzero(over)
+    clusters = np.count_nonzero(np.diff(at) >= _CLUSTER_GAP) + bool(len(at))
+    if clusters < _LEAST_CLUSTERS:
+        return math.inf
+    series = over.astype(np.float64)
+    batches = _uncertain(_BATCHES) * _batch_inflation(series, _BATCHES)
+    return _uncertain(int(clusters)) * max(1.0, batches, inflation_of_mean(series))
 
 
 def _slowest(latency_ms: Floats, least: int, limit_ms: float) -> Floats:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sweep.storage import PointSamples, SloProbe, SloResult
 
 PROBE, CONFIRM = "probe", "confirm"
+_TOGETHER = 2.0  # a run counts for the rates that lie below its own by less than this factor
 _AGAIN = 0.95  # confidence with which a rate holds above one that failed
 _SHOWN_IPS = 100.0  # rates above this are written without decimals
 
@@ -39,7 +40,7 @@ def evidence(passes: Sequence[PointSamples], slo: Slo) -> Evidence:
     inflated = percentiles.inflation(latency, p, slo.limit_ms)
     return Evidence(
         kind=passes[0].kind,
-        rate_ips=(passes[0].offered_rps or 0.0) * passes[0].batch,
+        rate_ips=_offered_ips(passes[0]),
         requests=len(latency),
         over=over,
         inflated=inflated,
@@ -94,10 +95,43 @@ def confirms(item: Evidence) -> bool:
     return item.kind == CONFIRM and item.verdict == SloVerdict.HELD and item.carried
 
 
+def confirmed_runs(points: Sequence[PointSamples], slo: Slo) -> list[Evidence]:
+    """Return the evidence of each confirming run that holds, by itself or together with those not far above its rate.
+
+    Fewer requests are slow at a lower rate, so that the share of two runs together is at least that of the lower one: a
+    run that held neither way is not lost where a lower one follows.
+
+    Args:
+        points: every sample of the variant.
+        slo: the SLO.
+    """
+    runs = [point for point in points if point.asked == slo.tag and point.kind == CONFIRM]
+    held = []
+    for run in runs:
+        own = evidence([run], slo)
+        above = [other for other in runs if other is not run and counts_below(_offered_ips(other), own.rate_ips)]
+        unclear = own.verdict == SloVerdict.UNCLEAR and own.over <= (1 - slo.share) * own.requests
+        if not confirms(own) and unclear and above:
+            own = evidence([run, *above], slo)
+        if confirms(own):
+            held.append(own)
+    return held
+
+
+def counts_below(rate_ips: float, lower_ips: float) -> bool:
+    """Return whether a run at `rate_ips` counts for the confirmation of `lower_ips` too."""
+    return lower_ips <= rate_ips <= lower_ips * _TOGETHER
+
+
+def _offered_ips(samples: PointSamples) -> float:
+    return (samples.offered_rps or 0.0) * samples.batch
+
+
 def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
     """Return the record's ``slo`` of a variant whose capacity was searched; None where it was not, for this SLO.
 
-    The capacity is the highest rate whose confirming run held with everything below it.
+    The capacity is the highest rate whose confirming run held, by itself or together with those just above it
+    (``confirmed_runs``), with everything below it.
 
     Args:
         points: every sample of the variant.
@@ -107,7 +141,8 @@ def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
         return None
     items = all_evidence(points, slo)
     high = bracket(items)[1]
-    confirmed = max((item for item in items if confirms(item) and item.rate_ips < high), key=_rate, default=None)
+    held = confirmed_runs(points, slo)
+    confirmed = max((item for item in held if item.rate_ips < high), key=_rate, default=None)
     recovered = [item for item in items if _holds_again(item) and item.rate_ips >= high]
     searched = [item for item in items if item.kind in {PROBE, CONFIRM}]
     likeliest = estimate(items, slo.share)
@@ -122,7 +157,7 @@ def slo_result(points: Sequence[PointSamples], slo: Slo) -> SloResult | None:
         "reason": _reason(items, slo.tag, confirmed, recovered),
         "estimate_ips": likeliest[0] if likeliest else None,
         "estimate_interval": likeliest[1] if likeliest else None,
-        "probes": [_probe(item) for item in searched],
+        "probes": [_probe(item, held) for item in searched],
     }
 
 
@@ -136,8 +171,8 @@ def _rate(item: Evidence) -> float:
     return item.rate_ips
 
 
-def _probe(item: Evidence) -> SloProbe:
-    return {
+def _probe(item: Evidence, held: Sequence[Evidence]) -> SloProbe:
+    probe: SloProbe = {
         "kind": item.kind,
         "offered_ips": item.rate_ips,
         "requests": item.requests,
@@ -146,6 +181,10 @@ def _probe(item: Evidence) -> SloProbe:
         "confidence": item.confidence,
         "verdict": item.verdict,
     }
+    together = next((run for run in held if run.rate_ips == item.rate_ips and run.requests > item.requests), None)
+    if together and item.kind == CONFIRM and item.verdict == SloVerdict.UNCLEAR:
+        probe |= {"requests_together": together.requests, "confidence_together": together.confidence}
+    return probe
 
 
 def _reason(

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from sweep.analysis import CONFIRM, PROBE, all_evidence, bracket, confirms, estimate_service, percentiles
+from sweep.analysis import (
+    CONFIRM,
+    PROBE,
+    all_evidence,
+    bracket,
+    confirmed_runs,
+    confirms,
+    counts_below,
+    estimate_service,
+    percentiles,
+)
 from sweep.loadgen.arrivals import draw_unit_arrivals
 from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, open_point
 from sweep.loadgen.slo_model import SloModel
-from sweep.spec import Slo  # noqa: TC001 - msgspec reads the annotations of `SearchRequest` when the program runs
+from sweep.spec import Slo, SloVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,10 +47,13 @@ _WARMUP_SHARE = 0.05  # of a run, at least
 _SIDE = 1.05  # a probe to either side of the estimate is this far from it
 _SAME_RATE = 1.015  # rates nearer to each other than this factor are the same
 _CONTRADICTION = 1.1  # a rate that failed this far below the estimate contradicts it
-_HIGHER_MARGIN = 0.8  # to pass, of a run above a rate that is confirmed: there is an answer already
-_ONLY_MARGIN = 2.8  # to pass, of a run that takes all the time because a part of it could confirm nothing
+_HIGHER_MARGIN = 1.6  # to pass, of a run above a rate that is confirmed
+_HIGHER_STEP = 1.2  # by which that run is higher where none should pass: time left is spent although it may fail
 _LAST_MARGIN = 3.2  # to pass, of the last run, which takes all the time left after one that failed
-_LAST_STEP = 1.3  # by which it stays below that one
+_LAST_STEP = 1.0  # by which it stays below that one: both count together
+_MANY = 5.0  # times the fewest independent requests that confirm: from there on an estimate that errs costs no answer
+_SAFE_SHARE = 0.45  # of the estimate, of a run with fewer
+_SAFEST_SHARE = 0.38  # of the estimate, of a run that takes all the time since a part of it could confirm nothing
 _RATE_STEPS = 400  # rates among which the highest that can be confirmed is looked up
 _LOWEST_SHARE = 0.05  # of the saturation rate: where a search without success ends
 
@@ -95,7 +108,8 @@ class _Search:
         report: Callable[[str, int, int], None],
     ) -> None:
         self.points: list[PointSamples] = []
-        self._session, self._load, self._request, self._earlier, self._report = session, load, request, earlier, report
+        self._session, self._load, self._request, self._report = session, load, request, report
+        self._evidence = all_evidence(earlier, request.slo)
         self._batch = earlier[0].batch
         self._searched = sum(point.asked is not None for point in earlier)
         self._start_ns = latest_now_ns(session)
@@ -108,10 +122,6 @@ class _Search:
             request.slo.limit_ms,
             lambda count: draw_unit_arrivals(load.arrivals, count, (load.seed, 6), service.clients),
         )
-
-    @property
-    def _evidence(self) -> list[Evidence]:
-        return all_evidence([*self._earlier, *self.points], self._request.slo)
 
     @property
     def _left_s(self) -> float:
@@ -154,8 +164,10 @@ class _Search:
     def _next_run(self, window_left_s: float) -> tuple[float, float] | None:
         """Return rate and duration of the next confirming run, samples/s and s; None where none is left to try."""
         evidence = self._evidence
-        if any(confirms(item) for item in evidence):
-            rate = self._confirmable(window_left_s, _HIGHER_MARGIN, _STEP)
+        confirmed = confirmed_runs(self.points, self._request.slo)
+        if confirmed:
+            highest_ips = max(item.rate_ips for item in confirmed)
+            rate = next_higher(self._model, evidence, window_left_s / self._batch, highest_ips)
             return None if rate is None else (rate, window_left_s)
         if any(item.kind == CONFIRM for item in evidence):
             rate = self._confirmable(window_left_s, _LAST_MARGIN, _LAST_STEP)
@@ -165,8 +177,7 @@ class _Search:
         rate = self._confirmable(seconds, _FIRST_MARGIN, _STEP)
         later_rate = self._confirmable(window_left_s - seconds, _LAST_MARGIN, _STEP)
         if rate is None or later_rate is None:
-            longest_rate = self._confirmable(window_left_s, _ONLY_MARGIN, _STEP)
-            longest_rate = longest_rate or likeliest_confirm(self._model, evidence, window_left_s / self._batch, _STEP)
+            longest_rate = likeliest_confirm(self._model, evidence, window_left_s / self._batch, _STEP)
             return None if longest_rate is None else (longest_rate, window_left_s)
         return rate, seconds
 
@@ -189,6 +200,7 @@ class _Search:
         place = Place(index=_FIRST_INDEX + self._searched + count, repeat=0, batch=self._batch)
         point = open_point(self._session, run_load, rate_rps, place)
         self.points.append(replace(point, kind=kind, asked=self._request.slo.tag))
+        self._evidence += all_evidence(self.points[-1:], self._request.slo)
 
 
 def contradicted(model: SloModel, evidence: Sequence[Evidence]) -> float | None:
@@ -256,7 +268,30 @@ def next_confirm(
     rate = _confirmable(model, evidence, per_ips, margin)
     if rate is None:
         return None
+    if not any(confirms(item) for item in evidence):
+        rate = _safe(model, evidence, rate, per_ips)
     return _allowed(model, evidence, rate, step)
+
+
+def next_higher(model: SloModel, evidence: Sequence[Evidence], per_ips: float, confirmed_ips: float) -> float | None:
+    """Return the rate of the run that takes the time left after one that confirmed: nothing is lost where it fails.
+
+    Where no higher one should pass it lies half-way (in the log) to the estimate, by a fifth at most.
+
+    Args:
+        model: the estimate.
+        evidence: evidence of what was measured so far.
+        per_ips: requests of the run for each sample/s at which it is offered.
+        confirmed_ips: highest rate that is confirmed, samples/s.
+
+    Returns:
+        The rate, samples/s; None where no rate above what was confirmed is below what failed.
+    """
+    model.fit(evidence)
+    rate = _confirmable(model, evidence, per_ips, _HIGHER_MARGIN) or 0.0
+    if rate <= confirmed_ips * _SAME_RATE:
+        rate = min(confirmed_ips * _HIGHER_STEP, math.sqrt(confirmed_ips * model.capacity_ips()))
+    return _allowed(model, evidence, rate, _STEP)
 
 
 def likeliest_confirm(model: SloModel, evidence: Sequence[Evidence], per_ips: float, step: float) -> float | None:
@@ -273,11 +308,27 @@ def likeliest_confirm(model: SloModel, evidence: Sequence[Evidence], per_ips: fl
     """
     model.fit(evidence)
     rates = _candidates(model)
-    counts, shares = _counts(model, evidence, rates, per_ips), model.slow_share(rates)
-    slack = (1 - model.p - shares) / np.sqrt((1 - model.p) / np.maximum(counts, 1))
-    slack[rates * per_ips < percentiles.min_count(model.p)] = -math.inf
-    best = int(np.argmax(slack))
-    return _allowed(model, evidence, float(rates[best]), step) if slack[best] > 0 else None
+    slack, enough = np.full(len(rates), -math.inf), np.zeros(len(rates), dtype=np.bool_)
+    for counts, shares in _expected(model, evidence, rates, per_ips):
+        slack = np.maximum(slack, (1 - model.p - shares) / np.sqrt((1 - model.p) / np.maximum(counts, 1)))
+        enough |= counts >= _spotless_count(model.p)
+    usable = rates * per_ips >= percentiles.min_count(model.p)
+    for wanted in (usable & enough, usable):  # where no run can be long enough, the one that comes closest
+        best = int(np.argmax(np.where(wanted, slack, -math.inf)))
+        if wanted[best] and slack[best] > 0:
+            rate = min(float(rates[best]), _SAFEST_SHARE * model.capacity_ips())
+            return _allowed(model, evidence, rate, step)
+    return None
+
+
+def _safe(model: SloModel, evidence: Sequence[Evidence], rate: float, per_ips: float) -> float:
+    """Return `rate`, or a lower one where so few requests will count that an estimate which errs loses the answer.
+
+    The closed loop and two short probes miss what comes once in a thousand requests. At less than half of the capacity
+    a run confirms in spite of it; what it leaves on the table a later run takes.
+    """
+    counts = float(_counts(model, evidence, np.array([rate]), per_ips)[0])
+    return rate if counts >= _MANY * _spotless_count(model.p) else min(rate, _SAFE_SHARE * model.capacity_ips())
 
 
 def _allowed(model: SloModel, evidence: Sequence[Evidence], rate: float, step: float) -> float | None:
@@ -288,7 +339,7 @@ def _allowed(model: SloModel, evidence: Sequence[Evidence], rate: float, step: f
         rate = low
     rate = min([rate, high / _SAME_RATE, *(rate_ips / step for rate_ips in failed_ips)])
     confirmed_ips = max((item.rate_ips for item in evidence if confirms(item) and item.rate_ips < high), default=0.0)
-    hopeless = rate < _LOWEST_SHARE * model.saturation_ips or (
+    hopeless = rate < _LOWEST_SHARE * model.saturation_ips * (1 - 1e-9) or (
         rate > low and float(model.slow_share(np.array(rate))) > 1 - model.p
     )
     return None if hopeless or rate <= confirmed_ips * _SAME_RATE else rate
@@ -302,11 +353,31 @@ def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, 
     was measured.
     """
     rates = _candidates(model)
-    counts, shares = _counts(model, evidence, rates, per_ips), model.slow_share(rates)
-    deviations = _confidence_deviations() + margin * np.sqrt(1 + counts / model.effective_requests)
-    enough = counts >= math.log(1 - percentiles.CONFIDENCE) / math.log(model.p)  # with none of them slower
-    passing = np.flatnonzero(enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - model.p))
+    passes = np.zeros(len(rates), dtype=np.bool_)
+    for counts, shares in _expected(model, evidence, rates, per_ips):
+        deviations = _confidence_deviations() + margin * np.sqrt(1 + counts / model.effective_requests)
+        enough = counts >= _spotless_count(model.p)
+        passes |= enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - model.p)
+    passing = np.flatnonzero(passes & (rates * per_ips >= percentiles.min_count(model.p)))
     return float(rates[passing[-1]]) if len(passing) else None
+
+
+def _expected(
+    model: SloModel, evidence: Sequence[Evidence], rates: Floats, per_ips: float
+) -> list[tuple[Floats, Floats]]:
+    """Return the requests that will count as independent, and the share that is slow, of a run at each rate.
+
+    The first entry is the run alone, the second the run together with the unclear ones just above its rate.
+    """
+    counts, shares = _counts(model, evidence, rates, per_ips), model.slow_share(rates)
+    before, slow = np.zeros(len(rates)), np.zeros(len(rates))
+    for item in evidence:
+        if item.kind == CONFIRM and item.verdict == SloVerdict.UNCLEAR:
+            counted = np.array([counts_below(item.rate_ips, rate) for rate in rates])
+            before += counted * item.requests / item.inflated
+            slow += counted * item.over / item.inflated
+    together = counts + before
+    return [(counts, shares), (together, (shares * counts + slow) / np.maximum(together, 1e-9))]
 
 
 def _candidates(model: SloModel) -> Floats:
@@ -316,7 +387,7 @@ def _candidates(model: SloModel) -> Floats:
 
 def _counts(model: SloModel, evidence: Sequence[Evidence], rates: Floats, per_ips: float) -> Floats:
     """Return the requests of a run at each rate that count as independent."""
-    nearest = _nearest(evidence, float(rates[-1]))
+    nearest = _nearest(evidence, model.capacity_ips())
     measured = [item.inflated / float(model.inflation(np.array(item.rate_ips))) for item in nearest]
     scale = max(float(np.median(measured or [1.0])), 1.0)
     return np.asarray(np.minimum(rates * per_ips, _MAX_REQUESTS) / (scale * model.inflation(rates)))
@@ -325,6 +396,11 @@ def _counts(model: SloModel, evidence: Sequence[Evidence], rates: Floats, per_ip
 def _nearest(evidence: Sequence[Evidence], rate: float) -> list[Evidence]:
     usable = [item for item in evidence if item.verdict not in {"invalid", "overloaded"} and item.rate_ips > 0]
     return sorted(usable, key=lambda item: abs(math.log(item.rate_ips / rate)))[:3]
+
+
+def _spotless_count(p: float) -> float:
+    """Return the fewest independent requests that confirm percentile ``p`` with none of them slower."""
+    return math.log(1 - percentiles.CONFIDENCE) / math.log(p)
 
 
 def _confidence_deviations() -> float:

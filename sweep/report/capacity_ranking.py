@@ -92,9 +92,13 @@ def _confirmation(result: SloResult) -> str:
     """Return how the capacity was confirmed, or that only the rungs of the ladder show it."""
     if not result.get("confirmed"):
         return "" if "confirmed" not in result else ", judged from the rates of the curve alone"
-    last = next(
+    runs = [
         probe
         for probe in result.get("probes", [])
         if probe["kind"] == "confirm" and probe["offered_ips"] == result["capacity_ips"]
-    )
-    return f", confirmed by {last['requests']:,} requests at that rate"
+    ]
+    together = next((probe["requests_together"] for probe in runs if "requests_together" in probe), None)
+    if together:
+        return f", confirmed by {together:,} requests at that rate and above"
+    held = next((probe for probe in runs if probe.get("verdict") == "held"), runs[0])
+    return f", confirmed by {held['requests']:,} requests at that rate"

@@ -277,6 +277,7 @@ APART_QUEUES = {
     "M/bimodal/1": bimodal,
     "M/Pareto 2.2/1": pareto(2.2),
     "M/slow 10% x1.5, stays 200/1": two_states(200, 0.1, 1.5),
+    "M/stall of 20 in 500/1": periodic_stalls(500, 20.0),
 }
 FRESH_QUEUES = {
     "M/inverse Gaussian .7/1": inverse_gaussian(0.7),

@@ -7,6 +7,7 @@ same rule given what the truth alone knows.
 import dataclasses
 import math
 
+import capacity_oracles
 import families
 import numpy as np
 import queues
@@ -28,6 +29,11 @@ LIMITS = {  # of the p99, in service times
     "M/bimodal/1": 12.0,
     "M/Pareto 2.2/1": 20.0,
     "M/slow 10% x1.5, stays 200/1": 6.0,
+    "M/stall of 20 in 500/1": 20.0,
+    "M/inverse Gaussian .7/1": 8.0,
+    "M/log-logistic 3/1": 15.0,
+    "M/each 8th x2/1": 6.0,
+    "M/neighbour 40 in 400, x1.4/1": 6.0,
 }
 
 
@@ -88,7 +94,7 @@ def search(draw, limit_ms, seconds, seed):
 
 
 def searches(sweeps, *, draw, limit, seconds=20.0):
-    """Shares without an answer and above the truth, the median over the truth, and the estimate's coverage."""
+    """Shares without an answer and above the truth, the answers over the truth, and the estimate's coverage."""
     truth = true_capacity(draw, limit)[0] * 1e3
     results = [search(draw, limit, seconds, seed) for seed in range(sweeps)]
     answers = [result["capacity_ips"] / truth for result in results if result["capacity_ips"]]
@@ -96,9 +102,18 @@ def searches(sweeps, *, draw, limit, seconds=20.0):
     return (
         Share(sweeps - len(answers), sweeps),
         Share(sum(answer > 1 for answer in answers), sweeps),
-        float(np.median(answers)) if answers else math.nan,
+        answers,
         Share(sum(low <= truth <= high for low, high in bounds), len(bounds)),
     )
+
+
+def median_with_error(values):
+    """The median and its standard error, by the order statistics one standard deviation to either side."""
+    if len(values) < 3:
+        return "-"
+    ordered, half = np.sort(values), math.sqrt(len(values)) / 2
+    low, high = (int(np.clip(round((len(ordered) - 1) / 2 + side * half), 0, len(ordered) - 1)) for side in (-1, 1))
+    return f"{np.median(ordered):.2f} ± {(ordered[high] - ordered[low]) / 2:.2f}"
 
 
 def side_by_side(say, title, columns, rows):
@@ -113,30 +128,54 @@ def side_by_side(say, title, columns, rows):
 
 
 def confirm_table(say, sweeps):
-    columns = ["2,000 requests", "7,000", "oracle, 7,000", "at 70%: 7,000", "oracle, 7,000"]
+    columns = [
+        "2,000 requests",
+        "spotless",
+        "7,000",
+        "spotless",
+        "70%: 7,000",
+        "oracle: votes",
+        "oracle: exact",
+    ]
 
     def cells(name, draw):
         limit = LIMITS[name]
-        rate, inflated = true_capacity(draw, limit)
+        rate = true_capacity(draw, limit)[0]
         same = {"draw": draw, "limit": limit}
-        yield confirms(sweeps, **same, rate=rate, count=2000)
-        yield confirms(sweeps, **same, rate=rate, count=7000)
-        yield confirms(sweeps, **same, rate=rate, count=7000, oracle=inflated)
+        for count in (2000, 7000):
+            yield confirms(sweeps, **same, rate=rate, count=count)
+            at = capacity_oracles.slow_counts(draw, limit, rate, count, sweeps)
+            yield Share(int(np.count_nonzero(at == 0)), sweeps)
         yield confirms(sweeps, **same, rate=0.7 * rate, count=7000)
-        yield confirms(sweeps, **same, rate=0.7 * rate, count=7000, oracle=inflated)
+        below = capacity_oracles.slow_counts(draw, limit, 0.7 * rate, 7000, sweeps)
+        votes = capacity_oracles.votes_hold(below, 7000, capacity_oracles.inflation(below, 7000))
+        yield Share(int(votes.sum()), sweeps)
+        yield Share(int(np.count_nonzero(below <= capacity_oracles.most_slow(at))), sweeps)
 
     rows = {half: [(name, cells(name, draw)) for name, draw in each.items()] for half, each in QUEUES.items()}
-    side_by_side(say, "Confirmed at exactly the capacity (at most 1% is meant), and at 70% of it", columns, rows)
+    title = (
+        "Confirmed at exactly the capacity (at most 1% is meant; spotless: no slow request at all), and at 70% of it"
+    )
+    side_by_side(say, title, columns, rows)
 
 
 def search_table(say, sweeps):
-    columns = ["no answer", "above the truth", "median of the truth", "the estimate's interval covers"]
-    rows = {
-        half: [
-            (name, [none, above, f"{median:.2f}", covers])
-            for name, draw in each.items()
-            for none, above, median, covers in [searches(max(sweeps // 10, 10), draw=draw, limit=LIMITS[name])]
-        ]
-        for half, each in QUEUES.items()
-    }
+    columns = [
+        "no answer",
+        "oracle: no answer",
+        "at",
+        "above the truth",
+        "median of the truth",
+        "the estimate's interval covers",
+    ]
+
+    def cells(name, draw):
+        none, above, answers, covers = searches(max(sweeps // 10, min(sweeps, 100)), draw=draw, limit=LIMITS[name])
+        capacity = true_capacity(draw, LIMITS[name])[0]
+        at, held, of = capacity_oracles.best_search(
+            draw=draw, limit=LIMITS[name], capacity=capacity, seconds=20.0, sweeps=min(sweeps, 300)
+        )
+        yield from (none, Share(of - held, of), f"{at:g}", above, median_with_error(answers), covers)
+
+    rows = {half: [(name, cells(name, draw)) for name, draw in each.items()] for half, each in QUEUES.items()}
     side_by_side(say, "Searches of 20 s at a service time of 1 ms", columns, rows)

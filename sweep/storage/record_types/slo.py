@@ -19,6 +19,8 @@ class SloProbe(TypedDict):
         inflation: requests that count as one, since slow ones come together.
         confidence: that the SLO holds at this rate, 0 to 1.
         verdict: what the run shows.
+        requests_together: of a run that confirms only together with those above its rate: requests of all of them.
+        confidence_together: the same for the confidence, that the SLO holds at the rate of this run.
     """
 
     kind: str
@@ -28,6 +30,8 @@ class SloProbe(TypedDict):
     inflation: Number
     confidence: Share
     verdict: outcome.SloVerdict
+    requests_together: NotRequired[Count]
+    confidence_together: NotRequired[Share]
 
 
 class SloResult(TypedDict):
@@ -40,7 +44,7 @@ class SloResult(TypedDict):
         confidence: that the SLO holds at that rate, 0 to 1.
         next_ips: lowest rate that did not hold, samples/s; None where every rate held.
         monotonic: no higher rate held again.
-        confirmed: a run at that very rate confirmed it.
+        confirmed: a run at that very rate confirmed it, by itself or together with those above it.
         reason: why there is no capacity, or that the curve is not monotonic.
         estimate_ips: likeliest capacity by all runs together, samples/s; it is no promise. None where no run bounds it.
         estimate_interval: its 95% interval, [low, high] in samples/s.

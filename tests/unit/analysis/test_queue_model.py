@@ -52,6 +52,18 @@ def test_a_waiting_request_costs_what_a_busy_stream_showed() -> None:
     assert queue_model.simulate_latency_ms(woken, np.array([0.0, 0.0, 9 * MS])).tolist() == [1.5, 2.5, 1.5]
 
 
+def test_one_stream_is_simulated_as_several_are() -> None:
+    """The short way for one stream, and the event simulation, which takes any number of them in turn."""
+    rng = np.random.default_rng(5)
+    due, alone, after = np.cumsum(rng.exponential(1.2, 2000)), rng.exponential(1.0, 2000), rng.exponential(0.9, 2000)
+    short = queue_model._completions_ns(due.tolist(), [0] * 2000, [1], alone.tolist(), after.tolist(), [1.0, 1.0])
+    other = [due[-1] + 1e6]  # of a second client, whose only request comes long after: its stream slows nobody
+    events = queue_model._completions_ns(
+        [*due, *other], [0] * 2000 + [1], [1, 1], [*alone, 1.0], [*after, 1.0], [1.0, 1.0, 1.0]
+    )
+    assert short == pytest.approx(events[:-1])
+
+
 def test_slow_stretches_stay_together() -> None:
     stretches = np.repeat([MS, 3 * MS], 500)
     gaps = np.diff(queue_model.simulate_latency_ms(service(1, stretches, stretches), np.arange(1000) * 9 * MS) > 2)

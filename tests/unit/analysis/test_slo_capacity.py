@@ -11,7 +11,7 @@ from queues import LOAD, highest, md1_within, mmc_within, searched
 from sweep.analysis import percentiles, record_summary, slo_capacity
 from sweep.spec import Verdict
 from sweep.spec.slo import Slo
-from sweep.storage import samples_file
+from sweep.storage import PointSamples, samples_file
 from sweep.storage.record import Record
 
 SEEDS = range(8)
@@ -109,6 +109,97 @@ def test_a_lower_rate_that_the_generator_spoiled_hides_no_failure() -> None:
     assert reason == "p90<=1 ms does not hold even at 100 samples/s: 500 of 500 requests were slower (broken)"
     unclear = dataclasses.replace(spoilt, point_verdict=Verdict.OK, broken=0.5)
     assert "raise slo.search_s" in slo_capacity._reason([unclear, failed], "p90<=1", None, [])
+
+
+EVIDENCE = {"kind": "probe", "requests": 900, "over": 3, "inflated": 1.0, "carried": True, "broken": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("confidence", "broken", "grows", "verdict"),
+    [
+        (0.995, 0.0, False, "unclear"),
+        (0.2, 0.5, False, "unclear"),
+        (0.0, 0.995, False, "overloaded"),
+        (0.5, 0.0, True, "overloaded"),
+    ],
+)
+def test_a_run_that_one_long_wait_ended_fails_by_its_share_or_its_slope_alone(
+    confidence, broken, grows, verdict
+) -> None:
+    ended = {**EVIDENCE, "confidence": confidence, "broken": broken, "grows": grows}
+    item = slo_capacity.Evidence(rate_ips=100, point_verdict=Verdict.OVERLOADED, **ended)
+    assert (item.verdict, item.failed) == (verdict, verdict == "overloaded")
+
+
+def test_a_rate_that_held_is_never_below_one_of_which_it_is_said_that_not_even_it_holds() -> None:
+    held = slo_capacity.Evidence(
+        rate_ips=100, confidence=0.995, point_verdict=Verdict.OK, **{**EVIDENCE, "grows": False}
+    )
+    failed = dataclasses.replace(held, rate_ips=200, confidence=0.0, broken=0.999)
+    assert "does not hold even at" not in slo_capacity._reason([held, failed], "p99<=1", None, [])
+    above = dataclasses.replace(held, rate_ips=300)
+    assert slo_capacity._reason([failed, above], "p99<=1", None, [above]).startswith("not monotonic")
+    assert "does not hold even at 200" in slo_capacity._reason([failed], "p99<=1", None, [])
+
+
+def confirming_run(rate_rps, over, count=700):
+    """A run of a steady server, in which ``over`` requests that lie far apart take longer than 2.1 ms."""
+    due = np.arange(count) * int(1e9 / rate_rps)
+    latency_ms = 1 + (np.arange(count) * 37 % 100) / 100
+    latency_ms[np.linspace(50, count - 50, over).astype(int)] = 2.2
+    done = due + (latency_ms * 1e6).astype(np.int64)
+    return PointSamples(
+        kind="confirm",
+        index=1000,
+        repeat=0,
+        batch=1,
+        offered_rps=rate_rps,
+        overloaded=False,
+        complete=True,
+        scheduled_ns=due,
+        issued_ns=due,
+        done_ns=done,
+        slot_free=np.ones(count, dtype=bool),
+        warmup=np.zeros(count, dtype=bool),
+        stream=np.zeros(count, dtype=np.int16),
+        asked="p99<=2.1",
+    )
+
+
+def test_a_run_confirms_together_with_an_unclear_one_above_its_rate() -> None:
+    """Of 700 requests two were slow, which is 97% confidence; of 1,400 four, which is 99%."""
+    slo, low, high = Slo("p99", 2.1), confirming_run(300.0, 2), confirming_run(400.0, 2)
+    alone = slo_capacity.slo_result([low], slo)
+    assert not alone["confirmed"]
+    both = slo_capacity.slo_result([high, low], slo)
+    assert (both["capacity_ips"], both["confirmed"]) == (300.0, True)
+    assert 0.99 <= both["confidence"] == both["probes"][1]["confidence_together"]
+    assert both["probes"][1]["requests_together"] == 1400
+    assert [probe["verdict"] for probe in both["probes"]] == ["unclear", "unclear"]
+    assert "requests_together" not in both["probes"][0]
+    assert not slo_capacity.slo_result([confirming_run(700.0, 2), low], slo)["confirmed"]  # too far above
+    assert slo_capacity.slo_result([confirming_run(200.0, 0), low], slo)["capacity_ips"] == 200.0  # a lower one
+
+
+def test_slow_requests_that_come_singly_count_one_each() -> None:
+    """Behind a stall five requests wait; one of them waits for longer than the limit."""
+    latency = np.ones(4000)
+    for start in range(100, 4000, 300):
+        latency[start : start + 5] = [30.0, 15.0, 12.0, 10.0, 9.0]
+    assert percentiles.inflation(latency, 0.99, 40.0) > 3
+    assert percentiles.inflation(latency, 0.99, 20.0) < 2
+    pairs = latency.copy()
+    pairs[101::300] = 25.0
+    assert percentiles.inflation(pairs, 0.99, 20.0) > 2
+
+
+@pytest.mark.parametrize("limit_ms", [10.0, 25.0])
+def test_the_time_of_a_search_is_spent(limit_ms) -> None:
+    """Whatever the first run says, one last run takes what is left."""
+    _, _, made = searched(limit_ms, 12.0, distribution="exponential", seed=3)
+    spent_s = sum(int(point.done_ns.max()) for point in made) / 1e9
+    assert 0.85 * 12 <= spent_s <= 1.1 * 12
+    assert made[-1].kind == "confirm"
 
 
 def test_a_server_that_falls_asleep_is_not_monotonic_and_is_told_so() -> None:
