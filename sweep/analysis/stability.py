@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from sweep.storage import Ints, PointSamples
 
-RISK = 0.045  # of calling any pass of a steady point unstable
-_CORRELATED_RISK = 0.6  # of that where services hang together, since how much they do is estimated too
+RISK = 0.04  # of calling any pass of a steady point unstable
+_CORRELATED_RISK = 0.65  # of that where services hang together, since how much they do is estimated too
 _WITHIN = 0.05  # a change of the service time that is smaller makes no point unstable
 _SLOPE_WITHIN = 0.075  # the same from end to end of a line, which overstates a step by a half
 _HALVES = 0.6  # of the risk, spent on the comparison of the two halves; the rest is for all other places
@@ -31,6 +31,8 @@ _STALLED = 0.25  # of the window without any completion
 _STALL_GAPS = 5  # usual gaps between completions, below which a long one is no stall
 _LEAST_INDEPENDENT = 28  # services of a pass that count as one by themselves, once a change is taken out
 _FREEDOM = 0.35  # degrees of freedom of a correlated series' variance for each service that counts as one
+_BATCH_COUNTS = (7, 10, 16)  # of a pass; a period of one length is seen by another
+_FAR_LESS = 0.1  # of the variance, below which batch means show that values make up for each other: bursts, a rhythm
 _NEGLIGIBLE = 1e-6  # relative deviation that is rounding to nanoseconds
 _MIN_SERVICES = 48
 _BEHIND_BATCHES = 16
@@ -47,6 +49,7 @@ class _Scale:
         places: likeliest place of a step in each.
         inflation: services that count as one, from all passes once their changes are taken out.
         variance: variance of what is left then.
+        batched: the variance of batch means of what is left, times the values of a batch: the largest of three lengths.
         logs: whether the values are logarithms.
     """
 
@@ -54,6 +57,7 @@ class _Scale:
     places: Sequence[int]
     inflation: float
     variance: float
+    batched: float
     logs: bool
 
 
@@ -84,7 +88,8 @@ def unsteady(series: Sequence[percentiles.Floats]) -> float:
     is taken from all passes, once the likeliest step or line is taken out of each. Times are compared by their means or
     by their logarithms, on the scale on which chance moves them less: a pause now and then hides a step from means.
     A change counts only where enough services of a pass are independent: a server that visits a slow state a few times
-    in a window is not told from one that changed.
+    in a window is not told from one that changed. Completions that come in bursts make up for each other, which batch
+    means show.
 
     Args:
         series: of each pass, positive values in order.
@@ -112,7 +117,14 @@ def _scale(series: Sequence[percentiles.Floats], *, logs: bool) -> _Scale:
     residuals = [_without_change(values, place)[0] for values, place in zip(series, places, strict=True)]
     variance = max(float(np.mean(np.square(np.concatenate(residuals)))), _NEGLIGIBLE**2)
     inflation = intervals.within_passes(residuals) if variance > _NEGLIGIBLE**2 else 1.0
-    return _Scale(series=series, places=places, inflation=inflation, variance=variance, logs=logs)
+    batched = max(_NEGLIGIBLE**2, *map(_batched, residuals))
+    return _Scale(series=series, places=places, inflation=inflation, variance=variance, batched=batched, logs=logs)
+
+
+def _batched(residuals: percentiles.Floats) -> float:
+    """Return the variance of batch means times the values of a batch, the largest of three lengths."""
+    parts = [np.array_split(residuals, number) for number in _BATCH_COUNTS]
+    return max(len(residuals) / len(part) * float(np.var([each.mean() for each in part], ddof=1)) for part in parts)
 
 
 def _place(values: percentiles.Floats) -> int:
@@ -159,7 +171,10 @@ def _change(scale: _Scale, number: int, risk: float) -> float:
         return 0.0
     freedom = count - 3.0 if scale.inflation == 1 else _FREEDOM * count / scale.inflation - 3
     own = float(np.mean(np.square(_without_change(values, place)[0])))
-    error = math.sqrt(scale.inflation * max(own, scale.variance))
+    variance = scale.inflation * max(own, scale.variance)
+    if scale.batched < _FAR_LESS * variance:
+        variance, freedom = scale.batched, _BATCH_COUNTS[0] - 1.0
+    error = math.sqrt(variance)
     moved = abs(float(_deviations(values, np.array([half]))[0])) / (error * math.sqrt(half * (count - half) / count))
     anywhere = abs(float(_deviations(values, np.array([place]))[0])) / (error * math.sqrt(count))
     if moved > scipy.special.stdtrit(freedom, 1 - _HALVES * risk / 2):

@@ -28,6 +28,31 @@ def test_a_change_below_5_percent_and_a_few_services_are_not_judged() -> None:
     assert stability.unsteady([np.repeat([1.0, 2.0], 20)]) == 0
 
 
+def test_a_step_is_told_that_pauses_hide_from_means() -> None:
+    """A pause of ten services in 150 has the standard deviation of eight steps; logarithms hardly see it."""
+    rng = np.random.default_rng(3)
+    paused = [times(seed) + 10 * (rng.random(700) < 1 / 150) for seed in range(20)]
+    assert sum(stability.unsteady([each * np.repeat([1.0, 1.1], 350)]) > 0 for each in paused) >= 19
+    assert sum(stability.unsteady([each]) > 0 for each in paused) <= 2
+
+
+def test_constant_services_and_bursts_have_a_scale() -> None:
+    """Rounding to nanoseconds is no correlation, and what is completed at once has no logarithm."""
+    assert stability.unsteady([np.repeat([1.0, 1.1], 350)]) == pytest.approx(0.1, rel=0.01)
+    assert stability.unsteady([np.ones(700)]) == 0
+    bursts = np.tile([0.0, 0.0, 0.0, 4.0], 200)
+    assert stability.unsteady([bursts]) == 0
+    assert stability.unsteady([bursts * np.repeat([1.0, 1.3], 400)]) == pytest.approx(0.3, rel=0.01)
+
+
+def test_all_passes_tell_how_strongly_services_hang_together() -> None:
+    """One slow visit looks like a step in its pass; its like in other passes show that such a server is steady."""
+    visit = np.ones(700)
+    visit[500:560] = 1.5
+    visits = [np.roll(visit, -70 * number) * times(number) for number in range(5)]
+    assert stability.unsteady(visits) == 0
+
+
 def test_a_state_that_comes_and_goes_is_no_change() -> None:
     """Sixty requests at each of random levels: five of them make no half slower than the other for good."""
     rng = np.random.default_rng(1)
