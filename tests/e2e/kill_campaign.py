@@ -714,17 +714,25 @@ def run_problems(execute: Callable[[str], Any], keys: Any, experiment: str) -> I
         yield f"runs that are not finished: {unfinished}"
 
 
+COLUMNS = ("start", "plan", "worker", "records", "report", "publish")
+
+
+def column(stage: str) -> str:
+    """Return the column of the table for a stage: those of the worker are one, and those around a record."""
+    if stage.startswith("worker"):
+        return "worker"
+    return {"after publish": "publish"}.get(stage, stage if stage in COLUMNS else "records")
+
+
 def table(all_series: Sequence[Series]) -> str:
-    """Return the table of the disturbances: a row a kind, a column a stage, outcomes in each cell."""
+    """Return the table of the disturbances: a row a kind, a column a stage, exit codes of the command in each cell."""
     hits = [hit for series in all_series for hit in series.hits]
-    kinds = sorted({hit.kind for hit in hits})
-    stages = sorted({hit.stage for hit in hits})
-    lines = [f"| disturbance | number | {' | '.join(stages)} |", f"|---|---|{'---|' * len(stages)}"]
-    for kind in kinds:
+    lines = [f"| disturbance | number | {' | '.join(COLUMNS)} |", f"|---|---|{'---|' * len(COLUMNS)}"]
+    for kind in (kind for kind in ENDS if any(hit.kind == kind for hit in hits)):
         of_kind = [hit for hit in hits if hit.kind == kind]
         cells = []
-        for stage in stages:
-            codes = collections.Counter(hit.outcome for hit in of_kind if hit.stage == stage)
+        for name in COLUMNS:
+            codes = collections.Counter(hit.outcome for hit in of_kind if column(hit.stage) == name)
             cells.append(", ".join(f"{count} x {code}" for code, count in sorted(codes.items())))
         lines.append(f"| {kind} | {len(of_kind)} | {' | '.join(cells)} |")
     return "\n".join(lines)
