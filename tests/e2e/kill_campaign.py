@@ -412,6 +412,7 @@ class Campaign:
         self.root, self.disk, self.seed = root, disk, options.seed
         self._configs = options.configs.split(",")
         self._fresh_share, self._servers = options.fresh, options.servers
+        self._postgres = options.servers and without_postgres() is None
         self._fork = multiprocessing.get_context("forkserver")
         self._fork.set_forkserver_preload([*PRELOADED, "preloaded", "forked_worker", "mlflow", __name__])
         self._references: dict[str, Reference] = {}
@@ -469,7 +470,7 @@ class Campaign:
     def series(self, number: int) -> Series:
         """Run the series of that number: most disturb a sweep, some a sweep on a small disk, some its publishing."""
         if self._servers and number % EVERY == EVERY - 1:
-            over_postgres = number % (2 * EVERY) > EVERY and missing_postgres() is None
+            over_postgres = number % (2 * EVERY) > EVERY and self._postgres
             return self.publish_series(number, over_postgres=over_postgres)
         return self.sweep_series(number, full_disk=self.disk is not None and number % EVERY == EVERY // 2)
 
@@ -739,8 +740,15 @@ def table(all_series: Sequence[Series]) -> str:
 
 
 MOUNT = 'mount -t tmpfs -o size="$0" tmpfs "$1" && mount -t tmpfs tmpfs /dev/shm && shift && exec "$@"'
-WAYS = (["unshare", "-rm", "sh", "-c", MOUNT], ["unshare", "-m", "sh", "-c", MOUNT])
+WAYS = (["unshare", "-m", "sh", "-c", MOUNT], ["unshare", "-rm", "sh", "-c", MOUNT])  # as root; as any other user
 OWN_DISK = "SWEEP_TEST_DISK"
+
+
+def without_postgres() -> str | None:
+    """Return why no PostgreSQL can be started here; None if it can."""
+    if os.geteuid() == 0 and int(Path("/proc/self/uid_map").read_text().split()[2]) <= 1:
+        return "it refuses to be root's, and in this namespace there is no other user"
+    return missing_postgres()
 
 
 def enter_namespace(disk: Path) -> None:
@@ -767,11 +775,11 @@ def main() -> int:
     parser.add_argument("--store", type=Path, help="sqlite file of an MLflow store without runs [made]")
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
-    if options.servers and (reason := missing_postgres()):
-        sys.stderr.write(f"PostgreSQL is left out: {reason}\n")
     if OWN_DISK not in os.environ:
         with tempfile.TemporaryDirectory(prefix="disk-") as folder:
             enter_namespace(Path(folder))
+    if options.servers and (reason := without_postgres()):
+        sys.stderr.write(f"PostgreSQL is left out: {reason}\n")
     disk = Path(os.environ[OWN_DISK]) if OWN_DISK in os.environ else None
     with contextlib.ExitStack() as stack:
         root = options.root or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kills-")))
@@ -807,7 +815,10 @@ def run(campaign: Campaign, kills: int, jobs: int) -> list[Series]:
                 if sum(len(series.hits) for series in done) >= kills:
                     return
                 number = next(numbers)
-            series = campaign.series(number)
+            try:
+                series = campaign.series(number)
+            except Exception as error:  # noqa: BLE001 - told with the faults; the other series go on
+                series = Series(number, "the campaign itself", faults=[f"series {number}: {error!r}"])
             with lock:
                 done.append(series)
                 sys.stderr.write(
