@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test test-loadgen test-gpu bench bench-gpu bench-stats fuzz lint types layers check docs lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test torture test-loadgen test-gpu bench bench-gpu bench-stats fuzz lint types layers check docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ ifeq ($(strip $(ARGS)),)
 else
 	$(BIN)/python -m pytest -m "not gpu and not loadgen" $(ARGS)
 endif
+
+torture: install ## sweeps, MLflow servers and PostgreSQL killed at random moments: make torture ARGS=500, half an hour
+	$(BIN)/python tests/e2e/kill_campaign.py --servers --fresh 0.05 --kills $(or $(strip $(ARGS)),500)
 
 test-loadgen: install ## beside MLPerf LoadGen on one session, 3 to 9 minutes; wants a calm machine, and fails without one
 	SWEEP_REQUIRE=loadgen,calm $(BIN)/python -m pytest -m loadgen -s tests/loadgen $(ARGS)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import time
 
+from sweep.system import ClockWatch
+
 _LEAST_MARGIN_NS = 80_000
 _MOST_MARGIN_NS = 1_000_000  # a busy machine's delays are no reason to spend its cores on waiting
+_LONGEST_SLEEP_NS = 500_000_000  # a sleep until a time that a clock was set back from would last as long as that
 _MARGIN_DECAY = (
     32  # part of the margin that is given up at each sleep, so that one late wake-up is not paid for for ever
 )
@@ -23,6 +26,7 @@ class RealClock:
 
     def __init__(self) -> None:
         self._margin_ns = _LEAST_MARGIN_NS
+        self._watch = ClockWatch()
 
     def sleep_until_ns(self, due_ns: int) -> int:
         """Return at ``due_ns`` or as soon after it as possible.
@@ -32,8 +36,15 @@ class RealClock:
 
         Returns:
             The time of the return, in ns.
+
+        Raises:
+            LoadError: the clock was set meanwhile; raised within half a second, however far ``due_ns`` is then.
         """
         now = time.perf_counter_ns()
+        while due_ns - now > 2 * _LONGEST_SLEEP_NS:
+            time.sleep(_LONGEST_SLEEP_NS / 1e9)
+            self._watch.check()
+            now = time.perf_counter_ns()
         margin = self._margin_ns
         if due_ns - now > margin:
             time.sleep((due_ns - now - margin) / 1e9)

@@ -143,6 +143,8 @@ def _sweep(
     except KeyboardInterrupt:
         _print(console, "interrupted: what was measured is kept; the same command measures the rest")
         return signals.EXIT_CODE
+    finally:
+        resume.forget_parts(settings)
     return _conclude(console, full_plan, settings, publishing)
 
 

@@ -100,10 +100,16 @@ class Until:
     """
 
     def __init__(self, start_ns: int, min_ns: int, max_ns: int, min_count: int) -> None:
+        self._start = start_ns
         self._earliest = start_ns + min(min_ns, max_ns)
         self._latest = start_ns + max_ns
         self._min_count = min_count
 
     def over(self, now_ns: int, count: int) -> bool:
-        """Return whether a server that has completed ``count`` inferences has to stop at ``now_ns``."""
-        return now_ns >= self._earliest and (count >= self._min_count or now_ns >= self._latest)
+        """Return whether a server that has completed ``count`` inferences has to stop at ``now_ns``.
+
+        A clock that shows less than the start was set back, and would end the loop as much later.
+        """
+        if now_ns < self._earliest:
+            return now_ns < self._start
+        return count >= self._min_count or now_ns >= self._latest

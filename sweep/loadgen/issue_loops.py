@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from sweep.backends import SupportsPolling
 from sweep.loadgen.closed_loop import ClosedServer
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED, Server
+from sweep.system import ClockWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _PR_SET_TIMERSLACK = 29
 _SWITCH_S = 0.0005  # a finished stream gets the GIL back within this
+_LONGEST_SLEEP_NS = 500_000_000  # a clock that was set back is noticed after it
 _WAKE_NS = 10_000_000  # before a request is due; a sleeper wakes late, to a slow core and bus: 20 us more on an H200
 
 
@@ -77,7 +79,7 @@ def _is_one_closed_loop(servers: Sequence[Server]) -> bool:
 
 def _run_polled(servers: Sequence[Server]) -> None:
     _precise_sleep()
-    going = list(servers)
+    going, watch = list(servers), ClockWatch()
     while going:
         wake = sys.maxsize
         for server in going:
@@ -88,7 +90,10 @@ def _run_polled(servers: Sequence[Server]) -> None:
                 wake = answer
         if CALL_AGAIN < wake < sys.maxsize:
             ahead = wake - time.perf_counter_ns() - _WAKE_NS
-            if ahead > 0:
+            if ahead > 2 * _LONGEST_SLEEP_NS:
+                time.sleep(_LONGEST_SLEEP_NS / 1e9)
+                watch.check()
+            elif ahead > 0:
                 time.sleep(ahead / 1e9)
 
 

@@ -15,6 +15,7 @@ from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_lo
 from sweep.loadgen.arrivals import Schedule, draw_schedule
 from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
 from sweep.storage import NEVER, PARTS, PointSamples
+from sweep.system import ClockWatch, clock_jumps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +141,7 @@ def _common_window(
 
 def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[closed_loop.ClosedServer]:
     """Run a closed loop from now, or from the start that all clients agree on; bounds as of ``closed_loop.Until``."""
-    start = agree_on_start(session)
+    start, watch = agree_on_start(session), ClockWatch()
     servers = [
         closed_loop.ClosedServer(stream, depth, closed_loop.Until(start, min_ns, max_ns, least))
         for stream in session.streams
@@ -148,9 +149,25 @@ def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: i
     _take_gpu_ms(session)
     session.streams[0].clock.sleep_until_ns(start)
     issue_loops.run(servers, virtual=session.virtual)
+    if not session.virtual:
+        watch.check()
+        for server in servers:
+            _check_order(np.array(server.issued), np.array(server.done))
     for server, gpu_ms in zip(servers, _take_gpu_ms(session), strict=True):
         server.gpu_ms = gpu_ms
     return servers
+
+
+def _check_order(issued: NDArray[np.int64], done: NDArray[np.int64]) -> None:
+    """Check that the times of one stream, in the order in which they were read, never go back.
+
+    A clock that is set forward and back again within one window shows no difference at the window's end.
+
+    Raises:
+        LoadError: they do.
+    """
+    if (np.diff(issued) < 0).any() or (np.diff(done) < 0).any() or (done < issued).any():
+        raise clock_jumps.jumped(None)
 
 
 def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
@@ -242,11 +259,18 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
         session.prepare(range(1, place.batch))
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes time
+        watch = ClockWatch()
         origin = agree_on_start(session, _START_NS)
         queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch)
         issue_loops.run(servers, virtual=session.virtual)
     gpu_ms = _by_request(queue, servers, _take_gpu_ms(session))
     issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
+    if not session.virtual:
+        watch.check()
+        served_by = np.array(queue.served_by)
+        for number in range(len(servers)):
+            own = (served_by == number) & (done != NEVER)
+            _check_order(issued[own], done[own])
     return PointSamples(
         kind=schedule.kind,
         index=place.index,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from sweep.backends import registry
@@ -16,7 +15,7 @@ from sweep.runner.pass_samples import PassSamples
 from sweep.runner.record_finisher import RecordFinisher
 from sweep.runner.worker_pool import WorkerPool
 from sweep.storage import Store
-from sweep.system import Memory, environment, signals
+from sweep.system import Memory, Stopwatch, environment, signals
 
 if TYPE_CHECKING:
     from sweep.runner.plan import Work
@@ -166,7 +165,7 @@ class DeviceRunner:
         signals.raise_if_now()
         self._screen.variant(work.label)
         self._access.acquire(work, self._ending)
-        start = time.perf_counter()
+        watch = Stopwatch()
         self._samples.clear(work)
         outcome = self._jobs.run_search(work)
         self._access.mark_used()
@@ -174,7 +173,7 @@ class DeviceRunner:
         if outcome.status != "ok":
             self._kill_workers()
         probes = self._samples.load(work, None) if outcome.status == "ok" else []
-        self._records.write_searched(work, outcome, probes, time.perf_counter() - start)
+        self._records.write_searched(work, outcome, probes, watch.seconds())
         self._samples.clear(work)
 
     def _kill_workers(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from sweep.runner.pass_samples import PassSamples
 from sweep.runner.work_queue import grouped
 from sweep.runner.worker_pool import WorkerPool
 from sweep.storage import Store
-from sweep.system import Memory, signals
+from sweep.system import Memory, Stopwatch, signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,14 +63,14 @@ def build(work_plan: Plan, settings: Settings, screen: Screen, device: Device) -
                 raise KeyboardInterrupt
             screen.variant(group.first.label)
             access.acquire(group.first, signals.arrived)
-            start = time.perf_counter()
+            watch = Stopwatch()
             outcome = jobs.run_build(group.first)
             access.mark_used()
             screen.passed()
             if outcome.status != "ok":
                 pool.end(at_once=True)
                 memory.wait()
-            yield EngineBuild(works=group.works, outcome=outcome, wall_s=time.perf_counter() - start)
+            yield EngineBuild(works=group.works, outcome=outcome, wall_s=watch.seconds())
     finally:
         pool.close()
         access.release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from sweep.backends import registry
 from sweep.runner import record_builder
 from sweep.runner.record_builder import Timing
 from sweep.storage import Store, samples, samples_file
+from sweep.system import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,9 +71,9 @@ class RecordFinisher:
     @contextmanager
     def timed(self, work: Work) -> Iterator[None]:
         """Add the time that is spent within to that of the variant."""
-        start = time.perf_counter()
+        watch = Stopwatch()
         yield
-        self._timing[work.key] = self._timing[work.key].plus(time.perf_counter() - start)
+        self._timing[work.key] = self._timing[work.key].plus(watch.seconds())
 
     def write(self, record: Record) -> None:
         """Write and show a record; it is finished once its drift is judged."""

@@ -178,5 +178,5 @@ class _RecordCheck:
 
 
 def forget_parts(settings: Settings) -> None:
-    """Remove the passes of variants that an earlier start left unfinished."""
+    """Remove the passes of variants that a start left unfinished, and their folder."""
     shutil.rmtree(settings.root / "parts", ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import MessageError
 from sweep.runner import messages
 from sweep.spec import Status
-from sweep.system import ChildProcess, module_command, module_environment, regular_files
+from sweep.system import ChildProcess, Stopwatch, module_command, module_environment, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -102,10 +102,11 @@ class Worker:
 
     def _follow(self, on_event: OnEvent, limits: Mapping[str, float], timeout_s: float) -> Outcome:
         """Pass events on until the request has ended."""
-        start_s = time.monotonic()
+        stage, paused_s = Stopwatch(), 0.0
         while True:
+            left_s = limits.get(self._limit_name, timeout_s) - (stage.seconds() - paused_s)
             try:
-                line = self._child.read_line(start_s + limits.get(self._limit_name, timeout_s))
+                line = self._child.read_line(time.monotonic() + left_s)
             except TimeoutError:
                 return self._timeout_outcome(limits, timeout_s)
             if line is None:
@@ -120,10 +121,10 @@ class Worker:
                 case messages.Failure():
                     return self._failure_outcome(event)
                 case messages.Stage():
-                    self._stage, start_s = event.stage, time.monotonic()
-            event_s = time.monotonic()
+                    self._stage, stage, paused_s = event.stage, Stopwatch(), 0.0
+            pause = Stopwatch()
             on_event(event)
-            start_s += time.monotonic() - event_s  # a client that waits for the others is not silent
+            paused_s += pause.seconds()  # a client that waits for the others is not silent
 
     @property
     def _limit_name(self) -> str:

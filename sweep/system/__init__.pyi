@@ -1,6 +1,7 @@
 from . import array_files as array_files
 from . import atomic_files as atomic_files
 from . import child_process as child_process
+from . import clock_jumps as clock_jumps
 from . import command_line as command_line
 from . import devices as devices
 from . import environment as environment
@@ -26,6 +27,8 @@ from .child_process import one_line as one_line
 from .child_process import refusing as refusing
 from .child_process import required as required
 from .child_process import serve as serve
+from .clock_jumps import ClockWatch as ClockWatch
+from .clock_jumps import Stopwatch as Stopwatch
 from .device_lock import DeviceLock as DeviceLock
 from .devices import Device as Device
 from .gpu_memory import Memory as Memory

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from sweep.errors import shorten
 from sweep.system import signals
+from sweep.system.clock_jumps import ClockWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -128,13 +129,14 @@ class ChildProcess:
             TimeoutError: the deadline has passed.
             KeyboardInterrupt: an interrupt arrived that stops at once; raised in any thread.
         """
+        watch = ClockWatch()
         while b"\n" not in self._buffer:
             signals.raise_if_now()
-            ready = self._selector.select(min(_POLL_S, max(deadline - time.monotonic(), 0)))
+            ready = self._selector.select(min(_POLL_S, max(deadline + watch.jump_s() - time.monotonic(), 0)))
             if not ready:
                 if self._process.poll() is not None:
                     return None  # a process that the child started may keep the pipe open
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline + watch.jump_s():  # a clock that was set is no silence
                     raise TimeoutError
                 continue
             chunk = os.read(self._stdout.fileno(), 1 << 16)
@@ -257,10 +259,14 @@ def _pinned_to(cores: Iterable[int] | None) -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the parent dies, and exit at once if it already has."""
+    """Ask Linux for SIGKILL when the parent dies, and exit at once if it already has.
+
+    An orphan is adopted by process 1 or, below a service manager or a container's init, by a process of any number.
+    """
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    adopted = parent == 1 and os.environ.get(_PARENT) != "1"  # in a container the parent itself may be process 1
+    own_parent = os.environ.get(_PARENT)
+    adopted = parent == 1 if own_parent is None else own_parent != str(parent)
     if os.getppid() != parent or adopted:
         sys.exit("the parent process is gone")
 

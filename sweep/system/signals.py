@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ def install() -> None:
     """Install the handlers of SIGINT and SIGTERM; to be called before heavy imports."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _handle)
+    sys.unraisablehook = _report_lost
 
 
 def arrived() -> bool:
@@ -63,6 +65,12 @@ def patient(notify: Callable[[], None]) -> Iterator[None]:
         os.close(reader)
     if arrived():
         raise KeyboardInterrupt
+
+
+def _report_lost(lost: sys.UnraisableHookArgs) -> None:
+    """Report an exception that nobody can catch, unless an interrupt raised it, which is stored: see above."""
+    if lost.exc_type is not KeyboardInterrupt or not _arrived:
+        sys.__unraisablehook__(lost)
 
 
 def _listen(reader: int, notify: Callable[[], None]) -> None:

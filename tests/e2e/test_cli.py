@@ -105,7 +105,7 @@ def test_repeats_pool_their_samples_at_the_same_rates(cli: Cli) -> None:
         assert {start["plan_digest"] for start in starts} == {record.engine["plan_digest"]}
         assert record.peak
         assert record.peak["start_cv"] is not None
-    assert not list(cli.results.glob("*/parts/*"))
+    assert not list(cli.results.glob("*/parts"))
 
 
 @pytest.mark.parametrize(

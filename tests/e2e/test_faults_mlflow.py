@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +16,7 @@ import psutil
 import pytest
 import require
 from mlflow_ui import SERVER_DB, mlflow_server
+from postgres import Postgres, missing_postgres
 from proxy import Behaviour, proxy
 from records import point
 
@@ -162,53 +160,10 @@ def test_a_server_killed_in_mid_publish_loses_nothing(upstream: str, folder: Pat
             completes(url, "killed", store)
 
 
-def postgres_binaries() -> Path:
-    """Where PostgreSQL's own programs are."""
-    places = [Path(found).resolve().parent for name in ("postgres", "pg_ctl") if (found := shutil.which(name))]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    for place in places:
-        if (place / "initdb").exists() and (place / "pg_ctl").exists():
-            return place
-    return require.missing("postgres", "PostgreSQL is not installed: apt-get install postgresql")
-
-
-class Postgres:
-    """A PostgreSQL of the test's own, as a plain user, for it refuses to be root's."""
-
-    def __init__(self, folder: Path) -> None:
-        if importlib.util.find_spec("psycopg2") is None:
-            require.missing("postgres", "MLflow's driver is not installed: pip install psycopg2-binary")
-        self._bin, self._data = postgres_binaries(), folder / "data"
-        self._user = 65534 if os.geteuid() == 0 else None
-        if self._user is not None:
-            os.chown(folder, self._user, self._user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        self._run("initdb", "-D", str(self._data), "-U", "sweep", "--auth=trust", "--no-sync")
-        self.uri = f"postgresql+psycopg2://sweep@127.0.0.1:{self._port}/postgres"
-
-    def _run(self, name: str, *words: str) -> None:
-        subprocess.run(
-            [str(self._bin / name), *words],
-            check=True,
-            user=self._user,
-            group=self._user,
-            extra_groups=None if self._user is None else [],
-            stdout=subprocess.DEVNULL,
-            cwd=self._data.parent,
-        )
-
-    def start(self) -> None:
-        options = f"-p {self._port} -k {self._data.parent} -c listen_addresses=127.0.0.1"
-        log = str(self._data.parent / "log")
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-o", options, "-l", log, "start")
-
-    def stop(self, mode: str) -> None:
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-m", mode, "stop")
-
-
 def test_a_postgresql_that_crashes_in_mid_publish_loses_nothing(tmp_path: Path, store: Store) -> None:
+    reason = missing_postgres()
+    if reason is not None:
+        require.missing("postgres", reason)
     made = tempfile.TemporaryDirectory(prefix="pg")  # pytest's own folders are closed to other users
     postgres = Postgres(Path(made.name))
     postgres.start()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import time
 from typing import TYPE_CHECKING
 
 from sweep.backends.tensorrt import cuda as cuda_module
@@ -18,6 +17,7 @@ from sweep.backends.tensorrt.execution_context import ExecutionContext
 from sweep.backends.tensorrt.gpu_allocator import Ledger
 from sweep.backends.tensorrt.stream import WAITS
 from sweep.errors import SessionError
+from sweep.system import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class TensorRTSession:
     def __init__(
         self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], entry: Path | None
     ) -> None:
-        start = time.perf_counter()
+        watch = Stopwatch()
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
         self._green = None if axes.sm_count is None else green_context.get_green_context(self._cuda, axes.sm_count)
@@ -73,7 +73,7 @@ class TensorRTSession:
                 self._green.enter()
             kernels = None if entry is None else runtime_cache.path(entry, self._sm_count)
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
-            self._open(engine, axes, feeds, start)
+            self._open(engine, axes, feeds, watch)
             self.engine_facts |= engine.facts()
             self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
             self.realised = self._realised(axes, engine.settings)
@@ -83,7 +83,7 @@ class TensorRTSession:
             raise
         self.partial_batches = self._contexts[0].buffers.takes_fewer
 
-    def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], start: float) -> None:
+    def _open(self, engine: Engine, axes: SessionAxes, feeds: Mapping[str, np.ndarray], watch: Stopwatch) -> None:
         if axes.weight_streaming_budget_mib is not None:
             engine.stream_weights(axes.weight_streaming_budget_mib)
         self._ledger.phase = "contexts"
@@ -91,7 +91,7 @@ class TensorRTSession:
             stream = self._cuda.stream() if self._green is None else self._green.stream()
             self._contexts.append(ExecutionContext(engine, self._cuda, self._resources, axes, feeds, stream))
             if number == 0:
-                self.engine_facts["first_inference_s"] = time.perf_counter() - start
+                self.engine_facts["first_inference_s"] = watch.seconds()
         engine.save_runtime_cache()
         self._ledger.phase = "run"
 

@@ -18,6 +18,7 @@ from sweep.runner.worker.expected_accuracy import (
     fits_tf32_again,
 )
 from sweep.runner.worker.reference import compared_outputs, reference_outputs, reference_score, runner
+from sweep.system import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -141,9 +142,9 @@ def _looks(
 
     The first burst is the longest. A GPU's kernels may race, once in a hundred inferences: it gets ``seconds``.
     """
-    until = time.perf_counter() + seconds
+    watch = Stopwatch()
     with issue_loops.quiet_interpreter():  # each burst would collect garbage for 10 ms
-        while not burst_inferences or time.perf_counter() < until:
+        while not burst_inferences or watch.seconds() < seconds:
             burst_s = _SHORT_BURST_S if burst_inferences else min(_BURST_S, load.min_s)
             burst_inferences.append(load_point.burst(session, load.depth, burst_s))
             if isinstance(session, SupportsStreamOutputs):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +24,7 @@ from sweep.models import evaluation
 from sweep.runner.worker import artifacts, model_files
 from sweep.runner.worker.compared_inputs import ComparedInputs
 from sweep.runner.worker.reference import compared_outputs, inputs_identity, reference_outputs, runner
-from sweep.system import child_seed
+from sweep.system import Stopwatch, child_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -138,9 +137,9 @@ def _sample_gmacs(variant: Variant, onnx: OnnxFiles, inputs: ComparedInputs, cac
 
     def build(_: Path) -> JsonDict:
         infer = runner(onnx.model)
-        start = time.perf_counter()
+        watch = Stopwatch()
         infer(inputs.batches[0])
-        return {"gmacs": (time.perf_counter() - start) * _GMACS_PER_SECOND / inputs.size}
+        return {"gmacs": watch.seconds() * _GMACS_PER_SECOND / inputs.size}
 
     key = spec.digest("time", _REVISION, *inputs_identity(variant, onnx.model, inputs.batches[0]))
     timed: float = cache.get("references", key, build, {"model": variant.onnx.model.name}).info["gmacs"]

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import sys
 
+from sweep.system import child_process
+
+if __name__ == "__main__":
+    child_process.die_with_parent()  # before the imports below, which take a second or, on a busy machine, several
+
 from sweep.errors import SweepError
 from sweep.runner import messages
 from sweep.runner.worker.events import Events
 from sweep.runner.worker.measure import measure
 from sweep.runner.worker.pipe_communicator import connect_clients
-from sweep.system import child_process, file_trust
+from sweep.system import file_trust
 
 _ANY_STAGE = ("sweep", "plan")  # stages of errors that any stage may raise
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
-    child_process.die_with_parent()
     file_trust.restrict()
     with child_process.answer_stream() as stream:
         for line in iter(sys.stdin.readline, ""):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import time
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
@@ -26,6 +25,7 @@ from sweep.runner.worker.model_files import model_file
 from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
+from sweep.system import ClockWatch, Stopwatch, clock_jumps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,7 +82,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
     Returns:
         What this client found; the engine alone where the request ends with the build.
     """
-    variant, backend = request.variant, registry.get(request.variant.backend)
+    variant, backend, watch = request.variant, registry.get(request.variant.backend), ClockWatch()
     with (
         Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
         refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
@@ -111,6 +111,8 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
                 sibling_file(variant, cache)  # likewise
         finally:
             session.close()
+        if watch.jump_s():  # between two points, whose windows share the budget of the pass
+            raise clock_jumps.jumped(watch.jump_s())
     timed = _Timed(load_s=load_s, turns=turns, batches=len(inputs.batches), accuracy=accuracy)
     return _describe(request, artifacts, session, timed)
 
@@ -152,9 +154,9 @@ def _return_to_first(session: Session, inputs: ComparedInputs) -> None:
 
 def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Arrays) -> tuple[Session, float]:
     """Load the engine, and time that, in seconds."""
-    start = time.perf_counter()
+    watch = Stopwatch()
     session = backend.load(artifacts.engine.path, artifacts.engine.info, variant, feeds)
-    return session, time.perf_counter() - start
+    return session, watch.seconds()
 
 
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:

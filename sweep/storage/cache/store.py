@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 from sweep.errors import CacheError
 from sweep.storage.cache import eviction, inventory, location
 from sweep.storage.cache.pins import Pins
-from sweep.system import atomic_files, file_locks, file_trust, regular_files, write_atomic
+from sweep.system import Stopwatch, atomic_files, file_locks, file_trust, regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,9 +145,9 @@ def _build(folder: Path, build: Callable[[Path], JsonDict], about: JsonDict, not
         eviction.discard(folder)
     scratch = atomic_files.temporary_folder(folder)
     try:
-        start = time.perf_counter()
+        watch = Stopwatch()
         info = build(scratch)
-        seconds = time.perf_counter() - start
+        seconds = watch.seconds()
         files = {str(path.relative_to(scratch)): _sha256(path) for path in _files(scratch)}
         size = sum(path.stat().st_size for path in _files(scratch))
         manifest = {"key": folder.name, "seconds": seconds, "bytes": size, "info": info, "about": about, "files": files}

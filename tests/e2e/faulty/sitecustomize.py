@@ -1,10 +1,11 @@
 """On PYTHONPATH, Python runs this at its start: in a worker it causes what ``SWEEP_TEST_FAULTS`` asks for.
 
 {batch: [what, where]} as JSON: what is ``kill`` (SIGKILL to itself), ``hang`` (SIGSTOP to itself), ``eat`` (all the
-memory that a limit of its own leaves), ``limit`` (no file may be longer than a few bytes) or a path (a file that fills
-the disk up to 16 KiB, or up to nothing for ``record``);
+memory that a limit of its own leaves), ``limit`` (no file may be longer than a few bytes), ``clock:`` and numbers (the
+clocks of ``clock_steps.c`` step) or a path (a file that fills the disk up to 16 KiB, or to the end for ``record``);
 where is build (the engine's files are written, the entry is not there yet), load (the session is), point (a point has
-been running for a while), samples (it is over) or record (all is done but the record).
+been running for a while), search (so has one of the search for the capacity), samples (it is over) or record (all is
+done but the record); ``point or search`` is both.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import json
 import os
 import resource
 import signal
+import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 POINT_S = 0.25
@@ -43,9 +46,25 @@ def fill(path: Path, left: int) -> None:
         file.truncate(max(size - left, 0))
 
 
+def step_clocks(steps: str) -> None:
+    """Add seconds to the clocks that ``clock_steps.c`` shifts: ``REALTIME,MONOTONIC``, several steps behind each other.
+
+    The steps of one cause are 20 ms apart, so that a window sees each of them.
+    """
+    file = os.open(os.environ["CLOCK_STEPS"], os.O_RDWR)
+    for step in steps.split(";"):
+        by = [round(float(number) * 1e9) for number in step.split(",")]
+        before = struct.unpack("qq", os.pread(file, 16, 0))
+        os.pwrite(file, struct.pack("qq", *(old + new for old, new in zip(before, by, strict=True))), 0)
+        time.sleep(0.02)
+    os.close(file)
+
+
 def cause(what: str, where: str) -> None:
     if what == "eat":
         eat()
+    elif what.startswith("clock:"):
+        step_clocks(what.removeprefix("clock:"))
     elif what == "limit":  # the record is the parent's to write
         limits = (LONGEST, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
         resource.prlimit(os.getppid() if where == "record" else os.getpid(), resource.RLIMIT_FSIZE, limits)
@@ -66,9 +85,11 @@ def install(faults: dict[str, list[str]]) -> None:  # noqa: C901 - a wrapper for
 
     def asked(variant: object, where: str) -> None:
         what, place = faults.get(str(variant.engine.batch), (None, None))  # type: ignore[attr-defined]
-        if place == where and (what == "eat" or where != "point"):
+        if where not in (place or "").split(" or "):
+            return
+        if what == "eat" or where not in {"point", "search"}:
             cause(what, where)
-        elif place == where:
+        else:
             threading.Timer(POINT_S, cause, (what, where)).start()
 
     def faulty_build(self, onnx, variant, shapes, target):
@@ -88,7 +109,7 @@ def install(faults: dict[str, list[str]]) -> None:  # noqa: C901 - a wrapper for
     def faulty_drive(session, job, report):
         def reported(*values: object) -> None:
             report(*values)
-            asked(job.variant, "point")
+            asked(job.variant, "point" if job.search is None else "search")
 
         points = drive(session, job, reported)
         asked(job.variant, "samples")

@@ -1,5 +1,6 @@
 """Real children: what they answer, what is left of them, and what becomes of them with their parent."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 
 import psutil
 import pytest
+import stepped_clocks
 
 from sweep.system import child_process
 from sweep.system.child_process import ChildProcess, RefusedError, module_command, module_environment
@@ -26,6 +28,7 @@ def answer(message):
 
 serve(answer)
 """
+PR_SET_CHILD_SUBREAPER = 36
 WAITING = "import time; print('ready', flush=True); time.sleep(600)"
 PARENT = """
 import sys, time
@@ -110,6 +113,31 @@ def test_silence_ends_at_the_deadline_and_death_at_once(start) -> None:
         child.send(b"x\n" * 100_000)
 
 
+class SteppingTime:
+    """The module `time` whose monotonic clock steps once, between the first and the second reading."""
+
+    def __init__(self, clocks, by_s) -> None:
+        self._clocks, self._steps = clocks, [0.0, by_s]
+
+    def monotonic(self) -> float:
+        if self._steps:
+            self._clocks.step(self._steps.pop(0), stepped_clocks.CLOCK_MONOTONIC)
+        return self._clocks.now_ns() / 1e9
+
+
+@pytest.mark.parametrize("by_s", [60.0, -60.0])
+def test_a_clock_that_steps_moves_no_deadline(start, monkeypatch, by_s) -> None:
+    child = start(WAITING)
+    assert child.read_line() == b"ready"
+    clocks = stepped_clocks.install(monkeypatch)
+    stepping = SteppingTime(clocks, by_s)
+    monkeypatch.setattr(child_process, "time", stepping)
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        child.read_line(stepping.monotonic() + 0.3)
+    assert 0.2 < time.monotonic() - began < 10
+
+
 STARTS = """
 import subprocess, sys, time
 children = [subprocess.Popen(["sleep", "600"], start_new_session=new) for new in (False, True)]
@@ -137,11 +165,33 @@ def test_it_dies_with_its_parent_however_that_ends() -> None:
     wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.parametrize(("told", "leaves"), [(None, True), ("1", False), ("7", True)])
-def test_a_child_of_process_1_knows_whether_that_is_its_parent(monkeypatch, told, leaves) -> None:
+LATE = "import time\nprint('ready', flush=True)\ntime.sleep(1)\n" + ORPHAN
+
+
+def test_an_orphan_of_a_subreaper_leaves_too(monkeypatch) -> None:
+    """Below systemd or a container's init no orphan is a child of process 1; here the parent dies before it can ask."""
+    library = ctypes.CDLL(None)
+    library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        command = [sys.executable, "-c", PARENT, LATE]
+        parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=module_environment(), text=True)
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        parent.communicate()
+        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1, "it left, rather than was killed"
+    finally:
+        library.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("parent", "told", "leaves"),
+    [(1, None, True), (1, "1", False), (1, "7", True), (40, "7", True), (40, "40", False), (40, None, False)],
+)
+def test_a_child_knows_whether_it_was_adopted(monkeypatch, parent, told, leaves) -> None:
     """In a container `sweep` itself may be process 1; elsewhere process 1 adopts the child of a dead parent."""
     monkeypatch.setattr(child_process.ctypes, "CDLL", lambda _name: type("C", (), {"prctl": lambda *_: 0}))
-    monkeypatch.setattr(os, "getppid", lambda: 1)
+    monkeypatch.setattr(os, "getppid", lambda: parent)
     monkeypatch.delenv("SWEEP_PARENT_PID", raising=False)
     if told is not None:
         monkeypatch.setenv("SWEEP_PARENT_PID", told)
