@@ -10,6 +10,7 @@ from . import percentiles as percentiles
 from . import record_summary as record_summary
 from . import record_views as record_views
 from . import reevaluate as reevaluate
+from . import run_comparison as run_comparison
 from . import start_spread as start_spread
 from .measured_window import window_ips as window_ips
 from .queue_model import SATURATED as SATURATED

@@ -137,7 +137,7 @@ def _errors(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
     """Return the standard error of each variant's log throughput, and the degrees of freedom behind it."""
     counts = [len(entry.starts) for entry in entries]
     if max(counts) == 1:
-        known = [_start_cv(entry) for entry in entries]
+        known = [start_cv(entry) for entry in entries]
         errors = [math.hypot(cv, entry.within_error) for (cv, _), entry in zip(known, entries, strict=True)]
         return errors, [freedom for _, freedom in known]
     logs = [np.log(np.asarray(entry.starts, dtype=np.float64)) for entry in entries]
@@ -158,7 +158,7 @@ def _errors(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
     return errors, freedom.tolist()
 
 
-def _start_cv(entry: Entry) -> tuple[float, float]:
+def start_cv(entry: Entry) -> tuple[float, float]:
     """Return what starts differ by (standard deviation of the log), with its degrees of freedom; assumed if unknown."""
     return (entry.assumed_cv, math.inf) if entry.spread is None else (entry.spread.cv, entry.spread.freedom)
 

@@ -15,7 +15,7 @@ from sweep.errors import RecordError
 from sweep.storage import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from sweep.storage import Facts, Record
@@ -134,16 +134,20 @@ def assumed_cv(record: Record) -> float:
     return CROWDED_CV if is_crowded(record) else CPU_CV
 
 
-def measured(store: Store, records: Iterable[Record]) -> SpreadHistory:
+def measured(store: Store, records: Iterable[Record], exclude: Collection[Path] = ()) -> SpreadHistory:
     """Measure how starts differ, from the sentinel of a sweep and from other sweeps that measured the same variants.
 
     Args:
         store: folder of the sweep; the folders beside it are the other sweeps.
         records: records of the sweep. An earlier record counts where GPU, libraries and host are those of this one.
+        exclude: folders of sweeps that do not count, as those that this one is compared with.
     """
     own: dict[str, StartSpread] = {}
     groups: list[list[float]] = []
-    beside = sorted(path for path in store.root.parent.glob("*") if path != store.root and (path / "records").is_dir())
+    left_out = {path.resolve() for path in (store.root, *exclude)}
+    beside = sorted(
+        path for path in store.root.parent.glob("*") if path.resolve() not in left_out and (path / "records").is_dir()
+    )
     for record in records:
         starts = [*_starts(record), *(ips for earlier in _earlier(beside, record) for ips in _starts(earlier))]
         spread = pooled([starts], "its earlier records")

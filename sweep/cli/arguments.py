@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+import os
+import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,6 +113,48 @@ def folder(text: str) -> Path:
         argparse.ArgumentTypeError: if it is empty, which ``Path`` takes for the working directory.
     """
     return Path(filled(text))
+
+
+def refuse_special_files(*paths: Path | None) -> None:
+    """Refuse to replace what is no regular file, before anything is read or written.
+
+    Raises:
+        ConfigError: one of the paths is a folder, a pipe or a device.
+    """
+    for path in paths:
+        if path is not None and path.exists() and not path.is_file():
+            raise ConfigError(f"{path} is no regular file, and is not replaced: name another file")
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the command line names, readable as other new files of the user are.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
+    with output_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def output_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that the command line names; it appears when it is whole, and replaces an old one then.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mask = os.umask(0)
+    os.umask(mask)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        Path(name).chmod(0o666 & ~mask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _number(text: str) -> float:

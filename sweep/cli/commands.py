@@ -66,6 +66,8 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("sweep.cli.doctor", "report what this machine can do and how to add what is missing"),
+    "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
+    "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
     "publish": Command("sweep.cli.publish", "send records to MLflow"),
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
     "cache": Command("sweep.cli.cache", "list cached models, ONNX files and engines, or make room"),

@@ -1,3 +1,5 @@
+from . import compare as compare
+from . import frames as frames
 from . import html as html
 from . import mlflow as mlflow
 from . import table as table
@@ -8,3 +10,7 @@ from .ranking import answer as answer
 from .recommendation import Answer as Answer
 from .recommendation import of_sweeps as of_sweeps
 from .recommendation import with_overrides as with_overrides
+from .results import Results as Results
+from .results import encode_baseline as encode_baseline
+from .results import frame as frame
+from .results import load as load

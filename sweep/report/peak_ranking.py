@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.analysis import best_comparison, carried_tail, intervals, near, start_spread
+from sweep.analysis import best_comparison, carried_tail, near, start_spread
+from sweep.report.compared_figures import builds_of, is_usable, peak_entry, peak_ips
 from sweep.report.recommendation import Answer, names
-from sweep.spec import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ _ALIKE = 0.02  # of the best, within which variants that are not told apart are 
 _ADVISED_REPEATS = 5
 _CALM = "Stop what else runs, or raise load.min_s and load.max_s"
 _MOST_BAND = 0.5  # within which differences are named as not told apart; a wider one is no help to a reader
-_CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
 
 
 def by_peak(records: Sequence[Record], history: SpreadHistory | None, labels: Mapping[str, str]) -> Answer:
@@ -26,65 +25,23 @@ def by_peak(records: Sequence[Record], history: SpreadHistory | None, labels: Ma
     measured = [record for record in records if record.peak is not None and record.peak["ips"]]
     if not measured:
         return Answer(best=None, tied=(), text="No answer: no variant was measured.")
-    usable = [record for record in measured if _is_usable(record)]
-    ranked = sorted(usable or measured, key=lambda record: -_ips(record))
-    entries = [_entry(record, history) for record in ranked]
+    usable = [record for record in measured if is_usable(record)]
+    ranked = sorted(usable or measured, key=lambda record: -peak_ips(record))
+    entries = [peak_entry(record, None if history is None else history.of(record.key)) for record in ranked]
     best, ratios = ranked[0], best_comparison.ratios(entries, 0)
     tied = tuple(
         record for record, ratio in zip(ranked[1:], ratios[1:], strict=True) if not (usable and ratio.told_apart)
     )
-    above = [record for record in measured if usable and not _is_usable(record) and _ips(record) > _ips(best)]
+    above = [record for record in measured if usable and not is_usable(record) and peak_ips(record) > peak_ips(best)]
     decided = bool(usable) and not above and (len(ranked) == 1 or len(tied) < len(ranked) - 1)
     text = _peak_text(ranked, entries, ratios, labels, decided=decided, above=above)
     if tied and decided:
         text += f" Not told apart from it by this measurement: {names(tied, labels)}."
-    unusable = names([record for record in measured if usable and not _is_usable(record)], labels)
+    unusable = names([record for record in measured if usable and not is_usable(record)], labels)
     if unusable:
         text += f" Not ranked, since their peaks are unstable or short (~): {unusable}."
     keyed = {record.key: ratio for record, ratio in zip(ranked, ratios, strict=True)} if usable else {}
     return Answer(best=best, tied=tied, text=text, decided=decided, ratios=keyed)
-
-
-def _is_usable(record: Record) -> bool:
-    return record.peak is not None and record.peak["verdict"] == Verdict.OK
-
-
-def _ips(record: Record) -> float:
-    return (record.peak["ips"] or 0.0) if record.peak is not None else 0.0
-
-
-def _entry(record: Record, history: SpreadHistory | None) -> best_comparison.Entry:
-    """Return what the comparison takes of a peak."""
-    starts = _starts(record)
-    interval = record.peak["interval"] if record.peak is not None else None
-    within_error = intervals.log_error(interval[0], interval[1], _batches(record)) if interval else _CORRELATED_ERROR
-    return best_comparison.Entry(
-        value=_ips(record),
-        starts=starts if len(starts) > 1 else [_ips(record)],
-        within_error=within_error if len(starts) <= 1 else 0.0,
-        spread=None if history is None else history.of(record.key),
-        assumed_cv=start_spread.assumed_cv(record),
-    )
-
-
-def _batches(record: Record) -> int:
-    """Return the batch means behind the interval of a peak; records of the first version do not say."""
-    batches = None if record.peak is None else record.peak.get("batches")
-    return batches or intervals.BATCHES * int(record.variant.get("repeats", 1))
-
-
-def _starts(record: Record) -> list[float]:
-    """Return the throughput of each start, samples/s: that of each engine where several were built; [] if unknown."""
-    passes = (record.peak.get("passes_ips") if record.peak else None) or []
-    measured = [ips for ips in passes if ips]
-    if len(measured) != len(passes):
-        return []
-    return best_comparison.build_means(measured, _builds(record))
-
-
-def _builds(record: Record) -> int:
-    """Return how many engines were built afresh for a record; 1 where the cache's served every pass."""
-    return int((record.variant.get("load") or {}).get("builds") or 1)
 
 
 def _peak_text(
@@ -107,14 +64,16 @@ def _peak_text(
         above: variants that are not ranked, since their peaks are unsteady, and have a higher figure than the fastest.
     """
     best = ranked[0]
-    figure = f"{labels[best.key]} at {_ips(best):,.0f} samples/s"
+    figure = f"{labels[best.key]} at {peak_ips(best):,.0f} samples/s"
     evidence = _evidence(ranked, entries)
-    if not _is_usable(best):
+    if not is_usable(best):
         start = f"Too noisy to decide: every peak is unstable or short; the highest is {figure}"
         text = f"{start} ({evidence}). {_CALM}"
     elif above:
-        highest = max(above, key=_ips)
-        start = f"Too noisy to decide: the highest peak, {labels[highest.key]} at {_ips(highest):,.0f} samples/s, is"
+        highest = max(above, key=peak_ips)
+        start = (
+            f"Too noisy to decide: the highest peak, {labels[highest.key]} at {peak_ips(highest):,.0f} samples/s, is"
+        )
         steady = f"Of {len(ranked)} steady variants the fastest is" if len(ranked) > 1 else "The only steady variant is"
         text = f"{start} {_unsteadiness(highest)}. {_CALM}. {steady} {figure} ({evidence})"
     elif decided:
@@ -125,7 +84,7 @@ def _peak_text(
         text = f"{start}, {figure} ({evidence})"
     else:
         start = f"Too noisy to decide: none of {len(ranked)} variants is told from the fastest, {figure} ({evidence})"
-        text = f"{start}. {_advice(entries, 'builds' if _builds(best) > 1 else 'repeats')}"
+        text = f"{start}. {_advice(entries, 'builds' if builds_of(best) > 1 else 'repeats')}"
     loaded = near(best, 0.8)
     tail = carried_tail([loaded] if loaded else [])
     if loaded is not None and tail is not None:
@@ -142,7 +101,7 @@ def _unsteadiness(record: Record) -> str:
 def _evidence(ranked: Sequence[Record], entries: Sequence[best_comparison.Entry]) -> str:
     """Word what the figures rest on: how many starts, and what their difference is known to be."""
     counts = {len(entry.starts) for entry in entries}
-    builds = {_builds(record) for record in ranked}
+    builds = {builds_of(record) for record in ranked}
     noun = "engine" if max(builds) > 1 else "start"
     each = " each" if len(entries) > 1 else ""
     if max(counts) > 1:

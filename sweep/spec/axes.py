@@ -136,6 +136,7 @@ def _type_hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
+@functools.cache  # as above
 def dataclass_of(hint: Any) -> Any:
     """Return the dataclass that `hint` names, alone or in an optional; None if it names none."""
     options = typing.get_args(hint) if typing.get_origin(hint) in {types.UnionType, typing.Union} else (hint,)

@@ -68,6 +68,20 @@ def read(path: Path) -> Record:
         raise RecordError(f"record {path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of msgspec: both of its errors are a ValueError
         raise _damaged(path, str(error)) from error
+    return of_raw(path, raw)
+
+
+def of_raw(path: Path, raw: Any) -> Record:
+    """Check the decoded content of a record and migrate it to today's schema.
+
+    Args:
+        path: file of the record, for messages; its stem is the record's key.
+        raw: what the file's JSON holds.
+
+    Raises:
+        RecordError: as ``read``.
+        NewerRecordError: as ``read``.
+    """
     if not isinstance(raw, dict) or type(raw.get("schema")) is not int or raw["schema"] < 1:
         raise _damaged(path, "it has no schema")
     if raw["schema"] > SCHEMA:

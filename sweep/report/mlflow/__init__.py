@@ -6,6 +6,7 @@ Importing this package does not import mlflow.
 
 from sweep.report.mlflow.live import Publishing
 from sweep.report.mlflow.publisher import Published, Publisher
+from sweep.report.mlflow.read_back import read_records
 from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "default_uri",
     "is_http",
     "reachable",
+    "read_records",
     "resolve_uri",
     "sqlite_path",
     "without_password",

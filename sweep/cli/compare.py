@@ -1,0 +1,77 @@
+"""Compare two measurements of the same variants: another driver, library, host, or the same machine later.
+
+OLD and NEW are each a folder of a sweep or of several, the name of a sweep below the results folder, a file that
+`sweep export --json` or --save wrote, or mlflow:EXPERIMENT, mlflow:EXPERIMENT/SWEEP or mlflow:RUN_ID. With --baseline
+FILE in place of OLD, one argument is enough. Facts that differ are printed first; then, for each variant, the ratio of
+the peaks with its interval, and what that shows. Another GPU, load or network is refused unless --anyway.
+
+--fail-on takes gates, separated by commas: slower[=3%], slo, accuracy[=3dB|0.5%], memory[=5%], energy[=5%]. A variant
+that ended ok in OLD and does not in NEW fails too.
+
+Exit codes: 0 nothing fails; 1 a gate of --fail-on fails; 2 the command is wrong, or the two are not comparable.
+
+Example:
+  sweep compare driver-a driver-b --fail-on slower=3%,accuracy --markdown summary.md --junit compare.xml
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sweep.cli import arguments
+from sweep.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+_TWO = 2
+_LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("sources", nargs="*", metavar="OLD NEW", help="what to compare; NEW alone with --baseline")
+    parser.add_argument("--baseline", type=arguments.folder, metavar="FILE", help="OLD: a file that --save wrote")
+    parser.add_argument("--fail-on", metavar="GATES", help="end with exit code 1 on these, as slower=3%%,accuracy")
+    parser.add_argument("--allow-missing", action="store_true", help="variants that NEW lacks fail no gate")
+    parser.add_argument("--anyway", action="store_true", help="compare another GPU, load or network too")
+    parser.add_argument("--markdown", type=arguments.folder, metavar="FILE", help="write a summary for a pull request")
+    parser.add_argument("--junit", type=arguments.folder, metavar="FILE", help="write JUnit XML, a test a variant")
+    parser.add_argument("--json", type=arguments.folder, metavar="FILE", help="write the comparison for scripts")
+    parser.add_argument("--html", type=arguments.folder, metavar="FILE", help="draw ratios and curves over each other")
+    parser.add_argument("--save", type=arguments.folder, metavar="FILE", help="write NEW as a baseline file")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
+    parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, print and write what was requested; return the exit code."""
+    from sweep.cli.console import Terminal
+    from sweep.report import compare, encode_baseline, load
+
+    places = ([options.baseline] if options.baseline else []) + options.sources
+    if len(places) != _TWO:
+        wanted = "NEW beside --baseline" if options.baseline else "OLD and NEW, or --baseline FILE and NEW"
+        raise ConfigError(f"{len(options.sources)} of what to compare: it takes {wanted} (--help lists the arguments)")
+    gates = compare.parse_gates(options.fail_on) if options.fail_on is not None else []
+    arguments.refuse_special_files(options.markdown, options.junit, options.json, options.html, options.save)
+    old, new = (load(place, results=options.results, uri=options.uri) for place in places)
+    comparison = compare.compare(old, new, anyway=options.anyway)
+    failed = compare.failures(comparison, gates, allow_missing=options.allow_missing)
+    written: list[tuple[Path | None, Callable[[], bytes]]] = [
+        (options.markdown, lambda: compare.as_markdown(comparison, failed).encode()),
+        (options.junit, lambda: compare.as_junit(comparison, failed)),
+        (options.json, lambda: compare.as_json(comparison, failed)),
+        (options.html, lambda: compare.as_page(comparison, failed)),
+        (options.save, lambda: encode_baseline(new)),
+    ]
+    for path, content in written:
+        if path is not None:
+            arguments.write_output(path, content())
+    console = Terminal()
+    if not console.is_terminal:
+        console.width = max(console.width, _LOG_WIDTH)
+    compare.print_comparison(console, comparison, failed)
+    return 1 if failed else 0

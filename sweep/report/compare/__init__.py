@@ -1,0 +1,5 @@
+"""Compare two measurements of the same variants, and show the outcome to people and to CI."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)

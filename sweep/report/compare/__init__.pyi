@@ -1,0 +1,13 @@
+from .gates import Failure as Failure
+from .gates import Gate as Gate
+from .gates import failures as failures
+from .gates import parse_gates as parse_gates
+from .json_output import as_json as as_json
+from .junit import as_junit as as_junit
+from .markdown import as_markdown as as_markdown
+from .page import as_page as as_page
+from .rows import Outcome as Outcome
+from .rows import Row as Row
+from .rows import RunComparison as RunComparison
+from .rows import compare as compare
+from .terminal import print_comparison as print_comparison

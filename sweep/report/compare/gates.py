@@ -1,0 +1,205 @@
+"""Decide which rows of a comparison fail a job: ``--fail-on slower=3%,slo,accuracy,memory``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sweep.analysis import joules, score
+from sweep.errors import ConfigError, printable
+from sweep.report.compare.figures import ENERGY, MEMORY, is_exact, memory_bytes, sqnr_db
+from sweep.report.compare.rows import Outcome, slo_text
+from sweep.report.compared_figures import capacity_ips
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sweep.report.compare.rows import Row, RunComparison
+    from sweep.storage import Record
+
+_SUMMATION_DB = 100.0  # SQNR from which on only the order of summation shows
+_ALL_PERCENT = 100
+_PERCENT = "a percentage from 0 to 100, as 3%"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """Describe what fails a job.
+
+    Attributes:
+        kind: slower, slo, accuracy, memory or energy.
+        share: share that may be lost, or added: of the throughput, the memory or the energy; of accuracy, points of
+            top-1 as a share.
+        db: SQNR that may be lost, dB.
+    """
+
+    kind: str
+    share: float = 0.0
+    db: float = 0.0
+
+
+_DEFAULTS = {
+    gate.kind: gate
+    for gate in (
+        Gate(kind="slower"),
+        Gate(kind="slo"),
+        Gate(kind="accuracy", share=0.005, db=3.0),
+        Gate(kind="memory", share=0.05),
+        Gate(kind="energy", share=0.05),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Describe one row that fails a gate.
+
+    Attributes:
+        row: the row.
+        kind: the gate; ``lost`` for a variant that ended ok before and does no more, which fails every gate.
+        message: what happened, with its figures.
+    """
+
+    row: Row
+    kind: str
+    message: str
+
+
+def parse_gates(text: str) -> list[Gate]:
+    """Return the gates of ``slower=3%,slo,accuracy=3dB,memory=5%,energy=5%``.
+
+    Raises:
+        ConfigError: a gate is not known, or its limit is no amount of its unit.
+    """
+    gates: dict[str, Gate] = {}
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        kind, has_limit, amount = word.partition("=")
+        if kind not in _DEFAULTS:
+            near = difflib.get_close_matches(kind, _DEFAULTS, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ConfigError(f"--fail-on {printable(word)}: no such gate; {hint}They are {', '.join(_DEFAULTS)}")
+        gates[kind] = _limited(gates.get(kind, _DEFAULTS[kind]), amount) if has_limit else _DEFAULTS[kind]
+    if not gates:
+        raise ConfigError(f"--fail-on names no gate; they are {', '.join(_DEFAULTS)}, as in slower=3%,accuracy")
+    return list(gates.values())
+
+
+def _limited(gate: Gate, amount: str) -> Gate:
+    """Return a gate with the limit that was typed."""
+    if gate.kind == "slo":
+        raise ConfigError("--fail-on slo takes no limit: the limit is that of the sweep (slo.p99_ms=)")
+    if gate.kind == "accuracy" and amount.endswith("dB"):
+        value = _number(amount.removesuffix("dB"))
+        if value is not None:
+            return dataclasses.replace(gate, db=value)
+    elif amount.endswith("%"):
+        value = _number(amount.removesuffix("%"))
+        if value is not None and value <= _ALL_PERCENT:
+            return dataclasses.replace(gate, share=value / _ALL_PERCENT)
+    wanted = f"{_PERCENT}, or a number of dB, as 3dB" if gate.kind == "accuracy" else _PERCENT
+    raise ConfigError(f"--fail-on {gate.kind}={printable(amount)}: {gate.kind} takes {wanted}")
+
+
+def _number(text: str) -> float | None:
+    """Return the finite number of 0 or more that `text` holds; None if it holds none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+def failures(comparison: RunComparison, gates: Sequence[Gate], *, allow_missing: bool = False) -> list[Failure]:
+    """Return what fails, in the order of the rows.
+
+    A variant that ended ok in the earlier measurement, and is missing or did not end ok in the later one, fails
+    whatever the gates are: nothing could be compared.
+
+    Args:
+        comparison: the comparison.
+        gates: what fails a job; none fails nothing.
+        allow_missing: variants that the later measurement lacks fail nothing.
+    """
+    result = []
+    for row in comparison.rows:
+        if gates and row.lost and not (allow_missing and row.new is None):
+            result.append(Failure(row=row, kind="lost", message=_lost(row)))
+            continue
+        for gate in gates:
+            message = _CHECKS[gate.kind](row, gate)
+            if message is not None:
+                result.append(Failure(row=row, kind=gate.kind, message=message))
+    return result
+
+
+def _lost(row: Row) -> str:
+    return "it was measured before and is missing now" if row.new is None else str(row.reason)
+
+
+def _slower(row: Row, gate: Gate) -> str | None:
+    change = row.change
+    if row.outcome is not Outcome.SLOWER or change is None or change.ratio > 1 - gate.share:
+        return None
+    return f"{1 - change.ratio:.1%} slower (95%: {1 - change.high:.1%} to {1 - change.low:.1%})"
+
+
+def _slo(row: Row, _: Gate) -> str | None:
+    old, new = row.old, row.new
+    if old is None or new is None or not row.comparable or not capacity_ips(old):
+        return None
+    limit = slo_text(old)
+    if new.slo is None or slo_text(new) != limit:
+        return None
+    before = f"{capacity_ips(old):,.0f} samples/s kept {limit}"
+    if not capacity_ips(new):
+        return f"{before}, no rate does now"
+    if row.capacity is not None and row.capacity[1] < 1:
+        return f"{before}, {capacity_ips(new):,.0f} do now"
+    return None
+
+
+def _accuracy(row: Row, gate: Gate) -> str | None:
+    old, new = row.old, row.new
+    if old is None or new is None or not row.comparable:
+        return None
+    before, after = score(old), score(new)
+    if before is not None and after is not None and _scored_on(old) == _scored_on(new):
+        return f"top-1 fell from {before:.2%} to {after:.2%}" if before - after > gate.share else None
+    sqnr = sqnr_db(new)
+    if sqnr is None or sqnr >= _SUMMATION_DB:
+        return None
+    earlier = _SUMMATION_DB if is_exact(old) else sqnr_db(old)
+    if earlier is None or min(earlier, _SUMMATION_DB) - sqnr <= gate.db:
+        return None
+    return f"SQNR fell from {'exact' if is_exact(old) else f'{earlier:.1f} dB'} to {sqnr:.1f} dB"
+
+
+def _scored_on(record: Record) -> str | None:
+    return None if record.accuracy is None else record.accuracy.get("scored_on")
+
+
+def _memory(row: Row, gate: Gate) -> str | None:
+    return _grew(row, gate, memory_bytes, f"{MEMORY.text(row)} MiB")
+
+
+def _energy(row: Row, gate: Gate) -> str | None:
+    return _grew(row, gate, joules, f"{ENERGY.text(row)} mJ per sample")
+
+
+def _grew(row: Row, gate: Gate, read: Callable[[Record], float | None], text: str) -> str | None:
+    before, after = (None if record is None else read(record) for record in (row.old, row.new))
+    if not row.comparable or not before or after is None or after <= before * (1 + gate.share):
+        return None
+    return f"{text}, {after / before - 1:.1%} more"
+
+
+_CHECKS: dict[str, Callable[[Row, Gate], str | None]] = {
+    "slower": _slower,
+    "slo": _slo,
+    "accuracy": _accuracy,
+    "memory": _memory,
+    "energy": _energy,
+}

@@ -1,0 +1,215 @@
+"""Draw a comparison as one self-contained HTML page: the ratios, the curves over each other, and the table."""
+
+from __future__ import annotations
+
+import html
+import math
+from typing import TYPE_CHECKING, Any
+
+from sweep.report.compare.figures import FIGURES, PEAK, known
+from sweep.report.compare.rows import Outcome
+from sweep.report.compare.terminal import ratio_text
+from sweep.spec import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sweep.report.compare.gates import Failure
+    from sweep.report.compare.rows import Row, RunComparison
+    from sweep.storage import Record
+
+_COLOURS = {Outcome.SLOWER: "#d55e00", Outcome.FASTER: "#009e73"}  # Okabe-Ito, apart for the colour-blind
+_NEUTRAL = "#4d4d4d"
+_OLD, _NEW = "#56b4e9", "#0072b2"
+_ROW_PX, _CHART_PX = 26, 480
+_MOST_ROWS = 60  # of the chart of ratios; the table has all
+_MOST_SHARE = 4.0  # ratio at which an interval without a bound is cut
+_CHARACTER_PX = 7
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1200px; padding: 0 1rem; color: #222; }}
+ .answer {{ background: #eef4fb; border-left: 4px solid #0072b2; padding: .7rem 1rem; }}
+ .failed {{ background: #fdf0e8; border-left: 4px solid #d55e00; padding: .7rem 1rem; }}
+ .wide {{ overflow-x: auto; }}
+ table {{ border-collapse: collapse; margin: 1rem 0; }}
+ td, th {{ padding: .25rem .8rem; text-align: right; white-space: nowrap; }}
+ th {{ border-bottom: 1px solid #999; }}
+ td:first-child, th:first-child, td:nth-child(4), th:nth-child(4) {{ text-align: left; }}
+ .slower {{ color: #a84300; font-weight: 600; }} .faster {{ color: #00654a; font-weight: 600; }}
+ .note {{ color: #555; }}
+</style></head><body>
+<h1>{title}</h1>
+<p class="answer">{summary}</p>
+{failures}
+<h2>What differs</h2>
+{facts}
+<h2>Throughput, NEW over OLD</h2>
+{charts}
+<h2>Every variant</h2>
+<div class="wide">{table}</div>
+{reasons}
+<p class="note">{evidence}</p>
+</body></html>
+"""
+
+
+def as_page(comparison: RunComparison, failed: Sequence[Failure] = ()) -> bytes:
+    """Return the page, which opens without a network.
+
+    Args:
+        comparison: the comparison.
+        failed: rows that fail a gate.
+    """
+    charts = [chart for chart in (_ratios(comparison.rows), _curves(comparison.rows)) if chart is not None]
+    drawn = [
+        chart.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"chart{number}")
+        for number, chart in enumerate(charts)
+    ]
+    lines = [f"{failure.kind}: {failure.row.label}: {failure.message}" for failure in failed]
+    facts = [str(fact) for fact in comparison.facts] or ["no fact of machine, libraries or clocks"]
+    reasons = [f"{row.label}: {row.reason}" for row in comparison.rows if row.reason is not None]
+    text = _PAGE.format(
+        title=html.escape(f"{comparison.old} (OLD) against {comparison.new} (NEW)"),
+        summary=html.escape(comparison.summary),
+        failures=f'<div class="failed">{_list(lines)}</div>' if lines else "",
+        facts=_list([*facts, *comparison.notes]),
+        charts="\n".join(drawn) or "<p>No variant could be compared.</p>",
+        table=_table(comparison.rows),
+        reasons=_list(reasons) if reasons else "",
+        evidence=html.escape(comparison.evidence),
+    )
+    return text.encode()
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    figures = [figure for figure in FIGURES if known(figure, tuple(rows))]
+    heads = ["variant", "samples/s", "NEW / OLD (95%)", "verdict", *(figure.head for figure in figures)]
+    body = []
+    for row in rows:
+        cells = [row.label, PEAK.text(row), ratio_text(row), str(row.outcome), *(f.text(row) for f in figures)]
+        mark = f' class="{row.outcome}"' if row.outcome in _COLOURS else ""
+        body.append(f"<tr{mark}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _ratios(rows: Sequence[Row]) -> Any | None:
+    """Draw the ratio of each compared row with its interval, the slowest on top; None where none was compared."""
+    import plotly.graph_objects as go
+
+    measured = sorted(
+        ((row, row.change) for row in rows if row.change is not None), key=lambda item: item[1].ratio, reverse=True
+    )
+    if not measured:
+        return None
+    shown = measured[-_MOST_ROWS:]
+    chart = go.Figure()
+    for outcome in (Outcome.SAME, Outcome.FASTER, Outcome.SLOWER):
+        part = [(row, change) for row, change in shown if row.outcome is outcome]
+        if not part:
+            continue
+        chart.add_trace(
+            go.Scatter(
+                x=[change.ratio for _, change in part],
+                y=[row.label for row, _ in part],
+                error_x={
+                    "type": "data",
+                    "array": [min(change.high, _MOST_SHARE) - change.ratio for _, change in part],
+                    "arrayminus": [change.ratio - change.low for _, change in part],
+                },
+                mode="markers",
+                name=str(outcome),
+                marker={"size": 9, "color": _COLOURS.get(outcome, _NEUTRAL)},
+                hovertemplate="%{y}: %{x:.3f}<extra></extra>",
+            )
+        )
+    chart.add_vline(x=1, line={"color": "#999", "dash": "dot"})
+    title = "the slowest" if len(shown) < len(measured) else "all"
+    chart.update_layout(
+        title=f"Ratio of the peaks with its 95% interval for all rows together ({title} {len(shown)})",
+        xaxis_title="NEW / OLD (left of 1: slower)",
+        yaxis={"categoryorder": "array", "categoryarray": [row.label for row, _ in shown], "automargin": True},
+        template="plotly_white",
+        height=160 + _ROW_PX * len(shown),
+        legend={"orientation": "h", "y": -0.2 if len(shown) < 8 else -0.08},  # noqa: PLR2004 - below the axis title
+    )
+    return chart
+
+
+def _curves(rows: Sequence[Row]) -> Any | None:
+    """Draw the p99 over the throughput of both sides, a variant at a time; None where none has two curves."""
+    import plotly.graph_objects as go
+
+    both = [
+        (row.label, row.old, row.new)
+        for row in rows
+        if row.old is not None and row.new is not None and _points(row.old) and _points(row.new)
+    ]
+    if not both:
+        return None
+    chart = go.Figure()
+    for number, (_, old, new) in enumerate(both):
+        for record, name, colour, dash in ((old, "OLD", _OLD, "dash"), (new, "NEW", _NEW, "solid")):
+            chart.add_trace(_curve(go, record, name, colour, dash, visible=number == 0))
+    buttons = [
+        {
+            "label": label,
+            "method": "restyle",
+            "args": [{"visible": [index // 2 == number for index in range(2 * len(both))]}],
+        }
+        for number, (label, _, _) in enumerate(both)
+    ]
+    longest = max(len(label) for label, _, _ in both)
+    chart.update_layout(
+        title="p99 latency at throughput",
+        xaxis_title="achieved samples/s",
+        yaxis_title="p99 latency, ms (log)",
+        yaxis_type="log",
+        xaxis_rangemode="tozero",
+        template="plotly_white",
+        height=_CHART_PX,
+        margin={"t": 110},
+    )
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top", "showactive": True}
+    if len(both) > 1:
+        chart.update_layout(updatemenus=[menu | {"pad": {"r": longest * _CHARACTER_PX // 4}}])
+    else:
+        chart.update_layout(title=f"p99 latency at throughput: {both[0][0]}")
+    return chart
+
+
+def _curve(go: Any, record: Record, name: str, colour: str, dash: str, *, visible: bool) -> Any:
+    points = _points(record)
+    tails = [(point["latency_ms"]["p99"] or math.nan) for point in points]
+    bars = [point["interval"]["p99"] or [tail, tail] for point, tail in zip(points, tails, strict=True)]
+    return go.Scatter(
+        x=[point["achieved_ips"] for point in points],
+        y=tails,
+        error_y={
+            "type": "data",
+            "array": [bar[1] - tail for bar, tail in zip(bars, tails, strict=True)],
+            "arrayminus": [tail - bar[0] for bar, tail in zip(bars, tails, strict=True)],
+            "thickness": 1,
+        },
+        mode="lines+markers",
+        name=name,
+        line={"color": colour, "dash": dash},
+        marker={"symbol": ["circle" if point["verdict"] == Verdict.OK else "circle-open" for point in points]},
+        visible=visible,
+        hovertemplate="%{x:,.0f} samples/s: %{y:.3g} ms<extra>" + name + "</extra>",
+    )
+
+
+def _points(record: Record) -> list[Any]:
+    """Return the points of a curve that can be drawn."""
+    return [
+        point
+        for point in record.points
+        if point["verdict"] != Verdict.INVALID and point["achieved_ips"] and point["latency_ms"]["p99"]
+    ]

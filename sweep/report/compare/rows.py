@@ -1,0 +1,290 @@
+"""Compare two measurements, a row a variant: throughput, capacity, accuracy, memory and energy."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from sweep.analysis import best_comparison, drifted, run_comparison
+from sweep.errors import ConfigError, shorten
+from sweep.report.compare.facts import FactChange, fact_changes
+from sweep.report.compare.join import Pair, join
+from sweep.report.compared_figures import capacity_ips, capacity_ratio, is_usable, peak_entry
+from sweep.report.comparison import compared
+from sweep.spec import Status, of_percent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sweep.analysis import StartSpread
+    from sweep.analysis.best_comparison import Entry
+    from sweep.analysis.run_comparison import Change
+    from sweep.report.results import Results
+    from sweep.storage import Record
+
+_MOST_REASON = 160  # characters
+_ADVISED_REPEATS = 5
+
+
+class Outcome(StrEnum):
+    """Name what became of a variant.
+
+    Attributes:
+        SLOWER: its throughput fell by more than chance explains, all rows taken together.
+        FASTER: it rose by more.
+        SAME: the measurement does not tell the two apart.
+        INCOMPARABLE: the two cannot be compared; the row has the reason.
+        ADDED: the earlier measurement lacks it.
+        REMOVED: the later measurement lacks it.
+    """
+
+    SLOWER = "slower"
+    FASTER = "faster"
+    SAME = "not told apart"
+    INCOMPARABLE = "cannot be compared"
+    ADDED = "only in NEW"
+    REMOVED = "only in OLD"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """Hold the comparison of one variant.
+
+    Attributes:
+        label: name of the variant, which no other row has.
+        old: its earlier record; None where there is none.
+        new: its later record; None where there is none.
+        outcome: what became of its throughput.
+        change: new throughput over old; None where they cannot be compared.
+        reason: why they cannot; None where they can.
+        comparable: both ended ``ok``, on one kind of device and under one load, or were to be compared anyway.
+        lost: the earlier one ended ``ok`` and the later one did not, or is missing.
+        capacity: (low, high) of the new capacity under the SLO over the old one; None where one of the two has none,
+            or where the limits differ.
+    """
+
+    label: str
+    old: Record | None
+    new: Record | None
+    outcome: Outcome
+    change: Change | None = None
+    reason: str | None = None
+    comparable: bool = False
+    lost: bool = False
+    capacity: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunComparison:
+    """Hold the comparison of two measurements.
+
+    Attributes:
+        old: name of the earlier measurement.
+        new: name of the later measurement.
+        facts: facts that differ.
+        rows: one a variant, those that were told apart first.
+        evidence: what the figures rest on, in words: how many starts, and what these are known to differ by.
+        notes: what a reader should know besides, one line each.
+    """
+
+    old: str
+    new: str
+    facts: tuple[FactChange, ...]
+    rows: tuple[Row, ...]
+    evidence: str
+    notes: tuple[str, ...] = ()
+
+    def count(self, outcome: Outcome) -> int:
+        """Return the number of rows with an outcome."""
+        return sum(row.outcome is outcome for row in self.rows)
+
+    @property
+    def summary(self) -> str:
+        """Return the counts in words: ``Of 12 variants: 1 slower, 11 not told apart.``."""
+        counts = [f"{count} {outcome}" for outcome in Outcome if (count := self.count(outcome))]
+        text = f"Of {len(self.rows)} variant{'' if len(self.rows) == 1 else 's'}: {', '.join(counts)}."
+        ratios = [row.change.ratio for row in self.rows if row.change is not None]
+        return f"{text} Median of the ratios: {statistics.median(ratios):.3f}." if len(ratios) > 1 else text
+
+
+def compare(old: Results, new: Results, *, anyway: bool = False) -> RunComparison:
+    """Compare two measurements.
+
+    Args:
+        old: the earlier one.
+        new: the later one.
+        anyway: compare variants of another GPU, load or network too.
+
+    Raises:
+        ConfigError: no variant of one is comparable with one of the other; the message says what differs.
+    """
+    pairs = join(old.records, new.records)
+    both = [(pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
+    obstacles = [pair.obstacle for pair in pairs if pair.obstacle is not None]
+    if not both:
+        raise ConfigError(_nothing_in_common(old, new))
+    if len(obstacles) == len(both) and not anyway:
+        raise ConfigError(f"{old.name} and {new.name} are not comparable: {obstacles[0]}; --anyway compares them")
+    spreads = (old.start_spreads(exclude=new.roots), new.start_spreads(exclude=old.roots))
+    reasons = [_not_alike(pair, anyway=anyway) or _not_measured(pair) for pair in pairs]
+    measured = {
+        number: _entries(pair.old, pair.new, spreads)
+        for number, pair in enumerate(pairs)
+        if pair.old is not None and pair.new is not None and reasons[number] is None
+    }
+    changes = dict(zip(measured, run_comparison.changes(list(measured.values())), strict=True))
+    rows = [
+        _row(pair, label, changes.get(number), reasons[number], spreads, anyway=anyway)
+        for number, (pair, label) in enumerate(zip(pairs, _labels(pairs), strict=True))
+    ]
+    order = [Outcome.SLOWER, Outcome.FASTER, Outcome.INCOMPARABLE, Outcome.REMOVED, Outcome.SAME, Outcome.ADDED]
+    return RunComparison(
+        old=old.name,
+        new=new.name,
+        facts=tuple(fact_changes(both)),
+        rows=tuple(sorted(rows, key=lambda row: order.index(row.outcome))),
+        evidence=_evidence(list(measured.values())),
+        notes=tuple(_notes(old, new, obstacles, anyway=anyway)),
+    )
+
+
+def _entries(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]) -> tuple[Entry, Entry]:
+    """Return what the comparison takes of both; what one side knows of its starts holds for the other too."""
+    known = [spreads[0].get(old.key), spreads[1].get(new.key)]
+    return peak_entry(old, known[0] or known[1]), peak_entry(new, known[1] or known[0])
+
+
+def _labels(pairs: Sequence[Pair]) -> list[str]:
+    """Return a label for each pair that no other has."""
+    records = [record for pair in pairs if (record := pair.new or pair.old) is not None]
+    unique = {record.key: record for record in records}
+    labels = compared(unique.values()).labels
+    texts = [labels[record.key] for record in records]
+    return [text if texts.count(text) == 1 else f"{text} #{number}" for number, text in enumerate(texts, 1)]
+
+
+def _not_alike(pair: Pair, *, anyway: bool) -> str | None:
+    """Return why nothing of a pair can be compared; None where it can, or where one of the two is missing."""
+    if pair.old is None or pair.new is None:
+        return None
+    for record, name in ((pair.new, "NEW"), (pair.old, "OLD")):
+        if record.status != Status.OK:
+            message = f": {record.error['message']}" if record.error else ""
+            return shorten(f"{name} ended {record.status}{message}", _MOST_REASON)
+    return None if anyway else pair.obstacle
+
+
+def _not_measured(pair: Pair) -> str | None:
+    """Return why the throughput of a pair cannot be compared; None where it can."""
+    for record, name in ((pair.new, "NEW"), (pair.old, "OLD")):
+        if record is None:
+            continue
+        if record.peak is None or not record.peak["ips"]:
+            return f"{name} has no closed loop, whose peak is what is compared"
+        if not is_usable(record):
+            why = record.peak.get("reason")
+            return f"the peak of {name} is {record.peak['verdict']}" + (f": {why}" if why else "")
+        if drifted(record):
+            return f"the machine drifted while {name} was measured"
+    return None
+
+
+def _row(
+    pair: Pair,
+    label: str,
+    change: Change | None,
+    reason: str | None,
+    spreads: Sequence[Mapping[str, StartSpread]],
+    *,
+    anyway: bool,
+) -> Row:
+    old, new = pair.old, pair.new
+    lost = old is not None and old.status == Status.OK and (new is None or new.status != Status.OK)
+    if old is None or new is None:
+        return Row(label=label, old=old, new=new, outcome=Outcome.ADDED if old is None else Outcome.REMOVED, lost=lost)
+    comparable = _not_alike(pair, anyway=anyway) is None
+    if change is None:
+        outcome = Outcome.INCOMPARABLE
+    else:
+        outcome = Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME
+    return Row(
+        label=label,
+        old=old,
+        new=new,
+        outcome=outcome,
+        change=change,
+        reason=reason,
+        comparable=comparable,
+        lost=lost,
+        capacity=_capacity(old, new, spreads) if comparable else None,
+    )
+
+
+def _capacity(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]) -> tuple[float, float] | None:
+    """Return the ends of the ratio of the capacities, widened by what starts differ by."""
+    if not capacity_ips(old) or not capacity_ips(new) or slo_text(old) != slo_text(new):
+        return None
+    known = (spreads[0].get(old.key), spreads[1].get(new.key))
+    sides = [best_comparison.Entry(value=1.0, starts=[1.0], spread=spread or known[0] or known[1]) for spread in known]
+    margin = 1 + best_comparison.band(sides)
+    low, high = capacity_ratio(new, old)
+    return low / margin, high * margin
+
+
+def slo_text(record: Record) -> str:
+    """Return the SLO of a record in words; it has one."""
+    if record.slo is None:
+        return "no SLO"
+    try:
+        return str(of_percent(record.slo["percentile"], record.slo["limit_ms"]))
+    except KeyError:
+        return f"p{record.slo['percentile']:g} <= {record.slo['limit_ms']:g} ms"
+
+
+def _evidence(measured: Sequence[tuple[Entry, Entry]]) -> str:
+    """Word what the intervals rest on."""
+    if not measured:
+        return "No variant could be compared."
+    counts = sorted({(len(old.starts), len(new.starts)) for old, new in measured})
+    single = [(old, new) for old, new in measured if len(old.starts) == len(new.starts) == 1]
+    if not single:
+        low, high = min(map(min, counts)), max(map(max, counts))
+        text = f"{low}" if low == high else f"{low} to {high}"
+        return f"{text} start{'' if high == 1 else 's'} of each variant on each side; intervals are 95% for all rows."
+    band = run_comparison.band(measured) or math.inf
+    spread = next((old.spread for old, _ in single if old.spread is not None), None)
+    known = (
+        f"what starts differ by is not known, {best_comparison.UNKNOWN_CV:.1%} is assumed"
+        if spread is None
+        else f"starts differ by {spread.cv:.1%}, says {spread.source}"
+    )
+    of_all = (
+        "One start" if len(single) == len(measured) else f"{len(single)} of {len(measured)} variants have one start"
+    )
+    return (
+        f"{of_all} on each side: {known}; differences under {band:.1%} are not told apart. "
+        f"repeats={_ADVISED_REPEATS} on both sides measures it."
+    )
+
+
+def _notes(old: Results, new: Results, obstacles: Sequence[str], *, anyway: bool) -> list[str]:
+    notes = [f"{results.name}: {line}" for results in (old, new) for line in results.damaged]
+    if obstacles and anyway:
+        notes.append(f"compared anyway: {'; '.join(dict.fromkeys(obstacles))}")
+    return notes
+
+
+def _nothing_in_common(old: Results, new: Results) -> str:
+    """Word that no variant is on both sides."""
+    for results in (old, new):
+        if not len(results):
+            damaged = f" ({len(results.damaged)} cannot be read)" if results.damaged else ""
+            return f"{results.name} has no records{damaged}"
+    examples = [str(results.records[0].variant.get("label", results.records[0].key)) for results in (old, new)]
+    return (
+        f"{old.name} and {new.name} have no variant in common: {examples[0]} is in one, {examples[1]} in the other; "
+        "measure the same sweep under two names (name=)"
+    )

@@ -1,0 +1,111 @@
+"""Print a comparison on a terminal: as a table, or as a list where the terminal is too narrow for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
+
+from sweep.report.compare.figures import CAPACITY, ENERGY, MEMORY, PEAK, SCORE, SQNR, known
+from sweep.report.compare.rows import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from sweep.report.compare.figures import Figure
+    from sweep.report.compare.gates import Failure
+    from sweep.report.compare.rows import Row, RunComparison
+
+_MARKS = {Outcome.SLOWER: "-", Outcome.FASTER: "+", Outcome.SAME: "=", Outcome.INCOMPARABLE: "?"}
+_STYLES = {Outcome.SLOWER: "red", Outcome.FASTER: "green"}
+_OPTIONAL = (ENERGY, MEMORY, SCORE, SQNR, CAPACITY)  # columns in the order in which a narrow terminal loses them
+_INDENT = "  "
+
+
+def print_comparison(console: Console, comparison: RunComparison, failed: Sequence[Failure] = ()) -> None:
+    """Print the facts that differ, a row a variant, the counts, and what fails.
+
+    Args:
+        console: where to print.
+        comparison: the comparison.
+        failed: rows that fail a gate.
+    """
+    _print(console, f"OLD {comparison.old}   NEW {comparison.new}")
+    if comparison.facts:
+        for fact in comparison.facts:
+            _print(console, f"{_INDENT}{fact}", style="yellow")
+    else:
+        _print(console, f"{_INDENT}no fact of machine, libraries or clocks differs")
+    for note in comparison.notes:
+        _print(console, note)
+    _print_rows(console, comparison)
+    for row in comparison.rows:
+        if row.reason is not None:
+            _print(console, f"{row.label}: {row.reason}")
+    _print(console, comparison.evidence)
+    console.print()
+    _print(console, comparison.summary, style="bold")
+    for failure in failed:
+        _print(console, f"FAILED {failure.kind}: {failure.row.label}: {failure.message}", style="bold red")
+
+
+def ratio_text(row: Row) -> str:
+    """Return new throughput over old with its interval, as ``0.969 (0.960 to 0.978)``; ``-`` where it is not known."""
+    change = row.change
+    return "-" if change is None else f"{change.ratio:.3f} ({change.low:.3f} to {change.high:.3f})"
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(escape(text), highlight=False, style=style)
+
+
+def _print_rows(console: Console, comparison: RunComparison) -> None:
+    """Print the widest table that fits; a list where none does."""
+    figures = [figure for figure in reversed(_OPTIONAL) if known(figure, comparison.rows)]
+    shown = list(figures)
+    while True:
+        table = _table(comparison, shown)
+        if Measurement.get(console, console.options.update(max_width=10_000), table).minimum <= console.width:
+            console.print(table)
+            break
+        if not shown:
+            _print_list(console, comparison)
+            break
+        shown.pop()
+    hidden = [figure.head for figure in figures if figure not in shown]
+    if hidden:
+        _print(console, f"Not shown for want of room: {', '.join(hidden)}; --json FILE has all of them.")
+
+
+def _table(comparison: RunComparison, figures: Sequence[Figure]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("variant", no_wrap=True)
+    for head in ("samples/s\nOLD -> NEW", "NEW / OLD\n(95%)", "", *(_two_lines(figure.head) for figure in figures)):
+        table.add_column(head, justify="right" if head else "left", no_wrap=True)
+    for row in comparison.rows:
+        cells = [_MARKS.get(row.outcome, ""), row.label, PEAK.text(row), ratio_text(row), str(row.outcome)]
+        cells += [figure.text(row) for figure in figures]
+        table.add_row(*map(escape, cells), style=_STYLES.get(row.outcome))
+    return table
+
+
+def _two_lines(head: str) -> str:
+    words = head.split(" ", 1)
+    return "\n".join(words)
+
+
+def _print_list(console: Console, comparison: RunComparison) -> None:
+    console.print()
+    for row in comparison.rows:
+        style = _STYLES.get(row.outcome)
+        _print(console, f"{_MARKS.get(row.outcome, ' ')} {row.label}", style=style)
+        _print(console, f"{_INDENT}{row.outcome}: {ratio_text(row)}", style=style)
+        if row.old is not None or row.new is not None:
+            _print(console, f"{_INDENT}{PEAK.text(row)} samples/s")
+    console.print()

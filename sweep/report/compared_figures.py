@@ -1,0 +1,86 @@
+"""Read from a record what a comparison takes of it: its peak with its starts, and its capacity."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from sweep.analysis import best_comparison, intervals, start_spread
+from sweep.spec import Verdict
+
+if TYPE_CHECKING:
+    from sweep.analysis import StartSpread
+    from sweep.storage import Record
+
+_CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
+
+
+def is_usable(record: Record) -> bool:
+    """Tell whether the peak of a record counts: one that is unstable or short neither wins nor ties."""
+    return record.peak is not None and record.peak["verdict"] == Verdict.OK
+
+
+def peak_ips(record: Record) -> float:
+    """Return the peak of a record, samples/s; 0 where none was measured."""
+    return (record.peak["ips"] or 0.0) if record.peak is not None else 0.0
+
+
+def peak_entry(record: Record, spread: StartSpread | None) -> best_comparison.Entry:
+    """Return what a comparison takes of a peak.
+
+    Args:
+        record: record with a peak.
+        spread: what starts of the variant differ by, as measured elsewhere; None where nothing says.
+    """
+    starts = starts_ips(record)
+    interval = record.peak["interval"] if record.peak is not None else None
+    within_error = intervals.log_error(interval[0], interval[1], _batches(record)) if interval else _CORRELATED_ERROR
+    return best_comparison.Entry(
+        value=peak_ips(record),
+        starts=starts if len(starts) > 1 else [peak_ips(record)],
+        within_error=within_error if len(starts) <= 1 else 0.0,
+        spread=spread,
+        assumed_cv=start_spread.assumed_cv(record),
+    )
+
+
+def _batches(record: Record) -> int:
+    """Return the batch means behind the interval of a peak; records of the first version do not say."""
+    batches = None if record.peak is None else record.peak.get("batches")
+    return batches or intervals.BATCHES * int(record.variant.get("repeats", 1))
+
+
+def starts_ips(record: Record) -> list[float]:
+    """Return the throughput of each start, samples/s: that of each engine where several were built; [] if unknown."""
+    passes = (record.peak.get("passes_ips") if record.peak else None) or []
+    measured = [ips for ips in passes if ips]
+    if len(measured) != len(passes):
+        return []
+    return best_comparison.build_means(measured, builds_of(record))
+
+
+def builds_of(record: Record) -> int:
+    """Return how many engines were built afresh for a record; 1 where the cache's served every pass."""
+    return int((record.variant.get("load") or {}).get("builds") or 1)
+
+
+def capacity_ips(record: Record) -> float:
+    """Return the highest rate that held, samples/s; 0 where none did."""
+    return (record.slo["capacity_ips"] or 0.0) if record.slo is not None else 0.0
+
+
+def capacity_ratio(record: Record, best: Record) -> tuple[float, float]:
+    """Return the ends of the ratio of two capacities: that of their estimates, else of what held and what failed."""
+    ends = capacity_ips(record) / next_ips(best), next_ips(record) / capacity_ips(best)
+    intervals_ips = [item.slo.get("estimate_interval") if item.slo is not None else None for item in (record, best)]
+    own, other = intervals_ips
+    if own is None or other is None or min(own[0], other[0]) <= 0:
+        return ends
+    centre = math.log(own[0] * own[1]) / 2 - math.log(other[0] * other[1]) / 2
+    half = math.hypot(math.log(own[1] / own[0]), math.log(other[1] / other[0])) / 2
+    return max(math.exp(centre - half), ends[0]), min(math.exp(centre + half), ends[1])
+
+
+def next_ips(record: Record) -> float:
+    """Return the lowest rate that did not hold, samples/s; infinite where every rate held."""
+    return (record.slo["next_ips"] or math.inf) if record.slo is not None else math.inf
