@@ -66,10 +66,10 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("sweep.cli.doctor", "report what this machine can do and how to add what is missing"),
-    "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
-    "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
     "publish": Command("sweep.cli.publish", "send records to MLflow"),
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
+    "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
+    "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
     "cache": Command("sweep.cli.cache", "list cached models, ONNX files and engines, or make room"),
     "recompute": Command("sweep.cli.recompute.main", "compute the figures of records again from their samples"),
     "bisect": Command("sweep.cli.bisect.main", "find the nodes that carry the error of a converted graph"),

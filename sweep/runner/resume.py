@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from sweep.backends import registry
 from sweep.errors import NewerRecordError, RecordError
 from sweep.runner.oom_pruning import KIND, Pruning
 from sweep.storage import Index, Store, samples_file
-from sweep.system import environment
+from sweep.system import command_line, environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +62,7 @@ def remaining(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Re
             result.todo.append(work)
         elif settings.prune and index.entry(work.key).status == "oom":
             result.pruning.ran_out(work.variant, check.gpu(work))
+    result.notes.extend(check.kept_notes())
     if keep_index:
         index.save(())
     return result
@@ -142,6 +144,7 @@ class _RecordCheck:
         self._settings = settings
         self._index = index
         self._changes: dict[tuple[int, str], str] = {}
+        self._outdated: dict[str, list[str]] = {}
 
     def of(self, work: Work) -> tuple[bool, str | None]:
         """Return whether the variant's record stays valid, and a note for the user about it."""
@@ -158,8 +161,23 @@ class _RecordCheck:
             return False, f"{work.label} is measured again: its samples are gone or damaged"
         changed = self._changed(entry.facts, work.variant.backend)
         if changed:
-            return True, f"{work.label} is kept from an earlier run where {changed} (force=true measures again)"
+            self._outdated.setdefault(changed, []).append(work.label)
         return True, None
+
+    def kept_notes(self) -> list[str]:
+        """Return a line for each change of the machine since records were measured that stay valid."""
+        name, results = self._settings.name, self._settings.results
+        number = next(n for n in itertools.count(2) if not (results / f"{name}-{n}").exists())
+        folder = command_line.results_words(results)
+        words = ("compare", name, f"{name}-{number}", *(("--results", *folder) if folder else ()))
+        remedy = (
+            f"name={name}-{number} measures them beside, for `{command_line.format_command(*words)}`; force=true "
+            "measures them again and replaces the records"
+        )
+        return [
+            f"{_variants(labels)} kept from an earlier run, not measured again, although {changed}: {remedy}"
+            for changed, labels in self._outdated.items()
+        ]
 
     def gpu(self, work: Work) -> str | None:
         """Return the GPU model of a record; None for one that ran on the host."""
@@ -172,9 +190,17 @@ class _RecordCheck:
         """Return how facts of a record differ from those of today, the same for all records that share them."""
         if (number, backend) not in self._changes:
             facts = self._index.facts[number]
-            names = environment.differing(facts, environment.collect_facts(registry.get(backend).facts()))
-            self._changes[number, backend] = ", ".join(f"{name} was {facts[name]}" for name in names)
+            today = environment.collect_facts(registry.get(backend).facts())
+            names = environment.differing(facts, today)
+            self._changes[number, backend] = ", ".join(
+                f"{name} was {facts[name]} and is {today[name]}" for name in names
+            )
         return self._changes[number, backend]
+
+
+def _variants(labels: Sequence[str]) -> str:
+    """Word how many variants there are, as the subject of a sentence; a single one by its name."""
+    return f"{labels[0]} is" if len(labels) == 1 else f"{len(labels)} variants are"
 
 
 def forget_parts(settings: Settings) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sweep import spec
 from sweep.backends import registry
 from sweep.errors import SweepError
+from sweep.spec import LoadAxes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +90,14 @@ class _Side:
         return {value: numbers[0] for value, numbers in groups.items() if len(numbers) == 1}
 
 
+def without_effort(variant: Variant) -> Variant:
+    """Return a variant with the defaults of the axes that say how long its load is measured."""
+    if not isinstance(variant.load, LoadAxes):
+        return variant
+    defaults = {item.name: item.default for item in dataclasses.fields(LoadAxes) if item.name in _EFFORT}
+    return dataclasses.replace(variant, load=dataclasses.replace(variant.load, **defaults))
+
+
 def _variant(record: Record) -> Variant | None:
     """Return the variant that a record describes; None where a version or damage left it unreadable."""
     try:
@@ -104,10 +113,7 @@ def _whole(record: Record, variant: Variant | None) -> object:
 
 
 def _without_effort(record: Record, variant: Variant | None) -> object:
-    if variant is None or not dataclasses.is_dataclass(variant.load):
-        return record.key
-    load = {name: value for name, value in spec.projection(variant.load).items() if name not in _EFFORT}
-    return (_without_load(record, variant), spec.digest(load))
+    return record.key if variant is None else spec.variant_key(without_effort(variant))
 
 
 def _without_load(record: Record, variant: Variant | None) -> object:

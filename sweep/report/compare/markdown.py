@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sweep.errors import printable_line
 from sweep.report.compare.figures import FIGURES, PEAK, known
 from sweep.report.compare.rows import Outcome
 from sweep.report.compare.terminal import ratio_text
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 100  # of the folded table: a comment takes 65,536 characters
 _ICONS = {Outcome.SLOWER: "🔴", Outcome.FASTER: "🟢", Outcome.INCOMPARABLE: "❔", Outcome.REMOVED: "❔"}
-_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"} | {"\n": " ", "\r": " "})
+_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
 
 
 def as_markdown(comparison: RunComparison, failed: Sequence[Failure]) -> str:
@@ -58,8 +59,8 @@ def _table(rows: Sequence[Row], figures: Sequence[Figure]) -> list[str]:
 
 def _escape(text: str) -> str:
     """Return text in which Markdown sees no markup, on one line."""
-    return text.translate(_ESCAPED)
+    return printable_line(text).translate(_ESCAPED)
 
 
 def _code(text: str) -> str:
-    return text.replace("`", "'").replace("\n", " ")
+    return printable_line(text).replace("`", "'")

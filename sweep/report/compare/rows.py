@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from sweep import spec
 from sweep.analysis import best_comparison, drifted, run_comparison
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
-from sweep.report.compare.join import Pair, join
+from sweep.report.compare.join import Pair, join, without_effort
 from sweep.report.compared_figures import capacity_ips, capacity_ratio, is_usable, peak_entry
-from sweep.report.comparison import compared
 from sweep.spec import Status, of_percent
 
 if TYPE_CHECKING:
@@ -158,12 +158,14 @@ def _entries(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSprea
 
 
 def _labels(pairs: Sequence[Pair]) -> list[str]:
-    """Return a label for each pair that no other has."""
+    """Return a label for each pair that no other has; how long a load is measured is in it only where it has to be."""
     records = [record for pair in pairs if (record := pair.new or pair.old) is not None]
-    unique = {record.key: record for record in records}
-    labels = compared(unique.values()).labels
-    texts = [labels[record.key] for record in records]
-    return [text if texts.count(text) == 1 else f"{text} #{number}" for number, text in enumerate(texts, 1)]
+    stored = {str(n): str(record.variant.get("label", record.key)) for n, record in enumerate(records)}
+    variants = {str(n): spec.from_record(record.variant) for n, record in enumerate(records)}
+    labels = spec.compare({n: without_effort(variant) for n, variant in variants.items()}, stored).labels
+    if any("#" in label for label in labels.values()):
+        labels = spec.compare(variants, stored).labels
+    return [labels[n] for n in stored]
 
 
 def _not_alike(pair: Pair, *, anyway: bool) -> str | None:

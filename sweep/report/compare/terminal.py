@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 _MARKS = {Outcome.SLOWER: "-", Outcome.FASTER: "+", Outcome.SAME: "=", Outcome.INCOMPARABLE: "?"}
 _STYLES = {Outcome.SLOWER: "red", Outcome.FASTER: "green"}
-_OPTIONAL = (ENERGY, MEMORY, SCORE, SQNR, CAPACITY)  # columns in the order in which a narrow terminal loses them
+_OPTIONAL = (PEAK, CAPACITY, SQNR, SCORE, MEMORY, ENERGY)  # columns; a narrow terminal loses the last ones first
 _INDENT = "  "
+_ENDLESS = 10_000  # characters: a table as wide as it wants
 
 
 def print_comparison(console: Console, comparison: RunComparison, failed: Sequence[Failure] = ()) -> None:
@@ -66,15 +67,16 @@ def _print(console: Console, text: str, style: str | None = None) -> None:
 
 def _print_rows(console: Console, comparison: RunComparison) -> None:
     """Print the widest table that fits; a list where none does."""
-    figures = [figure for figure in reversed(_OPTIONAL) if known(figure, comparison.rows)]
+    figures = [figure for figure in _OPTIONAL if known(figure, comparison.rows)]
     shown = list(figures)
     while True:
         table = _table(comparison, shown)
-        if Measurement.get(console, console.options.update(max_width=10_000), table).minimum <= console.width:
+        if Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum <= console.width:
             console.print(table)
             break
         if not shown:
             _print_list(console, comparison)
+            shown = [PEAK]
             break
         shown.pop()
     hidden = [figure.head for figure in figures if figure not in shown]
@@ -86,10 +88,10 @@ def _table(comparison: RunComparison, figures: Sequence[Figure]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("", no_wrap=True)
     table.add_column("variant", no_wrap=True)
-    for head in ("samples/s\nOLD -> NEW", "NEW / OLD\n(95%)", "", *(_two_lines(figure.head) for figure in figures)):
+    for head in ("NEW / OLD\n(95%)", "", *(_two_lines(figure.head) for figure in figures)):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for row in comparison.rows:
-        cells = [_MARKS.get(row.outcome, ""), row.label, PEAK.text(row), ratio_text(row), str(row.outcome)]
+        cells = [_MARKS.get(row.outcome, ""), row.label, ratio_text(row), str(row.outcome)]
         cells += [figure.text(row) for figure in figures]
         table.add_row(*map(escape, cells), style=_STYLES.get(row.outcome))
     return table

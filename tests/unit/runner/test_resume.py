@@ -185,6 +185,24 @@ def test_what_ran_out_of_memory_rules_out_more_of_the_same_and_nothing_else() ->
     assert known.cause(variant(64, 2, clients=2), "A100") is None
 
 
+def test_a_changed_machine_is_told_once_with_what_changed_and_a_name_to_measure_under(tmp_path, monkeypatch) -> None:
+    settings = Settings(name="s", results=tmp_path)
+    made = plan.make(SIX)
+    monkeypatch.setattr(resume.environment, "collect_facts", lambda _: {"driver": "580", "host": "b"})
+    for work, facts in zip(made.works, [{"driver": "570"}] * 4 + [{"driver": "570", "host": "a"}, {}], strict=True):
+        written(settings, work, facts=facts)
+    (tmp_path / "s-2").mkdir()
+    found = resume.remaining(made, settings)
+    assert found.todo == []
+    assert len(found.notes) == 2
+    of_four, of_one = found.notes
+    start = "4 variants are kept from an earlier run, not measured again, although driver was 570 and is 580: name=s-3 "
+    assert of_four.startswith(start)
+    assert f"compare s s-3 --results {tmp_path}`; force=true measures" in of_four
+    assert of_one.startswith(f"{made.works[4].label} is kept")
+    assert "driver was 570 and is 580, host was a and is b:" in of_one
+
+
 def test_what_stands_as_out_of_memory_rules_out_at_a_later_start(tmp_path) -> None:
     settings = Settings(name="s", results=tmp_path, retry=frozenset())
     made = plan.make([variant(8), variant(64), variant(128)])
