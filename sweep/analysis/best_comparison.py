@@ -44,7 +44,8 @@ class Entry:
         value: its throughput, in any unit that the table shares.
         starts: throughput of each start (of each engine, where several were built), in the order of the rounds; one or
             more.
-        within_error: standard error of the logarithm of a single start, from inside that start; 0 if it is unknown.
+        within_error: standard error of the logarithm of a single start, from inside that start; 0 if it is unknown, or
+            if what several starts differ by hides it.
         spread: what starts of this variant differ by, as measured elsewhere; None where nothing says.
         assumed_cv: standard deviation of the log throughput of a start where nothing says.
     """

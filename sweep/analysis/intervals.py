@@ -39,7 +39,7 @@ BATCHES = 10  # of a pass, where passes are too few to be the batches
 RISK = 0.03  # nominal, so that equal ones are called different in at most 5% where batches still correlate
 _BATCH_COUNTS = (7, 10, 16)  # of a pass; stalls with the period of one batch length are seen by another
 _WIDEST_OF_THREE = 0.85  # brings the largest of the three standard errors back to 95% where requests are independent
-_WITHIN_SHARE = 0.8  # of the half-width from inside the passes, below which that between three or more does not fall
+WITHIN_SHARE = 0.8  # of the half-width from inside the passes, below which that between three or more does not fall
 _LEAST_EFFECTIVE = 60  # below it even a median's interval covers too little (docs/evidence/statistics.md)
 _LEAST_CORRELATED = 100  # of correlated completions: few visits of a slow state say little of how often it comes
 _LEAST_INFLATION = 0.1  # ten batches that agree by chance prove no more than this
@@ -260,7 +260,7 @@ def rate_interval(rate: float, passes: Sequence[Floats], level: float = INTERVAL
         each = np.concatenate([_log_rates(times, 1) for times in passes])
         batches = len(each)
         between = _student(batches, level) * _standard_error(each)
-        half = max(_WITHIN_SHARE * half, between) if batches > 1 else math.inf
+        half = max(WITHIN_SHARE * half, between) if batches > 1 else math.inf
     if batches <= 1 or not math.isfinite(half) or rate <= 0 or not _carries_mean(passes):
         return None, batches
     return [float(rate * math.exp(-half)), float(rate * math.exp(half))], batches

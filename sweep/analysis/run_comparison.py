@@ -70,19 +70,6 @@ def changes(pairs: Sequence[tuple[Entry, Entry]]) -> list[Change]:
     return result
 
 
-def band(pairs: Sequence[tuple[Entry, Entry]]) -> float | None:
-    """Return the share within which no single start of these is told apart, as 0.07; None where all have several.
-
-    It is that of the steadiest of the rows with one start on each side: others have wider ones.
-    """
-    widths = [
-        math.log(change.high / change.ratio)
-        for change, (old, new) in zip(changes(pairs), pairs, strict=True)
-        if _is_single(old, new)
-    ]
-    return _exp(min(widths)) - 1 if widths else None
-
-
 def factor_of(rows: int, freedom: float) -> float:
     """Return the standard errors by which a row has to differ from 1: Student's quantile at Sidak's risk.
 
@@ -120,7 +107,9 @@ def _errors(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[list[float], list[flo
             errors.append(math.hypot(first[0], second[0]))
             freedoms.append(min(first[1], second[1]))
         else:
-            errors.append(math.sqrt(variance * (1 / len(old.starts) + 1 / len(new.starts))))
+            between = math.sqrt(variance * (1 / len(old.starts) + 1 / len(new.starts)))
+            within = math.hypot(*(entry.within_error / math.sqrt(len(entry.starts)) for entry in (old, new)))
+            errors.append(max(between, within))  # starts that agree by chance prove no more than each one does
             freedoms.append(freedom)
     return errors, freedoms
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sweep.analysis import best_comparison, intervals, start_spread
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sweep.analysis import StartSpread
     from sweep.storage import Record
 
 _CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
+_WIDER = 1.01  # than between the passes, from which on an interval is that from within them
+_NORMAL_HALF = 1.96  # standard errors in half of an interval of many batches
 
 
 def is_usable(record: Record) -> bool:
@@ -33,15 +39,34 @@ def peak_entry(record: Record, spread: StartSpread | None) -> best_comparison.En
         spread: what starts of the variant differ by, as measured elsewhere; None where nothing says.
     """
     starts = starts_ips(record)
-    interval = record.peak["interval"] if record.peak is not None else None
-    within_error = intervals.log_error(interval[0], interval[1], _batches(record)) if interval else _CORRELATED_ERROR
     return best_comparison.Entry(
         value=peak_ips(record),
         starts=starts if len(starts) > 1 else [peak_ips(record)],
-        within_error=within_error if len(starts) <= 1 else 0.0,
+        within_error=_within_error(record, starts),
         spread=spread,
         assumed_cv=start_spread.assumed_cv(record),
     )
+
+
+def _within_error(record: Record, starts: Sequence[float]) -> float:
+    """Return the standard error of the logarithm of one start, from inside the starts; 0 where theirs hides it.
+
+    From three passes on the interval of a peak is that between the passes, unless 0.8 of that within them is wider.
+    """
+    interval = record.peak["interval"] if record.peak is not None else None
+    if interval is None:
+        return _CORRELATED_ERROR if len(starts) <= 1 else 0.0
+    error = intervals.log_error(interval[0], interval[1], _batches(record))
+    if len(starts) <= 1:
+        return error
+    passes = (record.peak.get("passes_ips") if record.peak is not None else None) or []
+    if len(passes) < intervals.PASSES_AS_BATCHES:
+        return error * math.sqrt(len(starts))
+    between = float(np.log(passes).std(ddof=1)) / math.sqrt(len(passes))
+    if error <= between * _WIDER:
+        return 0.0
+    half = (math.log(interval[1]) - math.log(interval[0])) / 2
+    return half / intervals.WITHIN_SHARE / _NORMAL_HALF * math.sqrt(len(starts))
 
 
 def _batches(record: Record) -> int:

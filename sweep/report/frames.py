@@ -159,9 +159,7 @@ def _series(values: Any, kind: Kind) -> pd.Series[Any]:
     import pandas as pd
 
     if kind == "time":
-        return pd.Series(pd.to_datetime(pd.Series(values, dtype="object"), utc=True, format="ISO8601")).astype(
-            "datetime64[us, UTC]"
-        )
+        return pd.Series(pd.to_datetime(values, utc=True, format="ISO8601").as_unit("us"))
     if kind == "text":
         values = [None if value is None else str(value) for value in values]
     return pd.Series(values, dtype=_DTYPES[kind])

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sweep.storage import Record
 
 _MIB = 1 << 20
+_LEAST_SHOWN = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +43,14 @@ class Figure:
 
     def text(self, row: Row) -> str:
         """Return the figure for a table: one value if both look the same, else ``old -> new``; ``-`` if unknown."""
-        old, new = ("-" if value is None else self.form.format(value) for value in self.pair(row))
+        old, new = (self._value_text(value) for value in self.pair(row))
         return old if old == new else f"{old} -> {new}"
+
+    def _value_text(self, value: float | None) -> str:
+        if value is None:
+            return "-"
+        is_small = self.form.endswith("f}") and _LEAST_SHOWN < abs(value) < 1
+        return f"{value:.2g}" if is_small else self.form.format(value)
 
 
 def sqnr_db(record: Record) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep import spec
 from sweep.backends import registry
@@ -94,7 +94,9 @@ def without_effort(variant: Variant) -> Variant:
     """Return a variant with the defaults of the axes that say how long its load is measured."""
     if not isinstance(variant.load, LoadAxes):
         return variant
-    defaults = {item.name: item.default for item in dataclasses.fields(LoadAxes) if item.name in _EFFORT}
+    defaults: dict[str, Any] = {
+        item.name: item.default for item in dataclasses.fields(LoadAxes) if item.name in _EFFORT
+    }
     return dataclasses.replace(variant, load=dataclasses.replace(variant.load, **defaults))
 
 

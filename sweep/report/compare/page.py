@@ -24,7 +24,6 @@ _OLD, _NEW = "#56b4e9", "#0072b2"
 _ROW_PX, _CHART_PX = 26, 480
 _MOST_ROWS = 60  # of the chart of ratios; the table has all
 _MOST_SHARE = 4.0  # ratio at which an interval without a bound is cut
-_CHARACTER_PX = 7
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
@@ -165,22 +164,21 @@ def _curves(rows: Sequence[Row]) -> Any | None:
         }
         for number, (label, _, _) in enumerate(both)
     ]
-    longest = max(len(label) for label, _, _ in both)
     chart.update_layout(
-        title="p99 latency at throughput",
+        title={"text": "p99 latency at throughput", "y": 0.97},
         xaxis_title="achieved samples/s",
         yaxis_title="p99 latency, ms (log)",
         yaxis_type="log",
         xaxis_rangemode="tozero",
         template="plotly_white",
         height=_CHART_PX,
-        margin={"t": 110},
+        margin={"t": 120},
     )
-    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.18, "yanchor": "top", "showactive": True}
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.17, "yanchor": "top", "showactive": True}
     if len(both) > 1:
-        chart.update_layout(updatemenus=[menu | {"pad": {"r": longest * _CHARACTER_PX // 4}}])
+        chart.update_layout(updatemenus=[menu])
     else:
-        chart.update_layout(title=f"p99 latency at throughput: {both[0][0]}")
+        chart.update_layout(title={"text": f"p99 latency at throughput: {both[0][0]}", "y": 0.97})
     return chart
 
 

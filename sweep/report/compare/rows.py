@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass
 from enum import StrEnum
@@ -146,15 +145,19 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
         new=new.name,
         facts=tuple(fact_changes(both)),
         rows=tuple(sorted(rows, key=lambda row: order.index(row.outcome))),
-        evidence=_evidence(list(measured.values())),
+        evidence=_evidence(list(measured.values()), list(changes.values())),
         notes=tuple(_notes(old, new, obstacles, anyway=anyway)),
     )
 
 
 def _entries(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]) -> tuple[Entry, Entry]:
-    """Return what the comparison takes of both; what one side knows of its starts holds for the other too."""
-    known = [spreads[0].get(old.key), spreads[1].get(new.key)]
-    return peak_entry(old, known[0] or known[1]), peak_entry(new, known[1] or known[0])
+    """Return what the comparison takes of both.
+
+    What starts differ by is taken from the old side where that knows it: earlier records beside a new one that got
+    slower would take the slowdown for a spread.
+    """
+    spread = spreads[0].get(old.key) or spreads[1].get(new.key)
+    return peak_entry(old, spread), peak_entry(new, spread)
 
 
 def _labels(pairs: Sequence[Pair]) -> list[str]:
@@ -229,8 +232,8 @@ def _capacity(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpre
     """Return the ends of the ratio of the capacities, widened by what starts differ by."""
     if not capacity_ips(old) or not capacity_ips(new) or slo_text(old) != slo_text(new):
         return None
-    known = (spreads[0].get(old.key), spreads[1].get(new.key))
-    sides = [best_comparison.Entry(value=1.0, starts=[1.0], spread=spread or known[0] or known[1]) for spread in known]
+    spread = spreads[0].get(old.key) or spreads[1].get(new.key)
+    sides = [best_comparison.Entry(value=1.0, starts=[1.0], spread=spread)] * 2
     margin = 1 + best_comparison.band(sides)
     low, high = capacity_ratio(new, old)
     return low / margin, high * margin
@@ -246,30 +249,26 @@ def slo_text(record: Record) -> str:
         return f"p{record.slo['percentile']:g} <= {record.slo['limit_ms']:g} ms"
 
 
-def _evidence(measured: Sequence[tuple[Entry, Entry]]) -> str:
-    """Word what the intervals rest on."""
+def _evidence(measured: Sequence[tuple[Entry, Entry]], changes: Sequence[Change]) -> str:
+    """Word what the intervals rest on, and what they can tell apart."""
     if not measured:
         return "No variant could be compared."
-    counts = sorted({(len(old.starts), len(new.starts)) for old, new in measured})
-    single = [(old, new) for old, new in measured if len(old.starts) == len(new.starts) == 1]
-    if not single:
-        low, high = min(map(min, counts)), max(map(max, counts))
-        text = f"{low}" if low == high else f"{low} to {high}"
-        return f"{text} start{'' if high == 1 else 's'} of each variant on each side; intervals are 95% for all rows."
-    band = run_comparison.band(measured) or math.inf
+    least = min(change.high / change.ratio for change in changes) - 1
+    limit = f"differences under {least:.1%} are not told apart" if least < 1 else "nothing is told apart"
+    counts = {len(entry.starts) for pair in measured for entry in pair}
+    single = [pair for pair in measured if all(len(entry.starts) == 1 for entry in pair)]
+    advice = f"repeats={_ADVISED_REPEATS} on both sides measures what starts differ by."
+    if len(single) < len(measured):
+        number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        text = f"{number} starts of each variant on each side; {limit}"
+        return f"{text}. {len(single)} of them have one start on each side: {advice}" if single else f"{text}."
     spread = next((old.spread for old, _ in single if old.spread is not None), None)
     known = (
         f"what starts differ by is not known, {best_comparison.UNKNOWN_CV:.1%} is assumed"
         if spread is None
         else f"starts differ by {spread.cv:.1%}, says {spread.source}"
     )
-    of_all = (
-        "One start" if len(single) == len(measured) else f"{len(single)} of {len(measured)} variants have one start"
-    )
-    return (
-        f"{of_all} on each side: {known}; differences under {band:.1%} are not told apart. "
-        f"repeats={_ADVISED_REPEATS} on both sides measures it."
-    )
+    return f"One start on each side: {known}; {limit}. {advice}"
 
 
 def _notes(old: Results, new: Results, obstacles: Sequence[str], *, anyway: bool) -> list[str]:

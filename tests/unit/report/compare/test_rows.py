@@ -67,6 +67,17 @@ def test_what_cannot_be_compared_has_its_reason(change, reason) -> None:
     assert row.lost is (change.get("status") == "invalid")
 
 
+@pytest.mark.parametrize(("half", "slower"), [(0.001, True), (0.05, False)])
+def test_the_interval_inside_the_starts_holds_where_they_agree_more_closely(half, slower) -> None:
+    """A simulated backend repeats itself to the last bit; what one start knows of its throughput stays."""
+    old, new = (
+        record(1, [ips] * 3, peak=peak(ips, [ips * (1 - half), ips * (1 + half)], batches=3, passes_ips=[ips] * 3))
+        for ips in (1000.0, 970.0)
+    )
+    row = compare(results("a", old), results("b", new)).rows[0]
+    assert (row.outcome is Outcome.SLOWER) is slower
+
+
 def test_a_comparison_of_other_machines_is_refused_in_one_line_unless_anyway() -> None:
     old, new = results("a", record(1), record(2)), results("b", *(record(n, facts={"gpu": "A100"}) for n in (1, 2)))
     with pytest.raises(ConfigError, match=r"^a and b are not comparable: other GPU: NVIDIA H200 -> A100; --anyway"):
