@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MOST_LOG = 700.0
+_WITHIN_FREEDOM = 20.0  # of an error from inside the starts: ten batches or more on each side
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ def _errors(pairs: Sequence[tuple[Entry, Entry]]) -> tuple[list[float], list[flo
             between = math.sqrt(variance * (1 / len(old.starts) + 1 / len(new.starts)))
             within = math.hypot(*(entry.within_error / math.sqrt(len(entry.starts)) for entry in (old, new)))
             errors.append(max(between, within))  # starts that agree by chance prove no more than each one does
-            freedoms.append(freedom)
+            freedoms.append(max(freedom, _WITHIN_FREEDOM) if within > between else freedom)
     return errors, freedoms
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sweep.analysis import StartSpread
     from sweep.storage import Record
 
-_CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
+CORRELATED_ERROR = 0.25  # assumed of a throughput whose window is too correlated for an interval, as a logarithm
 _WIDER = 1.01  # than between the passes, from which on an interval is that from within them
 _NORMAL_HALF = 1.96  # standard errors in half of an interval of many batches
 
@@ -55,11 +55,11 @@ def _within_error(record: Record, starts: Sequence[float]) -> float:
     """
     interval = record.peak["interval"] if record.peak is not None else None
     if interval is None:
-        return _CORRELATED_ERROR if len(starts) <= 1 else 0.0
+        return CORRELATED_ERROR if len(starts) <= 1 else 0.0
     error = intervals.log_error(interval[0], interval[1], _batches(record))
     if len(starts) <= 1:
         return error
-    passes = (record.peak.get("passes_ips") if record.peak is not None else None) or []
+    passes = [ips for ips in (record.peak.get("passes_ips") if record.peak is not None else None) or [] if ips]
     if len(passes) < intervals.PASSES_AS_BATCHES:
         return error * math.sqrt(len(starts))
     between = float(np.log(passes).std(ddof=1)) / math.sqrt(len(passes))

@@ -12,5 +12,7 @@ NOTEBOOK = ROOT / "docs" / "howto" / "results.ipynb"
 
 def test_every_cell_runs_and_shows_what_the_file_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with pd.option_context("display.width", 80, "display.max_columns", 20):  # the notebook sets them; put back afterwards
+    with pd.option_context(
+        "display.width", 80, "display.max_columns", 20
+    ):  # the notebook sets them; put back afterwards
         assert notebooks.run(NOTEBOOK) == [notebooks.shown(cell) for cell in notebooks.cells(NOTEBOOK)]

@@ -26,6 +26,7 @@ _EFFORT = frozenset(
     }
 )
 _MOST_DIFFERENCES = 3
+_MOST_CHARACTERS, _SHOWN = 40, 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +143,12 @@ def _obstacle(old: Record, new: Record, old_variant: Variant | None, new_variant
     for axis in spec.all_axes():
         before, after = axis.read(old_variant), axis.read(new_variant)
         if axis.in_key and before != after and not (axis.path[0] == "load" and axis.name in _EFFORT):
-            texts.append((axis.path[0], f"{axis.info.key or axis.param} {axis.cell(before)} -> {axis.cell(after)}"))
+            texts.append(
+                (
+                    axis.path[0],
+                    f"{axis.info.key or axis.param} {_short(axis.cell(before))} -> {_short(axis.cell(after))}",
+                )
+            )
     if not texts:
         return None
     kinds = {"onnx": "network or precision", "engine": "engine", "session": "session", "load": "load"}
@@ -150,6 +156,11 @@ def _obstacle(old: Record, new: Record, old_variant: Variant | None, new_variant
     shown = ", ".join(text for _, text in texts[:_MOST_DIFFERENCES])
     more = f" and {len(texts) - _MOST_DIFFERENCES} more" if len(texts) > _MOST_DIFFERENCES else ""
     return f"other {what}: {shown}{more}"
+
+
+def _short(text: str) -> str:
+    """Return the beginning of a long text, such as a digest."""
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_SHOWN]}..."
 
 
 def _runs_on_gpu(record: Record) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,14 @@ from sweep.analysis import best_comparison, drifted, run_comparison
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
-from sweep.report.compared_figures import capacity_ips, capacity_ratio, is_usable, peak_entry
+from sweep.report.compared_figures import (
+    CORRELATED_ERROR,
+    capacity_ips,
+    capacity_ratio,
+    is_usable,
+    peak_entry,
+    peak_ips,
+)
 from sweep.spec import Status, of_percent
 
 if TYPE_CHECKING:
@@ -58,7 +66,7 @@ class Row:
         new: its later record; None where there is none.
         outcome: what became of its throughput.
         change: new throughput over old; None where they cannot be compared.
-        reason: why they cannot; None where they can.
+        reason: why they cannot, or why only a large difference shows; None where neither holds.
         comparable: both ended ``ok``, on one kind of device and under one load, or were to be compared anyway.
         lost: the earlier one ended ``ok`` and the later one did not, or is missing.
         capacity: (low, high) of the new capacity under the SLO over the old one; None where one of the two has none,
@@ -128,7 +136,7 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
     if len(obstacles) == len(both) and not anyway:
         raise ConfigError(f"{old.name} and {new.name} are not comparable: {obstacles[0]}; --anyway compares them")
     spreads = (old.start_spreads(exclude=new.roots), new.start_spreads(exclude=old.roots))
-    reasons = [_not_alike(pair, anyway=anyway) or _not_measured(pair) for pair in pairs]
+    reasons = [_not_alike(pair, anyway=anyway) or _without_peak(pair) for pair in pairs]
     measured = {
         number: _entries(pair.old, pair.new, spreads)
         for number, pair in enumerate(pairs)
@@ -157,7 +165,15 @@ def _entries(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSprea
     slower would take the slowdown for a spread.
     """
     spread = spreads[0].get(old.key) or spreads[1].get(new.key)
-    return peak_entry(old, spread), peak_entry(new, spread)
+    return _entry(old, spread), _entry(new, spread)
+
+
+def _entry(record: Record, spread: StartSpread | None) -> Entry:
+    """Return what the comparison takes of a peak; one that is not steady counts as known to a quarter."""
+    entry = peak_entry(record, spread)
+    if _unsteadiness(record) is None:
+        return entry
+    return dataclasses.replace(entry, starts=[entry.value], within_error=CORRELATED_ERROR)
 
 
 def _labels(pairs: Sequence[Pair]) -> list[str]:
@@ -182,18 +198,28 @@ def _not_alike(pair: Pair, *, anyway: bool) -> str | None:
     return None if anyway else pair.obstacle
 
 
-def _not_measured(pair: Pair) -> str | None:
+def _without_peak(pair: Pair) -> str | None:
     """Return why the throughput of a pair cannot be compared; None where it can."""
     for record, name in ((pair.new, "NEW"), (pair.old, "OLD")):
-        if record is None:
-            continue
-        if record.peak is None or not record.peak["ips"]:
+        if record is not None and not peak_ips(record):
             return f"{name} has no closed loop, whose peak is what is compared"
-        if not is_usable(record):
-            why = record.peak.get("reason")
-            return f"the peak of {name} is {record.peak['verdict']}" + (f": {why}" if why else "")
-        if drifted(record):
-            return f"the machine drifted while {name} was measured"
+    return None
+
+
+def _unsteadiness(record: Record) -> str | None:
+    """Return why the peak of a record shows only a large difference; None where it counts in full."""
+    if record.peak is not None and not is_usable(record):
+        why = record.peak.get("reason")
+        return f"its peak is {record.peak['verdict']}" + (f": {why}" if why else "")
+    return "the machine drifted meanwhile" if drifted(record) else None
+
+
+def _unsteady_side(old: Record, new: Record) -> str | None:
+    """Return which side's peak is not steady, and why; None where both are."""
+    for record, name in ((new, "NEW"), (old, "OLD")):
+        reason = _unsteadiness(record)
+        if reason is not None:
+            return f"{name}: {reason}; only half or double would be told apart"
     return None
 
 
@@ -213,8 +239,12 @@ def _row(
     comparable = _not_alike(pair, anyway=anyway) is None
     if change is None:
         outcome = Outcome.INCOMPARABLE
+        lost = lost or (comparable and bool(peak_ips(old)) and not peak_ips(new))
     else:
+        reason = _unsteady_side(old, new)
         outcome = Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME
+        if reason is not None and outcome is Outcome.SAME:
+            outcome, change = Outcome.INCOMPARABLE, None
     return Row(
         label=label,
         old=old,
@@ -254,7 +284,8 @@ def _evidence(measured: Sequence[tuple[Entry, Entry]], changes: Sequence[Change]
     if not measured:
         return "No variant could be compared."
     least = min(change.high / change.ratio for change in changes) - 1
-    limit = f"differences under {least:.1%} are not told apart" if least < 1 else "nothing is told apart"
+    bound = f"{least:.1%}" if least < 1 else f"a factor of {least + 1:.1f}"
+    limit = f"differences under {bound} are not told apart"
     counts = {len(entry.starts) for pair in measured for entry in pair}
     single = [pair for pair in measured if all(len(entry.starts) == 1 for entry in pair)]
     advice = f"repeats={_ADVISED_REPEATS} on both sides measures what starts differ by."

@@ -87,4 +87,4 @@ def test_starts_that_agree_by_chance_prove_no_more_than_each_of_them_does() -> N
     known = [entry(item.starts, within_error=0.04) for item in exact]  # 2% of four starts
     change = changes([(known[0], known[1])])[0]
     assert not change.slower
-    assert math.log(change.high / change.ratio) == pytest.approx(factor_of(1, 6) * 0.02 * math.sqrt(2), rel=1e-6)
+    assert math.log(change.high / change.ratio) == pytest.approx(factor_of(1, 20) * 0.02 * math.sqrt(2), rel=1e-6)

@@ -45,11 +45,11 @@ def test_with_one_start_the_spread_is_said_to_be_unknown_and_no_small_difference
     [
         (
             {"peak": peak(900.0, [890.0, 910.0], verdict="unstable", reason="it moved")},
-            "the peak of NEW is unstable: it",
+            "NEW: its peak is unstable: it moved; only half or double would be told apart",
         ),
-        ({"peak": peak(900.0, [890.0, 910.0], verdict="short")}, "the peak of NEW is short"),
+        ({"peak": peak(900.0, [890.0, 910.0], verdict="short")}, "NEW: its peak is short; only half"),
         ({"peak": None}, "NEW has no closed loop, whose peak is what is compared"),
-        ({"drift": {"verdict": "drifted", "reason": "by 9%"}}, "the machine drifted while NEW was measured"),
+        ({"drift": {"verdict": "drifted", "reason": "by 9%"}}, "NEW: the machine drifted meanwhile; only half"),
         (
             {"status": "invalid", "error": {"stage": "realised", "message": "accuracy: low"}},
             "NEW ended invalid: accuracy: low",
@@ -64,7 +64,17 @@ def test_what_cannot_be_compared_has_its_reason(change, reason) -> None:
     assert row.reason is not None
     assert row.reason.startswith(reason)
     assert row.change is None
-    assert row.lost is (change.get("status") == "invalid")
+    assert row.lost is (change.get("status") == "invalid" or change.get("peak", row) is None)
+
+
+@pytest.mark.parametrize(("ips", "outcome"), [(700.0, Outcome.INCOMPARABLE), (400.0, Outcome.SLOWER)])
+def test_a_collapse_is_called_however_unsteady_it_is(ips, outcome) -> None:
+    """Else the slowest machine of all would pass, since it completes too few requests for a steady peak."""
+    old = results("a", record(1, [1000.0] * 3), record(2, [2000.0, 2001.0, 1999.0]))
+    new = results("b", record(1, peak=peak(ips, None, verdict="short")), record(2, [2000.0, 2001.0, 2002.0]))
+    row = compare(old, new).rows[0]
+    assert row.outcome is outcome
+    assert row.reason == "NEW: its peak is short; only half or double would be told apart"
 
 
 @pytest.mark.parametrize(("half", "slower"), [(0.001, True), (0.05, False)])
