@@ -26,13 +26,17 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from sweep.report import Results
-    from sweep.report.frames import TableName
+    from sweep.report import Results, frames
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("place", metavar="PLACE", help="folder, name of a sweep, baseline file or mlflow:EXPERIMENT")
+    parser.add_argument(
+        "place",
+        nargs="?",
+        metavar="PLACE",
+        help="folder, name of a sweep, file or mlflow:EXPERIMENT [all of --results]",
+    )
     parser.add_argument("--csv", type=arguments.folder, metavar="FILE", help="write a table as CSV")
     parser.add_argument("--parquet", type=arguments.folder, metavar="FILE", help="write a table as Parquet")
     parser.add_argument("--json", type=arguments.folder, metavar="FILE", help="write the records, whole")
@@ -52,12 +56,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json is not None and (options.points or options.requests) and not (options.csv or options.parquet):
         raise ConfigError("--json writes whole records; --points and --requests choose the rows of --csv or --parquet")
     arguments.refuse_special_files(options.csv, options.parquet, options.json)
-    results = load(options.place, results=options.results, uri=options.uri)
+    results = load(options.place or options.results, results=options.results, uri=options.uri)
     for line in results.damaged:
         sys.stderr.write(f"sweep export: left out: {printable_line(line)}\n")
     if not len(results):
         raise ConfigError(f"{results.name} has no record that can be read")
-    table: TableName = "points" if options.points else "requests" if options.requests else "variants"
+    table: frames.TableName = "points" if options.points else "requests" if options.requests else "variants"
     if options.json is not None:
         arguments.write_output(options.json, encode_baseline(results))
         _say(options.json, f"{len(results)} records")
@@ -67,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parts(results: Results, table: TableName) -> Iterator[pd.DataFrame]:
+def _parts(results: Results, table: frames.TableName) -> Iterator[pd.DataFrame]:
     from sweep.report import frames
 
     return frames.parts_of(results, table)

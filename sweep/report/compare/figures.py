@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis import joules, near, score
-from sweep.analysis.accuracy import is_known
+from sweep.analysis import accuracy, joules, near, score
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +59,7 @@ def sqnr_db(record: Record) -> float | None:
 
 def is_exact(record: Record) -> bool:
     """Tell whether the outputs equal the reference."""
-    return record.accuracy is not None and is_known(record.accuracy) and record.accuracy["sqnr_db"] is None
+    return record.accuracy is not None and accuracy.is_known(record.accuracy) and record.accuracy["sqnr_db"] is None
 
 
 def memory_bytes(record: Record) -> float | None:

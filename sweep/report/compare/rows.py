@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sweep.analysis import StartSpread
-    from sweep.analysis.best_comparison import Entry
-    from sweep.analysis.run_comparison import Change
     from sweep.report.results import Results
     from sweep.storage import Record
 
@@ -77,7 +75,7 @@ class Row:
     old: Record | None
     new: Record | None
     outcome: Outcome
-    change: Change | None = None
+    change: run_comparison.Change | None = None
     reason: str | None = None
     comparable: bool = False
     lost: bool = False
@@ -158,7 +156,9 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
     )
 
 
-def _entries(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]) -> tuple[Entry, Entry]:
+def _entries(
+    old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]
+) -> tuple[best_comparison.Entry, best_comparison.Entry]:
     """Return what the comparison takes of both.
 
     What starts differ by is taken from the old side where that knows it: earlier records beside a new one that got
@@ -168,7 +168,7 @@ def _entries(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSprea
     return _entry(old, spread), _entry(new, spread)
 
 
-def _entry(record: Record, spread: StartSpread | None) -> Entry:
+def _entry(record: Record, spread: StartSpread | None) -> best_comparison.Entry:
     """Return what the comparison takes of a peak; one that is not steady counts as known to a quarter."""
     entry = peak_entry(record, spread)
     if _unsteadiness(record) is None:
@@ -226,7 +226,7 @@ def _unsteady_side(old: Record, new: Record) -> str | None:
 def _row(
     pair: Pair,
     label: str,
-    change: Change | None,
+    change: run_comparison.Change | None,
     reason: str | None,
     spreads: Sequence[Mapping[str, StartSpread]],
     *,
@@ -279,7 +279,9 @@ def slo_text(record: Record) -> str:
         return f"p{record.slo['percentile']:g} <= {record.slo['limit_ms']:g} ms"
 
 
-def _evidence(measured: Sequence[tuple[Entry, Entry]], changes: Sequence[Change]) -> str:
+def _evidence(
+    measured: Sequence[tuple[best_comparison.Entry, best_comparison.Entry]], changes: Sequence[run_comparison.Change]
+) -> str:
     """Word what the intervals rest on, and what they can tell apart."""
     if not measured:
         return "No variant could be compared."
