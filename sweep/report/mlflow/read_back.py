@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError, RecordError, printable
-from sweep.report.mlflow.client import connect, explained
+from sweep.report.mlflow.client import connected
 from sweep.report.mlflow.runs import KEY, KIND, NAME, PAGE, PARENT
 from sweep.report.mlflow.saved_view import quoted
 from sweep.report.mlflow.store_uri import sqlite_path, without_password
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sweep.storage import Record
 
 RECORD = "record.json"
+_WAIT_S = 30.0  # longest wait for a sweep that publishes to the same store
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _RECORD_KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -41,11 +42,9 @@ def read_records(uri: str, selector: str) -> list[Record]:
     if file is not None and not file.exists():  # a client would create it
         hint = "`sweep publish` makes one, --uri names another"
         raise ConfigError(f"mlflow:{selector}: there is no MLflow store at {file}; {hint}")
-    client = connect(uri)
-    with explained(uri):
-        runs = _runs(client, selector)
-        with tempfile.TemporaryDirectory() as scratch:
-            records = [_record(client, run, Path(scratch)) for run in runs]
+    notes: list[str] = []  # of a store that was left half made: it has no runs, which the error below says
+    with connected(uri, _WAIT_S, notes.append) as client, tempfile.TemporaryDirectory() as scratch:
+        records = [_record(client, run, Path(scratch)) for run in _runs(client, selector)]
     if not records:
         place = without_password(uri)
         raise ConfigError(f"mlflow:{selector}: no runs with records in {place}; `sweep publish` sends them there")
