@@ -28,9 +28,9 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # A connection that is kept would go on writing into a store that was moved aside.
-    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
 }
+# Of sqlite stores: a connection that is kept would go on writing into a store that was moved aside.
+SQLITE_ENVIRONMENT = {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"}
 LOG_LEVELS = {  # these loggers report every table that is created, every retry, and errors that are told in one line
     "mlflow.store": logging.CRITICAL,
     "mlflow.tracking": logging.WARNING,
@@ -75,14 +75,13 @@ def connected(uri: str, wait_s: float, notify: Callable[[str], None]) -> Iterato
     problem = reachable(uri)
     if problem is not None:
         raise failure(uri, problem)
-    for name, value in ENVIRONMENT.items():
+    path = sqlite_path(uri)
+    for name, value in (ENVIRONMENT if path is None else ENVIRONMENT | SQLITE_ENVIRONMENT).items():
         os.environ.setdefault(name, value)
     for name, level in LOG_LEVELS.items():
         logging.getLogger(name).setLevel(level)
-    warnings.filterwarnings(
-        "ignore", module=r"(alembic|mlflow|sqlalchemy)\b"
-    )  # of their own code: no user can act on them
-    path = sqlite_path(uri)
+    # Warnings of their own code: no user can act on them.
+    warnings.filterwarnings("ignore", module=r"(alembic|mlflow|sqlalchemy)\b")
     with (
         explained(uri),
         contextlib.nullcontext(enter_result=False) if path is None else sqlite_store.locked(path, wait_s) as locked,

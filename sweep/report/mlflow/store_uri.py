@@ -94,6 +94,8 @@ def reachable(uri: str, timeout_s: float = 3.0) -> str | None:
         return _within(uri, timeout_s)
     path = sqlite_path(uri)
     if path is not None:
+        if "/" in uri.partition("?")[2]:  # the file's name would end at the question mark, in another folder
+            return "a path with a question mark cannot name an sqlite store: name another (tracking.uri, --uri)"
         return _unusable(path)
     if _split(uri) == SplitResult("", "", "", "", ""):
         return "that is no address: set tracking.uri (--uri) to http://HOST:PORT or sqlite:////absolute/path/mlflow.db"

@@ -34,7 +34,7 @@ EARLIER = "451aebb31d03"  # a revision of MLflow's schema; the next ones create 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch, empty_db: bytes) -> None:
     """Creating a store takes MLflow seconds: it is a copy of one that MLflow made."""
-    for name, value in client.ENVIRONMENT.items():
+    for name, value in (client.ENVIRONMENT | client.SQLITE_ENVIRONMENT).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(client, "_make_store", lambda path: path.write_bytes(empty_db))
 
@@ -306,6 +306,13 @@ def test_a_tracking_uri_that_does_not_parse_is_a_line(tmp_path: Path, uri: str) 
     assert "hunter2" not in without_password(uri)
     line = live.Publishing(Tracking(uri=uri), Settings(name="s", results=tmp_path)).conclude([RECORD])
     assert "sweep publish" in line
+
+
+def test_a_results_folder_with_a_question_mark_writes_no_store_elsewhere(tmp_path: Path) -> None:
+    results = tmp_path / "a?x#y%20"
+    line = live.Publishing(Tracking(), Settings(name="s", results=results)).conclude([RECORD])
+    assert "question mark cannot name an sqlite store" in line
+    assert names(tmp_path) == []
 
 
 def test_a_name_that_sqlite_cannot_open_fails_at_once(tmp_path: Path) -> None:
