@@ -31,7 +31,7 @@ MOST_LINE = 4000
 _BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder what stands around them
 _CODES = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 _CODES |= {code: f"\\u{code:04x}" for code in _BIDI}
-_CLAUSE_END = re.compile(r"(?<=[.;!?])\s+|\s*\n\s*")
+_CLAUSE_END = re.compile(r"(?<=[.;!?])\s+|(?<!\s)\s*\n\s*")
 _CAUSES = (  # words of the clause that names a cause, the surest first
     re.compile(r"\b\w*(?:Error|Exception)\b:|\berror:|max(?:imum)? supported|out of memory", re.IGNORECASE),
     re.compile(r"unsupported|not supported|mismatch|invalid|no such|not found|not implemented", re.IGNORECASE),
@@ -40,10 +40,14 @@ _CAUSES = (  # words of the clause that names a cause, the surest first
 _GAP = " ... "
 _SOURCE_FILE = r"[\w./+-]*\w\.(?:cc|cpp|cxx|cu|cuh|h|hpp|inl)"
 _SIGNATURE = r"[\w:<>,*&~ ]*::[\w~<>:, *&]+\((?:[^()]|\([^()]*\))*\)(?: const)?(?: \[with [^\]]*\])?"
-_SOURCE_PLACES = (  # where in its own C++ source a library raised an error
+_SOURCE_PLACES = (  # where in its own C++ source a library raised an error; none is tried at each letter of a long word
     re.compile(rf"\[{_SOURCE_FILE}:[\w:, ~<>]*\d+[\w:, ~<>]*\]\s*"),  # [checkMacros.cpp::check::250]
-    re.compile(rf"\s*\b[Ii]n (?:function )?[\w:~]+ at {_SOURCE_FILE}:\d+"),  # In validate at /_src/nodes/add.cpp:40
-    re.compile(rf"(?:\bat )?{_SOURCE_FILE}:\d+:?\s*(?:In function \w+:\s*|{_SIGNATURE}\s*)?"),  # /core/model.cc:12
+    re.compile(
+        rf"(?:(?<!\s)\s+)?\b[Ii]n (?:function )?[\w:~]+ at {_SOURCE_FILE}:\d+"
+    ),  # In validate at /_src/nodes/add.cpp:40
+    re.compile(
+        rf"(?:\bat )?(?<![\w./+-]){_SOURCE_FILE}:\d+:?\s*(?:In function \w+:\s*|{_SIGNATURE}\s*)?"
+    ),  # /core/model.cc:12
 )
 
 

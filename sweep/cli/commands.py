@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from sweep import __version__
 from sweep.cli import arguments
-from sweep.errors import SweepError, error_line, shorten
+from sweep.errors import SweepError, error_line
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def main(words: Sequence[str]) -> int:
     long = next((word for word in words if len(word) > _MOST_WORD), None)
     if long is not None:
         sys.stderr.write(
-            f"{command_line.NAME}: {error_line(shorten(long, 60))}: a word of {len(long)} characters, of at most "
+            f"{command_line.NAME}: {error_line(long[:60])}: a word of {len(long)} characters, of at most "
             f"{_MOST_WORD}; put long lists into a YAML (--config-dir)\n"
         )
         return WRONG

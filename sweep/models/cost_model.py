@@ -77,7 +77,9 @@ def _macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     try:
         tensor_shapes = _shapes(model, shapes)
         return sum(_node_macs(node, tensor_shapes) for node in model.graph.node)
-    except (_UncountableError, onnx.shape_inference.InferenceError, ValueError):  # of onnx: an unknown element type
+    except (_UncountableError, onnx.shape_inference.InferenceError):
+        return None
+    except (ValueError, IndexError):  # an element type that onnx lacks, or operands of a rank that the operator has not
         return None
 
 

@@ -20,10 +20,10 @@ from sweep.models import external_data
 from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, fixes_by_samples, settle
 from sweep.models.normal_form import fixes_sizes, is_irregular
 from sweep.models.signatures import OutputSpec, Signature, TensorSpec
-from sweep.system import element_type, regular_files
+from sweep.system import element_type, nested_graphs, regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import onnx
@@ -231,6 +231,8 @@ def _sha256(path: Path, _: tuple[int, ...]) -> str:
 def _read_header(path: Path, _: tuple[int, ...]) -> Header:
     model = _load(path)
     graph = model.graph
+    if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where it is no UTF-8
+        raise ModelError(f"{path} holds a name that is no UTF-8; download or export it again")
     if not graph.output:
         raise ModelError(f"{path} has no graph outputs; is it an ONNX model, and was it exported whole?")
     weights = {tensor.name for tensor in graph.initializer}
@@ -271,6 +273,22 @@ def _load(path: Path) -> onnx.ModelProto:
         raise ModelError(f"{path}: {error.strerror or error}; give model.path a readable ONNX file") from error
     except DecodeError as error:
         raise ModelError(f"{path} is no ONNX model (broken protobuf); download or export it again") from error
+
+
+def _texts(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    """Yield the names in a model: of nodes and what they connect, of inputs, outputs, sizes, weights, their files."""
+    for graph in nested_graphs(model.graph):
+        for node in graph.node:
+            yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        for value in (*graph.input, *graph.output):
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+    for tensor in external_data.tensors(model):
+        yield tensor.name
+        for item in tensor.external_data:
+            yield from (item.key, item.value)
+    for operators in model.opset_import:
+        yield operators.domain
 
 
 def _check_kind(path: Path) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _MAX_BYTES = 64 << 20  # a thousand times the largest seen
 _EARLIEST, _LATEST = dt.datetime(1980, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 
+_UNTYPED = (msgspec.ValidationError, UnicodeEncodeError)  # the latter for half a surrogate pair where a word is due
+
 _MIGRATIONS: dict[int, Callable[[JsonDict], JsonDict]] = {}  # from schema n to n + 1
 _FIELDS = frozenset(item.name for item in dataclasses.fields(Record))
 
@@ -100,11 +102,11 @@ def _typed(path: Path, raw: JsonDict) -> Record:
     """Return the record of `raw`, or refuse it with the name of the field that is wrong."""
     try:
         record = msgspec.convert(raw, Record)
-    except msgspec.ValidationError as error:
+    except _UNTYPED as error:
         raise _damaged(path, _name_field(str(error))) from error
     try:
         msgspec.convert(record.variant, types.VariantFields)
-    except msgspec.ValidationError as error:
+    except _UNTYPED as error:
         raise _damaged(path, _name_field(str(error), "variant.")) from error
     fault = _key_or_date_fault(record, path.stem) or contradiction(record)
     if fault is not None:

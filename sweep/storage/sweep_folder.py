@@ -42,13 +42,14 @@ def folder_lock(settings: Settings, notify: Callable[[str], None]) -> Iterator[N
             another process holds the lock.
     """
     root = settings.root
-    _refuse_links(settings)
-    _refuse_folders(root)
     try:
+        _refuse_links(settings)
+        _refuse_folders(root)
         root.mkdir(parents=True, exist_ok=True)
         handle = file_locks.open_lock_file(root / LOCK)
-    except OSError as error:
-        raise ConfigError(f"results={settings.results}: cannot be written ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a ValueError for a path with a zero byte, as a YAML may have
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"results={str(settings.results)[:300]}: cannot be written ({reason})") from error
     owner_file = None
     try:
         before = lock_owner.read(root / LOCK)

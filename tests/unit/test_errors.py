@@ -1,5 +1,7 @@
 """Messages of libraries are shortened, and what names the cause stays, wherever they are shown."""
 
+import time
+
 import pytest
 
 from sweep.backends.tensorrt import library
@@ -47,6 +49,14 @@ def test_what_every_build_without_a_gpu_says_is_no_cause() -> None:
     noise = "[macros.cpp::check::250] Error Code 1: Cuda Runtime (In check at /_src/macros.cpp:250 (cudaError 35: old))"
     assert library.explain(f"the type is not known; {noise}; the type is not known") == "the type is not known"
     assert "cudaError 35" in library.explain(noise)
+
+
+@pytest.mark.parametrize("part", ["y", "a/b.", "a.cc:", " ", " \n", "x::", "In x at ", "y "])
+def test_the_time_of_a_message_grows_with_its_length_alone(part: str) -> None:
+    """A word of 120,000 letters took minutes: an expression was tried anew at each letter of it."""
+    began = time.process_time()
+    assert len(shorten(part * (100_000 // len(part)) + "x", 60)) <= 60
+    assert time.process_time() - began < 2
 
 
 def test_a_short_message_stays_and_is_on_one_line() -> None:

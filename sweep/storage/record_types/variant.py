@@ -73,6 +73,7 @@ class VariantFields(TypedDict):
         precision: name of the precision.
         precision_recipe: how the graph gets that precision.
         calibration: the user's own data for calibration.
+        plugins: libraries of plugins that were loaded; their paths alone in records of the first releases.
         plan: the plan that was loaded in place of an engine that is built; None where one was built.
         batch: samples of a request.
         streams: streams that run at the same time.
@@ -87,6 +88,7 @@ class VariantFields(TypedDict):
     precision: NotRequired[str]
     precision_recipe: NotRequired[RecipeFields]
     calibration: NotRequired[DataFields | None]
+    plugins: NotRequired[list[PlanFields | str] | None]
     plan: NotRequired[PlanFields | None]
     batch: NotRequired[Count]
     streams: NotRequired[Count | None]

@@ -108,3 +108,11 @@ def test_a_product_of_unknown_size_makes_the_whole_null(tmp_path: Path) -> None:
         node("MatMul", "turned", "w"),
     ]
     assert macs(tmp_path, nodes, {"x": (1, 5)}, {"w": (2, 3)}) is None
+
+
+@pytest.mark.parametrize("shape", [(), (2,)])
+def test_operands_of_a_rank_that_the_operator_has_not_are_not_counted(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """A file from elsewhere may declare them."""
+    weights = {"w": (4, 3)}
+    path = graph(tmp_path, [helper.make_node("MatMul", ["s", "w"], ["y"])], {"x": [4]}, weights | {"s": shape})
+    assert cost(path, {"x": (4,)}).gmacs is None

@@ -112,6 +112,18 @@ def test_a_model_that_names_itself_as_the_file_of_its_weights(tmp_path: Path) ->
     assert "names itself as the file of its weights" in refusal(weights_at(tmp_path, "m.onnx"))
 
 
+@pytest.mark.parametrize("name", ["batch", "MatMul", "w.bin", "stolen"])
+def test_a_name_that_is_no_utf8(tmp_path: Path, name: str) -> None:
+    """Of a size, an operator, the file of a weight, and a weight: protobuf gives bytes where text is due."""
+    made = model()
+    made.graph.initializer.append(outside("w.bin"))
+    (tmp_path / "w.bin").write_bytes(bytes(64))
+    path = written(tmp_path, made)
+    inspect(path, REF)
+    path.write_bytes(path.read_bytes().replace(name.encode(), b"\xff" + name.encode()[1:]))
+    assert "holds a name that is no UTF-8" in refusal(path)
+
+
 @pytest.mark.parametrize("where", ["input", "weight", "branch"])
 def test_an_element_type_that_onnx_does_not_know(tmp_path: Path, where: str) -> None:
     made = model()

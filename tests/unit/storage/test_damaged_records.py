@@ -199,6 +199,8 @@ def test_a_command_that_meets_a_damaged_record_goes_on_and_names_it(tmp_path_fac
         (("points", 1, "latency_ms", "p99"), math.nan, "points[1].latency_ms.p99: nan is no finite number"),
         (("variant", "seed"), math.inf, "variant.seed: inf is no finite number"),
         (("schema",), True, "it has no schema"),
+        (("variant", "plugins"), 1e308, "variant.plugins: Expected `array | null`, got `float`"),
+        (("status",), "\ud800", "'utf-8' codec can't encode character"),
     ],
 )
 def test_the_line_names_the_field(tmp_path, place, odd, named) -> None:

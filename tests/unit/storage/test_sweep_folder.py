@@ -49,6 +49,13 @@ def die_in(settings: Settings) -> None:
         os._exit(0)
 
 
+@pytest.mark.parametrize(("name", "reason"), [("a" * 600, "File name too long"), ("a\0b", "embedded null byte")])
+def test_a_path_that_no_file_system_takes_is_one_short_line(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"cannot be written \({reason}\)$") as caught:
+        held(Settings(name="s", results=tmp_path / name))
+    assert len(str(caught.value)) < 500
+
+
 def test_the_refusal_names_process_host_and_time(settings: Settings) -> None:
     with folder_lock(settings, pytest.fail):
         owner = lock_owner.read(settings.root / LOCK)
