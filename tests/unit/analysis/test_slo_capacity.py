@@ -84,8 +84,8 @@ def test_in_little_time_a_lower_rate_is_confirmed_where_the_estimate_cannot_be()
     truth = highest(lambda rate: md1_within(rate, 10.0), 1, 0.99)
     found = [searched(10.0, 8.0, load=dataclasses.replace(LOAD, seed=seed), seed=seed)[0] for seed in range(12)]
     capacities = [item["capacity_ips"] for item in found if item and item["capacity_ips"]]
-    assert len(capacities) >= 4  # of 12; it was 5 of 24 when every run was tried at the knee
-    assert min(capacities) < 0.8 * truth
+    assert len(capacities) >= 6  # of 12, where 9 are usual: fewer come up once in 70 changes of the seeds
+    assert max(capacities) < 0.8 * truth
 
 
 def test_a_limit_below_the_service_time_has_no_capacity_and_says_why() -> None:
