@@ -2,6 +2,7 @@
 
 import functools
 
+import capacity_oracles
 import families
 import halves
 import rankings
@@ -29,6 +30,15 @@ def _unanswered(sweeps, *, draw, limit, block=0):
     results = [halves.search(draw, limit, 20.0, 2 * block + number) for number in range(sweeps)]
     answers = [result["capacity_ips"] for result in results if result["capacity_ips"]]
     return _Pair(Share(sweeps - len(answers), sweeps), Share(sum(each > truth for each in answers), sweeps))
+
+
+def _best_search(sweeps, *, draw, limit, block=0):
+    """Return the share without an answer of one run of 20 s at the rate that an oracle picks."""
+    capacity, seconds = _capacity(draw, limit)[0], 20.0
+    _, held, of = capacity_oracles.best_search(
+        draw=draw, limit=limit, capacity=capacity, seconds=seconds, sweeps=sweeps
+    )
+    return Share(of - held, of)
 
 
 class _Pair:
@@ -168,6 +178,7 @@ def _capacities(sweeps):
             f"search of 20 s at 1 ms, {name}, p99 <= {limit:g} ms: no answer",
             cell(_unanswered, tables, each=2, draw=draw, limit=limit),
             "<= 15%, none above the truth",
+            cell(_best_search, tables, each=tables, draw=draw, limit=limit),
         )
     for name, (draw, limit) in CAPACITIES.items():
         for count in (2000, 7000):

@@ -6,6 +6,7 @@ import coverages
 import families
 import halves
 import harness
+import marks
 import numpy as np
 import peers
 import pytest
@@ -123,3 +124,14 @@ def test_rows_that_a_function_prints_are_one_table(capsys) -> None:
         "| tuned | a | 1.0% ± 0.5% |",
         "| tuned | b | 1.0% ± 0.5% |",
     ]
+
+
+def test_the_marks_are_what_was_asked_for_with_an_oracle_beside_each(monkeypatch) -> None:
+    monkeypatch.setattr(marks, "_capacity", lambda *_: (0.5, 1.0))
+    table = marks.table(100)
+    cells = {labels[0]: row for labels, row in table.rows}
+    assert len(cells) == len(table.rows) > 40
+    assert all(wanted and str(oracle) for _, wanted, oracle in cells.values())
+    today, _, oracle = cells["3% slower, starts differ by 1%, 5 starts, 12 variants: called"]
+    assert sum(today.blocks()) == sum(oracle.blocks()) == 100
+    assert oracle.run(20, 0).value >= 0.8
