@@ -663,7 +663,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self.url = self._running.enter_context(mlflow_server(self._folder, store=self._store))
+        self.url = self._running.enter_context(mlflow_server(self._folder, self._store, LONGEST_S))
 
     def kill(self) -> None:
         """Send SIGKILL to the server and its workers."""
