@@ -73,7 +73,10 @@ def _task(request: SweepRequest) -> int:
         return 0
     if first.build_only:
         with folder_lock(settings, lambda line: _print(console, f"note: {line}")):
-            return build_only.run(console, selected, settings, devices[0])
+            try:
+                return build_only.run(console, selected, settings, devices[0])
+            finally:
+                resume.forget_parts(settings)
     publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, full_plan.labels)
     with folder_lock(settings, lambda line: _print(console, f"note: {line}")):
         return _sweep(console, (full_plan, selected), settings, request, publishing, devices)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import shutil
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from sweep.spec import Settings
     from sweep.storage import ErrorInfo
 
+_numbers = itertools.count().__next__  # of the pools of this process; atomic under the GIL
+
 
 class WorkerPool:
     """Keep the children of one engine group: a process a client, started when the first request needs them.
@@ -43,7 +47,9 @@ class WorkerPool:
         self, settings: Settings, environment: Mapping[str, str] | None = None, cores: Iterable[int] | None = None
     ) -> None:
         self._settings = settings
-        self._variables = environment or {}
+        # A worker that is killed removes nothing. What is left here goes with its pool, or with the next start.
+        self._scratch = settings.root.absolute() / "parts" / f"tmp{_numbers()}"
+        self._variables = {**(environment or {}), "TMPDIR": str(self._scratch)}
         self._cores = cores
         self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
         self._clients: ClientGroup | None = None
@@ -78,6 +84,7 @@ class WorkerPool:
     def _build(self, work: Work, request: Request, on_event: OnEvent) -> Outcome:
         """Build the engine into the cache by one worker, and end that."""
         self.end(at_once=False)
+        self._scratch.mkdir(parents=True, exist_ok=True)
         builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build), self._cores)
         try:
             outcome = builder.run(msgspec.structs.replace(request, only_build=True), on_event, self._settings.timeout_s)
@@ -108,6 +115,7 @@ class WorkerPool:
         needs = (session.clients, self._environment(work, session.mps), session.sm_count)
         if self._clients is None or self._needs != needs:
             self.end(at_once=False)
+            self._scratch.mkdir(parents=True, exist_ok=True)
             logs = [self._log(work, None if session.clients == 1 else number) for number in range(session.clients)]
             self._clients = ClientGroup([Worker(log, needs[1], self._cores) for log in logs])
             self._needs = needs
@@ -128,6 +136,7 @@ class WorkerPool:
         if self._clients is not None:
             self._clients.end(at_once=at_once)
         self._clients = None
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     def close(self) -> None:
         """End the children at once, and the MPS daemon if it is ours."""

@@ -93,7 +93,7 @@ EVERY = 8  # series of which one has a small disk, and one a server
 PUBLISHES = 4  # disturbances of a series that publishes
 AT_ONCE_S = 10.0  # in which all that belonged to a killed command is gone
 LONGEST_S = 240.0
-SCRAP_ENDS = (".lock", ".limit", ".in-use", ".prune.lock")  # hidden files that stay, by design
+SCRAP_ENDS = (".lock", ".limit", ".in-use", ".prune.lock", ".sweep-cache")  # hidden files that stay, by design
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,8 +364,7 @@ class Inspection:
 
 def figures(record: Record) -> Any:
     """Return what an undisturbed run would repeat to the last digit."""
-    drift = None if record.drift is None else record.drift["verdict"]  # the number of sentinel runs is that of starts
-    return record.status, record.peak, record.points, record.slo, drift
+    return record.status, record.peak, record.points, record.slo  # its drift is that of the starts, and their ends
 
 
 def differing(record: Record, other: Record) -> str:
@@ -396,7 +395,7 @@ def scraps(results: Path, folder: Path) -> list[str]:
     left += [path for path in results.rglob("parts") if path.is_dir()]
     left += [path for path in (folder / "tmp").rglob("*") if path.name != ORT_FILE]
     left += [path for path in results.rglob("*.new*") if path.is_file()]
-    return [str(path.relative_to(folder.parent)) for path in left]
+    return list(map(str, left))
 
 
 class Campaign:
@@ -664,7 +663,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self.url = self._running.enter_context(mlflow_server(self._folder, store=self._store))
+        self.url = self._running.enter_context(mlflow_server(self._folder, self._store, LONGEST_S))
 
     def kill(self) -> None:
         """Send SIGKILL to the server and its workers."""

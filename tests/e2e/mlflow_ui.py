@@ -34,7 +34,7 @@ return out;
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
+def mlflow_server(folder: Path, store: str | None = None, patience_s: float = 90.0) -> Iterator[str]:
     """Its URL; the server and its workers end with the block. ``store`` is sqlite in the folder unless one is given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -49,7 +49,7 @@ def mlflow_server(folder: Path, store: str | None = None) -> Iterator[str]:
             command, env=os.environ | quiet, stdout=log, stderr=log, cwd=folder, start_new_session=True
         )
     try:
-        wait_until(lambda: reachable(url, 1.0) is None, 90.0, lambda: (folder / "server.log").read_text()[-2000:])
+        wait_until(lambda: reachable(url, 1.0) is None, patience_s, lambda: (folder / "server.log").read_text()[-2000:])
         yield url
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -14,6 +14,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 WORKER = "sweep.runner.worker.main"
 SITE = "SWEEP_TEST_BUILDS"  # variable of the one sitecustomize.py that does in a fork what it does in a fresh process
 _PATH = "PYTHONPATH"
-_READ_LATER = {"SWEEP_PARENT_PID", "OPENBLAS_NUM_THREADS", _PATH}  # conftest.py sets the threads for the server too
+_READ_LATER = {
+    "SWEEP_PARENT_PID",
+    "TMPDIR",
+    "OPENBLAS_NUM_THREADS",
+    _PATH,
+}  # conftest.py sets the threads for the server too
 _FIRST = 3  # the first descriptor after stdin, stdout and stderr
 
 
@@ -69,6 +75,7 @@ def _become_worker(environment: Mapping[str, str]) -> NoReturn:
                 os.dup2(null, descriptor)
         os.environ.clear()
         os.environ.update(environment)
+        tempfile.tempdir = None  # what the parent found
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
         gc.enable()  # Popen switches it off around a fork

@@ -1,5 +1,8 @@
 """Which variants of an engine share a worker process."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from sweep import spec
@@ -41,6 +44,20 @@ def test_each_sm_count_has_a_process_of_its_own_and_so_has_none_after_it(pool) -
     small, again, whole = pids(pool, sm_count=16), pids(pool, sm_count=16, streams=2), pids(pool)
     assert small == again
     assert small != whole
+
+
+def test_what_a_killed_worker_leaves_in_its_folder_for_temporary_files_goes_with_it(pool, tmp_path) -> None:
+    (worker,) = pool._clients_for(work())._workers
+    variables = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+    (folder,) = (Path(os.fsdecode(item[7:])) for item in variables if item.startswith(b"TMPDIR="))
+    assert folder.is_relative_to(tmp_path / "s" / "parts"), "which each start of a sweep clears"
+    (folder / "sweep-ranges-x").mkdir()
+    (folder / "sweep-ranges-x" / "measured.onnx").write_bytes(b"x")
+    worker.kill()
+    pool.end(at_once=True)
+    assert not folder.exists()
+    assert pids(pool), "the next one has a folder again"
+    assert folder.is_dir()
 
 
 def test_each_client_has_a_process(pool) -> None:
