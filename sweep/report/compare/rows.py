@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from sweep import spec
-from sweep.analysis import best_comparison, drifted, run_comparison
+from sweep.analysis import best_comparison, drifted, run_comparison, start_spread
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
@@ -263,8 +263,11 @@ def _capacity(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpre
     if not capacity_ips(old) or not capacity_ips(new) or slo_text(old) != slo_text(new):
         return None
     spread = spreads[0].get(old.key) or spreads[1].get(new.key)
-    sides = [best_comparison.Entry(value=1.0, starts=[1.0], spread=spread)] * 2
-    margin = 1 + best_comparison.band(sides)
+    sides = [
+        best_comparison.Entry(value=1.0, starts=[1.0], spread=spread, assumed_cv=start_spread.assumed_cv(record))
+        for record in (old, new)
+    ]
+    margin = 1 / (1 - best_comparison.band(sides, 0))
     low, high = capacity_ratio(new, old)
     return low / margin, high * margin
 
@@ -296,8 +299,9 @@ def _evidence(
         text = f"{number} starts of each variant on each side; {limit}"
         return f"{text}. {len(single)} of them have one start on each side: {advice}" if single else f"{text}."
     spread = next((old.spread for old, _ in single if old.spread is not None), None)
+    assumed = max(entry.assumed_cv for pair in single for entry in pair)
     known = (
-        f"what starts differ by is not known, {best_comparison.UNKNOWN_CV:.1%} is assumed"
+        f"what starts differ by is not known, {assumed:.1%} is assumed"
         if spread is None
         else f"starts differ by {spread.cv:.1%}, says {spread.source}"
     )
@@ -308,6 +312,10 @@ def _notes(old: Results, new: Results, obstacles: Sequence[str], *, anyway: bool
     notes = [f"{results.name}: {line}" for results in (old, new) for line in results.damaged]
     if obstacles and anyway:
         notes.append(f"compared anyway: {'; '.join(dict.fromkeys(obstacles))}")
+    crowded = [sum(map(start_spread.is_crowded, results.records)) for results in (old, new)]
+    if any(crowded):
+        text = f"other programs kept the cores busy while {crowded[0]} variants of OLD and {crowded[1]} of NEW"
+        notes.append(f"{text} were measured")
     return notes
 
 
