@@ -299,8 +299,9 @@ def _evidence(
         text = f"{number} starts of each variant on each side; {limit}"
         return f"{text}. {len(single)} of them have one start on each side: {advice}" if single else f"{text}."
     spread = next((old.spread for old, _ in single if old.spread is not None), None)
+    assumed = max(entry.assumed_cv for pair in single for entry in pair)
     known = (
-        f"what starts differ by is not known, {max(old.assumed_cv for old, _ in single):.1%} is assumed"
+        f"what starts differ by is not known, {assumed:.1%} is assumed"
         if spread is None
         else f"starts differ by {spread.cv:.1%}, says {spread.source}"
     )
@@ -311,6 +312,10 @@ def _notes(old: Results, new: Results, obstacles: Sequence[str], *, anyway: bool
     notes = [f"{results.name}: {line}" for results in (old, new) for line in results.damaged]
     if obstacles and anyway:
         notes.append(f"compared anyway: {'; '.join(dict.fromkeys(obstacles))}")
+    crowded = [sum(map(start_spread.is_crowded, results.records)) for results in (old, new)]
+    if any(crowded):
+        text = f"other programs kept the cores busy while {crowded[0]} variants of OLD and {crowded[1]} of NEW"
+        notes.append(f"{text} were measured")
     return notes
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.errors import ConfigError, RecordError, printable
-from sweep.report.mlflow.client import connected
+from sweep.errors import ConfigError, RecordError, TrackingError, printable
+from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected
 from sweep.report.mlflow.runs import KEY, KIND, NAME, PAGE, PARENT
 from sweep.report.mlflow.saved_view import quoted
 from sweep.report.mlflow.store_uri import sqlite_path, without_password
 from sweep.storage import record_file
-from sweep.system import regular_files, write_atomic
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from sweep.storage import Record
 
 RECORD = "record.json"
-_WAIT_S = 30.0  # longest wait for a sweep that publishes to the same store
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _RECORD_KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -42,13 +42,20 @@ def read_records(uri: str, selector: str) -> list[Record]:
     if file is not None and not file.exists():  # a client would create it
         hint = "`sweep publish` makes one, --uri names another"
         raise ConfigError(f"mlflow:{selector}: there is no MLflow store at {file}; {hint}")
-    notes: list[str] = []  # of a store that was left half made: it has no runs, which the error below says
-    with connected(uri, _WAIT_S, notes.append) as client, tempfile.TemporaryDirectory() as scratch:
-        records = [_record(client, run, Path(scratch)) for run in _runs(client, selector)]
-    if not records:
+    try:
+        with connected(uri, LOCK_TIMEOUT_S, _ignore) as client, tempfile.TemporaryDirectory() as scratch:
+            files = [_download(client, run, Path(scratch)) for run in _runs(client, selector)]
+    except TrackingError as error:  # it is worded for who sends records
+        reason = str(error).removeprefix("records not sent to MLflow at ").partition("; they are safe on disk")[0]
+        raise TrackingError(f"mlflow:{selector}: no records read from {reason}") from error
+    if not files:
         place = without_password(uri)
         raise ConfigError(f"mlflow:{selector}: no runs with records in {place}; `sweep publish` sends them there")
-    return records
+    return [_record(run_id, key, content) for run_id, key, content in files]
+
+
+def _ignore(_: str) -> None:
+    """Take a line about a store that was replaced: one that is only read was there before."""
 
 
 def _runs(client: MlflowClient, selector: str) -> list[Run]:
@@ -77,18 +84,21 @@ def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
             return runs
 
 
-def _record(client: MlflowClient, run: Run, scratch: Path) -> Record:
-    """Download and read the record of a run."""
-    key = run.data.tags.get(KEY, "")
-    if not _RECORD_KEY.fullmatch(key):
-        raise ConfigError(f"mlflow run {run.info.run_id} has no key of a record: it was not published by `sweep`")
-    folder = scratch / run.info.run_id
+def _download(client: MlflowClient, run: Run, scratch: Path) -> tuple[str, str, bytes]:
+    """Return the id of a run, the key of its record, and the bytes of its file."""
+    run_id = str(run.info.run_id)
+    folder = scratch / run_id
     folder.mkdir()
-    path = Path(client.download_artifacts(run.info.run_id, RECORD, str(folder)))
-    target = folder / f"{key}.json"
-    write_atomic(target, regular_files.read_bytes(path, follow=False), durable=False)
+    path = Path(client.download_artifacts(run_id, RECORD, str(folder)))
+    return run_id, run.data.tags.get(KEY, ""), regular_files.read_bytes(path, follow=False)
+
+
+def _record(run_id: str, key: str, content: bytes) -> Record:
+    """Return the record of a run's file."""
+    if not _RECORD_KEY.fullmatch(key):
+        raise ConfigError(f"mlflow run {run_id} has no key of a record: it was not published by `sweep`")
     try:
-        return record_file.read(target)
-    except RecordError as error:
+        return record_file.of_raw(Path(f"{key}.json"), json.loads(content))
+    except (RecordError, ValueError, RecursionError) as error:
         reason = str(error).partition("; the same sweep")[0]
-        raise ConfigError(f"mlflow run {run.info.run_id}: {printable(reason)}") from error
+        raise ConfigError(f"mlflow run {run_id}: {printable(reason)}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from measured_runs import record
 
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, TrackingError
 from sweep.report import load
 from sweep.report.mlflow import Publisher
 from sweep.storage.store import Store
@@ -36,6 +36,8 @@ def test_what_was_published_is_read_back_by_experiment_sweep_and_run(tmp_path: P
     assert sorted(counts.values())[:-1] == [1] * (len(counts) - 1)
     with pytest.raises(ConfigError, match=r"mlflow:drivers/driver-c: no runs with records in sqlite"):
         load("mlflow:drivers/driver-c", uri=uri)
+    with pytest.raises(TrackingError, match=rf"^mlflow:{'0' * 32}: no records read from sqlite.*not found"):
+        load(f"mlflow:{'0' * 32}", uri=uri)
     assert Store(tmp_path / "driver-a").record_keys() == sorted(record(batch).key for batch in (1, 2))
 
 
