@@ -87,7 +87,7 @@ def write(
         table=_table(records, recommendation),
         facts=html.escape(_facts(records)),
     )
-    write_atomic(path, text.encode())
+    write_atomic(path, text.encode(errors="backslashreplace"))
     return path
 
 
