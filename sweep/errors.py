@@ -30,7 +30,7 @@ MOST_LINE = 4000
 
 _BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))  # they reorder what stands around them
 _CODES = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-_CODES |= {code: f"\\u{code:04x}" for code in _BIDI}
+_CODES |= {code: f"\\u{code:04x}" for code in (*_BIDI, *range(0xD800, 0xE000))}  # halves of pairs have no UTF-8
 _CLAUSE_END = re.compile(r"(?<=[.;!?])\s+|(?<!\s)\s*\n\s*")
 _CAUSES = (  # words of the clause that names a cause, the surest first
     re.compile(r"\b\w*(?:Error|Exception)\b:|\berror:|max(?:imum)? supported|out of memory", re.IGNORECASE),

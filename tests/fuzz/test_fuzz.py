@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-_CASES = 1200  # of all doors together
+_CASES = 500  # of all doors together
 
 
 @pytest.mark.fault

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import os
 import re
@@ -375,7 +376,7 @@ def _use_yaml(path: Path) -> None:
     words = [f"--config-dir={path.parent.parent}", "+experiment=x", "backend=simulated", f"results={path.parent}"]
     request = compose.read(words)
     if request is not None:
-        for config in request.configs[:2]:
+        for config in itertools.islice(request.configs, 2):
             variants.from_config(config)
         variants.settings(request.configs[0], request.overrides)
 

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from record_readers import sound_record, use_record
 from rich.console import Console
 
+from sweep.cli.console import Terminal
 from sweep.cli.recompute import summaries
 from sweep.errors import NewerRecordError, RecordError
-from sweep.report import table
+from sweep.report import html, table
 from sweep.report.ranking import answer
 from sweep.runner import plan, resume
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
@@ -337,3 +338,15 @@ def test_an_odd_index_is_no_index(tmp_path_factory, data) -> None:
     if raw.get("rows", {}) in ({}, None):
         known = dataclasses.replace(found, facts=expected.facts)
         assert (known, index.facts[found.facts]) == (expected, facts[expected.facts])
+
+
+@pytest.mark.fault
+def test_a_name_that_is_no_utf8_reaches_the_page_and_the_terminal_as_text(tmp_path) -> None:
+    """A file name may be none; JSON has it as half of a surrogate pair, which stops what encodes it."""
+    odd = read(tmp_path, changed(RICH, ("variant", "label"), "a\udcffb"))
+    page = html.write(tmp_path / "report.html", "s", [odd], None)
+    assert "a\\udcffb" in page.read_text()
+    with io.TextIOWrapper(io.BytesIO(), encoding="utf-8") as stream:
+        table.print_outcome(Terminal(file=stream, width=200), [odd], answer([odd], None), None)
+        stream.seek(0)
+        assert "a\\udcffb" in stream.read()

@@ -513,6 +513,7 @@ def test_control_codes_in_names_reach_no_terminal(print_it) -> None:
 
 def test_errors_are_printable() -> None:
     assert str(SweepError("a\x1b[2Jb\u202ec")) == "a\\x1b[2Jb\\u202ec"
+    assert printable("a\ud800\udcff") == "a\\ud800\\udcff"  # which no terminal and no file in UTF-8 takes
     assert printable("grün\tund\n日本") == "grün\tund\n日本"
 
 
