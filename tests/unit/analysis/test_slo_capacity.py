@@ -49,16 +49,16 @@ def test_bursts_are_seen_below_a_limit_that_nothing_passed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "name", "limit_ms", "search_s", "within", "least"),
+    ("server", "name", "limit_ms", "search_s", "within"),
     [
-        ({"streams": 1, "distribution": "constant", "seed": 1}, "p90", 6.0, 500.0, md1_within, 0.97),
-        ({"streams": 4, "distribution": "exponential", "seed": 2}, "p99", 8.0, 500.0, mm4_within, 0.97),
+        ({"streams": 1, "distribution": "constant", "seed": 1}, "p90", 6.0, 500.0, md1_within),
+        ({"streams": 4, "distribution": "exponential", "seed": 2}, "p99", 8.0, 500.0, mm4_within),
     ],
 )
-def test_the_capacity_is_that_of_theory_within_3_or_5_percent_and_not_above(
-    server, name, limit_ms, search_s, within, least
+def test_the_capacity_is_that_of_theory_within_3_percent_and_not_above(
+    server, name, limit_ms, search_s, within
 ) -> None:
-    """A p90 has ten times as many slow requests as a p99; clocks and seeds are fixed, so that chance fails neither."""
+    """Clocks and seeds are fixed, so that chance fails neither: both are at 0.98."""
     truth = highest(lambda rate: within(rate, limit_ms), server["streams"], percentiles.PERCENTILES[name])
     load = dataclasses.replace(LOAD, seed=server["seed"])
     found, _, _ = searched(limit_ms, search_s, name, load=load, **server)
@@ -66,7 +66,7 @@ def test_the_capacity_is_that_of_theory_within_3_or_5_percent_and_not_above(
     assert found["confirmed"]
     assert found["confidence"] >= 0.99
     assert found["monotonic"]
-    assert least * truth <= found["capacity_ips"] <= truth
+    assert 0.97 * truth <= found["capacity_ips"] <= truth
     assert found["next_ips"] > truth
 
 
