@@ -48,6 +48,7 @@ _SIDE = 1.05  # a probe to either side of the estimate is this far from it
 _SAME_RATE = 1.015  # rates nearer to each other than this factor are the same
 _CONTRADICTION = 1.1  # a rate that failed this far below the estimate contradicts it
 _HIGHER_MARGIN = 1.6  # to pass, of a run above a rate that is confirmed
+_HIGHER_ROOM = 1.6  # times the independent requests that a spotless run needs: how many count as one is uncertain
 _HIGHER_STEP = 1.2  # by which that run is higher where none should pass: time left is spent although it may fail
 _LAST_MARGIN = 3.2  # to pass, of the last run, which takes all the time left after one that failed
 _LAST_STEP = 1.0  # by which it stays below that one: both count together
@@ -288,7 +289,7 @@ def next_higher(model: SloModel, evidence: Sequence[Evidence], per_ips: float, c
         The rate, samples/s; None where no rate above what was confirmed is below what failed.
     """
     model.fit(evidence)
-    rate = _confirmable(model, evidence, per_ips, _HIGHER_MARGIN) or 0.0
+    rate = _confirmable(model, evidence, per_ips, _HIGHER_MARGIN, _HIGHER_ROOM) or 0.0
     if rate <= confirmed_ips * _SAME_RATE:
         rate = min(confirmed_ips * _HIGHER_STEP, math.sqrt(confirmed_ips * model.capacity_ips()))
     return _allowed(model, evidence, rate, _STEP)
@@ -345,7 +346,9 @@ def _allowed(model: SloModel, evidence: Sequence[Evidence], rate: float, step: f
     return None if hopeless or rate <= confirmed_ips * _SAME_RATE else rate
 
 
-def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, margin: float) -> float | None:
+def _confirmable(
+    model: SloModel, evidence: Sequence[Evidence], per_ips: float, margin: float, room: float = 1.0
+) -> float | None:
     """Return the highest rate whose run should pass the 99% rule with ``margin``; None where no run of that length can.
 
     Near the knee slow requests come in ever longer bursts, so that the same count says ever less: a rate further down
@@ -356,7 +359,7 @@ def _confirmable(model: SloModel, evidence: Sequence[Evidence], per_ips: float, 
     passes = np.zeros(len(rates), dtype=np.bool_)
     for counts, shares in _expected(model, evidence, rates, per_ips):
         deviations = _confidence_deviations() + margin * np.sqrt(1 + counts / model.effective_requests)
-        enough = counts >= _spotless_count(model.p)
+        enough = counts >= room * _spotless_count(model.p)
         passes |= enough & (shares + deviations * np.sqrt(shares / np.maximum(counts, 1)) <= 1 - model.p)
     passing = np.flatnonzero(passes & (rates * per_ips >= percentiles.min_count(model.p)))
     return float(rates[passing[-1]]) if len(passing) else None

@@ -2,6 +2,7 @@
 
 import json
 
+import capacity_oracles
 import coverages
 import families
 import halves
@@ -135,3 +136,20 @@ def test_the_marks_are_what_was_asked_for_with_an_oracle_beside_each(monkeypatch
     today, _, oracle = cells["3% slower, starts differ by 1%, 5 starts, 12 variants: called"]
     assert sum(today.blocks()) == sum(oracle.blocks()) == 100
     assert oracle.run(20, 0).value >= 0.8
+
+
+def test_every_queue_of_the_study_has_a_limit_the_fresh_ones_too() -> None:
+    """They are printed once, at the end: nobody has seen them run."""
+    queues = (families.TUNED_QUEUES, families.APART_QUEUES, families.FRESH_QUEUES)
+    assert {name for each in queues for name in each} <= set(halves.LIMITS)
+
+
+def test_oracles_know_more_than_the_rule() -> None:
+    """Of runs without correlation the exact threshold lies where the binomial one does."""
+    counts = np.random.default_rng(3).binomial(7000, 0.01, 2000)
+    assert abs(capacity_oracles.most_slow(counts) - 51) <= 2
+    assert capacity_oracles.inflation(counts, 7000) < 1.2
+    assert capacity_oracles.inflation(10 * counts, 7000) > 8
+    assert capacity_oracles.most_slow(np.zeros(100, dtype=int)) == -1
+    assert capacity_oracles.votes_hold([0, 0], 700, 1.0).all()
+    assert not capacity_oracles.votes_hold([0, 0], 700, 2.0).any()

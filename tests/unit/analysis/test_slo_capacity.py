@@ -55,9 +55,10 @@ def test_bursts_are_seen_below_a_limit_that_nothing_passed() -> None:
         ({"streams": 4, "distribution": "exponential", "seed": 2}, "p99", 8.0, 500.0, mm4_within),
     ],
 )
-def test_the_capacity_is_that_of_theory_within_5_percent_and_not_above(
+def test_the_capacity_is_that_of_theory_within_3_percent_and_not_above(
     server, name, limit_ms, search_s, within
 ) -> None:
+    """Clocks and seeds are fixed, so that chance fails neither: both are at 0.98."""
     truth = highest(lambda rate: within(rate, limit_ms), server["streams"], percentiles.PERCENTILES[name])
     load = dataclasses.replace(LOAD, seed=server["seed"])
     found, _, _ = searched(limit_ms, search_s, name, load=load, **server)
@@ -65,7 +66,7 @@ def test_the_capacity_is_that_of_theory_within_5_percent_and_not_above(
     assert found["confirmed"]
     assert found["confidence"] >= 0.99
     assert found["monotonic"]
-    assert 0.95 * truth <= found["capacity_ips"] <= truth
+    assert 0.97 * truth <= found["capacity_ips"] <= truth
     assert found["next_ips"] > truth
 
 
