@@ -66,6 +66,7 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("sweep.cli.doctor", "report what this machine can do and how to add what is missing"),
+    "report": Command("sweep.cli.report", "make the page of one or several sweeps, and pictures for slides"),
     "publish": Command("sweep.cli.publish", "send records to MLflow"),
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
     "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from sweep.analysis import reevaluate, start_spread
 from sweep.backends import registry
-from sweep.cli import build_only, plan_table
+from sweep.cli import build_only, plan_table, sweep_commands
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
 from sweep.errors import SweepError, error_line
@@ -148,7 +148,7 @@ def _sweep(
         return signals.EXIT_CODE
     finally:
         resume.forget_parts(settings)
-    return _conclude(console, full_plan, settings, publishing)
+    return _conclude(console, full_plan, settings, request, publishing)
 
 
 def _print_work(
@@ -167,15 +167,23 @@ def _print(console: Console, text: str) -> None:
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
-def _conclude(console: Console, full_plan: Plan, settings: Settings, publishing: Publishing) -> int:
+def _conclude(
+    console: Console, full_plan: Plan, settings: Settings, request: SweepRequest, publishing: Publishing
+) -> int:
     judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in full_plan.works]
     records = [
         reevaluate.regated(Store(settings.root), record, settings.gates) for record in judged if record is not None
     ]
     history = start_spread.measured(Store(settings.root), records)
     recommendation = _reproducible(full_plan, records, answer(records, settings.slo, history))
+    commands = html.Commands(
+        sweeps={settings.name: sweep_commands.of_sweep(request.overrides)},
+        variants=sweep_commands.of_variants(
+            {work.key: work.variant for work in full_plan.works}, compared(records).axes
+        ),
+    )
     table.print_outcome(console, records, recommendation, settings.slo)
-    page = html.write(settings.root / "report.html", settings.name, records, settings.slo, recommendation)
+    page = html.write(settings.root / "report.html", settings.name, records, recommendation, commands)
     _print(console, f"\nrecords  {settings.root / 'records'}")
     _print(console, f"report   {page}")
     _print(console, publishing.conclude(records))

@@ -2,7 +2,9 @@ from . import compare as compare
 from . import frames as frames
 from . import html as html
 from . import mlflow as mlflow
+from . import slides as slides
 from . import table as table
+from .columns import common_slo as common_slo
 from .comparison import compared as compared
 from .comparison import same_engines as same_engines
 from .comparison import speedups as speedups

@@ -38,7 +38,7 @@ def speedups(records: Iterable[Record]) -> dict[str, float]:
     for record in records:
         if record.peak and record.peak["ips"]:
             alike = {name: value for name, value in record.variant.items() if name not in _OF_PRECISION}
-            groups.setdefault(json.dumps(alike, sort_keys=True), []).append(record)
+            groups.setdefault(f"{record.sweep} {json.dumps(alike, sort_keys=True)}", []).append(record)
     ratios: dict[str, float] = {}
     for group in groups.values():
         first = next((record for record in group if _dtype(record) == "fp32"), None)
@@ -75,7 +75,9 @@ def same_engines(records: Iterable[Record]) -> dict[str, str]:
         digest = engine.get("plan_digest")
         if digest is None:
             continue
-        original = first.setdefault((digest, record.variant.get("backend"), record.variant.get("batch")), record)
+        original = first.setdefault(
+            (record.sweep, digest, record.variant.get("backend"), record.variant.get("batch")), record
+        )
         if original.engine is not None and original.engine.get("key") != engine.get("key"):
             originals[record.key] = original.key
     if not originals:

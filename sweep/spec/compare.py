@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sweep.spec.variant import Variant
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Comparison:
     """Hold the variants with the axes and labels that distinguish them.
 
@@ -31,7 +32,14 @@ class Comparison:
 
     def cell(self, key: str, axis: Axis) -> str:
         """Return the value of `axis` in the variant `key`, in full if two different values have the same short text."""
-        return text_of(axis, self.variants.values())(axis.read(self.variants[key]))
+        if axis.path not in self._texts:
+            self._texts[axis.path] = text_of(axis, self.variants.values())
+        return self._texts[axis.path](axis.read(self.variants[key]))
+
+    @functools.cached_property
+    def _texts(self) -> dict[tuple[str, ...], Callable[[Any], str]]:
+        """Return the function of each axis that makes its text, so that all variants are compared once an axis."""
+        return {}
 
 
 def compare(variants: Mapping[str, Variant], stored: Mapping[str, str] | None = None) -> Comparison:

@@ -7,7 +7,6 @@ import gc
 
 import onnx.compose
 import onnx.inliner  # noqa: F401 - a worker would import it
-import plotly.graph_objects as go
 
 import sweep.backends.onnxruntime.backend
 import sweep.backends.onnxruntime.graph_inspection
@@ -21,8 +20,6 @@ from sweep.config import compose
 from sweep.report import html
 
 compose.read(())
-chart = html.figure((), "p99", None)  # its template is a hundred modules of plotly
-chart.add_trace(go.Scatter(x=[1], y=[1], mode="lines+markers", line={"width": 1}, marker={"size": 7}, error_y={}))
-chart.update_layout(legend={}, xaxis_title="x", yaxis_title="y").to_html(full_html=False)
+html.render("", [])  # loads jinja2, its template, and plotly.js
 gc.collect()
 gc.freeze()  # what is here stays in every fork: no collection walks it, and no page of it is copied for that

@@ -36,18 +36,15 @@ def sound_record() -> Record:
 
 
 def use_record(record: Record, *, drawn: bool = False) -> None:
-    """Use a record in every way; `drawn` draws its curve too, which takes a tenth of a second."""
+    """Use a record in every way; `drawn` renders its page too, which takes longer."""
     sound = sound_record()
     undrifted = dataclasses.replace(record, drift=None)
     assert answer([undrifted, sound], None).text
     for slo, records in ((None, [record]), (SLO, [undrifted, sound])):
         table.print_outcome(Console(file=io.StringIO(), width=200), records, answer(records, slo), slo)
-    assert html._table([record], answer([record], None))
-    html._facts([record])
-    for percentile in ("p50", "p99"):
-        html.curve(record, percentile)
-        if drawn:
-            html.figure([record, sound], percentile, SLO).to_json()
+    assert json.dumps(html.context("t", [record], answer([record], None)), allow_nan=False)
+    if drawn:
+        assert html.render("t", [record, sound], answer([record, sound], SLO))
     record_mapping.params(record)
     record_mapping.tags(record)
     assert all(math.isfinite(value.value) for value in record_mapping.metrics(record))

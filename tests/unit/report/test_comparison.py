@@ -66,10 +66,10 @@ def test_the_tables_say_so_in_a_footnote() -> None:
     records = levels("a", "a")
     line = f"same engine as {same_engines(records)['k1']}: what was set differently changed nothing"
     text = printed(records)
-    assert [row.startswith("* ") for row in text.splitlines() if line in row] == [True]
-    assert line in html._table(records, answer(records, None))
+    assert [row.startswith("** ") for row in text.splitlines() if line in row] == [True]
+    assert line in html.render("t", records, answer(records, None))
     assert "same engine" not in printed(levels("a", "b"))
-    assert "same engine" not in html._table(levels("a", "b"), answer([], None))
+    assert "same engine" not in html.render("t", levels("a", "b"), answer([], None))
 
 
 def test_the_mark_stands_at_the_precision_where_that_is_a_column_after_the_notes() -> None:
@@ -99,7 +99,7 @@ def test_a_peak_is_held_against_fp32_of_the_same_everything_else() -> None:
         ),
     ]
     assert list(speedups(records).values()) == [1.0, 2.5, 1.0, 0.5]
-    for text in (printed(records), html._table(records)):
+    for text in (printed(records), html.render("t", records)):
         assert ["2.50x" in text, "0.50x" in text, "1.00x" in text, text.count("x</td>") in {0, 4}] == [True] * 4
 
 
@@ -108,4 +108,4 @@ def test_without_fp32_beside_another_precision_there_is_no_such_column(names: tu
     records = [of_precision(name, 100.0) for name in names]
     assert speedups(records) == {}
     if records:
-        assert "peak over" not in printed(records) + html._table(records)
+        assert "peak over" not in printed(records) + html.render("t", records)

@@ -1,62 +1,135 @@
-"""The figures of the HTML page."""
+"""The page of one or several sweeps: tables without JavaScript, data of the charts, files, no markup from records."""
 
-import math
+import base64
+import csv
+import dataclasses
+import io
+import json
+import re
 
-import pytest
-from records import latency_ms, point
+from records import latency_ms, peak, point
 
-from sweep.report import html
+from sweep.report import answer, html, slides, speedups
+from sweep.report.columns import common_slo
 from sweep.spec.slo import Slo
 from sweep.storage.record import Record
 
-P99_MS = (2.0, 8.0)
 
-
-def record(p99s=P99_MS):
+def record(key="k", p99s=(2.0, 8.0), **changes):
     points = [point(100.0 * n, latency_ms(p50=1.0, p99=p99)) for n, p99 in enumerate(p99s, 1)]
-    variant = {"label": "m fp32 b1", "model": "m", "precision": "fp32", "batch": 1}
-    return Record(
-        key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant=variant, points=points
+    base = Record(
+        key=key,
+        sweep="s",
+        status="ok",
+        started_at="2026-01-01T00:00:00+00:00",
+        variant={"label": f"m fp32 b{key}", "model": "m", "precision": "fp32", "batch": key},
+        points=points,
+        peak=peak(250.0),
     )
+    return dataclasses.replace(base, **changes)
 
 
-def layout_of(limit_ms, records=None, percentile="p99"):
-    return html.figure([record()] if records is None else records, percentile, Slo("p99", limit_ms)).layout
+def held(limit_ms, capacity=100.0):
+    keys = {"percentile": 99.0, "limit_ms": limit_ms, "capacity_ips": capacity, "confidence": 0.99, "next_ips": None}
+    return {**keys, "monotonic": True, "confirmed": True}
 
 
-def test_a_limit_among_the_data_is_a_line_at_its_value() -> None:
-    layout = layout_of(5.0)
-    assert [shape.y0 for shape in layout.shapes] == [5.0]
-    (note,) = layout.annotations
-    assert (note.text, note.yref) == ("SLO 5 ms", None)
-    assert note.y == pytest.approx(math.log10(5.0))
+def data_of(page):
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
 
 
-@pytest.mark.parametrize(
-    ("limit_ms", "text", "edge", "anchor"),
-    [
-        (500.0, "↑ SLO 500 ms (above this axis)", 1, "bottom"),
-        (0.01, "↓ SLO 0.01 ms (below this axis)", 0, "bottom"),
-    ],
-)
-def test_a_limit_off_the_data_is_a_note_at_the_edge_and_stretches_no_axis(limit_ms, text, edge, anchor) -> None:
-    layout = layout_of(limit_ms)
-    assert layout.yaxis.range == layout_of(5.0).yaxis.range
-    low, high = (10**exponent for exponent in layout.yaxis.range)
-    assert 1 < low < P99_MS[0]
-    assert P99_MS[1] < high < 16
-    assert not layout.shapes
-    (note,) = layout.annotations
-    assert (note.text, note.yref, note.y, note.yanchor) == (text, "paper", edge, anchor)
+def files_of(page):
+    links = re.findall(r'download="([^"]+)" href="data:text/csv;charset=utf-8;base64,([^"]+)"', page)
+    return {name: list(csv.DictReader(io.StringIO(base64.b64decode(text).decode()))) for name, text in links}
 
 
-def test_a_limit_without_data_is_a_line() -> None:
-    layout = layout_of(5.0, [])
-    assert layout.yaxis.range is None
-    assert [shape.y0 for shape in layout.shapes] == [5.0]
+def test_the_charts_get_every_point_that_the_generator_did_not_delay() -> None:
+    late = point(300.0, latency_ms(p50=1.0, p99=3.0), verdict="invalid")
+    bars = point(400.0, latency_ms(p50=1.0, p99=3.0), interval={"p50": None, "p99": [2.5, 4.0]}, clients=None)
+    (variant,) = data_of(html.render("t", [record(points=[late, bars])]))["variants"]
+    (drawn,) = variant["points"]
+    assert (drawn["x"], drawn["p99"], drawn["p50"], drawn["bars"]) == (400.0, 3.0, 1.0, {"p99": [2.5, 4.0]})
+    assert data_of(html.render("t", [record()]))["percentiles"] == ["p50", "p99"]
 
 
-def test_a_limit_of_another_percentile_is_not_marked() -> None:
-    layout = layout_of(5.0, percentile="p50")
-    assert not layout.shapes
-    assert not layout.annotations
+def test_each_variant_is_a_row_with_what_the_terminal_has_and_what_it_is_sorted_by() -> None:
+    slow = record("8", slo=held(5.0, 90.0), peak=peak(1250.0, verdict="unstable"))
+    page = html.render("t", [record("1", slo=held(5.0)), slow], answer([], None))
+    assert [len(re.findall(f">{head}</th>", page)) for head in ("p99 ms light", "samples/s at p99 &lt;= 5 ms")] == [
+        1,
+        1,
+    ]
+    assert '<td data-value="1250.0">~1,250</td>' in page
+    assert data_of(page)["slos"] == [{"percentile": "p99", "limit_ms": 5.0}]
+    named = {figure["name"]: number for number, figure in enumerate(data_of(page)["figures"])}
+    assert [item["figures"][named["capacity_samples_per_s"]] for item in data_of(page)["variants"]] == [100.0, 90.0]
+
+
+def test_a_footnote_and_an_error_that_many_share_stand_once() -> None:
+    error = {"stage": "build", "kind": "X", "message": "no kernel"}
+    records = [record(str(n), realised={"notes": ["emulated"]}, status="failed", error=error) for n in range(3)]
+    page = html.render("t", records)
+    assert page.count('<li id="note1">emulated</li>') == page.count("emulated") == 1
+    assert page.count("<li>m fp32 b0, m fp32 b1, m fp32 b2: failed at build: no kernel</li>") == 1
+
+
+def test_a_percentile_of_several_slos_is_told_by_the_row() -> None:
+    records = [record("1", slo=held(5.0)), record("2", slo=held(7.0))]
+    assert common_slo(records) is None
+    assert common_slo(records[:1]) == Slo("p99", 5.0)
+    page = html.render("t", records)
+    assert ">samples/s at its SLO</th>" in page
+    assert ">100 (p99 &lt;= 7 ms)</td>" in page
+
+
+def test_the_files_have_units_in_their_names_and_no_formula() -> None:
+    evil = record("1", variant={"label": "=cmd()", "model": "@x", "precision": "fp32", "batch": 1})
+    files = files_of(html.render("a/b", [evil, record("2")]))
+    assert list(files) == ["a-b-variants.csv", "a-b-points.csv"]
+    rows = files["a-b-variants.csv"]
+    assert [row["peak_samples_per_s"] for row in rows] == ["250.0", "250.0"]
+    assert rows[0]["variant"].startswith("'=cmd()")
+    assert rows[0]["model"] == "'@x"
+    points = files["a-b-points.csv"]
+    assert len(points) == 4
+    assert (points[1]["offered_samples_per_s"], points[1]["p99_ms"], points[1]["p99_low_ms"]) == ("200.0", "8.0", "")
+
+
+def test_facts_that_differ_are_marked_with_their_sweeps() -> None:
+    old = record("1", sweep="old", facts={"gpu": "H200", "driver": "570", "host": None})
+    page = html.render("t", [old, record("2", sweep="new", facts={"gpu": "H200", "driver": "580"})])
+    facts = " ".join(page.partition("<h2>Facts</h2>")[2].partition("</table>")[0].split())
+    assert '<tr><th scope="row">gpu</th><td>H200</td></tr>' in facts
+    assert "<td>570 (old); 580 (new) <strong>(differs)</strong></td>" in facts
+    assert "host" not in facts
+    assert data_of(page)["axes"][0] == "sweep"
+
+
+def test_a_ratio_to_fp32_is_never_that_of_another_sweep() -> None:
+    fp32 = record("1", sweep="old", peak=peak(100.0))
+    fp32.variant["precision_recipe"] = {"dtype": "fp32"}
+    int8 = record("2", peak=peak(300.0), variant={**fp32.variant, "precision": "int8"})
+    int8.variant["precision_recipe"] = {"dtype": "int8"}
+    assert speedups([fp32, int8]) == {}
+    assert speedups([fp32, dataclasses.replace(int8, sweep="old")])["2"] == 3.0
+
+
+def test_the_page_names_no_address_and_forbids_itself_the_network() -> None:
+    page = html.render("t", [record()], commands=html.Commands(sweeps={"s": "sweep a=<b>"}, variants={"k": "sweep k"}))
+    own = page.partition('id="data"')[0]
+    assert "http" not in own.replace("http-equiv", "")
+    assert "default-src 'none'" in own
+    assert "<code>sweep a=&lt;b&gt;</code>" in own
+    assert "<code>sweep k</code>" in own
+
+
+def test_pictures_for_slides(tmp_path) -> None:
+    records = [record(str(n), slo=held(5.0)) for n in range(2)]
+    records[0].variant["label"] = "$x_1$ fp32"
+    slides.write_png(tmp_path / "a.png", "$t$", [record("1", ())])
+    slides.write_pdf(tmp_path / "a.pdf", "t", records, answer(records, None), "p99")
+    head = (tmp_path / "a.png").read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    assert (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == (1920, 1080)
+    pages = (tmp_path / "a.pdf").read_bytes().count(b"/Type /Page ")
+    assert pages == 3, "curves at p99 and at p50, and peaks; nothing tells of accuracy"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import math
 import threading
 
@@ -225,10 +226,11 @@ def test_the_report_has_a_curve_of_each_client_and_the_table_says_who_was_starve
     points = together(2, lambda made: load_curve.measure(made, LOAD, batch=1))[0]
     empty = Record(key="k", sweep="s", status="ok", started_at="2026-01-01T00:00:00+00:00", variant={"label": "mlp c2"})
     made = record_summary.summarise(empty, points, None)
-    drawn = html.figure([made], "p99", None).data
-    assert [trace.name for trace in drawn] == ["mlp c2", "mlp c2, client 1", "mlp c2, client 2"]
-    assert [len(trace.x) for trace in drawn] == [len(drawn[0].x)] * 3
-    assert drawn[0].x[0] == pytest.approx(drawn[1].x[0] + drawn[2].x[0])
+    data = html.render("t", [made]).partition('id="data">')[2].partition("</script>")[0]
+    (drawn,) = json.loads(data)["variants"]
+    assert [len(item["clients"]) for item in drawn["points"]] == [2] * len(made.points)
+    first = drawn["points"][0]
+    assert first["x"] == pytest.approx(sum(item["x"] for item in first["clients"]), rel=1e-4)
 
     def said(record):
         out = io.StringIO()

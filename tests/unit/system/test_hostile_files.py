@@ -540,4 +540,6 @@ def test_a_name_is_text_in_the_report(tmp_path) -> None:
     acting = [item for item in tags.found if item[0] in {"img", "b"} or any(name.startswith("on") for name in item[1])]
     assert not acting
     assert page.count("<script") == page.count("</script>")
-    assert "<" not in html.figure(made, "p99", None).data[0].name
+    data = page.partition('id="data">')[2].partition("</script>")[0]
+    assert json.loads(data)["variants"][0]["label"].startswith(EVIL)
+    assert not {"<", ">", "&"} & set(data)

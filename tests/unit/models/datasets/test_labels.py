@@ -622,6 +622,7 @@ def test_table_page_and_mlflow_say_what_was_scored(network: Path, tmp_path: Path
 
     from rich.console import Console
 
+    from sweep.report.outcome_lines import score_lines
     from sweep.report.ranking import answer
 
     asked = variant(network, saved(network.parent), **INT8)
@@ -632,14 +633,14 @@ def test_table_page_and_mlflow_say_what_was_scored(network: Path, tmp_path: Path
     assert "top-1 on 597 samples of held.npz; fp32 97.49%" in out.getvalue()
     assert re.search(rf"invalid .* {shown}", out.getvalue())
     page = html.write(tmp_path / "page.html", "t", [made], None).read_text()
-    assert f"<td>{shown}</td>" in page
+    assert f">{shown}</td>" in page
     assert "top-1 on 597 samples of held.npz; fp32 97.49%" in page
     told = {value.key: value.value for value in record_mapping.metrics(made)}
     assert (told["accuracy.score"], told["accuracy.reference_score"]) == (found["accuracy"]["score"], RIGHT)
     assert "throughput_max_ips" not in told
     assert record_mapping.params(made)["load.labels.digest"] == asked.load.labels.digest
     named = Record(**{**vars_of(made), "variant": {**made.variant, "model": "other"}})
-    assert table.score_lines([made, named])[0] == "mynet: top-1 on 597 samples of held.npz; fp32 97.49%"
+    assert score_lines([made, named])[0] == "mynet: top-1 on 597 samples of held.npz; fp32 97.49%"
 
 
 def test_the_reference_is_computed_once_for_all_that_are_scored_alike(network: Path) -> None:

@@ -156,8 +156,8 @@ def test_table_page_and_mlflow_show_score_and_cost(tmp_path: Path) -> None:
     assert "digits: 19,178 parameters, 0.236 MMACs a sample" in out.getvalue()
     assert f"top-1 on 597 held-out images of scikit-learn's digits; fp32 {shown}" in out.getvalue()
     page = html.write(tmp_path / "page.html", "t", [made], None).read_text()
-    assert "<th>top-1</th>" in page
-    assert f"<td>{shown}</td>" in page
+    assert ">top-1</th>" in page
+    assert f">{shown}</td>" in page
     told = {value.key: value.value for value in record_mapping.metrics(made)}
     assert told["accuracy.score"] == made.accuracy["score"]
     assert record_mapping.params(made)["model.parameters"] == "19178"

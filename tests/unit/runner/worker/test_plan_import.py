@@ -309,7 +309,7 @@ def test_its_record_is_read_by_everything_that_reads_records(
     assert tags["sweep.plan_digest"] == hashlib.sha256(CONTENT).hexdigest()
     assert record_mapping.metrics(read)
     assert regated(store, read, Gates()) is read
-    page = html.write(tmp_path / "report.html", "s", [read], None, answer([read], None)).read_text()
+    page = html.write(tmp_path / "report.html", "s", [read], answer([read], None)).read_text()
     assert "x as-built b2 s1 from-x.plan" in page
     console = Console(record=True, width=200)
     table.print_outcome(console, [read], answer([read], None), None)

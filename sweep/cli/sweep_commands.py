@@ -1,0 +1,38 @@
+"""Write the command lines that make a sweep, and each of its variants alone, for its page."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from sweep.config import reproduce
+from sweep.errors import SweepError
+from sweep.system import command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from sweep.spec import Axis, Variant
+
+
+def of_sweep(overrides: Sequence[str]) -> str:
+    """Return the command line of a sweep, quoted for a shell."""
+    return f"{command_line.NAME} {shlex.join(overrides)}".rstrip()
+
+
+def of_variants(variants: Mapping[str, Variant], axes: Iterable[Axis]) -> dict[str, str]:
+    """Return the command line of each variant by its key, without those that this version cannot write.
+
+    Args:
+        variants: by the keys of their records.
+        axes: written even at their defaults.
+    """
+    axes = tuple(axes)
+    commands = {}
+    for key, variant in variants.items():
+        try:
+            commands[key] = of_sweep(reproduce.overrides(variant, axes))
+        except (SweepError, AttributeError, KeyError, TypeError, ValueError):
+            # a record of another version may hold values that no axis of this one takes
+            continue
+    return commands
