@@ -124,7 +124,7 @@ def _curves(title: str, records: Sequence[Record], percentile: PercentileName) -
     axes.set_ylabel(f"{percentile} latency, ms", fontsize=13)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.legend(fontsize=11, loc="upper left", framealpha=0.9)
+    figure.legend(fontsize=11, loc="outside right upper", frameon=False)
     return figure
 
 

@@ -109,7 +109,7 @@
       ...layout(variants.map((variant) => variant.label)),
       title: { text: variants.length < total ? `the best ${variants.length} of ${total} variants` : "", font: { size: 13 } },
       xaxis: { title: { text: "achieved samples/s" }, rangemode: "tozero", automargin: true },
-      yaxis: { title: { text: `${title(percentile)} latency, ms` }, type: "log", range, automargin: true },
+      yaxis: { title: { text: `${title(percentile)} latency, ms` }, type: "log", range, tickvals: ticks(range), automargin: true },
       shapes: limits.filter((slo) => isWithin(slo.limit_ms, range)).map((slo) => ({
         type: "line", xref: "paper", x0: 0, x1: 1, y0: slo.limit_ms, y1: slo.limit_ms, line: { color: LIMIT, dash: "dot", width: 2 } })),
       annotations: limits.map((slo) => limitNote(slo, range)),
@@ -140,6 +140,14 @@
     const values = traces.flatMap((trace) => trace.y.flatMap((y, n) =>
       trace.error_y.visible ? [y, y - trace.error_y.arrayminus[n], y + trace.error_y.array[n]] : [y])).filter((value) => value > 0);
     return values.length ? [Math.log10(Math.min(...values) / 1.25), Math.log10(Math.max(...values) * 1.25)] : undefined;
+  }
+
+  function ticks(range) { // 1, 2, 5 of each decade; of many decades, 1 alone
+    if (!range) return undefined;
+    const steps = range[1] - range[0] > 3 ? [1] : [1, 2, 5];
+    const decades = [];
+    for (let decade = Math.floor(range[0]); decade <= range[1]; decade++) decades.push(decade);
+    return decades.flatMap((decade) => steps.map((step) => Number((step * 10 ** decade).toPrecision(3))));
   }
 
   const isWithin = (limit, range) => !range || (range[0] <= Math.log10(limit) && Math.log10(limit) <= range[1]);
