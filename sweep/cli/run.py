@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -93,11 +94,23 @@ def _devices(selected: Plan, settings: Settings, *, only_build: bool) -> tuple[D
 def _print_plan(console: Console, selected: Plan, settings: Settings, device_count: int) -> None:
     todo = resume.remaining(selected, settings).todo
     searches = resume.searches(selected, settings, todo)
+    low, high = _predicted_s(selected, settings, todo, searches)
+    plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
+
+
+def _record_count(selected: Plan, todo: Sequence[Work], searches: Sequence[Work]) -> int:
+    """Return the number of variants that get a record: what is measured or searched, and what cannot run here."""
+    unsupported = [work for work in selected.works if work.unsupported is not None]
+    return len({work.key for work in (*todo, *searches, *unsupported)})
+
+
+def _predicted_s(
+    selected: Plan, settings: Settings, todo: Sequence[Work], searches: Sequence[Work]
+) -> tuple[float, float]:
+    """Return the shortest and longest time that the work takes on one device, s."""
     sentinel_every = settings.sentinel_every if selected.sentinel else 0
     runs = plan.sentinel_runs(len(plan.passes(todo, settings.seed)), sentinel_every)
-    walls = resume.walls(todo, settings)
-    low, high = time_estimate.predicted_s(todo, searches, settings.search_s or 0.0, walls, runs)
-    plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
+    return time_estimate.predicted_s(todo, searches, settings.search_s or 0.0, resume.walls(todo, settings), runs)
 
 
 def _print_backends(console: Console, request: SweepRequest) -> None:
@@ -141,7 +154,17 @@ def _sweep(
     for note in remaining.notes:
         _print(console, f"note: {note}")
     try:
-        with Display(console, len(plan.passes(todo, settings.seed)) + len(searches), full_plan.labels) as display:
+        passes = plan.passes(todo, settings.seed)
+        low, high = _predicted_s(selected, settings, todo, searches)
+        with Display(
+            console,
+            len(passes) + len(searches),
+            full_plan.labels,
+            variants=len(
+                {work.key for work in (*todo, *searches)} | {work.key for work in selected.works if work.unsupported}
+            ),
+            expected_s=math.sqrt(max(low, 1.0) * max(high, 1.0)) / len(devices),
+        ) as display:
             Run(selected, settings, display, publishing.finished, devices, remaining.pruning).execute(todo, searches)
     except KeyboardInterrupt:
         _print(console, "interrupted: what was measured is kept; the same command measures the rest")
@@ -164,6 +187,12 @@ def _print_work(
 
 
 def _print(console: Console, text: str) -> None:
+    """Print a line: whole where a program reads it, broken between words on a terminal."""
+    console.print(escape(text), highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _print_path(console: Console, text: str) -> None:
+    """Print a line with a path or an address, which is copied in one piece: the terminal breaks it, no line feed."""
     console.print(escape(text), highlight=False, soft_wrap=True)
 
 
@@ -184,9 +213,9 @@ def _conclude(
     )
     table.print_outcome(console, records, recommendation, settings.slo)
     page = html.write(settings.root / "report.html", settings.name, records, recommendation, commands)
-    _print(console, f"\nrecords  {settings.root / 'records'}")
-    _print(console, f"report   {page}")
-    _print(console, publishing.conclude(records))
+    _print_path(console, f"\nrecords  {settings.root / 'records'}")
+    _print_path(console, f"report   {page}")
+    _print_path(console, publishing.conclude(records))
     resume.keep_index(full_plan, settings)
     return 0 if all(record.status in {"ok", "unsupported"} for record in records) else 1
 
