@@ -46,10 +46,12 @@ class Command:
     Attributes:
         module: full name of the module, imported by ``load``.
         summary: one line for the list of commands.
+        group: heading below which the list has it.
     """
 
     module: str
     summary: str
+    group: str = "Results"
 
     def load(self) -> CommandModule:
         """Import the module and return it."""
@@ -65,17 +67,21 @@ class Command:
 
 
 COMMANDS = {
-    "doctor": Command("sweep.cli.doctor", "report what this machine can do and how to add what is missing"),
+    "doctor": Command("sweep.cli.doctor", "report what this machine can do and how to add what is missing", "Machine"),
+    "run": Command("sweep.cli.run_file", "run the sweep of a YAML file of your own", "Sweeps"),
+    "init": Command("sweep.cli.init", "make a folder for sweeps of your own, with completion in editors", "Sweeps"),
     "report": Command("sweep.cli.report", "make the page of one or several sweeps, and pictures for slides"),
     "publish": Command("sweep.cli.publish", "send records to MLflow"),
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
     "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
     "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
-    "cache": Command("sweep.cli.cache", "list cached models, ONNX files and engines, or make room"),
+    "cache": Command("sweep.cli.cache", "list cached models, ONNX files and engines, or make room", "Machine"),
     "recompute": Command("sweep.cli.recompute.main", "compute the figures of records again from their samples"),
-    "bisect": Command("sweep.cli.bisect.main", "find the nodes that carry the error of a converted graph"),
-    "trtexec": Command("sweep.cli.trtexec.main", "print a record as a command of NVIDIA's trtexec, or compare with it"),
-    "completion": Command("sweep.cli.completion", "print the completion script of a shell"),
+    "bisect": Command("sweep.cli.bisect.main", "find the nodes that carry the error of a converted graph", "Engines"),
+    "trtexec": Command(
+        "sweep.cli.trtexec.main", "print a record as a command of NVIDIA's trtexec, or compare with it", "Engines"
+    ),
+    "completion": Command("sweep.cli.completion", "print the completion script of a shell", "Machine"),
 }
 
 
@@ -99,39 +105,38 @@ def main(words: Sequence[str]) -> int:
     first = words[0] if words else ""
     if first in COMMANDS:
         return run_command(first, words[1:])
+    if {"-h", "--help"} & set(words):
+        return print_help(words)
     if first == "--version":
         sys.stdout.write(f"sweep {__version__}\n")
         return 0
     if first and "=" not in first and first[0] not in "-+~":
         sys.stderr.write(f"{command_line.NAME}: {unknown(first)}\n")
         return WRONG
-    if {"-h", "--help"} & set(words):
-        sys.stdout.write(help_header() + "\n")
     from sweep.cli import run
 
     return run.run(words)
 
 
-def help_header() -> str:
-    """Return the help's first lines: examples of a sweep, the commands and the options."""
-    program = command_line.program()
-    examples = {
-        "-m precision=fp16,int8 batch=1,8,32": "sweep over every combination",
-        "+experiment=quickstart": "run a sweep from conf/experiment/",
-        "+experiment=quickstart plan=true": "print the variants that would run, and their time",
-    }
-    return "\n".join(
-        [
-            "Sweeps precision x batch x streams x ... and answers with latency-at-throughput curves.\n",
-            *(f"  {program} {words:<36}  {text}" for words, text in examples.items()),
-            f"\nCommands ({program} COMMAND --help explains one):",
-            listing(),
-            "\nOptions:",
-            "  --config-dir FOLDER  YAML files of your own, beside those of conf/",
-            "  --cfg job            print the composed settings and run nothing",
-            "  --version            print the version\n",
-        ]
-    )
+def print_help(words: Sequence[str]) -> int:
+    """Print the help of a sweep, or that of the settings that `words` name; return the exit code."""
+    from sweep.cli import help_text
+
+    named = [word for word in words if "=" not in word and word[:1] not in {"-", "+", "~"}]
+    try:
+        sys.stdout.write((help_text.topics(named) if named else help_text.overview(grouped())) + "\n")
+    except SweepError as error:
+        sys.stderr.write(f"{command_line.NAME}: {error_line(error)}\n")
+        return WRONG
+    return 0
+
+
+def grouped() -> dict[str, list[tuple[str, str]]]:
+    """Return name and summary of each command, by its group."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, command in COMMANDS.items():
+        groups.setdefault(command.group, []).append((name, command.summary))
+    return groups
 
 
 def run_command(name: str, words: Sequence[str]) -> int:
@@ -152,12 +157,6 @@ def run_command(name: str, words: Sequence[str]) -> int:
         return FAILED
 
 
-def listing() -> str:
-    """Return the lines of the help that list the commands."""
-    width = max(map(len, COMMANDS))
-    return "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
-
-
 def unknown(word: str) -> str:
     """Return one line on a first word that is no command and no part of a sweep's command line."""
     from sweep.config import GROUPS, help_lines
@@ -165,6 +164,8 @@ def unknown(word: str) -> str:
     keys = {line.split()[0] for line in help_lines()} | set(GROUPS)
     if word in keys:
         return f"{word}: no such command; it is a setting, which takes a value: {word}=VALUE"
+    if word.endswith((".yaml", ".yml")):
+        return f"{word}: no such command; to run the sweep of that file: {command_line.format_command('run', word)}"
     near = difflib.get_close_matches(word, COMMANDS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"{word}: no such command; {hint}The commands are {', '.join(COMMANDS)}; settings of a sweep are KEY=VALUE"

@@ -143,10 +143,10 @@ def _command(root: Path) -> str | None:
 
     try:
         content = json.loads(regular_files.read_text(root / "config.json", follow=False, most=_MOST_BYTES))
-        overrides = content["overrides"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        words = content.get("command", content["overrides"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return sweep_commands.of_sweep(list(map(str, overrides))) if isinstance(overrides, list) else None
+    return sweep_commands.of_sweep(list(map(str, words))) if isinstance(words, list) else None
 
 
 def _print(line: str) -> None:

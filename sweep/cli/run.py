@@ -18,7 +18,7 @@ from sweep.backends import registry
 from sweep.cli import build_only, plan_table, sweep_commands
 from sweep.cli.console import Terminal
 from sweep.config import compose, reproduce, variants
-from sweep.errors import SweepError, error_line
+from sweep.errors import ConfigError, SweepError, error_line, printable_line
 from sweep.report import answer, compared, html, table, with_overrides
 from sweep.report.mlflow import Publishing
 from sweep.runner import Display, Run, filters, plan, resume, time_estimate
@@ -28,7 +28,7 @@ from sweep.system import devices as device
 from sweep.system import environment, signals, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
@@ -45,20 +45,33 @@ _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 
 def run(arguments: Sequence[str]) -> int:
     """Run the sweep of the command line ``arguments``, or print its keys; return the exit code."""
+    return run_request(lambda: compose.read(arguments), arguments)
+
+
+def run_request(read: Callable[[], SweepRequest | None], words: Sequence[str]) -> int:
+    """Run the sweep that `read` returns, if any; return the exit code.
+
+    Args:
+        read: makes the request; its errors end the command in one line.
+        words: the command line, for the page and config.json.
+    """
+    request = None
     try:
-        request = compose.read(arguments)
-        return 0 if request is None else _task(request)
+        request = read()
+        return 0 if request is None else _task(request, words)
     except SweepError as error:
         if signals.arrived():  # a library met the interrupt inside its own code, and says something else of it
             return signals.EXIT_CODE
-        sys.stderr.write(f"sweep: {error_line(error)}\n")
+        located = request is not None and isinstance(error, ConfigError)
+        line = printable_line(request.locate(str(error))) if request is not None and located else error_line(error)
+        sys.stderr.write(f"sweep: {line}\n")
         return 2
     except OSError as error:
         sys.stderr.write(f"sweep: {error_line(error)}; what was measured is kept, the same command measures the rest\n")
         return 1
 
 
-def _task(request: SweepRequest) -> int:
+def _task(request: SweepRequest, words: Sequence[str]) -> int:
     """Plan the sweep, and print the plan or run it; return the exit code."""
     console = Terminal()
     if not console.is_terminal:
@@ -80,7 +93,7 @@ def _task(request: SweepRequest) -> int:
                 resume.forget_parts(settings)
     publishing = Publishing(Tracking(**dataclasses.asdict(first.tracking)), settings, full_plan.labels)
     with folder_lock(settings, lambda line: _print(console, f"note: {line}")):
-        return _sweep(console, (full_plan, selected), settings, request, publishing, devices)
+        return _sweep(console, (full_plan, selected), settings, (request, words), publishing, devices)
 
 
 def _devices(selected: Plan, settings: Settings, *, only_build: bool) -> tuple[Device, ...]:
@@ -126,7 +139,7 @@ def _sweep(
     console: Console,
     plans: tuple[Plan, Plan],
     settings: Settings,
-    request: SweepRequest,
+    command: tuple[SweepRequest, Sequence[str]],
     publishing: Publishing,
     devices: tuple[Device, ...],
 ) -> int:
@@ -136,7 +149,7 @@ def _sweep(
         console: to print to.
         plans: plan of all that was requested, and plan of the part that `only` and `skip` select.
         settings: settings of the sweep.
-        request: the request, written to config.json.
+        command: the request, written to config.json, and the words of the command line.
         publishing: receives each record.
         devices: to measure on, side by side.
     """
@@ -145,7 +158,10 @@ def _sweep(
     todo = remaining.todo
     searches = resume.searches(selected, settings, todo)
     resume.forget_parts(settings)
-    _write_request(settings, request)
+    request, words = command
+    _write_request(settings, request, words)
+    if request.left_out:
+        _print(console, f"note: {request.left_out} combinations are left out (where, exclude)")
     _print_work(console, selected, settings, todo, searches)
     if len(selected.works) < len(full_plan.works):
         _print(console, f"note: {len(full_plan.works) - len(selected.works)} variants are left out (only, skip)")
@@ -171,7 +187,7 @@ def _sweep(
         return signals.EXIT_CODE
     finally:
         resume.forget_parts(settings)
-    return _conclude(console, full_plan, settings, request, publishing)
+    return _conclude(console, full_plan, settings, words, publishing)
 
 
 def _print_work(
@@ -197,7 +213,7 @@ def _print_path(console: Console, text: str) -> None:
 
 
 def _conclude(
-    console: Console, full_plan: Plan, settings: Settings, request: SweepRequest, publishing: Publishing
+    console: Console, full_plan: Plan, settings: Settings, words: Sequence[str], publishing: Publishing
 ) -> int:
     judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in full_plan.works]
     records = [
@@ -206,7 +222,7 @@ def _conclude(
     history = start_spread.measured(Store(settings.root), records)
     recommendation = _reproducible(full_plan, records, answer(records, settings.slo, history))
     commands = html.Commands(
-        sweeps={settings.name: sweep_commands.of_sweep(request.overrides)},
+        sweeps={settings.name: sweep_commands.of_sweep(words)},
         variants=sweep_commands.of_variants(
             {work.key: work.variant for work in full_plan.works}, compared(records).axes
         ),
@@ -228,10 +244,11 @@ def _reproducible(full_plan: Plan, records: Sequence[Record], recommendation: An
     return with_overrides(recommendation, overrides)
 
 
-def _write_request(settings: Settings, request: SweepRequest) -> None:
+def _write_request(settings: Settings, request: SweepRequest, words: Sequence[str]) -> None:
     """Write config.json: the overrides of the request and the first composed config, from which it can be repeated."""
     content = {
         "name": settings.name,
+        "command": list(words),
         "overrides": list(request.overrides),
         "combinations": len(request.configs),
         "first": dataclasses.asdict(request.configs[0]),

@@ -1,7 +1,9 @@
 from . import compose as compose
 from . import conf_files as conf_files
+from . import json_schema as json_schema
 from . import reproduce as reproduce
 from . import schema as schema
+from . import sweep_file as sweep_file
 from . import variants as variants
 from .compose import SweepRequest as SweepRequest
 from .schema import GROUPS as GROUPS

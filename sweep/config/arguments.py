@@ -20,12 +20,14 @@ class Arguments:
     Attributes:
         overrides: ``key=value`` and ``+key=value``, in Hydra's grammar.
         flags: flags of Hydra that print something instead of a sweep, such as ``--help`` and ``--cfg=job``.
+        where: expressions of ``where=`` that a combination has to meet.
         config_dir: absolute path of the user's own YAML files; None without ``--config-dir``.
     """
 
     overrides: tuple[str, ...]
     flags: tuple[str, ...]
     config_dir: Path | None
+    where: tuple[str, ...] = ()
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -34,6 +36,8 @@ def parse(argv: Sequence[str]) -> Arguments:
     Raises:
         ConfigError: a flag does not exist or lacks its value, or the folder of ``--config-dir`` does not exist.
     """
+    where = tuple(word.partition("=")[2] for word in argv if word.startswith("where="))
+    argv = [word for word in argv if not word.startswith("where=")]
     try:
         options, overrides = _parser().parse_known_args([_escape_condition(argument) for argument in argv])
     except argparse.ArgumentError as error:
@@ -47,7 +51,10 @@ def parse(argv: Sequence[str]) -> Arguments:
     flags = [flag for flag in (options.help, options.hydra_help, options.resolve) if flag]
     flags += [f"--{name}={value}" for name in ("cfg", "package") if (value := getattr(options, name)) is not None]
     return Arguments(
-        overrides=tuple(overrides), flags=tuple(flags), config_dir=None if folder is None else folder.resolve()
+        overrides=tuple(overrides),
+        flags=tuple(flags),
+        config_dir=None if folder is None else folder.resolve(),
+        where=where,
     )
 
 

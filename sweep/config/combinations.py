@@ -155,7 +155,7 @@ class Combinations:
         parts: in the order of the request.
     """
 
-    def __init__(self, parts: Sequence[Grid | Listed]) -> None:
+    def __init__(self, parts: Sequence[Grid | Listed | Combinations]) -> None:
         self._parts = tuple(parts)
 
     def __len__(self) -> int:

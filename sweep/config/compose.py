@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import os
+import re
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -25,10 +26,11 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from sweep.config import arguments, error_messages, hydra_loader
+from sweep.config import arguments, constraints, error_messages, hydra_loader
 from sweep.config.combinations import Combinations, Grid, Listed, Value, finished, replace
 from sweep.config.conf_files import conf_folder
-from sweep.config.schema import UNMEASURED, Config, help_lines
+from sweep.config.schema import GROUPS, UNMEASURED, Config, help_lines, list_keys
+from sweep.config.value_text import value_text
 from sweep.errors import ConfigError
 from sweep.system import user_code
 
@@ -58,10 +60,14 @@ class SweepRequest:
     Attributes:
         configs: one per combination, in the order of the request, duplicates included; made when they are read.
         overrides: those that decide what is measured, as typed or as an experiment has them.
+        left_out: number of combinations that ``where`` and ``exclude`` leave out.
+        locate: message of an error -> the same with file and line, where a file has what it is about.
     """
 
     configs: Combinations
     overrides: tuple[str, ...]
+    left_out: int = 0
+    locate: Callable[[str], str] = str
 
 
 @dataclass
@@ -81,11 +87,17 @@ class _Composer:
         self._loader = loader
         self._config = config
 
-    def request(self) -> SweepRequest:
-        """Return the sweep of an experiment's ``hydra.sweeper.params`` and the overrides, which win over it."""
+    def request(self, typed_words: Sequence[str], where: Sequence[str]) -> SweepRequest:
+        """Return the sweep of an experiment's ``sweep`` or ``hydra.sweeper.params`` and the overrides, which win.
+
+        Args:
+            typed_words: the overrides that the command line itself has, without those of a file.
+            where: expressions of the command line that a combination has to meet.
+        """
         node: Any = OmegaConf.to_container(self._config.hydra, resolve=False)
         task = node["overrides"]["task"]
-        texts = [f"{key}={value}" for key, value in (node["sweeper"]["params"] or {}).items()] + task
+        texts = [f"{key}={value}" for key, value in (node["sweeper"]["params"] or {}).items()]
+        texts += [*self._swept_by_a_file(), *task]
         parser = OverridesParser.create(config_loader=self._loader)
         latest = {_target(override): override for override in parser.parse_overrides(texts)}
         for target, override in latest.items():
@@ -97,19 +109,40 @@ class _Composer:
         finish = {} if names_model else {"model": _without_model}
         grid = self._compose_apart(composed, values, finish, parser)
         if grid is not None:
-            configs = Combinations([grid])
+            every = Combinations([grid])
         else:
             if self._is_master(composed, parser.parse_overrides(task)):
                 bases = iter((_without_hydra(self._config),))
             else:
                 bases = (self._compose(groups) for groups in itertools.product(*composed))
-            configs = Combinations([_combine(base, values, finish) for base in bases])
-        if not len(configs):
+            every = Combinations([_combine(base, values, finish) for base in bases])
+        if not len(every):
             raise ConfigError(f"{' '.join(texts)}: sweeps over nothing")
-        _refuse_unnamed_code(configs, task)
-        typed = {_target(override): override for override in parser.parse_overrides(task)}
+        configs = constraints.keep(
+            every,
+            [*constraints.conditions(self._plain("where")), *where],
+            constraints.entries("exclude", self._plain("exclude")),
+        )
+        _refuse_unnamed_code(configs, typed_words)
+        typed = {_target(override): override for override in parser.parse_overrides(list(typed_words))}
         _refuse_unnamed_plans(configs, typed.get(_PLAN_KEY), parser)
-        return SweepRequest(configs=configs, overrides=_measured_overrides(latest, task))
+        return SweepRequest(
+            configs=configs, overrides=_measured_overrides(latest, task), left_out=len(every) - len(configs)
+        )
+
+    def _plain(self, key: str) -> Any:
+        value = self._config.get(key)
+        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+    def _swept_by_a_file(self) -> list[str]:
+        """Return the lists of an experiment's ``sweep`` as overrides."""
+        swept = self._plain("sweep")
+        if swept is not None and not isinstance(swept, dict):
+            raise ConfigError("sweep: give a table of lists, as in {precision: [fp16, int8], batch: [1, 8]}")
+        return [
+            f"{key}={','.join(value_text(item) for item in (value if isinstance(value, list) else [value]))}"
+            for key, value in constraints.flat(swept or {}).items()
+        ]
 
     def _is_group(self, key: str) -> bool:
         return "/" in key or bool(self._loader.get_group_options(key))
@@ -356,8 +389,25 @@ def _refuse_extra_keys(config: Any, prefix: str = "") -> None:
             _refuse_extra_keys(value, f"{prefix}{name}.")
 
 
-def read(argv: Sequence[str]) -> SweepRequest | None:
+def takes_list(key: str) -> bool:
+    """Tell whether the value of a key is, or may be, a list."""
+    return key in list_keys()
+
+
+def _refuse_list(override: str) -> None:
+    """Refuse a list where one value belongs: Hydra would take the last choice of a group, and say nothing."""
+    match = re.fullmatch(r"\+{0,2}([\w.]+)=\[(.*)\]", override, flags=re.DOTALL)
+    if match is not None and (match[1] in GROUPS or match[1] in _schema_keys()) and not takes_list(match[1]):
+        right = f"{match[1]}={match[2].replace(' ', '')}"
+        raise ConfigError(f"{override}: {match[1]} takes one value, no list; to sweep over them, write {right}")
+
+
+def read(argv: Sequence[str], of_file: Sequence[str] = ()) -> SweepRequest | None:
     """Return the sweep that `argv` requests; None if Hydra has printed something instead (--help, --cfg).
+
+    Args:
+        argv: words of the command line.
+        of_file: overrides that stand in a file of the user's; those of `argv` win over them.
 
     Raises:
         ConfigError: an override or a YAML is refused, by this package, Hydra or OmegaConf; one line.
@@ -365,22 +415,29 @@ def read(argv: Sequence[str]) -> SweepRequest | None:
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     parsed = arguments.parse(argv)
-    for override in parsed.overrides:
+    typed_keys = {_key_of(override) for override in parsed.overrides}
+    overrides = [*(text for text in of_file if _key_of(text) not in typed_keys), *parsed.overrides]
+    for override in overrides:
         if hydra_loader.is_hydra_key(override):
             raise _hydra_key_error(override)
+        _refuse_list(override)
     try:
         with _without_warnings(), hydra_loader.open_loader(conf_folder(), parsed.config_dir) as loader:
-            config = hydra_loader.compose_master(loader, conf_folder(), parsed.overrides)
+            config = hydra_loader.compose_master(loader, conf_folder(), overrides)
             if not parsed.flags:
-                return _Composer(loader, config).request()
+                return _Composer(loader, config).request(parsed.overrides, parsed.where)
         folder = () if parsed.config_dir is None else (f"--config-dir={parsed.config_dir}",)
-        sys.argv = [sys.argv[0], *folder, *parsed.flags, *parsed.overrides]
+        sys.argv = [sys.argv[0], *folder, *parsed.flags, *overrides]
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name=hydra_loader.MAIN)(_run_nothing)()
     except MissingConfigException as error:
         raise ConfigError(error_messages.missing_choice(error)) from error
     except _HYDRA_ERRORS as error:
-        raise ConfigError(error_messages.explain(error, argv)) from error
+        raise ConfigError(error_messages.explain(error, [*of_file, *argv])) from error
     return None
+
+
+def _key_of(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _without_warnings() -> warnings.catch_warnings[None]:

@@ -52,7 +52,7 @@ def unknown_key(key: str) -> str:
         return "experiment: put a + before it, as in +experiment=quickstart"
     keys = [*GROUPS, *(line.split()[0] for line in help_lines())]
     near = difflib.get_close_matches(key, keys, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"`{command_line.format_command('--help')}` lists the keys"
+    hint = f"did you mean {near[0]}?" if near else f"`{command_line.format_command('--help', 'all')}` lists the keys"
     return f"{shorten(key)}: no such key; {hint}"
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import operator
-import re
 from typing import TYPE_CHECKING, Any
 
 from sweep import spec
 from sweep.backends import registry
 from sweep.config import compose
 from sweep.config.conf_files import choices
-from sweep.spec import LoadAxes, plain_text
+from sweep.config.value_text import value_text
+from sweep.spec import LoadAxes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -108,18 +108,4 @@ def _merge(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]
 
 def _override(key: str, value: Any) -> str:
     plus = "+" if isinstance(value, dict) else ""  # the schema lacks the keys of a table, so Hydra wants them added
-    return f"{plus}{key}={_text(value)}"
-
-
-def _text(value: Any) -> str:
-    """Return `value` in Hydra's grammar."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{_key(key)}:{_text(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_text, value))}]"
-    return spec.quote(value) if isinstance(value, str) else plain_text(value)
-
-
-def _key(name: str) -> str:
-    """Return a name as a key of a table, with the characters escaped that would end it."""
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", name)
+    return f"{plus}{key}={value_text(value)}"

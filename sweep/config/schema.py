@@ -8,6 +8,7 @@ help; `section` adds them here, so that a new axis needs no line of its own.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,7 +17,7 @@ from sweep import spec
 from sweep.loadgen import PROCESSES, describe_processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _Class = TypeVar("_Class", bound=type)
 _HELP_PLACEHOLDERS = {"{processes}": ", ".join(PROCESSES), "{described_processes}": describe_processes()}
@@ -257,6 +258,13 @@ class Config:
     skip: Any = _key(
         None, "leave out variants that meet any condition: a word of the label or axis:value, as in [batch:64,int8]"
     )
+    sweep: Any = _key(
+        None, "in a YAML: table of what is swept, with lists, as in {precision: [fp16, int8], batch: [1, 8]}"
+    )
+    where: Any = _key(
+        None, "keep only combinations for which an expression over the keys holds, as in batch * streams <= 64"
+    )
+    exclude: Any = _key(None, "in a YAML: list of combinations to leave out, as in [{precision: int8, batch: 1}]")
     retry: Any = _key(
         "failed", "statuses to measure again: failed (also oom, timeout, crashed), none, all (also invalid), or a list"
     )
@@ -277,7 +285,7 @@ GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys without effect on what is measured: they are not part of the sweep's name
     *("plan", "build_only", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz"),
     *("hydra", "accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry"),
-    "prune",
+    *("prune", "sweep", "where", "exclude"),
 )
 
 
@@ -304,6 +312,22 @@ def _rows(kind: type, prefix: str) -> list[tuple[str, str]]:
             if name == "script":
                 rows.extend(_rows(ScriptConfig, f"{prefix}{name}."))
     return rows
+
+
+@functools.cache
+def list_keys() -> frozenset[str]:
+    """Return the keys whose value is, or may be, a list."""
+    return frozenset(_lists(Config, ""))
+
+
+def _lists(kind: type, prefix: str) -> Iterator[str]:
+    hints = typing.get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        nested = _section_class(item)
+        if nested:
+            yield from _lists(nested, f"{prefix}{item.name}.")
+        elif hints[item.name] is Any or "list" in str(hints[item.name]).lower():
+            yield f"{prefix}{item.name}"
 
 
 def _section_class(item: dataclasses.Field[Any]) -> Any:

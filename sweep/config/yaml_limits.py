@@ -31,7 +31,7 @@ def check(folder: Path) -> None:
     for number, path in enumerate(_yaml_files(folder)):
         if number >= _MAX_FILES:
             raise ConfigError(f"{folder} holds more than {_MAX_FILES} YAML files; name the folder of your own")
-        _check_file(path)
+        check_file(path)
 
 
 def _yaml_files(folder: Path) -> Iterator[Path]:
@@ -44,7 +44,8 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
         yield from (Path(place) / name for name in sorted(names) if name.endswith((".yaml", ".yml")))
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse a YAML that cannot be read in bounded time and memory; raises as `check`."""
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_BYTES:

@@ -78,5 +78,5 @@ def test_a_sweep_and_the_commands_over_its_results(installed: Installation) -> N
     assert "onnxruntime" in installed.run("doctor")
     module = (sys.executable, "-m", "sweep")
     text = installed.run("--help", program=module)
-    assert "Keys [default]:" in text
+    assert "Settings, KEY=VALUE" in text
     assert f"{' '.join(module)} COMMAND --help" in text

@@ -91,22 +91,22 @@ def context(
     columns, footnotes = figures(records, recommendation, slo), Footnotes(records)
     labels = compared(records).labels
     files = {"variants.csv": variants_csv(records, footnotes, columns), "points.csv": points_csv(records)}
-    return dict(
-        title=title,
-        answer=recommendation.text.splitlines(),
-        settings=recommendation.settings.splitlines(),
-        table=_table(records, recommendation, footnotes, columns, labels),
-        footnotes=footnotes.texts,
-        lines=below_table(records),
-        counts=_counts(records),
-        started=[min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
-        facts=_facts(records),
-        sweeps=commands.sweeps,
-        commands=[(labels[key], command) for key, command in commands.variants.items() if key in labels],
-        downloads=[(name, _data_url(text), len(text)) for name, text in files.items()],
-        data=chart_data.of(records, recommendation, footnotes, columns, labels),
-        has_curves=any(record.points for record in records),
-    )
+    return {
+        "title": title,
+        "answer": recommendation.text.splitlines(),
+        "settings": recommendation.settings.splitlines(),
+        "table": _table(records, recommendation, footnotes, columns, labels),
+        "footnotes": footnotes.texts,
+        "lines": below_table(records),
+        "counts": _counts(records),
+        "started": [min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
+        "facts": _facts(records),
+        "sweeps": commands.sweeps,
+        "commands": [(labels[key], command) for key, command in commands.variants.items() if key in labels],
+        "downloads": [(name, _data_url(text), len(text)) for name, text in files.items()],
+        "data": chart_data.of(records, recommendation, footnotes, columns, labels),
+        "has_curves": any(record.points for record in records),
+    }
 
 
 @functools.cache

@@ -11,6 +11,7 @@ import pytest
 
 from sweep import __version__, cli
 from sweep.cli import commands, run
+from sweep.config import help_lines
 from sweep.system import command_line
 
 HEAVY = {"mlflow", "onnx", "onnxruntime", "plotly", "scipy"}
@@ -115,14 +116,32 @@ def test_the_version(capsys) -> None:
     assert capsys.readouterr().out == f"sweep {__version__}\n"
 
 
-def test_the_help_of_a_sweep_lists_the_commands(capsys) -> None:
-    with pytest.raises(SystemExit) as ended:  # Hydra's own
-        commands.main(["--help"])
-    assert not ended.value.code
+def test_the_help_of_a_sweep_fits_a_screen_and_lists_commands_and_settings_by_group(capsys) -> None:
+    assert commands.main(["batch=1", "--help"]) == 0
     text = capsys.readouterr().out
     for name, command in commands.COMMANDS.items():
         assert f"  {name:<10}  {command.summary}\n" in text
-    assert text.index("Commands") < text.index("Groups") < text.index("Keys [default]:") < text.index("load.points ")
+    assert text.index(" Machine\n") < text.index("  doctor ")
+    assert text.index("Commands") < text.index("Settings, KEY=VALUE") < text.index("  load ") < text.index("Options:")
+    assert "precision=bf16|fp16|" in text
+    assert len(text.splitlines()) < 50
+
+
+def test_the_help_of_a_group_of_a_key_and_of_all(capsys) -> None:
+    assert commands.main(["--help", "load"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("load: closed, constant, curve, ")
+    keys = [line.split()[0] for line in text.splitlines()[2:]]
+    assert keys == [line.split()[0] for line in help_lines() if line.startswith("  load.")]
+    assert commands.main(["--help", "load.points", "sweep"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("  load.points ")
+    assert "\n  batch " in text
+    assert "accuracy." not in text
+    assert commands.main(["-h", "all"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(help_lines())
+    assert commands.main(["--help", "laod"]) == 2
+    assert "--help laod: no such group of settings and no such key; did you mean load?" in capsys.readouterr().err
 
 
 def test_a_failure_of_the_operating_system_is_one_line_and_1(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -189,7 +189,7 @@ def test_only_what_is_measured_names_the_sweep(ask) -> None:
         (["+batchh=3,4"], "batchh: no such key; did you mean batch?"),
         (["load.foo=1"], "load.foo: no such key; "),
         (["+load.foo=1,2"], "load.foo: no such key; "),
-        (["+zzz.y=1"], f"zzz: no such key; `{command_line.format_command('--help')}` lists the keys"),
+        (["+zzz.y=1"], f"zzz: no such key; `{command_line.format_command('--help', 'all')}` lists the keys"),
         (["precison=fp16"], "precison: no such key; did you mean precision?"),
         (["experiment=quickstart"], "+experiment"),
         (["batch=1.5"], "batch=1.5: "),
