@@ -71,10 +71,7 @@ def read(path: Path, words: Sequence[str]) -> SweepRequest:
         exclude = constraints.entries("exclude", file.special.get("exclude"))
         requests = []
         for block in blocks:
-            request = compose.read(words, of_file=block)
-            if request is None:
-                raise ConfigError("flags such as --cfg are for the command line alone, without a file")
-            requests.append(request)
+            requests.append(_request(words, block))
         configs = Combinations([request.configs for request in requests])
         kept = constraints.keep(configs, where, exclude)
     except ConfigError as error:
@@ -82,6 +79,13 @@ def read(path: Path, words: Sequence[str]) -> SweepRequest:
     overrides = tuple(dict.fromkeys(text for request in requests for text in request.overrides))
     left_out = sum(request.left_out for request in requests) + len(configs) - len(kept)
     return dataclasses.replace(requests[0], configs=kept, overrides=overrides, left_out=left_out, locate=file.located)
+
+
+def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
+    request = compose.read(words, of_file=block)
+    if request is None:
+        raise ConfigError("flags such as --cfg are for the command line alone, without a file")
+    return request
 
 
 def _load(path: Path) -> _File:
