@@ -69,9 +69,7 @@ def read(path: Path, words: Sequence[str]) -> SweepRequest:
         blocks = list(_blocks(file))
         where = constraints.conditions(file.special.get("where"))
         exclude = constraints.entries("exclude", file.special.get("exclude"))
-        requests = []
-        for block in blocks:
-            requests.append(_request(words, block))
+        requests = [_request(words, block) for block in blocks]
         configs = Combinations([request.configs for request in requests])
         kept = constraints.keep(configs, where, exclude)
     except ConfigError as error:

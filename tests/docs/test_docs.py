@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from require import missing
 
 from sweep.cli.commands import COMMANDS
-from sweep.config import compose
+from sweep.config import compose, sweep_file
 from sweep.config.schema import help_lines
 from sweep.errors import ConfigError
 
@@ -190,6 +190,8 @@ def parses(words: tuple[str, ...], page: str) -> None:
         COMMANDS[words[0]].parser(words[0]).parse_intermixed_args(list(words[1:]))
     except ConfigError as error:
         pytest.fail(f"{page}: sweep {' '.join(words)}: {error}")
+    if words[0] == "run" and Path(words[1]).exists():  # a file that the docs show
+        assert sweep_file.read(Path(words[1]), words[2:]).configs
 
 
 def test_every_command_in_the_docs_parses(files_of_the_docs) -> None:
