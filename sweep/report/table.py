@@ -1,11 +1,12 @@
 """Print the outcome of a sweep on the terminal.
 
-A terminal that is too narrow for the table gets it in parts, one below the other, each with the marks and the axes:
-no column is squeezed, and no mark is lost.
+A terminal that is too narrow for the table gets it in parts, one below the other: no column is squeezed, and no mark is
+lost. Each part has the marks, and the axes, or where these take much room, the number that the first part gives a row.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -41,8 +42,9 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     """
     footnotes = Footnotes(records)
     columns = [column for column in figures(records, recommendation, slo) if column.on_terminal]
-    for part in _parts(console, records, recommendation, footnotes, columns):
-        console.print(_table(records, recommendation, footnotes, part))
+    rows = _Rows(records=records, recommendation=recommendation, footnotes=footnotes)
+    for part in rows.tables(console, columns):
+        console.print(part)
     for number, note in enumerate(footnotes.texts, 1):
         _print_line(console, note, mark=f"{'*' * number} ")
     for line in below_table(records):
@@ -52,47 +54,65 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)
 
 
-def _parts(
-    console: Console,
-    records: Sequence[Record],
-    recommendation: Answer,
-    footnotes: Footnotes,
-    columns: Sequence[Column],
-) -> list[list[Column]]:
-    """Split the columns so that each part fits the console beside the marks and the axes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Rows:
+    """Make tables of the same rows.
 
-    def fits(part: Sequence[Column]) -> bool:
-        table = _table(records, recommendation, footnotes, part)
-        options = console.options.update(width=_UNBOUNDED)
-        return Measurement.get(console, options, table).maximum <= console.width
+    Attributes:
+        records: records, in the order of the rows.
+        recommendation: answer of the sweep, for the marks.
+        footnotes: give the axes and their cells.
+    """
 
-    parts: list[list[Column]] = [[]]
-    for column in columns:
-        if parts[-1] and not fits([*parts[-1], column]):
-            parts.append([])
-        parts[-1].append(column)
-    return parts
+    records: Sequence[Record]
+    recommendation: Answer
+    footnotes: Footnotes
+
+    def tables(self, console: Console, columns: Sequence[Column]) -> list[Table]:
+        """Return as many tables as it takes for each to fit the console."""
+        whole = self._table(columns)
+        if _width(console, whole) <= console.width:
+            return [whole]
+        numbered = 3 * _width(console, self._table(())) > console.width
+        parts: list[list[Column]] = [[]]
+        for column in columns:
+            wider = self._table([*parts[-1], column], numbered=numbered, axes=not numbered or len(parts) == 1)
+            if _width(console, wider) > console.width and (parts[-1] or len(parts) == 1):
+                parts.append([])
+            parts[-1].append(column)
+        return [
+            self._table(part, numbered=numbered, axes=not numbered or number == 0) for number, part in enumerate(parts)
+        ]
+
+    def _table(self, columns: Sequence[Column], *, numbered: bool = False, axes: bool = True) -> Table:
+        """Return a table with the marks, then the numbers of the rows, the axes and these columns."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+        table.add_column("", no_wrap=True, min_width=1)
+        if numbered:
+            table.add_column("#", justify="right", no_wrap=True)
+        for axis in self.footnotes.axes if axes else ():
+            table.add_column(axis.column, no_wrap=True)
+        for column in columns:
+            table.add_column(column.heading, justify="left" if column.name == "status" else "right", no_wrap=True)
+        for number, record in enumerate(self.records, 1):
+            table.add_row(
+                self.recommendation.mark(record),
+                *([str(number)] if numbered else []),
+                *(self._axis_cells(record) if axes else []),
+                *(escape(column.text(record)) for column in columns),
+            )
+        return table
+
+    def _axis_cells(self, record: Record) -> list[str]:
+        marks = ",".join("*" * number for number in self.footnotes.numbers(record))
+        return [
+            escape(self.footnotes.cell(record, axis)) + (marks if self.footnotes.is_marked(axis) else "")
+            for axis in self.footnotes.axes
+        ]
 
 
-def _table(records: Sequence[Record], recommendation: Answer, footnotes: Footnotes, columns: Sequence[Column]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("", no_wrap=True, min_width=1)
-    for axis in footnotes.axes:
-        table.add_column(axis.column, no_wrap=True)
-    for column in columns:
-        table.add_column(column.heading, justify="left" if column.name == "status" else "right", no_wrap=True)
-    for record in records:
-        axis_cells = (
-            footnotes.cell(record, axis)
-            + (",".join("*" * number for number in footnotes.numbers(record)) if footnotes.is_marked(axis) else "")
-            for axis in footnotes.axes
-        )
-        table.add_row(
-            recommendation.mark(record),
-            *map(escape, axis_cells),
-            *(escape(column.text(record)) for column in columns),
-        )
-    return table
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(width=_UNBOUNDED), table).maximum
 
 
 def _print_line(console: Console, text: str, *, mark: str = "", before: str = "", style: str | None = None) -> None:

@@ -448,3 +448,22 @@ def test_brackets_in_names_are_not_eaten_as_markup() -> None:
     assert row(text, "net[v2]", "ok")
     assert row(text, "net[bold]", "ok")
     assert "\nnet[bold]: Peak: net[bold] a 1 at 2 " in text
+
+
+@pytest.mark.parametrize(
+    ("width", "parts", "numbered"), [(30, 5, True), (44, 3, True), (60, 2, True), (80, 2, False), (120, 1, False)]
+)
+def test_a_narrow_terminal_keeps_every_mark_and_column(width, parts, numbered) -> None:
+    records = [peaked("m fp16 32", 208584, [200000, 210000], realised={"notes": ["a note of many words " * 4]})]
+    records.append(peaked("m int8 8", 59987, [59000, 60000], points=[point(48000)]))
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    table.print_outcome(console, records, answer(records, None, starts_differ(1e-4)), None)
+    lines = console.file.getvalue().splitlines()
+    assert sum("\u2500\u2500" in line for line in lines) == parts
+    assert sum(line.startswith(" >") for line in lines) == parts, "the mark is in each part"
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    for cell in ("208,584", "59,987", "fp16*", "at 80%", "SQNR dB", "a note of many words a note"):
+        assert cell in text
+    assert any(line.split()[:1] == ["#"] for line in lines) is numbered
+    assert not any(line.startswith(("rds", "ords")) for line in lines), "no word is broken"
