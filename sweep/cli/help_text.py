@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING
 
-from sweep.config import GROUPS, help_lines
-from sweep.config.conf_files import choices
+from sweep.config import GROUPS, conf_files, help_lines
 from sweep.errors import ConfigError
 from sweep.system import command_line
 
@@ -66,7 +65,7 @@ def topics(words: Sequence[str]) -> str:
         if word == _ALL:
             parts.append("\n".join(["Keys [default]:", *lines.values()]))
         elif word in sections:
-            head = f"{word}: {', '.join(choices(word))}\n" if word in GROUPS else ""
+            head = f"{word}: {', '.join(conf_files.choices(word))}\n" if word in GROUPS else ""
             parts.append(f"{head}Keys [default]:\n" + "\n".join(lines[key] for key in sections[word]))
         elif word in lines:
             parts.append(lines[word])
@@ -91,7 +90,7 @@ def _sections() -> dict[str, list[str]]:
 def _gist(name: str, keys: Sequence[str]) -> str:
     """Return what one group offers: its choices, or its first keys."""
     if name in GROUPS:
-        return f"{name}={'|'.join(choices(name))}" if name != "experiment" else f"+experiment={'|'.join(choices(name))}"
+        return f"{'+' if name == 'experiment' else ''}{name}={'|'.join(conf_files.choices(name))}"
     short = [key.removeprefix(f"{name}.") for key in keys]
     shown = 8
     return ", ".join(short[:shown]) + (f" and {len(short) - shown} more" if len(short) > shown else "")

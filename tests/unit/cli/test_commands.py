@@ -66,7 +66,7 @@ def test_help_and_completion_of_a_command_load_no_heavy_library(name: str) -> No
 @pytest.mark.parametrize(
     ("word", "line"),
     [
-        ("doctr", "doctr: no such command; did you mean doctor? The commands are doctor, publish, "),
+        ("doctr", "doctr: no such command; did you mean doctor? The commands are doctor, run, "),
         ("recomput", "did you mean recompute?"),
         ("model.onnx", "model.onnx: no such command; The commands are doctor, "),
         ("batch", "batch: no such command; it is a setting, which takes a value: batch=VALUE"),
@@ -85,7 +85,8 @@ def test_a_first_word_that_is_neither_command_nor_setting_is_one_line(word: str,
 
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_an_unknown_option_is_one_line_of_the_command(name: str, capsys) -> None:
-    first = {"bisect": ["x.json"], "trtexec": ["x.json"], "recompute": ["x"], "completion": ["bash"]}.get(name, [])
+    needed = {"bisect": ["x.json"], "trtexec": ["x.json"], "recompute": ["x"], "completion": ["bash"]}
+    first = (needed | {"run": ["x.yaml"], "report": ["x"]}).get(name, [])
     assert commands.main([name, *first, "--nonsense"]) == 2
     printed = capsys.readouterr()
     assert printed.err == f"sweep {name}: unrecognized arguments: --nonsense (--help lists the arguments)\n", (
