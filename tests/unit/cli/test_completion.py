@@ -72,7 +72,7 @@ def tab(line: str, environment: dict[str, str], folder: Path) -> list[str]:
     ("line", "offers"),
     [
         ("sweep d", ["doctor"]),
-        ("sweep re", ["recompute", "repeats=", "report", "results=", "retry="]),
+        ("sweep re", ["report", "recompute", "repeats=", "results=", "retry="]),
         ("sweep completion ", ["-h", "--help", "bash", "zsh", "fish"]),
         ("sweep cache prune --o", ["--older-than-days"]),
         ("sweep cache prune --kind e", ["engines"]),
