@@ -203,7 +203,8 @@
     const scale = (figure, n) => {
       const known = variants.map((variant) => variant.figures[n]).filter((value) => value > 0);
       const isWide = known.length === variants.length && Math.max(...known) > 20 * Math.min(...known);
-      return { title: { text: `${html(figure.title)} (${figure.better} is better)${isWide ? ", log" : ""}` }, type: isWide ? "log" : "linear", automargin: true };
+      return { title: { text: `${html(figure.title)} (${figure.better} is better)${isWide ? ", log" : ""}` }, type: isWide ? "log" : "linear", automargin: true,
+        tickvals: isWide ? ticks([Math.log10(Math.min(...known)), Math.log10(Math.max(...known))]) : undefined };
     };
     Plotly.react("front", traces, { ...layout(values.map((value) => `${data.axes[axis]} ${value}`)), xaxis: scale(x, nx), yaxis: scale(y, ny) }, CONFIG);
     const left = all.length - variants.length;
