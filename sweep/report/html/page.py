@@ -199,4 +199,4 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, list[str], bool]]:
 
 
 def _data_url(text: str) -> str:
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode(errors="backslashreplace")).decode()}"
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode(errors='backslashreplace')).decode()}"

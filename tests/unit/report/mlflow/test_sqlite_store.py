@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import mlflow_store
 import pytest
 
-from sweep.errors import TrackingBusyError, TrackingError
+from sweep.errors import ConfigError, TrackingBusyError, TrackingError
 from sweep.report.mlflow import Publisher, client, default_uri, live, reachable, sqlite_store, without_password
 from sweep.spec.settings import Settings, Tracking
 from sweep.storage.record import Record
@@ -310,8 +310,8 @@ def test_a_tracking_uri_that_does_not_parse_is_a_line(tmp_path: Path, uri: str) 
 
 def test_a_results_folder_with_a_question_mark_writes_no_store_elsewhere(tmp_path: Path) -> None:
     results = tmp_path / "a?x#y%20"
-    line = live.Publishing(Tracking(), Settings(name="s", results=results)).conclude([RECORD])
-    assert "question mark cannot name an sqlite store" in line
+    with pytest.raises(ConfigError, match="cannot lie below a folder with"):
+        live.Publishing(Tracking(), Settings(name="s", results=results))
     assert names(tmp_path) == []
 
 
