@@ -71,6 +71,7 @@ class Witness:
     def __init__(self) -> None:
         self._inside: str | None = None
         self.seen: list[str] = []
+        self._bytecode = sys.pycache_prefix or "/dev/null"  # a library that is imported in a case may be compiled
         sys.addaudithook(self._hear)
 
     @contextlib.contextmanager
@@ -97,7 +98,7 @@ class Witness:
         for path in paths:
             if isinstance(path, str | bytes | os.PathLike):
                 text = os.fsdecode(path)
-                if not text.startswith((self._inside, "/dev/null")) and os.path.isabs(text):  # noqa: PTH117 - text
+                if not text.startswith((self._inside, self._bytecode, "/dev/null")) and os.path.isabs(text):  # noqa: PTH117 - text
                     self.seen.append(f"{event} {text}")
 
 
