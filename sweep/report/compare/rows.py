@@ -14,7 +14,7 @@ from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
 from sweep.report.compared_figures import (
-    CORRELATED_ERROR,
+    UNSTEADY_ERROR,
     capacity_ips,
     capacity_ratio,
     is_usable,
@@ -173,7 +173,7 @@ def _entry(record: Record, spread: StartSpread | None) -> best_comparison.Entry:
     entry = peak_entry(record, spread)
     if _unsteadiness(record) is None:
         return entry
-    return dataclasses.replace(entry, starts=[entry.value], within_error=CORRELATED_ERROR)
+    return dataclasses.replace(entry, starts=[entry.value], within_error=UNSTEADY_ERROR)
 
 
 def _labels(pairs: Sequence[Pair]) -> list[str]:

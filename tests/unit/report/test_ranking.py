@@ -86,12 +86,12 @@ def test_overlapping_intervals_are_a_tie_and_are_named() -> None:
     assert found.text.endswith("Not told apart from it by this measurement: m a 1.")
 
 
-@pytest.mark.parametrize(("own", "other"), [(None, [99, 101]), ([159, 161], None)])
+@pytest.mark.parametrize(("own", "other"), [(None, [99, 101]), ([117, 118], None)])
 def test_a_peak_without_an_interval_is_told_only_from_what_is_far_off(own, other) -> None:
-    """Its window is too correlated for an interval: a quarter is assumed, which leaves 1.6 times open, not twice."""
+    """Its window is too correlated for an interval: 7.5% is assumed, which leaves 1.15 times open, not 1.2."""
     other_peak = peaked("m b 1", 100, other)
-    assert labels(answer([peaked("m a 1", 160, own), other_peak], None).tied) == ["m b 1"]
-    assert answer([peaked("m a 1", 200, own), other_peak], None).tied == ()
+    assert labels(answer([peaked("m a 1", 115, own), other_peak], None).tied) == ["m b 1"]
+    assert answer([peaked("m a 1", 120, own), other_peak], None).tied == ()
 
 
 def starts_differ(cv, freedom=1000, **own):
