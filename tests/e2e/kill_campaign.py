@@ -93,7 +93,14 @@ EVERY = 8  # series of which one has a small disk, and one a server
 PUBLISHES = 4  # disturbances of a series that publishes
 AT_ONCE_S = 10.0  # in which all that belonged to a killed command is gone
 LONGEST_S = 240.0
-SCRAP_ENDS = (".lock", ".limit", ".in-use", ".prune.lock", ".sweep-cache")  # hidden files that stay, by design
+SCRAP_ENDS = (
+    ".lock",
+    ".mlflow.db.lock",
+    ".limit",
+    ".in-use",
+    ".prune.lock",
+    ".sweep-cache",
+)  # hidden files that stay, by design
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,10 @@ class _Subprocess:
     def Popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: N802 - as it is there
         if list(command) == child_process.module_command(WORKER) and _can_be_forked(options["env"]):
             options["preexec_fn"] = functools.partial(_become_worker, options["env"])
-        return subprocess.Popen(command, **options)
+        try:
+            return subprocess.Popen(command, **options)
+        except subprocess.SubprocessError:  # a signal for the worker met it in `preexec_fn`, which the product has not
+            return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], **options | {"preexec_fn": None})
 
 
 def _sites(environment: Mapping[str, str]) -> list[Path]:
