@@ -93,6 +93,7 @@ EVERY = 8  # series of which one has a small disk, and one a server
 PUBLISHES = 4  # disturbances of a series that publishes
 AT_ONCE_S = 10.0  # in which all that belonged to a killed command is gone
 LONGEST_S = 240.0
+BEGUN = "begun"  # in the folder of a forked command: from here on it is the product that a signal meets
 SCRAP_ENDS = (
     ".lock",
     ".mlflow.db.lock",
@@ -166,6 +167,7 @@ def _become_command(words: Sequence[str], environment: dict[str, str], folder: P
     forked_worker.install()
     sys.argv = ["sweep", *words]
     stages.install()
+    (folder / BEGUN).touch()
     runpy.run_module("sweep", run_name="__main__", alter_sys=True)
 
 
@@ -184,6 +186,7 @@ class Command:
         self.log = folder / "log"
         self._stage = folder / "stage"
         self._stage.write_text("start".ljust(24))
+        (folder / BEGUN).unlink(missing_ok=True)
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
         environment |= {"SWEEP_TEST_STAGE": str(self._stage), "SWEEP_LOCK_DIR": str(folder / "locks")}
         environment |= {"TMPDIR": str(folder / "tmp"), "PYTHONPATH": python_path(), "COLUMNS": "200"}
@@ -217,6 +220,11 @@ class Command:
         while (code := self.code()) is None and time.monotonic() < end:
             time.sleep(0.01)
         return code
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether it is sweep already; a fork is Python's own for its first milliseconds."""
+        return self._fresh is not None or (self.folder / BEGUN).exists()
 
     def stage(self) -> str:
         """Return the stage that the sweep is in."""
@@ -533,7 +541,7 @@ class Campaign:
                 command.signal(signal.SIGKILL, command.processes())
                 code = command.wait(AT_ONCE_S) or KILLED
             series.hits.append(Hit(kind, stage, code))
-            if code not in ENDS[kind] | {reference.code}:
+            if code not in ENDS[kind] | {reference.code} and command.has_begun:
                 inspection.fault(f"ended with {code}")
         (results / "ballast").unlink(missing_ok=True)
         inspection.after_each()
