@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,12 +106,23 @@ def walls(todo: Sequence[Work], settings: Settings) -> dict[str, float]:
 
 
 def _unsearched(work: Work, settings: Settings, slo: Slo) -> bool:
+    """Return whether a record lacks the search for this SLO.
+
+    The samples of a search are written before the record is. A sweep that was killed in between has them without their
+    result: the record's own result for this SLO has no probes.
+    """
     try:
-        if Store(settings.root).read(work.key).status != "ok":
+        record = Store(settings.root).read(work.key)
+        if record.status != "ok":
             return False
-        return not samples_file.was_measured_for(Store(settings.root).samples_path(work.key), slo.tag)
+        if not samples_file.was_measured_for(Store(settings.root).samples_path(work.key), slo.tag):
+            return True
     except RecordError:
         return False
+    result = record.slo
+    if result is None or result.get("probes") != []:
+        return False
+    return result["limit_ms"] == slo.limit_ms and math.isclose(result["percentile"], 100 * slo.share)
 
 
 def _refuse_folder(path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 
 import factories
+import numpy as np
 import pytest
 
 from sweep import spec
@@ -11,6 +12,7 @@ from sweep.config import schema, variants
 from sweep.errors import ConfigError, RecordError
 from sweep.runner import filters, oom_pruning, plan, resume
 from sweep.spec.settings import RETRIED, Settings
+from sweep.storage import PointSamples, samples_file
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 
@@ -212,3 +214,52 @@ def test_what_stands_as_out_of_memory_rules_out_at_a_later_start(tmp_path) -> No
     assert found.todo == [made.works[0], made.works[2]]  # what was pruned is decided anew
     assert found.pruning.cause(made.works[2].variant, None)
     assert found.pruning.cause(made.works[0].variant, None) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit_ms", "probes", "left"),
+    [
+        (None, 5.0, [], True),  # judged by its ladder
+        ("p99<=5", 5.0, [{"kind": "confirm"}], False),
+        ("p99<=5", 5.0, [], True),  # killed between the samples of the search and the record
+        ("p99<=5", 8.0, [], False),  # the record shows another SLO
+    ],
+)
+def test_a_search_whose_result_no_record_has_is_made_again(tmp_path, asked, limit_ms, probes, left) -> None:
+    settings = Settings(name="s", results=tmp_path, slo=spec.Slo("p99", 5.0), search_s=1.0)
+    one = plan.make([factories.variant(precision="fp32", backend="simulated", batch=1, kind="curve")])
+    work, store = one.works[0], Store(settings.root)
+    slo = {
+        "percentile": 99.0,
+        "limit_ms": limit_ms,
+        "capacity_ips": None,
+        "confidence": None,
+        "next_ips": None,
+        "monotonic": True,
+        "probes": probes,
+    }
+    (settings.root / "records").mkdir(parents=True)
+    content = {
+        "schema": 1,
+        "key": work.key,
+        "sweep": "s",
+        "status": "ok",
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+        "variant": spec.flat(work.variant),
+        "facts": {},
+        "slo": slo,
+    }
+    store.write(Record(**content))
+    flags = dict.fromkeys(("slot_free", "warmup"), np.zeros(1, dtype=bool))
+    times = dict.fromkeys(("scheduled_ns", "issued_ns", "done_ns"), np.zeros(1, dtype=np.int64))
+    kept = PointSamples(
+        kind="confirm",
+        index=0,
+        repeat=0,
+        batch=1,
+        offered_rps=1.0,
+        overloaded=False,
+        **{"complete": True, "stream": np.zeros(1, dtype=np.int16), "asked": asked, **flags, **times},
+    )
+    samples_file.save(store.samples_path(work.key), [kept])
+    assert resume.searches(one, settings, []) == ([work] if left else [])
