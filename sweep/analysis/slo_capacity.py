@@ -27,6 +27,7 @@ PROBE, CONFIRM = "probe", "confirm"
 _TOGETHER = 2.0  # a run counts for the rates that lie below its own by less than this factor
 _AGAIN = 0.95  # confidence with which a rate holds above one that failed
 _SHOWN_IPS = 100.0  # rates above this are written without decimals
+_CLUSTERED = 2.0  # requests that count as one, from which on the reason names them
 
 
 def evidence(passes: Sequence[PointSamples], slo: Slo) -> Evidence:
@@ -210,7 +211,10 @@ def _reason(
 
 
 def _counted(item: Evidence) -> str:
-    return f"{item.over:,} of {item.requests:,} requests were slower ({item.verdict})"
+    """Word how many requests of a run were too slow, and where that says little, how many of them count as one."""
+    clusters = f", where {item.inflated:,.0f} count as one, since slow ones come together"
+    unclear = item.verdict == SloVerdict.UNCLEAR and item.inflated >= _CLUSTERED
+    return f"{item.over:,} of {item.requests:,} requests were slower ({item.verdict}{clusters if unclear else ''})"
 
 
 def _ips(item: Evidence) -> str:

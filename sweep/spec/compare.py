@@ -34,7 +34,7 @@ class Comparison:
         """Return the value of `axis` in the variant `key`, in full if two different values have the same short text."""
         if axis.path not in self._texts:
             self._texts[axis.path] = text_of(axis, self.variants.values())
-        return self._texts[axis.path](axis.read(self.variants[key]))
+        return str(self._texts[axis.path](axis.read(self.variants[key])))  # a damaged record has names that are numbers
 
     @functools.cached_property
     def _texts(self) -> dict[tuple[str, ...], Callable[[Any], str]]:

@@ -7,44 +7,33 @@ On a server that others use, a figure of the CPU holds for the crowd that it met
 from __future__ import annotations
 
 import os
-import threading
 import time
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import psutil
 
-if TYPE_CHECKING:
-    from types import TracebackType
+from sweep.system.reading_thread import ReadingThread
 
 _INTERVAL_S = 0.5
-_COST = 100  # a reading walks over all processes: the pause after it is at least this many times as long
+_LEAST_PAUSE = 100.0  # a reading walks over all processes: the pause after it is at least this many times as long
 _UNUSED = ("idle", "iowait", "guest", "guest_nice")  # of ``psutil.cpu_times``; guests are contained in user
 
 
-class HostLoad:
+class HostLoad(ReadingThread):
     """Read the CPU time of this machine and of our own processes from enter to exit.
 
     Only the cores that this process may run on count.
     """
 
     def __init__(self) -> None:
+        super().__init__("host-load", self._take, _INTERVAL_S, _LEAST_PAUSE)
         self._cores = sorted(os.sched_getaffinity(0))
         self._rows: list[tuple[int, float, float]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="host-load", daemon=True)
 
     def __enter__(self) -> Self:
-        self._read()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read()
+        self._take()  # before the window can begin
+        return super().__enter__()
 
     def shares(self, start_ns: int, end_ns: int) -> tuple[float, float] | None:
         """Return the shares of the cores' time that our own processes and others used between two times.
@@ -66,16 +55,10 @@ class HostLoad:
         ours = min(max(own_s / available_s, 0.0), 1.0)
         return ours, min(max(busy_s / available_s - ours, 0.0), 1.0 - ours)
 
-    def _work(self) -> None:
-        cost_s = 0.0
-        while not self._stop.wait(max(_INTERVAL_S, _COST * cost_s)):
-            start = time.perf_counter()
-            self._read()
-            cost_s = time.perf_counter() - start
-
-    def _read(self) -> None:
+    def _take(self) -> bool:
         now, busy = time.perf_counter_ns(), self._busy_s()
         self._rows.append((now, busy, _own_s()))
+        return True
 
     def _busy_s(self) -> float:
         """Return the CPU time that all processes have had on the cores since boot, s."""

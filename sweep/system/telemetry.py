@@ -7,18 +7,17 @@ driver's time. Both use ``time.perf_counter_ns``, which is CLOCK_MONOTONIC on Li
 from __future__ import annotations
 
 import os
-import threading
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 
 from sweep.system import gpu_readings, nvml
+from sweep.system.reading_thread import ReadingThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from sweep.system.gpu_readings import Series
 
@@ -178,7 +177,7 @@ def _classify_process(pid: int) -> tuple[str, str]:
     return ("mps" if name.startswith(_MPS_SERVER) else "foreign"), name
 
 
-class Watch:
+class Watch(ReadingThread):
     """Read at a fixed rate from enter to exit, in a thread of its own.
 
     Args:
@@ -187,28 +186,8 @@ class Watch:
     """
 
     def __init__(self, reader: Reader, interval_s: float) -> None:
+        super().__init__("telemetry", reader.read, interval_s)
         self._reader = reader
-        self._interval_s = interval_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="telemetry", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _work(self) -> None:
-        due = time.perf_counter()
-        while self._reader.read():
-            due = max(due + self._interval_s, time.perf_counter())
-            if self._stop.wait(due - time.perf_counter()):
-                self._reader.read()  # so that the readings enclose the last window
-                return
 
     def series(self) -> Series:
         """Return the readings, once the watch has ended."""

@@ -109,3 +109,11 @@ def test_without_fp32_beside_another_precision_there_is_no_such_column(names: tu
     assert speedups(records) == {}
     if records:
         assert "peak over" not in printed(records) + html.render("t", records)
+
+
+@pytest.mark.parametrize("name", [True, 3, 1.5])
+def test_a_name_that_is_no_text_is_printed_as_text(name: object) -> None:
+    """A damaged record can hold one, and must not stop the table and the page of the others."""
+    odd = record("k0", "a", batch=1)
+    odd = dataclasses.replace(odd, variant={**odd.variant, "graph": name})
+    assert str(name) in printed([odd, record("k1", "a", batch=1)])
