@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from sweep.report import Results, frames
+    from sweep.report import Results, frame_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         sys.stderr.write(f"sweep export: left out: {printable_line(line)}\n")
     if not len(results):
         raise ConfigError(f"{results.name} has no record that can be read")
-    table: frames.TableName = "points" if options.points else "requests" if options.requests else "variants"
+    table: frame_columns.TableName = "points" if options.points else "requests" if options.requests else "variants"
     if options.json is not None:
         arguments.write_output(options.json, encode_baseline(results))
         _say(options.json, f"{len(results)} records")
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _parts(results: Results, table: frames.TableName) -> Iterator[pd.DataFrame]:
+def _parts(results: Results, table: frame_columns.TableName) -> Iterator[pd.DataFrame]:
     from sweep.report import frames
 
     return frames.parts_of(results, table)

@@ -1,4 +1,5 @@
 from . import compare as compare
+from . import frame_columns as frame_columns
 from . import frames as frames
 from . import html as html
 from . import mlflow as mlflow

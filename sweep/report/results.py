@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sweep.report.compare import RunComparison
-    from sweep.report.frames import TableName
+    from sweep.report.frame_columns import TableName
     from sweep.storage import Record
 
 MLFLOW = "mlflow:"  # in front of an experiment, of EXPERIMENT/SWEEP, or of the id of a run

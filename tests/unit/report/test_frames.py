@@ -10,7 +10,7 @@ from records import point
 import sweep
 from sweep.cli import commands
 from sweep.errors import ConfigError
-from sweep.report.frames import TABLES
+from sweep.report.frame_columns import TABLES
 from sweep.storage import NEVER, PointSamples, samples_file
 from sweep.storage.store import Store
 
