@@ -18,12 +18,13 @@ from sweep.loadgen.arrivals import draw_unit_arrivals
 from sweep.loadgen.communicator import latest_now_ns
 from sweep.loadgen.load_point import Place, open_point
 from sweep.loadgen.slo_model import SloModel
+from sweep.spec import Slo  # noqa: TC001 - msgspec reads the types of SearchRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from sweep.backends import Session
-    from sweep.spec import LoadAxes, Slo
+    from sweep.spec import LoadAxes
     from sweep.storage import PointSamples
 
 MAX_PROBES = 4
