@@ -21,10 +21,17 @@ from .record_types import ExpectedAccuracy as ExpectedAccuracy
 from .record_types import Facts as Facts
 from .record_types import GpuState as GpuState
 from .record_types import GpuTimes as GpuTimes
+from .record_types import GraphNode as GraphNode
 from .record_types import GraphPassInfo as GraphPassInfo
+from .record_types import GraphTensor as GraphTensor
 from .record_types import IndependentCounts as IndependentCounts
 from .record_types import LatencyIntervals as LatencyIntervals
 from .record_types import LatencySummary as LatencySummary
+from .record_types import Layer as Layer
+from .record_types import LayerKernel as LayerKernel
+from .record_types import LayerProfile as LayerProfile
+from .record_types import LayerTensor as LayerTensor
+from .record_types import LayerTime as LayerTime
 from .record_types import ModelCost as ModelCost
 from .record_types import NodeSearchInfo as NodeSearchInfo
 from .record_types import PartTimes as PartTimes

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 LOCK, OWNER = ".lock", ".lock.owner"
-FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans")
+FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans", "layers")
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 
 

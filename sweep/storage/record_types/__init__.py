@@ -45,6 +45,15 @@ from sweep.storage.record_types.engine import (
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
 from sweep.storage.record_types.latency import GpuTimes, IndependentCounts, LatencyIntervals, LatencySummary, PartTimes
+from sweep.storage.record_types.layers import (
+    GraphNode,
+    GraphTensor,
+    Layer,
+    LayerKernel,
+    LayerProfile,
+    LayerTensor,
+    LayerTime,
+)
 from sweep.storage.record_types.slo import SloProbe, SloResult
 from sweep.storage.record_types.values import (
     Bytes,
@@ -82,12 +91,19 @@ __all__ = [
     "Fairness",
     "GpuState",
     "GpuTimes",
+    "GraphNode",
     "GraphPassInfo",
+    "GraphTensor",
     "IndependentCounts",
     "IssueLag",
     "LatencyInterval",
     "LatencyIntervals",
     "LatencySummary",
+    "Layer",
+    "LayerKernel",
+    "LayerProfile",
+    "LayerTensor",
+    "LayerTime",
     "LoadFields",
     "Magnitude",
     "Milliseconds",
