@@ -105,9 +105,12 @@ def _devices(selected: Plan, settings: Settings, *, only_build: bool) -> tuple[D
 
 
 def _print_plan(console: Console, selected: Plan, settings: Settings, device_count: int) -> None:
-    todo = resume.remaining(selected, settings).todo
+    remaining = resume.remaining(selected, settings)
+    todo = remaining.todo
     searches = resume.searches(selected, settings, todo)
     low, high = _predicted_s(selected, settings, todo, searches)
+    for note in remaining.notes:
+        _print(console, f"note: {note}")
     plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
 
 

@@ -88,10 +88,10 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
         Column(name="top1", heading="top-1", text=_score_text, value=score, better="more"),
         Column(name="energy_mj_per_sample", heading="mJ per\nsample", text=_energy_text, value=_energy, better="less"),
         Column(
-            name="device_memory_mib",
+            name="devicememory_mib",
             heading="memory\nMiB",
-            text=lambda record: format_number(_memory_mib(record), "{:,.0f}"),
-            value=_memory_mib,
+            text=lambda record: format_number(memory_mib(record), "{:,.0f}"),
+            value=memory_mib,
             better="less",
             on_terminal=False,
         ),
@@ -104,7 +104,7 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             on_terminal=False,
         ),
     ]
-    optional = {"top1", "energy_mj_per_sample", "device_memory_mib", "gpu_compute_p50_ms"}
+    optional = {"top1", "energy_mj_per_sample", "devicememory_mib", "gpu_compute_p50_ms"}
     return [
         column
         for column in columns
@@ -256,7 +256,7 @@ def _energy_text(record: Record) -> str:
     return format_number(_energy(record), "{:.3g}")
 
 
-def _memory_mib(record: Record) -> float | None:
+def memory_mib(record: Record) -> float | None:
     """Return the memory that the session takes on the device, MiB; of several clients, that of all of them."""
     clients = None if record.realised is None else record.realised.get("clients")
     parts: Sequence[ClientSession | EngineInfo] = clients or ([record.engine] if record.engine is not None else [])
