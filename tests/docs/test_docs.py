@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from require import missing
 
 from sweep.cli.commands import COMMANDS
-from sweep.config import compose, sweep_file
+from sweep.config import sweep_file
 from sweep.config.schema import help_lines
 from sweep.errors import ConfigError
 
@@ -206,7 +206,7 @@ def test_every_command_in_the_docs_parses(files_of_the_docs) -> None:
             continue
         assert any("=" in word for word in words), f"{page}: no such command: sweep {' '.join(words)}"
         try:
-            assert compose.read(words) is not None
+            assert sweep_file.read_words(words) is not None
         except ConfigError as error:
             pytest.fail(f"{page}: sweep {' '.join(words)}: {error}")
 
