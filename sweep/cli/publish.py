@@ -62,7 +62,9 @@ def _fail(line: str) -> int:
 
 def sweep_folders(results: Path) -> dict[str, Path]:
     """Return the folders below `results` that hold records, by their path from there, which is the sweep's name."""
-    folders = sorted(path.parent for path in results.rglob("records") if path.is_dir())
+    from sweep.storage import folders_with_records
+
+    folders = folders_with_records(results)
     return {path.relative_to(results).as_posix(): path for path in folders if path != results}
 
 

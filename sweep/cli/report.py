@@ -94,10 +94,12 @@ def _roots(folders: Sequence[Path]) -> list[Path]:
     Raises:
         ConfigError: a folder has no records, in itself or below.
     """
+    from sweep.storage import folders_with_records
+
     roots: list[Path] = []
     for folder in folders:
         place = folder if folder.is_dir() or folder.is_absolute() else Path("results") / folder
-        inner = sorted(path.parent for path in place.rglob("records") if path.is_dir()) if place.is_dir() else []
+        inner = folders_with_records(place) if place.is_dir() else []
         own = [place] if (place / "records").is_dir() else inner
         if not own:
             raise ConfigError(f"{folder}: no records there; name the folder of a sweep, such as results/NAME")

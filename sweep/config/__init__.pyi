@@ -8,3 +8,4 @@ from . import variants as variants
 from .compose import SweepRequest as SweepRequest
 from .schema import GROUPS as GROUPS
 from .schema import help_lines as help_lines
+from .sweep_name import check_name as check_name

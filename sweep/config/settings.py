@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweep.config.sweep_name import check_name
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
 from sweep.spec import PERCENTILES, RETRIED, Gates, Settings, Slo, Status
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from sweep.config.schema import AccuracyConfig, Config, SloConfig
 
 _MOST_GIB = 1 << 30  # an exbibyte
-_RESERVED = ("cache", "recipes", "reference", "mlartifacts")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,=+-]{0,99}")
 _SLUG_LENGTH = 60
 _SCORES = (("min_score", 0, 1), ("max_score_drop", 0, 1))
 _MAX_TELEMETRY_HZ = 100  # NVML itself renews its readings no faster
@@ -49,8 +48,7 @@ def settings(config: Config, overrides: Sequence[str]) -> Settings:
         raise ConfigError(f"telemetry_hz={config.telemetry_hz:g}: must be from 0 (none) to {_MAX_TELEMETRY_HZ}")
     checks.at_least(0, sentinel_every=config.sentinel_every)
     name = config.name if config.name is not None else slug(overrides)
-    if not _NAME.fullmatch(name) or name in _RESERVED:
-        raise ConfigError(f"name={name}: letters, digits and . _ , = + - only, and none of {', '.join(_RESERVED)}")
+    check_name(name)
     return Settings(
         name=name,
         results=Path(config.results).resolve(),

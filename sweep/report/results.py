@@ -13,7 +13,7 @@ import msgspec
 from sweep import __version__
 from sweep.analysis import SpreadHistory, StartSpread, start_spread
 from sweep.errors import ConfigError, NewerRecordError, RecordError, printable, shorten
-from sweep.storage import Store, record_file
+from sweep.storage import Store, folders_with_records, record_file
 from sweep.system import regular_files
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ def _stores(folder: Path) -> list[Store]:
         return [Store(folder)]
     if not folder.is_dir():
         return []
-    return [Store(path.parent) for path in sorted(folder.rglob("records")) if path.is_dir()]
+    return [Store(path) for path in folders_with_records(folder)]
 
 
 def _nothing_there(text: str, root: Path) -> str:

@@ -3,6 +3,7 @@ from . import record_file as record_file
 from . import record_types as record_types
 from . import samples as samples
 from . import samples_file as samples_file
+from . import sweep_files as sweep_files
 from .record import Record as Record
 from .record_index import Index as Index
 from .record_types import Accuracy as Accuracy
@@ -56,4 +57,8 @@ from .samples import GpuMs as GpuMs
 from .samples import Ints as Ints
 from .samples import PointSamples as PointSamples
 from .store import Store as Store
+from .sweep_folder import exclusive as exclusive
+from .sweep_folder import find_sweeps as find_sweeps
 from .sweep_folder import folder_lock as folder_lock
+from .sweep_folder import folders_with_records as folders_with_records
+from .sweep_folder import is_sweep as is_sweep

@@ -1,4 +1,4 @@
-"""Lock the folder of a sweep."""
+"""Find the folders of sweeps, and lock one: for a sweep that measures, or to remove or rename it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,76 @@ if TYPE_CHECKING:
 
 LOCK, OWNER = ".lock", ".lock.owner"
 FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans", "layers")
+_NO_SWEEPS = frozenset({"cache", "mlartifacts", "recipes"})  # folders below the results that hold none
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
+
+
+def is_sweep(folder: Path) -> bool:
+    """Tell whether a folder is that of a sweep: it has records, or the lock of a sweep that had none yet."""
+    return (folder / "records").is_dir() or (folder / LOCK).is_file()
+
+
+def find_sweeps(results: Path) -> dict[str, Path]:
+    """Return the folders of the sweeps below `results`, by their path from there, which is the sweep's name.
+
+    Links are not followed. Hidden folders are what a process that was killed has left of a sweep.
+    """
+    sweeps = {}
+    for at, names, _ in os.walk(results):
+        folder = results / os.path.relpath(at, results)
+        if folder != results and is_sweep(folder):
+            sweeps[folder.relative_to(results).as_posix()] = folder
+            names[:] = [name for name in names if name not in FOLDERS]
+        skipped = _NO_SWEEPS if folder == results else ()
+        names[:] = sorted(name for name in names if not name.startswith(".") and name not in skipped)
+    return dict(sorted(sweeps.items()))
+
+
+def folders_with_records(folder: Path) -> list[Path]:
+    """Return the folders below `folder`, itself included, that hold records; hidden ones are being deleted."""
+    found = (path for path in sorted(folder.rglob("records")) if path.is_dir())
+    return [path.parent for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Lock the folder of a sweep to remove or rename it; no process measures into it, of this host or another.
+
+    Args:
+        root: folder of the sweep.
+
+    Raises:
+        ConfigError: a process uses it, a process of another host never ended its sweep in it, or a folder in it is a
+            link.
+    """
+    for path in (root, *(root / name for name in FOLDERS)):
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link to {path.readlink()}, which is not followed: remove the link yourself")
+    try:
+        handle = file_locks.open_lock_file(root / LOCK)
+    except OSError as error:
+        raise ConfigError(f"{root} cannot be written ({error.strerror or error})") from error
+    owner_file = None
+    try:
+        before = lock_owner.read(root / LOCK)
+        try:
+            if not file_locks.lock_descriptor(handle, wait=False):
+                raise ConfigError(f"{root} is in use by {before or 'another process'}: wait for it, or stop it")
+        except OSError:
+            owner_file = _create_owner_file(root)
+        if before is not None and before.is_of_other_host:
+            raise ConfigError(
+                f"{before} never ended its sweep in {root}, and no lock here tells whether it still runs: if it does "
+                f"not, remove {root / LOCK}"
+            )
+        owner = lock_owner.read(root / OWNER) if owner_file is None else None
+        if owner is not None and not owner.is_dead:
+            raise _in_use(root, owner, root / OWNER)
+        yield
+    finally:
+        if owner_file is not None:
+            owner_file.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager

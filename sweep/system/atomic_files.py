@@ -94,10 +94,15 @@ def remove_leftover_folders(path: Path) -> None:
                 shutil.rmtree(item.path, ignore_errors=True)
 
 
-def remove_dead_folders(path: Path) -> None:
-    """Remove the temporary folders for `path` that processes of this host left which have ended; no lock is needed."""
-    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
-        start = f".{os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])}."
+def remove_dead_folders(folder: Path, name: str = "") -> None:
+    """Remove the temporary folders that processes of this host left in a folder and have ended; no lock is needed.
+
+    Args:
+        folder: where to look.
+        name: name that they were to get; empty for any.
+    """
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        start = f".{os.fsdecode(os.fsencode(name)[:_NAME_BYTES])}." if name else "."
         for item in entries:
             match = _OWNED.fullmatch(item.name) if item.name.startswith(start) else None
             if match and match["host"] == lock_owner.host_part() and not psutil.pid_exists(int(match["pid"])):

@@ -69,7 +69,7 @@ def _take(choices: Sequence[Choice], out: Path, options: argparse.Namespace) -> 
     sources = [engine_entry.locate(choice, options.cache, options.results, build=options.build) for choice in choices]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.remove_dead_folders(out)
+        atomic_files.remove_dead_folders(out.parent, out.name)
         with bundle.assembled(out) as scratch:
             names = bundle.folder_names(choices)
             checks = [

@@ -4,6 +4,7 @@ One run per sweep, one child run per record, and one saved view that opens on th
 Importing this package does not import mlflow.
 """
 
+from sweep.report.mlflow import sweep_runs
 from sweep.report.mlflow.live import Publishing
 from sweep.report.mlflow.publisher import Published, Publisher
 from sweep.report.mlflow.read_back import read_records
@@ -19,5 +20,6 @@ __all__ = [
     "read_records",
     "resolve_uri",
     "sqlite_path",
+    "sweep_runs",
     "without_password",
 ]

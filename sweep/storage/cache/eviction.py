@@ -73,6 +73,19 @@ def older_than(root: Path, used_ns: int, kinds: Collection[str] = ()) -> Pruned:
     return _prune(root, kinds, lambda item, _: item.used_ns < used_ns)
 
 
+def entries(root: Path, owners: Collection[tuple[str, str]]) -> Pruned:
+    """Evict single entries, each engine with its runtime files.
+
+    Args:
+        root: folder of the cache.
+        owners: kind and key of each.
+
+    Returns:
+        The entries removed, in use and failed.
+    """
+    return _prune(root, {kind for kind, _ in owners}, lambda item, _: item.owner in owners)
+
+
 def remove(root: Path, kind: str, key: str) -> None:
     """Remove one entry that nobody will ask for again, with its runtime files; one in use stays."""
     for item in inventory.items(root):

@@ -71,8 +71,9 @@ def tab(line: str, environment: dict[str, str], folder: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offers"),
     [
-        ("sweep d", ["doctor"]),
-        ("sweep re", ["report", "recompute", "repeats=", "results=", "retry="]),
+        ("sweep doc", ["doctor"]),
+        ("sweep show qu", ["quickstart"]),
+        ("sweep re", ["report", "rename", "recompute", "repeats=", "results=", "retry="]),
         ("sweep completion ", ["-h", "--help", "bash", "zsh", "fish"]),
         ("sweep cache prune --o", ["--older-than-days"]),
         ("sweep cache prune --kind e", ["engines"]),
@@ -93,6 +94,7 @@ def tab(line: str, environment: dict[str, str], folder: Path) -> list[str]:
 def test_bash_completes(line: str, offers: list[str], environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "a.onnx").touch()
+    (tmp_path / "results" / "quickstart" / "records").mkdir(parents=True)
     assert tab(line, environment, tmp_path) == offers
 
 

@@ -151,7 +151,7 @@ def test_a_take_that_dies_leaves_nothing_under_the_name_and_the_next_one_clears_
     assert left.name.startswith(".out.")
     with pytest.raises(KeyboardInterrupt), bundle.assembled(out) as scratch:
         raise KeyboardInterrupt
-    bundle.atomic_files.remove_dead_folders(out)
+    bundle.atomic_files.remove_dead_folders(out.parent, out.name)
     assert list(tmp_path.iterdir()) == []
     out.mkdir()
     with bundle.assembled(out) as scratch:
