@@ -107,9 +107,8 @@ def _plan(options: argparse.Namespace, roots: Mapping[str, Path]) -> _Plan:
     others = [root for name, root in find_sweeps(options.results).items() if name not in roots]
     cache = options.results / "cache"
     entries = [] if options.keep_cache else sweep_files.entries_of_these_alone(cache, roots.values(), others)
-    files = [
-        file for path in (*roots.values(), *(item.path for item in entries)) for file in sweep_files.files_of(path)
-    ]
+    paths = (*roots.values(), *(item.path for item in entries), *sweep_files.entry_locks(cache, entries))
+    files = [file for path in paths for file in sweep_files.files_of(path)]
     return _Plan(
         roots=roots,
         parts={name: sweep_files.parts(root) for name, root in roots.items()},

@@ -57,9 +57,10 @@ def named(results: Path, name: str) -> tuple[str, Path]:
     if name in sweeps:
         return name, sweeps[name]
     folder = results / name
-    if folder.is_symlink():
+    is_below = name and folder.parent.resolve().is_relative_to(results.resolve()) and folder.name != ".."
+    if is_below and folder.is_symlink():
         raise ConfigError(f"{folder} is a link to {folder.readlink()}, which is not followed: name that folder")
-    if name and folder.is_dir() and not is_sweep(folder):
+    if is_below and folder.is_dir() and not is_sweep(folder):
         raise ConfigError(f"{folder} is no folder of a sweep: it has neither records nor the lock of one")
     near = difflib.get_close_matches(name, sweeps, n=1)
     listed = ", ".join(list(sweeps)[:8]) or "none"

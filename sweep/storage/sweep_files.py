@@ -104,6 +104,11 @@ def entries_of_these_alone(cache: Path, roots: Iterable[Path], others: Iterable[
     return [item for item in inventory.items(cache) if item.owner in alone and item.owner[0] in _KINDS]
 
 
+def entry_locks(cache: Path, entries: Iterable[Item]) -> list[Path]:
+    """Return the lock files of cache entries, which go with them."""
+    return [inventory.lock_path(cache, *owner) for owner in sorted({item.owner for item in entries})]
+
+
 def remove(root: Path) -> None:
     """Remove the folder of a sweep, whose lock the caller holds: at once for whoever looks for it.
 

@@ -26,8 +26,13 @@ CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", 
 
 
 def is_sweep(folder: Path) -> bool:
-    """Tell whether a folder is that of a sweep: it has records, or the lock of a sweep that had none yet."""
-    return (folder / "records").is_dir() or (folder / LOCK).is_file()
+    """Tell whether a folder is that of a sweep: it has records, or the lock of a sweep that had none yet.
+
+    Other programs name files ``.lock`` too, so that the request or the plans of a sweep have to stand beside it.
+    """
+    return (folder / "records").is_dir() or (
+        (folder / LOCK).is_file() and ((folder / "config.json").is_file() or (folder / "plans").is_dir())
+    )
 
 
 def find_sweeps(results: Path) -> dict[str, Path]:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,14 +62,20 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     assert "DIFFERS, " in checked.stdout
     assert "infer.py: note: onnxruntime is " in checked.stderr
     assert checked.stderr.count("\n") == 1
+    refuses_and_builds_again(cli, archive, record, capsys)
+    is_renamed_and_deleted(archive, capsys)
 
+
+def refuses_and_builds_again(
+    cli: Cli, archive: Path, record: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     def refused(*words: str) -> str:
         assert commands.main(["take", str(archive), *words]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         return error
 
-    assert "it is there and not empty" in refused("--to", str(served))
+    assert "it is there and not empty" in refused("--to", str(archive))
     assert "has that label or key; the variants are: tiny_cnn fp16 b2 s2" in refused("--to", "x", "--variant", "fp61")
     (engine,) = (archive / "cache" / "engines").glob("*/optimised.onnx")
     content = engine.read_bytes()
@@ -82,3 +89,23 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     record["status"], record["error"] = "invalid", {"stage": "accuracy", "message": "too far from fp32"}
     (archive / "s" / "records" / f"{record['key']}.json").write_text(json.dumps(record))
     assert "is invalid at accuracy: too far from fp32; it is not taken" in refused("--to", "x", "--variant", "fp16")
+
+
+def is_renamed_and_deleted(archive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--results", str(archive)]
+    assert commands.main(["rename", "s", "shipped", *where]) == 0
+    assert "<title>sweep: shipped</title>" in (archive / "shipped" / "report.html").read_text()
+    capsys.readouterr()
+    assert commands.main(["delete", "shipped", *where, "--dry-run", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {item["kind"] for item in said["cache"]} == {"engines", "onnx"}
+    before = disk_bytes(archive)
+    assert commands.main(["delete", "shipped", *where, "--yes"]) == 0
+    assert before - disk_bytes(archive) == said["freed_bytes"] > 0
+    assert [path.name for path in archive.iterdir()] == ["cache"]
+
+
+def disk_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder, each once whatever names it has."""
+    status = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+    return sum({item.st_ino: item.st_size for item in status}.values())

@@ -259,6 +259,10 @@ def _served(variant: Variant) -> list[str]:
         lines.append(f"threads that wait for the GPU by {session.wait}")
     if session.intra_op_threads is not None:
         lines.append(f"{session.intra_op_threads} CPU threads for each inference")
+    if session.context_memory is not None:
+        lines.append(f"scratch memory of a context: {session.context_memory}")
+    if session.persistent_cache_ratio is not None:
+        lines.append(f"{session.persistent_cache_ratio:.0%} of the L2 cache that can be set aside keeps activations")
     if load.batch_wait_ms is not None:
         lines.append(f"a server that gathers requests into batches for at most {load.batch_wait_ms:g} ms")
     lines += [f"in the environment of the process: {name}={value}" for name, value in _environment(variant).items()]

@@ -113,6 +113,7 @@ def test_a_sweep_is_shown_with_its_command_facts_and_sizes(tmp_path: Path, run) 
 def test_what_is_no_sweep_is_one_line(tmp_path: Path, run, command: str) -> None:
     sweep_of(tmp_path, "alone", 1)
     (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / ".lock").touch()  # of another program
     (tmp_path / "link").symlink_to("alone")
     words = {"show": [], "rename": ["new"], "delete": ["--yes"]}[command]
     for name, line in {
@@ -145,7 +146,9 @@ def test_delete_says_what_goes_and_removes_just_that(tmp_path: Path, run) -> Non
     manifests = [
         path.stat().st_size for path in (tmp_path / "cache").glob("*/*a/entry.json") if "models" not in str(path)
     ]
-    assert said["freed_bytes"] == sum(records) + 2 * SIZE + sum(manifests), "the plan has two names, and is freed once"
+    locks = [(tmp_path / "cache" / place).stat().st_size for place in ("engines/a.lock", "onnx/onnxa.lock")]
+    freed = sum(records) + 2 * SIZE + sum(manifests) + sum(locks)
+    assert said["freed_bytes"] == freed, "the plan has two names, and is freed once"
     assert {part["name"] for part in said["sweeps"]["gone"]["parts"]} == {"records", "plans", ".lock"}
     code, out, _ = run("delete", "gone", "--dry-run")
     assert f"would free {said['freed_bytes']:,} bytes on disk\n" in out

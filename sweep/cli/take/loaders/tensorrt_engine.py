@@ -79,6 +79,7 @@ class Engine:
         self._stream = call("cudaStreamCreateWithFlags", cudart.cudaStreamNonBlocking)
         self._device: dict[str, tuple[int, int]] = {}  # address and bytes of each tensor
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
+        self._layouts = {name: layout(engine, name) for name in names}
         self._types = {name: np.dtype(trt.nptype(engine.get_tensor_dtype(name))) for name in names}
         is_input = {name: engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self._outputs = [name for name in names if not is_input[name]]
@@ -112,11 +113,14 @@ class Engine:
                 raise ValueError(f"input {name} is {self._types[name]} in the engine, {value.dtype} was given")
             if not context.set_input_shape(name, value.shape):
                 raise ValueError(f"the engine does not take {name} of shape {list(value.shape)}")
+        arrays = {name: packed(value, self._layouts[name]) for name, value in arrays.items()}
+        for name, value in arrays.items():
             address = self._address(name, value.nbytes)
             context.set_tensor_address(name, address)
             upload = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
             call("cudaMemcpyAsync", address, value.ctypes.data, value.nbytes, upload, stream)
-        outputs = {name: np.empty(tuple(context.get_tensor_shape(name)), self._types[name]) for name in self._outputs}
+        shapes = {name: tuple(context.get_tensor_shape(name)) for name in self._outputs}
+        outputs = {name: packed(np.empty(shapes[name], self._types[name]), self._layouts[name]) for name in shapes}
         for name, value in outputs.items():
             context.set_tensor_address(name, self._address(name, value.nbytes))
         if not context.execute_async_v3(int(stream)):
@@ -125,7 +129,38 @@ class Engine:
             download = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
             call("cudaMemcpyAsync", value.ctypes.data, self._device[name][0], value.nbytes, download, stream)
         call("cudaStreamSynchronize", stream)
-        return outputs
+        return {name: unpacked(value, self._layouts[name], shapes[name]) for name, value in outputs.items()}
+
+
+def layout(engine: Any, name: str) -> tuple[bool, int] | None:
+    """Return how a tensor lies in memory: (channels last, channels of a vector); None for one after another."""
+    match = re.fullmatch(r"(CHW|HWC)(\d*)", engine.get_tensor_format(name).name)
+    return (match[1] == "HWC", int(match[2] or 1)) if match else None
+
+
+def packed(value: Any, how: tuple[bool, int] | None) -> Any:
+    """Return a tensor of samples, channels, height and width as it lies in memory."""
+    if how is None:
+        return value
+    (samples, channels, height, width), (channels_last, vector) = value.shape, how
+    groups = -(-channels // vector)
+    padded = np.zeros((samples, groups * vector, height, width), value.dtype)
+    padded[:, :channels] = value
+    if channels_last:
+        return np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
+    return np.ascontiguousarray(padded.reshape(samples, groups, vector, height, width).transpose(0, 1, 3, 4, 2))
+
+
+def unpacked(value: Any, how: tuple[bool, int] | None, shape: tuple[int, ...]) -> Any:
+    """Return what lies in memory as a tensor of this shape."""
+    if how is None:
+        return value
+    if how[0]:
+        channels_first = value.transpose(0, 3, 1, 2)
+    else:
+        samples, groups, height, width, vector = value.shape
+        channels_first = value.transpose(0, 1, 4, 2, 3).reshape(samples, groups * vector, height, width)
+    return np.ascontiguousarray(channels_first[:, : shape[1]])
 
 
 def new_context(engine: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fake_gpu import NO_MEMORY, FakeEngine, FakeRuntime, library_of
 
+from sweep.backends.tensorrt import io_layout
 from sweep.cli.take import bundle, loaders
 from sweep.cli.take.loaders import infer
 
@@ -95,6 +96,21 @@ def test_an_engine_of_a_range_runs_at_each_of_its_batches_and_no_other(
         assert capsys.readouterr().out == f"output y: float32 [{batch}, 3]\n"
     assert program("--batch", "5") == 2
     assert capsys.readouterr().err == "infer.py: cannot run: --batch 5: this engine takes 1 to 4\n"
+
+
+@pytest.mark.parametrize("name", ["LINEAR", "HWC", "HWC8", "CHW2", "CHW4", "CHW16", "CHW32"])
+def test_a_tensor_lies_in_memory_as_the_backend_has_it(program, tmp_path: Path, name: str) -> None:
+    """The loader cannot import the backend's layouts; it has to agree with them."""
+    assert program() == 0
+    engine = sys.modules["engine"]
+    value = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 2, 5)
+    how = engine.layout(SimpleNamespace(get_tensor_format=lambda _: SimpleNamespace(name=name)), "x")
+    packed = engine.packed(value, how)
+    ours = io_layout.parse(name)
+    assert (how is None) == (ours is None)
+    np.testing.assert_array_equal(packed, value if ours is None else ours.pack(value))
+    assert packed.flags.c_contiguous
+    np.testing.assert_array_equal(engine.unpacked(packed, how, value.shape), value)
 
 
 def test_each_fault_is_one_line_with_the_facts_that_differ(
