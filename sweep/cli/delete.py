@@ -188,12 +188,12 @@ def _ask(options: argparse.Namespace, count: int) -> None:
 
 
 def _print_plan(plan: _Plan, options: argparse.Namespace) -> None:
-    from sweep.cli.sweep_places import size
+    from sweep.cli.sweep_places import part_line, size
 
     for name, parts in plan.parts.items():
         _print(f"{name}: {plan.roots[name]}")
         for part in parts:
-            _print(f"  {size(part.bytes):>10}  {part.name}" + (f", {part.files} files" if part.files != 1 else ""))
+            _print(f"  {part_line(part)}")
         runs = (plan.runs or {}).get(name)
         if runs is not None and runs.experiments:
             _print(f"  {runs.removed:>10}  runs in MLflow, experiment {', '.join(runs.experiments)}")

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
     name, root = sweep_places.named(options.results, options.name)
     store = Store(root)
-    records = list(store.readable())
+    records = sorted(store.readable(), key=lambda record: (record.started_at, record.key))
     recommendation = answer(records, common_slo(records), start_spread.measured(store, records))
     command, facts, parts = _command(root), _facts(records), sweep_files.parts(root)
     if options.json:
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     for heading, text in (
         ("command", command or "not known"),
         *(("facts", f"{fact} = {' | '.join(values)}") for fact, values in facts.items()),
-        *(("size", f"{sweep_places.size(part.bytes):>10}  {part.name}, {part.files} files") for part in parts),
+        *(("size", sweep_places.part_line(part)) for part in parts),
         ("folder", str(root)),
     ):
         _print(f"{heading:<8} {text}")

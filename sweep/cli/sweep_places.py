@@ -11,6 +11,8 @@ from sweep.errors import ConfigError, SweepError
 if TYPE_CHECKING:
     import argparse
 
+    from sweep.storage import sweep_files
+
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -75,6 +77,12 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:,.1f} {name}"
     return f"{count} B"
+
+
+def part_line(part: sweep_files.Part) -> str:
+    """Return the line on a file or folder in that of a sweep."""
+    files = "" if part.files == 1 else f", {part.files} files"
+    return f"{size(part.bytes):>10}  {part.name}{files}"
 
 
 def store_uri(explicit: str | None, results: Path) -> str | None:

@@ -63,6 +63,7 @@ def text(choice: Choice, variant: Variant, manifest: JsonDict, *, engine_bytes: 
         ),
         "",
         "Intervals are of this machine as it was: another GPU, driver or clock has other figures.",
+        "",
         *(f"- {_plain(line)}" for line in _remarks(choice)),
         "",
         "## How it was served",
