@@ -13,7 +13,7 @@ import pytest
 from records import point
 
 from sweep import spec
-from sweep.cli.take import bundle, card, selection
+from sweep.cli.take import bundle, card, engine_entry, selection
 from sweep.errors import ConfigError
 from sweep.storage import Record, Store
 
@@ -168,3 +168,32 @@ def test_a_file_that_is_not_the_one_that_was_measured_is_not_copied(tmp_path: Pa
     Path(plugin.path).write_bytes(b"code")
     with pytest.raises(ConfigError, match=r"plugin.so is not the file that was measured"):
         bundle._copy_plugins(tmp_path / "plugins", variant)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"backend": "tensorrt", "plugins": (spec.Plugin(path="/x/plugin.so", digest="0" * 64),)},
+        {
+            "onnx": dataclasses.replace(
+                factories.variant().onnx, graph=spec.GraphPass(name="nets:fold", digest="0" * 64)
+            )
+        },
+    ],
+    ids=["plugin", "function"],
+)
+def test_code_that_only_a_record_names_is_not_run_to_build(tmp_path: Path, axes: dict[str, Any]) -> None:
+    sweep_of(tmp_path / "s", record(1, axes=axes))
+    (choice,) = chosen(tmp_path, "b1")
+    with pytest.raises(ConfigError, match=r"is made with \S+, which runs only if you name it: .*build_only=true"):
+        engine_entry.locate(choice, None, tmp_path, build=True)
+    with pytest.raises(ConfigError, match=r"--build builds it again, as does .*build_only=true"):
+        engine_entry.locate(choice, None, tmp_path, build=False)
+
+
+def test_an_engine_that_was_built_afresh_was_never_kept(tmp_path: Path) -> None:
+    starts = [{"build": 0, "fresh": True, "plan_digest": None, "build_s": 1.0, "load_s": 1.0}]
+    sweep_of(tmp_path / "s", dataclasses.replace(record(1), engine={"key": "gone", "starts": starts}))
+    (choice,) = chosen(tmp_path, "b1")
+    with pytest.raises(ConfigError, match=r"built afresh \(load.builds\), of which none is kept"):
+        engine_entry.locate(choice, None, tmp_path, build=True)
