@@ -110,7 +110,7 @@ def run_page(page: Path, folder: Path, fixtures: Path, limit_s: float) -> list[O
 def run(page: str, command: str, folder: Path, limit_s: float) -> Outcome:
     """Run one command; interrupt it at the limit."""
     reason = next((why for head, why in NOT_RUN.items() if command.startswith(head)), None)
-    if reason is not None or (command.startswith("sweep") and "..." in command.split("#")[0]):
+    if reason is not None or (command.startswith("sweep") and "..." in command.split("#", maxsplit=1)[0]):
         outcome = Outcome(page, command, None, reason or "a synopsis", 0.0)
         say(outcome)
         return outcome
