@@ -93,15 +93,16 @@ def run_page(page: Path, folder: Path, fixtures: Path, limit_s: float) -> list[O
     shutil.copytree(fixtures, folder, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / "reference").symlink_to(ROOT / "results" / "reference")
-    outcomes = []
+    outcomes, session = [], ""
     for info, text in blocks(page):
         caption = re.match(r":caption: (\S+)\n", text)
         if caption:
             file = folder / caption[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text[caption.end() :].lstrip("\n"))
-        elif info == "python":
-            outcomes.append(run(name, f"python - <<'END'\n{text}END", folder, limit_s))
+        elif info == "python":  # blocks of a page are one session
+            session += text
+            outcomes.append(run(name, f"python - <<'END'\n{session}END", folder, limit_s))
         elif info in {"", "sh", "console", "shell"}:
             outcomes += [run(name, command, folder, limit_s) for command in commands(text)]
     return outcomes
