@@ -25,6 +25,15 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (--help lists the arguments)")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Format a help whose text is broken between words on a terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        from sweep.cli.console import fitted
+
+        return fitted(super()._fill_text(text, width, indent))
+
+
 def parser_of(prog: str, text: str) -> Parser:
     """Return a parser whose help is ``text``: what precedes "Exit codes:" above the arguments, the rest below them."""
     above, mark, below = text.partition("Exit codes:")
@@ -32,7 +41,7 @@ def parser_of(prog: str, text: str) -> Parser:
         prog=prog,
         description=above.strip(),
         epilog=mark + below.rstrip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
 

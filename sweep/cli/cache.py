@@ -18,12 +18,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
 
 from sweep.cli import arguments
-from sweep.cli.console import Terminal
+from sweep.cli.console import Terminal, print_rows
 from sweep.errors import ConfigError
 from sweep.storage.cache import DEFAULT_GIB, GIB, eviction, inventory, location, pins
 
@@ -119,15 +117,10 @@ def _limit_bytes(root: Path) -> int:
 
 def _show(console: Console, root: Path) -> None:
     items, users = inventory.items(root), pins.in_use(root)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("kind", "key", "what"):
-        table.add_column(name, overflow="fold")
-    table.add_column("MiB", justify="right")
-    table.add_column("last used", no_wrap=True)
-    table.add_column("in use by", overflow="fold")
-    for item in reversed(items):
-        table.add_row(*map(escape, _row(item, users.get(item.owner))))
-    console.print(table)
+    heads = ("kind", "key", "what", "MiB", "last used", "in use by")
+    print_rows(
+        console, heads, [_row(item, users.get(item.owner)) for item in reversed(items)], right=("MiB",), fold="what"
+    )
     total, limit = sum(item.bytes for item in items), _limit_bytes(root)
     console.print(
         f"total {_amount_of(total)} in {len(items)}, of at most {limit / GIB:g} GiB (cache_gib)", highlight=False

@@ -126,10 +126,11 @@ def main(words: Sequence[str]) -> int:
 def print_help(words: Sequence[str]) -> int:
     """Print the help of a sweep, or that of the settings that `words` name; return the exit code."""
     from sweep.cli import help_text
+    from sweep.cli.console import fitted
 
     named = [word for word in words if "=" not in word and word[:1] not in {"-", "+", "~"}]
     try:
-        sys.stdout.write((help_text.topics(named) if named else help_text.overview(grouped())) + "\n")
+        sys.stdout.write(fitted(help_text.topics(named) if named else help_text.overview(grouped())) + "\n")
     except SweepError as error:
         sys.stderr.write(f"{command_line.NAME}: {error_line(error)}\n")
         return WRONG

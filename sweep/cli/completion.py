@@ -86,6 +86,12 @@ def settings(prefix: str) -> list[str]:
     return levels if len(levels) > 1 else full
 
 
+def files(prefix: str, *endings: str) -> list[str]:
+    """Return the files and folders that `prefix` can become; with `endings`, only files of these."""
+    completed: list[str] = completers.FilesCompleter(endings)(prefix)
+    return completed
+
+
 def _keys() -> dict[str, str]:
     """Return the line of help of each key that has a fixed name."""
     lines = (line.split(None, 1) for line in schema.help_lines())
@@ -100,8 +106,7 @@ def _one_level(name: str, start: int) -> str:
 
 def _values(key: str, prefix: str) -> list[str]:
     if key in _FILES:
-        completed: list[str] = completers.FilesCompleter()(prefix)
-        return completed
+        return files(prefix)
     choices = conf_files.choices(key) if key in schema.GROUPS else []
     if _keys().get(key, "").endswith(("[true]", "[false]")):
         choices = ["false", "true"]

@@ -90,7 +90,7 @@ def _sections() -> dict[str, list[str]]:
 def _gist(name: str, keys: Sequence[str]) -> str:
     """Return what one group offers: its choices, or its first keys."""
     if name in GROUPS:
-        return f"{'+' if name == 'experiment' else ''}{name}={'|'.join(conf_files.choices(name))}"
+        return f"{'+' if name == 'experiment' else ''}{name}={' | '.join(conf_files.choices(name))}"
     short = [key.removeprefix(f"{name}.") for key in keys]
     shown = 8
     return ", ".join(short[:shown]) + (f" and {len(short) - shown} more" if len(short) > shown else "")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.markup import escape
-from rich.table import Table
+
+from sweep.cli.console import print_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,16 +37,14 @@ def print_plan(
         predicted_s: shortest and longest predicted duration, s.
         searches: work whose capacity is to be searched.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("engine", "variant", "record", "state"):
-        table.add_column(name)
+    rows = []
     todo_keys, searched_keys = {work.key for work in todo}, {work.key for work in searches}
     for work in plan.works[:_SHOWN_AT_MOST]:
         state = "to measure" if work.key in todo_keys else "measured already"
         state += ", then its capacity" if work.key in searched_keys else ""
         state = f"unsupported: {work.unsupported}" if work.unsupported else state
-        table.add_row(work.engine_key[:8], escape(work.label), work.key, escape(state))
-    console.print(table)
+        rows.append((work.engine_key[:8], work.label, work.key, state))
+    print_rows(console, ("engine", "variant", "record", "state"), rows)
     if len(plan.works) > _SHOWN_AT_MOST:
         console.print(f"... and {len(plan.works) - _SHOWN_AT_MOST} more")
     unsupported = len(plan.works) - len(plan.runnable)

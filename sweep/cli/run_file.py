@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.cli import arguments
+from sweep.cli import arguments, completion
 
 if TYPE_CHECKING:
     import argparse
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("file", type=arguments.folder, metavar="FILE", help="YAML file of the sweep")
-    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="settings that win over those of the file")
+    file = parser.add_argument("file", type=arguments.folder, metavar="FILE", help="YAML file of the sweep")
+    words = parser.add_argument(
+        "words", nargs="*", metavar="KEY=VALUE", help="settings that win over those of the file"
+    )
+    file.completer = lambda prefix, **_: completion.files(prefix, "yaml", "yml")  # type: ignore[attr-defined]  # argcomplete's hook
+    words.completer = lambda prefix, **_: completion.settings(prefix)  # type: ignore[attr-defined]  # as above
 
 
 def run(options: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from sweep.analysis.best_comparison import Ratio
+    from sweep.analysis import best_comparison
     from sweep.report.recommendation import Answer
     from sweep.report.results import Results
     from sweep.storage import PointSamples, Record
@@ -94,7 +94,7 @@ def variant_columns(records: Sequence[Record]) -> list[Column]:
     return [*VARIANTS[:AXES_AT], *map(of_record, axis_columns(records)), *VARIANTS[AXES_AT:]]
 
 
-def variant_rows(records: Sequence[Record], ratios: Mapping[str, Ratio]) -> list[VariantRow]:
+def variant_rows(records: Sequence[Record], ratios: Mapping[str, best_comparison.Ratio]) -> list[VariantRow]:
     """Return a row a record.
 
     Args:

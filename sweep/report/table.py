@@ -118,8 +118,8 @@ def _width(console: Console, table: Table) -> int:
 def _print_line(console: Console, text: str, *, mark: str = "", before: str = "", style: str | None = None) -> None:
     """Print a line: whole where a program reads it, broken between words and indented below its mark on a terminal."""
     console.print(before, end="")
-    if not console.is_terminal:
-        console.print(f"{mark}{escape(text)}", highlight=False, soft_wrap=True, style=style)
+    if not console.is_terminal or not mark:
+        console.print(f"{mark}{escape(text)}", highlight=False, soft_wrap=not console.is_terminal, style=style)
         return
     grid = Table.grid()
     grid.add_column(no_wrap=True)

@@ -84,12 +84,11 @@ class _Line:
         """Return the line, never wider than `width`: the bar gives way first, then the label, then the stage."""
         right = f"  {times}" if times else ""
         room = width - 1 - len(self.head) - 1 - len(right)  # the last column stays free: some terminals wrap there
-        stage = self.stage[: max(room, 0)]
+        stage = _cut(self.stage, room)
         label = self.label
         if len(label) + 2 + len(stage) > room:
-            keep = max(min(_LEAST_LABEL, len(label)), room - len(stage) - 2)
-            label = label if len(label) <= keep else f"{label[: keep - 1]}\u2026"
-            stage = stage[: max(room - len(label) - 2, 0)]
+            label = _cut(label, max(min(_LEAST_LABEL, len(label)), room - len(stage) - 2))
+            stage = _cut(stage, room - len(label) - 2)
         bar_room = room - len(label) - len(stage) - 4
         bar = ""
         if bar_room >= _BAR // 2:
@@ -98,7 +97,13 @@ class _Line:
             bar = _FULL * full + _EMPTY * (columns - full) + "  "
         line = Text(f"{self.head} ", no_wrap=True, overflow="crop")
         line.append(label, style="bold")
-        return line.append(f"  {bar}{stage}{right}"[: max(width - 1 - len(line), 0)])
+        gap = "  " if label and (bar or stage) else ""
+        return line.append(f"{gap}{bar}{stage}{right}"[: max(width - 1 - len(line), 0)])
+
+
+def _cut(text: str, width: int) -> str:
+    """Return `text` in at most `width` columns; a mark stands for what is cut."""
+    return text if len(text) <= width else f"{text[: width - 1]}\u2026" if width > 0 else ""
 
 
 class TimeLeft:
@@ -232,6 +237,7 @@ class Display:
         with self._counting:
             number = self._finished.setdefault(record.key, len(self._finished) + 1)
         self._line.head = self._count(len(self._finished))
+        self._live.refresh()  # a line printed above would stand over the count of before
         style = _STYLES.get(record.status, "red")
         label = self._labels.get(record.key, record.variant["label"])
         heading = f"{escape(self._count(number))} {escape(label)}"
@@ -278,6 +284,11 @@ class _Live:
 
     def stop(self) -> None:
         self._live.stop()
+
+    def refresh(self) -> None:
+        """Draw the lines anew, now."""
+        if self._console.is_terminal:
+            self._live.refresh()
 
     def _lines(self) -> Group:
         width = self._console.width

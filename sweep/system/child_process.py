@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import json
 import math
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 _PR_SET_PDEATHSIG = 1
+_PRCTL = getattr(ctypes.CDLL(None), "prctl", None)  # of Linux
+# `preexec_fn` of every process that is to die with this one: it asks Linux for SIGKILL before the program starts, so
+# that one that is stopped, or busy with its imports, cannot outlive its parent. Only C code runs between fork and exec:
+# no lock of another thread is needed there, and no signal handler of Python runs.
+DIE_WITH_PARENT = None if _PRCTL is None else functools.partial(_PRCTL, _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 _PARENT = "SWEEP_PARENT_PID"  # variable of a child
 _GRACE_S = 2.0  # time for a child to end by itself, and again after SIGTERM
 _TAIL_BYTES = 1 << 20
@@ -92,6 +98,7 @@ class ChildProcess:
                     stderr=self._stderr,
                     env={**(os.environ if environment is None else environment), _PARENT: str(os.getpid())},
                     start_new_session=own_session,
+                    preexec_fn=DIE_WITH_PARENT,  # noqa: PLW1509 - see there
                 )
         except BaseException:
             self._stderr.close()
@@ -259,12 +266,13 @@ def _pinned_to(cores: Iterable[int] | None) -> Iterator[None]:
 
 
 def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the parent dies, and exit at once if it already has.
+    """Ask Linux for SIGKILL when the parent dies, and exit at once if it already has, perhaps before it was asked.
 
     An orphan is adopted by process 1 or, below a service manager or a container's init, by a process of any number.
     """
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if DIE_WITH_PARENT is not None:
+        DIE_WITH_PARENT()
     own_parent = os.environ.get(_PARENT)
     adopted = parent == 1 if own_parent is None else own_parent != str(parent)
     if os.getppid() != parent or adopted:

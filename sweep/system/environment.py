@@ -17,6 +17,7 @@ import psutil
 
 from sweep import __version__
 from sweep.system import nvml
+from sweep.system.child_process import DIE_WITH_PARENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,12 @@ def module_version(module: str) -> str | None:
         return None
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _ASK_VERSION, module], capture_output=True, text=True, timeout=60, check=False
+            [sys.executable, "-c", _ASK_VERSION, module],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            preexec_fn=DIE_WITH_PARENT,
         )
     except (OSError, subprocess.SubprocessError):
         return None
@@ -196,6 +202,14 @@ def _nvidia_smi() -> JsonDict | None:
 
 def _output(command: list[str]) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+            preexec_fn=DIE_WITH_PARENT,
+        )
+        return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

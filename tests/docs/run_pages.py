@@ -69,7 +69,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 def commands(text: str) -> list[str]:
     """Return the commands of a block, each with the lines that continue it; none for what a command prints."""
     lines = re.sub(r"\\\n\s*", "", text).splitlines()
-    return [line.strip() for line in lines if line.split(None, 1)[:1] and line.split(None, 1)[0] in PROGRAMS]
+    return [line.strip() for line in lines if (line.split() or [""])[0] in PROGRAMS]
 
 
 def filled(command: str, folder: Path) -> str:
@@ -93,15 +93,16 @@ def run_page(page: Path, folder: Path, fixtures: Path, limit_s: float) -> list[O
     shutil.copytree(fixtures, folder, dirs_exist_ok=True)
     (folder / "results").mkdir(exist_ok=True)
     (folder / "results" / "reference").symlink_to(ROOT / "results" / "reference")
-    outcomes = []
+    outcomes, session = [], ""
     for info, text in blocks(page):
         caption = re.match(r":caption: (\S+)\n", text)
         if caption:
             file = folder / caption[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text[caption.end() :].lstrip("\n"))
-        elif info == "python":
-            outcomes.append(run(name, f"python - <<'END'\n{text}END", folder, limit_s))
+        elif info == "python":  # blocks of a page are one session
+            session += text
+            outcomes.append(run(name, f"python - <<'END'\n{session}END", folder, limit_s))
         elif info in {"", "sh", "console", "shell"}:
             outcomes += [run(name, command, folder, limit_s) for command in commands(text)]
     return outcomes
@@ -110,7 +111,7 @@ def run_page(page: Path, folder: Path, fixtures: Path, limit_s: float) -> list[O
 def run(page: str, command: str, folder: Path, limit_s: float) -> Outcome:
     """Run one command; interrupt it at the limit."""
     reason = next((why for head, why in NOT_RUN.items() if command.startswith(head)), None)
-    if reason is not None or "..." in command:
+    if reason is not None or (command.startswith("sweep") and "..." in command.split("#", maxsplit=1)[0]):
         outcome = Outcome(page, command, None, reason or "a synopsis", 0.0)
         say(outcome)
         return outcome

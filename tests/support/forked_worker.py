@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.system import child_process
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import NoReturn
 
 WORKER = "sweep.runner.worker.main"
@@ -50,7 +50,7 @@ class _Subprocess:
 
     def Popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: N802 - as it is there
         if list(command) == child_process.module_command(WORKER) and _can_be_forked(options["env"]):
-            options["preexec_fn"] = functools.partial(_become_worker, options["env"])
+            options["preexec_fn"] = functools.partial(_become_worker, options["env"], options["preexec_fn"])
         try:
             return subprocess.Popen(command, **options)
         except subprocess.SubprocessError:  # a signal for the worker met it in `preexec_fn`, which the product has not
@@ -68,10 +68,11 @@ def _can_be_forked(environment: Mapping[str, str]) -> bool:
     return changed <= _READ_LATER and (SITE in environment or not _sites(environment))
 
 
-def _become_worker(environment: Mapping[str, str]) -> NoReturn:
+def _become_worker(environment: Mapping[str, str], die_with_parent: Callable[[], None]) -> NoReturn:
     """Be the worker instead of starting a program: in the forked child, which has its three streams already."""
     status = 1
     try:
+        die_with_parent()
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers
             if descriptor >= _FIRST:  # not closed: an object of the parent's would close what has its number next

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.backends.tensorrt import cuda as cuda_module
-from sweep.system import environment_without_mps
+from sweep.system import child_process, environment_without_mps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +146,7 @@ def whole_gpu_sm_count() -> int | None:
             env=environment_without_mps(os.environ),
             timeout=_TIMEOUT_S,
             check=True,
+            preexec_fn=child_process.DIE_WITH_PARENT,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -26,7 +26,7 @@ from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner import recipe_file
 from sweep.storage import record_file
-from sweep.system import DeviceLock, atomic_files, devices, regular_files
+from sweep.system import DeviceLock, atomic_files, child_process, devices, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -275,6 +275,7 @@ def _run_loader(folder: Path, variant: Variant, backend: Backend, *, has_inputs:
                 errors="replace",
                 timeout=_CHECK_S,
                 check=False,
+                preexec_fn=child_process.DIE_WITH_PARENT,  # see there
             )
         except subprocess.TimeoutExpired as error:
             raise UncheckedError(f"the loader of {folder.name} did not end within {_CHECK_S:g} s: {error}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sweep.cli.trtexec import output_parser
 from sweep.errors import ConfigError, ParityError
-from sweep.system import regular_files
+from sweep.system import child_process, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +64,7 @@ def run(command: Sequence[str], env: Mapping[str, str], log: Path, timeout_s: fl
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **env},
                 start_new_session=True,
+                preexec_fn=child_process.DIE_WITH_PARENT,  # noqa: PLW1509 - see there
             )
         except OSError as error:
             raise ParityError(f"{command[0]} cannot be started: {error.strerror}") from error

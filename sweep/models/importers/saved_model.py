@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sweep.errors import ModelError, shorten
-from sweep.system import regular_files
+from sweep.system import child_process, regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +59,12 @@ def convert(folder: Path, target: Path) -> dict[str, str]:
     command = [sys.executable, "-m", "tf2onnx.convert", "--saved-model", str(folder), "--output", str(target)]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, "--opset", str(OPSET)], capture_output=True, text=True, check=False, env={**os.environ, **quiet}
+        [*command, "--opset", str(OPSET)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **quiet},
+        preexec_fn=child_process.DIE_WITH_PARENT,
     )
     if done.returncode or not target.is_file():
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]

@@ -13,14 +13,14 @@ from sweep.report.frame_columns import POINTS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sweep.analysis.best_comparison import Ratio
+    from sweep.analysis import best_comparison
     from sweep.report.frame_columns import Column
     from sweep.storage import Record
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters by which a spreadsheet takes a text for a formula
 
 
-def variants_csv(records: Sequence[Record], ratios: Mapping[str, Ratio]) -> str:
+def variants_csv(records: Sequence[Record], ratios: Mapping[str, best_comparison.Ratio]) -> str:
     """Return one row a variant; `ratios` are those of the answer."""
     rows = [dataclasses.replace(row, record=_of_its_sweep(row.record)) for row in frames.variant_rows(records, ratios)]
     return _csv(frames.variant_columns([row.record for row in rows]), rows)

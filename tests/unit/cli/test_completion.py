@@ -89,12 +89,16 @@ def tab(line: str, environment: dict[str, str], folder: Path) -> list[str]:
         ("sweep batch=1 doc", []),
         ("sweep results=o", ["other/"]),
         ("sweep model.path=a", ["a.onnx"]),
+        ("sweep run ", ["-h", "--help", "other/", "b.yaml"]),
+        ("sweep run b.yaml load.mi", ["load.min_requests=", "load.min_s="]),
+        ("sweep run b.yaml batch=1 precision=fp16,int8_", ["fp16,int8_bf16", "fp16,int8_fp16"]),
     ],
 )
 def test_bash_completes(line: str, offers: list[str], environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "a.onnx").touch()
     (tmp_path / "results" / "quickstart" / "records").mkdir(parents=True)
+    (tmp_path / "b.yaml").touch()
     assert tab(line, environment, tmp_path) == offers
 
 
@@ -118,9 +122,30 @@ def test_a_shell_accepts_its_script(shell: str, environment: dict[str, str], tmp
 def test_fish_completes(environment: dict[str, str]) -> None:
     if shutil.which("fish") is None:
         missing("fish", "fish is not installed: apt-get install fish")
-    line = 'sweep completion fish | source; complete -C "sweep precision=fp16,int8_"'
+    line = 'sweep completion fish | source; complete -C "sweep run my.yaml precision=fp16,int8_"'
     done = subprocess.run(["fish", "-c", line], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["precision=fp16,int8_bf16", "precision=fp16,int8_fp16"]
+
+
+# -D: no dump. With `-d FILE` compinit renames its dump over FILE, whatever that is.
+ZSH = r"""
+zmodload zsh/zpty
+zpty shell 'zsh -f -i'
+zpty -w shell 'autoload -U compinit; compinit -u -D; eval "$(sweep completion zsh)"; PROMPT=; echo re""ady'
+zpty -r -m shell line '*ready*'
+zpty -w -n shell $'sweep run my.yaml precision=fp16,int8_b\t'
+repeat 100 { sleep 0.1; zpty -r -t shell more && line+=$more; [[ $line == *int8_bf16* ]] && break }
+print -r -- $line
+zpty -d shell
+"""
+
+
+def test_zsh_completes(environment: dict[str, str]) -> None:
+    """In a terminal of its own: zsh completes nothing without its line editor."""
+    if shutil.which("zsh") is None:
+        missing("zsh", "zsh is not installed: apt-get install zsh")
+    done = subprocess.run(["zsh", "-f", "-c", ZSH], capture_output=True, text=True, check=True, env=environment)
+    assert "precision=fp16,int8_bf16" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("line", ["sweep precision=", "sweep bisect --"])

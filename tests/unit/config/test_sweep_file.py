@@ -237,7 +237,7 @@ def test_init_makes_a_file_that_plans_and_a_schema_that_knows_every_key(tmp_path
     assert commands.main(["init", "my"]) == 0
     schema = json.loads((tmp_path / "my" / "sweep.schema.json").read_text())
     assert schema == json_schema.schema()
-    known = set(schema["properties"]["sweep"]["properties"])
+    known = set(schema["properties"])
     keys = {
         line.split()[0] for line in help_lines() if ".NAME." not in line and not line.startswith("  backend.script")
     }

@@ -95,6 +95,9 @@ def test_the_live_line_never_wraps_and_keeps_count_stage_and_time(width) -> None
         assert "measuring closed" in text
         assert text.endswith("  1:05, left 12 min")
     assert ("\u2501" in text) == (width == 200)
+    if width == 40:
+        assert text == "[3/40] resnet50 in\u2026  1:05, left 12 min"
+    assert _Line("[0/4]", stage="waiting for the device").text(40, "0:02").plain == "[0/4] waiting for the device  0:02"
 
 
 def test_the_time_left_moves_and_contains_waiting() -> None:

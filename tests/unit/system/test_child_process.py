@@ -1,11 +1,13 @@
 """Real children: what they answer, what is left of them, and what becomes of them with their parent."""
 
+import ast
 import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -45,6 +47,7 @@ die_with_parent()
 print("ready", flush=True)
 time.sleep(600)
 """
+STOPPED = "import os, signal; print('ready', flush=True); os.kill(os.getpid(), signal.SIGSTOP)"
 
 
 @pytest.fixture
@@ -154,11 +157,18 @@ def test_what_it_started_ends_with_it(start, own_session) -> None:
     wait_until(lambda: not any(map(psutil.pid_exists, pids)))
 
 
-def test_it_dies_with_its_parent_however_that_ends() -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_it_dies_with_its_parent_however_that_ends(stopped) -> None:
+    """Also one that was stopped before its program could ask for it: it never gets to look at its parent."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, ORPHAN], stdout=subprocess.PIPE, env=module_environment(), text=True
+        [sys.executable, "-c", PARENT, STOPPED if stopped else ORPHAN],
+        stdout=subprocess.PIPE,
+        env=module_environment(),
+        text=True,
     )
     pid = int(parent.stdout.readline())
+    if stopped:
+        wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     assert psutil.pid_exists(pid)
     parent.kill()
     parent.communicate()
@@ -168,12 +178,29 @@ def test_it_dies_with_its_parent_however_that_ends() -> None:
 LATE = "import time\nprint('ready', flush=True)\ntime.sleep(1)\n" + ORPHAN
 
 
+def test_every_process_of_the_package_is_bound_to_its_parent() -> None:
+    """Those of MPS are not: the daemon serves other processes too."""
+    package = Path(child_process.__file__).parents[1]
+    calls = []
+    for path in package.rglob("*.py"):
+        if path.parent.name != "mps" and "subprocess." in (text := path.read_text()):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in {"subprocess.run", "subprocess.Popen"}:
+                    bound = any(
+                        word.arg == "preexec_fn" and "DIE_WITH_PARENT" in ast.unparse(word) for word in node.keywords
+                    )
+                    calls.append((path.name, node.lineno, bound))
+    assert len(calls) > 4
+    assert [call for call in calls if not call[2]] == []
+
+
 def test_an_orphan_of_a_subreaper_leaves_too(monkeypatch) -> None:
     """Below systemd or a container's init no orphan is a child of process 1; here the parent dies before it can ask."""
     library = ctypes.CDLL(None)
     library.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
-        command = [sys.executable, "-c", PARENT, LATE]
+        unbound = "from sweep.system import child_process; child_process.DIE_WITH_PARENT = None\n"
+        command = [sys.executable, "-c", unbound + PARENT, LATE]
         parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=module_environment(), text=True)
         pid = int(parent.stdout.readline())
         parent.kill()
@@ -190,7 +217,7 @@ def test_an_orphan_of_a_subreaper_leaves_too(monkeypatch) -> None:
 )
 def test_a_child_knows_whether_it_was_adopted(monkeypatch, parent, told, leaves) -> None:
     """In a container `sweep` itself may be process 1; elsewhere process 1 adopts the child of a dead parent."""
-    monkeypatch.setattr(child_process.ctypes, "CDLL", lambda _name: type("C", (), {"prctl": lambda *_: 0}))
+    monkeypatch.setattr(child_process, "DIE_WITH_PARENT", lambda: None)
     monkeypatch.setattr(os, "getppid", lambda: parent)
     monkeypatch.delenv("SWEEP_PARENT_PID", raising=False)
     if told is not None:
