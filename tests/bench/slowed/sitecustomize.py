@@ -1,0 +1,11 @@
+"""On PYTHONPATH, Python runs this at its start: workers get slower, libraries that must not be needed are gone."""
+
+import os
+import sys
+
+import slowdown
+
+if os.environ.get(slowdown.BLOCKED):
+    sys.meta_path.insert(0, slowdown.Blocker(os.environ[slowdown.BLOCKED].split(",")))
+if "sweep.runner.worker.main" in sys.orig_argv and os.environ.get(slowdown.SHARE):
+    slowdown.slow_down(float(os.environ[slowdown.SHARE]), int(os.environ[slowdown.BATCH]))

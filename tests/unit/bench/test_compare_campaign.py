@@ -1,0 +1,96 @@
+"""The campaign of comparisons: its arithmetic and its slowdown, on streams that take no time."""
+
+import argparse
+import importlib
+import sys
+import time
+
+import compare_campaign
+import pytest
+import slowdown
+from compare_campaign import Outcome
+
+
+def outcome(kind, exit_code, ratio, verdict):
+    row = {"variant": "v b8 s1", "ratio": ratio, "interval": [ratio - 0.01, ratio + 0.01], "verdict": verdict}
+    told = int(verdict == "slower")
+    return Outcome(
+        kind=kind, old="a0", new="a1", exit_code=exit_code, told_apart=told, incomparable=1, rows=3, slowed=[row]
+    )
+
+
+def test_the_table_counts_exit_codes_and_calls() -> None:
+    rows = [outcome("equal", 0, 1.001, "not told apart"), outcome("equal", 1, 0.962, "slower")]
+    rows += [outcome("3%", 1, 0.97, "slower"), outcome("3%", 0, 0.98, "slower")]
+    lines = compare_campaign.table(rows).splitlines()
+    assert lines[2] == "| nothing | 2 | 1 | 1 | 1 of 6, 2 not compared | - | 0.982 | 0.962 to 1.001 | 0.972 to 0.992 |"
+    assert (
+        lines[3]
+        == "| 3% slower | 2 | 1 | 1 | 2 of 6, 2 not compared | 2 of 2 | 0.975 | 0.970 to 0.980 | 0.965 to 0.985 |"
+    )
+
+
+def test_each_slowdown_is_compared_with_the_equal_measurement_before_it(tmp_path) -> None:
+    options = argparse.Namespace(to=tmp_path, count=2, slow_count=1, slowdowns="3,10")
+    assert list(compare_campaign.Campaign(options).steps()) == [
+        ("a0", 0.0, None),
+        ("a1", 0.0, "a0"),
+        ("slow3-1", 0.03, "a1"),
+        ("slow10-1", 0.1, "a1"),
+        ("a2", 0.0, "a1"),
+    ]
+
+
+def test_a_slowed_inference_takes_its_share_longer() -> None:
+    extra = slowdown.extra_time(0.5)
+    assert extra == pytest.approx(1.0)
+    slowed = slowdown.spinning(lambda seconds: time.sleep(seconds) or "answer", extra)
+    start = time.perf_counter()
+    assert slowed(0.01) == "answer"
+    assert time.perf_counter() - start >= 0.02
+    calls = []
+    launch = slowdown.repeating(lambda: calls.append(1), slowdown.extra_time(0.2))
+    for _ in range(100):
+        launch()
+    assert len(calls) == 125
+
+
+def test_what_is_blocked_cannot_be_imported(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "meta_path", [slowdown.Blocker(["matplotlib"]), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="blocked"):
+        importlib.import_module("matplotlib.pyplot")
+
+
+def test_streams_of_the_batch_alone_are_slowed(monkeypatch) -> None:
+    from sweep.backends.onnxruntime import session
+    from sweep.backends.tensorrt import execution_context, stream
+
+    for owner, name in (
+        (session.OnnxRuntimeStream, "__init__"),
+        (execution_context.ExecutionContext, "__init__"),
+        (stream.TensorRTStream, "add"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))  # put back at the end
+    launched = []
+
+    def start_ort(self, ort_session, feeds) -> None:
+        self._run = ort_session
+
+    def start_context(self, engine, cuda, resources, axes, feeds, handle) -> None:  # noqa: PLR0917 - as the original
+        stream.TensorRTStream.add(self, None, lambda: launched.append(handle), None)
+
+    def add(_self, _samples, launch, _copies) -> None:
+        launch()
+
+    monkeypatch.setattr(session.OnnxRuntimeStream, "__init__", start_ort)
+    monkeypatch.setattr(execution_context.ExecutionContext, "__init__", start_context)
+    monkeypatch.setattr(stream.TensorRTStream, "add", add)
+    slowdown.slow_down(0.5, 8)
+    of_batch = {batch: {"x": argparse.Namespace(shape=(batch, 3))} for batch in (1, 8)}
+    streams = {batch: session.OnnxRuntimeStream(print, feeds) for batch, feeds in of_batch.items()}
+    assert streams[1]._run is print
+    assert streams[8]._run is not print
+    for batch, feeds in of_batch.items():
+        execution_context.ExecutionContext(None, None, None, None, feeds, batch)
+    assert launched == [1, 8, 8]
