@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sweep import spec
 from sweep.analysis import best_comparison, drifted, run_comparison, start_spread
 from sweep.analysis.intervals import PASSES_AS_BATCHES
+from sweep.analysis.moderation import moderate
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
@@ -321,25 +324,43 @@ def _capacities(
         for number, (old, new) in alike.items()
         if capacity_ips(old) and capacity_ips(new) and slo_text(old) == slo_text(new)
     }
+    errors = _start_errors(list(chosen.values()), spreads)
     result = {}
-    for number, (old, new) in chosen.items():
-        spread = spreads[0].get(old.key) or spreads[1].get(new.key)
-        known = [_start_cv(record, spread) for record in (old, new)]
-        freedom = min(freedom for _, freedom in known)
+    for (number, (old, new)), (error, freedom) in zip(chosen.items(), errors, strict=True):
         factor = max(run_comparison.factor_of(len(chosen), freedom), best_comparison.LEAST_BAND / math.sqrt(2))
-        margin = math.exp(factor * math.hypot(*(cv for cv, _ in known)))
+        margin = math.exp(factor * error)
         low, high = capacity_ratio(new, old, factor / _NORMAL_HALF)
         result[number] = (low / margin, high * margin)
     return result
 
 
-def _start_cv(record: Record, spread: StartSpread | None) -> tuple[float, float]:
-    """Return what starts of a variant differ by, with the degrees of freedom: as its own starts say, else `spread`."""
-    own = start_spread.pooled([starts_ips(record)], "its starts")
-    entry = best_comparison.Entry(
-        value=1.0, starts=[1.0], spread=own or spread, assumed_cv=start_spread.assumed_cv(record)
-    )
-    return best_comparison.start_cv(entry)
+def _start_errors(
+    pairs: Sequence[tuple[Record, Record]], spreads: Sequence[Mapping[str, StartSpread]]
+) -> list[tuple[float, float]]:
+    """Return what one start on each side adds to the log ratio of each pair, with the degrees of freedom.
+
+    It comes from the starts of the pairs, where they have several; else from what is known or assumed of them.
+    """
+    logs = [[np.log(starts_ips(record)) for record in pair] for pair in pairs]
+    own = [sum(max(len(starts) - 1, 0) for starts in sides) for sides in logs]
+    sample = [
+        sum(float(starts.var()) * len(starts) for starts in sides if len(starts) > 1) / max(freedom, 1)
+        for sides, freedom in zip(logs, own, strict=True)
+    ]
+    moderated = moderate(sample, own) if any(own) else None
+    errors = []
+    for number, (old, new) in enumerate(pairs):
+        if own[number] and moderated is not None:
+            errors.append((math.sqrt(2 * float(moderated.variances[number])), float(moderated.freedom[number])))
+            continue
+        spread = spreads[0].get(old.key) or spreads[1].get(new.key)
+        sides = [
+            best_comparison.Entry(value=1.0, starts=[1.0], spread=spread, assumed_cv=start_spread.assumed_cv(record))
+            for record in (old, new)
+        ]
+        known = [best_comparison.start_cv(entry) for entry in sides]
+        errors.append((math.hypot(*(cv for cv, _ in known)), min(freedom for _, freedom in known)))
+    return errors
 
 
 def slo_text(record: Record) -> str:

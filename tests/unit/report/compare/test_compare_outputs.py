@@ -190,3 +190,5 @@ def test_the_page_draws_ratios_and_curves_and_escapes_what_it_shows(comparison, 
     assert 'src="http' not in page
     assert "<h1>driver-a (OLD) against driver-b (NEW)</h1>" in head
     assert page.count("<tr") == 5
+    assert '<noscript><p class="note">The charts need JavaScript; the tables below have their figures.</p>' in page
+    assert "<h3>p99 latency at throughput: tiny_cnn fp32 b64 s1</h3>" in page  # it wraps on a phone, a chart's does not
