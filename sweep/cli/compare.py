@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", type=arguments.folder, metavar="FILE", help="write JUnit XML, a test a variant")
     parser.add_argument("--json", type=arguments.folder, metavar="FILE", help="write the comparison for scripts")
     parser.add_argument("--html", type=arguments.folder, metavar="FILE", help="draw ratios and curves over each other")
+    parser.add_argument("--mlflow", metavar="EXPERIMENT", help="record it in MLflow, with a view of both sweeps' runs")
     parser.add_argument("--save", type=arguments.folder, metavar="FILE", help="write NEW as a baseline file")
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
@@ -76,4 +77,16 @@ def run(options: argparse.Namespace) -> int:
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     compare.print_comparison(console, comparison, failed)
+    if options.mlflow is not None:
+        from sweep.report.mlflow import resolve_uri
+
+        recorded = compare.to_mlflow(comparison, failed, resolve_uri(options.uri, options.results), options.mlflow)
+        old_count, new_count = recorded.runs
+        missing = "" if old_count and new_count else "; `sweep publish` sends the sweeps' own runs there"
+        console.print(
+            f"MLflow   {recorded.url}\n         {old_count} runs of OLD and {new_count} of NEW in the view{missing}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return 1 if failed else 0

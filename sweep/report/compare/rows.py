@@ -181,13 +181,14 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
         _row(pair, label, refusals[number], changes.get(number), rates.get(number, ()), capacities.get(number))
         for number, (pair, label) in enumerate(zip(pairs, _labels(pairs), strict=True))
     ]
+    steady = [number for number in measured if _unsteady_side(*alike[number]) is None] or list(measured)
     order = [Outcome.SLOWER, Outcome.FASTER, Outcome.INCOMPARABLE, Outcome.REMOVED, Outcome.SAME, Outcome.ADDED]
     return RunComparison(
         old=old.name,
         new=new.name,
         facts=tuple(fact_changes(both)),
         rows=tuple(sorted(rows, key=lambda row: order.index(row.outcome))),
-        evidence=_evidence(list(measured.values()), list(changes.values()), rows),
+        evidence=_evidence([measured[number] for number in steady], [changes[number] for number in steady], rows),
         notes=tuple(_notes(old, new, obstacles, anyway=anyway)),
     )
 
@@ -404,7 +405,8 @@ def _peak_evidence(
     if len(single) < len(measured):
         number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         text = f"{number} starts of each variant on each side; {limit}"
-        return f"{text}. {len(single)} of them have one start on each side: {advice}" if single else f"{text}."
+        verb = "has" if len(single) == 1 else "have"
+        return f"{text}. {len(single)} of them {verb} one start on each side: {advice}" if single else f"{text}."
     spread = next((old.spread for old, _ in single if old.spread is not None), None)
     assumed = max(entry.assumed_cv for pair in single for entry in pair)
     known = (

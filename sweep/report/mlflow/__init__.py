@@ -4,12 +4,15 @@ One run per sweep, one child run per record, and one saved view that opens on th
 Importing this package does not import mlflow.
 """
 
+from sweep.report.mlflow.comparison_run import ComparisonRun, Content, record_comparison
 from sweep.report.mlflow.live import Publishing
 from sweep.report.mlflow.publisher import Published, Publisher
 from sweep.report.mlflow.read_back import read_records
 from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
 
 __all__ = [
+    "ComparisonRun",
+    "Content",
     "Published",
     "Publisher",
     "Publishing",
@@ -17,6 +20,7 @@ __all__ = [
     "is_http",
     "reachable",
     "read_records",
+    "record_comparison",
     "resolve_uri",
     "sqlite_path",
     "without_password",

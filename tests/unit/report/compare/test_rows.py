@@ -1,5 +1,7 @@
 """What became of each variant: told apart, not told apart, or not comparable and why."""
 
+import dataclasses
+
 import pytest
 from measured_runs import record, results, run, starts
 from records import peak
@@ -17,6 +19,15 @@ def test_equal_measurements_are_green_twenty_times_of_twenty() -> None:
     comparisons = [compare(run("a", seed=2 * n), run("b", seed=2 * n + 1)) for n in range(20)]
     assert sum(comparison.count(Outcome.SAME) < 4 for comparison in comparisons) <= 1
     assert [failures(comparison, parse_gates("slower=3%")) for comparison in comparisons] == [[]] * 20
+
+
+def test_what_the_intervals_rest_on_is_told_of_the_steady_rows() -> None:
+    """One that is not steady counts as a single start, which would read as if it had been started once."""
+    old, new = run("a", seed=1), run("b", seed=2)
+    unsteady = dataclasses.replace(new.records[0], peak={**new.records[0].peak, "verdict": "unstable"})
+    comparison = compare(old, results("b", unsteady, *new.records[1:]))
+    assert comparison.evidence.startswith("5 starts of each variant on each side; differences under ")
+    assert "one start" not in comparison.evidence
 
 
 @pytest.mark.parametrize("slowdown", [0.03, 0.1])
