@@ -25,7 +25,7 @@ from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 _TWO = 2
 _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
@@ -58,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
         wanted = "NEW beside --baseline" if options.baseline else "OLD and NEW, or --baseline FILE and NEW"
         raise ConfigError(f"{len(options.sources)} of what to compare: it takes {wanted} (--help lists the arguments)")
     gates = compare.parse_gates(options.fail_on) if options.fail_on is not None else []
-    arguments.refuse_special_files(options.markdown, options.junit, options.json, options.html, options.save)
+    outputs = {name: getattr(options, name) for name in ("markdown", "junit", "json", "html", "save")}
+    arguments.refuse_special_files(*outputs.values())
+    _refuse_one_file_twice(outputs)
     old, new = (load(place, results=options.results, uri=options.uri) for place in places)
     comparison = compare.compare(old, new, anyway=options.anyway)
     comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *compare.unchecked(comparison, gates)))
@@ -70,8 +72,9 @@ def run(options: argparse.Namespace) -> int:
         (options.html, lambda: compare.as_page(comparison, failed)),
         (options.save, lambda: encode_baseline(new)),
     ]
+    is_kept = bool(failed) and options.save is not None and _is_one_of(options.save, places)
     for path, content in written:
-        if path is not None:
+        if path is not None and not (is_kept and path is options.save):
             arguments.write_output(path, content())
     console = Terminal()
     if not console.is_terminal:
@@ -89,4 +92,25 @@ def run(options: argparse.Namespace) -> int:
             highlight=False,
             soft_wrap=True,
         )
+    if is_kept:
+        line = (
+            f"{options.save} stays as it was, since a gate fails: --save ANOTHER_FILE, or without --fail-on, writes it"
+        )
+        console.print(line, markup=False, highlight=False)
     return 1 if failed else 0
+
+
+def _refuse_one_file_twice(outputs: Mapping[str, Path | None]) -> None:
+    """Refuse two outputs of one name, of which the second would replace the first."""
+    names: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        earlier = names.setdefault(path.resolve(), name)
+        if earlier != name:
+            raise ConfigError(f"--{earlier} and --{name} both name {path}: give each a file of its own")
+
+
+def _is_one_of(path: Path, places: Sequence[str | Path]) -> bool:
+    """Tell whether a file is one of what is compared."""
+    return path.resolve() in {Path(place).resolve() for place in places}

@@ -189,7 +189,7 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
         facts=tuple(fact_changes(both)),
         rows=tuple(sorted(rows, key=lambda row: order.index(row.outcome))),
         evidence=_evidence([measured[number] for number in steady], [changes[number] for number in steady], rows),
-        notes=tuple(_notes(old, new, obstacles, anyway=anyway)),
+        notes=(*_notes(old, new, obstacles, anyway=anyway), *_doubtful(old, new, pairs)),
     )
 
 
@@ -426,6 +426,23 @@ def _notes(old: Results, new: Results, obstacles: Sequence[str], *, anyway: bool
         text = f"other programs kept the cores busy while {crowded[0]} variants of OLD and {crowded[1]} of NEW"
         notes.append(f"{text} were measured")
     return notes
+
+
+def _doubtful(old: Results, new: Results, pairs: Sequence[Pair]) -> list[str]:
+    """Word what makes a comparison say less than it seems to: one record on both sides, several of a variant."""
+    lines = []
+    both = [(pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
+    same = sum(one == other for one, other in both)
+    if same == len(both):
+        lines.append("OLD and NEW are the same records: nothing can differ in them")
+    elif same:
+        verb, them = ("is", "it") if same == 1 else ("are", "them")
+        lines.append(f"{same} of {len(both)} variants {verb} one record on both sides: nothing can differ in {them}")
+    for results, side in ((old, "OLD"), (new, "NEW")):
+        variants = sum((pair.old if results is old else pair.new) is not None for pair in pairs)
+        if old is not new and variants < len(results):
+            lines.append(f"{side} has {len(results)} records of {variants} variants: the latest of each is compared")
+    return lines
 
 
 def _nothing_in_common(old: Results, new: Results) -> str:

@@ -148,3 +148,15 @@ def test_variants_of_one_side_have_their_rows() -> None:
     assert outcomes(comparison) == [Outcome.REMOVED, Outcome.SAME, Outcome.ADDED]
     assert comparison.rows[0].lost
     assert len({row.label for row in comparison.rows}) == 3
+
+
+def test_one_record_on_both_sides_and_several_of_a_variant_are_told() -> None:
+    old = results("a", record(1), record(2, started_at="2026-01-02T00:00:00.000+00:00"), record(2))
+    again = [dataclasses.replace(item, started_at="2026-01-03T00:00:00.000+00:00") for item in old.records[:2]]
+    assert compare(old, results("b", *again)).notes == (
+        "OLD has 3 records of 2 variants: the latest of each is compared",
+    )
+    assert compare(old, old).notes == ("OLD and NEW are the same records: nothing can differ in them",)
+    assert compare(old, results("b", old.records[0], again[1])).notes[0] == (
+        "1 of 2 variants is one record on both sides: nothing can differ in it"
+    )
