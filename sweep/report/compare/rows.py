@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweep import spec
-from sweep.analysis import best_comparison, drifted, run_comparison, start_spread
-from sweep.analysis.intervals import PASSES_AS_BATCHES
-from sweep.analysis.moderation import moderate
+from sweep.analysis import best_comparison, drifted, intervals, moderation, run_comparison, start_spread
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
@@ -348,7 +346,7 @@ def _start_errors(
         sum(float(starts.var()) * len(starts) for starts in sides if len(starts) > 1) / max(freedom, 1)
         for sides, freedom in zip(logs, own, strict=True)
     ]
-    moderated = moderate(sample, own) if any(own) else None
+    moderated = moderation.moderate(sample, own) if any(own) else None
     errors = []
     for number, (old, new) in enumerate(pairs):
         if own[number] and moderated is not None:
@@ -386,7 +384,7 @@ def _evidence(
         least = statistics.median(item.change.high / item.change.ratio for _, item in compared) - 1
         bound = f"{least:.1%}" if least < 1 else f"a factor of {least + 1:.1f}"
         passes = min(passes_of(record) for row, _ in compared for record in (row.old, row.new) if record is not None)
-        known = "the passes show what starts differ by" if passes >= PASSES_AS_BATCHES else _FEW_PASSES
+        known = "the passes show what starts differ by" if passes >= intervals.PASSES_AS_BATCHES else _FEW_PASSES
         text = f"{len(compared)} figures at rates that both were offered"
         parts.append(f"{text}: half of them tell a difference of {bound} apart; {known}.")
     return " ".join(parts) or "No variant could be compared."
