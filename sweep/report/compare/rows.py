@@ -329,7 +329,8 @@ def _capacities(
         factor = max(run_comparison.factor_of(len(chosen), freedom), best_comparison.LEAST_BAND / math.sqrt(2))
         margin = math.exp(factor * error)
         low, high = capacity_ratio(new, old, factor / _NORMAL_HALF)
-        result[number] = (low / margin, high * margin)
+        if low > 0 or math.isfinite(high):  # a search that held everywhere, and nowhere failed, bounds nothing
+            result[number] = (low / margin, high * margin)
     return result
 
 

@@ -125,6 +125,8 @@ def _tag_runs(client: MlflowClient, experiment_id: str, content: Content, identi
 
     Both runs of a variant have one name, so that the colour tells them apart: one hue, pale for OLD.
     """
+    from mlflow.entities import RunTag
+
     records = {row: record for row, pair in enumerate(content.pairs) if (record := pair[number]) is not None}
     wanted = {record.key: _colour(row, number) for row, record in records.items()}
     names = dict.fromkeys((*(record.sweep for record in records.values()), (content.old, content.new)[number]))
@@ -133,9 +135,10 @@ def _tag_runs(client: MlflowClient, experiment_id: str, content: Content, identi
         for run in _search(client, experiment_id, f"tags.`{NAME}` = {quoted(sweep)} and tags.`{KIND}` = 'variant'"):
             chosen = wanted.get(run.data.tags.get(KEY, ""))
             if chosen is not None:
-                for name, value in ((COMPARED + identity, _SIDES[number]), (COLOUR, chosen)):
-                    if run.data.tags.get(name) != value:
-                        client.set_tag(run.info.run_id, name, value)
+                tags = {COMPARED + identity: _SIDES[number], COLOUR: chosen}
+                new = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+                if new:
+                    client.log_batch(run.info.run_id, tags=new)
                 tagged.append(run)
     return tagged
 
