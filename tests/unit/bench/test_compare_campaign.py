@@ -6,9 +6,16 @@ import sys
 import time
 
 import compare_campaign
+import numpy as np
 import pytest
 import slowdown
 from compare_campaign import Outcome
+from fake_gpu import FakeEngine, FakeRuntime, installed, library_of
+
+from sweep.backends.onnxruntime import session
+from sweep.backends.tensorrt import execution_context, stream
+from sweep.backends.tensorrt.session import TensorRTSession
+from sweep.spec import SessionAxes
 
 
 def outcome(kind, exit_code, ratio, verdict):
@@ -61,9 +68,6 @@ def test_what_is_blocked_cannot_be_imported(monkeypatch) -> None:
 
 
 def test_streams_of_the_batch_alone_are_slowed(monkeypatch) -> None:
-    from sweep.backends.onnxruntime import session
-    from sweep.backends.tensorrt import execution_context, stream
-
     for owner, name in (
         (session.OnnxRuntimeStream, "__init__"),
         (execution_context.ExecutionContext, "__init__"),
@@ -92,3 +96,27 @@ def test_streams_of_the_batch_alone_are_slowed(monkeypatch) -> None:
     for batch, feeds in of_batch.items():
         execution_context.ExecutionContext(None, None, None, None, feeds, batch)
     assert launched == [1, 8, 8]
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_a_context_of_the_batch_launches_its_graph_more_often(monkeypatch, batch) -> None:
+    """The device does the work of a share of the inferences twice: nothing of it hides behind what is in flight."""
+    for owner, name in (
+        (session.OnnxRuntimeStream, "__init__"),
+        (execution_context.ExecutionContext, "__init__"),
+        (stream.TensorRTStream, "add"),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    runtime = installed(monkeypatch, FakeRuntime())
+    slowdown.slow_down(0.2, batch)
+    feeds = {"x": np.zeros((2, 3), np.float32)}
+    made = TensorRTSession(
+        library_of(FakeEngine(runtime), rtx=True), b"plan", SessionAxes(cuda_graph=True), feeds, None
+    )
+    runtime.calls.clear()
+    for _ in range(20):
+        made.streams[0].enqueue()
+        made.streams[0].wait()
+    assert runtime.calls.count("cudaGraphLaunch") == (25 if batch == 2 else 20)
+    assert made.streams[0].take_parts_ms().shape == (20, 4)
+    made.close()
