@@ -3,7 +3,8 @@
 OLD and NEW are each a folder of a sweep or of several, the name of a sweep below the results folder, a file that
 `sweep export --json` or --save wrote, or mlflow:EXPERIMENT, mlflow:EXPERIMENT/SWEEP or mlflow:RUN_ID. With --baseline
 FILE in place of OLD, one argument is enough. Facts that differ are printed first; then, for each variant, the ratio of
-the peaks with its interval, and what that shows. Another GPU, load or network is refused unless --anyway.
+the peaks with its interval, and what that shows; for loads that give their rates, the latency at each of them. Another
+GPU, load or network is refused unless --anyway.
 
 --fail-on takes gates, separated by commas: slower[=3%], slo, accuracy[=3dB|0.5%], memory[=5%], energy[=5%]. A variant
 that ended ok in OLD and does not in NEW fails too.
