@@ -3,7 +3,8 @@
 OLD and NEW are each a folder of a sweep or of several, the name of a sweep below the results folder, a file that
 `sweep export --json` or --save wrote, or mlflow:EXPERIMENT, mlflow:EXPERIMENT/SWEEP or mlflow:RUN_ID. With --baseline
 FILE in place of OLD, one argument is enough. Facts that differ are printed first; then, for each variant, the ratio of
-the peaks with its interval, and what that shows. Another GPU, load or network is refused unless --anyway.
+the peaks with its interval, and what that shows; for loads that give their rates, the latency at each of them. Another
+GPU, load or network is refused unless --anyway.
 
 --fail-on takes gates, separated by commas: slower[=3%], slo, accuracy[=3dB|0.5%], memory[=5%], energy[=5%]. A variant
 that ended ok in OLD and does not in NEW fails too.
@@ -25,7 +26,7 @@ from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 _TWO = 2
 _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--junit", type=arguments.folder, metavar="FILE", help="write JUnit XML, a test a variant")
     parser.add_argument("--json", type=arguments.folder, metavar="FILE", help="write the comparison for scripts")
     parser.add_argument("--html", type=arguments.folder, metavar="FILE", help="draw ratios and curves over each other")
+    parser.add_argument("--mlflow", metavar="EXPERIMENT", help="record it in MLflow, with a view of both sweeps' runs")
     parser.add_argument("--save", type=arguments.folder, metavar="FILE", help="write NEW as a baseline file")
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
@@ -57,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
         wanted = "NEW beside --baseline" if options.baseline else "OLD and NEW, or --baseline FILE and NEW"
         raise ConfigError(f"{len(options.sources)} of what to compare: it takes {wanted} (--help lists the arguments)")
     gates = compare.parse_gates(options.fail_on) if options.fail_on is not None else []
-    arguments.refuse_special_files(options.markdown, options.junit, options.json, options.html, options.save)
+    outputs = {name: getattr(options, name) for name in ("markdown", "junit", "json", "html", "save")}
+    arguments.refuse_special_files(*outputs.values())
+    _refuse_one_file_twice(outputs)
     old, new = (load(place, results=options.results, uri=options.uri) for place in places)
     comparison = compare.compare(old, new, anyway=options.anyway)
     comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *compare.unchecked(comparison, gates)))
@@ -69,11 +73,45 @@ def run(options: argparse.Namespace) -> int:
         (options.html, lambda: compare.as_page(comparison, failed)),
         (options.save, lambda: encode_baseline(new)),
     ]
+    is_kept = bool(failed) and options.save is not None and _is_one_of(options.save, places)
     for path, content in written:
-        if path is not None:
+        if path is not None and not (is_kept and path is options.save):
             arguments.write_output(path, content())
     console = Terminal()
     if not console.is_terminal:
         console.width = max(console.width, _LOG_WIDTH)
     compare.print_comparison(console, comparison, failed)
+    if options.mlflow is not None:
+        from sweep.report.mlflow import resolve_uri
+
+        recorded = compare.to_mlflow(comparison, failed, resolve_uri(options.uri, options.results), options.mlflow)
+        old_count, new_count = recorded.runs
+        missing = "" if old_count and new_count else "; `sweep publish` sends the sweeps' own runs there"
+        console.print(
+            f"MLflow   {recorded.url}\n         {old_count} runs of OLD and {new_count} of NEW in the view{missing}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if is_kept:
+        line = (
+            f"{options.save} stays as it was, since a gate fails: --save ANOTHER_FILE, or without --fail-on, writes it"
+        )
+        console.print(line, markup=False, highlight=False)
     return 1 if failed else 0
+
+
+def _refuse_one_file_twice(outputs: Mapping[str, Path | None]) -> None:
+    """Refuse two outputs of one name, of which the second would replace the first."""
+    names: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if path is None:
+            continue
+        earlier = names.setdefault(path.resolve(), name)
+        if earlier != name:
+            raise ConfigError(f"--{earlier} and --{name} both name {path}: give each a file of its own")
+
+
+def _is_one_of(path: Path, places: Sequence[str | Path]) -> bool:
+    """Tell whether a file is one of what is compared."""
+    return path.resolve() in {Path(place).resolve() for place in places}

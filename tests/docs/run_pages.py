@@ -27,7 +27,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docs" / "tutorial.md", *sorted((ROOT / "docs" / "howto").glob("*.md"))]
-PROGRAMS = {"sweep", "python", "git", "make", "source", "pip", "cp", "cd", "export"}
+PROGRAMS = {"sweep", "python", "git", "make", "source", "pip", "env", "cp", "cd", "export"}
 NOT_RUN = {  # beginning of a command: why it is not run
     "make ": "of the clone",
     "source ": "of the clone",

@@ -37,12 +37,21 @@ def test_a_slowdown_fails_the_job_and_the_same_machine_does_not(cli: Cli, tmp_pa
     assert files["markdown"].read_text().startswith("### sweep compare: failed")
     assert {row["verdict"] for row in json.loads(files["json"].read_text())["rows"]} == {"slower"}
     assert b"Plotly.newPlot" in files["html"].read_bytes()
-    assert commands.main([*words, "--fail-on", "slower=20%"]) == 0
+    before = base.read_bytes()
+    assert commands.main([*words, "--fail-on", "slower=3%", "--save", str(base)]) == 1
+    assert "base.json stays as it was, since a gate fails" in capsys.readouterr().out.replace("\n", " ")
+    assert base.read_bytes() == before  # the next job would be green
+    assert commands.main([*words, "--fail-on", "slower=20%", "--save", str(base)]) == 0
+    assert base.read_bytes() != before
     capsys.readouterr()
     for wrong, line in (
         (["compare", "before", *where], "1 of what to compare: it takes OLD and NEW, or --baseline FILE and NEW"),
         (["compare", "before", "afte", *where], "did you mean after?"),
         (["compare", "before", "after", *where, "--fail-on", "slow"], "--fail-on slow: no such gate"),
+        (
+            ["compare", "before", "after", *where, "--json", "a", "--markdown", "./a"],
+            "--markdown and --json both name a",
+        ),
         (["compare", "before", "after", *where, "--json", str(tmp_path)], "is no regular file, and is not replaced"),
         (["compare", "before", "mlflow:night", *where], "there is no MLflow store at"),
     ):

@@ -6,6 +6,7 @@ from .gates import unchecked as unchecked
 from .json_output import as_json as as_json
 from .junit import as_junit as as_junit
 from .markdown import as_markdown as as_markdown
+from .mlflow_run import to_mlflow as to_mlflow
 from .page import as_page as as_page
 from .rows import Outcome as Outcome
 from .rows import Row as Row

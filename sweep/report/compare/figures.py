@@ -60,14 +60,22 @@ class Figure:
         text = self.text(row)
         if self is not CAPACITY or row.capacity is None:
             return text
-        low, high = row.capacity
-        return f"{text} ({low:.3f} to {high:.3f})" if math.isfinite(high) else f"{text} (from {low:.3f})"
+        return f"{text} ({capacity_ratio_text(row.capacity)})"
 
     def _value_text(self, value: float | None) -> str:
         if value is None:
             return "-"
         is_small = self.form.endswith("f}") and _LEAST_SHOWN < abs(value) < 1
         return f"{value:.2g}" if is_small else self.form.format(value)
+
+
+def capacity_ratio_text(ends: tuple[float, float]) -> str:
+    """Return the interval of the ratio of two capacities in words.
+
+    It is that of the estimates, where a search made them: the rates that held are lower, and by chance unequally so.
+    """
+    low, high = ends
+    return f"est. ratio {low:.3f} to {high:.3f}" if math.isfinite(high) else f"est. ratio {low:.3f} or more"
 
 
 def sqnr_db(record: Record) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import score
 from sweep.errors import ConfigError, printable
-from sweep.report.compare.figures import ENERGY, MEMORY, is_exact, sqnr_db
+from sweep.report.compare.figures import ENERGY, MEMORY, capacity_ratio_text, is_exact, sqnr_db
 from sweep.report.compare.rows import Outcome, slo_text
 from sweep.report.compared_figures import capacity_ips
 
@@ -181,7 +181,7 @@ def _slo(row: Row, _: Gate) -> str | None:
     if not capacity_ips(new):
         return f"{before}, no rate does now"
     if row.capacity is not None and row.capacity[1] < 1:
-        return f"{before}, {capacity_ips(new):,.0f} do now"
+        return f"{before}, {capacity_ips(new):,.0f} do now ({capacity_ratio_text(row.capacity)})"
     return None
 
 
@@ -251,7 +251,7 @@ def _has_slo(row: Row) -> bool:
 
 
 _NEEDS = {
-    "slower": "a peak, or a latency at one rate,",
+    "slower": "a peak that is steady, or a latency at one rate,",
     "slo": "a capacity under one SLO",
     "accuracy": "an SQNR or a score",
     "memory": "the memory or the size of its engine",

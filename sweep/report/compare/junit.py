@@ -1,4 +1,8 @@
-"""Write a comparison as JUnit XML, which every CI system shows as tests: one a variant."""
+"""Write a comparison as JUnit XML, which every CI system shows as tests: one a variant.
+
+It is valid under the schema of Ant's reports, the strictest one, and under that of Jenkins: a case has nothing but its
+failure or why it was skipped, so that the figures of all rows stand in the output of the suite.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.report.compare.gates import Failure
-    from sweep.report.compare.rows import RunComparison
+    from sweep.report.compare.rows import Row, RunComparison
 
 _SKIPPED = (Outcome.INCOMPARABLE, Outcome.ADDED, Outcome.REMOVED)
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what XML 1.0 cannot hold
 
 
@@ -38,35 +43,50 @@ def as_junit(comparison: RunComparison, failed: Sequence[Failure]) -> bytes:
         "skipped": str(len(skipped)),
         "time": "0",
     }
-    root = ET.Element("testsuites", {"name": "sweep compare", **counts})
+    root = ET.Element("testsuites")
     name = _legal(f"{comparison.old} against {comparison.new}")
-    suite = ET.SubElement(root, "testsuite", {"name": name, "timestamp": _started(comparison), **counts})
+    place = {"hostname": _host(comparison), "package": "sweep.compare", "id": "0"}
+    suite = ET.SubElement(root, "testsuite", {"name": name, "timestamp": _started(comparison), **place, **counts})
     properties = ET.SubElement(suite, "properties")
     for fact in comparison.facts:
         ET.SubElement(properties, "property", {"name": fact.name, "value": _legal(f"{fact.old} -> {fact.new}")})
+    lines = []
     for row in comparison.rows:
         case = ET.SubElement(suite, "testcase", {"name": _legal(row.label), "classname": "sweep.compare", "time": "0"})
-        has_peak = any(value is not None for value in PEAK.pair(row))
-        throughput = f"{PEAK.text(row)} samples/s, NEW / OLD {ratio_text(row)}, " if has_peak else ""
-        figures = "\n".join([f"{throughput}{row.outcome}", *(f"{change}: {change.verdict}" for change in row.rates)])
+        figures = _figures(row)
         failures = by_row.get(id(row), [])
         if failures:
             message = "; ".join(f"{failure.kind}: {failure.message}" for failure in failures)
-            ET.SubElement(case, "failure", {"message": _legal(message), "type": failures[0].kind}).text = figures
+            element = ET.SubElement(case, "failure", {"message": _legal(message), "type": failures[0].kind})
+            element.text = _legal("\n".join(figures))
         elif row.outcome in _SKIPPED:
             ET.SubElement(case, "skipped", {"message": _legal(row.reason or str(row.outcome))})
-        ET.SubElement(case, "system-out").text = _legal(figures)
-    summary = "\n".join([comparison.summary, comparison.evidence, *comparison.notes])
-    ET.SubElement(suite, "system-out").text = _legal(summary)
+        lines += [f"{row.label}: {figure}" for figure in figures]
+    text = "\n".join([comparison.summary, comparison.evidence, *comparison.notes, *lines])
+    ET.SubElement(suite, "system-out").text = _legal(text)
     ET.SubElement(suite, "system-err").text = ""
     ET.indent(root)
     document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return document + b"\n"
 
 
+def _figures(row: Row) -> list[str]:
+    """Return the figures of a row, a line each."""
+    has_peak = any(value is not None for value in PEAK.pair(row))
+    throughput = f"{PEAK.text(row)} samples/s, NEW / OLD {ratio_text(row)}, " if has_peak else ""
+    return [f"{throughput}{row.outcome}", *(f"{change}: {change.verdict}" for change in row.rates)]
+
+
+def _host(comparison: RunComparison) -> str:
+    """Return the host of the newer records; ``localhost``, as the schema asks for, where it is not known."""
+    hosts = (row.new.facts.get("host") for row in comparison.rows if row.new is not None)
+    return _legal(next((host for host in hosts if host), None) or "localhost")
+
+
 def _started(comparison: RunComparison) -> str:
     """Return when the newest record was measured, to the second and without a zone, as the schema asks for it."""
-    return max((row.new.started_at for row in comparison.rows if row.new is not None), default="")[:19]
+    times = [row.new.started_at[:19] for row in comparison.rows if row.new is not None]
+    return max(filter(_TIME.fullmatch, times), default="1970-01-01T00:00:00")
 
 
 def _legal(text: str) -> str:

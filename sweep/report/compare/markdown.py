@@ -25,15 +25,22 @@ _ESCAPED = str.maketrans(
 )
 
 
-def as_markdown(comparison: RunComparison, failed: Sequence[Failure]) -> str:
+def as_markdown(
+    comparison: RunComparison, failed: Sequence[Failure], *, most_characters: int = _MOST_CHARACTERS
+) -> str:
     """Return the summary: what fails, what was told apart, the facts that differ, and all rows in a folded table.
 
-    It has at most ``_MOST_CHARACTERS`` characters: of long tables and lists it has the beginning, and says so.
+    Of long tables and lists it has the beginning, and says so.
+
+    Args:
+        comparison: the comparison.
+        failed: rows that fail a gate.
+        most_characters: longest text; what is longer with one row in each table is cut.
     """
     rows = _MOST_ROWS
-    while len(text := _text(comparison, failed, rows)) > _MOST_CHARACTERS and rows > 1:
+    while len(text := _text(comparison, failed, rows)) > most_characters and rows > 1:
         rows = rows * 2 // 3
-    return text
+    return text[:most_characters]
 
 
 def _text(comparison: RunComparison, failed: Sequence[Failure], most: int) -> str:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 _COLOURS = {Outcome.SLOWER: "#d55e00", Outcome.FASTER: "#009e73"}  # Okabe-Ito, apart for the colour-blind
 _NEUTRAL = "#4d4d4d"
 _OLD, _NEW = "#56b4e9", "#0072b2"
-_ROW_PX, _CHART_PX = 26, 480
+_ROW_PX, _FRAME_PX, _CHART_PX = 22, 120, 480
 _MOST_ROWS = 60  # of the chart of ratios; the table has all
+_CONFIG = {"displayModeBar": False, "responsive": True}
 _ALL = 1_000_000
 _MOST_SHARE = 4.0  # ratio at which an interval without a bound is cut
 _PAGE = """<!doctype html>
@@ -34,19 +35,31 @@ _PAGE = """<!doctype html>
  .failed {{ background: #fdf0e8; border-left: 4px solid #d55e00; padding: .7rem 1rem; }}
  .wide {{ overflow-x: auto; }}
  table {{ border-collapse: collapse; margin: 1rem 0; }}
- td, th {{ padding: .25rem .8rem; text-align: right; white-space: nowrap; }}
- th {{ border-bottom: 1px solid #999; }}
- td:first-child, th:first-child, td:nth-child(4), th:nth-child(4) {{ text-align: left; }}
+ td, th {{ padding: .25rem .6rem; text-align: right; white-space: nowrap; }}
+ th {{ border-bottom: 1px solid #999; white-space: normal; vertical-align: bottom; }}
+ td:first-child, th:first-child {{ text-align: left; position: sticky; left: 0; background: #fff; }}
+ td:nth-child(2), th:nth-child(2) {{ text-align: left; }}
+ h3 {{ font-size: 1rem; font-weight: 600; margin: 1.2rem 0 0; }}
+ ul {{ margin: .3rem 0; padding-left: 1.2rem; }}
+ @media (max-width: 600px) {{
+  body {{ margin: 1rem auto; padding: 0 .6rem; font-size: 14px; }}
+  h1 {{ font-size: 1.3rem; }} h2 {{ font-size: 1.1rem; }}
+  table {{ font-size: 12px; }} td, th {{ padding: .2rem .3rem; }}
+ }}
+ @media print {{ .wide {{ overflow: visible; }} table {{ font-size: 9px; }} tr {{ break-inside: avoid; }} }}
  .slower {{ color: #a84300; font-weight: 600; }} .faster {{ color: #00654a; font-weight: 600; }}
  .note {{ color: #555; }}
-</style></head><body>
+</style>
+<noscript><style>.charts {{ display: none; }}</style></noscript>
+</head><body>
 <h1>{title}</h1>
 <p class="answer">{summary}</p>
 {failures}
 <h2>What differs</h2>
 {facts}
-<h2>Throughput, NEW over OLD</h2>
-{charts}
+<h2>NEW over OLD</h2>
+<div class="charts">{charts}</div>
+<noscript><p class="note">The charts need JavaScript; the tables below have their figures.</p></noscript>
 <h2>Every variant</h2>
 <div class="wide">{table}</div>
 {rates}
@@ -65,8 +78,9 @@ def as_page(comparison: RunComparison, failed: Sequence[Failure] = ()) -> bytes:
     """
     charts = [chart for chart in (_ratios(comparison.rows), _curves(comparison.rows)) if chart is not None]
     drawn = [
-        chart.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"chart{number}")
-        for number, chart in enumerate(charts)
+        f"<h3>{html.escape(title)}</h3>\n"
+        + chart.to_html(full_html=False, include_plotlyjs=number == 0, div_id=f"chart{number}", config=_CONFIG)
+        for number, (title, chart) in enumerate(charts)
     ]
     lines = [f"{failure.kind}: {failure.row.label}: {failure.message}" for failure in failed]
     facts = [str(fact) for fact in comparison.facts] or ["no fact of machine, libraries or clocks"]
@@ -91,10 +105,10 @@ def _list(lines: Sequence[str]) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     figures = [figure for figure in FIGURES if known(figure, tuple(rows))]
-    heads = ["variant", "samples/s", "NEW / OLD (95%)", "verdict", *(figure.head for figure in figures)]
+    heads = ["variant", "verdict", "NEW / OLD (95%)", "samples/s", *(figure.head for figure in figures)]
     body = []
     for row in rows:
-        cells = [row.label, PEAK.text(row), ratio_text(row), str(row.outcome), *(f.cell(row) for f in figures)]
+        cells = [row.label, str(row.outcome), ratio_text(row), PEAK.text(row), *(f.cell(row) for f in figures)]
         mark = f' class="{row.outcome}"' if row.outcome in _COLOURS else ""
         body.append(f"<tr{mark}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
@@ -120,8 +134,12 @@ def _mark(is_slower: bool, is_faster: bool) -> str:  # noqa: FBT001 - two flags 
     return ' class="slower"' if is_slower else ' class="faster"' if is_faster else ""
 
 
-def _ratios(rows: Sequence[Row]) -> Any | None:
-    """Draw the ratio of each compared row with its interval, the slowest on top; None where none was compared."""
+def _ratios(rows: Sequence[Row]) -> tuple[str, Any] | None:
+    """Draw the ratio of each compared row with its interval, the slowest on top; None where none was compared.
+
+    Returns:
+        Title and chart.
+    """
     import plotly.graph_objects as go
 
     measured = sorted(
@@ -151,20 +169,24 @@ def _ratios(rows: Sequence[Row]) -> Any | None:
             )
         )
     chart.add_vline(x=1, line={"color": "#999", "dash": "dot"})
-    title = "the slowest" if len(shown) < len(measured) else "all"
+    which = "the slowest" if len(shown) < len(measured) else "all"
     chart.update_layout(
-        title=f"Ratio of the peaks with its 95% interval for all rows together ({title} {len(shown)})",
         xaxis_title="NEW / OLD (left of 1: slower)",
         yaxis={"categoryorder": "array", "categoryarray": [row.label for row, _ in shown], "automargin": True},
         template="plotly_white",
-        height=160 + _ROW_PX * len(shown),
-        legend={"orientation": "h", "y": -0.2 if len(shown) < 8 else -0.08},  # noqa: PLR2004 - below the axis title
+        height=_FRAME_PX + _ROW_PX * len(shown),
+        margin={"t": 60, "l": 10, "r": 10, "b": 50},
+        legend={"orientation": "h", "x": 0, "xref": "container", "y": 1, "yref": "container", "yanchor": "top"},
     )
-    return chart
+    return f"Ratio of the peaks with its 95% interval for all rows together ({which} {len(shown)})", chart
 
 
-def _curves(rows: Sequence[Row]) -> Any | None:
-    """Draw the p99 over the throughput of both sides, a variant at a time; None where none has two curves."""
+def _curves(rows: Sequence[Row]) -> tuple[str, Any] | None:
+    """Draw the p99 over the throughput of both sides, a variant at a time; None where none has two curves.
+
+    Returns:
+        Title and chart.
+    """
     import plotly.graph_objects as go
 
     both = [
@@ -187,21 +209,20 @@ def _curves(rows: Sequence[Row]) -> Any | None:
         for number, (label, _, _) in enumerate(both)
     ]
     chart.update_layout(
-        title={"text": "p99 latency at throughput", "y": 0.97},
         xaxis_title="achieved samples/s",
         yaxis_title="p99 latency, ms (log)",
         yaxis_type="log",
         xaxis_rangemode="tozero",
         template="plotly_white",
         height=_CHART_PX,
-        margin={"t": 120},
+        margin={"t": 80, "l": 60, "r": 10, "b": 50},
+        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
     )
-    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.17, "yanchor": "top", "showactive": True}
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.1, "yanchor": "bottom", "showactive": True}
     if len(both) > 1:
         chart.update_layout(updatemenus=[menu])
-    else:
-        chart.update_layout(title={"text": f"p99 latency at throughput: {both[0][0]}", "y": 0.97})
-    return chart
+        return "p99 latency at throughput", chart
+    return f"p99 latency at throughput: {both[0][0]}", chart
 
 
 def _curve(go: Any, record: Record, name: str, colour: str, dash: str, *, visible: bool) -> Any:

@@ -10,9 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis import latency_comparison, run_comparison, start_spread
-from sweep.analysis.best_comparison import Entry
-from sweep.analysis.latency_comparison import Measured
+from sweep.analysis import best_comparison, latency_comparison, run_comparison, start_spread
 from sweep.report.compared_figures import UNSTEADY_ERROR, builds_of
 from sweep.spec import Verdict
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sweep.analysis import StartSpread
-    from sweep.analysis.run_comparison import Change
     from sweep.storage import Point, Record
 
 THROUGHPUT = "throughput"
@@ -45,7 +42,7 @@ class RateChange:
     figure: str
     old: float
     new: float
-    change: Change
+    change: run_comparison.Change
 
     @property
     def slower(self) -> bool:
@@ -99,7 +96,10 @@ class _Test:
     figure: str
     old: float
     new: float
-    sides: tuple[Measured, Measured] | tuple[Entry, Entry]
+    sides: (
+        tuple[latency_comparison.Measured, latency_comparison.Measured]
+        | tuple[best_comparison.Entry, best_comparison.Entry]
+    )
 
 
 def equal_rates(old: Record, new: Record) -> list[tuple[Point, Point]]:
@@ -131,7 +131,7 @@ def rate_changes(
         The changes of each row that has any, by its number.
     """
     tests = [test for row, (old, new) in pairs.items() for test in _tests(row, old, new, spreads)]
-    changes: dict[int, Change] = {}
+    changes: dict[int, run_comparison.Change] = {}
     for names in (("p50",), ("p99",), (THROUGHPUT,)):
         chosen = [number for number, test in enumerate(tests) if test.figure in names]
         # Each figure has a spread of its own, and a share of the risk according to its number of tests.
@@ -147,11 +147,24 @@ def rate_changes(
     return {row: tuple(found) for row, found in rows.items()}
 
 
-def _compared(sides: Sequence[tuple[Measured, Measured] | tuple[Entry, Entry]], share: float) -> list[Change]:
-    latencies = [(a, b) for a, b in sides if isinstance(a, Measured) and isinstance(b, Measured)]
+def _compared(
+    sides: Sequence[
+        tuple[latency_comparison.Measured, latency_comparison.Measured]
+        | tuple[best_comparison.Entry, best_comparison.Entry]
+    ],
+    share: float,
+) -> list[run_comparison.Change]:
+    latencies = [
+        (a, b)
+        for a, b in sides
+        if isinstance(a, latency_comparison.Measured) and isinstance(b, latency_comparison.Measured)
+    ]
     if latencies:
         return latency_comparison.latency_changes(latencies, share)
-    return run_comparison.changes([(a, b) for a, b in sides if isinstance(a, Entry) and isinstance(b, Entry)], share)
+    return run_comparison.changes(
+        [(a, b) for a, b in sides if isinstance(a, best_comparison.Entry) and isinstance(b, best_comparison.Entry)],
+        share,
+    )
 
 
 def _tests(row: int, old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]) -> list[_Test]:
@@ -195,20 +208,20 @@ def _tests(row: int, old: Record, new: Record, spreads: Sequence[Mapping[str, St
     return tests
 
 
-def _entry(ips: float | None, record: Record, spread: StartSpread | None) -> Entry:
+def _entry(ips: float | None, record: Record, spread: StartSpread | None) -> best_comparison.Entry:
     """Return what the comparison takes of the throughput of an overloaded rate."""
     value = ips or 0.0
-    return Entry(value=value, starts=[value], spread=spread, assumed_cv=start_spread.assumed_cv(record))
+    return best_comparison.Entry(value=value, starts=[value], spread=spread, assumed_cv=start_spread.assumed_cv(record))
 
 
 def _measured(
     record: Record, point: Point, name: str, spread: StartSpread | None, sensitivity: Mapping[tuple[float, str], float]
-) -> Measured | None:
+) -> latency_comparison.Measured | None:
     """Return what the comparison takes of a percentile; None where too few requests carry it or its interval."""
     value, interval = dict(point["latency_ms"]).get(name), dict(point["interval"]).get(name)
     if not isinstance(value, (int, float)) or not isinstance(interval, list) or min(value, interval[0]) <= 0:
         return None
-    return Measured(
+    return latency_comparison.Measured(
         value=float(value),
         interval=(float(interval[0]), float(interval[1])),
         passes=passes_of(record),

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sweep import spec
-from sweep.analysis import best_comparison, drifted, run_comparison, start_spread
-from sweep.analysis.intervals import PASSES_AS_BATCHES
+from sweep.analysis import best_comparison, drifted, intervals, moderation, run_comparison, start_spread
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
@@ -178,14 +179,15 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
         _row(pair, label, refusals[number], changes.get(number), rates.get(number, ()), capacities.get(number))
         for number, (pair, label) in enumerate(zip(pairs, _labels(pairs), strict=True))
     ]
+    steady = [number for number in measured if _unsteady_side(*alike[number]) is None] or list(measured)
     order = [Outcome.SLOWER, Outcome.FASTER, Outcome.INCOMPARABLE, Outcome.REMOVED, Outcome.SAME, Outcome.ADDED]
     return RunComparison(
         old=old.name,
         new=new.name,
         facts=tuple(fact_changes(both)),
         rows=tuple(sorted(rows, key=lambda row: order.index(row.outcome))),
-        evidence=_evidence(list(measured.values()), list(changes.values()), rows),
-        notes=tuple(_notes(old, new, obstacles, anyway=anyway)),
+        evidence=_evidence([measured[number] for number in steady], [changes[number] for number in steady], rows),
+        notes=(*_notes(old, new, obstacles, anyway=anyway), *_doubtful(old, new, pairs)),
     )
 
 
@@ -321,25 +323,44 @@ def _capacities(
         for number, (old, new) in alike.items()
         if capacity_ips(old) and capacity_ips(new) and slo_text(old) == slo_text(new)
     }
+    errors = _start_errors(list(chosen.values()), spreads)
     result = {}
-    for number, (old, new) in chosen.items():
-        spread = spreads[0].get(old.key) or spreads[1].get(new.key)
-        known = [_start_cv(record, spread) for record in (old, new)]
-        freedom = min(freedom for _, freedom in known)
+    for (number, (old, new)), (error, freedom) in zip(chosen.items(), errors, strict=True):
         factor = max(run_comparison.factor_of(len(chosen), freedom), best_comparison.LEAST_BAND / math.sqrt(2))
-        margin = math.exp(factor * math.hypot(*(cv for cv, _ in known)))
+        margin = math.exp(factor * error)
         low, high = capacity_ratio(new, old, factor / _NORMAL_HALF)
-        result[number] = (low / margin, high * margin)
+        if low > 0 or math.isfinite(high):  # a search that held everywhere, and nowhere failed, bounds nothing
+            result[number] = (low / margin, high * margin)
     return result
 
 
-def _start_cv(record: Record, spread: StartSpread | None) -> tuple[float, float]:
-    """Return what starts of a variant differ by, with the degrees of freedom: as its own starts say, else `spread`."""
-    own = start_spread.pooled([starts_ips(record)], "its starts")
-    entry = best_comparison.Entry(
-        value=1.0, starts=[1.0], spread=own or spread, assumed_cv=start_spread.assumed_cv(record)
-    )
-    return best_comparison.start_cv(entry)
+def _start_errors(
+    pairs: Sequence[tuple[Record, Record]], spreads: Sequence[Mapping[str, StartSpread]]
+) -> list[tuple[float, float]]:
+    """Return what one start on each side adds to the log ratio of each pair, with the degrees of freedom.
+
+    It comes from the starts of the pairs, where they have several; else from what is known or assumed of them.
+    """
+    logs = [[np.log(starts_ips(record)) for record in pair] for pair in pairs]
+    own = [sum(max(len(starts) - 1, 0) for starts in sides) for sides in logs]
+    sample = [
+        sum(float(starts.var()) * len(starts) for starts in sides if len(starts) > 1) / max(freedom, 1)
+        for sides, freedom in zip(logs, own, strict=True)
+    ]
+    moderated = moderation.moderate(sample, own) if any(own) else None
+    errors = []
+    for number, (old, new) in enumerate(pairs):
+        if own[number] and moderated is not None:
+            errors.append((math.sqrt(2 * float(moderated.variances[number])), float(moderated.freedom[number])))
+            continue
+        spread = spreads[0].get(old.key) or spreads[1].get(new.key)
+        sides = [
+            best_comparison.Entry(value=1.0, starts=[1.0], spread=spread, assumed_cv=start_spread.assumed_cv(record))
+            for record in (old, new)
+        ]
+        known = [best_comparison.start_cv(entry) for entry in sides]
+        errors.append((math.hypot(*(cv for cv, _ in known)), min(freedom for _, freedom in known)))
+    return errors
 
 
 def slo_text(record: Record) -> str:
@@ -364,7 +385,7 @@ def _evidence(
         least = statistics.median(item.change.high / item.change.ratio for _, item in compared) - 1
         bound = f"{least:.1%}" if least < 1 else f"a factor of {least + 1:.1f}"
         passes = min(passes_of(record) for row, _ in compared for record in (row.old, row.new) if record is not None)
-        known = "the passes show what starts differ by" if passes >= PASSES_AS_BATCHES else _FEW_PASSES
+        known = "the passes show what starts differ by" if passes >= intervals.PASSES_AS_BATCHES else _FEW_PASSES
         text = f"{len(compared)} figures at rates that both were offered"
         parts.append(f"{text}: half of them tell a difference of {bound} apart; {known}.")
     return " ".join(parts) or "No variant could be compared."
@@ -383,7 +404,8 @@ def _peak_evidence(
     if len(single) < len(measured):
         number = str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
         text = f"{number} starts of each variant on each side; {limit}"
-        return f"{text}. {len(single)} of them have one start on each side: {advice}" if single else f"{text}."
+        verb = "has" if len(single) == 1 else "have"
+        return f"{text}. {len(single)} of them {verb} one start on each side: {advice}" if single else f"{text}."
     spread = next((old.spread for old, _ in single if old.spread is not None), None)
     assumed = max(entry.assumed_cv for pair in single for entry in pair)
     known = (
@@ -403,6 +425,23 @@ def _notes(old: Results, new: Results, obstacles: Sequence[str], *, anyway: bool
         text = f"other programs kept the cores busy while {crowded[0]} variants of OLD and {crowded[1]} of NEW"
         notes.append(f"{text} were measured")
     return notes
+
+
+def _doubtful(old: Results, new: Results, pairs: Sequence[Pair]) -> list[str]:
+    """Word what makes a comparison say less than it seems to: one record on both sides, several of a variant."""
+    lines = []
+    both = [(pair.old, pair.new) for pair in pairs if pair.old is not None and pair.new is not None]
+    same = sum(one == other for one, other in both)
+    if same == len(both):
+        lines.append("OLD and NEW are the same records: nothing can differ in them")
+    elif same:
+        verb, them = ("is", "it") if same == 1 else ("are", "them")
+        lines.append(f"{same} of {len(both)} variants {verb} one record on both sides: nothing can differ in {them}")
+    for results, side in ((old, "OLD"), (new, "NEW")):
+        variants = sum((pair.old if results is old else pair.new) is not None for pair in pairs)
+        if old is not new and variants < len(results):
+            lines.append(f"{side} has {len(results)} records of {variants} variants: the latest of each is compared")
+    return lines
 
 
 def _nothing_in_common(old: Results, new: Results) -> str:

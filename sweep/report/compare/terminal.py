@@ -28,6 +28,8 @@ _OPTIONAL = (PEAK, CAPACITY, SQNR, SCORE, MEMORY, ENERGY)  # columns; a narrow t
 _INDENT = "  "
 _MOST_RATES = 40  # rows of the table of figures at equal rates
 RATE_HEADS = ("variant", "offered samples/s", "figure", "OLD -> NEW", "NEW / OLD (95%)", "verdict")
+_RATE_LINES = ("variant", "offered\nsamples/s", "figure", "OLD -> NEW", "NEW / OLD\n(95%)", "verdict")
+_RIGHT, _NARROW = (1, 3, 4), (0, 1, 2, 4, 5)  # columns of figures; those of a narrow terminal
 _ENDLESS = 10_000  # characters: a table as wide as it wants
 
 
@@ -102,23 +104,36 @@ def _table(comparison: RunComparison, figures: Sequence[Figure]) -> Table:
 
 
 def _print_rates(console: Console, comparison: RunComparison) -> None:
-    """Print the figures at the rates that both sides were offered: as a table, or as lines where it is too wide."""
+    """Print the figures at equal rates: as a table, without the values if it is too wide, else those told apart."""
     shown, more = comparison.rates(_MOST_RATES)
     if not shown:
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for number, head in enumerate(RATE_HEADS):
-        table.add_column(_two_lines(head), justify="right" if number in {1, 3, 4} else "left", no_wrap=True)
-    for row, change in shown:
-        style = _STYLES.get(Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME)
-        table.add_row(*map(escape, rate_cells(row, change)), style=style)
-    if Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum <= console.width:
-        console.print(table)
+    for columns in (range(len(RATE_HEADS)), _NARROW):
+        table = _rate_table(shown, columns)
+        if Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum <= console.width:
+            console.print(table)
+            break
     else:
-        for row, change in shown:
+        told = [(row, change) for row, change in shown if change.slower or change.faster]
+        for row, change in told:
             _print(console, f"{row.label}: {change}: {change.verdict}")
+        if len(told) < len(shown):
+            _print(console, f"{len(shown) - len(told)} figures at equal rates are not told apart.")
     if more:
         _print(console, f"{more}; --json FILE has all of them.")
+
+
+def _rate_table(shown: Sequence[tuple[Row, RateChange]], columns: Sequence[int]) -> Table:
+    """Return a table of the figures at equal rates with some of the columns of ``RATE_HEADS``."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number in columns:
+        right = number in _RIGHT
+        table.add_column(_RATE_LINES[number], justify="right" if right else "left", no_wrap=True)
+    for row, change in shown:
+        outcome = Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME
+        cells = rate_cells(row, change)
+        table.add_row(*(escape(cells[number]) for number in columns), style=_STYLES.get(outcome))
+    return table
 
 
 def rate_cells(row: Row, change: RateChange) -> list[str]:

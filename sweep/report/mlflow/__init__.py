@@ -5,12 +5,15 @@ Importing this package does not import mlflow.
 """
 
 from sweep.report.mlflow import sweep_runs
+from sweep.report.mlflow.comparison_run import ComparisonRun, Content, record_comparison
 from sweep.report.mlflow.live import Publishing
 from sweep.report.mlflow.publisher import Published, Publisher
 from sweep.report.mlflow.read_back import read_records
 from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
 
 __all__ = [
+    "ComparisonRun",
+    "Content",
     "Published",
     "Publisher",
     "Publishing",
@@ -18,6 +21,7 @@ __all__ = [
     "is_http",
     "reachable",
     "read_records",
+    "record_comparison",
     "resolve_uri",
     "sqlite_path",
     "sweep_runs",

@@ -1,8 +1,10 @@
 """The comparison for people and for CI: terminals of every width, JUnit, Markdown, JSON and the page."""
 
+import dataclasses
 import html
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -11,6 +13,9 @@ from records import point
 
 from sweep.cli.console import Terminal
 from sweep.report.compare import (
+    Failure,
+    Outcome,
+    RunComparison,
     as_json,
     as_junit,
     as_markdown,
@@ -77,26 +82,77 @@ def test_the_facts_stand_first_and_what_fails_last(comparison, failed) -> None:
     assert any(line.startswith("FAILED slower: tiny_cnn fp32 b1 s1: ") for line in lines)
 
 
+# What the schemas of Ant's reports and of Jenkins both allow: attributes that must be there, and children in order.
+COUNTS = {"tests": r"\d+", "failures": r"\d+", "errors": r"\d+", "skipped": r"\d+", "time": r"\d+(\.\d+)?"}
+SUITE = {"name": ".+", "timestamp": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", "hostname": ".+", "package": ".*", "id": r"\d+"}
+JUNIT = {
+    "testsuites": ({}, r"(testsuite )*"),
+    "testsuite": (SUITE | COUNTS, r"properties (testcase )*system-out system-err "),
+    "properties": ({}, r"(property )*"),
+    "property": ({"name": ".+", "value": ".*"}, ""),
+    "testcase": ({"name": ".*", "classname": ".+", "time": r"\d+"}, r"(skipped |failure )?"),
+    "failure": ({"message": ".*", "type": ".+"}, ""),
+    "skipped": ({"message": ".*"}, ""),
+    "system-out": ({}, ""),
+    "system-err": ({}, ""),
+}
+
+
+def assert_is_junit(element):
+    attributes, children = JUNIT[element.tag]
+    assert element.keys() == list(attributes) or set(element.keys()) == set(attributes), element.tag
+    for name, pattern in attributes.items():
+        assert re.fullmatch(pattern, element.get(name)), (element.tag, name, element.get(name))
+    assert re.fullmatch(children, "".join(f"{child.tag} " for child in element)), element.tag
+    for child in element:
+        assert_is_junit(child)
+
+
 def test_junit_is_what_ci_systems_read(comparison, failed) -> None:
-    """As the schema of the Jenkins plugin has it: counts, one case a row, at most one failure or skip in each."""
+    """Counts, one case a row, at most one failure or skip in each, and nothing that one of the schemas lacks."""
+    for gates in (failed, []):
+        assert_is_junit(ET.fromstring(as_junit(comparison, gates)))  # noqa: S314 - our own
     suite = ET.fromstring(as_junit(comparison, failed)).find("testsuite")  # noqa: S314 - our own
     assert suite is not None
-    cases = suite.findall("testcase")
-    assert [child.tag for child in suite] == ["properties", *["testcase"] * len(cases), "system-out", "system-err"]
     counts = {name: int(suite.get(name, "-1")) for name in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": 4, "failures": 2, "errors": 0, "skipped": 0}
-    for case in cases:
-        assert {"name", "classname", "time"} <= set(case.keys())
-        tags = [child.tag for child in case]
-        assert tags in (["system-out"], ["failure", "system-out"], ["skipped", "system-out"])
-    failure = cases[0].find("failure")
+    failure = suite.findall("testcase")[0].find("failure")
     assert failure is not None
     assert failure.get("type") == "slower"
     assert "\x07" not in as_junit(comparison, failed).decode()
+    assert suite.get("hostname") == "a"
     passed = ET.fromstring(as_junit(comparison, [])).find("testsuite")  # noqa: S314 - our own
     assert passed is not None
     assert (passed.get("failures"), passed.get("skipped")) == ("0", "1")
     assert passed.get("timestamp") == "2026-01-01T00:00:00"
+    assert "tiny_cnn fp32 b2 s1: " in passed.findtext("system-out", "")
+
+
+def test_junit_of_records_without_host_or_time_is_valid_too() -> None:
+    old, new = (record(1, facts={"host": None}, started_at="yesterday") for _ in range(2))
+    root = ET.fromstring(as_junit(compare(results("a", old), results("b", new)), []))  # noqa: S314 - our own
+    assert_is_junit(root)
+    assert (root[0].get("hostname"), root[0].get("timestamp")) == ("localhost", "1970-01-01T00:00:00")
+
+
+def test_a_long_markdown_summary_is_cut_below_what_a_comment_takes() -> None:
+    whole = compare(results("a", record(1)), results("b", record(1)))
+    (row,) = whole.rows
+    slower = [dataclasses.replace(row, label=f"{n}" + "|" * 150, outcome=Outcome.SLOWER) for n in range(390)]
+    long = dataclasses.replace(whole, rows=(*slower, *[row] * 10))
+    failed = [Failure(row=row, kind="slower", message="3% slower" * 10) for row in slower]
+    text = as_markdown(long, failed)
+    assert 40_000 < len(text) <= 65_000
+    assert re.search(r"Tables and lists are cut at \d+: --html and --json have all of it\.\n$", text)
+    assert text.count("</details>") == 1
+    assert "cut at" not in as_markdown(compare(run("a", seed=1), run("b", seed=2)), [])
+
+
+def test_markdown_neither_mentions_people_nor_draws_formulas() -> None:
+    (row,) = compare(results("a", record(1)), results("b", record(1))).rows
+    odd = dataclasses.replace(row, label="net@team $x$ &lt;b&gt; #12")
+    text = as_markdown(RunComparison(old="a", new="b", facts=(), rows=(odd,), evidence=""), [])
+    assert "| net&#64;team \\$x\\$ &amp;lt;b&amp;gt; \\#12 |" in text
 
 
 def test_markdown_has_the_verdict_first_and_no_markup_of_a_label(comparison, failed) -> None:
@@ -134,3 +190,5 @@ def test_the_page_draws_ratios_and_curves_and_escapes_what_it_shows(comparison, 
     assert 'src="http' not in page
     assert "<h1>driver-a (OLD) against driver-b (NEW)</h1>" in head
     assert page.count("<tr") == 5
+    assert '<noscript><p class="note">The charts need JavaScript; the tables below have their figures.</p>' in page
+    assert "<h3>p99 latency at throughput: tiny_cnn fp32 b64 s1</h3>" in page  # it wraps on a phone, a chart's does not

@@ -45,7 +45,12 @@ def test_a_slowdown_fails_from_its_limit_on() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "gates", "message"),
     [
-        ({"slo": slo(900.0)}, {"slo": slo(500.0)}, "slo", "900 samples/s kept p99 <= 10 ms, 500 do now"),
+        (
+            {"slo": slo(900.0)},
+            {"slo": slo(500.0)},
+            "slo",
+            "900 samples/s kept p99 <= 10 ms, 500 do now (est. ratio 0.493 to 0.626)",
+        ),
         ({"slo": slo(900.0)}, {"slo": slo(None)}, "slo", "900 samples/s kept p99 <= 10 ms, no rate does now"),
         ({"slo": slo(900.0)}, {"slo": slo(880.0)}, "slo", None),
         ({"slo": slo(900.0)}, {"slo": slo(None, limit=5.0)}, "slo", None),
@@ -133,6 +138,9 @@ def test_the_intervals_of_capacities_hold_for_all_rows_together() -> None:
         return compare(*made).rows[0].capacity[0]
 
     assert low(40) < low(1) < 1
+    unbounded = {**slo(900.0), "next_ips": None}
+    (row,) = compare(results("a", record(1, slo=unbounded)), results("b", record(1, slo=unbounded))).rows
+    assert row.capacity is None
 
 
 def test_gates_are_read_with_their_defaults() -> None:

@@ -1,13 +1,25 @@
 """Loads that give their rates: latency at equal rates, what an overload shows, and what is not compared."""
 
 import dataclasses
+import io
 import json
 
 import pytest
 from measured_runs import record, results
 from records import point
 
-from sweep.report.compare import Outcome, as_json, as_junit, as_markdown, as_page, compare, failures, parse_gates
+from sweep.cli.console import Terminal
+from sweep.report.compare import (
+    Outcome,
+    as_json,
+    as_junit,
+    as_markdown,
+    as_page,
+    compare,
+    failures,
+    parse_gates,
+    print_comparison,
+)
 
 AXES = {"kind": "poisson", "rates_ips": (100.0, 400.0)}
 
@@ -92,3 +104,16 @@ def test_of_a_long_table_those_told_apart_stand_first_and_the_rest_is_counted() 
     shown, more = compare(results("a", *old), results("b", *new)).rates(2)
     assert [change.verdict for _, change in shown] == ["longer", "not told apart"]
     assert more == "and 2 more figures at equal rates, 0 of them told apart"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_keeps_what_was_told_apart(width) -> None:
+    old, new = (measured(at(100, 1.0, 2.0), at(400, 2.0, p99)) for p99 in (5.0, 5.5))
+    out = io.StringIO()
+    print_comparison(Terminal(file=out, width=width), compared(old, new))
+    text = out.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "1.100 (1.0" in " ".join(text.split())
+    assert "longer" in text
+    assert ("5 -> 5.5" in " ".join(text.split())) == (width != 80)
+    assert ("3 figures at equal rates are not told apart." in text) == (width == 60)

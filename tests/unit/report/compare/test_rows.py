@@ -1,5 +1,7 @@
 """What became of each variant: told apart, not told apart, or not comparable and why."""
 
+import dataclasses
+
 import pytest
 from measured_runs import record, results, run, starts
 from records import peak
@@ -17,6 +19,15 @@ def test_equal_measurements_are_green_twenty_times_of_twenty() -> None:
     comparisons = [compare(run("a", seed=2 * n), run("b", seed=2 * n + 1)) for n in range(20)]
     assert sum(comparison.count(Outcome.SAME) < 4 for comparison in comparisons) <= 1
     assert [failures(comparison, parse_gates("slower=3%")) for comparison in comparisons] == [[]] * 20
+
+
+def test_what_the_intervals_rest_on_is_told_of_the_steady_rows() -> None:
+    """One that is not steady counts as a single start, which would read as if it had been started once."""
+    old, new = run("a", seed=1), run("b", seed=2)
+    unsteady = dataclasses.replace(new.records[0], peak={**new.records[0].peak, "verdict": "unstable"})
+    comparison = compare(old, results("b", unsteady, *new.records[1:]))
+    assert comparison.evidence.startswith("5 starts of each variant on each side; differences under ")
+    assert "one start" not in comparison.evidence
 
 
 @pytest.mark.parametrize("slowdown", [0.03, 0.1])
@@ -137,3 +148,15 @@ def test_variants_of_one_side_have_their_rows() -> None:
     assert outcomes(comparison) == [Outcome.REMOVED, Outcome.SAME, Outcome.ADDED]
     assert comparison.rows[0].lost
     assert len({row.label for row in comparison.rows}) == 3
+
+
+def test_one_record_on_both_sides_and_several_of_a_variant_are_told() -> None:
+    old = results("a", record(1), record(2, started_at="2026-01-02T00:00:00.000+00:00"), record(2))
+    again = [dataclasses.replace(item, started_at="2026-01-03T00:00:00.000+00:00") for item in old.records[:2]]
+    assert compare(old, results("b", *again)).notes == (
+        "OLD has 3 records of 2 variants: the latest of each is compared",
+    )
+    assert compare(old, old).notes == ("OLD and NEW are the same records: nothing can differ in them",)
+    assert compare(old, results("b", old.records[0], again[1])).notes[0] == (
+        "1 of 2 variants is one record on both sides: nothing can differ in it"
+    )
