@@ -28,6 +28,7 @@ _ADDED = {  # operators that no node asks for, and why onnxruntime adds them
     "Identity": "copy",
     "Cast": "cast",
 }
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _SUM = 3  # place of the tensor that a blocked convolution adds to its result
 _SIZES = ("Shape", "Size")  # folded into constants where the sizes are known
 
@@ -63,7 +64,7 @@ def join(optimised: GraphProto, typed: GraphProto) -> list[Joined]:
             continue
         nodes = graph.between(writes[place], boundary | set(reads[place]), set(node.input))
         joined.append(Joined(nodes, None if nodes else _ADDED.get(node.op_type, "other")))
-    return joined
+    return _with_parts(optimised, joined, graph)
 
 
 def _typed_tensors(optimised: GraphProto, graph: _TypedGraph) -> tuple[list[list[str]], list[list[str]]]:
@@ -87,6 +88,28 @@ def _typed_tensors(optimised: GraphProto, graph: _TypedGraph) -> tuple[list[list
     ]
     writes = [[alias[text] for text in node.output if text in alias] for node in optimised.node]
     return reads, writes
+
+
+def _with_parts(optimised: GraphProto, joined: list[Joined], graph: _TypedGraph) -> list[Joined]:
+    """Give every part of a node that onnxruntime took apart that node, such as a HardSwish in two.
+
+    The last part alone writes a tensor of the typed graph. A product is in one piece: what is added before it, such as
+    the dequantisation of a bias, is no part of it.
+    """
+    readers: dict[str, list[int]] = {}
+    for place, node in enumerate(optimised.node):
+        for name in _inputs(node):
+            readers.setdefault(name, []).append(place)
+    result = list(joined)
+    for place in reversed(range(len(joined))):
+        later = {number for name in optimised.node[place].output for number in readers.get(name, ())}
+        if result[place].added != "other" or len(later) != 1:
+            continue
+        reader = later.pop()
+        nodes = result[reader].nodes
+        if len(nodes) == 1 and graph.operator_of(nodes[0]) not in {optimised.node[reader].op_type, *_PRODUCTS}:
+            result[place] = Joined(nodes, None)
+    return result
 
 
 def _inputs(node: NodeProto) -> list[str]:
@@ -115,6 +138,10 @@ class _TypedGraph:
             if folded and not any(name in boundary for name in node.output):
                 self._constant.add(place)
                 constant.update(node.output)
+
+    def operator_of(self, name: str) -> str:
+        """Return the operator of the node of this name."""
+        return self._nodes[self._by_name[name]].op_type
 
     def plain_name(self, name: str) -> str | None:
         """Return the typed graph's name of a tensor; None where it has none."""

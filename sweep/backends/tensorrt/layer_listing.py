@@ -1,7 +1,7 @@
 """Join the engine's own listing of its layers to the nodes of the typed graph.
 
 The listing tells of each layer which nodes the parser took it from, in its metadata: ``[ONNX Layer: NAME]``, once for
-each node.
+each node. An older one tells it by the name of the layer alone: ``conv1 + relu1``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from sweep.backends.tensorrt import engine_inspector
 from sweep.system import nested_graphs, onnx_shapes, subgraphs
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
 
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=$|\x1e|\x1f|, |\[)", re.DOTALL)
+_SEPARATORS = re.compile(r"[+,()\s]+")  # in the name of a layer without metadata: "conv1 + relu1", "PWN(sigmoid)"
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"})
 _TYPES = {
     "float": "fp32",
     "half": "fp16",
@@ -48,37 +51,65 @@ def describe_layers(information: JsonDict, graph: GraphProto | None) -> list[Jso
         information: the listing, in the inspector's form.
         graph: the typed graph; None for a plan that came without one.
     """
-    names = {} if graph is None else parser_names(graph)
-    layers = [item for item in information["Layers"] if isinstance(item, dict)]
+    nodes = _ParsedNodes(graph)
+    items = [item for item in information["Layers"] if isinstance(item, dict)]
+    computed = {name for item in items if engine_inspector.carries_arithmetic(item) for name in nodes.products(item)}
     used: dict[str, int] = {}
-    return [_layer(item, names, used) for item in layers]
+    return [_layer(item, nodes.of(item, computed), used) for item in items]
 
 
-def parser_names(graph: GraphProto) -> dict[str, tuple[int, str]]:
-    """Return place and name of each node by what the library's parser calls it; a node in a subgraph is its outer one.
+class _ParsedNodes:
+    """Find the nodes of a layer by what the library's parser calls them; a node in a subgraph is its outer one.
+
+    Args:
+        graph: the typed graph; None finds no node.
 
     Source:
         ``getNodeName`` of onnx-tensorrt: a node without a name is called after its first output.
     """
-    names: dict[str, tuple[int, str]] = {}
-    for place, (name, node) in enumerate(zip(onnx_shapes.node_names(graph), graph.node, strict=True)):
-        inner = [item for body in subgraphs(node) for nested in nested_graphs(body) for item in nested.node]
-        for item in (node, *inner):
-            called = item.name or (f"node_of_{item.output[0]}" if item.output else "")
-            names.setdefault(called, (place, name))
-    return names
+
+    def __init__(self, graph: GraphProto | None) -> None:
+        self._names: dict[str, tuple[int, str]] = {}
+        self._products: set[str] = set()
+        if graph is None:
+            return
+        for place, (name, node) in enumerate(zip(onnx_shapes.node_names(graph), graph.node, strict=True)):
+            inner = [item for body in subgraphs(node) for nested in nested_graphs(body) for item in nested.node]
+            for item in (node, *inner):
+                called = item.name or (f"node_of_{item.output[0]}" if item.output else "")
+                self._names.setdefault(called, (place, name))
+            if node.op_type in _PRODUCTS:
+                self._products.add(name)
+
+    def products(self, item: Mapping[str, Any]) -> set[str]:
+        """Return the convolutions and matrix products among the nodes of a listed layer."""
+        return set(self._of(item)) & self._products
+
+    def of(self, item: Mapping[str, Any], computed: set[str]) -> list[str]:
+        """Return the nodes that a listed layer computes.
+
+        The listing names a product also for what prepares its input or finishes its output. Where some layer computes
+        the product itself (``computed``), it is no node of the others.
+        """
+        names = self._of(item)
+        if engine_inspector.carries_arithmetic(dict(item)):
+            return names
+        return [name for name in names if name not in computed]
+
+    def _of(self, item: Mapping[str, Any]) -> list[str]:
+        called = _NODE.findall(str(item.get("Metadata") or "")) or _SEPARATORS.split(str(item.get("Name", "")))
+        return [name for _, name in sorted({self._names[text] for text in called if text in self._names})]
 
 
-def _layer(item: Mapping[str, Any], names: Mapping[str, tuple[int, str]], used: dict[str, int]) -> JsonDict:
+def _layer(item: Mapping[str, Any], nodes: list[str], used: dict[str, int]) -> JsonDict:
     own = str(item.get("Name", ""))
     used[own] = used.get(own, 0) + 1
-    nodes = sorted({names[name] for name in _NODE.findall(str(item.get("Metadata") or "")) if name in names})
     stream = str(item.get("StreamId", ""))
     return {
         "name": own if used[own] == 1 else f"{own}#{used[own]}",
         "kind": str(item.get("LayerType", "")),
         "time": None,
-        "nodes": [name for _, name in nodes],
+        "nodes": nodes,
         "added": None if nodes else reason_added(str(item.get("LayerType", "")), own),
         "inputs": _tensors(item.get("Inputs", ())),
         "constants": _tensors(item.get("Constants", ())),
@@ -150,11 +181,12 @@ def _tensors(items: Sequence[Mapping[str, Any]]) -> list[JsonDict]:
 
 
 def _tensor(item: Mapping[str, Any]) -> JsonDict:
-    told = next((str(item[key]) for key in ("Datatype", "DataType", "Format/Datatype") if item.get(key)), None)
+    told = next((str(item[key]) for key in ("Datatype", "DataType") if item.get(key)), None)
+    form = next((str(item[key]) for key in ("Format", "Format/Datatype") if item.get(key)), None)
     dims = item.get("Dimensions")
     return {
         "name": str(item.get("Name", "")),
         "shape": [int(size) for size in dims] if isinstance(dims, list) else None,
-        "dtype": None if told is None else _TYPES.get(told.lower(), told),
-        "format": str(item["Format"]) if item.get("Format") else None,
+        "dtype": engine_inspector.tensor_type(dict(item)) if told is None else _TYPES.get(told.lower(), told),
+        "format": form,
     }

@@ -94,3 +94,9 @@ def test_a_node_with_subgraphs_ends_where_they_read() -> None:
     choice = helper.make_node("If", ["c"], ["y"], name="choice", then_branch=branch, else_branch=branch)
     typed = graph([node("Abs", ["x"], ["a"], "abs"), node("Cast", ["x"], ["c"], "cast", to="7"), choice])
     assert [item.nodes for item in join(typed, typed)] == [["abs"], ["cast"], ["choice"]]
+
+
+def test_the_parts_of_a_node_that_was_taken_apart_are_that_node() -> None:
+    typed = graph([node("HardSwish", ["x"], ["y"], "swish")])
+    optimised = graph([node("HardSigmoid", ["x"], ["gate"]), node("Mul", ["x", "gate"], ["y"])])
+    assert join(optimised, typed) == [Joined(["swish"], None)] * 2
