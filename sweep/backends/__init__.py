@@ -2,10 +2,12 @@
 
 from sweep.backends.base import (
     Backend,
+    ProfileLimits,
     Session,
     Stream,
     SupportsBuildsAnywhere,
     SupportsEmulation,
+    SupportsLayerProfile,
     SupportsPartTimes,
     SupportsPlans,
     SupportsPolling,
@@ -18,10 +20,12 @@ from sweep.backends.onnxruntime import NUMERIC_TYPES
 __all__ = [
     "NUMERIC_TYPES",
     "Backend",
+    "ProfileLimits",
     "Session",
     "Stream",
     "SupportsBuildsAnywhere",
     "SupportsEmulation",
+    "SupportsLayerProfile",
     "SupportsPartTimes",
     "SupportsPlans",
     "SupportsPolling",

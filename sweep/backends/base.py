@@ -5,7 +5,7 @@ The load generator sees only ``Session`` and ``Stream``; it knows nothing of mod
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sweep.spec import EngineAxes, SessionAxes
@@ -147,6 +147,62 @@ class SupportsBuildsAnywhere(Protocol):
 
     def unsupported_build(self, variant: Variant) -> str | None:
         """Return why the engine of ``variant`` cannot be built on this machine, in one line; None if it can."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileLimits:
+    """Limit the inferences of a layer profile.
+
+    Attributes:
+        inferences: inferences to profile.
+        seconds: time for them, s; fewer are profiled where they would take longer.
+        least: inferences that are profiled however long they take.
+    """
+
+    inferences: int = 100
+    seconds: float = 3.0
+    least: int = 5
+
+    def count(self, each_s: float) -> int:
+        """Return how many inferences of ``each_s`` seconds are profiled."""
+        affordable = self.inferences if each_s <= 0 else int(self.seconds / each_s)
+        return max(min(affordable, self.inferences), min(self.least, self.inferences))
+
+
+@runtime_checkable
+class SupportsLayerProfile(Protocol):
+    """Extend a ``Backend`` that can tell where the time of an inference goes."""
+
+    def profile_layers(
+        self,
+        engine: Path,
+        info: JsonDict,
+        variant: Variant,
+        feeds: Mapping[str, np.ndarray],
+        onnx: Path | None,
+        limits: ProfileLimits,
+    ) -> JsonDict:
+        """Load an engine by itself, and time each of its layers over many inferences.
+
+        Nothing else is measured meanwhile, nor in this process afterwards.
+
+        Args:
+            engine: folder that ``build`` filled.
+            info: facts that ``build`` returned.
+            variant: its session axes decide how the engine is loaded.
+            feeds: value of each input at the full batch.
+            onnx: the typed graph, whose nodes the layers compute; None for a plan that came without one.
+            limits: bound the inferences.
+
+        Returns:
+            The fields of a layer profile that the backend knows: inferences, source, cuda_graph, timed_us, profiled_us,
+            layer_cost_us, gaps_us, layers and notes. The nodes of a layer are called as ``onnx_shapes.node_names``
+            calls them.
+
+        Raises:
+            SessionError: the engine cannot be loaded or run, or its layers cannot be timed.
+        """
         ...
 
 

@@ -160,31 +160,35 @@ def _sweep(
     remaining = resume.remaining(selected, settings, keep_index=True)
     todo = remaining.todo
     searches = resume.searches(selected, settings, todo)
+    profiles, profile_notes = resume.profiles(selected, settings, todo)
     resume.forget_parts(settings)
     request, words = command
     _write_request(settings, request, words)
     if request.left_out:
         _print(console, f"note: {request.left_out} combinations are left out (where, exclude)")
-    _print_work(console, selected, settings, todo, searches)
+    _print_work(console, selected, settings, todo, (searches, profiles))
     if len(selected.works) < len(full_plan.works):
         _print(console, f"note: {len(full_plan.works) - len(selected.works)} variants are left out (only, skip)")
     if len(devices) > 1:
         _print(console, f"note: spread over {len(devices)} GPUs")
-    for note in remaining.notes:
+    for note in (*remaining.notes, *profile_notes):
         _print(console, f"note: {note}")
     try:
         passes = plan.passes(todo, settings.seed)
         low, high = _predicted_s(selected, settings, todo, searches)
         with Display(
             console,
-            len(passes) + len(searches),
+            len(passes) + len(searches) + len(profiles),
             full_plan.labels,
             variants=len(
-                {work.key for work in (*todo, *searches)} | {work.key for work in selected.works if work.unsupported}
+                {work.key for work in (*todo, *searches, *profiles)}
+                | {work.key for work in selected.works if work.unsupported}
             ),
             expected_s=math.sqrt(max(low, 1.0) * max(high, 1.0)) / len(devices),
         ) as display:
-            Run(selected, settings, display, publishing.finished, devices, remaining.pruning).execute(todo, searches)
+            Run(selected, settings, display, publishing.finished, devices, remaining.pruning).execute(
+                todo, searches, profiles
+            )
     except KeyboardInterrupt:
         _print(console, "interrupted: what was measured is kept; the same command measures the rest")
         return signals.EXIT_CODE
@@ -194,14 +198,20 @@ def _sweep(
 
 
 def _print_work(
-    console: Console, selected: Plan, settings: Settings, todo: Sequence[Work], searches: Sequence[Work]
+    console: Console,
+    selected: Plan,
+    settings: Settings,
+    todo: Sequence[Work],
+    further: tuple[Sequence[Work], Sequence[Work]],
 ) -> None:
+    searches, profiles = further
     measured = len(selected.runnable) - len(todo)
     _print(
         console,
         f"sweep: {settings.name}: {len(selected.works)} variants, {len(todo)} to measure"
         + (f", {measured} measured already" if measured else "")
-        + (f", {len(searches)} to search for their capacity" if searches else ""),
+        + (f", {len(searches)} to search for their capacity" if searches else "")
+        + (f", {len(profiles)} to profile by layer" if profiles else ""),
     )
 
 

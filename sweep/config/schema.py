@@ -271,6 +271,9 @@ class Config:
     prune: bool = _key(
         default=True, text="leave out larger batches, more streams and more clients of a variant that ran out of memory"
     )
+    layers: bool = _key(
+        default=False, text="profile the layers of each engine once its variant is measured, into layers/KEY.json"
+    )
     gpus: Any = _key(None, "GPUs to measure on: all, or a list of indices or UUIDs (null: the first)")
     timeout_s: float = _key(600.0, "longest time that a worker may spend in one stage, s; then it is killed")
     telemetry_hz: float = _key(10.0, "readings of the GPU's clocks, power and temperature per second (0: none)")
@@ -285,7 +288,7 @@ GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys without effect on what is measured: they are not part of the sweep's name
     *("plan", "build_only", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz"),
     *("hydra", "accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry"),
-    *("prune", "sweep", "where", "exclude"),
+    *("prune", "layers", "sweep", "where", "exclude"),
 )
 
 

@@ -69,6 +69,7 @@ def settings(config: Config, overrides: Sequence[str]) -> Settings:
         wait_s=config.gpu.wait_s,
         retry=_retry(config.retry),
         prune=config.prune,
+        layers=config.layers,
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.models import onnx_file
+from sweep.system import onnx_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 COST_REVISION = 1
 """Raise it when the same graph is counted otherwise."""
 
-_SMALL = 4096  # elements of a stored tensor that shape inference may want to read
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _PRODUCTS = ("MatMul", "MatMulInteger", "QLinearMatMul")
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the weights stand
@@ -85,37 +85,8 @@ def _macs(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
 
 def _shapes(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Shape]:
     """Return the shape of every tensor whose sizes are all known, with the inputs at ``shapes``."""
-    import onnx
-
-    stored = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) > _SMALL:  # its values are no shape, and inference would copy them
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-    _bind(model.graph, shapes)
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    values = (*inferred.input, *inferred.output, *inferred.value_info)
-    return {value.name: shape for value in values if (shape := _shape(value)) is not None} | stored
-
-
-def _bind(graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Fix the shapes of the inputs, and drop those of all other tensors, which hold symbols."""
-    for value in graph.input:
-        if value.name in shapes:
-            dims = value.type.tensor_type.shape.dim
-            del dims[:]
-            for size in shapes[value.name]:
-                dims.add(dim_value=size)
-    for value in graph.output:
-        value.type.tensor_type.ClearField("shape")
-    del graph.value_info[:]
-
-
-def _shape(value: onnx.ValueInfoProto) -> Shape | None:
-    tensor = value.type.tensor_type
-    if not tensor.HasField("shape") or not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
-        return None
-    return tuple(dim.dim_value for dim in tensor.shape.dim)
+    types = onnx_shapes.infer_types(model, shapes)
+    return {name: item.shape for name, item in types.items() if item.shape is not None}
 
 
 def _node_macs(node: onnx.NodeProto, tensor_shapes: Mapping[str, Shape]) -> int:

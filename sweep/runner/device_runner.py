@@ -92,6 +92,9 @@ class DeviceRunner:
         for work in group.searches:
             if not self._ending():
                 self._search(work)
+        for work in group.profiles:
+            if not self._ending():
+                self._profile_layers(work)
         for work, repeat in self._order.through((work, 0) for work in group.works):
             self._step(work, repeat)
 
@@ -156,9 +159,15 @@ class DeviceRunner:
         """End a variant that has all of its passes."""
         points = self._samples.save(work)
         self._monitor.save(work)
+        Store(self._settings.root).layers_path(work.key).unlink(missing_ok=True)  # of an earlier measurement
         if self._records.write_measured(work, self._jobs.credited(outcome), points):
             self._search(work)
         self._samples.clear(work)
+        if self._records.awaits_layers(work):
+            try:
+                self._profile_layers(work)
+            finally:
+                self._records.show_profiled(work)
 
     def _search(self, work: Work) -> None:
         """Search the capacity at the SLO."""
@@ -175,6 +184,27 @@ class DeviceRunner:
         probes = self._samples.load(work, None) if outcome.status == "ok" else []
         self._records.write_searched(work, outcome, probes, watch.seconds())
         self._samples.clear(work)
+
+    def _profile_layers(self, work: Work) -> None:
+        """Profile the layers of an engine, now that nothing of its variant is left to be measured.
+
+        The record stands whatever becomes of the profile. On a GPU the worker ends with it: what a profiler leaves in
+        a process is in no later measurement.
+        """
+        signals.raise_if_now()
+        self._screen.variant(work.label)
+        self._access.acquire(work, self._ending)
+        on_gpu = _on_gpu(work)
+        device = environment.gpu(self._device.uuid)["gpu"] if on_gpu else environment.machine()["cpu"]
+        outcome = self._jobs.run_layers(work, device)
+        self._access.mark_used()
+        self._screen.passed()
+        if outcome.status != "ok":
+            self._kill_workers()
+            reason = outcome.error["message"] if outcome.error else outcome.status
+            self._screen.note(f"{work.label}: its layers are not profiled: {reason}")
+        elif on_gpu:
+            self._pool.end(at_once=False)
 
     def _kill_workers(self) -> None:
         """Kill the workers, and wait until the GPU's memory that they held is free again."""

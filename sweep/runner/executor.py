@@ -56,9 +56,12 @@ class Run:
         self._finished = finished
         self._devices = devices
         self._pruning = pruning or Pruning()
+        self._profiled: frozenset[str] = frozenset()
 
-    def execute(self, todo: Sequence[Work], searches: Sequence[Work] = ()) -> None:
-        """Measure ``todo`` and search the capacity of ``searches``; a variant that ends badly does not stop the others.
+    def execute(self, todo: Sequence[Work], searches: Sequence[Work] = (), profiles: Sequence[Work] = ()) -> None:
+        """Measure ``todo``, search the capacity of ``searches``, and profile the layers of ``profiles``.
+
+        A variant that ends badly does not stop the others.
 
         A variant is searched right after its last pass; one that has its record already, before its group.
 
@@ -73,7 +76,8 @@ class Run:
                 Store(self._settings.root).write(record)
                 self._display.finished(record)
                 self._finished(record)
-        groups = grouped(plan.round_order(todo, self._settings.seed, 0), searches)
+        groups = grouped(plan.round_order(todo, self._settings.seed, 0), searches, profiles)
+        self._profiled = frozenset(work.key for work in profiles)
         with signals.patient(self._note_patience):
             unsettled = self._measure(groups, frozenset(work.key for work in searches))
         self._settle(unsettled)
@@ -127,6 +131,7 @@ class Run:
             pruning=self._pruning,
             finished=finished,
             halted=queue.halted,
+            profiled=self._profiled,
         )
 
     def _settle(self, unsettled: Sequence[str]) -> None:

@@ -80,6 +80,19 @@ class JobClient:
             )
         return self._run(work, request)
 
+    def run_layers(self, work: Work, device: str | None) -> Outcome:
+        """Have the workers profile the layers of the engine of `work`; the profile is on disk where this ends well.
+
+        Args:
+            work: the variant, measured.
+            device: name of the GPU or CPU.
+        """
+        request = self._request(work, self._samples.path(work, None))
+        build = self._build(work, work.variant.load.passes - 1) if work.key in self._measured else None
+        path = Store(self._settings.root).layers_path(work.key)
+        layers = messages.LayersRequest(path=path, key=work.key, label=work.label, device=device)
+        return self._run(work, msgspec.structs.replace(request, build=build, layers=layers, accuracy=False))
+
     def run_sentinel(self, work: Work, start: int, path: Path) -> Outcome:
         """Have new workers run the sentinel, which shows what starts differ by; its samples go to `path`."""
         request = msgspec.structs.replace(self._request(work, path), repeat=start, accuracy=False)

@@ -24,8 +24,24 @@ _EVENT_PREFIX = b'{"event":'  # of every line that a worker sends; anything else
 M = TypeVar("M")
 
 
+class LayersRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for the profile of the layers of an engine.
+
+    Attributes:
+        path: file that takes it.
+        key: key of the variant.
+        label: its label.
+        device: name of the GPU or CPU that it runs on.
+    """
+
+    path: Path
+    key: str
+    label: str
+    device: str | None
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Ask a worker for one pass of one variant, for the search of its capacity, or for its engine alone.
+    """Ask a worker for one pass of one variant, the search of its capacity, its engine alone, or its layers alone.
 
     Attributes:
         variant: what to measure.
@@ -39,6 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         earlier_samples: samples of the variant so far, for the search of a capacity (npz); None for a pass.
         accuracy: compare the outputs with fp32; False for the sentinel, whose outputs were compared already.
         only_build: stop once the engine is in the cache.
+        layers: profile the layers of the engine, and measure nothing; None for anything else.
         build: name of an engine that is built afresh for this sweep; None takes the engine of the cache.
         client: number of this worker among the clients of the variant, from 0.
         limits_s: longest silence of single stages, {build, load, point}; the parent enforces them.
@@ -55,6 +72,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     earlier_samples: Path | None = None
     accuracy: bool = True
     only_build: bool = False
+    layers: LayersRequest | None = None
     build: str | None = None
     client: int = 0
     limits_s: dict[str, float | None] = msgspec.field(default_factory=dict)

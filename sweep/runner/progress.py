@@ -33,6 +33,7 @@ _STAGES = {  # what a user reads for the stage of a worker
     "measure": "measuring",
     "search": "searching the capacity",
     "accuracy": "comparing with fp32",
+    "layers": "profiling the layers",
 }
 _BAR = 24  # columns of the bar
 _FULL, _EMPTY = "\u2501", "\u2500"

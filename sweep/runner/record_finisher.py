@@ -10,6 +10,7 @@ from sweep.analysis import record_summary
 from sweep.backends import registry
 from sweep.runner import record_builder
 from sweep.runner.record_builder import Timing
+from sweep.spec import Status
 from sweep.storage import Store, samples, samples_file
 from sweep.system import Stopwatch
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from sweep.runner.work_queue import Sweep
     from sweep.runner.worker_process import Outcome
     from sweep.storage import EngineStart, Record
+
+
+PROFILED = frozenset({Status.OK, Status.INVALID})  # statuses of records whose engine can be loaded
 
 
 class RecordFinisher:
@@ -47,6 +51,7 @@ class RecordFinisher:
         self._uuid = uuid
         self._timing: dict[str, Timing] = {}
         self._starts: dict[str, list[EngineStart]] = {}
+        self._unshown: dict[str, Record] = {}  # records that wait for the profile of their layers
         self.unsettled: list[str] = []
 
     def begin(self, work: Work) -> None:
@@ -76,8 +81,25 @@ class RecordFinisher:
         self._timing[work.key] = self._timing[work.key].plus(watch.seconds())
 
     def write(self, record: Record) -> None:
-        """Write and show a record; it is finished once its drift is judged."""
+        """Write and show a record; it is finished once its drift is judged.
+
+        One whose layers are to be profiled is shown after that (``show_profiled``).
+        """
         self._store.write(record)
+        if record.key in self._sweep.profiled and record.status in PROFILED:
+            self._unshown[record.key] = record
+        else:
+            self._show(record)
+
+    def awaits_layers(self, work: Work) -> bool:
+        """Return whether the record of `work` is written, and waits for the profile of its layers to be shown."""
+        return work.key in self._unshown
+
+    def show_profiled(self, work: Work) -> None:
+        """Show the record of a variant whose layers were profiled, or could not be."""
+        self._show(self._unshown.pop(work.key))
+
+    def _show(self, record: Record) -> None:
         self._screen.finished(record)
         if self._sentinel.on:
             self.unsettled.append(record.key)

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.backends import registry
+from sweep.backends import SupportsLayerProfile, registry
 from sweep.errors import NewerRecordError, RecordError
 from sweep.runner.oom_pruning import KIND, Pruning
 from sweep.storage import Index, Store, samples_file
@@ -87,6 +87,40 @@ def searches(plan: Plan, settings: Settings, todo: Sequence[Work]) -> list[Work]
         and work.variant.load.batch_wait_ms is None  # a queue that gathers is judged by its ladder: no prediction
         and (work.key in todo_keys or _unsearched(work, settings, settings.slo))
     ]
+
+
+def profiles(plan: Plan, settings: Settings, todo: Sequence[Work]) -> tuple[list[Work], list[str]]:
+    """Return the work whose layers are to be profiled, and lines for the user about the backends that cannot.
+
+    That is all of `todo`, and the records of an engine that runs which have no profile.
+    """
+    if not settings.layers:
+        return [], []
+    able = {name: isinstance(registry.get(name), SupportsLayerProfile) for name in _backends(plan)}
+    todo_keys, store = {work.key for work in todo}, Store(settings.root)
+    works = [
+        work
+        for work in plan.runnable
+        if able[work.variant.backend] and (work.key in todo_keys or _unprofiled(store, work.key))
+    ]
+    unable = [name for name, profiles_layers in able.items() if not profiles_layers]
+    return works, [
+        f"layers=true: {name} has no layers to profile; its variants are measured without" for name in unable
+    ]
+
+
+def _backends(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(work.variant.backend for work in plan.runnable))
+
+
+def _unprofiled(store: Store, key: str) -> bool:
+    """Return whether the record of a variant that ran lacks the profile of its layers."""
+    if store.layers_path(key).is_file():
+        return False
+    try:
+        return store.read(key).status in _WITH_SAMPLES
+    except RecordError:
+        return False
 
 
 def walls(todo: Sequence[Work], settings: Settings) -> dict[str, float]:

@@ -23,15 +23,17 @@ class Group:
     Attributes:
         works: to be measured, in the plan's order.
         searches: measured before; their capacity is to be searched.
+        profiles: measured before; the layers of their engine are to be profiled.
     """
 
     works: tuple[Work, ...] = ()
     searches: tuple[Work, ...] = ()
+    profiles: tuple[Work, ...] = ()
 
     @property
     def first(self) -> Work:
         """Return any work of it: they share a backend."""
-        return (*self.searches, *self.works)[0]
+        return (*self.searches, *self.works, *self.profiles)[0]
 
 
 class Groups(Protocol):
@@ -53,6 +55,7 @@ class Sweep:
     Attributes:
         settings: settings of the sweep.
         searched: keys of the variants whose capacity is searched once they are measured.
+        profiled: keys of the variants whose layers are profiled once they are measured.
         sentinel: what every device runner runs now and then to see drift; None for nothing.
         pruning: what ran out of memory so far.
         finished: called with each record once it is on disk and no verdict of it is open.
@@ -65,6 +68,7 @@ class Sweep:
     pruning: Pruning
     finished: Callable[[Record], None]
     halted: Callable[[], bool] = lambda: False
+    profiled: frozenset[str] = frozenset()
 
 
 class Queue:
@@ -102,20 +106,28 @@ class Queue:
             return len(self._groups)
 
 
-def grouped(todo: Sequence[Work], searches: Sequence[Work] = ()) -> list[Group]:
+def grouped(todo: Sequence[Work], searches: Sequence[Work] = (), profiles: Sequence[Work] = ()) -> list[Group]:
     """Group the work by the engine that it shares, in the plan's order.
 
-    A search of a variant that is measured anyway comes with its measurement.
+    The search or profile of a variant that is measured anyway comes with its measurement.
     """
     measured = {work.key for work in todo}
     works: dict[str, list[Work]] = {}
     searched: dict[str, list[Work]] = {}
+    profiled: dict[str, list[Work]] = {}
     for work in todo:
         works.setdefault(work.engine_key, []).append(work)
     for work in searches:
         if work.key not in measured:
             searched.setdefault(work.engine_key, []).append(work)
+    for work in profiles:
+        if work.key not in measured:
+            profiled.setdefault(work.engine_key, []).append(work)
     return [
-        Group(works=tuple(works.get(key, ())), searches=tuple(searched.get(key, ())))
-        for key in dict.fromkeys([*searched, *works])
+        Group(
+            works=tuple(works.get(key, ())),
+            searches=tuple(searched.get(key, ())),
+            profiles=tuple(profiled.get(key, ())),
+        )
+        for key in dict.fromkeys([*searched, *works, *profiled])
     ]

@@ -54,6 +54,7 @@ class Settings:
         gates: limits of accuracy; a variant that breaks one is invalid.
         telemetry_hz: readings of the GPU's state per second; 0 for none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
+        layers: profile the layers of each engine once its variant is measured.
         mps_pipe_directory: of the user's own MPS daemon; None starts one if a variant has an MPS share.
     """
 
@@ -76,6 +77,7 @@ class Settings:
     wait_s: float | None = None
     retry: frozenset[Status] = RETRIED
     prune: bool = True
+    layers: bool = False
 
     @property
     def limits_s(self) -> dict[str, float | None]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sweep.storage.record import Record
 
-_FOLDERS = ("records", "samples", "telemetry", "sentinel")
+_FOLDERS = ("records", "samples", "telemetry", "sentinel", "layers")
 _TEMPORARY = re.compile(r"\..+\.(json|npz|html)\.([A-Za-z0-9_-]+-\d+-)?\w{8}")  # as ``write_atomic`` names them
 _OLD_S = 86400.0  # age above which another host is certainly no longer writing a temporary file
 
@@ -45,6 +45,10 @@ class Store:
     def telemetry_path(self, key: str) -> Path:
         """Return the path of the GPU readings taken during ``key`` (``gpu_readings.save``); no file without a GPU."""
         return self.root / "telemetry" / f"{key}.npz"
+
+    def layers_path(self, key: str) -> Path:
+        """Return the path of the layer profile of ``key``; no file where no layers were profiled (``layers=``)."""
+        return self.root / "layers" / f"{key}.json"
 
     def write(self, record: Record) -> None:
         """Write a record atomically and durably: it survives a power cut once this returns.

@@ -5,15 +5,18 @@ scripted. A leak shows in ``held``.
 """
 
 import ctypes
+import itertools
 import json
-from types import SimpleNamespace
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 
 from sweep.backends.tensorrt import cuda
 from sweep.backends.tensorrt.library import Library, Log
 
-COPY_MS, COMPUTE_MS = 0.25, 2.0
+COPY_MS, COMPUTE_MS, EVENT_MS = 0.25, 2.0, 0.004
 WEIGHTS_BYTES, CONTEXT_BYTES = 5000, 700
 GIVES = ("cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate", "cudaStreamEndCapture")
 OK, NOT_READY, NO_MEMORY, INVALIDATED = 0, 600, 2, 901
@@ -36,6 +39,9 @@ class FakeRuntime:
         self.fails: dict[str, int] = {}
         self.busy_polls = 0
         self.captured: list[object] | None = None
+        self.recorded: list[SimpleNamespace] | None = None  # what CUPTI records; None while nothing is enabled
+        self.edges: list[tuple[int, int]] | None = None  # of a captured graph; None for a chain
+        self.graph_nodes: dict[int, object] = {}
         self._next = 100
 
     def __getattribute__(self, name):
@@ -62,7 +68,11 @@ class FakeRuntime:
         del self.held[int(handle)]
         return (OK,)
 
-    cudaEventDestroy = cudaGraphDestroy = cudaGraphExecDestroy = cudaStreamDestroy = cudaFreeHost = _drop
+    cudaEventDestroy = cudaGraphExecDestroy = cudaStreamDestroy = cudaFreeHost = _drop
+
+    def cudaGraphDestroy(self, graph):
+        self.graph_nodes = {}
+        return self._drop(graph)
 
     def cudaFree(self, address):
         return (OK,) if address == 0 else self._drop(address)
@@ -121,8 +131,26 @@ class FakeRuntime:
         nodes, self.captured = self.captured, None
         return self._new(nodes)
 
-    def cudaGraphGetNodes(self, graph, _count):
-        return OK, None, len(self.held[graph])
+    def cudaGraphGetNodes(self, graph, count):
+        self.graph_nodes = dict(enumerate(self.held[graph], 1))
+        return OK, list(self.graph_nodes)[:count] or None, len(self.graph_nodes)
+
+    def cudaGraphGetEdges(self, graph, count):
+        edges = self.edges or list(itertools.pairwise(range(1, len(self.held[graph]) + 1)))
+        sources, targets = ([edge[side] for edge in edges[:count]] for side in (0, 1))
+        return OK, sources, targets, None, len(edges)
+
+    def cudaGraphNodeGetType(self, node):
+        kind = getattr(self.graph_nodes[node], "kind", "Kernel")
+        return OK, SimpleNamespace(name=f"cudaGraphNodeType{kind}")
+
+    def ran(self, stream, ms, name="scale_kernel", kind=10):
+        """Move the clock of a stream on by what the GPU runs, which CUPTI records."""
+        start = self.clocks[stream]
+        self.clocks[stream] += ms
+        if self.recorded is not None:
+            times = {"start": round(start * 1e6), "end": round(self.clocks[stream] * 1e6)}
+            self.recorded.append(SimpleNamespace(kind=kind, name=name, stream_id=stream, **times))
 
     def cudaGraphInstantiate(self, graph, _flags):
         return self._new(self.held[graph])
@@ -259,6 +287,7 @@ class FakeContext:
         self.shape: tuple[int, ...] = ()
         self.persistent_cache_limit = 0
         self.given: tuple[int, int] | None = None
+        self.profiler = None
 
     def __del__(self):
         if self.allocator:
@@ -290,14 +319,22 @@ class FakeContext:
         def work(on):
             x, y = ((ctypes.c_float * size).from_address(self.addresses[name]) for name in "xy")
             y[:] = [2 * value for value in x]
-            self.engine.runtime.clocks[on] += COMPUTE_MS
+            self.engine.runtime.ran(on, COMPUTE_MS)
 
+        def event(on):
+            self.engine.runtime.clocks[on] += EVENT_MS
+
+        event.kind = "EventRecord"
+        nodes = [work] if self.profiler is None else [event, work, event]
         if not self.engine.enqueues:
             return False
-        if self.engine.runtime.captured is None:
-            work(stream)
-        elif not self.engine.captures_nothing:
-            self.engine.runtime.captured.append(work)
+        if self.engine.runtime.captured is not None:
+            self.engine.runtime.captured += [] if self.engine.captures_nothing else nodes
+            return True
+        for node in nodes:
+            node(stream)
+        if self.profiler is not None:
+            self.profiler.report_layer_time("scale", COMPUTE_MS + EVENT_MS)
         return True
 
 
@@ -399,6 +436,7 @@ def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
         nptype=lambda _: np.float32,
         Runtime=Runtime,
         IGpuAllocator=Allocator,
+        IProfiler=type("IProfiler", (), {}),
         **strategies,
     )
     return Library("tensorrt_rtx" if rtx else "tensorrt", trt, Log(), None)
@@ -411,3 +449,45 @@ def installed(monkeypatch, runtime):
     wrapped.drv = runtime.driver = FakeDriver(runtime)
     monkeypatch.setattr(cuda, "get", lambda: wrapped)
     return runtime
+
+
+class FakeCupti:
+    """What ``cupti.cupti`` offers to a recorder: it hears of what the pretended GPU runs while a kind is enabled.
+
+    Attributes:
+        refuses: what enabling raises; None for nothing.
+    """
+
+    ActivityKind = SimpleNamespace(CONCURRENT_KERNEL=10, MEMSET=2, MEMCPY=1)
+
+    def __init__(self, runtime: FakeRuntime) -> None:
+        self.runtime = runtime
+        self.enabled: set[int] = set()
+        self.refuses: Exception | None = None
+
+    def activity_register_callbacks(self, requested, completed):
+        assert requested() == (8 << 20, 0)
+        self.completed = completed
+
+    def activity_enable(self, kind):
+        if self.refuses is not None:
+            raise self.refuses
+        self.enabled.add(kind)
+        self.runtime.recorded = []
+
+    def activity_disable(self, kind):
+        self.enabled.discard(kind)
+        if not self.enabled:
+            self.runtime.recorded = None
+
+    def activity_flush_all(self, _flag):
+        self.completed(self.runtime.recorded)
+
+
+def with_cupti(monkeypatch, runtime) -> FakeCupti:
+    """``cupti-python`` as if it were installed."""
+    package = ModuleType("cupti")
+    package.__spec__ = ModuleSpec("cupti", None)
+    package.cupti = FakeCupti(runtime)
+    monkeypatch.setitem(sys.modules, "cupti", package)
+    return package.cupti

@@ -9,9 +9,12 @@ gathered by the server runs at its true size. CPU speed of a precision says noth
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.backends.onnxruntime import partial_batches
+from sweep.backends.layer_times import cost_notes, median, subtract_cost
+from sweep.backends.onnxruntime import layer_profile, partial_batches
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream, in_input_types
 from sweep.errors import BuildError, SessionError, shorten, without_source_places
@@ -20,11 +23,10 @@ from sweep.system import save_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import numpy as np
 
-    from sweep.backends.base import ShapesAt
+    from sweep.backends.base import ProfileLimits, ShapesAt
     from sweep.spec import JsonDict, Variant
 
 _GRAPH_FILE = "optimised.onnx"
@@ -113,21 +115,8 @@ class OnnxRuntime:
         Raises:
             SessionError: onnxruntime could not load or run the graph; its own message is kept.
         """
-        import onnxruntime as ort
-
-        threads = variant.session.intra_op_threads or 1
-        spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
-        options, disabled = _load_options(ort, threads, spinning=spinning), None
-        if info.get("unsaved"):
-            options = _build_options(ort, threads, info["dims"], spinning=spinning, fp8=info["fp8"])
-            disabled = _UNSOUND_OPTIMIZERS if info["fp8"] else None
         try:
-            sessions = [
-                ort.InferenceSession(
-                    str(engine / _GRAPH_FILE), options, providers=_PROVIDERS, disabled_optimizers=disabled
-                )
-                for _ in range(variant.session.streams)
-            ]
+            sessions = [_open(engine, info, variant) for _ in range(variant.session.streams)]
             feeds = in_input_types(sessions[0], feeds)
             parts = (
                 []
@@ -143,12 +132,52 @@ class OnnxRuntime:
             "contexts": len(streams),
             "sm_count": None,
             "clocks_mhz": None,
-            "intra_op_threads": threads,
+            "intra_op_threads": _threads(variant),
             "quantised_tensors": info["quantised_tensors"],
             "rounded_tensors": info["rounded_tensors"],
             "notes": _notes(variant, info),
         }
         return OnnxRuntimeSession(streams, realised, partial_batches=bool(parts))
+
+    def profile_layers(
+        self,
+        engine: Path,
+        info: JsonDict,
+        variant: Variant,
+        feeds: Mapping[str, np.ndarray],
+        onnx: Path | None,
+        limits: ProfileLimits,
+    ) -> JsonDict:
+        """Time the nodes of the optimised graph on one session, with the threads of a stream of the variant.
+
+        Raises:
+            SessionError: onnxruntime could not load or run the graph; its own message is kept.
+        """
+        import onnx as onnx_library
+
+        try:
+            with tempfile.TemporaryDirectory(prefix=f"{layer_profile.PREFIX}-") as name:
+                runs, timed_us = layer_profile.profile(lambda: _open(engine, info, variant, Path(name)), feeds, limits)
+                saved = Path(name) / _GRAPH_FILE if info.get("unsaved") else engine / _GRAPH_FILE
+                optimised = onnx_library.load(saved, load_external_data=False).graph
+        except SessionError:
+            raise
+        except Exception as error:
+            raise SessionError(f"onnxruntime could not profile the graph: {_message(error)}") from error
+        typed = None if onnx is None else onnx_library.load(onnx, load_external_data=False).graph
+        layers, notes = layer_profile.describe_layers(runs, optimised, typed)
+        cost_us = subtract_cost(layers, timed_us)
+        return {
+            "inferences": len(runs),
+            "source": "onnxruntime",
+            "cuda_graph": False,
+            "timed_us": timed_us,
+            "profiled_us": median([run.duration_us for run in runs]),
+            "layer_cost_us": cost_us,
+            "gaps_us": None,
+            "layers": layers,
+            "notes": [*notes, *cost_notes(cost_us)],
+        }
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
         """Compare the contexts, and the types that the optimised graph computes in or rounds to, with the request.
@@ -167,6 +196,35 @@ class OnnxRuntime:
         if requested == "fp32" and set(counts) - {"fp32"}:
             return f"asked for fp32, but the optimised graph computes in {counts}"
         return None
+
+
+def _threads(variant: Variant) -> int:
+    return variant.session.intra_op_threads or 1
+
+
+def _open(engine: Path, info: JsonDict, variant: Variant, profile: Path | None = None) -> Any:
+    """Open a session of the engine.
+
+    Args:
+        engine: folder that was built.
+        info: facts of the build.
+        variant: decides its threads.
+        profile: folder that takes a profile, and the graph where it is optimised at load; None profiles nothing.
+    """
+    import onnxruntime as ort
+
+    threads = _threads(variant)
+    spinning = threads * variant.session.streams * variant.session.clients <= (os.cpu_count() or 1)
+    options, disabled = _load_options(ort, threads, spinning=spinning), None
+    if info.get("unsaved"):
+        options = _build_options(ort, threads, info["dims"], spinning=spinning, fp8=info["fp8"])
+        disabled = _UNSOUND_OPTIMIZERS if info["fp8"] else None
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / layer_profile.PREFIX)
+        if info.get("unsaved"):
+            options.optimized_model_filepath = str(profile / _GRAPH_FILE)
+    return ort.InferenceSession(str(engine / _GRAPH_FILE), options, providers=_PROVIDERS, disabled_optimizers=disabled)
 
 
 def _options(ort: Any, *, intra_op_threads: int, spinning: bool) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +14,7 @@ from sweep.backends.tensorrt import (
     cuda,
     engine_inspector,
     isolated_build,
+    layer_listing,
     library,
     plan_tensors,
     rtx_releases,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends.base import ShapesAt
+    from sweep.backends.base import ProfileLimits, ShapesAt
     from sweep.backends.tensorrt.library import Library
     from sweep.spec import JsonDict, Variant
 
@@ -203,6 +205,34 @@ class TensorRT:
         session.realised["build_sm_count"] = info.get("build_sm_count")
         return session
 
+    def profile_layers(
+        self,
+        engine: Path,
+        info: JsonDict,
+        variant: Variant,
+        feeds: Mapping[str, np.ndarray],
+        onnx: Path | None,
+        limits: ProfileLimits,
+    ) -> JsonDict:
+        """Time the layers of the engine on one stream, and join them to the engine's listing and its nodes.
+
+        Raises:
+            SessionError: the engine cannot be loaded or run, or no layer can be timed.
+        """
+        import onnx as onnx_library
+
+        alone = dataclasses.replace(variant, session=dataclasses.replace(variant.session, streams=1))
+        session = self.load(engine, info, alone, feeds)
+        try:
+            information = engine_inspector.select_best([session.listing, _stored_listing(engine)])
+            fields, times = session.profile_layers(limits)
+        finally:
+            session.close()
+        graph = None if onnx is None else onnx_library.load(onnx, load_external_data=False).graph
+        layers = layer_listing.describe_layers(information, graph)
+        layers, notes = layer_listing.with_times(layers, times)
+        return {**fields, "layers": layers, "notes": [*fields["notes"], *notes]}
+
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
         """Compare contexts, CUDA graph, layer types, builder options and SMs with the request.
 
@@ -235,6 +265,15 @@ class TensorRTRTX(TensorRT):
     def refusal(self) -> str | None:
         """Return that the installed release loads no engine on this GPU, and which one does; None if it does."""
         return rtx_releases.refusal(library.version(self.name), facts.machine()["compute_capability"])
+
+
+def _stored_listing(engine: Path) -> JsonDict:
+    """Return the listing that was stored beside the engine when it was built; an empty one without it."""
+    path = engine / engine_inspector.FILE
+    if not path.is_file():
+        return {"source": None, "Layers": []}
+    listing: JsonDict = json.loads(regular_files.read_bytes(path, follow=False, most=_MOST_PLAN), strict=False)
+    return listing
 
 
 def _load_plugins(nvidia: Library, variant: Variant) -> None:

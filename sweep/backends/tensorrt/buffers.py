@@ -185,6 +185,10 @@ class Buffers:
     def _nbytes(self, buffer: Buffer) -> int:
         return buffer.nbytes(tuple(self._context.get_tensor_shape(buffer.name)))
 
+    def values(self) -> dict[str, np.ndarray]:
+        """Return a copy of the value of each input at the full shapes."""
+        return {buffer.name: buffer.array.copy() for buffer in self.inputs}
+
     def feed(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Copy values of the bound shapes into the inputs, on the host and on the device."""
         for buffer in self.inputs:

@@ -37,10 +37,13 @@ _COMPUTE_NAME = re.compile(r"__myl_\w*?Fc[A-Z_]|_gemm_|_mha_")
 _LINE = re.compile(
     r"^Name: (?P<Name>.*?), LayerType: (?P<LayerType>[^,]*), Inputs: \[(?P<Inputs>.*?)\], "
     r"(?:Constants: \[(?P<Constants>.*?)\], )?Outputs: \[(?P<Outputs>.*?)\], TacticName: (?P<TacticName>.*?), "
-    r"StreamId: .*?(?:Metadata: (?P<Metadata>.*))?$",
+    r"StreamId: (?P<StreamId>\d*).*?(?:Metadata: (?P<Metadata>.*))?$",
     re.MULTILINE,
 )
-_TENSOR = re.compile(r"Name: (?P<Name>[^,]*), .*?Datatype: (?P<Datatype>\w+)")
+_TENSOR = re.compile(
+    r"Name: (?P<Name>[^,]*), (?:Dimensions: \[(?P<Dimensions>[\d,-]*)\], )?.*?Datatype: (?P<Datatype>\w+)"
+    r"(?:, Format: (?P<Format>[^}]*?) ?(?=\}|$))?"
+)
 
 
 def inspect_engine(library: Library, engine: Any) -> JsonDict:
@@ -61,9 +64,17 @@ def parse_listing(listing: str) -> JsonDict:
     for match in _LINE.finditer(listing.removeprefix("Layers:\n")):
         layer: JsonDict = dict(match.groupdict(default=""))
         for side in ("Inputs", "Constants", "Outputs"):
-            layer[side] = [tensor.groupdict() for tensor in _TENSOR.finditer(str(layer[side]))]
+            layer[side] = [_listed_tensor(tensor) for tensor in _TENSOR.finditer(str(layer[side]))]
         layers.append(layer)
     return {"source": "builder", "Layers": layers}
+
+
+def _listed_tensor(match: re.Match[str]) -> JsonDict:
+    """Return a tensor of the builder's listing in the inspector's form."""
+    told: JsonDict = {name: text for name, text in match.groupdict().items() if text is not None}
+    if "Dimensions" in told:
+        told["Dimensions"] = [int(size) for size in told["Dimensions"].split(",") if size]
+    return told
 
 
 def inspect_network(network: Any) -> JsonDict:
@@ -86,7 +97,7 @@ def count_layer_types(information: JsonDict) -> dict[str, int]:
     float32 bias.
     """
     layers = [layer for layer in information["Layers"] if isinstance(layer, dict)]
-    counted = [layer for layer in layers if _computes(layer)] or layers
+    counted = [layer for layer in layers if carries_arithmetic(layer)] or layers
     types = Counter(filter(None, map(_type, counted)))
     return {name: types[name] for name in _NARROWEST_FIRST if types[name]}
 
@@ -97,22 +108,25 @@ def select_best(sources: Sequence[JsonDict]) -> JsonDict:
     An inspector that shows a whole network as one opaque node tells less than the builder's listing.
     """
     detailed = [
-        source for source in sources if any(isinstance(layer, dict) and _computes(layer) for layer in source["Layers"])
+        source
+        for source in sources
+        if any(isinstance(layer, dict) and carries_arithmetic(layer) for layer in source["Layers"])
     ]
     return next(iter([*detailed, *sources]), {"source": None, "Layers": []})
 
 
-def _computes(layer: JsonDict) -> bool:
+def carries_arithmetic(layer: JsonDict) -> bool:
+    """Return whether a layer of a listing is a convolution or a matrix product."""
     kind, name = str(layer.get("LayerType", "")), str(layer.get("Name", ""))
     return bool(_COMPUTE_TYPE.search(kind) or _COMPUTE_NAME.search(name))
 
 
 def _type(layer: JsonDict) -> str | None:
-    types = {_tensor_type(tensor) for tensor in layer.get("Inputs", [])}
+    types = {tensor_type(tensor) for tensor in layer.get("Inputs", [])}
     return next((name for name in _NARROWEST_FIRST if name in types), None)
 
 
-def _tensor_type(tensor: JsonDict) -> str | None:
+def tensor_type(tensor: JsonDict) -> str | None:
     """Return the type of one tensor; older versions give it inside the description of the format."""
     text = next(
         (str(tensor[key]) for key in ("Datatype", "DataType", "Format/Datatype", "Format") if key in tensor), ""

@@ -35,6 +35,8 @@ class ExecutionContext:
 
     Attributes:
         handle: as given.
+        context: the library's own object.
+        has_graph: its inferences are replays of a CUDA graph.
         buffers: the context's tensors.
         stream: runs its inferences.
 
@@ -54,13 +56,14 @@ class ExecutionContext:
     ) -> None:
         self._library, self._cuda, self._resources, self._axes = engine.library, cuda, resources, axes
         self.handle: Handle = resources.push(handle, "cudaStreamDestroy")
-        self._context: Any = engine.create_context(axes.context_memory)
+        self.context: Any = engine.create_context(axes.context_memory)
         if axes.persistent_cache_ratio is not None:
-            limit_persistent_cache(engine.library, cuda, self._context, axes.persistent_cache_ratio)
-        self.buffers = Buffers(engine.library, cuda, resources, self._context, feeds, self.handle)
+            limit_persistent_cache(engine.library, cuda, self.context, axes.persistent_cache_ratio)
+        self.buffers = Buffers(engine.library, cuda, resources, self.context, feeds, self.handle)
         if axes.context_memory == "user_managed":
             self._give_memory(engine.library)
         self._prepared: set[int] = set()
+        self.has_graph: bool = axes.cuda_graph
         copies = None if axes.transfers is False else self.buffers.copies()
         self._whole_batch = self._launch(None)
         self.stream = TensorRTStream(cuda, self.handle, self._whole_batch, copies, axes.wait or WAITS[0], resources)
@@ -72,12 +75,12 @@ class ExecutionContext:
             SessionError: the library cannot tell how much, or CUDA has no memory left.
         """
         library.log.clear()
-        size = int(self._context.update_device_memory_size_for_shapes())
+        size = int(self.context.update_device_memory_size_for_shapes())
         if size < 0:
             raise SessionError(f"context_memory=user_managed: {library.log.tail()}")
         address = self._resources.push(self._cuda.malloc(size), "cudaFree")
         self._resources.device_bytes += size
-        self._context.set_device_memory(address, size)
+        self.context.set_device_memory(address, size)
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Make the stream accept batches of ``sizes`` too: run each once, and capture it if CUDA graphs are requested.
@@ -117,14 +120,37 @@ class ExecutionContext:
         launch = self._eager(samples)
         launch()
         self.buffers.synchronise()
-        if not self._axes.cuda_graph:
-            return launch
-        graph = capture(self._library, self._cuda, self._context, self.handle)
+        return self._replay() if self._axes.cuda_graph else launch
+
+    @property
+    def launch(self) -> Step:
+        """Return the call that enqueues an inference of the whole batch, as the stream does."""
+        return self._whole_batch
+
+    @property
+    def eager(self) -> Step:
+        """Return the call that enqueues an inference of the whole batch without a CUDA graph."""
+        return self._eager(None)
+
+    def recapture(self) -> Step:
+        """Capture the inference of the whole batch again, and return the call that replays it."""
+        return self._replay()
+
+    def capture_graph(self) -> Handle:
+        """Capture the inference of the whole batch and return the graph, which the caller destroys.
+
+        Raises:
+            UnsupportedError: the capture failed.
+        """
+        return capture_graph(self._library, self._cuda, self.context, self.handle)
+
+    def _replay(self) -> Step:
+        graph = capture(self._library, self._cuda, self.context, self.handle)
         return partial(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
 
     def _eager(self, samples: int | None) -> Step:
         """Return the context's own enqueue, preceded by a change of shape if another size ran before."""
-        enqueue, handle = self._context.execute_async_v3, int(self.handle)
+        enqueue, handle = self.context.execute_async_v3, int(self.handle)
         buffers, library, success = self.buffers, self._library, (self._cuda.rt.cudaError_t.cudaSuccess,)
 
         def launch() -> tuple[Any, ...]:
@@ -141,7 +167,7 @@ class ExecutionContext:
         self.buffers.synchronise()
         self.buffers.close()
         self.stream.close()
-        self._context = None
+        self.context = None
 
 
 def limit_persistent_cache(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, ratio: float) -> None:
@@ -180,6 +206,19 @@ def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, s
     Source:
         *CUDA Graphs* of the TensorRT developer guide.
     """
+    graph = capture_graph(library, cuda, context, stream)
+    try:
+        return cuda.instantiate(graph)
+    except SessionError as error:
+        raise _refused(library, str(error)) from error
+
+
+def capture_graph(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle) -> Handle:
+    """Capture the inference as a CUDA graph, which the caller instantiates or destroys.
+
+    Raises:
+        UnsupportedError: the capture failed.
+    """
     library.log.clear()
     handle = int(stream)
     try:
@@ -190,10 +229,14 @@ def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, s
             error, graph = cuda.rt.cudaStreamEndCapture(stream)
         if error != cuda.rt.cudaError_t.cudaSuccess:
             cuda.fail("cudaStreamEndCapture", error)
-        executable = cuda.instantiate(graph)
     except SessionError as error:
-        raise UnsupportedError(f"cuda_graph=true: the capture failed: {error}; {library.log.tail()}") from error
+        raise _refused(library, str(error)) from error
     if not enqueued:
-        cuda.rt.cudaGraphExecDestroy(executable)
-        raise UnsupportedError(f"cuda_graph=true: the capture failed: {library.log.tail()}")
-    return executable
+        cuda.rt.cudaGraphDestroy(graph)
+        raise _refused(library)
+    return graph
+
+
+def _refused(library: Library, reason: str = "") -> UnsupportedError:
+    text = "; ".join(filter(None, (reason, library.log.tail())))
+    return UnsupportedError(f"cuda_graph=true: the capture failed: {text}")

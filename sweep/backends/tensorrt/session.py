@@ -6,11 +6,12 @@ Each context has its own buffers, CUDA stream and, on request, CUDA graphs.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 from typing import TYPE_CHECKING
 
 from sweep.backends.tensorrt import cuda as cuda_module
-from sweep.backends.tensorrt import green_context, runtime_cache, sm_probe
+from sweep.backends.tensorrt import engine_inspector, green_context, layer_profile, runtime_cache, sm_probe
 from sweep.backends.tensorrt.cuda import ResourceStack
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.execution_context import ExecutionContext
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from sweep.backends.base import ProfileLimits
     from sweep.backends.tensorrt.library import Library
     from sweep.backends.tensorrt.stream import TensorRTStream
     from sweep.spec import JsonDict, SessionAxes
@@ -56,6 +58,7 @@ class TensorRTSession:
         self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], entry: Path | None
     ) -> None:
         watch = Stopwatch()
+        self._axes = axes
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
         self._green = None if axes.sm_count is None else green_context.get_green_context(self._cuda, axes.sm_count)
@@ -123,6 +126,31 @@ class TensorRTSession:
             "sm_total": sm_probe.whole_gpu_sm_count() if under_mps else self._device["sm_count"],
             "under_mps": under_mps,
         }
+
+    def profile_layers(self, limits: ProfileLimits) -> tuple[JsonDict, dict[str, JsonDict]]:
+        """Time the layers of the engine on its first context, and on a further one that the library's profiler watches.
+
+        Returns:
+            As ``layer_profile.profile`` does.
+
+        Raises:
+            SessionError: no layer can be timed.
+        """
+        if self._engine is None:
+            raise SessionError("the session is closed")
+        stream = self._cuda.stream() if self._green is None else self._green.stream()
+        first = self._contexts[0]
+        axes = dataclasses.replace(self._axes, cuda_graph=False)
+        spare = ExecutionContext(self._engine, self._cuda, self._resources, axes, first.buffers.values(), stream)
+        self._contexts.append(spare)  # closed with the others
+        return layer_profile.profile(self._engine.library, self._cuda, first, spare, limits)
+
+    @property
+    def listing(self) -> JsonDict:
+        """Return what the library's inspector tells of the layers of the loaded engine."""
+        if self._engine is None:
+            raise SessionError("the session is closed")
+        return engine_inspector.inspect_engine(self._engine.library, self._engine.engine)
 
     @property
     def streams(self) -> Sequence[TensorRTStream]:

@@ -17,7 +17,7 @@ from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
-from sweep.runner.worker import plan_import, refused_inputs
+from sweep.runner.worker import layer_profile, plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
@@ -80,7 +80,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         communicator: connects the clients that measure this variant; the first one writes the samples of all.
 
     Returns:
-        What this client found; the engine alone where the request ends with the build.
+        What this client found; the engine alone where the request ends with the build, or is for its layers.
     """
     variant, backend, watch = request.variant, registry.get(request.variant.backend), ClockWatch()
     with (
@@ -93,8 +93,13 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         artifacts = make_artifacts(variant, backend, cache, events, request.build)
         if request.only_build:
             return Result(engine=artifacts.engine_facts(variant))
+        if request.layers is not None and request.client:
+            return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
         events.stage("load")
         inputs = _inputs(variant, backend, artifacts)
+        if request.layers is not None:
+            layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
+            return Result(engine=artifacts.engine_facts(variant))
         session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, inputs.batches[0]))
         try:
             turns = _take_turns(session, inputs)

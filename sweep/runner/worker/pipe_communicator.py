@@ -58,7 +58,7 @@ class PipeCommunicator:
 def connect_clients(request: messages.Request, events: Events) -> Iterator[Communicator]:
     """Connect the clients of `request`; they end it together."""
     clients = request.variant.session.clients
-    if clients == 1 or request.only_build:
+    if clients == 1 or request.only_build or request.layers is not None:
         yield SINGLE_CLIENT
         return
     communicator = PipeCommunicator(request.client, clients, request.samples, events)

@@ -64,7 +64,10 @@ def test_both_forms_of_the_inspector_are_read() -> None:
 def test_the_builders_listing_is_brought_to_the_same_form() -> None:
     found = engine_inspector.parse_listing(LISTING)
     assert [layer["Name"] for layer in found["Layers"]] == ["__myl_Move_0", "stem_1", "s_2"]
-    assert found["Layers"][1]["Inputs"] == [{"Name": "y", "Datatype": "Half"}, {"Name": "z", "Datatype": "Float"}]
+    assert found["Layers"][1]["Inputs"] == [
+        {"Name": "y", "Dimensions": [2, 3], "Datatype": "Half", "Format": "(NHWC)"},
+        {"Name": "z", "Dimensions": [1], "Datatype": "Float", "Format": "(NHWC)"},
+    ]
     assert found["Layers"][1]["Metadata"] == "[ONNX Layer: stem]"
     assert engine_inspector.count_layer_types(found) == {"fp16": 1}
 

@@ -1,0 +1,56 @@
+"""``layers=true``: the layers of each engine are profiled once it is measured, or once there is a record without."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from conftest import CLOSED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+
+
+def profiles(cli: Cli) -> dict[str, dict[str, Any]]:
+    """Each layer profile, by its key."""
+    return {path.stem: json.loads(path.read_text()) for path in cli.results.glob("*/layers/*.json")}
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_the_layers_of_a_record_are_profiled_and_nothing_is_measured_again(cli: Cli) -> None:
+    """First measured without, then with: keys, records and samples stay as they are, and a third run has no work."""
+    words = ("-m", "backend=onnxruntime,simulated", "model=digits", "precision=fp32", *CLOSED, "name=a")
+    assert cli.run(*words).returncode == 0
+    records = files(cli.results / "a" / "records")
+    samples = files(cli.results / "a" / "samples")
+    done = cli.run(*words, "layers=true")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 to measure, 2 measured already, 1 to profile by layer" in done.stdout
+    assert "note: layers=true: simulated has no layers to profile" in done.stdout
+    assert files(cli.results / "a" / "records") == records
+    assert files(cli.results / "a" / "samples") == samples
+    ((key, profile),) = profiles(cli).items()
+    assert f"{key}.json" in records
+    joined = {name for layer in profile["layers"] for name in layer["nodes"]}
+    assert (profile["key"], profile["source"], profile["inferences"]) == (key, "onnxruntime", 100)
+    assert joined == {node["name"] for node in profile["nodes"]}
+    assert all(layer["nodes"] or layer["added"] for layer in profile["layers"])
+    assert sum(layer["time"]["median_us"] for layer in profile["layers"]) <= profile["timed_us"] * 1.01
+    assert profile["tensors"]["x"] == {"shape": [1, 1, 8, 8], "dtype": "fp32", "constant": False}
+    assert [layer["outputs"][0]["shape"] for layer in profile["layers"]][-1] == [1, 10]
+    assert "profile" not in cli.run(*words, "layers=true").stdout.replace("layers to profile", "")
+
+
+def test_two_clients_are_measured_then_one_profiles_and_a_new_measurement_renews_it(cli: Cli) -> None:
+    words = ("model=digits", "backend=onnxruntime", "clients=2", *CLOSED, "name=a")
+    first = cli.run(*words, "layers=true")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "1 to measure, 1 to profile by layer" in first.stdout
+    assert len(profiles(cli)) == 1
+    cli.run(*words, "force=true")
+    assert profiles(cli) == {}  # it was of the record that was replaced
