@@ -1,11 +1,11 @@
 from .analysis import analyse as analyse
 from .findings import RULES as RULES
-from .findings import Rule as Rule
 from .full_batch import FullBatch as FullBatch
 from .full_batch import full_from_batch as full_from_batch
 from .peaks import GPUS as GPUS
 from .peaks import Peaks as Peaks
 from .peaks import peaks_of as peaks_of
+from .rule import Rule as Rule
 from .types import CATEGORIES as CATEGORIES
 from .types import GEMM_GOAL as GEMM_GOAL
 from .types import PRODUCTS as PRODUCTS

@@ -41,7 +41,7 @@ def analyse(
     peaks = peaks if peaks is not None else peaks_of(profile["device"])
     rows = _rows(graph, peaks)
     totals = _totals(profile, rows, peaks)
-    found = find(graph, rows, totals, threshold)
+    found = find(graph, rows, totals, peaks, threshold)
     findings = [finding for finding in found if every or not finding.small]
     return LayerAnalysis(rows=rows, totals=totals, findings=findings, peaks=peaks, notes=_notes(profile, totals, peaks))
 

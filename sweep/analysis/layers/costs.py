@@ -100,13 +100,10 @@ SHAPES = frozenset({"Shape", "Size", "Constant", "ConstantOfShape", "Range"})
 _LOOKUPS = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
 _NORM_OPERATIONS = 5
 _CAMEL = re.compile(r"[A-Z][a-z0-9]+")
-_MOVING_WORDS = frozenset(
-    {"Cast", "Conc", "Tran", "Resh", "Move", "Copy", "Slic", "Spli", "Pad", "Repl", "Gath", "Exp"}
-)
+_MOVING_WORDS = frozenset({"Cast", "Conc", "Tran", "Resh", "Move", "Copy", "Slic", "Spli", "Pad", "Repl", "Gath"})
+_Words = tuple[tuple[tuple[str, ...], "Category"], ...]
 # Words of the library's own name -> what a layer without nodes does.
-_NO_NODE: tuple[
-    tuple[tuple[str, ...], Category], ...
-] = (  # words of the library's own name -> what a layer without nodes does
+_NO_NODE: _Words = (
     (("mha", "attention"), "attention"),
     (("gemm", "matmul", "matrix", "myl_fc"), "gemm"),
     (("conv", "correlation"), "convolution"),
@@ -264,10 +261,17 @@ def compute_dtype(graph: Graph, place: int) -> str | None:
         names = [name for name in layer["nodes"] if name in graph.nodes]
         products = [name for name in names if is_product(graph.op(name))]
         tensors = graph.nodes[products[0]]["inputs"][:2] if products else graph.boundary(names)[0]
-        kinds = [graph.dtype(tensor) for tensor in tensors]
+        kinds = [graph.dtype(_before_dequantise(graph, tensor, names)) for tensor in tensors]
     present = {"fp8" if kind.startswith("fp8") else kind for kind in kinds if kind is not None}
     found = next((kind for kind in COMPUTES if kind in present), None)
     return "int8" if found == "uint8" else found
+
+
+def _before_dequantise(graph: Graph, tensor: str, names: Sequence[str]) -> str:
+    """Return what a DequantizeLinear of the same layer reads, where it writes `tensor`."""
+    writer = graph.writer.get(tensor)
+    inside = writer is not None and writer in names and graph.op(writer) == "DequantizeLinear"
+    return graph.nodes[writer]["inputs"][0] if inside and writer is not None else tensor
 
 
 def _largest(tensors: Sequence[LayerTensor]) -> str | None:
