@@ -51,34 +51,36 @@ def _described(tensor: LayerTensor) -> str:
 def _unaligned(seen: Seen) -> Iterator[Draft]:
     if not seen.on_gpu:
         return
-    groups: dict[tuple[str, int, int, str], list[tuple[int, str]]] = defaultdict(list)
+    groups: dict[tuple[int, str], list[tuple[int, str, str]]] = defaultdict(list)
     for name in seen.graph.nodes:
         for place in seen.graph.owners.get(name, []):
             dtype = seen.rows[place].dtype
-            multiple = ALIGNMENT.get(dtype or "")
-            if multiple is None or dtype is None or not seen.rows[place].time_us:
+            if dtype not in ALIGNMENT or not seen.rows[place].time_us:
                 continue
             for what, size in _dimensions(seen, name).items():
-                if size % multiple:
-                    groups[what, size, multiple, dtype].append((place, name))
-    for (what, size, multiple, dtype), members in groups.items():
-        places, nodes = [place for place, _ in members], [name for _, name in members]
-        padded = {to for place, _ in members for to in _padded(seen, place, size)}
-        padding = [place for place in seen.timed(nodes) if place not in places and _pads(seen, place, padded)]
-        aligned = -(-size // multiple) * multiple
-        by_builder = f" The builder pads it to {max(padded)}." if padded else ""
-        cost = f" The padding takes {seen.time_us(padding):,.1f} us in layers of its own." if padding else ""
-        yield Draft(
-            title=f"{what} of {size} is no multiple of {multiple} ({dtype})",
-            places=[*dict.fromkeys(places), *padding],
-            nodes=list(dict.fromkeys(nodes)),
-            cost_us=seen.time_us([*places, *padding]),
-            saving_us=seen.time_us(padding) if padding else None,
-            explanation=f"Tensor Cores take {dtype} in multiples of {multiple} elements: "
-            f"{some(list(dict.fromkeys(nodes)))}.{by_builder}{cost}",
-            advice=f"Author the network with {aligned} in place of {size} here, zeros in the added weights: a pass of "
-            "your own (`graph=PACKAGE.MODULE:FUNCTION`) can write it.",
-        )
+                if size % ALIGNMENT[dtype]:
+                    groups[size, dtype].append((place, name, what))
+    for (size, dtype), members in groups.items():
+        yield _unaligned_draft(seen, size, dtype, members)
+
+
+def _unaligned_draft(seen: Seen, size: int, dtype: str, members: list[tuple[int, str, str]]) -> Draft:
+    multiple = ALIGNMENT[dtype]
+    places, nodes, kinds = (list(dict.fromkeys(column)) for column in zip(*members, strict=True))
+    padded = {to for place in places for to in _padded(seen, place, size)}
+    padding = [place for place in seen.timed(nodes) if place not in places and _pads(seen, place, padded)]
+    by_builder = f" The builder pads it to {max(padded)}." if padded else ""
+    cost = f" The padding takes {seen.time_us(padding):,.1f} us in layers of its own." if padding else ""
+    return Draft(
+        title=f"{' and '.join(kinds)} of {size}: no multiple of {multiple} ({dtype})",
+        places=[*places, *padding],
+        nodes=nodes,
+        cost_us=seen.time_us([*places, *padding]),
+        saving_us=seen.time_us(padding) if padding else None,
+        explanation=f"Tensor Cores take {dtype} in multiples of {multiple} elements: {some(nodes)}.{by_builder}{cost}",
+        advice=f"Author the network with {-(-size // multiple) * multiple} in place of {size} here, zeros in the added "
+        "weights: a pass of your own (`graph=PACKAGE.MODULE:FUNCTION`) can write it.",
+    )
 
 
 def _dimensions(seen: Seen, name: str) -> dict[str, int]:
@@ -91,10 +93,10 @@ def _dimensions(seen: Seen, name: str) -> dict[str, int]:
         weights = shapes[3 if op == "QLinearConv" else 1] if len(shapes) > 1 else None
         if weights is None or (node["attributes"].get("group", 1) > 1 and weights[1] == 1):
             return {}  # a depthwise convolution runs on the CUDA cores
-        return {"a number of input channels": weights[1], "a number of output channels": weights[0]}
+        return {"input channels": weights[1], "output channels": weights[0]}
     if op in {"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul"} and shapes[0] and output:
         inner = shapes[0][-2 if op == "Gemm" and node["attributes"].get("transA") else -1]
-        return {"a summed dimension": inner, "an output dimension": output[-1]}
+        return {"summed dimension": inner, "output dimension": output[-1]}
     return {}
 
 
@@ -124,22 +126,24 @@ def _pads(seen: Seen, place: int, padded: set[int]) -> bool:
 
 def _transposes(seen: Seen) -> Iterator[Draft]:
     graph = seen.graph
+    pairs: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
     for first, between, second in transpose_pairs(graph):
-        alone = set(graph.after(first)) <= {*between[:1], second}
-        pair = [first, second] if alone else [second]
-        places = [place for place in seen.timed(pair) if set(seen.owned_ops(place)) <= MOVES]
+        pairs[second].append((first, between))
+    for second, before in pairs.items():
+        removable = [first for first, between in before if set(graph.after(first)) <= {*between[:1], second}]
+        places = [place for place in seen.timed([*removable, second]) if set(seen.owned_ops(place)) <= MOVES]
         if not places:
-            continue  # both are part of layers that compute
+            continue  # all are part of layers that compute
+        between = list(dict.fromkeys(name for _, names in before for name in names))
         over = f" across {some(between)}" if between else ""
-        cost = seen.time_us(places)
+        cost, firsts = seen.time_us(places), [first for first, _ in before]
         yield Draft(
-            title=f"{first} and {second} undo one another",
+            title=f"{second} undoes {some(firsts)}",
             places=places,
-            nodes=[first, *between, second],
+            nodes=[*firsts, *between, second],
             cost_us=cost,
             saving_us=cost,
-            explanation=f"The second transpose{over} restores the order of the first, and layers of their own move "
-            "the data.",
+            explanation=f"It restores the order of the axes{over}, and layers of their own move the data.",
         )
 
 
