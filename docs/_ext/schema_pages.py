@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - Sphinx finds it by its folder; the docs are no package
-"""Generate the reference of every key and of every record field from the code, when the site is built.
+"""Generate the reference of every key, record field and column from the code, when the site is built.
 
 A page of ``PAGES`` holds hand-written text and the comment ``<!-- generated -->``, which is replaced by one section
 per dataclass. Names, types, defaults and one line of description come from the dataclasses themselves: from the
@@ -28,6 +28,7 @@ SCHEMA = "sweep.config.schema:Config"
 RECORD = "sweep.storage.record:Record"
 NESTED = {"model.inputs": "sweep.config.schema:InputConfig"}  # what the values of an untyped mapping are
 PAGES = {"reference/keys": (SCHEMA, "confval"), "reference/record": (RECORD, "recordfield")}  # page: root, directive
+TABLES = "reference/columns"  # page with a placeholder for each table of ``sweep.report.frame_columns``
 PLACEHOLDER = "<!-- generated -->"
 
 _ENTRY = re.compile(r"^    (?P<names>\w+(?:, \w+)*):(?P<text>.*)")
@@ -227,9 +228,23 @@ def generated(page: str) -> str:
     return markdown(sections(load(root), nested), directive)
 
 
+def tables(text: str) -> str:
+    """Return a page with the columns of each table in place of its comment, as ``<!-- points -->``."""
+    from sweep.report import frame_columns, frames
+
+    kinds = "".join(f"| {kind} | `{name}` |\n" for kind, name in frames.DTYPES.items())
+    text = text.replace("<!-- types -->\n", f"| type | in pandas |\n|---|---|\n{kinds}")
+    for table, columns in frame_columns.TABLES.items():
+        lines = "".join(f"| `{column.name}` | {column.kind} | {column.help} |\n" for column in columns)
+        text = text.replace(f"<!-- {table} -->\n", f"| column | type | meaning |\n|---|---|---|\n{lines}")
+    return text
+
+
 def _fill(_: Sphinx, page: str, source: list[str]) -> None:
     if page in PAGES:
         source[0] = source[0].replace(PLACEHOLDER, generated(page))
+    elif page == TABLES:
+        source[0] = tables(source[0])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from . import drift as drift
 from . import fairness as fairness
 from . import gpu_telemetry as gpu_telemetry
 from . import intervals as intervals
+from . import latency_comparison as latency_comparison
 from . import layers as layers
 from . import measured_window as measured_window
 from . import percentiles as percentiles

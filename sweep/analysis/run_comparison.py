@@ -49,11 +49,12 @@ class Change:
         return self.low > 1
 
 
-def changes(pairs: Sequence[tuple[Entry, Entry]]) -> list[Change]:
+def changes(pairs: Sequence[tuple[Entry, Entry]], tables: float = 1) -> list[Change]:
     """Compare each variant with its earlier measurement.
 
     Args:
         pairs: old and new measurement of each variant, with a value above 0.
+        tables: tables of as many tests between which the risk is shared.
 
     Returns:
         A change a pair. At most 5% of tables without any difference have a row that is told apart.
@@ -63,7 +64,7 @@ def changes(pairs: Sequence[tuple[Entry, Entry]]) -> list[Change]:
     errors, freedom = _errors(pairs)
     result = []
     for number, (old, new) in enumerate(pairs):
-        factor = factor_of(len(pairs), freedom[number])
+        factor = factor_of(len(pairs), freedom[number], tables)
         if _is_single(old, new):
             factor = max(factor, LEAST_BAND / math.sqrt(2))
         centre, half = math.log(new.value / old.value), factor * errors[number]
@@ -71,14 +72,15 @@ def changes(pairs: Sequence[tuple[Entry, Entry]]) -> list[Change]:
     return result
 
 
-def factor_of(rows: int, freedom: float) -> float:
+def factor_of(rows: int, freedom: float, tables: float = 1) -> float:
     """Return the standard errors by which a row has to differ from 1: Student's quantile at Sidak's risk.
 
     Args:
         rows: number of rows that are tested together.
         freedom: degrees of freedom of the row's standard error; infinite if it is known.
+        tables: tables of as many tests between which the risk is shared.
     """
-    risk = PAIR_RISK if rows == 1 else TABLE_RISK  # that of several: the prior is estimated too
+    risk = (PAIR_RISK if rows == 1 else TABLE_RISK) / tables  # that of several: the prior is estimated too
     share = -math.expm1(math.log1p(-risk) / rows)
     if math.isinf(freedom):
         return -float(scipy.special.ndtri(share / 2))

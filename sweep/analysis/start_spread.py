@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sweep.storage import Facts, Record
+    from sweep.storage import CpuLoad, Facts, Record
 
 _MACHINE = ("gpu", "driver", "cuda", "tensorrt", "onnxruntime", "simulated", "cpu", "host")  # facts of equal starts
 UNKNOWN_CV = 0.025  # of starts where nothing measured it: most engines of an H100 and an H200 differed by less
@@ -121,13 +121,21 @@ def levels_of(passes_ips: Sequence[float | None], builds: int | None) -> Levels 
 
 def is_crowded(record: Record) -> bool:
     """Return whether other programs kept the cores busy while the peak of a record was measured."""
-    load = None if record.peak is None else record.peak.get("cpu_load")
+    load = _cpu_load(record)
     return load is not None and load["other"] >= _LEAST_OTHER and load["own"] + load["other"] >= _LEAST_USE
+
+
+def _cpu_load(record: Record) -> CpuLoad | None:
+    """Return the use of the cores in the closed loop, else at the first rate that has it; None where none has."""
+    parts = ([] if record.peak is None else [record.peak.get("cpu_load")]) + [
+        point.get("cpu_load") for point in record.points
+    ]
+    return next((load for load in parts if load is not None), None)
 
 
 def assumed_cv(record: Record) -> float:
     """Return what starts of a variant are assumed to differ by where nothing measured it, as a standard deviation."""
-    load = None if record.peak is None else record.peak.get("cpu_load")
+    load = _cpu_load(record)
     backend = str(record.variant.get("backend"))
     if load is None or backend not in registry.names() or registry.get(backend).on_gpu:
         return UNKNOWN_CV  # a GPU, a simulated clock, or a record of a version that did not measure the cores

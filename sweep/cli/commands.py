@@ -75,6 +75,7 @@ COMMANDS = {
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
     "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
     "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
+    "take": Command("sweep.cli.take.main", "take the winner away: engine, figures, and a loader that runs"),
     "cache": Command("sweep.cli.cache", "list cached models, ONNX files and engines, or make room", "Machine"),
     "recompute": Command("sweep.cli.recompute.main", "compute the figures of records again from their samples"),
     "bisect": Command("sweep.cli.bisect.main", "find the nodes that carry the error of a converted graph", "Engines"),

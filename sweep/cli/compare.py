@@ -16,6 +16,7 @@ Example:
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     arguments.refuse_special_files(options.markdown, options.junit, options.json, options.html, options.save)
     old, new = (load(place, results=options.results, uri=options.uri) for place in places)
     comparison = compare.compare(old, new, anyway=options.anyway)
+    comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *compare.unchecked(comparison, gates)))
     failed = compare.failures(comparison, gates, allow_missing=options.allow_missing)
     written: list[tuple[Path | None, Callable[[], bytes]]] = [
         (options.markdown, lambda: compare.as_markdown(comparison, failed).encode()),

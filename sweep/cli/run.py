@@ -17,8 +17,8 @@ from sweep.analysis import reevaluate, start_spread
 from sweep.backends import registry
 from sweep.cli import build_only, plan_table, sweep_commands
 from sweep.cli.console import Terminal
-from sweep.config import compose, reproduce, variants
-from sweep.errors import ConfigError, SweepError, error_line, printable_line
+from sweep.config import reproduce, sweep_file, variants
+from sweep.errors import ConfigError, LabelError, ModelError, SweepError, error_line, printable_line
 from sweep.report import answer, compared, html, table, with_overrides
 from sweep.report.mlflow import Publishing
 from sweep.runner import Display, Run, filters, plan, resume, time_estimate
@@ -45,7 +45,7 @@ _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 
 def run(arguments: Sequence[str]) -> int:
     """Run the sweep of the command line ``arguments``, or print its keys; return the exit code."""
-    return run_request(lambda: compose.read(arguments), arguments)
+    return run_request(lambda: sweep_file.read_words(arguments), arguments)
 
 
 def run_request(read: Callable[[], SweepRequest | None], words: Sequence[str]) -> int:
@@ -62,7 +62,7 @@ def run_request(read: Callable[[], SweepRequest | None], words: Sequence[str]) -
     except SweepError as error:
         if signals.arrived():  # a library met the interrupt inside its own code, and says something else of it
             return signals.EXIT_CODE
-        located = request is not None and isinstance(error, ConfigError)
+        located = request is not None and isinstance(error, ConfigError | ModelError | LabelError)
         line = printable_line(request.locate(str(error))) if request is not None and located else error_line(error)
         sys.stderr.write(f"sweep: {line}\n")
         return 2
@@ -105,9 +105,12 @@ def _devices(selected: Plan, settings: Settings, *, only_build: bool) -> tuple[D
 
 
 def _print_plan(console: Console, selected: Plan, settings: Settings, device_count: int) -> None:
-    todo = resume.remaining(selected, settings).todo
+    remaining = resume.remaining(selected, settings)
+    todo = remaining.todo
     searches = resume.searches(selected, settings, todo)
     low, high = _predicted_s(selected, settings, todo, searches)
+    for note in remaining.notes:
+        _print(console, f"note: {note}")
     plan_table.print_plan(console, selected, todo, (low / device_count, high / device_count), searches)
 
 

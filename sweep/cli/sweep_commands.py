@@ -28,11 +28,19 @@ def of_variants(variants: Mapping[str, Variant], axes: Iterable[Axis]) -> dict[s
         axes: written even at their defaults.
     """
     axes = tuple(axes)
-    commands = {}
-    for key, variant in variants.items():
-        try:
-            commands[key] = of_sweep(reproduce.overrides(variant, axes))
-        except (SweepError, AttributeError, KeyError, TypeError, ValueError):
-            # a record of another version may hold values that no axis of this one takes
-            continue
-    return commands
+    words = {key: words_of(variant, axes) for key, variant in variants.items()}
+    return {key: of_sweep(own) for key, own in words.items() if own is not None}
+
+
+def words_of(variant: Variant, axes: Iterable[Axis]) -> tuple[str, ...] | None:
+    """Return the words of the command line that plan a variant alone; None where this version cannot write them.
+
+    Args:
+        variant: to write.
+        axes: written even at their defaults.
+    """
+    try:
+        return reproduce.overrides(variant, axes)
+    except (SweepError, AttributeError, KeyError, TypeError, ValueError):
+        # a record of another version may hold values that no axis of this one takes
+        return None

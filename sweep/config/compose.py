@@ -389,6 +389,11 @@ def _refuse_extra_keys(config: Any, prefix: str = "") -> None:
             _refuse_extra_keys(value, f"{prefix}{name}.")
 
 
+def is_known(key: str) -> bool:
+    """Tell whether the schema has a key, or a group has this name."""
+    return key in GROUPS or key in _schema_keys()
+
+
 def takes_list(key: str) -> bool:
     """Tell whether the value of a key is, or may be, a list."""
     return key in list_keys()
@@ -415,8 +420,8 @@ def read(argv: Sequence[str], of_file: Sequence[str] = ()) -> SweepRequest | Non
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     parsed = arguments.parse(argv)
-    typed_keys = {_key_of(override) for override in parsed.overrides}
-    overrides = [*(text for text in of_file if _key_of(text) not in typed_keys), *parsed.overrides]
+    typed_keys = {key_of(override) for override in parsed.overrides}
+    overrides = [*(text for text in of_file if key_of(text) not in typed_keys), *parsed.overrides]
     for override in overrides:
         if hydra_loader.is_hydra_key(override):
             raise _hydra_key_error(override)
@@ -436,7 +441,8 @@ def read(argv: Sequence[str], of_file: Sequence[str] = ()) -> SweepRequest | Non
     return None
 
 
-def _key_of(override: str) -> str:
+def key_of(override: str) -> str:
+    """Return the key of an override, without the marks in front of it."""
     return override.lstrip("+~").partition("=")[0]
 
 

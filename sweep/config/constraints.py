@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import operator
 from typing import TYPE_CHECKING, Any
 
+from sweep.config import error_messages
 from sweep.config.combinations import Combinations, Listed
+from sweep.config.conf_files import choices
 from sweep.errors import ConfigError, shorten
 from sweep.spec import plain_text
 
@@ -38,6 +41,10 @@ _COMPARE: dict[type[ast.AST], Callable[[Any, Any], bool]] = {
 }
 
 
+class _UnknownNameError(ConfigError):
+    """Report a name in an expression that is no key."""
+
+
 def value_of(config: Config, key: str) -> Any:
     """Return the value of a key, or of the head of a group, such as the name of the model.
 
@@ -48,8 +55,6 @@ def value_of(config: Config, key: str) -> Any:
     try:
         return operator.attrgetter(path)(config)
     except AttributeError:
-        from sweep.config import error_messages
-
         raise ConfigError(error_messages.unknown_key(key)) from None
 
 
@@ -86,6 +91,11 @@ def holds(condition: str, config: Config) -> bool:
         return bool(_value(tree.body, config))
     except (TypeError, ArithmeticError) as error:
         raise ConfigError(f"where: {shorten(condition, 80)}: {error}") from error
+    except _UnknownNameError as error:
+        quoted = f"a text has quotes, as in '{error}'"
+        raise ConfigError(
+            f"where: {shorten(condition, 80)}: {error_messages.unknown_key(str(error))}; {quoted}"
+        ) from error
 
 
 def _value(node: ast.AST, config: Config) -> Any:  # noqa: C901, PLR0911 - one case for each kind of node
@@ -96,7 +106,10 @@ def _value(node: ast.AST, config: Config) -> Any:  # noqa: C901, PLR0911 - one c
             text = ast.unparse(node)
             if text in {"null", "true", "false"}:
                 return {"null": None, "true": True, "false": False}[text]
-            return value_of(config, text)
+            try:
+                return value_of(config, text)
+            except ConfigError as error:
+                raise _UnknownNameError(text) from error
         case ast.List() | ast.Tuple():
             return [_value(item, config) for item in node.elts]
         case ast.BinOp() if type(node.op) in _BINARY:
@@ -132,6 +145,23 @@ def is_excluded(entry: Mapping[str, Any], config: Config) -> bool:
     )
 
 
+def check_entry(entry: Mapping[str, Any], configs: Combinations) -> None:
+    """Refuse an entry of ``exclude`` with a value that its key cannot have, which would leave nothing out.
+
+    Raises:
+        ConfigError: a group has no such choice, or a number is no number.
+    """
+    for key, value in entry.items():
+        kinds = {type(value_of(config, key)) for config in itertools.islice(configs, 1)}
+        for item in value if isinstance(value, list) else [value]:
+            if key in HEADS:
+                names = dict.fromkeys([*choices(key), *(str(value_of(config, key)) for config in configs)])
+                if plain_text(item) not in names:
+                    raise ConfigError(f"{key}={plain_text(item)}: no such {key}; there are: {', '.join(sorted(names))}")
+            elif kinds & {int, float} and (isinstance(item, bool) or not isinstance(item, int | float)):
+                raise ConfigError(f"{key}={plain_text(item)}: `exclude` has it, and it is no number")
+
+
 def entries(name: str, value: Any) -> list[dict[str, Any]]:
     """Return the entries of ``exclude`` or ``include``, a list of tables; none for null.
 
@@ -161,6 +191,8 @@ def keep(configs: Combinations, where: Sequence[str], exclude: Sequence[Mapping[
     """
     if not where and not exclude:
         return configs
+    for entry in exclude:
+        check_entry(entry, configs)
     kept = Listed(
         [
             config

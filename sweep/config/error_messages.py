@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.errors import OverrideParseException
@@ -18,9 +19,20 @@ if TYPE_CHECKING:
     from hydra.errors import MissingConfigException
 
 
+_PLAIN = (  # what OmegaConf says of a value: what a user reads
+    (r"Value .* could not be converted to Integer$", "is no whole number"),
+    (r"Value .* could not be converted to Float$", "is no number"),
+    (r"Value .* is not a valid bool .*", "is neither true nor false"),
+    (r"field '.*' is not Optional$", "null cannot stand here; give a value"),
+    (r"Cannot convert '(dict|list)' to string: .*", "is no text"),
+    (r"Invalid value assigned: \w+ is not a ListConfig, list or tuple\.$", "is no list, as in [1,2]"),
+)
+
+
 def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its class if it has none."""
-    return str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+    """Return the first line of an error's message in plain words, or the name of its class if it has none."""
+    line = str(error).strip().splitlines()[0].strip() if str(error).strip() else type(error).__name__
+    return next((plain for pattern, plain in _PLAIN if re.match(pattern, line)), line)
 
 
 def explain(error: Exception, argv: Sequence[str]) -> str:
@@ -38,12 +50,24 @@ def explain(error: Exception, argv: Sequence[str]) -> str:
     if unknown:
         full = re.search(r"full_key: (\S+)", text)
         return unknown_key(full.group(1) if full else next(name for name in unknown.groups() if name))
-    match = re.search(r"Error merging override ([^=\s]+)", str(error))
-    if match is None:
-        return f"{shorten(' '.join(argv))}: {shorten(one_line(cause))}"
-    key = match.group(1)
-    override = next((item for item in argv if item.lstrip("+").startswith(f"{key.lstrip('+')}=")), key)
-    return f"{override}: {one_line(cause)}"
+    match = re.search(r"Error merging override ([^=\s]+)", str(error)) or re.search(r"full_key: (\S+)", text)
+    reason = shorten(_reason(cause))
+    if match is not None:
+        key = match.group(1)
+        override = next((item for item in argv if item.lstrip("+").startswith(f"{key.lstrip('+')}=")), key)
+        return f"{override}: {reason}"
+    reference = re.search(r"Interpolation key '([^']+)'|Unsupported interpolation type (\S+)", text)
+    name = next(filter(None, reference.groups())) if reference is not None else None
+    override = next((item for item in argv if name is not None and f"${{{name}" in item), None)
+    return f"{override or shorten(' '.join(argv))}: {reason}"
+
+
+def _reason(error: BaseException) -> str:
+    """Return the line of an error's message that says what is wrong: Hydra puts the file in front, without its path."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and re.match(r"In '.*': \w+ raised while composing config:$", lines[0]):
+        return one_line(ValueError(lines[1]))
+    return one_line(error)
 
 
 def unknown_key(key: str) -> str:
@@ -63,4 +87,7 @@ def missing_choice(error: MissingConfigException) -> str:
     options = ", ".join(error.options or ())
     if not group:
         return one_line(error)
+    head, _, rest = missing.partition("/")
+    if head in GROUPS and head != group:
+        return f"{head}={rest}: no such {head}; give a name, as in {head}={Path(rest).stem}"
     return f"{group}={choice}: no such {group}; there are: {options}"

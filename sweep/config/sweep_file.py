@@ -11,28 +11,26 @@ line of the file. What may run code (functions, plans) has to be typed on the co
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from sweep.config import compose, constraints, yaml_limits
+from sweep.config import arguments, compose, constraints, error_messages, key_lines
 from sweep.config.combinations import Combinations
-from sweep.config.schema import UNMEASURED
+from sweep.config.conf_files import conf_folder
+from sweep.config.schema import GROUPS, UNMEASURED
 from sweep.config.value_text import value_text
 from sweep.errors import ConfigError
-from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sweep.config.compose import SweepRequest
+    from sweep.config.key_lines import KeyLines
 
 _SPECIAL = ("sweep", "where", "exclude", "include", "per_model")
-_HYDRA = ("hydra", "defaults")
-_KEY = re.compile(r"[A-Za-z_][\w.]*")
+_FREE = ("per_model", "model.inputs")  # keys below which the names are the user's own
+_EXPERIMENT = "+experiment="
 
 
 @dataclass
@@ -40,22 +38,14 @@ class _File:
     """Hold what a file says.
 
     Attributes:
-        path: the file.
-        lines: line of each key, by its dotted name; keys below ``sweep`` and the like have their own name too.
+        lines: lines of its keys; keys below ``sweep`` and the like have their own name too.
         values: fixed values by dotted key, or by the name of a group.
         special: content of ``sweep``, ``where``, ``exclude``, ``include`` and ``per_model``.
     """
 
-    path: Path
-    lines: dict[str, int] = field(default_factory=dict)
+    lines: KeyLines
     values: dict[str, Any] = field(default_factory=dict)
     special: dict[str, Any] = field(default_factory=dict)
-
-    def located(self, message: str) -> str:
-        """Return a message with the file in front, and the line of the key that it begins with."""
-        key = re.split(r"[=:]", message.lstrip("+"), maxsplit=1)[0].strip()
-        line = self.lines.get(key)
-        return f"{self.path}:{line}: {message}" if line is not None else f"{self.path}: {message}"
 
 
 def read(path: Path, words: Sequence[str]) -> SweepRequest:
@@ -64,7 +54,85 @@ def read(path: Path, words: Sequence[str]) -> SweepRequest:
     Raises:
         ConfigError: the file or a word is refused; one line, with the line of the file where it is at fault.
     """
-    file = _load(path)
+    return _sweep_of(_load(path), words)
+
+
+def read_words(words: Sequence[str]) -> SweepRequest | None:
+    """Return the sweep that a command line requests; None if Hydra has printed something instead (--help, --cfg).
+
+    An experiment without ``defaults`` and ``hydra`` is a file as `read` takes it, whatever its folder. An error of
+    another one names file and line too.
+
+    Raises:
+        ConfigError: a word or a YAML is refused; one line.
+    """
+    named = [word for word in words if word.startswith(_EXPERIMENT)]
+    paths = [path for word in named if (path := experiment_path(words, word)) is not None]
+    parsed = arguments.parse(words)
+    if len(named) == len(paths) == 1:
+        file, rest = _experiment(paths[0]), [word for word in words if word != named[0]]
+        if file is not None and parsed.flags:
+            return compose.read(rest, of_file=_words(_fixed_values(file)))
+        if file is not None:
+            sweep = _sweep_of(file, rest)
+            measured = (text for text in sweep.overrides if compose.key_of(text) not in file.values)
+            return dataclasses.replace(sweep, overrides=(*named, *measured))
+    used = [*paths, *own_choices(parsed)]
+    try:
+        request = compose.read(words)
+    except ConfigError as error:
+        raise ConfigError(_locate(used, parsed, str(error))) from error
+    if request is None or not used:
+        return request
+    return dataclasses.replace(request, locate=lambda message: _locate(used, parsed, message))
+
+
+def experiment_path(words: Sequence[str], word: str) -> Path | None:
+    """Return the file of an experiment: that of conf/, or of the folder of ``--config-dir``; None if there is none."""
+    folder = arguments.parse(words).config_dir
+    name = f"{word.removeprefix(_EXPERIMENT)}.yaml"
+    places = (place / "experiment" / name for place in (conf_folder(), folder) if place is not None)
+    return next((path for path in places if path.is_file()), None)
+
+
+def own_choices(parsed: arguments.Arguments) -> list[Path]:
+    """Return the files of the folder of ``--config-dir`` that are choices of a group on the command line."""
+    pairs = [word.partition("=")[::2] for word in parsed.overrides]
+    if parsed.config_dir is None:
+        return []
+    paths = [
+        parsed.config_dir / key / f"{name}.yaml" for key, value in pairs if key in GROUPS for name in value.split(",")
+    ]
+    return [path for path in paths if path.is_file()]
+
+
+def _experiment(path: Path) -> _File | None:
+    """Return an experiment that `read` can take; None for one in Hydra's form, or without anything in it."""
+    content, lines = key_lines.parse(path, _SPECIAL, _FREE, empty=True)
+    return None if not content or any(key in content for key in key_lines.HYDRA) else _filled(content, lines)
+
+
+def _locate(paths: Sequence[Path], parsed: arguments.Arguments, message: str) -> str:
+    """Return a message with file and line, if it is about a key of one of the files that no word sets."""
+    typed = {compose.key_of(word) for word in parsed.overrides if not word.startswith(_EXPERIMENT)}
+    for path in paths:
+        try:
+            content, lines = key_lines.parse(path, (*_SPECIAL, *key_lines.HYDRA), _FREE, empty=True)
+        except ConfigError as error:
+            return str(error)
+        if content and path.parent.name != "experiment":
+            lines = lines.below(f"{path.parent.name}.")
+        if not key_lines.keys_named(message) & typed and lines.line(message) is not None:
+            return lines.located(message)
+    return message
+
+
+def _sweep_of(file: _File, words: Sequence[str]) -> SweepRequest:
+    typed = {compose.key_of(word) for word in arguments.parse(words).overrides}
+
+    def locate(message: str) -> str:
+        return message if key_lines.keys_named(message) & typed else file.lines.located(message)
+
     try:
         blocks = list(_blocks(file))
         where = constraints.conditions(file.special.get("where"))
@@ -73,10 +141,10 @@ def read(path: Path, words: Sequence[str]) -> SweepRequest:
         configs = Combinations([request.configs for request in requests])
         kept = constraints.keep(configs, where, exclude)
     except ConfigError as error:
-        raise ConfigError(file.located(str(error))) from error
+        raise ConfigError(locate(str(error))) from error
     overrides = tuple(dict.fromkeys(text for request in requests for text in request.overrides))
     left_out = sum(request.left_out for request in requests) + len(configs) - len(kept)
-    return dataclasses.replace(requests[0], configs=kept, overrides=overrides, left_out=left_out, locate=file.located)
+    return dataclasses.replace(requests[0], configs=kept, overrides=overrides, left_out=left_out, locate=locate)
 
 
 def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
@@ -88,19 +156,19 @@ def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
 
 def _load(path: Path) -> _File:
     """Parse the file, with the line of every key."""
-    yaml_limits.check_file(path)
-    file = _File(path)
-    try:
-        root = yaml.compose(regular_files.read_text(path, follow=True), yaml.SafeLoader)
-        content = _content(file, root)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
-    for key, value in content.items():
-        if key in _HYDRA:
+    content, lines = key_lines.parse(path, _SPECIAL, _FREE)
+    for key in key_lines.HYDRA:
+        if key in content:
             raise ConfigError(
-                f"{path}:{file.lines[key]}: {key}: belongs to an experiment of --config-dir; here write `sweep:` with "
+                f"{path}:{lines.keys[key]}: {key}: belongs to an experiment of --config-dir; here write `sweep:` with "
                 f"lists, and a group by its name, as in model: resnet50"
             )
+    return _filled(content, lines)
+
+
+def _filled(content: dict[str, Any], lines: KeyLines) -> _File:
+    file = _File(lines)
+    for key, value in content.items():
         if key in _SPECIAL:
             file.special[key] = value
         elif isinstance(value, dict) and key != "model.inputs":
@@ -108,16 +176,6 @@ def _load(path: Path) -> _File:
         else:
             file.values[key] = value
     return file
-
-
-def _content(file: _File, root: yaml.Node | None) -> dict[str, Any]:
-    """Return the content of the document, and note the line of every key."""
-    if root is None:
-        raise ConfigError(f"{file.path}: is empty; `sweep init` writes one to begin with")
-    if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"{file.path}:1: give KEY: VALUE, as in sweep: {{batch: [1, 8]}}")
-    _note_lines(file, root, "")
-    return dict(yaml.SafeLoader("").construct_document(root))
 
 
 def _dotted(table: dict[Any, Any], prefix: str) -> dict[str, Any]:
@@ -129,31 +187,6 @@ def _dotted(table: dict[Any, Any], prefix: str) -> dict[str, Any]:
     return values
 
 
-def _note_lines(file: _File, node: yaml.Node, prefix: str) -> None:
-    """Note the line of every key below `node`, and refuse a key that stands twice, or is no name."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _note_lines(file, item, prefix)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: set[str] = set()
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        name = str(key.value)
-        if name in seen:
-            raise ConfigError(f"{file.path}:{line}: {name}: stands twice; keep one of them")
-        if not prefix and not _KEY.fullmatch(name):
-            raise ConfigError(f"{file.path}:{line}: {name}: is no key; give KEY: VALUE, as in batch: 8")
-        seen.add(name)
-        full = f"{prefix}{name}"
-        file.lines.setdefault(full, line)
-        if full.partition(".")[0] in _SPECIAL:
-            file.lines[full.partition(".")[2] or full] = line
-            if full.startswith("per_model."):
-                file.lines.setdefault(full.removeprefix("per_model.").partition(".")[2], line)
-        _note_lines(file, value, f"{full}.")
-
-
 def _blocks(file: _File) -> Iterator[tuple[str, ...]]:
     """Yield the words of each command line that the file stands for.
 
@@ -162,8 +195,13 @@ def _blocks(file: _File) -> Iterator[tuple[str, ...]]:
     sweep = _table("sweep", file.special.get("sweep"))
     include = constraints.entries("include", file.special.get("include"))
     per_model = _table("per_model", file.special.get("per_model"))
-    fixed = {key: _fixed(key, value) for key, value in file.values.items()}
+    fixed = _fixed_values(file)
     swept = {key: _swept(key, value) for key, value in constraints.flat(sweep).items()}
+    twice = next((key for key in swept if key in fixed), None)
+    if twice is not None:
+        raise ConfigError(f"{twice}: stands below `sweep:` and outside of it; keep one of them")
+    if "sweep" in file.special and not swept:
+        raise ConfigError("sweep: sweeps over nothing; give it lists, as in {batch: [1, 8]}, or leave it out")
     if swept or not include:
         if per_model:
             yield from _of_models(fixed, swept, per_model, sweep.get("model", file.values.get("model")))
@@ -171,6 +209,10 @@ def _blocks(file: _File) -> Iterator[tuple[str, ...]]:
             yield _words(fixed | swept)
     for entry in include:
         yield _words(fixed | {key: _fixed(key, value) for key, value in entry.items()})
+
+
+def _fixed_values(file: _File) -> dict[str, str]:
+    return {key: _fixed(key, value) for key, value in file.values.items()}
 
 
 def _of_models(
@@ -204,7 +246,13 @@ def _fixed(key: str, value: Any) -> str:
         ConfigError: a list stands where one value belongs.
     """
     if isinstance(value, list) and not compose.takes_list(key):
+        if not compose.is_known(key):
+            raise ConfigError(error_messages.unknown_key(key))
         raise ConfigError(f"{key}: takes one value; to sweep over several, put it below `sweep:`")
+    if key in GROUPS and not isinstance(value, str):
+        raise ConfigError(
+            f"{key}={value_text(value)}: is no name of a choice; a name that YAML reads as something else needs quotes"
+        )
     return value_text(value)
 
 
@@ -214,6 +262,10 @@ def _swept(key: str, value: Any) -> str:
         return value_text(value)
     if not value:
         raise ConfigError(f"{key}: sweeps over nothing; give it one value or more")
+    inner = next((item for item in value if isinstance(item, list | dict)), None)
+    if isinstance(inner, dict) or (inner is not None and not compose.takes_list(key)):
+        kind = "a table" if isinstance(inner, dict) else "a list"
+        raise ConfigError(f"{key}: {kind} stands in its list; give the values one by one, as in [1, 2, 4]")
     return ",".join(value_text(item) for item in value)
 
 

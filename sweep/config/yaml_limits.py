@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from sweep.config import yaml_errors
 from sweep.errors import ConfigError
 from sweep.system import regular_files
 
@@ -57,9 +58,9 @@ def check_file(path: Path) -> None:
         if _count_values(yaml.compose(text, yaml.SafeLoader), {}) > _MAX_VALUES:
             advice = "its aliases (*name) stand for" if aliases else "it holds"
             raise ConfigError(f"{path}: {advice} more than {_MAX_VALUES} values; give fewer")
-    except RecursionError as error:
-        raise ConfigError(f"{path}: nested too deep, or an alias holds itself") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml_errors.ERRORS as error:
+        raise ConfigError(yaml_errors.describe(path, error)) from error
+    except OSError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
 
 

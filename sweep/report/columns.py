@@ -1,4 +1,4 @@
-"""Define the columns of an outcome once, for the terminal's table, the page, its charts and its data files."""
+"""Define the columns of an outcome once, for the terminal's table, the page and its charts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sweep.analysis import (
     carried_tail,
     curve_is_unusable,
     drifted,
-    joules,
     light,
     near,
     probably_higher,
@@ -18,6 +17,7 @@ from sweep.analysis import (
     sqnr_text,
 )
 from sweep.report.comparison import compared, speedups
+from sweep.report.frame_columns import device_memory_bytes, energy_mj, gpu_compute_ms
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sweep.report.recommendation import Answer
     from sweep.spec import Axis, PercentileName, Slo
-    from sweep.storage import ClientSession, EngineInfo, Point, Record, SloResult
+    from sweep.storage import Point, Record, SloResult
 
 _DEFAULT_AXES = ("model.name", "precision.name", "batch")  # columns of a sweep in which nothing varies
 _LOADED = 0.8  # of the peak, at which a latency under load is shown
@@ -37,10 +37,10 @@ class Column:
     """Describe one figure of a variant.
 
     Attributes:
-        name: name in data files, with its unit at the end.
+        name: by which charts find it, with its unit at the end; data files have the columns of `frame_columns`.
         heading: head of the column; a line feed is where the terminal may break it.
         text: record -> cell of a table.
-        value: record -> the figure itself, for sorting, charts and data files; None if it is unknown.
+        value: record -> the figure itself, for sorting and charts; None if it is unknown.
         better: whether more or less of it is better; None for a column that no chart draws.
         on_terminal: whether the terminal has room for it.
     """
@@ -86,20 +86,22 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
         *_capacity(records, slo),
         Column(name="sqnr_db", heading="SQNR dB", text=sqnr_text, value=_sqnr, better="more"),
         Column(name="top1", heading="top-1", text=_score_text, value=score, better="more"),
-        Column(name="energy_mj_per_sample", heading="mJ per\nsample", text=_energy_text, value=_energy, better="less"),
+        Column(
+            name="energy_mj_per_sample", heading="mJ per\nsample", text=_energy_text, value=energy_mj, better="less"
+        ),
         Column(
             name="device_memory_mib",
             heading="memory\nMiB",
-            text=lambda record: format_number(_memory_mib(record), "{:,.0f}"),
-            value=_memory_mib,
+            text=lambda record: format_number(memory_mib(record), "{:,.0f}"),
+            value=memory_mib,
             better="less",
             on_terminal=False,
         ),
         Column(
             name="gpu_compute_p50_ms",
             heading="GPU p50\nms",
-            text=lambda record: format_number(_gpu_ms(record), "{:.3g}"),
-            value=_gpu_ms,
+            text=lambda record: format_number(gpu_compute_ms(record), "{:.3g}"),
+            value=gpu_compute_ms,
             better="less",
             on_terminal=False,
         ),
@@ -247,28 +249,14 @@ def _score_text(record: Record) -> str:
     return format_number(score(record), "{:.2%}")
 
 
-def _energy(record: Record) -> float | None:
-    energy_j = joules(record)
-    return None if energy_j is None else energy_j * 1e3
-
-
 def _energy_text(record: Record) -> str:
-    return format_number(_energy(record), "{:.3g}")
+    return format_number(energy_mj(record), "{:.3g}")
 
 
-def _memory_mib(record: Record) -> float | None:
+def memory_mib(record: Record) -> float | None:
     """Return the memory that the session takes on the device, MiB; of several clients, that of all of them."""
-    clients = None if record.realised is None else record.realised.get("clients")
-    parts: Sequence[ClientSession | EngineInfo] = clients or ([record.engine] if record.engine is not None else [])
-    sizes = [size for part in parts if (size := part.get("device_memory_bytes")) is not None]
-    return sum(sizes) / _MIB if sizes and len(sizes) == len(parts) else None
-
-
-def _gpu_ms(record: Record) -> float | None:
-    """Return the median time of an inference on the GPU in the closed loop, ms."""
-    times = record.peak.get("gpu_ms") if record.peak is not None else None
-    compute = None if times is None else times.get("compute")
-    return None if compute is None else compute["p50"]
+    size = device_memory_bytes(record)
+    return None if size is None else size / _MIB
 
 
 def format_number(value: float | None, form: str) -> str:

@@ -97,15 +97,21 @@ def capacity_ips(record: Record) -> float:
     return (record.slo["capacity_ips"] or 0.0) if record.slo is not None else 0.0
 
 
-def capacity_ratio(record: Record, best: Record) -> tuple[float, float]:
-    """Return the ends of the ratio of two capacities: that of their estimates, else of what held and what failed."""
+def capacity_ratio(record: Record, best: Record, wider: float = 1.0) -> tuple[float, float]:
+    """Return the ends of the ratio of two capacities: that of their estimates, else of what held and what failed.
+
+    Args:
+        record: record with a capacity.
+        best: record with the capacity that it is divided by.
+        wider: factor on the half-width of the estimates' intervals, where they are to hold for several ratios.
+    """
     ends = capacity_ips(record) / next_ips(best), next_ips(record) / capacity_ips(best)
     intervals_ips = [item.slo.get("estimate_interval") if item.slo is not None else None for item in (record, best)]
     own, other = intervals_ips
     if own is None or other is None or min(own[0], other[0]) <= 0:
         return ends
     centre = math.log(own[0] * own[1]) / 2 - math.log(other[0] * other[1]) / 2
-    half = math.hypot(math.log(own[1] / own[0]), math.log(other[1] / other[0])) / 2
+    half = wider * math.hypot(math.log(own[1] / own[0]), math.log(other[1] / other[0])) / 2
     return max(math.exp(centre - half), ends[0]), min(math.exp(centre + half), ends[1])
 
 

@@ -12,9 +12,9 @@ from sweep.analysis import joules, light, near, score
 from sweep.storage import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from sweep.storage import Point, PointSamples, Record
+    from sweep.storage import ClientSession, EngineInfo, Point, PointSamples, Record
 
 TableName = Literal["variants", "points", "requests"]
 Kind = Literal["text", "number", "integer", "boolean", "time"]
@@ -50,6 +50,21 @@ class PointRow:
     record: Record
     rung: int
     part: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantRow:
+    """Hold what a row of the variants is made from.
+
+    Attributes:
+        record: the record.
+        over_fp32: its peak over that of fp32; None where nothing is comparable.
+        of_best: ends of the interval of its figure as a share of the best one's; None where it was not ranked.
+    """
+
+    record: Record
+    over_fp32: float | None = None
+    of_best: tuple[float, float] | None = None
 
 
 def _axis(name: str) -> Callable[[Record], Any]:
@@ -108,9 +123,25 @@ def _starts(record: Record) -> int | None:
     return None if record.peak is None else len(passes or [record.peak["ips"]])
 
 
-def _energy_mj(record: Record) -> float | None:
+def energy_mj(record: Record) -> float | None:
+    """Return the energy of a sample by the GPU's counter, mJ."""
     energy = joules(record)
     return None if energy is None else energy * 1e3
+
+
+def device_memory_bytes(record: Record) -> int | None:
+    """Return the memory that the session takes on the device, bytes; of several clients, that of all of them."""
+    clients = None if record.realised is None else record.realised.get("clients")
+    parts: Sequence[ClientSession | EngineInfo] = clients or ([record.engine] if record.engine is not None else [])
+    sizes = [size for part in parts if (size := part.get("device_memory_bytes")) is not None]
+    return sum(sizes) if sizes and len(sizes) == len(parts) else None
+
+
+def gpu_compute_ms(record: Record) -> float | None:
+    """Return the median time of an inference on the GPU in the closed loop, ms."""
+    times = record.peak.get("gpu_ms") if record.peak is not None else None
+    compute = None if times is None else times.get("compute")
+    return None if compute is None else compute["p50"]
 
 
 def _text(name: str, help_text: str, read: Callable[[Any], Any]) -> Column:
@@ -139,7 +170,7 @@ OWN_COLUMNS = frozenset(
     {*("backend", "batch", "streams", "clients", "load.kind", "repeats", "load.builds", "seed"), "model_ref.name"}
     | {"precision_recipe.name"}
 )
-VARIANTS = (
+_OF_A_RECORD = (
     *IDENTITY,
     _text("status", "how it ended: ok, unsupported, failed, oom, timeout, crashed or invalid", lambda r: str(r.status)),
     Column(name="started_at", kind="time", help="when it was measured", read=lambda record: record.started_at),
@@ -162,6 +193,7 @@ VARIANTS = (
     _integer("starts", "starts behind the peak", _starts),
     _number("start_cv", "what starts of one engine differ by, standard deviation of the logarithm", _peak("start_cv")),
     _number("build_cv", "what engines that were built afresh differ by", _peak("build_cv")),
+    _number("gpu_compute_p50_ms", "median time of an inference on the GPU in the closed loop", gpu_compute_ms),
     _number("p50_light_ms", "median latency at the lowest rate", _at(light, "p50")),
     _number("p99_light_ms", "99th percentile there", _at(light, "p99")),
     _number("p50_at_80pct_ms", "median latency at 80% of the peak", _at(lambda record: near(record, 0.8), "p50")),
@@ -176,13 +208,15 @@ VARIANTS = (
     _number("top1_agreement", "share of samples with the same arg max as fp32", _accuracy("top1_agreement")),
     _number("score", "top-1 accuracy on labelled samples, 0 to 1", score),
     _number("reference_score", "that of fp32", _accuracy("reference_score")),
-    _number("energy_mj_per_sample", "energy of a sample by the GPU's counter, mJ", _energy_mj),
+    _number("energy_mj_per_sample", "energy of a sample by the GPU's counter, mJ", energy_mj),
     _number("power_w", "mean power of the GPU", lambda record: _mean(record, "power_w")),
     _number("sm_clock_mhz", "mean clock of the SMs", lambda record: _mean(record, "sm_clock_mhz")),
     _number("temperature_c", "mean temperature of the GPU", lambda record: _mean(record, "temperature_c")),
     _number("build_s", "time of the build", _engine("build_s")),
     _integer("engine_bytes", "size of the engine on disk", _engine("bytes")),
-    _integer("device_memory_bytes", "memory that the session takes on the device", _engine("device_memory_bytes")),
+    _integer(
+        "device_memory_bytes", "memory on the device of the session, of all clients together", device_memory_bytes
+    ),
     _integer("parameters", "weights of the network", lambda record: dict(record.model or {}).get("parameters")),
     _number("gmacs", "multiply-adds of a sample, 10^9", lambda record: dict(record.model or {}).get("gmacs")),
     _text(
@@ -206,11 +240,25 @@ VARIANTS = (
     ),
     _text("sweep_version", "version of sweep that measured it", _fact("sweep")),
 )
+
+
+def of_record(column: Column) -> Column:
+    """Return a column of records as one of rows that have a record."""
+    read = column.read
+    return dataclasses.replace(column, read=lambda row: read(row.record))
+
+
+VARIANTS = (
+    *map(of_record, _OF_A_RECORD),
+    _number("peak_over_fp32", "peak over that of the variant that differs in fp32 alone", lambda row: row.over_fp32),
+    _number(
+        "of_best_low",
+        "lower end of the 95% interval of its figure as a share of the best one's of its sweep and network",
+        lambda row: _end(row.of_best, 0),
+    ),
+    _number("of_best_high", "upper end; 1 at both ends is the best one", lambda row: _end(row.of_best, 1)),
+)
 AXES_AT = next(number for number, column in enumerate(VARIANTS) if column.name == "peak_ips")
-
-
-def _of_record(read: Callable[[Any], Any]) -> Callable[[PointRow], Any]:
-    return lambda row: read(row.record)
 
 
 def _of_request(read: Callable[[Any], Any]) -> Callable[[Any], str]:
@@ -236,7 +284,7 @@ def _lag_ms(row: PointRow) -> float | None:
 
 
 POINTS = (
-    *(dataclasses.replace(column, read=_of_record(column.read)) for column in IDENTITY),
+    *map(of_record, IDENTITY),
     _integer("rung", "place on the ladder of rates, lowest first; -1 for the closed loop", lambda row: row.rung),
     _number(
         "offered_ips", "offered rate, samples/s; NaN for the closed loop", _of_part(lambda p: p.get("offered_ips"))

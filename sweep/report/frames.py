@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from sweep import spec
+from sweep.analysis import SpreadHistory
 from sweep.errors import ConfigError
-from sweep.report.comparison import compared
+from sweep.report.columns import common_slo
+from sweep.report.comparison import compared, speedups
 from sweep.report.frame_columns import (
     AXES_AT,
     FOLLOWING,
@@ -21,7 +24,10 @@ from sweep.report.frame_columns import (
     Kind,
     PointRow,
     TableName,
+    VariantRow,
+    of_record,
 )
+from sweep.report.ranking import answer
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
@@ -29,9 +35,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from sweep.analysis.best_comparison import Ratio
+    from sweep.report.recommendation import Answer
     from sweep.report.results import Results
     from sweep.storage import PointSamples, Record
-_DTYPES: dict[Kind, str] = {
+DTYPES: dict[Kind, str] = {
     "text": "string",
     "number": "float64",
     "integer": "Int64",
@@ -62,11 +70,42 @@ def parts_of(results: Results, table: TableName) -> Iterator[pd.DataFrame]:
     if table not in get_args(TableName):
         raise ConfigError(f"table {table!r:.40}: no such table; there are {', '.join(get_args(TableName))}")
     if table == "variants":
-        yield _framed([*VARIANTS[:AXES_AT], *axis_columns(results.records), *VARIANTS[AXES_AT:]], results.records)
+        ratios = {key: ratio for part in _answers(results) for key, ratio in part.ratios.items()}
+        yield _framed(variant_columns(results.records), variant_rows(results.records, ratios))
     elif table == "points":
-        yield _framed(TABLES["points"], list(_point_rows(results.records)))
+        yield _framed(TABLES["points"], list(point_rows(results.records)))
     else:
         yield from _requests(results)
+
+
+def _answers(results: Results) -> Iterator[Answer]:
+    """Yield the answer of each sweep: nothing is ranked across sweeps."""
+    sweeps: dict[tuple[str, str], list[Record]] = {}
+    for record, store in results:
+        sweeps.setdefault((record.sweep, "" if store is None else str(store.root)), []).append(record)
+    spreads = results.start_spreads()
+    for records in sweeps.values():
+        known = {record.key: spreads[record.key] for record in records if record.key in spreads}
+        yield answer(records, common_slo(records), SpreadHistory(common=None, own=known) if known else None)
+
+
+def variant_columns(records: Sequence[Record]) -> list[Column]:
+    """Return the columns of the variants, read from `variant_rows`: the fixed ones and one for each further axis."""
+    return [*VARIANTS[:AXES_AT], *map(of_record, axis_columns(records)), *VARIANTS[AXES_AT:]]
+
+
+def variant_rows(records: Sequence[Record], ratios: Mapping[str, Ratio]) -> list[VariantRow]:
+    """Return a row a record.
+
+    Args:
+        records: records of one or several sweeps.
+        ratios: by key, the figure of a variant as a share of the best one's, as an answer has them.
+    """
+    peaks = speedups(records)
+    ends = {key: (ratio.low, ratio.high) for key, ratio in ratios.items() if math.isfinite(ratio.high)}
+    return [
+        VariantRow(record=record, over_fp32=peaks.get(record.key), of_best=ends.get(record.key)) for record in records
+    ]
 
 
 def axis_columns(records: Sequence[Record]) -> list[Column]:
@@ -136,10 +175,11 @@ def _series(values: Any, kind: Kind) -> pd.Series[Any]:
         return pd.Series(pd.to_datetime(values, utc=True, format="ISO8601").as_unit("us"))
     if kind == "text":
         values = [None if value is None else str(value) for value in values]
-    return pd.Series(values, dtype=_DTYPES[kind])
+    return pd.Series(values, dtype=DTYPES[kind])
 
 
-def _point_rows(records: Sequence[Record]) -> Iterator[PointRow]:
+def point_rows(records: Sequence[Record]) -> Iterator[PointRow]:
+    """Yield a row a rate of the load, the closed loop of each record first."""
     for record in records:
         if record.peak is not None:
             yield PointRow(record=record, rung=-1, part=record.peak)
@@ -173,7 +213,7 @@ def _request_frame(record: Record, points: Sequence[PointSamples]) -> pd.DataFra
         if column.kind == "integer":
             columns[column.name] = _integers(joined)
         else:
-            columns[column.name] = pd.Series(joined, dtype=_DTYPES[column.kind])
+            columns[column.name] = pd.Series(joined, dtype=DTYPES[column.kind])
     return pd.DataFrame(columns)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sweep.analysis import drifted, fairness, light, near, prediction_errors, probably_higher, score
@@ -10,6 +11,7 @@ from sweep.report.columns import shown_axes, tail_of
 from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
 from sweep.report.recommendation import names
 from sweep.spec import Verdict
+from sweep.system import environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _FOOTNOTED = "precision.name"  # column of the marks that refer to a record's notes
 _MILLION = 1_000_000
 _SMALL_GMACS = 0.1
+_SAME_SPEED = ("host", "os", "python", "sweep")  # facts that may differ within one sweep
+_MOST_MACHINES = 4  # values of a fact that are named
 
 
 class Footnotes:
@@ -70,7 +74,20 @@ def below_table(records: Sequence[Record]) -> list[str]:
         *_unsteady_line(records),
         *_higher_line(records, tail_of(records)),
         *_prediction_line(records),
+        *_machines_line(records),
     ]
+
+
+def _machines_line(records: Sequence[Record]) -> list[str]:
+    """Return a line where rows were measured on machines that differ in what decides their speed, else none."""
+    parts = []
+    for name in environment.COMPARED:
+        counts = Counter(str(value) for record in records if (value := dict(record.facts).get(name)) is not None)
+        if len(counts) > 1 and name not in _SAME_SPEED:
+            texts = [f"{value} ({count})" for value, count in counts.most_common(_MOST_MACHINES)]
+            more = f" and {len(counts) - _MOST_MACHINES} more" if len(counts) > _MOST_MACHINES else ""
+            parts.append(f"{name} {', '.join(texts)}{more}")
+    return [f"not all variants were measured on one machine: {'; '.join(parts)}"] if parts else []
 
 
 def score_lines(records: Sequence[Record]) -> list[str]:

@@ -1,6 +1,7 @@
 from . import engine_builds as engine_builds
 from . import filters as filters
 from . import plan as plan
+from . import recipe_file as recipe_file
 from . import resume as resume
 from . import time_estimate as time_estimate
 from . import worker as worker

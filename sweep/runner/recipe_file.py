@@ -10,6 +10,7 @@ from sweep import spec
 from sweep.system import command_line, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sweep.spec import Settings, Variant
@@ -40,15 +41,25 @@ def write(variant: Variant, search: NodeSearchInfo, settings: Settings) -> Path 
         return None
     recipe = dataclasses.replace(variant.onnx.precision, name=name, keep=tuple(search["keep"]) or None, search=None)
     found = dataclasses.replace(variant, onnx=dataclasses.replace(variant.onnx, precision=recipe))
-    lines = [f"# {line}" for line in _comment(variant, search, settings)]
+    path = folder(settings) / _GROUP / f"{name}.yaml"
+    write_atomic(path, text(found, _comment(variant, search, settings)).encode())
+    return path
+
+
+def text(variant: Variant, comment: Sequence[str]) -> str:
+    """Return the recipe of a variant as a YAML file that a sweep takes by its name; a search of nodes is no part of it.
+
+    Args:
+        variant: holds the recipe.
+        comment: lines for the head of the file.
+    """
+    lines = [f"# {line}" for line in comment]
     for axis in spec.keyed().values():
         group, _, key = (axis.info.key or "").partition(".")
         if group == _GROUP and axis.info.key != _SEARCH:
-            value = axis.overrides(axis.read(found))[axis.info.key or ""]
+            value = axis.overrides(axis.read(variant))[axis.info.key or ""]
             lines.append(f"{key}: {json.dumps(value)}")
-    path = folder(settings) / _GROUP / f"{name}.yaml"
-    write_atomic(path, ("\n".join(lines) + "\n").encode())
-    return path
+    return "\n".join(lines) + "\n"
 
 
 def _comment(variant: Variant, search: NodeSearchInfo, settings: Settings) -> list[str]:

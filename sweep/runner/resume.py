@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sweep.spec import Settings, Slo
 
 _WITH_SAMPLES = ("ok", "invalid")
+_MOST_CHANGES = 3  # changes of the machine that one line names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ def remaining(plan: Plan, settings: Settings, *, keep_index: bool = False) -> Re
             result.todo.append(work)
         elif settings.prune and index.entry(work.key).status == "oom":
             result.pruning.ran_out(work.variant, check.gpu(work))
-    result.notes.extend(check.kept_notes())
+    result.notes.extend(check.kept_note())
     if keep_index:
         index.save(())
     return result
@@ -176,8 +177,13 @@ class _RecordCheck:
             self._outdated.setdefault(changed, []).append(work.label)
         return True, None
 
-    def kept_notes(self) -> list[str]:
-        """Return a line for each change of the machine since records were measured that stay valid."""
+    def kept_note(self) -> list[str]:
+        """Return a line on the records that stay valid although the machine has changed; none where it has not.
+
+        The line says once how many there are, what changed, and how to measure them anew.
+        """
+        if not self._outdated:
+            return []
         name, results = self._settings.name, self._settings.results
         number = next(n for n in itertools.count(2) if not (results / f"{name}-{n}").exists())
         folder = command_line.results_words(results)
@@ -186,17 +192,27 @@ class _RecordCheck:
             f"name={name}-{number} measures them beside, for `{command_line.format_command(*words)}`; force=true "
             "measures them again and replaces the records"
         )
-        return [
-            f"{_variants(labels)} kept from an earlier run, not measured again, although {changed}: {remedy}"
-            for changed, labels in self._outdated.items()
+        kept = _variants([label for labels in self._outdated.values() for label in labels])
+        return [f"{kept} kept from an earlier run, not measured again, although {self._changes_text()}: {remedy}"]
+
+    def _changes_text(self) -> str:
+        """Word what changed; where records are of several machines, of each how many it holds for."""
+        if len(self._outdated) == 1:
+            return next(iter(self._outdated))
+        groups = sorted(self._outdated.items(), key=lambda item: -len(item[1]))
+        texts = [
+            f"{changed} ({labels[0] if len(labels) == 1 else f'{len(labels)} of them'})"
+            for changed, labels in groups[:_MOST_CHANGES]
         ]
+        left = sum(len(labels) for _, labels in groups[_MOST_CHANGES:])
+        return "; ".join(texts) + (f"; and other changes for {left} more" if left else "")
 
     def gpu(self, work: Work) -> str | None:
         """Return the GPU model of a record; None for one that ran on the host."""
         if not registry.get(work.variant.backend).on_gpu:
             return None
-        model: str | None = self._index.facts[self._index.entry(work.key).facts].get("gpu")
-        return model
+        model = self._index.facts[self._index.entry(work.key).facts].get("gpu")
+        return None if model is None else str(model)
 
     def _changed(self, number: int, backend: str) -> str:
         """Return how facts of a record differ from those of today, the same for all records that share them."""

@@ -65,6 +65,12 @@ def compute_capability(key: str, value: str) -> None:
         raise ConfigError(f"{key}={value}: give the compute capability of a GPU, as in {key}=8.9")
 
 
+def joined_names(key: str, value: str) -> None:
+    """Refuse what is not names joined by +, such as cublas+cudnn."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+(\+[A-Za-z0-9_]+)*", value):
+        raise ConfigError(f"{key}={value}: give the library's names joined by +, as in {key}=one+two")
+
+
 def one_of(*choices: str, rule: str | None = None) -> Check:
     """Return a check that refuses what is not one of `choices`; `rule` replaces the end of its message."""
     no_such_choice = f"no such choice; there are: {', '.join(choices)}"

@@ -9,10 +9,12 @@ from typing import Any
 
 from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, prefixed, switch
 from sweep.spec.base import NOT_IN_KEY
-from sweep.spec.checks import at_least, between, compute_capability, one_of
+from sweep.spec.checks import at_least, between, compute_capability, joined_names, one_of
 
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")  # in the order of TensorRT's levels
+FORMATS = ("linear", "chw2", "chw4", "chw16", "chw32", "hwc", "hwc8", "hwc16")
+"""Layouts of a tensor of four dimensions, by the lower-case names of TensorRT's ``TensorFormat``."""
 _HARDWARE = {  # name here -> name in trtexec
     "none": "none",
     "ampere_plus": "ampere+",
@@ -110,6 +112,12 @@ class EngineAxes:
         sparsity: ``enable`` lets the builder use weights that are 2:4 sparse; ``force`` prunes the weights to be so.
         workspace_mib: most scratch memory of a layer, MiB.
         timing_cache: False builds without the tactic timings that builds on one machine share.
+        tactic_sources: sources of implementations that the builder may take, joined by +; ``none`` forbids all.
+        max_tactics: most implementations that the builder times for a layer.
+        tiling_l2_limit_kib: most L2 cache that a tiling may count on, KiB.
+        preview_features: features of the library that are off by default, joined by +.
+        build_route: route through the builder, by the library's name of it.
+        io_format: layout in memory of the inputs and outputs that have four dimensions.
         profiling_verbosity: detailed, layer_names_only or none: layer information that the engine keeps.
         version_compatible: later versions of the library can run the engine.
         hardware_compatibility: none, ampere_plus or same_compute_capability: other GPUs that can run the engine.
@@ -188,6 +196,55 @@ class EngineAxes:
         help="TensorRT: false builds without the tactic timings that builds on one machine share",
         word=prefixed("timing-cache-"),
         trtexec=SPECIAL,
+    )
+    tactic_sources: str | None = axis(
+        None,
+        key="backend.tactic_sources",
+        help="TensorRT: sources of implementations that the builder may take, as cublas+cudnn, or none (null: its own)",
+        check=joined_names,
+        word=prefixed("tactics-"),
+        trtexec=TrtexecFlag(
+            note="--tacticSources adds to and takes from a default that versions do not share; set it by hand"
+        ),
+    )
+    max_tactics: int | None = axis(
+        None,
+        key="backend.max_tactics",
+        help="TensorRT: most implementations that the builder times for a layer (null: the library's choice)",
+        check=at_least(1),
+        word=prefixed("max-tactics"),
+        trtexec=TrtexecFlag(build=flag("--maxTactics")),
+    )
+    tiling_l2_limit_kib: int | None = axis(
+        None,
+        key="backend.tiling_l2_limit_kib",
+        help="TensorRT: most L2 cache that a tiling may count on, KiB (null: what the GPU has)",
+        check=at_least(1),
+        word=prefixed("l2-limit"),
+        trtexec=TrtexecFlag(build=flag("--l2LimitForTiling", lambda kib: kib * 1024)),
+    )
+    preview_features: str | None = axis(
+        None,
+        key="backend.preview_features",
+        help="TensorRT: features to enable that are off by default, their names joined by + (null: none)",
+        check=joined_names,
+        word=prefixed("preview-"),
+        trtexec=TrtexecFlag(build=flag("--preview", lambda names: ",".join(f"+{name}" for name in names.split("+")))),
+    )
+    build_route: str | None = axis(
+        None,
+        key="backend.build_route",
+        help="TensorRT 11: route through the builder, by the library's name of it (null: the library's choice)",
+        word=prefixed("route-"),
+        trtexec=TrtexecFlag(note="trtexec tries routes itself (--tuneBuildRoutes)"),
+    )
+    io_format: str | None = axis(
+        None,
+        key="backend.io_format",
+        help="TensorRT: layout of inputs and outputs with four dimensions: linear, hwc8, chw32, ... (null: linear)",
+        check=one_of(*FORMATS),
+        word=prefixed("io-"),
+        trtexec=TrtexecFlag(note="trtexec names type and layout of each tensor (--inputIOFormats, --outputIOFormats)"),
     )
     profiling_verbosity: str | None = axis(
         None,

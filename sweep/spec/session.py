@@ -8,6 +8,8 @@ from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, prefixed
 from sweep.spec.checks import above_zero, at_least, between, one_of
 
 _ALL_PERCENT = 100
+_ALLOCATIONS = {"static": "static", "on_profile_change": "profile", "user_managed": "runtime"}
+"""Who allocates the scratch memory of a context, and the name of it in trtexec."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,9 @@ class SessionAxes:
         cuda_graph: replay each inference as a captured CUDA graph.
         wait: how a thread waits for the GPU: block, spin or yield.
         transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
+        context_memory: static, on_profile_change or user_managed: who allocates the scratch memory of a context, and
+            when.
+        persistent_cache_ratio: share of the L2 cache that can be set aside which keeps a context's activations.
         weight_streaming_budget_mib: most weights in GPU memory, MiB; the rest is streamed from the host.
         intra_op_threads: CPU threads inside one inference (onnxruntime only).
         script: service times of the simulated backend; None for every other backend.
@@ -144,6 +149,25 @@ class SessionAxes:
         help="false leaves the copies to and from the GPU out of each request, and times compute alone (null: true)",
         word=prefixed("transfers-"),
         trtexec=SPECIAL,
+    )
+    context_memory: str | None = axis(
+        None,
+        key="backend.context_memory",
+        help=(
+            "TensorRT: scratch memory of a context: static (for every shape), on_profile_change or user_managed (for "
+            "the shapes that run) (null: static)"
+        ),
+        check=one_of(*_ALLOCATIONS),
+        word=prefixed("memory-"),
+        trtexec=TrtexecFlag(run=flag("--allocationStrategy", _ALLOCATIONS.get), rtx=False),
+    )
+    persistent_cache_ratio: float | None = axis(
+        None,
+        key="backend.persistent_cache_ratio",
+        help="TensorRT: share of the L2 cache that can be set aside for a context's activations, 0 to 1 (null: none)",
+        check=between(0, 1, "0 to 1"),
+        word=prefixed("l2-"),
+        trtexec=TrtexecFlag(run=flag("--persistentCacheRatio"), rtx=False),
     )
     weight_streaming_budget_mib: int | None = axis(
         None,

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
     from sweep.storage.store import Store
 
-_VERSION = 1
+_VERSION = 2  # an index of version 1 has fewer facts
 _FILE = "index.json"
 _MIN_READ = 100  # records; reading fewer again is faster than writing an index for them
 
 _ENTRY: Final = 6  # place in a row where its Entry begins
 Stat = tuple[int, int, int]  # time of change in ns, size in bytes, inode: a record is replaced, not written into
 _NONE: Stat = (0, 0, 0)
-_Facts = dict[str, str]
+_Facts = dict[str, str | int | float]
 # Stat of the record, Stat of its samples, then an Entry.
 _Row = tuple[int, int, int, int, int, int, Status, str | None, int, bool]
 

@@ -13,6 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import psutil
+
 from sweep.system import lock_owner, regular_files
 
 _OWNED = re.compile(r".*\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)-\w+")
@@ -75,6 +77,16 @@ def remove_leftover_folders(path: Path) -> None:
         for item in entries:
             if item.name.startswith(start) and item.is_dir(follow_symlinks=False):
                 shutil.rmtree(item.path, ignore_errors=True)
+
+
+def remove_dead_folders(path: Path) -> None:
+    """Remove the temporary folders for `path` that processes of this host left which have ended; no lock is needed."""
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        start = f".{os.fsdecode(os.fsencode(path.name)[:_NAME_BYTES])}."
+        for item in entries:
+            match = _OWNED.fullmatch(item.name) if item.name.startswith(start) else None
+            if match and match["host"] == lock_owner.host_part() and not psutil.pid_exists(int(match["pid"])):
+                shutil.rmtree(item.path, ignore_errors=True)  # a link stays
 
 
 def move_durable(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import importlib.util
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -18,6 +19,8 @@ from sweep import __version__
 from sweep.system import nvml
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sweep.spec import JsonDict
 
 _ANSWER = "version of the module: "  # before it stands whatever the module prints
@@ -29,14 +32,20 @@ if getattr(module, "__file__", None) is None:
 version = getattr(module, "__version__", None) or getattr(module, "getVersion", lambda: "unknown")()
 print("{_ANSWER}" + str(version))
 """
-COMPARED = ("gpu", "driver", "cuda", "tensorrt", "onnxruntime", "simulated", "cpu", "host")
+# What decides a speed, and therefore what a kept record is checked against, in the order in which it is told.
+COMPARED = (
+    *("gpu", "driver", "cuda", "application_clock_mhz", "power_limit_w"),
+    *("tensorrt", "onnxruntime", "simulated", "cpu", "cores", "host", "os", "python", "sweep"),
+)
+_GPU_FACTS = ("gpu", "compute_capability", "driver", "cuda")
+_LIMITS = ("application_clock_mhz", "power_limit_w")
 
 
 @functools.cache
 def machine() -> JsonDict:
     """Collect the facts of this machine; unknown ones are None."""
     return {
-        **(_nvml() or _nvidia_smi() or dict.fromkeys(("gpu", "compute_capability", "driver", "cuda"))),
+        **(_nvml() or _nvidia_smi() or dict.fromkeys((*_GPU_FACTS, *_LIMITS))),
         "tensorrt": None,
         "onnxruntime": None,
         "cpu": _cpu(),
@@ -67,9 +76,9 @@ def collect_facts(backend_facts: JsonDict, uuid: str | None = None) -> JsonDict:
 
 @functools.cache
 def gpu(uuid: str | None) -> JsonDict:
-    """Return {gpu, compute_capability, gpu_uuid} of the GPU ``uuid``, or of the first GPU if it is None."""
+    """Return name, capability, limits and UUID of the GPU ``uuid``, or of the first GPU if it is None."""
     facts = (_nvml(uuid) if uuid else None) or machine()
-    return {"gpu": facts["gpu"], "compute_capability": facts["compute_capability"], "gpu_uuid": uuid}
+    return {name: facts[name] for name in ("gpu", "compute_capability", *_LIMITS)} | {"gpu_uuid": uuid}
 
 
 def differing(before: JsonDict, now: JsonDict) -> list[str]:
@@ -135,7 +144,7 @@ def _git() -> str | None:
 
 
 def _nvml(uuid: str | None = None) -> JsonDict | None:
-    """Read {gpu, compute_capability, driver, cuda} from NVML; ``cuda`` is the newest version that the driver runs."""
+    """Read the facts of a GPU from NVML; ``cuda`` is the newest version that the driver runs."""
     pynvml = nvml.library()
     if pynvml is None:
         return None
@@ -147,11 +156,25 @@ def _nvml(uuid: str | None = None) -> JsonDict | None:
             "compute_capability": ".".join(map(str, pynvml.nvmlDeviceGetCudaComputeCapability(device))),
             "driver": _text(pynvml.nvmlSystemGetDriverVersion()),
             "cuda": f"{cuda // 1000}.{cuda % 1000 // 10}",
+            **_limits(pynvml, device),
         }
     except pynvml.NVMLError:
         return None
     finally:
         nvml.close(pynvml)
+
+
+def _limits(pynvml: Any, device: Any) -> JsonDict:
+    """Read the clock and the power that the GPU was set to; None where the driver or an instance of MIG has none."""
+    readers: dict[str, Callable[[], int]] = {
+        "application_clock_mhz": lambda: pynvml.nvmlDeviceGetApplicationsClock(device, pynvml.NVML_CLOCK_SM),
+        "power_limit_w": lambda: round(pynvml.nvmlDeviceGetEnforcedPowerLimit(device) / 1e3),
+    }
+    limits: JsonDict = dict.fromkeys(_LIMITS)
+    for name, read in readers.items():
+        with contextlib.suppress(AttributeError, pynvml.NVMLError):
+            limits[name] = read()
+    return limits
 
 
 def _text(value: str | bytes) -> str:
@@ -167,7 +190,8 @@ def _nvidia_smi() -> JsonDict | None:
     values = [value.strip() for value in line.split(",")]
     if len(values) != 3 or not all(values):  # noqa: PLR2004 - as many as the query names
         return None
-    return {**dict(zip(("gpu", "compute_capability", "driver"), values, strict=True)), "cuda": None}
+    known = dict(zip(("gpu", "compute_capability", "driver"), values, strict=True))
+    return {**dict.fromkeys((*_GPU_FACTS, *_LIMITS)), **known}
 
 
 def _output(command: list[str]) -> str:

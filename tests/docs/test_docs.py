@@ -14,9 +14,10 @@ from markdown_it import MarkdownIt
 from require import missing
 
 from sweep.cli.commands import COMMANDS
-from sweep.config import compose, sweep_file
+from sweep.config import sweep_file
 from sweep.config.schema import help_lines
 from sweep.errors import ConfigError
+from sweep.report.frame_columns import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -70,6 +71,16 @@ def test_every_key_and_every_field_is_described() -> None:
         for section in schema_pages.sections(schema_pages.load(root)):
             for entry in section.entries:
                 assert entry.text, f"{page}: {entry.name}"
+
+
+def test_every_column_of_the_frames_has_its_line() -> None:
+    page = schema_pages.tables((DOCS / f"{schema_pages.TABLES}.md").read_text())
+    for table, columns in TABLES.items():
+        section = page.partition(f"\n## {table}\n")[2].partition("\n## ")[0]
+        assert len({column.name for column in columns}) == len(columns)
+        for column in columns:
+            assert column.help
+            assert f"| `{column.name}` | {column.kind} | {column.help} |" in section, column.name
 
 
 class Tail(typing.TypedDict):
@@ -206,7 +217,7 @@ def test_every_command_in_the_docs_parses(files_of_the_docs) -> None:
             continue
         assert any("=" in word for word in words), f"{page}: no such command: sweep {' '.join(words)}"
         try:
-            assert compose.read(words) is not None
+            assert sweep_file.read_words(words) is not None
         except ConfigError as error:
             pytest.fail(f"{page}: sweep {' '.join(words)}: {error}")
 

@@ -136,7 +136,9 @@ class FakeRuntime:
         return OK, 0
 
     def cudaGetDeviceProperties(self, _device):
-        return OK, SimpleNamespace(name=b"Pretended", major=9, minor=0, multiProcessorCount=132)
+        return OK, SimpleNamespace(
+            name=b"Pretended", major=9, minor=0, multiProcessorCount=132, persistingL2CacheMaxSize=1000
+        )
 
     def cudaRuntimeGetVersion(self):
         return OK, 13000
@@ -255,10 +257,18 @@ class FakeContext:
         self.scratch = self.allocator.allocate_async(CONTEXT_BYTES, 256, 0, 0) if self.allocator else 0
         self.addresses: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
+        self.persistent_cache_limit = 0
+        self.given: tuple[int, int] | None = None
 
     def __del__(self):
         if self.allocator:
             self.allocator.deallocate_async(self.scratch, 0)
+
+    def update_device_memory_size_for_shapes(self):
+        return 16 * self.shape[0]
+
+    def set_device_memory(self, address, size):
+        self.given = (address, size)
 
     def set_input_shape(self, name, shape):
         least, most = self.engine.batches
@@ -303,6 +313,7 @@ class FakeEngine:
         self.captures_nothing = False
         self.output_shape: tuple[int, ...] | None = None
         self.contexts = 0
+        self.strategies: list[str] = []
         self.batches = (2, 2)
         self.allocator = None
         self.refittable = False
@@ -342,9 +353,15 @@ class FakeEngine:
         cache = SimpleNamespace(
             deserialize=lambda known: self.compiled.append(known) or True, serialize=lambda: b"compiled"
         )
-        return SimpleNamespace(create_runtime_cache=lambda: cache, set_runtime_cache=lambda cache: True)
+        return SimpleNamespace(
+            create_runtime_cache=lambda: cache,
+            set_runtime_cache=lambda cache: True,
+            set_execution_context_allocation_strategy=self.strategies.append,
+        )
 
-    def create_execution_context(self, _config=None):
+    def create_execution_context(self, choice=None):
+        if isinstance(choice, str):
+            self.strategies.append(choice)
         self.contexts += 1
         return FakeContext(self)
 
@@ -378,6 +395,7 @@ def library_of(engine: FakeEngine | None, *, rtx: bool = True) -> Library:
         __version__="0.0",
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
         LayerInformationFormat=SimpleNamespace(JSON="JSON"),
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED"),
         nptype=lambda _: np.float32,
         Runtime=Runtime,
         IGpuAllocator=Allocator,

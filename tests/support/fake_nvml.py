@@ -19,7 +19,7 @@ class FakeNvml:
     """What ``pynvml`` offers. ``state`` holds the next answers; an ``NVMLError`` in it is raised.
 
     Attributes:
-        state: sm, memory, mw, celsius, mj, reasons, pids, mps, mig, capability;
+        state: sm, memory, mw, celsius, mj, reasons, pids, mps, mig, capability, application, limit_mw;
             ``mj`` and ``reasons`` may be functions of no argument.
         calls: names of the functions that were called.
         opened: nvmlInit less nvmlShutdown.
@@ -39,6 +39,8 @@ class FakeNvml:
             "capability": (9, 0),
             "near": [range(os.cpu_count() or 1)] * 9,
             "used": 0,
+            "application": NVMLError(3),  # as drivers that know no such clock any more
+            "limit_mw": 700_000,
         }
         self.state = usual | state
         self.calls: list[str] = []
@@ -97,6 +99,12 @@ class FakeNvml:
 
     def nvmlDeviceGetClockInfo(self, _device, kind):
         return self._answer("clock", "sm" if kind == self.NVML_CLOCK_SM else "memory")
+
+    def nvmlDeviceGetApplicationsClock(self, _device, kind):
+        return self._answer("application clock", "application" if kind == self.NVML_CLOCK_SM else "memory")
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, _device):
+        return self._answer("power limit", "limit_mw")
 
     def nvmlDeviceGetPowerUsage(self, _device):
         return self._answer("power", "mw")

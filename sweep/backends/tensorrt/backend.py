@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _BUILDER_CONFIG = (
     *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "timing_cache"),
+    *("tactic_sources", "max_tactics", "tiling_l2_limit_kib", "preview_features", "build_route", "io_format"),
     *("profiling_verbosity", "version_compatible", "hardware_compatibility", "refit", "weight_streaming", "plugins"),
 )
 _LAYERS_HIDDEN = (
@@ -43,7 +44,10 @@ _LAYERS_HIDDEN = (
     "profiling_verbosity=layer_names_only or none it tells nothing of its layers"
 )
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
-_SESSION = ("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib")
+_SESSION = (
+    *("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib"),
+    *("context_memory", "persistent_cache_ratio"),
+)
 _SHARED = ("clients", "mps", "mps_build", "sm_count")
 _MOST_PLAN = 1 << 40  # bytes; a plan holds all weights
 

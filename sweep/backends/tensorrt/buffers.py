@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.backends.tensorrt import cuda as cuda_module
+from sweep.backends.tensorrt import io_layout
 from sweep.errors import SessionError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import tensorrt
 
     from sweep.backends.tensorrt.cuda import Cuda, Handle, ResourceStack
+    from sweep.backends.tensorrt.io_layout import IoLayout
     from sweep.backends.tensorrt.library import Library
     from sweep.backends.tensorrt.stream import Copies, Step
 
@@ -32,13 +34,32 @@ class Buffer:
         name: as in the graph.
         device: address in device memory.
         host: address in page-locked host memory.
-        array: that host memory, with the tensor's shape and dtype.
+        array: that host memory, with the dtype of the tensor and the shape of its memory.
+        shape: shape of the tensor.
+        layout: how the tensor lies in the memory; None where its elements lie one after another.
     """
 
     name: str
     device: int
     host: int
     array: np.ndarray
+    shape: tuple[int, ...]
+    layout: IoLayout | None = None
+
+    def pack(self, value: np.ndarray) -> np.ndarray:
+        """Return a value of the tensor as it lies in memory."""
+        return value if self.layout is None else self.layout.pack(value)
+
+    def value(self) -> np.ndarray:
+        """Return the tensor in an array of its own."""
+        if self.layout is None:
+            return self.array.copy()
+        return np.ascontiguousarray(self.layout.unpack(self.array, self.shape))
+
+    def nbytes(self, shape: tuple[int, ...]) -> int:
+        """Return the size of the memory of the tensor at another shape, in bytes."""
+        memory = shape if self.layout is None else self.layout.packed_shape(shape)
+        return int(np.prod(memory, dtype=np.int64)) * self.array.itemsize
 
 
 class Buffers:
@@ -83,7 +104,7 @@ class Buffers:
             if name not in feeds
         ]
         self.feed(feeds)
-        self._full = {buffer.name: buffer.array.shape for buffer in (*self.inputs, *self.outputs)}
+        self._full = {buffer.name: buffer.shape for buffer in (*self.inputs, *self.outputs)}
         self._batch_ranges = batch_ranges(engine, inputs)
         self.samples: int | None = None
 
@@ -115,13 +136,16 @@ class Buffers:
     def _buffer(
         self, context: tensorrt.IExecutionContext, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Buffer:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        layout = _layout(context.engine, name, shape)
+        memory = shape if layout is None else layout.packed_shape(shape)
+        size = int(np.prod(memory, dtype=np.int64)) * dtype.itemsize
         device = self._resources.push(self._cuda.malloc(size), "cudaFree")
         self._resources.device_bytes += size
         host = self._resources.push(self._cuda.pinned(size), "cudaFreeHost")
         if not context.set_tensor_address(name, device):
             raise SessionError(f"tensor {name} could not be bound to device memory")
-        return Buffer(name=name, device=device, host=host, array=cuda_module.view(host, shape, dtype))
+        array = cuda_module.view(host, memory, dtype)
+        return Buffer(name=name, device=device, host=host, array=array, shape=shape, layout=layout)
 
     def _copy(self, buffer: Buffer, *, upload: bool) -> None:
         ends = (buffer.device, buffer.host) if upload else (buffer.host, buffer.device)
@@ -152,19 +176,19 @@ class Buffers:
             size, calls = buffer.array.nbytes, []
             for feeds in batches:
                 host = self._resources.push(self._cuda.pinned(size), "cudaFreeHost")
-                np.copyto(cuda_module.view(host, buffer.array.shape, buffer.array.dtype), feeds[buffer.name])
+                memory = cuda_module.view(host, buffer.array.shape, buffer.array.dtype)
+                np.copyto(memory, buffer.pack(feeds[buffer.name]))
                 calls.append(partial(copy, buffer.device, host, size, up, self._stream))
             uploads.append(_in_turn(calls))
         return uploads, downloads
 
     def _nbytes(self, buffer: Buffer) -> int:
-        shape = tuple(self._context.get_tensor_shape(buffer.name))
-        return int(np.prod(shape, dtype=np.int64)) * buffer.array.itemsize
+        return buffer.nbytes(tuple(self._context.get_tensor_shape(buffer.name)))
 
     def feed(self, feeds: Mapping[str, np.ndarray]) -> None:
         """Copy values of the bound shapes into the inputs, on the host and on the device."""
         for buffer in self.inputs:
-            np.copyto(buffer.array, feeds[buffer.name])
+            np.copyto(buffer.array, buffer.pack(feeds[buffer.name]))
             self._copy(buffer, upload=True)
         self.synchronise()
 
@@ -173,7 +197,7 @@ class Buffers:
         for buffer in self.outputs:
             self._copy(buffer, upload=False)
         self.synchronise()
-        return {buffer.name: buffer.array.copy() for buffer in self.outputs}
+        return {buffer.name: buffer.value() for buffer in self.outputs}
 
     def poison(self) -> None:
         """Overwrite the outputs, on the device and on the host, with 0xFF: one that is not recomputed then shows."""
@@ -218,6 +242,22 @@ def batch_ranges(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[st
         if least != most:
             ranges[name] = (least[0], most[0])
     return ranges
+
+
+def _layout(engine: tensorrt.ICudaEngine, name: str, shape: tuple[int, ...]) -> IoLayout | None:
+    """Return how a tensor lies in memory.
+
+    Raises:
+        UnsupportedError: in a way that is not known here.
+    """
+    tensor_format = engine.get_tensor_format(name)
+    try:
+        layout = io_layout.parse(tensor_format.name)
+    except ValueError as error:
+        raise UnsupportedError(f"tensor {name} lies in memory as {tensor_format.name}, which is not known") from error
+    if layout is not None and len(shape) != io_layout.DIMENSIONS:
+        raise UnsupportedError(f"tensor {name} lies as {tensor_format.name} and has {len(shape)} dimensions, not four")
+    return layout
 
 
 def _numpy_type(library: Library, name: str, dtype: Any) -> np.dtype[Any]:

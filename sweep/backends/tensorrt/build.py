@@ -65,6 +65,7 @@ def build_serialized(
     builder: tensorrt.Builder = library.trt.Builder(library.logger)
     network: tensorrt.INetworkDefinition = builder.create_network(_network_flags(library))
     parser = _parse(library, network, onnx)
+    builder_config.set_io_format(library, network, axes.io_format)
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
     builder_config.apply(library, config, axes, tf32=tf32)
     _add_profile(library, builder, network, config, profile)

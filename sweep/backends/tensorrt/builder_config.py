@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from sweep.backends.tensorrt import io_layout
 from sweep.errors import BuildError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from sweep.backends.tensorrt.library import Library
     from sweep.spec import EngineAxes, JsonDict
 
-_MIB = 1 << 20
+_KIB, _MIB = 1 << 10, 1 << 20
 _FLAGS = {"refit": "REFIT", "weight_streaming": "WEIGHT_STREAMING", "version_compatible": "VERSION_COMPATIBLE"}
 
 
@@ -39,6 +40,7 @@ def apply(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes, *
     _set_compute_capability(library, config, axes.compute_capability)
     _set_searches(library, config, axes)
     _set_flags(library, config, axes)
+    _set_choices(library, config, axes)
     if axes.workspace_mib is not None:
         pool = member(library, "workspace_mib", "MemoryPoolType", "WORKSPACE")
         config.set_memory_pool_limit(pool, axes.workspace_mib * _MIB)
@@ -68,9 +70,69 @@ def _set_compute_capability(library: Library, config: tensorrt.IBuilderConfig, r
 def _set_searches(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes) -> None:
     _assign(library, config, "builder_optimization_level", axes.builder_optimization_level)
     _assign(library, config, "max_aux_streams", axes.max_aux_streams)
+    _assign(library, config, "max_num_tactics", axes.max_tactics, axis="max_tactics")
+    _assign(library, config, "build_route", axes.build_route)
+    if axes.tiling_l2_limit_kib is not None:
+        limit = axes.tiling_l2_limit_kib * _KIB
+        _assign(library, config, "l2_limit_for_tiling", limit, axis="tiling_l2_limit_kib")
     if axes.tiling is not None:
         level = member(library, "tiling", "TilingOptimizationLevel", axes.tiling.upper())
         _assign(library, config, "tiling_optimization_level", level, axis="tiling")
+
+
+def _set_choices(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes) -> None:
+    """Set the sources of tactics and the preview features, by the names that the library has for them."""
+    if axes.tactic_sources is not None:
+        names = () if axes.tactic_sources.lower() == "none" else _split(axes.tactic_sources)
+        sources = [_choice(library, "tactic_sources", "TacticSource", name) for name in names]
+        bits = sum(1 << int(source) for source in sources)
+        if not config.set_tactic_sources(bits) or config.get_tactic_sources() != bits:
+            raise UnsupportedError(f"{library.label} does not take tactic_sources={axes.tactic_sources}")
+    for name in _split(axes.preview_features or ""):
+        feature = _choice(library, "preview_features", "PreviewFeature", name)
+        config.set_preview_feature(feature, True)  # noqa: FBT003 - the library's own signature
+        if not config.get_preview_feature(feature):
+            raise UnsupportedError(f"{library.label} does not take preview_features={name}")
+
+
+def _split(names: str) -> list[str]:
+    return list(filter(None, names.split("+")))
+
+
+def _choice(library: Library, axis: str, enum: str, name: str) -> Any:
+    """Return the member of an enumeration whose members users name.
+
+    Raises:
+        UnsupportedError: the library has no such member; with those that it has.
+    """
+    members = getattr(getattr(library.trt, enum, None), "__members__", {})
+    if name.upper() not in members:
+        known = ", ".join(map(str.lower, members)) or "none"
+        raise UnsupportedError(f"{library.label} does not have {axis}={name.lower()}; there are: {known}")
+    return members[name.upper()]
+
+
+def set_io_format(library: Library, network: tensorrt.INetworkDefinition, io_format: str | None) -> None:
+    """Fix the layout of the inputs and outputs that have four dimensions; None leaves them linear.
+
+    Raises:
+        UnsupportedError: the library has no such layout, or no input or output has four dimensions.
+
+    Source:
+        *Supported Data Types and Tensor Formats* of the TensorRT developer guide.
+    """
+    if io_format is None:
+        return
+    value = member(library, "io_format", "TensorFormat", io_format.upper())
+    tensors = [
+        *(network.get_input(number) for number in range(network.num_inputs)),
+        *(network.get_output(number) for number in range(network.num_outputs)),
+    ]
+    images = [tensor for tensor in tensors if len(tensor.shape) == io_layout.DIMENSIONS]
+    if not images:
+        raise UnsupportedError(f"io_format={io_format}: no input or output of the network has four dimensions")
+    for tensor in images:
+        tensor.allowed_formats = 1 << int(value)
 
 
 def _set_flags(library: Library, config: tensorrt.IBuilderConfig, axes: EngineAxes) -> None:

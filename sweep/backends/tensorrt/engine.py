@@ -103,18 +103,27 @@ class Engine:
             )
         self.settings["weight_streaming_budget_bytes"] = actual
 
-    def create_context(self) -> tensorrt.IExecutionContext:
+    def create_context(self, memory: str | None = None) -> tensorrt.IExecutionContext:
         """Create an execution context.
+
+        Args:
+            memory: who allocates its scratch memory: static, on_profile_change or user_managed; None leaves that to the
+                library.
 
         Raises:
             SessionError: the library could not create one.
+            UnsupportedError: it lacks this way of allocation.
         """
         self.library.log.clear()
-        context: tensorrt.IExecutionContext | None = (
-            self.engine.create_execution_context()
-            if self._config is None
-            else self.engine.create_execution_context(self._config)
-        )
+        arguments: tuple[Any, ...] = ()
+        if memory is not None:
+            enum = "ExecutionContextAllocationStrategy"
+            arguments = (builder_config.member(self.library, "context_memory", enum, memory.upper()),)
+        if self._config is not None:
+            if arguments:
+                self._config.set_execution_context_allocation_strategy(*arguments)
+            arguments = (self._config,)
+        context: tensorrt.IExecutionContext | None = self.engine.create_execution_context(*arguments)
         if context is None:
             raise SessionError(f"{self.library.label} made no execution context: {self.library.log.tail()}")
         return context

@@ -54,12 +54,30 @@ class ExecutionContext:
     ) -> None:
         self._library, self._cuda, self._resources, self._axes = engine.library, cuda, resources, axes
         self.handle: Handle = resources.push(handle, "cudaStreamDestroy")
-        self._context: Any = engine.create_context()
+        self._context: Any = engine.create_context(axes.context_memory)
+        if axes.persistent_cache_ratio is not None:
+            limit_persistent_cache(engine.library, cuda, self._context, axes.persistent_cache_ratio)
         self.buffers = Buffers(engine.library, cuda, resources, self._context, feeds, self.handle)
+        if axes.context_memory == "user_managed":
+            self._give_memory(engine.library)
         self._prepared: set[int] = set()
         copies = None if axes.transfers is False else self.buffers.copies()
         self._whole_batch = self._launch(None)
         self.stream = TensorRTStream(cuda, self.handle, self._whole_batch, copies, axes.wait or WAITS[0], resources)
+
+    def _give_memory(self, library: Library) -> None:
+        """Allocate as much scratch memory as the shapes need that are bound, and give it to the context.
+
+        Raises:
+            SessionError: the library cannot tell how much, or CUDA has no memory left.
+        """
+        library.log.clear()
+        size = int(self._context.update_device_memory_size_for_shapes())
+        if size < 0:
+            raise SessionError(f"context_memory=user_managed: {library.log.tail()}")
+        address = self._resources.push(self._cuda.malloc(size), "cudaFree")
+        self._resources.device_bytes += size
+        self._context.set_device_memory(address, size)
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Make the stream accept batches of ``sizes`` too: run each once, and capture it if CUDA graphs are requested.
@@ -124,6 +142,30 @@ class ExecutionContext:
         self.buffers.close()
         self.stream.close()
         self._context = None
+
+
+def limit_persistent_cache(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, ratio: float) -> None:
+    """Let a context keep activations in a share of the L2 cache that can be set aside.
+
+    Args:
+        library: created the context.
+        cuda: tells how much of the cache of the GPU can be set aside.
+        context: changed in place.
+        ratio: share of that, 0 to 1.
+
+    Raises:
+        UnsupportedError: the library or the GPU cannot.
+    """
+    if not hasattr(context, "persistent_cache_limit"):
+        raise UnsupportedError(f"{library.label} does not have persistent_cache_ratio")
+    properties = cuda.call("cudaGetDeviceProperties", cuda.call("cudaGetDevice"))
+    most = int(properties.persistingL2CacheMaxSize)
+    if not most and ratio:
+        raise UnsupportedError(f"persistent_cache_ratio={ratio:g}: this GPU sets no part of its L2 cache aside")
+    limit = int(ratio * most)
+    context.persistent_cache_limit = limit
+    if int(context.persistent_cache_limit) != limit:
+        raise UnsupportedError(f"{library.label} does not take persistent_cache_ratio={ratio:g}")
 
 
 def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle) -> Handle:

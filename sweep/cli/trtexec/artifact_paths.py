@@ -24,7 +24,8 @@ _TOP = ("batch", "streams", "cuda_graph", "transfers")
 _BACKEND = (
     *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "wait"),
     *("timing_cache", "profiling_verbosity", "version_compatible", "hardware_compatibility", "refit"),
-    *("weight_streaming", "weight_streaming_budget_mib"),
+    *("weight_streaming", "weight_streaming_budget_mib", "tactic_sources", "max_tactics", "tiling_l2_limit_kib"),
+    *("preview_features", "build_route", "io_format", "context_memory", "persistent_cache_ratio"),
 )
 
 

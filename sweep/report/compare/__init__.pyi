@@ -2,6 +2,7 @@ from .gates import Failure as Failure
 from .gates import Gate as Gate
 from .gates import failures as failures
 from .gates import parse_gates as parse_gates
+from .gates import unchecked as unchecked
 from .json_output import as_json as as_json
 from .junit import as_junit as as_junit
 from .markdown import as_markdown as as_markdown

@@ -16,6 +16,8 @@ _NAMES = {
     "gpu": "GPU",
     "driver": "driver",
     "cuda": "CUDA",
+    "application_clock_mhz": "application clock (MHz)",
+    "power_limit_w": "power limit (W)",
     "tensorrt": "TensorRT",
     "onnxruntime": "onnxruntime",
     "simulated": "simulated backend",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.analysis import accuracy, joules, near, score
+from sweep.report.columns import memory_mib
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,24 +28,40 @@ class Figure:
         head: head of the column in tables.
         form: format of one value.
         read: record -> value; None where it is not known.
+        instead: what stands in its place, on both sides, where that is known of more of them; None for nothing.
     """
 
     name: str
     head: str
     form: str
     read: Callable[[Record], float | None]
+    instead: Callable[[Record], float | None] | None = None
 
     def pair(self, row: Row) -> tuple[float | None, float | None]:
         """Return the figure of the old and the new record; None where it is not known."""
-        return (
-            None if row.old is None else self.read(row.old),
-            None if row.new is None else self.read(row.new),
-        )
+        pair = self._read_both(row, self.read)
+        if self.instead is None or None not in pair:
+            return pair
+        other = self._read_both(row, self.instead)
+        is_better = sum(value is not None for value in other) > sum(value is not None for value in pair)
+        return other if is_better else pair
+
+    @staticmethod
+    def _read_both(row: Row, read: Callable[[Record], float | None]) -> tuple[float | None, float | None]:
+        return None if row.old is None else read(row.old), None if row.new is None else read(row.new)
 
     def text(self, row: Row) -> str:
         """Return the figure for a table: one value if both look the same, else ``old -> new``; ``-`` if unknown."""
         old, new = (self._value_text(value) for value in self.pair(row))
         return old if old == new else f"{old} -> {new}"
+
+    def cell(self, row: Row) -> str:
+        """Return the figure for a table, with the interval of the ratio where the row has one."""
+        text = self.text(row)
+        if self is not CAPACITY or row.capacity is None:
+            return text
+        low, high = row.capacity
+        return f"{text} ({low:.3f} to {high:.3f})" if math.isfinite(high) else f"{text} (from {low:.3f})"
 
     def _value_text(self, value: float | None) -> str:
         if value is None:
@@ -62,16 +80,10 @@ def is_exact(record: Record) -> bool:
     return record.accuracy is not None and accuracy.is_known(record.accuracy) and record.accuracy["sqnr_db"] is None
 
 
-def memory_bytes(record: Record) -> float | None:
-    """Return the memory that the session takes on the device, else the size of the engine, bytes."""
-    engine = dict(record.engine or {})
-    size = engine.get("device_memory_bytes") or engine.get("bytes")
-    return float(size) if isinstance(size, (int, float)) and size else None
-
-
-def _memory_mib(record: Record) -> float | None:
-    size = memory_bytes(record)
-    return None if size is None else size / _MIB
+def _engine_mib(record: Record) -> float | None:
+    """Return the size of the engine on disk, MiB."""
+    size = dict(record.engine or {}).get("bytes")
+    return size / _MIB if isinstance(size, (int, float)) and size else None
 
 
 def _energy_mj(record: Record) -> float | None:
@@ -90,7 +102,7 @@ def _capacity_ips(record: Record) -> float | None:
 
 SQNR = Figure(name="sqnr_db", head="SQNR dB", form="{:.1f}", read=sqnr_db)
 SCORE = Figure(name="score", head="top-1", form="{:.2%}", read=score)
-MEMORY = Figure(name="memory_mib", head="memory MiB", form="{:,.1f}", read=_memory_mib)
+MEMORY = Figure(name="memory_mib", head="memory MiB", form="{:,.1f}", read=memory_mib, instead=_engine_mib)
 ENERGY = Figure(name="energy_mj_per_sample", head="mJ per sample", form="{:.3g}", read=_energy_mj)
 TAIL = Figure(name="p99_at_80pct_ms", head="p99 ms at 80%", form="{:.3g}", read=_tail_ms)
 

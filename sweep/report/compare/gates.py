@@ -8,15 +8,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.analysis import joules, score
+from sweep.analysis import score
 from sweep.errors import ConfigError, printable
-from sweep.report.compare.figures import ENERGY, MEMORY, is_exact, memory_bytes, sqnr_db
+from sweep.report.compare.figures import ENERGY, MEMORY, is_exact, sqnr_db
 from sweep.report.compare.rows import Outcome, slo_text
 from sweep.report.compared_figures import capacity_ips
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sweep.report.compare.figures import Figure
     from sweep.report.compare.rows import Row, RunComparison
     from sweep.storage import Record
 
@@ -139,11 +140,34 @@ def _lost(row: Row) -> str:
     return "it was measured before and is missing now" if row.new is None else str(row.reason)
 
 
+def unchecked(comparison: RunComparison, gates: Sequence[Gate]) -> list[str]:
+    """Return a line for each gate that checks no variant: it would be green whatever happens.
+
+    Args:
+        comparison: the comparison.
+        gates: what fails a job.
+    """
+    rows = [row for row in comparison.rows if row.comparable]
+    return [
+        f"--fail-on {gate.kind} checks nothing: no variant has {_NEEDS[gate.kind]} on both sides"
+        for gate in gates
+        if not any(_IS_CHECKED[gate.kind](row) for row in rows)
+    ]
+
+
 def _slower(row: Row, gate: Gate) -> str | None:
     change = row.change
-    if row.outcome is not Outcome.SLOWER or change is None or change.ratio > 1 - gate.share:
+    if row.outcome is not Outcome.SLOWER:
         return None
-    return f"{1 - change.ratio:.1%} slower (95%: {1 - change.high:.1%} to {1 - change.low:.1%})"
+    if change is not None and change.slower and change.ratio <= 1 - gate.share:
+        return f"{1 - change.ratio:.1%} slower (95%: {1 - change.high:.1%} to {1 - change.low:.1%})"
+    worse = [item for item in row.rates if item.slower and item.loss >= gate.share]
+    if not worse:
+        return None
+    worst = max(worse, key=lambda item: item.loss)
+    others = len(worse) - 1
+    more = f", and {others} more figure{'s' if others > 1 else ''}" if others else ""
+    return f"{worst}{more}"
 
 
 def _slo(row: Row, _: Gate) -> str | None:
@@ -169,12 +193,20 @@ def _accuracy(row: Row, gate: Gate) -> str | None:
     if before is not None and after is not None and _scored_on(old) == _scored_on(new):
         return f"top-1 fell from {before:.2%} to {after:.2%}" if before - after > gate.share else None
     sqnr = sqnr_db(new)
-    if sqnr is None or sqnr >= _SUMMATION_DB:
-        return None
     earlier = _SUMMATION_DB if is_exact(old) else sqnr_db(old)
-    if earlier is None or min(earlier, _SUMMATION_DB) - sqnr <= gate.db:
+    if earlier is None or is_exact(new):
         return None
-    return f"SQNR fell from {'exact' if is_exact(old) else f'{earlier:.1f} dB'} to {sqnr:.1f} dB"
+    text = "exact" if is_exact(old) else f"{earlier:.1f} dB"
+    if sqnr is None:
+        return f"SQNR was {text} and is not known now{_why_unknown(new)}"
+    if sqnr >= _SUMMATION_DB or min(earlier, _SUMMATION_DB) - sqnr <= gate.db:
+        return None
+    return f"SQNR fell from {text} to {sqnr:.1f} dB"
+
+
+def _why_unknown(record: Record) -> str:
+    why = None if record.accuracy is None else record.accuracy.get("unknown")
+    return f" ({printable(why)})" if why else ""
 
 
 def _scored_on(record: Record) -> str | None:
@@ -182,18 +214,56 @@ def _scored_on(record: Record) -> str | None:
 
 
 def _memory(row: Row, gate: Gate) -> str | None:
-    return _grew(row, gate, memory_bytes, f"{MEMORY.text(row)} MiB")
+    return _grew(row, gate, MEMORY, "MiB")
 
 
 def _energy(row: Row, gate: Gate) -> str | None:
-    return _grew(row, gate, joules, f"{ENERGY.text(row)} mJ per sample")
+    return _grew(row, gate, ENERGY, "mJ per sample")
 
 
-def _grew(row: Row, gate: Gate, read: Callable[[Record], float | None], text: str) -> str | None:
-    before, after = (None if record is None else read(record) for record in (row.old, row.new))
-    if not row.comparable or not before or after is None or after <= before * (1 + gate.share):
+def _grew(row: Row, gate: Gate, figure: Figure, unit: str) -> str | None:
+    before, after = figure.pair(row)
+    if not row.comparable or not before:
         return None
-    return f"{text}, {after / before - 1:.1%} more"
+    if after is None:
+        return f"it was {figure.form.format(before)} {unit} and is not known now"
+    if after <= before * (1 + gate.share):
+        return None
+    return f"{figure.text(row)} {unit}, {after / before - 1:.1%} more"
+
+
+def _has(*figures: Figure) -> Callable[[Row], bool]:
+    """Return a test whether a row has one of these figures on both sides."""
+    return lambda row: any(None not in figure.pair(row) for figure in figures)
+
+
+def _has_accuracy(row: Row) -> bool:
+    known = [
+        record is not None and (is_exact(record) or sqnr_db(record) is not None or score(record) is not None)
+        for record in (row.old, row.new)
+    ]
+    return all(known)
+
+
+def _has_slo(row: Row) -> bool:
+    old, new = row.old, row.new
+    return old is not None and new is not None and bool(capacity_ips(old)) and slo_text(old) == slo_text(new)
+
+
+_NEEDS = {
+    "slower": "a peak, or a latency at one rate,",
+    "slo": "a capacity under one SLO",
+    "accuracy": "an SQNR or a score",
+    "memory": "the memory or the size of its engine",
+    "energy": "the energy of a sample (the counter of a GPU)",
+}
+_IS_CHECKED: dict[str, Callable[[Row], bool]] = {
+    "slower": lambda row: row.change is not None or bool(row.rates),
+    "slo": _has_slo,
+    "accuracy": _has_accuracy,
+    "memory": _has(MEMORY),
+    "energy": _has(ENERGY),
+}
 
 
 _CHECKS: dict[str, Callable[[Row, Gate], str | None]] = {

@@ -53,6 +53,18 @@ def _row(row: Row) -> JsonDict:
         "ratio": None if change is None else change.ratio,
         "ratio_interval": None if change is None else _interval(change.low, change.high),
         "capacity_ratio_interval": None if row.capacity is None else _interval(*row.capacity),
+        "rates": [
+            {
+                "offered_ips": item.offered_ips,
+                "figure": item.figure,
+                "old": item.old,
+                "new": item.new,
+                "ratio": item.change.ratio,
+                "ratio_interval": _interval(item.change.low, item.change.high),
+                "verdict": item.verdict,
+            }
+            for item in row.rates
+        ],
         **{figure.name: dict(zip(("old", "new"), figure.pair(row), strict=True)) for figure in (PEAK, *FIGURES)},
     }
 

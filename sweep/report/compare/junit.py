@@ -46,7 +46,9 @@ def as_junit(comparison: RunComparison, failed: Sequence[Failure]) -> bytes:
         ET.SubElement(properties, "property", {"name": fact.name, "value": _legal(f"{fact.old} -> {fact.new}")})
     for row in comparison.rows:
         case = ET.SubElement(suite, "testcase", {"name": _legal(row.label), "classname": "sweep.compare", "time": "0"})
-        figures = f"{PEAK.text(row)} samples/s, NEW / OLD {ratio_text(row)}, {row.outcome}"
+        has_peak = any(value is not None for value in PEAK.pair(row))
+        throughput = f"{PEAK.text(row)} samples/s, NEW / OLD {ratio_text(row)}, " if has_peak else ""
+        figures = "\n".join([f"{throughput}{row.outcome}", *(f"{change}: {change.verdict}" for change in row.rates)])
         failures = by_row.get(id(row), [])
         if failures:
             message = "; ".join(f"{failure.kind}: {failure.message}" for failure in failures)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sweep.errors import printable_line
+from sweep.errors import printable_line, shorten
 from sweep.report.compare.figures import FIGURES, PEAK, known
 from sweep.report.compare.rows import Outcome
-from sweep.report.compare.terminal import ratio_text
+from sweep.report.compare.terminal import RATE_HEADS, rate_cells, ratio_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,49 +16,90 @@ if TYPE_CHECKING:
     from sweep.report.compare.gates import Failure
     from sweep.report.compare.rows import Row, RunComparison
 
-_MOST_ROWS = 100  # of the folded table: a comment takes 65,536 characters
+_MOST_CHARACTERS = 65_000  # a comment takes 65,536
+_MOST_ROWS = 100  # of each table and list; fewer where the text would be too long
+_MOST_LABEL = 160  # characters
 _ICONS = {Outcome.SLOWER: "🔴", Outcome.FASTER: "🟢", Outcome.INCOMPARABLE: "❔", Outcome.REMOVED: "❔"}
-_ESCAPED = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"})
+_ESCAPED = str.maketrans(
+    {character: f"\\{character}" for character in "\\`*_{}[]<>#|~$"} | {"&": "&amp;", "@": "&#64;"}
+)
 
 
 def as_markdown(comparison: RunComparison, failed: Sequence[Failure]) -> str:
-    """Return the summary: what fails, what was told apart, the facts that differ, and all rows in a folded table."""
+    """Return the summary: what fails, what was told apart, the facts that differ, and all rows in a folded table.
+
+    It has at most ``_MOST_CHARACTERS`` characters: of long tables and lists it has the beginning, and says so.
+    """
+    rows = _MOST_ROWS
+    while len(text := _text(comparison, failed, rows)) > _MOST_CHARACTERS and rows > 1:
+        rows = rows * 2 // 3
+    return text
+
+
+def _text(comparison: RunComparison, failed: Sequence[Failure], most: int) -> str:
+    """Return the summary with at most `most` rows in each table and list."""
     title = "failed" if failed else "passed"
     lines = [f"### sweep compare: {title}", "", f"**{_escape(comparison.summary)}**", ""]
     lines += [f"`{_code(comparison.old)}` (OLD) against `{_code(comparison.new)}` (NEW)", ""]
-    lines += [f"- ❌ **{failure.kind}** {_escape(failure.row.label)}: {_escape(failure.message)}" for failure in failed]
-    if failed:
-        lines.append("")
+    lines += _listed(
+        [f"❌ **{failure.kind}** {_label(failure.row)}: {_escape(failure.message)}" for failure in failed], most
+    )
     if comparison.facts:
         lines += ["Differs: " + ", ".join(_escape(str(fact)) for fact in comparison.facts), ""]
-    lines += [f"{_escape(note)}\n" for note in comparison.notes]
+    lines += _listed([_escape(note) for note in comparison.notes], most)
     moved = [row for row in comparison.rows if row.outcome is not Outcome.SAME]
     figures = [figure for figure in FIGURES if known(figure, comparison.rows)]
     if moved and len(moved) < len(comparison.rows):
-        lines += [*_table(moved, figures), ""]
+        lines += [*_table(moved, figures, most), "", *_rates(comparison, most)]
         lines += [f"<details><summary>all {len(comparison.rows)} variants</summary>", ""]
-        lines += [*_table(comparison.rows, figures), "", "</details>", ""]
+        lines += [*_table(comparison.rows, figures, most), "", "</details>", ""]
     else:
-        lines += [*_table(comparison.rows, figures), ""]
-    reasons = [f"- {_escape(row.label)}: {_escape(row.reason)}" for row in comparison.rows if row.reason is not None]
-    lines += [*reasons[:_MOST_ROWS], ""] if reasons else []
+        lines += [*_table(comparison.rows, figures, most), "", *_rates(comparison, most)]
+    lines += _listed(
+        [f"{_label(row)}: {_escape(row.reason)}" for row in comparison.rows if row.reason is not None], most
+    )
     lines += [_escape(comparison.evidence), ""]
+    if max(len(comparison.rows), len(failed)) > most:
+        lines += [f"Tables and lists are cut at {most}: --html and --json have all of it.", ""]
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Row], figures: Sequence[Figure]) -> list[str]:
+def _listed(texts: Sequence[str], most: int) -> list[str]:
+    """Return a list with a blank line below it; nothing for none."""
+    more = [f"- and {len(texts) - most} more"] if len(texts) > most else []
+    return [*(f"- {text}" for text in texts[:most]), *more, ""] if texts else []
+
+
+def _table(rows: Sequence[Row], figures: Sequence[Figure], most: int) -> list[str]:
     heads = ["", "variant", "samples/s", "NEW / OLD (95%)", "verdict", *(figure.head for figure in figures)]
     lines = [f"| {' | '.join(heads)} |", "|---|---|--:|--:|---" + "|--:" * len(figures) + "|"]
-    for row in rows[:_MOST_ROWS]:
-        cells = [PEAK.text(row), ratio_text(row), str(row.outcome), *(figure.text(row) for figure in figures)]
-        lines.append(f"| {_ICONS.get(row.outcome, '')} | {' | '.join(map(_escape, [row.label, *cells]))} |")
-    if len(rows) > _MOST_ROWS:
-        lines.append(f"| | and {len(rows) - _MOST_ROWS} more |" + " |" * (3 + len(figures)))
+    for row in rows[:most]:
+        cells = [PEAK.text(row), ratio_text(row), str(row.outcome), *(figure.cell(row) for figure in figures)]
+        lines.append(f"| {_ICONS.get(row.outcome, '')} | {' | '.join([_label(row), *map(_escape, cells)])} |")
+    if len(rows) > most:
+        lines.append(f"| | and {len(rows) - most} more |" + " |" * (3 + len(figures)))
     return lines
 
 
+def _rates(comparison: RunComparison, most: int) -> list[str]:
+    """Return the table of the figures at equal rates, with a blank line below it; nothing where there is none."""
+    shown, more = comparison.rates(most)
+    if not shown:
+        return []
+    lines = [f"| | {' | '.join(RATE_HEADS)} |", "|---|---|--:|---|--:|--:|---|"]
+    for row, change in shown:
+        icon = "🔴" if change.slower else "🟢" if change.faster else ""
+        _, *cells = rate_cells(row, change)
+        lines.append(f"| {icon} | {' | '.join([_label(row), *map(_escape, cells)])} |")
+    return [*lines, "", *([_escape(more), ""] if more else [])]
+
+
+def _label(row: Row) -> str:
+    return _escape(shorten(row.label, _MOST_LABEL))
+
+
 def _escape(text: str) -> str:
-    """Return text in which Markdown sees no markup, on one line."""
+    """Return text in which Markdown sees no markup, and GitHub neither a mention nor a formula, on one line."""
     return printable_line(text).translate(_ESCAPED)
 
 

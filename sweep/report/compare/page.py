@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.report.compare.figures import FIGURES, PEAK, known
 from sweep.report.compare.rows import Outcome
-from sweep.report.compare.terminal import ratio_text
+from sweep.report.compare.terminal import RATE_HEADS, rate_cells, ratio_text
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _NEUTRAL = "#4d4d4d"
 _OLD, _NEW = "#56b4e9", "#0072b2"
 _ROW_PX, _CHART_PX = 26, 480
 _MOST_ROWS = 60  # of the chart of ratios; the table has all
+_ALL = 1_000_000
 _MOST_SHARE = 4.0  # ratio at which an interval without a bound is cut
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -48,6 +49,7 @@ _PAGE = """<!doctype html>
 {charts}
 <h2>Every variant</h2>
 <div class="wide">{table}</div>
+{rates}
 {reasons}
 <p class="note">{evidence}</p>
 </body></html>
@@ -76,6 +78,7 @@ def as_page(comparison: RunComparison, failed: Sequence[Failure] = ()) -> bytes:
         facts=_list([*facts, *comparison.notes]),
         charts="\n".join(drawn) or "<p>No variant could be compared.</p>",
         table=_table(comparison.rows),
+        rates=_rates(comparison),
         reasons=_list(reasons) if reasons else "",
         evidence=html.escape(comparison.evidence),
     )
@@ -91,11 +94,30 @@ def _table(rows: Sequence[Row]) -> str:
     heads = ["variant", "samples/s", "NEW / OLD (95%)", "verdict", *(figure.head for figure in figures)]
     body = []
     for row in rows:
-        cells = [row.label, PEAK.text(row), ratio_text(row), str(row.outcome), *(f.text(row) for f in figures)]
+        cells = [row.label, PEAK.text(row), ratio_text(row), str(row.outcome), *(f.cell(row) for f in figures)]
         mark = f' class="{row.outcome}"' if row.outcome in _COLOURS else ""
         body.append(f"<tr{mark}>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{html.escape(name)}</th>" for name in heads)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def _rates(comparison: RunComparison) -> str:
+    """Return the table of the figures at equal rates; empty where there is none."""
+    shown, _ = comparison.rates(_ALL)
+    if not shown:
+        return ""
+    body = "".join(
+        f"<tr{_mark(change.slower, change.faster)}>"
+        f"{''.join(f'<td>{html.escape(cell)}</td>' for cell in rate_cells(row, change))}</tr>"
+        for row, change in shown
+    )
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in RATE_HEADS)
+    table = f'<table class="rates"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<h2>At the rates that both were offered</h2>\n<div class="wide">{table}</div>'
+
+
+def _mark(is_slower: bool, is_faster: bool) -> str:  # noqa: FBT001 - two flags of one change
+    return ' class="slower"' if is_slower else ' class="faster"' if is_faster else ""
 
 
 def _ratios(rows: Sequence[Row]) -> Any | None:

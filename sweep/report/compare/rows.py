@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from sweep import spec
 from sweep.analysis import best_comparison, drifted, run_comparison, start_spread
+from sweep.analysis.intervals import PASSES_AS_BATCHES
 from sweep.errors import ConfigError, shorten
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
+from sweep.report.compare.rates import RateChange, equal_rates, passes_of, rate_changes
 from sweep.report.compared_figures import (
     UNSTEADY_ERROR,
     capacity_ips,
@@ -20,8 +23,9 @@ from sweep.report.compared_figures import (
     is_usable,
     peak_entry,
     peak_ips,
+    starts_ips,
 )
-from sweep.spec import Status, of_percent
+from sweep.spec import Status, Verdict, of_percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,14 +36,20 @@ if TYPE_CHECKING:
 
 _MOST_REASON = 160  # characters
 _ADVISED_REPEATS = 5
+_NORMAL_HALF = 1.96  # standard errors in half of an interval of 95%
+_FEW_PASSES = (
+    "what starts differ by counts as often as the slope of the curve says; "
+    f"repeats={_ADVISED_REPEATS} on both sides measures it"
+)
 
 
 class Outcome(StrEnum):
     """Name what became of a variant.
 
     Attributes:
-        SLOWER: its throughput fell by more than chance explains, all rows taken together.
-        FASTER: it rose by more.
+        SLOWER: its throughput fell, or its latency at a rate that both were offered rose, by more than chance explains,
+            all rows taken together.
+        FASTER: it rose, or the latency fell, by more.
         SAME: the measurement does not tell the two apart.
         INCOMPARABLE: the two cannot be compared; the row has the reason.
         ADDED: the earlier measurement lacks it.
@@ -62,13 +72,14 @@ class Row:
         label: name of the variant, which no other row has.
         old: its earlier record; None where there is none.
         new: its later record; None where there is none.
-        outcome: what became of its throughput.
+        outcome: what became of its throughput, or of its latency at equal rates.
         change: new throughput over old; None where they cannot be compared.
         reason: why they cannot, or why only a large difference shows; None where neither holds.
         comparable: both ended ``ok``, on one kind of device and under one load, or were to be compared anyway.
         lost: the earlier one ended ``ok`` and the later one did not, or is missing.
         capacity: (low, high) of the new capacity under the SLO over the old one; None where one of the two has none,
             or where the limits differ.
+        rates: what became of the latency at each rate that both were offered; empty where the load gives no rates.
     """
 
     label: str
@@ -80,6 +91,7 @@ class Row:
     comparable: bool = False
     lost: bool = False
     capacity: tuple[float, float] | None = None
+    rates: tuple[RateChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +117,22 @@ class RunComparison:
     def count(self, outcome: Outcome) -> int:
         """Return the number of rows with an outcome."""
         return sum(row.outcome is outcome for row in self.rows)
+
+    def rates(self, most: int) -> tuple[list[tuple[Row, RateChange]], str]:
+        """Return what a table of the figures at equal rates shows, those that were told apart first.
+
+        Args:
+            most: rows of the table.
+
+        Returns:
+            The rows, and a line on those that are left out; empty where none is.
+        """
+        changes = [(row, change) for row in self.rows for change in row.rates]
+        changes.sort(key=lambda item: not (item[1].slower or item[1].faster))
+        left = changes[most:]
+        told = sum(change.slower or change.faster for _, change in left)
+        more = f"and {len(left)} more figures at equal rates, {told} of them told apart" if left else ""
+        return changes[:most], more
 
     @property
     def summary(self) -> str:
@@ -134,15 +162,20 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
     if len(obstacles) == len(both) and not anyway:
         raise ConfigError(f"{old.name} and {new.name} are not comparable: {obstacles[0]}; --anyway compares them")
     spreads = (old.start_spreads(exclude=new.roots), new.start_spreads(exclude=old.roots))
-    reasons = [_not_alike(pair, anyway=anyway) or _without_peak(pair) for pair in pairs]
-    measured = {
-        number: _entries(pair.old, pair.new, spreads)
+    refusals = [_not_alike(pair, anyway=anyway) for pair in pairs]
+    alike = {
+        number: (pair.old, pair.new)
         for number, pair in enumerate(pairs)
-        if pair.old is not None and pair.new is not None and reasons[number] is None
+        if pair.old is not None and pair.new is not None and refusals[number] is None
     }
-    changes = dict(zip(measured, run_comparison.changes(list(measured.values())), strict=True))
+    measured = {number: _entries(*sides, spreads) for number, sides in alike.items() if _without_peak(*sides) is None}
+    at_rates = {number: sides for number, sides in alike.items() if equal_rates(*sides)}
+    tables = 2 if measured and at_rates else 1
+    changes = dict(zip(measured, run_comparison.changes(list(measured.values()), tables), strict=True))
+    rates = rate_changes(at_rates, spreads, tables)
+    capacities = _capacities(alike, spreads)
     rows = [
-        _row(pair, label, changes.get(number), reasons[number], spreads, anyway=anyway)
+        _row(pair, label, refusals[number], changes.get(number), rates.get(number, ()), capacities.get(number))
         for number, (pair, label) in enumerate(zip(pairs, _labels(pairs), strict=True))
     ]
     order = [Outcome.SLOWER, Outcome.FASTER, Outcome.INCOMPARABLE, Outcome.REMOVED, Outcome.SAME, Outcome.ADDED]
@@ -151,7 +184,7 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
         new=new.name,
         facts=tuple(fact_changes(both)),
         rows=tuple(sorted(rows, key=lambda row: order.index(row.outcome))),
-        evidence=_evidence(list(measured.values()), list(changes.values())),
+        evidence=_evidence(list(measured.values()), list(changes.values()), rows),
         notes=tuple(_notes(old, new, obstacles, anyway=anyway)),
     )
 
@@ -198,12 +231,12 @@ def _not_alike(pair: Pair, *, anyway: bool) -> str | None:
     return None if anyway else pair.obstacle
 
 
-def _without_peak(pair: Pair) -> str | None:
+def _without_peak(old: Record, new: Record) -> str | None:
     """Return why the throughput of a pair cannot be compared; None where it can."""
-    for record, name in ((pair.new, "NEW"), (pair.old, "OLD")):
-        if record is not None and not peak_ips(record):
-            return f"{name} has no closed loop, whose peak is what is compared"
-    return None
+    missing = [name for record, name in ((new, "NEW"), (old, "OLD")) if not peak_ips(record)]
+    if len(missing) > 1:
+        return "no closed loop, and no rate at which both have a latency with an interval"
+    return f"{missing[0]} has no closed loop, whose peak is what is compared" if missing else None
 
 
 def _unsteadiness(record: Record) -> str | None:
@@ -226,25 +259,27 @@ def _unsteady_side(old: Record, new: Record) -> str | None:
 def _row(
     pair: Pair,
     label: str,
+    refusal: str | None,
     change: run_comparison.Change | None,
-    reason: str | None,
-    spreads: Sequence[Mapping[str, StartSpread]],
-    *,
-    anyway: bool,
+    rates: tuple[RateChange, ...],
+    capacity: tuple[float, float] | None,
 ) -> Row:
     old, new = pair.old, pair.new
     lost = old is not None and old.status == Status.OK and (new is None or new.status != Status.OK)
     if old is None or new is None:
         return Row(label=label, old=old, new=new, outcome=Outcome.ADDED if old is None else Outcome.REMOVED, lost=lost)
-    comparable = _not_alike(pair, anyway=anyway) is None
+    comparable = refusal is None
     if change is None:
-        outcome = Outcome.INCOMPARABLE
-        lost = lost or (comparable and bool(peak_ips(old)) and not peak_ips(new))
+        outcome, reason = Outcome.INCOMPARABLE, refusal or _without_peak(old, new)
+        lost = lost or (comparable and _measured_no_more(old, new))
     else:
         reason = _unsteady_side(old, new)
         outcome = Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME
         if reason is not None and outcome is Outcome.SAME:
             outcome, change = Outcome.INCOMPARABLE, None
+    if rates and outcome not in (Outcome.SLOWER, Outcome.FASTER):
+        reason = None if change is None and not peak_ips(old) else reason
+        outcome = _outcome_at_rates(rates)
     return Row(
         label=label,
         old=old,
@@ -254,22 +289,57 @@ def _row(
         reason=reason,
         comparable=comparable,
         lost=lost,
-        capacity=_capacity(old, new, spreads) if comparable else None,
+        capacity=capacity,
+        rates=rates,
     )
 
 
-def _capacity(old: Record, new: Record, spreads: Sequence[Mapping[str, StartSpread]]) -> tuple[float, float] | None:
-    """Return the ends of the ratio of the capacities, widened by what starts differ by."""
-    if not capacity_ips(old) or not capacity_ips(new) or slo_text(old) != slo_text(new):
-        return None
-    spread = spreads[0].get(old.key) or spreads[1].get(new.key)
-    sides = [
-        best_comparison.Entry(value=1.0, starts=[1.0], spread=spread, assumed_cv=start_spread.assumed_cv(record))
-        for record in (old, new)
-    ]
-    margin = 1 / (1 - best_comparison.band(sides, 0))
-    low, high = capacity_ratio(new, old)
-    return low / margin, high * margin
+def _outcome_at_rates(rates: Sequence[RateChange]) -> Outcome:
+    """Return what became of the latencies; a variant that got slower at one rate is slower."""
+    if any(change.slower for change in rates):
+        return Outcome.SLOWER
+    return Outcome.FASTER if any(change.faster for change in rates) else Outcome.SAME
+
+
+def _measured_no_more(old: Record, new: Record) -> bool:
+    """Tell whether the later record lacks the figures that the earlier one was compared by."""
+    if peak_ips(old) or peak_ips(new):
+        return bool(peak_ips(old)) and not peak_ips(new)
+    counted = [sum(point["verdict"] != Verdict.INVALID for point in record.points) for record in (old, new)]
+    return counted[0] > 0 and counted[1] == 0
+
+
+def _capacities(
+    alike: Mapping[int, tuple[Record, Record]], spreads: Sequence[Mapping[str, StartSpread]]
+) -> dict[int, tuple[float, float]]:
+    """Return the ends of the ratio of the capacities of each row that has them on both sides under one SLO.
+
+    They hold for all rows together, and are widened by what starts differ by.
+    """
+    chosen = {
+        number: (old, new)
+        for number, (old, new) in alike.items()
+        if capacity_ips(old) and capacity_ips(new) and slo_text(old) == slo_text(new)
+    }
+    result = {}
+    for number, (old, new) in chosen.items():
+        spread = spreads[0].get(old.key) or spreads[1].get(new.key)
+        known = [_start_cv(record, spread) for record in (old, new)]
+        freedom = min(freedom for _, freedom in known)
+        factor = max(run_comparison.factor_of(len(chosen), freedom), best_comparison.LEAST_BAND / math.sqrt(2))
+        margin = math.exp(factor * math.hypot(*(cv for cv, _ in known)))
+        low, high = capacity_ratio(new, old, factor / _NORMAL_HALF)
+        result[number] = (low / margin, high * margin)
+    return result
+
+
+def _start_cv(record: Record, spread: StartSpread | None) -> tuple[float, float]:
+    """Return what starts of a variant differ by, with the degrees of freedom: as its own starts say, else `spread`."""
+    own = start_spread.pooled([starts_ips(record)], "its starts")
+    entry = best_comparison.Entry(
+        value=1.0, starts=[1.0], spread=own or spread, assumed_cv=start_spread.assumed_cv(record)
+    )
+    return best_comparison.start_cv(entry)
 
 
 def slo_text(record: Record) -> str:
@@ -283,11 +353,27 @@ def slo_text(record: Record) -> str:
 
 
 def _evidence(
-    measured: Sequence[tuple[best_comparison.Entry, best_comparison.Entry]], changes: Sequence[run_comparison.Change]
+    measured: Sequence[tuple[best_comparison.Entry, best_comparison.Entry]],
+    changes: Sequence[run_comparison.Change],
+    rows: Sequence[Row],
 ) -> str:
     """Word what the intervals rest on, and what they can tell apart."""
-    if not measured:
-        return "No variant could be compared."
+    parts = [_peak_evidence(measured, changes)] if measured else []
+    compared = [(row, change) for row in rows for change in row.rates]
+    if compared:
+        least = statistics.median(item.change.high / item.change.ratio for _, item in compared) - 1
+        bound = f"{least:.1%}" if least < 1 else f"a factor of {least + 1:.1f}"
+        passes = min(passes_of(record) for row, _ in compared for record in (row.old, row.new) if record is not None)
+        known = "the passes show what starts differ by" if passes >= PASSES_AS_BATCHES else _FEW_PASSES
+        text = f"{len(compared)} figures at rates that both were offered"
+        parts.append(f"{text}: half of them tell a difference of {bound} apart; {known}.")
+    return " ".join(parts) or "No variant could be compared."
+
+
+def _peak_evidence(
+    measured: Sequence[tuple[best_comparison.Entry, best_comparison.Entry]], changes: Sequence[run_comparison.Change]
+) -> str:
+    """Word what the intervals of the peaks rest on."""
     least = min(change.high / change.ratio for change in changes) - 1
     bound = f"{least:.1%}" if least < 1 else f"a factor of {least + 1:.1f}"
     limit = f"differences under {bound} are not told apart"

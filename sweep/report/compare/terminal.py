@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
     from sweep.report.compare.figures import Figure
     from sweep.report.compare.gates import Failure
+    from sweep.report.compare.rates import RateChange
     from sweep.report.compare.rows import Row, RunComparison
 
 _MARKS = {Outcome.SLOWER: "-", Outcome.FASTER: "+", Outcome.SAME: "=", Outcome.INCOMPARABLE: "?"}
 _STYLES = {Outcome.SLOWER: "red", Outcome.FASTER: "green"}
 _OPTIONAL = (PEAK, CAPACITY, SQNR, SCORE, MEMORY, ENERGY)  # columns; a narrow terminal loses the last ones first
 _INDENT = "  "
+_MOST_RATES = 40  # rows of the table of figures at equal rates
+RATE_HEADS = ("variant", "offered samples/s", "figure", "OLD -> NEW", "NEW / OLD (95%)", "verdict")
 _ENDLESS = 10_000  # characters: a table as wide as it wants
 
 
@@ -45,6 +48,7 @@ def print_comparison(console: Console, comparison: RunComparison, failed: Sequen
     for note in comparison.notes:
         _print(console, note)
     _print_rows(console, comparison)
+    _print_rates(console, comparison)
     for row in comparison.rows:
         if row.reason is not None:
             _print(console, f"{row.label}: {row.reason}")
@@ -92,9 +96,34 @@ def _table(comparison: RunComparison, figures: Sequence[Figure]) -> Table:
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for row in comparison.rows:
         cells = [_MARKS.get(row.outcome, ""), row.label, ratio_text(row), str(row.outcome)]
-        cells += [figure.text(row) for figure in figures]
+        cells += [figure.cell(row) for figure in figures]
         table.add_row(*map(escape, cells), style=_STYLES.get(row.outcome))
     return table
+
+
+def _print_rates(console: Console, comparison: RunComparison) -> None:
+    """Print the figures at the rates that both sides were offered: as a table, or as lines where it is too wide."""
+    shown, more = comparison.rates(_MOST_RATES)
+    if not shown:
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for number, head in enumerate(RATE_HEADS):
+        table.add_column(_two_lines(head), justify="right" if number in {1, 3, 4} else "left", no_wrap=True)
+    for row, change in shown:
+        style = _STYLES.get(Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME)
+        table.add_row(*map(escape, rate_cells(row, change)), style=style)
+    if Measurement.get(console, console.options.update(max_width=_ENDLESS), table).maximum <= console.width:
+        console.print(table)
+    else:
+        for row, change in shown:
+            _print(console, f"{row.label}: {change}: {change.verdict}")
+    if more:
+        _print(console, f"{more}; --json FILE has all of them.")
+
+
+def rate_cells(row: Row, change: RateChange) -> list[str]:
+    """Return the cells of a figure at one rate, under ``RATE_HEADS``."""
+    return [row.label, f"{change.offered_ips:,.0f}", change.name, change.values, change.ratio, change.verdict]
 
 
 def _two_lines(head: str) -> str:

@@ -1,72 +1,47 @@
-"""Write the figures of records as CSV: one row a variant, and one row a point of its curve."""
+"""Write the figures of records as CSV, with the columns of `sweep export`: one row a variant, and one row a point."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sweep.report.comparison import compared
-from sweep.spec import PERCENTILES
+from sweep.report import frames
+from sweep.report.frame_columns import POINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from sweep.report.columns import Column
-    from sweep.report.outcome_lines import Footnotes
+    from sweep.analysis.best_comparison import Ratio
+    from sweep.report.frame_columns import Column
     from sweep.storage import Record
 
-_BOUNDED: tuple[Literal["p50", "p99"], ...] = ("p50", "p99")  # percentiles that have intervals
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters by which a spreadsheet takes a text for a formula
 
 
-def variants_csv(records: Sequence[Record], footnotes: Footnotes, columns: Sequence[Column]) -> str:
-    """Return one row a variant: its axes, its figures with units in their names, and its error."""
-    labels = compared(records).labels
-    shown = [column for column in columns if column.name != "status"]
-    heads = ["sweep", "variant", "key", *(str(axis.column) for axis in footnotes.axes), "status", "peak_verdict"]
-    heads += [*(column.name for column in shown), "error"]
-    return _csv(
-        heads,
-        (
-            [
-                *(record.sweep, labels[record.key], record.key.rpartition("/")[2]),
-                *(footnotes.cell(record, axis) for axis in footnotes.axes),
-                *(str(record.status), None if record.peak is None else str(record.peak["verdict"])),
-                *(column.value(record) for column in shown),
-                None if record.error is None else f"{record.error['stage']}: {record.error['message']}",
-            ]
-            for record in records
-        ),
-    )
+def variants_csv(records: Sequence[Record], ratios: Mapping[str, Ratio]) -> str:
+    """Return one row a variant; `ratios` are those of the answer."""
+    rows = [dataclasses.replace(row, record=_of_its_sweep(row.record)) for row in frames.variant_rows(records, ratios)]
+    return _csv(frames.variant_columns([row.record for row in rows]), rows)
 
 
 def points_csv(records: Sequence[Record]) -> str:
-    """Return one row a point: offered and achieved rate, requests, verdict, latencies and their 95% intervals."""
-    labels = compared(records).labels
-    heads = ["sweep", "variant", "key", "offered_samples_per_s", "achieved_samples_per_s", "requests", "verdict"]
-    heads += [*(f"{name}_ms" for name in PERCENTILES)]
-    heads += [f"{name}_{end}_ms" for name in _BOUNDED for end in ("low", "high")]
-    return _csv(
-        heads,
-        (
-            [
-                *(record.sweep, labels[record.key], record.key.rpartition("/")[2]),
-                *(point["offered_ips"], point["achieved_ips"], point["requests"], str(point["verdict"])),
-                *(point["latency_ms"][name] for name in PERCENTILES),
-                *(end for name in _BOUNDED for end in (point["interval"][name] or (None, None))),
-            ]
-            for record in records
-            for point in record.points
-        ),
-    )
+    """Return one row a rate of the load, the closed loop first."""
+    return _csv(POINTS, frames.point_rows([_of_its_sweep(record) for record in records]))
 
 
-def _csv(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def _of_its_sweep(record: Record) -> Record:
+    """Return a record with key and label as its own sweep has them, without the name of the sweep in front."""
+    label = str(record.variant.get("label", record.key)).removeprefix(f"{record.sweep}: ")
+    return dataclasses.replace(record, key=record.key.rpartition("/")[2], variant={**record.variant, "label": label})
+
+
+def _csv(columns: Sequence[Column], rows: Iterable[Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(heads)
-    writer.writerows([_plain(value) for value in row] for row in rows)
+    writer.writerow(column.name for column in columns)
+    writer.writerows([_plain(column.read(row)) for column in columns] for row in rows)
     return out.getvalue()
 
 

@@ -90,7 +90,7 @@ def context(
     commands = commands or Commands()
     columns, footnotes = figures(records, recommendation, slo), Footnotes(records)
     labels = compared(records).labels
-    files = {"variants.csv": variants_csv(records, footnotes, columns), "points.csv": points_csv(records)}
+    files = {"variants.csv": variants_csv(records, recommendation.ratios), "points.csv": points_csv(records)}
     return {
         "title": title,
         "answer": recommendation.text.splitlines(),

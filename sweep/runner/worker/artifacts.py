@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,22 +84,13 @@ class Artifacts:
             **facts,
             "build_s": None if variant.engine.plan else self.engine.seconds,
             "cached": self.engine.cached,
-            "plan_digest": _plan_digest(self.engine) if registry.get(variant.backend).runs_models else None,
+            "plan_digest": self.engine.content_digest if registry.get(variant.backend).runs_models else None,
             "bytes": self.engine.bytes,
             "device_memory_bytes": None,
             "artifacts": [
                 f"artifacts/{self.engine.path.name}/{name}" for name in self.engine.info.get("artifacts", ())
             ],
         }
-
-
-def _plan_digest(engine: Entry) -> str | None:
-    """Return the SHA-256 of the serialised engine; of several files, that of their names and digests."""
-    artifacts = engine.info.get("artifacts", ())  # files about the engine, which are no part of it
-    plan = {name: digest for name, digest in sorted(engine.files.items()) if name not in artifacts}
-    if len(plan) == 1:
-        return next(iter(plan.values()))
-    return hashlib.sha256(json.dumps(plan).encode()).hexdigest() if plan else None
 
 
 def make_artifacts(

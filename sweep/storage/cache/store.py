@@ -56,6 +56,18 @@ class Entry:
     files: Mapping[str, str] = field(default_factory=dict)
     note: str | None = None
 
+    @property
+    def content_digest(self) -> str | None:
+        """Return the SHA-256 of what was built; of several files, that of their names and digests; None for no file.
+
+        Files about an engine (``artifacts`` of the builder's facts) are no part of it.
+        """
+        about = self.info.get("artifacts", ())
+        content = {name: digest for name, digest in sorted(self.files.items()) if name not in about}
+        if len(content) == 1:
+            return next(iter(content.values()))
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest() if content else None
+
 
 class Cache:
     """Share a folder of entries among every sweep and process on this machine.
@@ -121,6 +133,22 @@ class Cache:
             self._notify(note)
         if not entry.cached and self._limit_bytes is not None:
             self._make_room(self._limit_bytes)
+        return entry
+
+    def find(self, kind: str, key: str) -> Entry | None:
+        """Return the entry of ``key`` if it is there and intact, in use until ``close``; nothing is built or removed.
+
+        Raises:
+            CacheError: the cache cannot be written, so that nothing keeps the entry from being evicted.
+        """
+        folder = self.root / kind / key
+        if not folder.is_dir():
+            return None
+        with file_locks.locked(inventory.lock_path(self.root, kind, key)):
+            entry, _ = _verify(folder)
+            if entry is not None:
+                self._pins.add(kind, key)
+                _mark_used(folder)
         return entry
 
     def _make_room(self, limit_bytes: int) -> None:

@@ -17,6 +17,8 @@ class Facts(TypedDict, total=False):
         compute_capability: of the GPU.
         driver: version of the GPU's driver.
         cuda: version of CUDA that the driver supports.
+        application_clock_mhz: SM clock that the GPU was set to; None where the driver does not say.
+        power_limit_w: power that the GPU was limited to; None where the driver does not say.
         cuda_bindings: version of CUDA's Python bindings.
         tensorrt: TensorRT or TensorRT-RTX with its version.
         onnxruntime: version of onnxruntime.
@@ -38,6 +40,8 @@ class Facts(TypedDict, total=False):
     compute_capability: str | None
     driver: str | None
     cuda: str | None
+    application_clock_mhz: Count | None
+    power_limit_w: Count | None
     cuda_bindings: str | None
     tensorrt: str | None
     onnxruntime: str | None

@@ -86,7 +86,9 @@ include: [{model: digits, precision: int8, batch: 3}]
         ("seed: 1\nhydra:\n  sweeper: {}\n", "my.yaml:2: hydra: belongs to an experiment of --config-dir"),
         ("sweep: [batch]\n", "my.yaml:1: sweep: give a table"),
         ("seed: 1\nwhere: batch *\n", "my.yaml:2: where: batch *: cannot be read"),
-        ("where: btach > 1\n", "my.yaml: btach: no such key; did you mean batch?"),
+        ("where: btach > 1\n", "my.yaml:1: where: btach > 1: btach: no such key; did you mean batch?"),
+        ("where:\n  - batch < 9\n  - batch >\n", "my.yaml:3: where: batch >: cannot be read"),
+        ("where: precision == int8\n", "a text has quotes, as in 'int8'"),
         ("where: mps > 1\n", "my.yaml:1: where: mps > 1: '>' not supported"),
         ("where: open('x')\n", "my.yaml:1: where: open('x'): only numbers, texts, keys"),
         ("where: batch > 9\n", "my.yaml:1: where: batch > 9: leaves none of 1 combinations"),
@@ -94,9 +96,39 @@ include: [{model: digits, precision: int8, batch: 3}]
         ("sweep: {model: [mlp]}\nper_model:\n  mlp: {slo.p99_ms: 5}\n", "slo.p99_ms: belongs to the whole sweep"),
         ("exclude: {batch: 1}\n", "my.yaml:1: exclude: give a list of combinations"),
         ("graph: evil:run\n", "my.yaml:1: graph=evil:run stands in a YAML, and functions run only if you name them"),
+        ("sweep:\n  batch:\n    - 1\n    - x\n", "my.yaml:4: batch=x: is no whole number"),
+        ("batch: 4\nsweep: {batch: [1, 8]}\n", "my.yaml:2: batch: stands below `sweep:` and outside of it"),
+        ("load: {kind: closed}\nload.kind: poisson\n", "my.yaml:2: load.kind: stands twice; keep one of them"),
+        ("sweep: {batch: [[1, 8], [2]]}\n", "my.yaml:1: batch: a list stands in its list; give the values one by one"),
+        ("sweep: {batch: [{a: 1}]}\n", "my.yaml:1: batch: a table stands in its list"),
+        ("sweep:\n", "my.yaml:1: sweep: sweeps over nothing"),
+        ("sweep:\n  3: [4]\n", "my.yaml:2: 3: is no key"),
+        ("seed: 1\n+batch: 3\n", "my.yaml:2: +batch: is no key; write batch"),
+        ("? [a, b]\n: 3\n", "my.yaml:1: a list or a table is no key"),
+        ("x: &a [1, 8]\nsweep: {batch: *a}\n", "my.yaml:1: x: no such key"),
+        ("load: &l {kind: closed}\ninclude:\n  - {<<: *l, batch: 2}\n", "my.yaml:1: kind: no such key"),
+        ("include:\n  - {batch: 2}\n  - {btach: 3}\n", "my.yaml:3: btach: no such key; did you mean batch?"),
+        (
+            "exclude:\n  - {batch: 2}\n  - {precision: fp61}\n",
+            "my.yaml:3: precision=fp61: no such precision; there are",
+        ),
+        ("exclude: [{batch: two}]\n", "my.yaml:1: batch=two: `exclude` has it, and it is no number"),
+        ("model: no\n", "my.yaml:1: model=false: is no name of a choice"),
+        ("model: conf/mlp.yaml\n", "my.yaml:1: model=conf/mlp.yaml: no such model; give a name, as in model=mlp"),
+        ("seed: 2\nbatch: ${sed}\n", "my.yaml:2: batch='${sed}': Interpolation key 'sed' not found"),
         ("", "my.yaml: is empty"),
+        ("---\n", "my.yaml: is empty"),
         ("- 1\n", "my.yaml:1: give KEY: VALUE"),
-        ("a: [\n", "my.yaml: while parsing"),
+        ("seed: 1\na: [\n", "my.yaml:3: the bracket that opens here"),
+        ("seed: 1\nmodel: 'mlp\n", "my.yaml:2: the quote that begins here never ends"),
+        ("sweep:\n  batch: [1]\n precision: [fp16]\n", "my.yaml:3: the line is indented unlike"),
+        ("sweep:\n\tbatch: [1]\n", "my.yaml:2: a tab cannot stand here; indent with spaces"),
+        ("where: batch: 3\n", "my.yaml:1: a second `:` on a line"),
+        ("sweep: {batch: *b}\n", "my.yaml:1: no anchor (&NAME) has the name"),
+        ("batch: 1\n---\nbatch: 2\n", "my.yaml:2: a second document begins"),
+        ("batch: !!python/name:os.system\n", "my.yaml:1: a tag (!...) cannot stand here"),
+        ("seed: 1\nmodel: m\0\n", "my.yaml:2: a control character cannot stand"),
+        ("seed: 1\r\nbtach: 2\r\n", "my.yaml:2: btach: no such key"),
     ],
 )
 def test_an_error_is_one_line_with_the_line_of_the_file(tmp_path, text, line) -> None:
@@ -104,6 +136,15 @@ def test_an_error_is_one_line_with_the_line_of_the_file(tmp_path, text, line) ->
         sweep_file.read(written(tmp_path, text), [])
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_any_bytes_are_one_line_and_a_mark_in_front_of_the_text_is_none_of_it(tmp_path) -> None:
+    path = written(tmp_path, "")
+    path.write_bytes(b"seed: 1\nmodel: ml\xe9\n")
+    with pytest.raises(ConfigError, match=r"my\.yaml:2: is no UTF-8 text; save the file as UTF-8$"):
+        sweep_file.read(path, [])
+    path.write_bytes(b"\xef\xbb\xbfsweep: {batch: [1, 8]}\r\n")
+    assert len(sweep_file.read(path, []).configs) == 2
 
 
 def test_a_value_that_is_refused_when_it_is_planned_has_its_line_too(tmp_path, monkeypatch, capsys) -> None:
@@ -115,17 +156,58 @@ def test_a_value_that_is_refused_when_it_is_planned_has_its_line_too(tmp_path, m
     assert "to run the sweep of that file: " in capsys.readouterr().err
 
 
-def test_an_experiment_has_lists_too(tmp_path) -> None:
-    folder = tmp_path / "experiment"
-    folder.mkdir()
-    text = (
-        "# @package _global_\nsweep: {precision: [fp32, fp16], batch: [1, 8]}\nwhere: batch < 8 or precision == 'fp16'"
-    )
-    (folder / "mine.yaml").write_text(text)
-    words = [f"--config-dir={tmp_path}", "+experiment=mine"]
-    request = compose.read(words)
+@pytest.fixture
+def mine(tmp_path):
+    """Write an experiment of the user's folder, and return the words that name it."""
+
+    def write(text: str, group: str = "experiment") -> list[str]:
+        path = tmp_path / group / "mine.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return [f"--config-dir={tmp_path}", "+experiment=mine" if group == "experiment" else f"{group}=mine"]
+
+    return write
+
+
+@pytest.mark.parametrize("head", ["", "# @package _global_\ndefaults: [override /load: closed]\n"])
+def test_an_experiment_has_lists_too(mine, head) -> None:
+    """With ``defaults`` Hydra composes it, without it is a file as any other."""
+    text = f"{head}sweep: {{precision: [fp32, fp16], batch: [1, 8]}}\nwhere: batch < 8 or precision == 'fp16'"
+    words = mine(text)
+    request = sweep_file.read_words(words)
+    assert request is not None
     assert [row[1:3] for row in rows(request)] == [("fp32", 1), ("fp16", 1), ("fp16", 8)]
-    assert [row[1:3] for row in rows(compose.read([*words, "batch=2"]))] == [("fp32", 2), ("fp16", 2)]
+    assert request.overrides == ("+experiment=mine", "precision=fp32,fp16", "batch=1,8")
+    assert [row[1:3] for row in rows(sweep_file.read_words([*words, "batch=2"]))] == [("fp32", 2), ("fp16", 2)]
+
+
+def test_an_experiment_has_what_a_file_has(mine, capsys) -> None:
+    text = "model: mlp\nload: closed\ninclude: [{batch: 2}]\nper_model: {mlp: {batch: [3]}}\nsweep: {seed: [0]}\n"
+    text = text.replace("sweep: {seed: [0]}", "sweep: {streams: [1, 2]}")
+    request = sweep_file.read_words([*mine(text), "slo.p99_ms=5"])
+    assert [row[2:] for row in rows(request)] == [(3, 1), (3, 2), (2, 1)]
+    assert {(config.model.name, config.load.kind, config.slo.p99_ms) for config in request.configs} == {
+        ("mlp", "closed", 5.0)
+    }
+    assert sweep_file.read_words([*mine(text), "--cfg", "job"]) is None
+    assert "\n  name: mlp\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "group", "line"),
+    [
+        ("load:\n  pionts: 3\n", "experiment", r"mine\.yaml:2: load\.pionts: no such key; did you mean load\.points\?"),
+        ("defaults: [override /load: closed]\nbatch: x\n", "experiment", r"mine\.yaml:3: batch: is no whole number"),
+        ("hydra: {sweeper: {params: {\nbtach: '1,8'}}}\n", "experiment", r"mine\.yaml:3: btach: no such key"),
+        ("defaults: [\n", "experiment", r"mine\.yaml:3: the bracket that opens here"),
+        ("kind: closed\nmin_ss: 3\n", "load", r"mine\.yaml:2: load\.min_ss: no such key; did you mean load\.min_s\?"),
+        ("kind: closed\nmin_s: x\n", "load", r"mine\.yaml:2: load\.min_s: is no number"),
+    ],
+)
+def test_an_error_of_an_experiment_and_of_a_choice_names_file_and_line(mine, text, group, line) -> None:
+    head = "# @package _global_\n" if text.startswith(("defaults", "hydra")) else ""
+    with pytest.raises(ConfigError, match=line):
+        sweep_file.read_words(mine(f"{head}{text}", group))
 
 
 @pytest.mark.parametrize(

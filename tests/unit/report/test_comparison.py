@@ -111,6 +111,16 @@ def test_without_fp32_beside_another_precision_there_is_no_such_column(names: tu
         assert "peak over" not in printed(records) + html.render("t", records)
 
 
+def test_rows_of_several_machines_are_told_below_the_table() -> None:
+    """A record that a changed machine keeps stands beside those that it measured."""
+    records = [dataclasses.replace(made, facts={"driver": "570", "host": "a"}) for made in levels("a", "b", "c")]
+    assert "one machine" not in printed(records)
+    records[0] = dataclasses.replace(records[0], facts={"driver": "580", "host": "b"})
+    line = "not all variants were measured on one machine: driver 570 (2), 580 (1)\n"
+    assert line in printed(records)
+    assert line.strip() in html.render("t", records)
+
+
 @pytest.mark.parametrize("name", [True, 3, 1.5])
 def test_a_name_that_is_no_text_is_printed_as_text(name: object) -> None:
     """A damaged record can hold one, and must not stop the table and the page of the others."""

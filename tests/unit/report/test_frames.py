@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import factories
 import numpy as np
 import pytest
 from measured_runs import record, results
@@ -10,11 +11,10 @@ from records import point
 import sweep
 from sweep.cli import commands
 from sweep.errors import ConfigError
+from sweep.report import frames
 from sweep.report.frame_columns import TABLES
 from sweep.storage import NEVER, PointSamples, samples_file
 from sweep.storage.store import Store
-
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "reference" / "columns.md"
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,22 @@ def test_one_row_a_variant_with_typed_columns(folder: Path) -> None:
     assert (kinds["batch"], kinds["peak_ips"], kinds["cuda_graph"]) == ("Int64", "float64", "boolean")
     assert kinds["started_at"] == "datetime64[us, UTC]"
     assert kinds["status"] == "string"
+    every = {str(kind) for table in TABLES for kind in sweep.frame("night", table, results=folder).dtypes}
+    assert every == set(frames.DTYPES.values())  # none is "object"
+
+
+def test_ratios_are_those_of_the_sweep_and_memory_that_of_all_clients() -> None:
+    sizes = [{"device_memory_bytes": 3}, {"device_memory_bytes": 4}]
+    fp32 = record(8, [2000.0, 2010.0])
+    fp16 = record(8, [4000.0, 4020.0], axes={"precision": factories.recipe("fp16")}, realised={"clients": sizes})
+    elsewhere = record(1, [9000.0, 9000.0], sweep="another")
+    frame = results("a", fp32, fp16, elsewhere).frame().set_index("key")
+    assert frame.loc[fp16.key, "peak_over_fp32"] == pytest.approx(2.0)
+    assert frame.loc[fp16.key, ["of_best_low", "of_best_high"]].tolist() == [1.0, 1.0]
+    assert frame.loc[fp32.key, "of_best_low"] < 0.5 < frame.loc[fp32.key, "of_best_high"] < 1
+    assert frame.loc[elsewhere.key, "of_best_low"] == 1.0
+    assert frame["device_memory_bytes"].tolist()[1] == 7
+    assert frame["device_memory_bytes"].isna().tolist() == [True, False, True]
 
 
 def test_one_row_a_point_the_closed_loop_first(folder: Path) -> None:
@@ -106,7 +122,10 @@ def test_csv_parquet_and_json_hold_what_the_frame_holds(folder: Path, tmp_path: 
     assert list(read.columns) == list(frame.columns)
     assert read["error"].dropna().tolist() == ["no kernel, really"]
     assert read["peak_ips"].tolist() == pytest.approx(frame["peak_ips"].tolist(), nan_ok=True)
-    assert len(sweep.load(files["json"])) == 2
+    pd.testing.assert_frame_equal(sweep.load(files["json"]).frame(), frame)
+    assert commands.main([*words, "--points"]) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(files["parquet"]), sweep.frame("night", "points", results=folder))
+    assert pd.read_csv(files["csv"])["p99_ms"].tolist() == pytest.approx([float("nan"), 2.0, 5.0], nan_ok=True)
     assert commands.main([*words, "--requests"]) == 0
     assert len(pd.read_parquet(files["parquet"])) == 5
     for wrong, line in (
@@ -117,11 +136,3 @@ def test_csv_parquet_and_json_hold_what_the_frame_holds(folder: Path, tmp_path: 
     ):
         assert commands.main(wrong) == 2
         assert line in capsys.readouterr().err
-
-
-def test_every_column_has_its_line_in_the_reference() -> None:
-    text = PAGE.read_text()
-    for columns in TABLES.values():
-        assert len({column.name for column in columns}) == len(columns)
-        for column in columns:
-            assert f"| `{column.name}` | {column.kind} | {column.help} |" in text, column.name

@@ -7,10 +7,15 @@ import io
 import json
 import re
 
+import factories
+import pandas as pd
+import pytest
 from records import latency_ms, peak, point
 
+from sweep import spec
 from sweep.report import answer, html, slides, speedups
 from sweep.report.columns import common_slo
+from sweep.report.results import Results
 from sweep.spec.slo import Slo
 from sweep.storage.record import Record
 
@@ -80,17 +85,29 @@ def test_a_percentile_of_several_slos_is_told_by_the_row() -> None:
     assert ">100 (p99 &lt;= 7 ms)</td>" in page
 
 
-def test_the_files_have_units_in_their_names_and_no_formula() -> None:
-    evil = record("1", variant={"label": "=cmd()", "model": "@x", "precision": "fp32", "batch": 1})
-    files = files_of(html.render("a/b", [evil, record("2")]))
+def test_the_files_have_the_columns_of_the_frames_and_no_formula() -> None:
+    variant = {**spec.flat(factories.variant(batch=1)), "label": "=cmd()", "model": "@x"}
+    several = [
+        record("s/1", variant=variant, facts={"gpu": "H200"}, engine={"key": "e", "device_memory_bytes": 7}),
+        record("s/2", variant={**variant, "label": "s: b8", "batch": 8}, peak=peak(500.0, [490.0, 510.0])),
+    ]
+    files = files_of(html.render("a/b", several))
     assert list(files) == ["a-b-variants.csv", "a-b-points.csv"]
     rows = files["a-b-variants.csv"]
-    assert [row["peak_samples_per_s"] for row in rows] == ["250.0", "250.0"]
-    assert rows[0]["variant"].startswith("'=cmd()")
-    assert rows[0]["model"] == "'@x"
+    own = [dataclasses.replace(item, key=item.key[2:]) for item in several]
+    frame = Results(name="s", records=tuple(own), stores=(None, None)).frame()
+    assert list(rows[0]) == list(frame.columns)
+    assert [(row["key"], row["variant"], row["model"]) for row in rows] == [
+        ("1", "'=cmd()", "'@x"),
+        ("2", "b8", "'@x"),
+    ]
+    for name in ("peak_ips", "batch", "p99_light_ms", "device_memory_bytes", "of_best_low", "of_best_high"):
+        shown = [float(row[name]) if row[name] else None for row in rows]
+        assert shown == [None if pd.isna(value) else pytest.approx(float(value)) for value in frame[name]], name
+    assert rows[1]["of_best_low"] == "1.0"
     points = files["a-b-points.csv"]
-    assert len(points) == 4
-    assert (points[1]["offered_samples_per_s"], points[1]["p99_ms"], points[1]["p99_low_ms"]) == ("200.0", "8.0", "")
+    assert [point["rung"] for point in points] == ["-1", "0", "1"] * 2
+    assert (points[2]["offered_ips"], points[2]["p99_ms"], points[2]["p99_low_ms"]) == ("200.0", "8.0", "")
 
 
 def test_facts_that_differ_are_marked_with_their_sweeps() -> None:

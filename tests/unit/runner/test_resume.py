@@ -196,13 +196,22 @@ def test_a_changed_machine_is_told_once_with_what_changed_and_a_name_to_measure_
     (tmp_path / "s-2").mkdir()
     found = resume.remaining(made, settings)
     assert found.todo == []
-    assert len(found.notes) == 2
-    of_four, of_one = found.notes
-    start = "4 variants are kept from an earlier run, not measured again, although driver was 570 and is 580: name=s-3 "
-    assert of_four.startswith(start)
-    assert f"compare s s-3 --results {tmp_path}`; force=true measures" in of_four
-    assert of_one.startswith(f"{made.works[4].label} is kept")
-    assert "driver was 570 and is 580, host was a and is b:" in of_one
+    (note,) = found.notes
+    start = (
+        "5 variants are kept from an earlier run, not measured again, although driver was 570 and is 580 (4 of them)"
+    )
+    assert note.startswith(
+        f"{start}; driver was 570 and is 580, host was a and is b ({made.works[4].label}): name=s-3 "
+    )
+    assert f"compare s s-3 --results {tmp_path}`; force=true measures" in note
+    assert note.count("name=s-3") == 1
+    written(settings, made.works[4], facts={"driver": "570", "cores": 8, "power_limit_w": 700})
+    monkeypatch.setattr(resume.environment, "collect_facts", lambda _: {"driver": "570", "power_limit_w": 500})
+    (note,) = resume.remaining(made, settings).notes
+    assert note.startswith(
+        f"{made.works[4].label} is kept from an earlier run, not measured again, although power_limit_"
+    )
+    assert "power_limit_w was 700 and is 500: name=s-3" in note
 
 
 def test_what_stands_as_out_of_memory_rules_out_at_a_later_start(tmp_path) -> None:

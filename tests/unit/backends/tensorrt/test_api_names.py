@@ -25,9 +25,11 @@ RUNTIME = {
         *("get_tensor_shape", "get_tensor_location", "get_tensor_format", "num_optimization_profiles"),
     ],
     "TensorLocation": ["DEVICE", "HOST"],
-    "TensorFormat": ["LINEAR"],
+    "TensorFormat": ["LINEAR", "CHW2", "CHW4", "CHW16", "CHW32", "HWC", "HWC8", "HWC16"],
+    "ExecutionContextAllocationStrategy": ["STATIC", "ON_PROFILE_CHANGE", "USER_MANAGED"],
     "IExecutionContext": [
         *("engine", "set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3"),
+        *("persistent_cache_limit", "update_device_memory_size_for_shapes", "set_device_memory"),
     ],
     "TensorIOMode": ["INPUT"],
     "LayerInformationFormat": ["JSON"],
@@ -35,11 +37,15 @@ RUNTIME = {
 }
 BUILDER = {
     "Builder": ["create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"],
-    "INetworkDefinition": ["num_inputs", "num_layers", "get_input"],
+    "INetworkDefinition": ["num_inputs", "num_layers", "get_input", "num_outputs", "get_output"],
+    "ITensor": ["shape", "allowed_formats"],
+    "TacticSource": ["JIT_CONVOLUTIONS"],
+    "PreviewFeature": ["ALIASED_PLUGIN_IO_10_03"],
     "IBuilderConfig": [
         *("add_optimization_profile", "set_flag", "clear_flag", "set_memory_pool_limit", "profiling_verbosity"),
         *("builder_optimization_level", "max_aux_streams", "tiling_optimization_level"),
-        "hardware_compatibility_level",
+        *("hardware_compatibility_level", "max_num_tactics", "l2_limit_for_tiling"),
+        *("set_tactic_sources", "get_tactic_sources", "set_preview_feature", "get_preview_feature"),
         *("create_timing_cache", "set_timing_cache", "get_timing_cache"),
     ],
     "OnnxParser": ["parse_from_file", "num_errors", "get_error"],

@@ -57,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def test_the_table_has_every_setting_that_was_tried() -> None:
     assert {row[0] for row in rows()} == {
         "builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "profiling_verbosity",
-        "weight_streaming",
+        "weight_streaming", "tactic_sources", "max_tactics", "tiling_l2_limit_kib", "preview_features", "io_format",
     }  # fmt: skip
 
 

@@ -87,6 +87,25 @@ def test_requests_take_the_batches_in_turn_on_every_stream_until_they_stay_with_
     resident.close()
 
 
+@pytest.mark.parametrize("rtx", [True, False])
+def test_a_context_gets_scratch_memory_for_its_shapes_and_a_share_of_the_cache(runtime, rtx) -> None:
+    engine = FakeEngine(runtime)
+    made = session(runtime, engine, rtx=rtx, streams=2, context_memory="user_managed", persistent_cache_ratio=0.5)
+    assert engine.strategies == ["USER_MANAGED", "USER_MANAGED"]
+    contexts = [context._context for context in made._contexts]
+    assert [context.given[1] for context in contexts] == [32, 32], "16 bytes a sample"
+    assert len({context.given[0] for context in contexts}) == 2
+    assert [context.persistent_cache_limit for context in contexts] == [500, 500]
+    del contexts
+    made.close()
+    assert runtime.held == {}
+
+
+def test_ways_of_allocation_that_a_library_lacks_are_named(runtime) -> None:
+    with pytest.raises(UnsupportedError, match=r"does not have context_memory: .*ON_PROFILE_CHANGE"):
+        session(runtime, context_memory="on_profile_change")
+
+
 def test_streams_have_their_own_everything(runtime) -> None:
     engine = FakeEngine(runtime)
     made = session(runtime, engine, streams=3, cuda_graph=True)

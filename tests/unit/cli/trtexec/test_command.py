@@ -175,6 +175,8 @@ def test_every_axis_is_a_flag_a_variable_or_a_line(base) -> None:
         "batch": 2, "builder_optimization_level": 1, "max_aux_streams": 1, "tiling": "fast", "sparsity": "enable",
         "workspace_mib": 1, "streams": 2, "clients": 2, "mps": 50, "cuda_graph": False, "transfers": False,
         "wait": "yield", "repeats": 3, "seed": 7, "mps_build": 50, "sm_count": 16,
+        "tactic_sources": "none", "max_tactics": 2, "tiling_l2_limit_kib": 64, "preview_features": "one",
+        "build_route": "one", "io_format": "hwc", "context_memory": "user_managed", "persistent_cache_ratio": 0.5,
     }  # fmt: skip
     ours = {item.name for kind in (sweep_axes.EngineAxes, sweep_axes.SessionAxes) for item in dataclasses.fields(kind)}
     elsewhere = ours - registry.get("tensorrt").honours  # axes of other backends alone

@@ -4,7 +4,7 @@ import pytest
 from measured_runs import record, results, run, starts
 
 from sweep.errors import ConfigError
-from sweep.report.compare import Gate, compare, failures, parse_gates
+from sweep.report.compare import Gate, compare, failures, parse_gates, unchecked
 
 
 def slo(capacity, limit=10.0):
@@ -64,6 +64,37 @@ def test_a_slowdown_fails_from_its_limit_on() -> None:
         ),
         ({"engine": {"bytes": 100 << 20}}, {"engine": {"bytes": 120 << 20}}, "memory=25%", None),
         ({"telemetry": energy(0.01)}, {"telemetry": energy(0.02)}, "energy", "10 -> 20 mJ per sample, 100.0% more"),
+        # A figure that is known no more would be green whatever happened to it.
+        ({"telemetry": energy(0.01)}, {}, "energy", "it was 10 mJ per sample and is not known now"),
+        ({"engine": {"bytes": 100 << 20}}, {}, "memory", "it was 100.0 MiB and is not known now"),
+        (
+            {"accuracy": sqnr(40.0)},
+            {"accuracy": {"sqnr_db": None, "max_abs": None, "unknown": "shapes differ"}},
+            "accuracy",
+            "SQNR was 40.0 dB and is not known now (shapes differ)",
+        ),
+        ({"accuracy": sqnr(40.0)}, {"accuracy": None}, "accuracy", "SQNR was 40.0 dB and is not known now"),
+        ({}, {"accuracy": sqnr(40.0), "telemetry": energy(0.01)}, "accuracy,energy", None),
+        # The memory on the device is not compared with the size of an engine, but sizes with sizes.
+        (
+            {"engine": {"device_memory_bytes": 500 << 20, "bytes": 100 << 20}},
+            {"engine": {"device_memory_bytes": None, "bytes": 101 << 20}},
+            "memory",
+            None,
+        ),
+        (
+            {"engine": {"device_memory_bytes": None, "bytes": 100 << 20}},
+            {"engine": {"device_memory_bytes": 90 << 20, "bytes": 120 << 20}},
+            "memory",
+            "100.0 -> 120.0 MiB, 20.0% more",
+        ),
+        # Several clients take the memory of all of them.
+        (
+            {"realised": {"clients": [{"device_memory_bytes": 50 << 20}] * 2}},
+            {"realised": {"clients": [{"device_memory_bytes": 50 << 20}] * 3}},
+            "memory",
+            "100.0 -> 150.0 MiB, 50.0% more",
+        ),
     ],
 )
 def test_each_gate_fails_what_it_is_about(old, new, gates, message) -> None:
@@ -82,6 +113,26 @@ def test_what_is_lost_fails_every_gate() -> None:
         results("b", record(1, starts(5.0, seed=2), facts={"gpu": "x"}), record(2)),
     )
     assert failures(other, parse_gates("slower")) == []  # nothing shows that it is slower
+
+
+def test_a_gate_that_checks_nothing_says_so() -> None:
+    known = compare(run("a", seed=1), run("b", seed=2))
+    assert unchecked(known, parse_gates("slower,slo,energy")) == [
+        "--fail-on slo checks nothing: no variant has a capacity under one SLO on both sides",
+        "--fail-on energy checks nothing: no variant has the energy of a sample (the counter of a GPU) on both sides",
+    ]
+    figures = {"slo": slo(900.0), "accuracy": sqnr(40.0), "telemetry": energy(0.01), "engine": {"bytes": 1 << 20}}
+    all_known = compare(results("a", record(1, **figures)), results("b", record(1, **figures)))
+    assert unchecked(all_known, parse_gates("slower,slo,accuracy,memory,energy")) == []
+    assert unchecked(known, []) == []
+
+
+def test_the_intervals_of_capacities_hold_for_all_rows_together() -> None:
+    def low(rows):
+        made = [results(name, *(record(n, slo=slo(900.0)) for n in range(1, rows + 1))) for name in "ab"]
+        return compare(*made).rows[0].capacity[0]
+
+    assert low(40) < low(1) < 1
 
 
 def test_gates_are_read_with_their_defaults() -> None:

@@ -1,0 +1,84 @@
+"""Take a variant of a real sweep, move it, run its loader as a user would, and cause each refusal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLOSED, Cli
+from forked_command import run_forked
+
+from sweep.cli import commands
+
+WORDS = ("model=tiny_cnn", "precision=fp16", "batch=2", "streams=2", "backend=onnxruntime", *CLOSED, "name=s")
+
+
+def infer(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-B", str(folder / "infer.py"), *words], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.e2e
+def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(*WORDS, "accuracy.min_sqnr_db=null").returncode == 0
+    archive = tmp_path / "archive"
+    cli.results.rename(archive)  # a sweep that was moved, taken from another folder by its path alone
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert commands.main(["take", str(archive / "s"), "--to", "won"]) == 0
+    out = capsys.readouterr().out
+    assert "recommended: " in out
+    assert "infer.py ran here, its outputs are stored: " in out
+    (folder,) = Path("won").iterdir()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (record,) = (json.loads(path.read_text()) for path in (archive / "s" / "records").iterdir())
+    assert manifest["engine"]["digest"] == record["engine"]["plan_digest"]
+    assert json.loads((folder / "record.json").read_text()) == record
+    readme = (folder / "README.md").read_text()
+    assert f"| peak | {record['peak']['ips']:,.0f} samples/s |" in readme
+    assert f"| SQNR | {record['accuracy']['sqnr_db']:.1f} dB |" in readme
+    assert "- 2 streams, one inference at a time in each\n" in readme
+    assert "sweep model=tiny_cnn precision=fp16 batch=2 streams=2 load=closed" in readme
+    assert 'dtype: "fp16"' in (folder / "precision" / "fp16.yaml").read_text()
+    assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
+    assert oct(Path("won").stat().st_mode & 0o777) == oct((tmp_path / "elsewhere").stat().st_mode & 0o777)
+
+    served = shutil.move(folder, tmp_path / "served")
+    stored = dict(np.load(served / "outputs.npz"))
+    np.savez(served / "outputs.npz", **{name: value + 1 for name, value in stored.items()})
+    manifest["bound_to"]["onnxruntime"] = "0.1"
+    (served / "manifest.json").write_text(json.dumps(manifest))
+    checked = infer(served, "--check")
+    assert checked.returncode == 1
+    assert "DIFFERS, " in checked.stdout
+    assert "infer.py: note: onnxruntime is " in checked.stderr
+    assert checked.stderr.count("\n") == 1
+
+    def refused(*words: str) -> str:
+        assert commands.main(["take", str(archive), *words]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert "it is there and not empty" in refused("--to", str(served))
+    assert "has that label or key; the variants are: tiny_cnn fp16 b2 s2" in refused("--to", "x", "--variant", "fp61")
+    (engine,) = (archive / "cache" / "engines").glob("*/optimised.onnx")
+    content = engine.read_bytes()
+    shutil.rmtree(engine.parent)
+    command = refused("--to", "x").partition("--build builds it again, as does ")[2]
+    assert command.endswith(f" build_only=true results={archive} name=s\n")
+    assert [path.name for path in Path().iterdir()] == ["won"]
+    built = run_forked(("take", str(archive), "--build", "--to", "again"), cli.environment(), Path.cwd())
+    assert built.returncode == 0, built.stderr
+    assert next(Path("again").glob("*/engine/optimised.onnx")).read_bytes() == content == engine.read_bytes()
+    record["status"], record["error"] = "invalid", {"stage": "accuracy", "message": "too far from fp32"}
+    (archive / "s" / "records" / f"{record['key']}.json").write_text(json.dumps(record))
+    assert "is invalid at accuracy: too far from fp32; it is not taken" in refused("--to", "x", "--variant", "fp16")
