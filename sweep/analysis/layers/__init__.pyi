@@ -6,6 +6,9 @@ from .peaks import GPUS as GPUS
 from .peaks import Peaks as Peaks
 from .peaks import peaks_of as peaks_of
 from .rule import Rule as Rule
+from .throughput import achieved_tflops as achieved_tflops
+from .throughput import full_batches as full_batches
+from .throughput import share_of_peak as share_of_peak
 from .types import CATEGORIES as CATEGORIES
 from .types import GEMM_GOAL as GEMM_GOAL
 from .types import PRODUCTS as PRODUCTS

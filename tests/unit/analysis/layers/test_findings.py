@@ -1,10 +1,12 @@
 """Each rule on a graph that has its one fault, and none on a clean one; costs are the layers' own times."""
 
+import re
 from collections.abc import Callable
 
 import pytest
 from layer_profiles import SIDE, ProfileAuthor, listed
 
+from sweep import spec
 from sweep.analysis.layers import RULES, Finding, analyse
 
 
@@ -219,6 +221,13 @@ def test_time_between_the_layers_is_a_finding_without_layers() -> None:
 
 def test_every_rule_has_a_graph_with_its_fault() -> None:
     assert {kind for kind, *_ in FAULTS} | {"gaps"} == set(RULES)
+
+
+def test_advice_names_keys_that_exist() -> None:
+    keys = {*spec.keyed(), "precision"}
+    words = [word for rule in RULES.values() for word in re.findall(r"`([^`]+)`", rule.advice)]
+    assert words
+    assert [word for word in words if word.partition("=")[0] not in keys] == []
 
 
 def clean(g: ProfileAuthor) -> None:
