@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis.layers import patterns
 from sweep.analysis.layers.costs import MOVES
-from sweep.analysis.layers.rule import GUIDE, Draft, Rule, some
+from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,19 +22,19 @@ def _grouped(seen: Seen, groups: Iterable[Sequence[str]], what: str, plural: str
     """Draft one finding of all groups that several layers compute; what fused with a product costs nothing."""
     places: list[int] = []
     nodes: list[str] = []
-    count, saving = 0, 0.0
+    number, saving = 0, 0.0
     for group in groups:
         apart = seen.without_products(seen.timed(group))
         if len(apart) < _LEAST:
             continue
-        count += 1
+        number += 1
         places += apart
         nodes += group
         saving += seen.time_us(apart) - max(seen.time_us([place]) for place in apart)
-    if count:
+    if number:
         places = list(dict.fromkeys(places))
         yield Draft(
-            title=f"{count} {what if count == 1 else plural} run as {len(places)} layers",
+            title=f"{count(number, what, plural)} in {len(places)} layers",
             places=places,
             nodes=list(dict.fromkeys(nodes)),
             cost_us=seen.time_us(places),
@@ -54,21 +54,21 @@ def _gelus(seen: Seen) -> Iterator[Draft]:
 def _attentions(seen: Seen) -> Iterator[Draft]:
     places: list[int] = []
     nodes: list[str] = []
-    count, saving = 0, 0.0
+    number, saving = 0, 0.0
     for group, scores, softmax, context in patterns.attentions(seen.graph):
         ends = [seen.timed([name]) for name in (scores, softmax, context)]
         owners = [set(seen.graph.owners.get(name, [])) for name in (scores, softmax, context)]
         if not all(ends) or owners[0] & owners[1] & owners[2]:
             continue
         together = seen.timed(group)
-        count += 1
+        number += 1
         places += together
         nodes += group
         saving += seen.time_us(seen.without_products(together))
-    if count:
+    if number:
         places = list(dict.fromkeys(places))
         yield Draft(
-            title=f"{count} attention{'' if count == 1 else 's'} run as {len(places)} layers",
+            title=f"{count(number, 'attention')} in {len(places)} layers",
             places=places,
             nodes=list(dict.fromkeys(nodes)),
             cost_us=seen.time_us(places),
@@ -92,7 +92,7 @@ def _convolutions(seen: Seen) -> Iterator[Draft]:
         places = list(dict.fromkeys(places))
         cost = seen.time_us(places)
         yield Draft(
-            title=f"{len(places)} layers normalise or activate what a convolution wrote",
+            title=f"{count(len(places), 'layer')} to normalise or activate what a convolution wrote",
             places=places,
             nodes=nodes,
             cost_us=cost,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis.layers.costs import MOVES
 from sweep.analysis.layers.patterns import transpose_pairs
-from sweep.analysis.layers.rule import GUIDE, Draft, Rule, some
+from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 ALIGNMENT = {"tf32": 4, "fp16": 8, "bf16": 8, "fp8": 16, "int8": 32}
 """Elements of which a dimension of a product should be a multiple, by type."""
 SPARSE_ALIGNMENT = 16
-_ADDED = {"reformat": "reformat", "copy": "copy", "cast": "change the type of", "other": "prepare"}
+_SPARSE = ("fp16", "bf16")
+_ADDED = {"reformat": "to reformat", "copy": "to copy", "cast": "to cast"}
 _HOLDS = {("fp32", "fp16"), ("fp32", "bf16"), ("fp64", "fp32"), ("fp64", "fp16"), ("fp64", "bf16")}
 
 
@@ -33,7 +34,7 @@ def _added_layers(seen: Seen) -> Iterator[Draft]:
         read, write = (tensors[0] if tensors else None for tensors in (layer["inputs"], layer["outputs"]))
         change = "" if read is None or write is None else f", from {_described(read)} to {_described(write)}"
         yield Draft(
-            title=f"{len(group)} layers {_ADDED.get(kind, 'prepare')} tensors",
+            title=f"{count(len(group), 'layer')} only {_ADDED.get(kind, 'to prepare')} tensors",
             places=group,
             nodes=(),
             cost_us=cost,
@@ -51,21 +52,29 @@ def _described(tensor: LayerTensor) -> str:
 def _unaligned(seen: Seen) -> Iterator[Draft]:
     if not seen.on_gpu:
         return
-    groups: dict[tuple[int, str], list[tuple[int, str, str]]] = defaultdict(list)
+    groups: dict[tuple[int, int, str], list[tuple[int, str, str]]] = defaultdict(list)
     for name in seen.graph.nodes:
         for place in seen.graph.owners.get(name, []):
-            dtype = seen.rows[place].dtype
-            if dtype not in ALIGNMENT or not seen.rows[place].time_us:
+            dtype, multiple = seen.rows[place].dtype, _multiple(seen, place)
+            if dtype is None or multiple is None or not seen.rows[place].time_us:
                 continue
             for what, size in _dimensions(seen, name).items():
-                if size % ALIGNMENT[dtype]:
-                    groups[size, dtype].append((place, name, what))
-    for (size, dtype), members in groups.items():
-        yield _unaligned_draft(seen, size, dtype, members)
+                if size % multiple:
+                    groups[size, multiple, dtype].append((place, name, what))
+    for (size, multiple, dtype), members in groups.items():
+        yield _unaligned_draft(seen, (size, multiple), dtype, members)
 
 
-def _unaligned_draft(seen: Seen, size: int, dtype: str, members: list[tuple[int, str, str]]) -> Draft:
-    multiple = ALIGNMENT[dtype]
+def _multiple(seen: Seen, place: int) -> int | None:
+    """Return the elements of which the dimensions of a layer should be a multiple; None where it is of no matter."""
+    dtype, tactic = seen.rows[place].dtype, seen.profile["layers"][place]["tactic"]
+    if dtype in _SPARSE and tactic is not None and "sparse" in tactic.lower():
+        return SPARSE_ALIGNMENT
+    return None if dtype is None else ALIGNMENT.get(dtype)
+
+
+def _unaligned_draft(seen: Seen, sizes: tuple[int, int], dtype: str, members: list[tuple[int, str, str]]) -> Draft:
+    size, multiple = sizes
     places, nodes, kinds = (list(dict.fromkeys(column)) for column in zip(*members, strict=True))
     padded = {to for place in places for to in _padded(seen, place, size)}
     padding = [place for place in seen.timed(nodes) if place not in places and _pads(seen, place, padded)]

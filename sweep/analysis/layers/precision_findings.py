@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis.layers.costs import COMPUTES, MOVES, QUANTISERS
 from sweep.analysis.layers.graph import is_product
-from sweep.analysis.layers.rule import GUIDE, Draft, Rule, some
+from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, some
 from sweep.analysis.layers.types import PRODUCTS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def _alone(seen: Seen) -> Iterator[Draft]:
     places.sort(key=lambda place: -(seen.rows[place].time_us or 0.0))
     cost = seen.time_us(places)
     yield Draft(
-        title=f"{len(places)} layers only quantise or dequantise",
+        title=f"{count(len(places), 'layer')} that only quantise or dequantise",
         places=places,
         nodes=[name for place in places for name in seen.rows[place].nodes],
         cost_us=cost,
@@ -68,11 +68,14 @@ def _alone(seen: Seen) -> Iterator[Draft]:
 
 
 def _dequantisers(seen: Seen, name: str) -> list[str]:
-    """Return the nodes that dequantise the data input of a node, with the quantising ones before them."""
+    """Return the nodes that dequantise the inputs of a node, with the quantising ones before them.
+
+    None of a node whose data are not quantised: weights alone may be, to take less memory.
+    """
     graph = seen.graph
-    if name not in graph.nodes:
+    if name not in graph.nodes or not any(graph.op(node) == "DequantizeLinear" for node in graph.before(name, 0)):
         return []
-    first = [node for node in graph.before(name, 0) if graph.op(node) == "DequantizeLinear"]
+    first = [node for node in graph.before(name) if graph.op(node) == "DequantizeLinear"]
     return [*first, *(node for one in first for node in graph.before(one, 0) if graph.op(node) == "QuantizeLinear")]
 
 
@@ -101,7 +104,7 @@ def _unused(seen: Seen) -> Iterator[Draft]:
     savings = [_narrower_us(seen, place, "int8") for place in places]
     saving = sum(value or 0.0 for value in savings) + seen.time_us(beside) if any(savings) or beside else None
     yield Draft(
-        title=f"{len(names)} products of quantised inputs compute in {' and '.join(kinds)}",
+        title=f"{count(len(names), 'product')} of quantised inputs in {' and '.join(kinds)}",
         places=[*places, *beside],
         nodes=list(dict.fromkeys([*names, *quantisers])),
         cost_us=cost,
@@ -128,7 +131,7 @@ def _wide(seen: Seen) -> Iterator[Draft]:
     names = [name for place in places for name in seen.rows[place].nodes]
     savings = [_narrower_us(seen, place, "fp16") for place in places]
     yield Draft(
-        title=f"{len(places)} layers compute in fp32",
+        title=f"{count(len(places), 'layer')} in fp32",
         places=places,
         nodes=names,
         cost_us=seen.time_us(places),

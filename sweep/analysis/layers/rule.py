@@ -106,6 +106,11 @@ class Seen:
         return [graph.op(name) for name in self.rows[place].nodes if place in graph.owners.get(name, [])]
 
 
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun, as in ``1 layer`` and ``3 layers``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def some(names: Sequence[str], most: int = 3) -> str:
     """List the first names, and how many more there are."""
     rest = len(names) - most

@@ -19,6 +19,7 @@ GAP_SHARE = 0.1
 DOMINANT = 0.5
 """Share of the layers' time above which one layer dominates."""
 _FEW = 4
+_MENTIONED = 0.005
 
 
 def _launches(seen: Seen) -> Iterator[Draft]:
@@ -91,7 +92,7 @@ def _gemm_share(seen: Seen) -> Iterator[Draft]:
     others = [
         f"{name} {time / seen.totals.layers_us:.0%}"
         for name, time in seen.totals.category_us.items()
-        if name not in PRODUCTS and time
+        if name not in PRODUCTS and time >= _MENTIONED * seen.totals.layers_us
     ]
     yield Draft(
         title=f"matrix products take {share:.0%} of the layers' time, not {GEMM_GOAL:.0%}",

@@ -58,6 +58,11 @@ def unaligned(g: ProfileAuthor) -> None:
     g.product(g.product("x", 1001, us=20), us=30)
 
 
+def unaligned_for_sparsity(g: ProfileAuthor) -> None:
+    y = g.op("MatMul", "x", g.const((SIDE, 1000)), shape=(SIDE, 1000))
+    g.layer(y, us=50, kind="gemm", tactic="sm90_xmma_sparse_gemm_f16")
+
+
 def padded_by_the_builder(g: ProfileAuthor) -> None:
     image = g.op("Cast", g.tensor("image", (8, 3, 224, 224), "fp32"), dtype="fp16")
     y = g.op("Conv", image, g.const((64, 3, 7, 7)), shape=(8, 64, 112, 112))
@@ -97,8 +102,9 @@ def requantised(g: ProfileAuthor) -> None:
 def quantised_in_vain(g: ProfileAuthor) -> None:
     q = g.op("QuantizeLinear", "x", g.const(), dtype="int8")
     g.layer(q, us=10)
-    g.product(g.op("DequantizeLinear", q, g.const(), dtype="fp16"), us=30)
-    g.each(us=10)
+    weights = g.op("DequantizeLinear", g.tensor("wq", (SIDE, SIDE), "int8", constant=True), g.const(), dtype="fp16")
+    g.layer(g.op("MatMul", g.op("DequantizeLinear", q, g.const(), dtype="fp16"), weights), us=30, kind="gemm")
+    g.each(us=5)
 
 
 def quantisers_alone(g: ProfileAuthor) -> None:
@@ -173,6 +179,7 @@ FAULTS: tuple[tuple[str, Fault, float, float | None], ...] = (
     # rule, graph that has its fault, cost and saving, us
     ("added_layer", added_layer, 30, 30),
     ("unaligned", unaligned, 50, None),
+    ("unaligned", unaligned_for_sparsity, 50, None),
     ("unaligned", padded_by_the_builder, 50, 20),
     ("transpose_pair", transpose_pair, 40, 40),
     ("transpose_pair", transposes_of_both_branches, 45, 45),
