@@ -2,6 +2,7 @@ from .analysis import analyse as analyse
 from .findings import RULES as RULES
 from .full_batch import FullBatch as FullBatch
 from .full_batch import full_from_batch as full_from_batch
+from .measured_peaks import measured_peaks as measured_peaks
 from .peaks import GPUS as GPUS
 from .peaks import Peaks as Peaks
 from .peaks import peaks_of as peaks_of

@@ -64,6 +64,7 @@ def _row(graph: Graph, place: int, peaks: Peaks | None, layers_us: float) -> Lay
     known = [name for name in dict.fromkeys(layer["nodes"]) if name in graph.nodes]
     compute = None if peaks is None else peaks.of_type(dtype if kind in PRODUCTS else "fp32")
     tflops, gb_per_s = _rate(flops, time_us, 1e6), _rate(size, time_us, 1e3)
+    mapping = compute is None and kind not in PRODUCTS  # an operation for each element is no matter beside its bytes
     compute_share, memory_share = _over(tflops, compute), _over(gb_per_s, None if peaks is None else peaks.gb_per_s)
     return LayerRow(
         index=place,
@@ -84,7 +85,7 @@ def _row(graph: Graph, place: int, peaks: Peaks | None, layers_us: float) -> Lay
         gb_per_s=gb_per_s,
         share_of_compute_peak=compute_share,
         share_of_bandwidth_peak=memory_share,
-        bound=_bound(time_us, compute_share, memory_share, graph.profile["source"]),
+        bound=_bound(time_us, 0.0 if mapping else compute_share, memory_share, graph.profile["source"]),
     )
 
 

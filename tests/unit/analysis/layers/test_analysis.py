@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from layer_profiles import SIDE, ProfileAuthor, listed
 
-from sweep.analysis.layers import GPUS, LayerRow, Peaks, analyse, full_from_batch, peaks_of
+from sweep.analysis.layers import GPUS, LayerRow, Peaks, analyse, full_from_batch, measured_peaks, peaks_of
 
 CUBE = 2.0 * SIDE**3
 SQUARE = SIDE * SIDE
@@ -201,6 +201,29 @@ def test_measured_peaks_replace_those_of_the_data_sheet() -> None:
     assert without.peaks is None
     assert "peaks of a CPU are not known" in without.notes[0]
     assert without.rows[0].tflops == seen.rows[0].tflops
+
+
+def test_peaks_are_measured_by_a_large_product_and_a_copy() -> None:
+    """A layer that reached them is at 100% of each, and no other device's profile is mixed in."""
+    product, copy, other = (ProfileAuthor("fp32") for _ in range(3))
+    product.product("x", us=1000)
+    copy.op("Erf", "x")
+    copy.each(us=100)
+    profiles = [author.profile(device="a CPU", source="onnxruntime") for author in (product, copy)]
+    peaks = measured_peaks(profiles)
+    assert peaks is not None
+    assert (peaks.name, peaks.measured, peaks.gb_per_s) == ("a CPU", True, pytest.approx(2 * SQUARE * 4 / 100e-6 / 1e9))
+    assert peaks.tflops == {"fp32": pytest.approx(CUBE / 1e-3 / 1e12)}
+    rows = [analyse(profile, peaks).rows[0] for profile in profiles]
+    assert (rows[0].share_of_compute_peak, rows[0].bound) == (1, "compute")
+    assert (rows[1].share_of_bandwidth_peak, rows[1].bound) == (1, "memory")
+    of_product_alone = measured_peaks(profiles[:1])
+    assert of_product_alone is not None
+    assert of_product_alone.gb_per_s is None
+    typed = Peaks(name="a CPU", source="measured", gb_per_s=80.0, tflops={"fp16": 1.0}, measured=True)
+    assert analyse(profiles[1], typed).rows[0].bound == "memory"  # without a peak of fp32
+    assert measured_peaks([*profiles, other.profile()]) is None
+    assert measured_peaks([]) is None
 
 
 def test_tf32_is_held_against_the_tensor_cores_and_fp32_is_not() -> None:
