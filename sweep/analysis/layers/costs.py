@@ -256,10 +256,12 @@ def _boundary_bytes(graph: Graph, names: Sequence[str], looked_up: int | None) -
 def compute_dtype(graph: Graph, place: int) -> str | None:
     """Return the type in which a layer computes: that of its largest operands, the wider of activations and weights."""
     layer = graph.profile["layers"][place]
+    names = [name for name in layer["nodes"] if name in graph.nodes]
+    products = [name for name in names if is_product(graph.op(name))]
     kinds = [_largest(layer["inputs"]), _largest(layer["constants"])]
+    if kinds[0] is not None and not any(is_product(graph.op(name)) for name in owned_nodes(graph, place)) and names:
+        kinds = kinds[:1]  # the scale of a pooling or a norm may be wider than what it reads
     if not any(kinds):
-        names = [name for name in layer["nodes"] if name in graph.nodes]
-        products = [name for name in names if is_product(graph.op(name))]
         tensors = graph.nodes[products[0]]["inputs"][:2] if products else graph.boundary(names)[0]
         kinds = [graph.dtype(_before_dequantise(graph, tensor, names)) for tensor in tensors]
     present = {"fp8" if kind.startswith("fp8") else kind for kind in kinds if kind is not None}

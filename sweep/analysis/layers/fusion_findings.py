@@ -78,27 +78,40 @@ def _attentions(seen: Seen) -> Iterator[Draft]:
         )
 
 
-def _convolutions(seen: Seen) -> Iterator[Draft]:
+def _epilogues(seen: Seen) -> Iterator[Draft]:
+    graph = seen.graph
+    attentions = {name for group, *_ in patterns.attentions(graph) for name in group}
+    tails = {name: tail for name, tail in patterns.epilogues(graph) if name not in attentions}
+    following = {name for tail in tails.values() for name in tail}
     places: list[int] = []
     nodes: list[str] = []
-    for name, tail in patterns.convolution_tails(seen.graph):
-        own = set(seen.timed([name]))
-        apart = [place for place in seen.timed(tail) if place not in own]
-        apart = [place for place in apart if set(seen.rows[place].nodes) <= {name, *tail}]
-        if own and apart:
+    for name, tail in tails.items():
+        owners = graph.owners.get(name, [])
+        # The library names the product at its epilogue too, where it adds the bias or restores the scale there.
+        apart = [place for place in seen.timed([name, *tail]) if place not in owners]
+        apart = [place for place in apart if _is_epilogue(seen, place, following)]
+        if apart and any(seen.rows[place].time_us for place in owners):
             places += apart
             nodes += [name, *tail]
     if places:
-        places = list(dict.fromkeys(places))
+        places = sorted(set(places))
         cost = seen.time_us(places)
         yield Draft(
-            title=f"{count(len(places), 'layer')} to normalise or activate what a convolution wrote",
+            title=f"{count(len(places), 'layer')} to finish what a convolution or product wrote",
             places=places,
-            nodes=nodes,
+            nodes=list(dict.fromkeys(nodes)),
             cost_us=cost,
             saving_us=cost,
-            explanation=f"A convolution can do it while it writes its result: {some(nodes)}.",
+            explanation="A convolution or product can add, activate and quantise while it writes its result: "
+            f"{some([seen.rows[place].name for place in places])}.",
         )
+
+
+def _is_epilogue(seen: Seen, place: int, following: set[str]) -> bool:
+    """Return whether all that counts to a layer follows products, and none of it is a product."""
+    graph = seen.graph
+    owned = [name for name in seen.rows[place].nodes if place in graph.owners.get(name, [])]
+    return bool(owned) and all(name in following for name in owned)
 
 
 def _chains(seen: Seen) -> Iterator[Draft]:
@@ -106,7 +119,7 @@ def _chains(seen: Seen) -> Iterator[Draft]:
     taken = {name for group in patterns.layer_norms(graph) for name in group}
     taken |= {name for group in patterns.gelus(graph) for name in group}
     taken |= {name for group, *_ in patterns.attentions(graph) for name in group}
-    taken |= {name for _, tail in patterns.convolution_tails(graph) for name in tail}
+    taken |= {name for _, tail in patterns.epilogues(graph) for name in tail}
     chains = [
         chain
         for chain in patterns.elementwise_chains(graph, taken)
@@ -145,13 +158,15 @@ FUSION_RULES = (
         detect=_gelus,
     ),
     Rule(
-        kind="unfused_convolution",
-        title="BatchNormalization and activations beside their convolution",
-        meaning="A BatchNormalization or activation that reads a convolution alone runs as a layer of its own.",
-        advice="`graph=simplify` folds BatchNormalization into the weights; an activation fuses where it follows the "
-        "convolution directly and in one type.",
-        source=f"{_CATALOG} (convolution and scale, convolution and activation)",
-        detect=_convolutions,
+        kind="unfused_epilogue",
+        title="Bias, activation or quantisation beside its convolution or product",
+        meaning="A bias, BatchNormalization, sum, activation or quantisation that alone follows a convolution or "
+        "matrix product runs as a layer of its own: the product is written, read and written again. With int8 and fp8 it is "
+        "the usual reason for a variant that is slower than fp16.",
+        advice="`graph=simplify` folds BatchNormalization into the weights; keep what follows a product in its type "
+        "(`precision.rest=fp16`), and leave products of which none fuses out of `precision.quantize_ops`.",
+        source=f"{_CATALOG} (convolution and activation, Q/DQ fusion)",
+        detect=_epilogues,
     ),
     Rule(
         kind="unfused_chain",

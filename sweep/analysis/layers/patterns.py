@@ -94,11 +94,12 @@ def _search(graph: Graph, start: str, *, forward: bool) -> tuple[list[str], str 
     return between, None
 
 
-def convolution_tails(graph: Graph) -> Iterator[tuple[str, list[str]]]:
-    """Yield each convolution with the BatchNormalization and activation that follow it alone."""
+def epilogues(graph: Graph) -> Iterator[tuple[str, list[str]]]:
+    """Yield each convolution or product with the bias, norm, sum, activation and quantisation that follow it alone."""
+    steps = ({"BatchNormalization"}, {"Add"}, {"Add"}, set(_ACTIVATIONS), {"QuantizeLinear"})
     for name in graph.nodes:
-        if graph.op(name) in _CONVOLUTIONS:
-            tail = _tail(graph, name, ({"BatchNormalization"}, set(_ACTIVATIONS)))
+        if graph.op(name) in _CONVOLUTIONS | _PRODUCTS:
+            tail = _tail(graph, name, steps)
             if tail:
                 yield name, tail
 

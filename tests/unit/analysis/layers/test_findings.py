@@ -146,6 +146,18 @@ def convolution(g: ProfileAuthor) -> str:
     return g.op("Conv", image, g.const((64, 64, 3, 3)), kernel_shape=[3, 3])
 
 
+def quantised_beside_its_convolution(g: ProfileAuthor) -> None:
+    """As TensorRT-RTX builds int8: the convolution writes fp32; another layer scales, adds the bias and quantises."""
+    image = g.tensor("image", (8, 64, 28, 28), "int8")
+    data = g.op("DequantizeLinear", image, g.const(), dtype="fp16")
+    y = g.op("Conv", data, g.const((64, 64, 3, 3)))
+    relu = g.op("Relu", y)
+    q = g.op("QuantizeLinear", relu, g.const(), dtype="int8")
+    g.layer(data, y, us=200, kind="correlation", inputs=[listed("a", (8, 64, 28, 28), "int8")],
+            constants=[listed("w", (64, 64, 3, 3), "int8"), listed("scale", (64,), "fp32")])  # fmt: skip
+    g.layer(y, relu, q, us=40, name="__myl_MulAddReluMulMinMaxRounCast_myl0_2")
+
+
 def unfused_convolution(g: ProfileAuthor) -> None:
     y = convolution(g)
     norm = g.op("BatchNormalization", y, *(g.const((64,)) for _ in range(4)))
@@ -193,7 +205,8 @@ FAULTS: tuple[tuple[str, Fault, float, float | None], ...] = (
     ("unfused_gelu", unfused_gelu, 50, 40),
     ("unfused_gelu", unfused_tanh_gelu, 80, 70),
     ("unfused_attention", unfused_attention, 220, 20),
-    ("unfused_convolution", unfused_convolution, 40, 40),
+    ("unfused_epilogue", unfused_convolution, 40, 40),
+    ("unfused_epilogue", quantised_beside_its_convolution, 40, 40),
     ("unfused_chain", unfused_chain, 40, 20),
     ("launch_bound", launch_bound, 320, None),
     ("dominant_layer", dominant_layer, 1100, None),
