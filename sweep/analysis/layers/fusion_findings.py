@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.analysis.layers import patterns
-from sweep.analysis.layers.costs import MOVES
+from sweep.analysis.layers.costs import MOVES, QUANTISERS
 from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, some
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _CATALOG = f"{GUIDE}, Layer Fusion Catalog"
 _LEAST = 2
+_CONVERSIONS = QUANTISERS | {"Cast"}
 _OWN_PASS = "a pass of your own (`graph=PACKAGE.MODULE:FUNCTION`)"  # noqa: S105 - no password
 
 
@@ -111,7 +112,8 @@ def _is_epilogue(seen: Seen, place: int, following: set[str]) -> bool:
     """Return whether all that counts to a layer follows products, and none of it is a product."""
     graph = seen.graph
     owned = [name for name in seen.rows[place].nodes if place in graph.owners.get(name, [])]
-    return bool(owned) and all(name in following for name in owned)
+    others = [name for name in owned if name not in following and graph.op(name) not in _CONVERSIONS]
+    return not others and any(name in following for name in owned)
 
 
 def _chains(seen: Seen) -> Iterator[Draft]:
@@ -161,7 +163,7 @@ FUSION_RULES = (
         kind="unfused_epilogue",
         title="Bias, activation or quantisation beside its convolution or product",
         meaning="A bias, BatchNormalization, sum, activation or quantisation that alone follows a convolution or "
-        "matrix product runs as a layer of its own: the product is written, read and written again. With int8 and fp8 it is "
+        "product runs as a layer of its own: the result is written, read and written again. With int8 and fp8 it is "
         "the usual reason for a variant that is slower than fp16.",
         advice="`graph=simplify` folds BatchNormalization into the weights; keep what follows a product in its type "
         "(`precision.rest=fp16`), and leave products of which none fuses out of `precision.quantize_ops`.",

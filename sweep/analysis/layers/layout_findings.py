@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis.layers.costs import MOVES
 from sweep.analysis.layers.patterns import transpose_pairs
-from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, some
+from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, removable, some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +45,8 @@ def _added_layers(seen: Seen) -> Iterator[Draft]:
 
 
 def _described(tensor: LayerTensor) -> str:
-    shape = "x".join(map(str, tensor["shape"] or ())) or "a scalar"
-    return " ".join(filter(None, (tensor["dtype"], shape, tensor.get("format"))))
+    shape = None if tensor["shape"] is None else "x".join(map(str, tensor["shape"])) or "scalar"
+    return " ".join(filter(None, (tensor["dtype"], shape, tensor.get("format")))) or "a tensor"
 
 
 def _unaligned(seen: Seen) -> Iterator[Draft]:
@@ -138,53 +138,46 @@ def _transposes(seen: Seen) -> Iterator[Draft]:
     pairs: dict[str, list[tuple[str, list[str]]]] = defaultdict(list)
     for first, between, second in transpose_pairs(graph):
         pairs[second].append((first, between))
+    groups: list[tuple[list[int], list[str]]] = []
     for second, before in pairs.items():
-        removable = [first for first, between in before if set(graph.after(first)) <= {*between[:1], second}]
-        places = [place for place in seen.timed([*removable, second]) if set(seen.owned_ops(place)) <= MOVES]
-        if not places:
-            continue  # all are part of layers that compute
-        between = list(dict.fromkeys(name for _, names in before for name in names))
-        over = f" across {some(between)}" if between else ""
-        cost, firsts = seen.time_us(places), [first for first, _ in before]
-        yield Draft(
-            title=f"{second} undoes {some(firsts)}",
-            places=places,
-            nodes=[*firsts, *between, second],
-            cost_us=cost,
-            saving_us=cost,
-            explanation=f"It restores the order of the axes{over}, and layers of their own move the data.",
-        )
+        alone = [first for first, between in before if set(graph.after(first)) <= {*between[:1], second}]
+        places = _moving(seen, [*alone, second])
+        if places:  # else all are part of layers that compute
+            between = [name for _, names in before for name in names]
+            groups.append((places, list(dict.fromkeys([*(first for first, _ in before), *between, second]))))
+    title = f"{count(len(groups), 'transpose')} that undo an earlier one"
+    yield from removable(
+        seen, groups, title, "Only elementwise nodes stand between, and layers of their own move the data"
+    )
+
+
+def _moving(seen: Seen, names: list[str]) -> list[int]:
+    """Return the timed layers of some nodes that only move data."""
+    return [place for place in seen.timed(names) if set(seen.owned_ops(place)) <= MOVES]
 
 
 def _casts(seen: Seen) -> Iterator[Draft]:
-    graph = seen.graph
-    for name in graph.nodes:
-        if graph.op(name) != "Cast":
-            continue
-        source, target = graph.dtype(graph.nodes[name]["inputs"][0]), graph.dtype(graph.nodes[name]["outputs"][0])
-        back = [node for node in graph.after(name) if graph.op(node) == "Cast"]
-        if source is None or target is None:
-            continue
-        if source == target:
-            pair, why = [name], f"It casts {source} to {target}."
-        elif (target, source) in _HOLDS and any(
-            graph.dtype(graph.nodes[node]["outputs"][0]) == source for node in back
-        ):
-            pair = [name, *(node for node in back if graph.dtype(graph.nodes[node]["outputs"][0]) == source)]
-            why = f"{source} becomes {target} and {source} again, which changes no value."
-        else:
-            continue
-        places = [place for place in seen.timed(pair) if set(seen.owned_ops(place)) <= MOVES]
+    groups: list[tuple[list[int], list[str]]] = []
+    for name in seen.graph.nodes:
+        nodes = _needless_casts(seen, name)
+        places = _moving(seen, nodes)
         if places:
-            cost = seen.time_us(places)
-            yield Draft(
-                title=f"{some(pair)}: casts that change nothing",
-                places=places,
-                nodes=pair,
-                cost_us=cost,
-                saving_us=cost,
-                explanation=why,
-            )
+            groups.append((places, nodes))
+    title = f"{count(len(groups), 'cast')} without effect"
+    yield from removable(seen, groups, title, "To the same type, or to a wider one and back")
+
+
+def _needless_casts(seen: Seen, name: str) -> list[str]:
+    """Return a cast to its own type, or one to a wider type with those that undo it; nothing for any other node."""
+    graph = seen.graph
+    if graph.op(name) != "Cast":
+        return []
+    source, target = graph.dtype(graph.nodes[name]["inputs"][0]), graph.dtype(graph.nodes[name]["outputs"][0])
+    if source is None or target is None or source == target:
+        return [name] if source is not None and source == target else []
+    back = [node for node in graph.after(name) if graph.op(node) == "Cast"]
+    undone = [node for node in back if graph.dtype(graph.nodes[node]["outputs"][0]) == source]
+    return [name, *undone] if undone and (target, source) in _HOLDS else []
 
 
 LAYOUT_RULES = (

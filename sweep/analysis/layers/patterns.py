@@ -96,10 +96,12 @@ def _search(graph: Graph, start: str, *, forward: bool) -> tuple[list[str], str 
 
 def epilogues(graph: Graph) -> Iterator[tuple[str, list[str]]]:
     """Yield each convolution or product with the bias, norm, sum, activation and quantisation that follow it alone."""
-    steps = ({"BatchNormalization"}, {"Add"}, {"Add"}, set(_ACTIVATIONS), {"QuantizeLinear"})
+    steps = ({"BatchNormalization"}, {"Add"}, {"Add"}, set(_ACTIVATIONS))
     for name in graph.nodes:
         if graph.op(name) in _CONVOLUTIONS | _PRODUCTS:
             tail = _tail(graph, name, steps)
+            last = tail[-1] if tail else name  # several may quantise it, for several readers
+            tail += [reader for reader in graph.after(last) if graph.op(reader) == "QuantizeLinear"]
             if tail:
                 yield name, tail
 

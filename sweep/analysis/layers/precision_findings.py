@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis.layers.costs import COMPUTES, MOVES, QUANTISERS
 from sweep.analysis.layers.graph import is_product
-from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, some
+from sweep.analysis.layers.rule import GUIDE, Draft, Rule, count, removable, some
 from sweep.analysis.layers.types import PRODUCTS
 
 if TYPE_CHECKING:
@@ -30,18 +30,13 @@ def _requantised_pairs(seen: Seen) -> list[tuple[str, str]]:
 
 
 def _requantised(seen: Seen) -> Iterator[Draft]:
+    groups: list[tuple[list[int], list[str]]] = []
     for first, second in _requantised_pairs(seen):
         places = [place for place in seen.timed([first, second]) if set(seen.owned_ops(place)) <= MOVES | QUANTISERS]
         if places:
-            cost = seen.time_us(places)
-            yield Draft(
-                title=f"{second} quantises what {first} has just dequantised",
-                places=places,
-                nodes=[first, second],
-                cost_us=cost,
-                saving_us=cost,
-                explanation="Nothing is computed between the two: with one scale for both, neither is needed.",
-            )
+            groups.append((places, [first, second]))
+    title = f"{count(len(groups), 'quantisation')} of what was just dequantised"
+    yield from removable(seen, groups, title, "Nothing is computed between, so that one scale for both needs neither")
 
 
 def _alone(seen: Seen) -> Iterator[Draft]:

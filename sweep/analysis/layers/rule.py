@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sweep.analysis.layers.graph import is_product
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sweep.analysis.layers.graph import Graph
     from sweep.analysis.layers.peaks import Peaks
@@ -104,6 +104,36 @@ class Seen:
         """Return the operators of the nodes whose work counts to a layer."""
         graph = self.graph
         return [graph.op(name) for name in self.rows[place].nodes if place in graph.owners.get(name, [])]
+
+
+def removable(
+    seen: Seen, groups: Sequence[tuple[Sequence[int], Sequence[str]]], title: str, why: str
+) -> Iterator[Draft]:
+    """Draft one finding of all groups of layers that can go; none without a group.
+
+    Args:
+        seen: the profile.
+        groups: places of the layers of each, and the nodes that it is about.
+        title: title of the finding.
+        why: why they can go; the first ones are named behind it.
+    """
+    if groups:
+        places = sorted(
+            {place for group, _ in groups for place in group}, key=lambda at: -(seen.rows[at].time_us or 0.0)
+        )
+        cost = seen.time_us(places)
+        yield Draft(
+            title=title,
+            places=places,
+            nodes=list(dict.fromkeys(name for _, names in groups for name in names)),
+            cost_us=cost,
+            saving_us=cost,
+            explanation=f"{why}: {some([_from_to(names) for _, names in groups])}.",
+        )
+
+
+def _from_to(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

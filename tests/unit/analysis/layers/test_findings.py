@@ -303,6 +303,16 @@ def test_a_variant_of_fp32_has_no_node_that_stayed() -> None:
     assert [f.kind for f in findings(g, precision="mine")] == ["stayed_fp32"]  # the graph has fp16
 
 
+def test_several_of_a_kind_are_one_finding() -> None:
+    g = ProfileAuthor()
+    for fault in (transpose_pair, transpose_pair):
+        fault(g)
+    g.products(us=500)
+    (finding,) = findings(g)
+    assert (finding.title, finding.cost_us) == ("2 transposes that undo an earlier one", 80)
+    assert "Transpose0 to Transpose2, Transpose3 to Transpose5" in finding.explanation
+
+
 def test_a_transpose_that_others_read_stays() -> None:
     g = ProfileAuthor()
     turned = g.op("Transpose", "x", perm=[1, 0])
