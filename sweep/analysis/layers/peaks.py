@@ -91,7 +91,7 @@ _AMPERE_100 = {"fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "bf16": 312.0, "int8"
 # Names as the driver gives them, without "NVIDIA", "Tesla" and "GeForce". A Jetson calls itself "Orin" whatever its
 # size and power mode, so that its name does not tell its peaks: it is not listed.
 _TABLE: tuple[tuple[tuple[str, ...], Peaks], ...] = (
-    (("B200",), _gpu("B200", "NVIDIA HGX B200 data sheet", 8000.0, fp32=75.0, tf32=1125.0, fp16=2250.0, bf16=2250.0,
+    (("B200",), _gpu("B200", "NVIDIA HGX B200 data sheet", 7700.0, fp32=75.0, tf32=1100.0, fp16=2250.0, bf16=2250.0,
                      fp8=4500.0, int8=4500.0, fp4=9000.0)),
     (("H200",), _gpu("H200 SXM", _H200, 4800.0, **_HOPPER_SXM)),
     (("H200 NVL",), _gpu("H200 NVL", _H200, 4800.0, **_HOPPER_NVL)),

@@ -41,7 +41,7 @@ def _launches(seen: Seen) -> Iterator[Draft]:
 
 def _gaps(seen: Seen) -> Iterator[Draft]:
     totals = seen.totals
-    if not seen.on_gpu or totals.rest_us < GAP_SHARE * totals.timed_us:
+    if not seen.on_gpu or not totals.layers_us or totals.rest_us < GAP_SHARE * totals.timed_us:
         return
     graph = seen.profile["cuda_graph"]
     yield Draft(
