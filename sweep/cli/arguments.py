@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from sweep.errors import ConfigError
+from sweep.system import atomic_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +145,7 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
         OSError: the file could not be written; the old one is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_files.refuse_special(path)
     mask = os.umask(0)
     os.umask(mask)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

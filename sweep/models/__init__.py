@@ -23,7 +23,7 @@ from sweep.models.onnx_file import (
     settle_by_samples,
 )
 from sweep.models.random_inputs import draw
-from sweep.models.resolution import calibration, feeds, has_data, held_out, resolve, signature
+from sweep.models.resolution import calibration, dimensions, feeds, has_data, held_out, resolve, signature
 from sweep.models.sibling_file import sibling_ref
 from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec, render_shape
 
@@ -45,6 +45,7 @@ __all__ = [
     "cost",
     "datasets",
     "declared_inputs",
+    "dimensions",
     "draw",
     "dynamic_inputs",
     "evaluation",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import ModelError
 from sweep.models.signatures import BATCH, Signature, TensorSpec, render_shape
 from sweep.models.value_ranges import check_range
-from sweep.spec import is_plain_key, quote, table_key
+from sweep.spec import is_plain_key, quote, shape_text, table_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,6 +54,7 @@ def settle(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[TensorSpec, ..
         ModelError: a fix names no input or contradicts the file, or a dimension stays open; the message has every
             override that is missing.
     """
+    specs = set_dimensions(specs, ref)
     fixes = _fixes_by_name(specs, ref)
     for spec in specs:
         fix = fixes.get(spec.name)
@@ -77,6 +78,55 @@ def settle(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[TensorSpec, ..
     for spec in settled:
         check_range(spec, ref.name)
     return settled
+
+
+def set_dimensions(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[TensorSpec, ...]:
+    """Return the inputs with the dimensions that ``shape=`` names at its sizes.
+
+    Args:
+        specs: inputs as their file declares them.
+        ref: its ``shape``, and the model's name for errors.
+
+    Raises:
+        ModelError: the file has no dimension of that name.
+    """
+    if not ref.shape:
+        return specs
+    sizes = {item.name: item.size for item in ref.shape}
+    symbols = _symbols(specs)
+    batch = _batch_symbols(specs, _fixes_by_name(specs, ref), ref.batch_dim)[0]
+    for item in ref.shape:
+        if item.name in batch:
+            raise ModelError(f"shape={shape_text(ref.shape)}: {item.name} is the batch; batch={item.size} sets it")
+        if item.name not in symbols:
+            raise no_dimension(ref, item.name, symbols - batch)
+    return tuple(
+        spec
+        if spec.shape == UNKNOWN_RANK
+        else replace(spec, shape=tuple(sizes.get(size, size) if isinstance(size, str) else size for size in spec.shape))
+        for spec in specs
+    )
+
+
+def dimensions(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[str, ...]:
+    """Return the names of the dimensions that ``shape=`` can set, in the order of the inputs.
+
+    Args:
+        specs: inputs as their file declares them.
+        ref: what the user says of the inputs; its ``shape`` is ignored.
+    """
+    fixes = _fixes_by_name(specs, ref)
+    taken = _batch_symbols(specs, fixes, ref.batch_dim)[0] | _bindings(specs, fixes).keys() | {UNNAMED, BATCH}
+    sizes = (size for spec in specs if spec.shape != UNKNOWN_RANK for size in spec.shape)
+    return tuple(dict.fromkeys(size for size in sizes if isinstance(size, str) and size not in taken))
+
+
+def no_dimension(ref: ModelRef, name: str, names: Iterable[str]) -> ModelError:
+    """Return the error that a network has no dimension of that name; it lists those that it has."""
+    known = ", ".join(sorted(names)) or "none"
+    return ModelError(
+        f"shape={shape_text(ref.shape)}: model {ref.name!r} has no dimension {name!r} that can be set (it has: {known})"
+    )
 
 
 def fixes_by_samples(

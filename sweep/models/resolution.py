@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.errors import ModelError
 from sweep.models import onnx_file
-from sweep.models.input_shapes import settle
+from sweep.models.input_shapes import dimensions as open_dimensions
+from sweep.models.input_shapes import no_dimension, settle
 from sweep.models.random_inputs import draw
 from sweep.models.signatures import Signature
 from sweep.models.zoo import catalog
+from sweep.spec import shape_text
 from sweep.system import save_onnx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sweep.models.datasets.labelled_arrays import DataSet, Labelled
+    from sweep.models.signatures import TensorSpec
     from sweep.spec import ModelRef
 
     Feeds = dict[str, NDArray[Any]]
@@ -34,7 +38,7 @@ def signature(ref: ModelRef) -> Signature:
     if ref.path is not None:
         return onnx_file.inspect(Path(ref.path), ref)
     entry = _zoo_entry(ref)
-    return Signature(inputs=settle(entry.inputs, ref), outputs=entry.outputs)
+    return Signature(inputs=_zoo_inputs(entry, ref), outputs=entry.outputs)
 
 
 def feeds(ref: ModelRef, batch: int, seed: int) -> Feeds:
@@ -76,7 +80,7 @@ def calibration(ref: ModelRef, batch: int, count: int) -> list[Feeds]:
 
 
 def _data(ref: ModelRef) -> DataSet | None:
-    return None if ref.path is not None or ref.inputs else catalog.entry(ref.name).data
+    return None if ref.path is not None or ref.inputs or ref.shape else catalog.entry(ref.name).data
 
 
 def resolve(ref: ModelRef, target: Path) -> Path:
@@ -96,7 +100,8 @@ def resolve(ref: ModelRef, target: Path) -> Path:
     """
     if ref.path is not None:
         return _unchanged(Path(ref.path), ref)
-    model = _zoo_entry(ref).build()
+    entry = _zoo_entry(ref)
+    model = entry.build(*_zoo_inputs(entry, ref)) if ref.shape else entry.build()
     target.parent.mkdir(parents=True, exist_ok=True)
     save_onnx(model, target)
     return target
@@ -110,6 +115,34 @@ def _zoo_entry(ref: ModelRef) -> catalog.ZooEntry:
             f"revision {entry.revision}; plan the sweep again"
         )
     return entry
+
+
+def dimensions(ref: ModelRef) -> tuple[str, ...]:
+    """Return the names of the dimensions that ``shape=`` can set, in the order of the inputs.
+
+    Raises:
+        ConfigError: the zoo has no network of that name.
+        ModelError: the user's file cannot be read.
+    """
+    if ref.path is None:
+        return tuple(item.name for item in _zoo_entry(ref).dimensions)
+    return open_dimensions(onnx_file.declared_inputs(Path(ref.path)), ref)
+
+
+def _zoo_inputs(entry: catalog.ZooEntry, ref: ModelRef) -> tuple[TensorSpec, ...]:
+    """Return the inputs of a network of the zoo at the sizes of ``ref.shape``.
+
+    Raises:
+        ModelError: it has no such dimension, or does not take the size.
+    """
+    known = {item.name: item for item in entry.dimensions}
+    for item in ref.shape or ():
+        if item.name not in known:
+            raise no_dimension(ref, item.name, known)
+        sizes = known[item.name].refusal(item.size)
+        if sizes is not None:
+            raise ModelError(f"shape={shape_text(ref.shape)}: {item.name} of model {ref.name!r} takes {sizes}")
+    return settle(entry.inputs_at({item.name: item.size for item in ref.shape or ()}), replace(ref, shape=None))
 
 
 def _unchanged(path: Path, ref: ModelRef) -> Path:

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from sweep.storage import Record
 
 
+_MODELS = "One answer a model, for samples of different models are different work."
+_SHAPES = "One answer a model and shape, for samples of different sizes are different work."
+
+
 def answer(records: Sequence[Record], slo: Slo | None, history: SpreadHistory | None = None) -> Answer:
     """Rank the variants of each model and recommend the best.
 
@@ -41,15 +45,24 @@ def answer(records: Sequence[Record], slo: Slo | None, history: SpreadHistory | 
     if len(models) < 2:  # noqa: PLR2004 - two is several
         return _of_model(records, slo, history, labels)
     answers = {name: _of_model(items, slo, history, labels) for name, items in models.items()}
-    lines = [f"{name.partition(' ')[0]}: {part.text}" for name, part in answers.items()]
+    lines = [f"{_title(models[name][0])}: {part.text}" for name, part in answers.items()]
+    names_alone = {str(items[0].variant.get("model")) for items in models.values()}
     return Answer(
         best=None,
         tied=(),
-        text="\n".join(["One answer a model, for samples of different models are different work.", *lines]),
+        text="\n".join([_MODELS if len(names_alone) == len(models) else _SHAPES, *lines]),
         decided=any(part.decided for part in answers.values()),
         ratios={key: ratio for part in answers.values() for key, ratio in part.ratios.items()},
         models=answers,
     )
+
+
+def _title(record: Record) -> str:
+    """Return the name of a record's model, with the sizes that ``shape=`` gave it: ``bert_base seq:128``."""
+    reference = record.variant.get("model_ref")
+    shape = reference.get("shape") if isinstance(reference, dict) else None
+    sizes = [f"{item.get('name')}:{item.get('size')}" for item in shape or () if isinstance(item, dict)]
+    return " ".join(filter(None, [str(record.variant.get("model")), "+".join(sizes)]))
 
 
 def _model(record: Record) -> str:
@@ -57,8 +70,8 @@ def _model(record: Record) -> str:
     reference = record.variant.get("model_ref")
     if not isinstance(reference, dict):  # records of the first versions, and damaged ones, name the model alone
         return str(record.variant.get("model"))
-    inputs = reference.get("inputs")
-    rest = [reference.get("digest"), *(inputs if isinstance(inputs, list | tuple) else ())]
+    sizes = [reference.get(name) for name in ("inputs", "shape")]
+    rest = [reference.get("digest"), *(item for part in sizes if isinstance(part, list | tuple) for item in part)]
     return " ".join([str(record.variant.get("model")), *(str(item) for item in rest if item)])
 
 

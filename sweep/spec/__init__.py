@@ -18,6 +18,7 @@ from sweep.spec.load import LabelledData, LoadAxes, SampleData
 from sweep.spec.onnx import (
     SEARCH_EVALUATIONS,
     CalibrationData,
+    Dimension,
     ExportInput,
     GraphPass,
     InputFix,
@@ -25,6 +26,7 @@ from sweep.spec.onnx import (
     NodeSearch,
     OnnxAxes,
     Precision,
+    shape_text,
 )
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.session import Script, SessionAxes
@@ -41,6 +43,7 @@ __all__ = [
     "BuiltPlan",
     "CalibrationData",
     "Comparison",
+    "Dimension",
     "DriftVerdict",
     "EngineAxes",
     "ExportInput",
@@ -85,6 +88,7 @@ __all__ = [
     "plain_text",
     "projection",
     "quote",
+    "shape_text",
     "slo",
     "table_key",
     "variant_key",

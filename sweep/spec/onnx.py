@@ -52,6 +52,32 @@ class ExportInput:
     dtype: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dimension:
+    """Set a named dimension of a network.
+
+    Attributes:
+        name: of the dimension: a symbol of a user's file, or what the built-in network calls it.
+        size: its size.
+    """
+
+    name: str
+    size: int
+
+    def __str__(self) -> str:
+        """Return the dimension as it is typed: ``seq:128``."""
+        return f"{self.name}:{self.size}"
+
+
+def shape_text(shape: tuple[Dimension, ...] | None) -> str:
+    """Return sizes of dimensions as they are typed, as in ``h:224+w:320``; null for none."""
+    return "+".join(map(str, shape or ())) or "null"
+
+
+def _shape_word(shape: tuple[Dimension, ...]) -> str:
+    return "".join(f"{item.name}{item.size}" for item in shape)
+
+
 def _inputs_cell(inputs: tuple[InputFix, ...]) -> str:
     """Return what the user fixed about the inputs, as in ``x[batch,512] sr=16000..16000``."""
     texts = []
@@ -97,6 +123,7 @@ class ModelRef:
         digest: sha256 of the user's file and its external data; None for the zoo.
         inputs: what the user fixed about the inputs.
         batch_dim: name of the symbolic dimension that is the batch; None detects it.
+        shape: sizes of named dimensions, by name; a dimension that is not in it keeps its own size. None sets none.
         made_from: source that the file was exported from, such as ``torch nets:small``. Not in the key: ``digest`` is.
         export_inputs: example arguments that PyTorch exported with. Not in the key: ``digest`` is.
     """
@@ -134,6 +161,17 @@ class ModelRef:
         key="model.batch_dim",
         help="name of the ONNX dimension that is the batch (null: detected)",
         place=0,
+    )
+    shape: tuple[Dimension, ...] | None = axis(
+        None,
+        key="shape",
+        help="sizes of named dimensions of the network, as in shape=seq:64,128 or shape=h:224+w:320 (null: its own)",
+        cli_default=None,
+        hint=Any,
+        word=_shape_word,
+        place=0,
+        cell=shape_text,
+        overrides=lambda shape: {"shape": shape_text(shape) if shape else None},
     )
     made_from: str | None = axis(None, key=None, place=0, overrides=_source_overrides, in_key=False)
     export_inputs: tuple[ExportInput, ...] = axis(

@@ -7,9 +7,11 @@ what a killed process left is removed on its own host alone, since no other host
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         OSError: the file could not be written; the old one is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_special(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
     try:
         with os.fdopen(handle, "wb") as file:
@@ -46,6 +49,18 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         _sync(path.parent)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse to replace a device, pipe or socket, which a rename would remove: as root, ``/dev/null`` for everybody.
+
+    Raises:
+        OSError: one lies at ``path``.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "is a device, pipe or socket, which would be replaced", str(path))
 
 
 def temporary_prefix(path: Path) -> str:

@@ -31,6 +31,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "backend.name": ("onnxruntime,simulated", ()),
     "model.name": ("tiny_cnn,mlp", ()),
     "model.path": ("net.onnx,other.onnx", ()),
+    "shape": ("h:32+w:32,h:48", ()),
     "model.engine": ("one.plan,two.plan", ("model=mlp",)),
     "model.inputs": ("{low:0,high:1},{low:0,high:2}", FILE),
     "model.batch_dim": ("batch,null", FILE),

@@ -139,7 +139,7 @@ class _Maker:
 
 
 def _model(config: Config) -> ModelRef:
-    return model_ref(config.model, Path(config.results).resolve() / "cache")
+    return model_ref(config.model, Path(config.results).resolve() / "cache", config.shape)
 
 
 def _data(labels: LabelledData | None, samples: SampleData | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache as cache_results
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from sweep import models, spec
 from sweep.config.schema import InputConfig
 from sweep.config.variants.samples import settled_inputs
 from sweep.errors import ConfigError
-from sweep.spec import ExportInput, InputFix, ModelRef
+from sweep.spec import Dimension, ExportInput, InputFix, ModelRef, plain_text
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
@@ -23,32 +24,67 @@ if TYPE_CHECKING:
 
 _DTYPES = ("float32", "float64", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
 _MODEL_FILE = "model.onnx"
+_DIMENSION = re.compile(r"(.+?):(\d+)(?:\+|$)")
+Sizes = tuple[tuple[str | None, int], ...]
 _SOURCES = ("torch", "saved_model", "path")
 
 
-def model_ref(config: ModelConfig, cache: Path) -> ModelRef:
+def model_ref(config: ModelConfig, cache: Path, shape: object = None) -> ModelRef:
     """Return the network: by name, from a file, or exported from PyTorch or TensorFlow into the cache.
 
     Args:
         config: of the model.
         cache: root folder of the cache.
+        shape: `shape`, as composed.
 
     Raises:
         ConfigError: keys contradict each other, or a value is out of its range; one line.
         ModelError: the model cannot be read or exported; one line.
     """
+    sizes = read_shape(shape)
     tables = _tables_by_name(config)
     inputs = _fixes(tables)
     _refuse_several(config)
     if config.torch is not None:
+        if sizes:
+            raise ConfigError("shape: a module is exported at the sizes of model.inputs; set them there")
         return export_torch(config.torch, inputs, tuple(_examples(tables, inputs)), cache)
     if config.saved_model is not None:
         folder = Path(config.saved_model).expanduser().resolve()
-        return convert_saved_model(folder, inputs, config.batch_dim, cache, config.samples)
+        return convert_saved_model(folder, inputs, config.batch_dim, cache, config.samples, sizes)
     if inputs and config.path is None:
         raise ConfigError(f"model.inputs: {config.name} is built here and its inputs are fixed; give model.path too")
     _refuse_dtypes(tables)
-    return resolve(config.name, config.path, inputs, config.batch_dim, config.samples)
+    return resolve(config.name, config.path, inputs, config.batch_dim, config.samples, sizes)
+
+
+def read_shape(value: object) -> tuple[tuple[str | None, int], ...]:
+    """Return name and size of each dimension of `shape`, sorted by name; None for the only one that has a name.
+
+    Args:
+        value: a table of names and sizes, text such as ``h:224+w:320``, a size alone, or None.
+
+    Raises:
+        ConfigError: it is none of these; one line.
+    """
+    if value is None:
+        return ()
+    text = plain_text(value)
+    if isinstance(value, str):
+        pairs: list[tuple[Any, Any]] = [(match[1], int(match[2])) for match in _DIMENSION.finditer(value)]
+        if "".join(match[0] for match in _DIMENSION.finditer(value)) != value:
+            pairs = []
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        pairs = [(None, value)]
+    sizes = dict(pairs)
+    if not pairs or len(sizes) < len(pairs):
+        raise ConfigError(f"shape={text}: give each dimension a size, as in shape=seq:128 or shape=h:224+w:320")
+    for name, size in pairs:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigError(f"shape={text}: {size!r} is no size of {name or 'a dimension'}; give a whole number")
+    return tuple(sorted((None if name is None else str(name), size) for name, size in pairs))
 
 
 def input_fixes(config: ModelConfig) -> tuple[InputFix, ...]:
@@ -121,7 +157,12 @@ def export_torch(
 
 @cache_results
 def convert_saved_model(
-    folder: Path, inputs: tuple[InputFix, ...], batch_dim: str | None, root: Path, samples: str | None = None
+    folder: Path,
+    inputs: tuple[InputFix, ...],
+    batch_dim: str | None,
+    root: Path,
+    samples: str | None = None,
+    shape: Sizes = (),
 ) -> ModelRef:
     """Convert a TensorFlow SavedModel, once per process; only if its files or the tools have changed."""
     key = spec.digest("saved_model", models.saved_model.content(folder), models.saved_model.OPSET)
@@ -130,7 +171,7 @@ def convert_saved_model(
         return models.saved_model.convert(folder, entry / _MODEL_FILE)
 
     entry = _process_cache(root).get("models", key, build, {"model": f"{folder.name} from TensorFlow"})
-    converted = resolve(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim, samples)
+    converted = resolve(folder.name, str(entry.path / _MODEL_FILE), inputs, batch_dim, samples, shape)
     return dataclasses.replace(converted, name=folder.name, made_from=f"saved_model {folder}")
 
 
@@ -162,7 +203,12 @@ def check_batch(model: ModelRef, batch: int) -> None:
 
 @cache_results
 def resolve(
-    name: str, path: str | None, inputs: tuple[InputFix, ...], batch_dim: str | None, samples: str | None = None
+    name: str,
+    path: str | None,
+    inputs: tuple[InputFix, ...],
+    batch_dim: str | None,
+    samples: str | None = None,
+    shape: Sizes = (),
 ) -> ModelRef:
     """Return the model with its revision or digest; a file is read once per process, however many variants share it.
 
@@ -172,14 +218,38 @@ def resolve(
         inputs: what the user fixed about the inputs.
         batch_dim: name of the dimension that is the batch; None detects it.
         samples: ``model.samples``, which settles sizes that the file and the user leave open; None for none.
+        shape: name and size of each dimension that is set; None names the only one that can be.
     """
     if path is None:
-        return ModelRef(name=name, revision=models.zoo.entry(name).revision, inputs=inputs, batch_dim=batch_dim)
+        ref = ModelRef(name=name, revision=models.zoo.entry(name).revision, inputs=inputs, batch_dim=batch_dim)
+        ref = dataclasses.replace(ref, shape=_named(shape, ref))
+        models.signature(ref)
+        return ref
     file = Path(path).expanduser().resolve()
     ref = ModelRef(name=file.stem, path=str(file), inputs=inputs, batch_dim=batch_dim)
+    ref = dataclasses.replace(ref, shape=_named(shape, ref))
     ref = dataclasses.replace(ref, inputs=settled_inputs(samples, ref))
     models.signature(ref)
     return dataclasses.replace(ref, digest=models.file_digest(file))
+
+
+def _named(shape: Sizes, ref: ModelRef) -> tuple[Dimension, ...] | None:
+    """Return the dimensions that are set, with their names; None where none is.
+
+    Raises:
+        ConfigError: a size is given without a name, and the network has no dimension, or several.
+    """
+    if not shape:
+        return None
+    if not any(name is None for name, _ in shape):
+        return tuple(Dimension(name=str(name), size=size) for name, size in shape)
+    names = models.dimensions(ref)
+    size = shape[0][1]
+    if len(names) != 1:
+        known = ", ".join(names) or "none"
+        advice = f"name them, as in shape={names[0]}:{size}" if names else "leave shape out"
+        raise ConfigError(f"shape={size}: model {ref.name} has these dimensions to set: {known}; {advice}")
+    return (Dimension(name=names[0], size=size),)
 
 
 def _input_fix(name: str, table: object) -> InputFix:

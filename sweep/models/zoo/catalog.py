@@ -6,19 +6,53 @@ pins each network's sha256 beside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
 from sweep.models.zoo import convnets, diffusion, digits, mobilenet, transformers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import onnx
 
     from sweep.models.datasets.labelled_arrays import DataSet
     from sweep.models.signatures import TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZooDimension:
+    """Describe a size of a network's inputs that can be set.
+
+    Attributes:
+        name: as in ``shape=NAME:SIZE``.
+        axis: where it stands in the shape of every input.
+        least: smallest size.
+        most: largest size; None for no limit.
+        multiple_of: step between sizes.
+    """
+
+    name: str
+    axis: int
+    least: int
+    most: int | None = None
+    multiple_of: int = 1
+
+    def refusal(self, size: int) -> str | None:
+        """Return what sizes there are, where this is none of them; else None."""
+        if size >= self.least and (self.most is None or size <= self.most) and size % self.multiple_of == 0:
+            return None
+        limits = f"{self.least} and more" if self.most is None else f"{self.least} to {self.most}"
+        return limits + (f", multiples of {self.multiple_of}" if self.multiple_of > 1 else "")
+
+
+def _image(least: int, multiple_of: int = 1) -> tuple[ZooDimension, ...]:
+    """Return height and width of images of shape (batch, channels, h, w)."""
+    return tuple(ZooDimension(name=name, axis=axis, least=least, multiple_of=multiple_of) for name, axis in _SIDES)
+
+
+_SIDES = (("h", 2), ("w", 3))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,24 +62,38 @@ class ZooEntry:
     Attributes:
         name: what ``model=`` takes.
         revision: raised whenever the network's bytes change.
-        build: makes the float32 ONNX model.
+        build: makes the float32 ONNX model, at inputs of other sizes where it is given some.
         inputs: its inputs, batch axis and ranges included.
         outputs: names of its outputs, all float32.
         parameters: number of weights, as :func:`sweep.models.parameters` counts them.
         source: where the architecture is from.
         data: what it was trained on and is scored on; None for random weights.
         calibrate_by: most samples in a batch of calibration, where the activations are large.
+        dimensions: sizes of the inputs that can be set.
     """
 
     name: str
     revision: int
-    build: Callable[[], onnx.ModelProto]
+    build: Callable[..., onnx.ModelProto]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[str, ...]
     parameters: int
     source: str
     data: DataSet | None = None
     calibrate_by: int | None = None
+    dimensions: tuple[ZooDimension, ...] = ()
+
+    def inputs_at(self, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+        """Return the inputs with some dimensions at other sizes.
+
+        Args:
+            sizes: of dimensions, by name; each is one of ``dimensions``.
+        """
+        places = {item.axis: sizes[item.name] for item in self.dimensions if item.name in sizes}
+        return tuple(
+            replace(spec, shape=tuple(places.get(axis, size) for axis, size in enumerate(spec.shape)))
+            for spec in self.inputs
+        )
 
 
 _ENTRIES = (
@@ -57,6 +105,7 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=23_914,
         source="ours: a CIFAR-sized CNN small enough for a demonstration on a laptop's CPU",
+        dimensions=_image(4),
     ),
     ZooEntry(
         name="mlp",
@@ -85,6 +134,7 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=1_946_984,
         source="small U-Net after Ronneberger et al., 2015, arXiv:1505.04597",
+        dimensions=_image(16, 8),
     ),
     ZooEntry(
         name="mobilenet_v3",
@@ -94,6 +144,7 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=5_470_832,
         source="MobileNetV3-Large, batch norm folded; Howard et al., 2019, arXiv:1905.02244: 5.4 M, 0.219 GMACs",
+        dimensions=_image(32),
     ),
     ZooEntry(
         name="resnet50",
@@ -103,6 +154,7 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=25_530_472,
         source="ResNet-50 v1.5, batch norm folded; He et al., 2015, arXiv:1512.03385: 25.6 M",
+        dimensions=_image(32),
     ),
     ZooEntry(
         name="sd_unet_block",
@@ -122,6 +174,7 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=86_567_656,
         source="ViT-B/16; Dosovitskiy et al., 2020, arXiv:2010.11929: 86.6 M",
+        dimensions=_image(16, 16),
     ),
     ZooEntry(
         name="bert_base",
@@ -131,6 +184,7 @@ _ENTRIES = (
         outputs=("last_hidden_state", "pooler_output"),
         parameters=109_482_240,
         source="BERT-base uncased; Devlin et al., 2018, arXiv:1810.04805: 110 M",
+        dimensions=(ZooDimension(name="seq", axis=1, least=1, most=transformers.BERT_POSITIONS),),
     ),
     ZooEntry(
         name="bert_base_384",

@@ -29,10 +29,10 @@ UNET_CLASSES = 4
 MLP_WIDTHS = (784, 1024, 1024, 10)
 
 
-def tiny_cnn() -> onnx.ModelProto:
+def tiny_cnn(image: TensorSpec = TINY_CNN_INPUT) -> onnx.ModelProto:
     """Build a CIFAR-sized CNN for demonstrations: [batch,3,32,32] -> logits [batch,10]; 1.59 MMACs a sample."""
     graph = GraphBuilder("tiny_cnn")
-    x = blocks.conv_relu(graph, graph.input(TINY_CNN_INPUT), "stem", (3, 16, 3), stride=2)
+    x = blocks.conv_relu(graph, graph.input(image), "stem", (3, 16, 3), stride=2)
     x = blocks.conv_relu(graph, x, "down", (16, 32, 3), stride=2)
     branch = blocks.conv_relu(graph, x, "block.conv1", (32, 32, 3))
     branch = blocks.conv(graph, branch, "block.conv2", (32, 32, 3), gain=0.5)
@@ -41,13 +41,13 @@ def tiny_cnn() -> onnx.ModelProto:
     return graph.model()
 
 
-def resnet50() -> onnx.ModelProto:
+def resnet50(image: TensorSpec = RESNET50_INPUT) -> onnx.ModelProto:
     """Build ResNet-50 v1.5, batch norm folded: [batch,3,224,224] -> logits [batch,1000]; 4.09 GMACs a sample.
 
     He et al., 2015, arXiv:1512.03385; as in torchvision, the stride is in the 3x3 convolution.
     """
     graph = GraphBuilder("resnet50")
-    x = blocks.conv_relu(graph, graph.input(RESNET50_INPUT), "stem", (3, 64, 7), stride=2)
+    x = blocks.conv_relu(graph, graph.input(image), "stem", (3, 64, 7), stride=2)
     x = graph.op("MaxPool", x, name="stem.pool", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     channels = 64
     for stage, (depth, width) in enumerate(RESNET50_STAGES, start=1):
@@ -70,10 +70,10 @@ def _bottleneck(graph: GraphBuilder, x: str, name: str, channels: tuple[int, int
     return graph.op("Relu", graph.op("Add", branch, x, name=f"{name}.add"), name=f"{name}.relu")
 
 
-def unet() -> onnx.ModelProto:
+def unet(image: TensorSpec = UNET_INPUT) -> onnx.ModelProto:
     """Build a small U-Net (Ronneberger et al., 2015, arXiv:1505.04597): [batch,3,128,128] -> [batch,4,128,128]."""
     graph = GraphBuilder("unet")
-    x, channels = graph.input(UNET_INPUT), 3
+    x, channels = graph.input(image), 3
     skips = []
     for level, width in enumerate(UNET_WIDTHS):
         skip = _double_conv(graph, x, f"encoder{level}", (channels, width))
@@ -87,7 +87,7 @@ def unet() -> onnx.ModelProto:
         )
         x, channels = _double_conv(graph, x, f"decoder{level}", (channels + width, width)), width
     logits = blocks.conv(graph, x, "logits", (channels, UNET_CLASSES, 1), gain=1.0)
-    graph.output(logits, (BATCH, UNET_CLASSES, *UNET_INPUT.shape[2:]))
+    graph.output(logits, (BATCH, UNET_CLASSES, *image.shape[2:]))
     return graph.model()
 
 

@@ -54,13 +54,13 @@ _BLOCKS = (
 )
 
 
-def mobilenet_v3() -> onnx.ModelProto:
+def mobilenet_v3(image: TensorSpec = INPUT) -> onnx.ModelProto:
     """Build MobileNetV3-Large, batch norm folded: [batch,3,224,224] -> logits [batch,1000]; 0.217 GMACs a sample.
 
     Howard et al., 2019, arXiv:1905.02244; the squeezed channels are rounded as in torchvision.
     """
     graph = GraphBuilder("mobilenet_v3")
-    x = blocks.conv(graph, graph.input(INPUT), "stem", (3, _STEM, 3), stride=2, gain=1.0)
+    x = blocks.conv(graph, graph.input(image), "stem", (3, _STEM, 3), stride=2, gain=1.0)
     x, channels = graph.op("HardSwish", x, name="stem.act"), _STEM
     act = "HardSwish"
     for index, block in enumerate(_BLOCKS):

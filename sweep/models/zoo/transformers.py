@@ -43,20 +43,21 @@ BERT_BASE_384_INPUTS = _bert_inputs(BERT_LONG_SEQUENCE)
 VIT_B16_INPUT = TensorSpec(name="x", dtype="float32", shape=(BATCH, 3, VIT_SIZE, VIT_SIZE))
 
 
-def bert_base() -> onnx.ModelProto:
-    """Build BERT-base at sequence 128: three int64 [batch,128] -> [batch,128,768] and pooled [batch,768].
+def bert_base(*inputs: TensorSpec) -> onnx.ModelProto:
+    """Build BERT-base, unless told at sequence 128: three int64 [batch,128] -> [batch,128,768], pooled [batch,768].
 
     Devlin et al., 2018, arXiv:1810.04805; 11.2 GMACs a sample.
     """
-    return _bert("bert_base", BERT_BASE_INPUTS, BERT_SEQUENCE)
+    return _bert("bert_base", inputs or BERT_BASE_INPUTS)
 
 
 def bert_base_384() -> onnx.ModelProto:
     """Build BERT-base at sequence 384, with the weights of :func:`bert_base`; 35.3 GMACs a sample."""
-    return _bert("bert_base_384", BERT_BASE_384_INPUTS, BERT_LONG_SEQUENCE)
+    return _bert("bert_base_384", BERT_BASE_384_INPUTS)
 
 
-def _bert(name: str, inputs: tuple[TensorSpec, ...], sequence: int) -> onnx.ModelProto:
+def _bert(name: str, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
+    sequence = int(inputs[0].shape[1])
     graph = GraphBuilder(name)
     ids, mask, types = (graph.input(spec) for spec in inputs)
     x = _bert_embeddings(graph, ids, types, sequence)
@@ -100,13 +101,13 @@ def _add_norm(graph: GraphBuilder, x: str, y: str, name: str) -> str:
     return blocks.layer_norm(graph, total, name, WIDTH, epsilon=BERT_EPSILON)
 
 
-def vit_b16() -> onnx.ModelProto:
+def vit_b16(image: TensorSpec = VIT_B16_INPUT) -> onnx.ModelProto:
     """Build ViT-B/16: [batch,3,224,224] -> logits [batch,1000]; 17.6 GMACs a sample.
 
     Dosovitskiy et al., 2020, arXiv:2010.11929.
     """
     graph = GraphBuilder("vit_b16")
-    x = _vit_tokens(graph, graph.input(VIT_B16_INPUT))
+    x = _vit_tokens(graph, graph.input(image), tokens=math.prod(int(size) // VIT_PATCH for size in image.shape[2:]))
     for index in range(LAYERS):
         name = f"layer{index}"
         normed = blocks.layer_norm(graph, x, f"{name}.norm1", WIDTH, epsilon=VIT_EPSILON)
@@ -120,18 +121,18 @@ def vit_b16() -> onnx.ModelProto:
     return graph.model()
 
 
-def _vit_tokens(graph: GraphBuilder, image: str) -> str:
+def _vit_tokens(graph: GraphBuilder, image: str, *, tokens: int) -> str:
     """Concatenate patches and class token, and add positions: [batch,3,224,224] -> [batch,197,768]."""
     side = [VIT_PATCH, VIT_PATCH]
     weight = graph.normal("patches.weight", (WIDTH, 3, *side), math.sqrt(1 / (3 * VIT_PATCH**2)))
     bias = graph.normal("patches.bias", (WIDTH,), blocks.BIAS_STD)
     grid = graph.op("Conv", image, weight, bias, name="patches", kernel_shape=side, strides=side)
-    flat = graph.op("Reshape", grid, graph.constant([0, WIDTH, VIT_TOKENS]), name="patches.flat")
+    flat = graph.op("Reshape", grid, graph.constant([0, WIDTH, tokens]), name="patches.flat")
     patches = graph.op("Transpose", flat, name="patches.tokens", perm=[0, 2, 1])
     batch = graph.op("Shape", image, name="batch_size", start=0, end=1)
     shape = graph.op("Concat", batch, graph.constant([1, WIDTH]), name="class_token.shape", axis=0)
     token = graph.normal("class_token.weight", (1, 1, WIDTH), EMBEDDING_STD)
     token = graph.op("Expand", token, shape, name="class_token")
-    tokens = graph.op("Concat", token, patches, name="tokens", axis=1)
-    positions = graph.normal("positions.weight", (1, VIT_TOKENS + 1, WIDTH), EMBEDDING_STD)
-    return graph.op("Add", tokens, positions, name="tokens.placed")
+    placed = graph.op("Concat", token, patches, name="tokens", axis=1)
+    positions = graph.normal("positions.weight", (1, tokens + 1, WIDTH), EMBEDDING_STD)
+    return graph.op("Add", placed, positions, name="tokens.placed")

@@ -26,7 +26,7 @@ def pass_tools(variant: Variant) -> list[str]:
 
 def model_key(model: ModelRef) -> str:
     """Return the key of the zoo's network in the cache."""
-    return spec.digest("model", model.name, model.revision)
+    return spec.digest("model", model.name, model.revision, *map(str, model.shape or ()))
 
 
 def normal_form_key(model: ModelRef) -> str | None:

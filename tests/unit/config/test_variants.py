@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from sweep.config import compose, variants
+from sweep.config.variants.model import read_shape
 from sweep.errors import ConfigError, ModelError
 from sweep.spec import Gates, InputFix, NodeSearch, Precision, Profile, Variant, engine_key, onnx_key, variant_key
 from sweep.spec.slo import Slo
@@ -490,3 +491,24 @@ def test_native_takes_the_file_with_no_tool() -> None:
         assert (native.onnx.precision.tool, native.onnx.precision.calibration_batches) == ("none", None)
     with pytest.raises(ConfigError, match=r"precision\.name=native on dtype fp16 is a wrong label"):
         variants.from_config(config(precision__name="native", precision__dtype="fp16"))
+
+
+@pytest.mark.parametrize(
+    ("value", "sizes"),
+    [
+        (None, ()),
+        (128, ((None, 128),)),
+        ("seq:128", (("seq", 128),)),
+        ("w:320+h:224", (("h", 224), ("w", 320))),
+        ({"w": 320, "h": 224}, (("h", 224), ("w", 320))),
+        ("past + 1:64+a:b:2", (("a:b", 2), ("past + 1", 64))),
+    ],
+)
+def test_a_shape_is_a_table_a_text_or_a_size(value: object, sizes: object) -> None:
+    assert read_shape(value) == sizes
+
+
+@pytest.mark.parametrize("value", ["seq", "seq:x", "seq:1+seq:2", "", {}, {"h": 0}, {"h": "8"}, [1, 2], True, 1.5])
+def test_what_is_no_shape_is_refused_in_one_line(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"^shape=[^\n]*(as in shape=seq:128|give a whole number)"):
+        read_shape(value)

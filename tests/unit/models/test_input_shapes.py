@@ -1,12 +1,13 @@
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sweep.errors import ModelError
 from sweep.models import Signature, TensorSpec, check_batch
-from sweep.models.input_shapes import UNKNOWN_RANK, settle
-from sweep.spec import InputFix, ModelRef
+from sweep.models.input_shapes import UNKNOWN_RANK, dimensions, settle
+from sweep.spec import Dimension, InputFix, ModelRef
 
 
 def settled(
@@ -53,6 +54,21 @@ def test_batch_dim_decides() -> None:
     shapes = {"x": ("rows", 4), "y": ("cols", 4)}
     assert settled(shapes, fix("y", 7, 4), batch_dim="rows") == [("batch", 4), (7, 4)]
     assert "'x' is [?,4]" in refusal({"x": ("batch", 4), "y": ("rows", 4)}, batch_dim="rows")
+
+
+def test_shape_sets_every_dimension_of_the_name_and_never_the_batch() -> None:
+    specs = tuple(
+        TensorSpec(name=name, dtype="float32", shape=shape)
+        for name, shape in {"x": ("N", "time steps", 8), "y": ("N", "time steps", "heads")}.items()
+    )
+    ref = ModelRef(name="m", path="/m.onnx")
+    assert dimensions(specs, ref) == ("time steps", "heads")
+    sizes = (Dimension(name="time steps", size=16), Dimension(name="heads", size=2))
+    shapes = [spec.shape for spec in settle(specs, replace(ref, shape=sizes))]
+    assert shapes == [("batch", 16, 8), ("batch", 16, 2)]
+    for name, words in (("N", "shape=N:3: N is the batch; batch=3 sets it"), ("w", "(it has: heads, time steps)")):
+        with pytest.raises(ModelError, match=re.escape(words)):
+            settle(specs, replace(ref, shape=(Dimension(name=name, size=3),)))
 
 
 def test_batch_dim_of_no_dimension() -> None:

@@ -224,6 +224,11 @@ def test_models_are_not_ranked_against_each_other() -> None:
     for number, item in enumerate(same_name):
         item.variant["model_ref"] = {"digest": str(number), "inputs": []}
     assert answer(same_name, None).best is None
+    for number, item in enumerate(same_name):
+        item.variant["model_ref"] = {"digest": "one", "shape": [{"name": "seq", "size": 64 * number + 64}]}
+    by_shape = answer(same_name, None).text.splitlines()
+    assert by_shape[0].startswith("One answer a model and shape")
+    assert [line.partition(" at ")[0] for line in by_shape[1:]] == ["m seq:64: Peak: m a 1", "m seq:128: Peak: m b 1"]
 
 
 def test_an_unstable_peak_neither_wins_nor_ties() -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from sweep.models import draw, file_digest, inspect, parameters, resolve, signat
 from sweep.models.cost_model import cost
 from sweep.models.signatures import TensorSpec
 from sweep.models.zoo import catalog, diffusion, transformers
-from sweep.spec import InputFix, ModelRef
+from sweep.spec import Dimension, InputFix, ModelRef
 
 # A changed network has other bytes: raise its revision in the zoo and pin the new pair here.
 GOLDEN = {
@@ -226,6 +227,47 @@ def test_zoo_inputs_can_be_fixed() -> None:
     assert inputs[0].bounds == (0, 99)
     with pytest.raises(ModelError, match="wants 256 at axis 1"):
         signature(ModelRef(name="bert_base", inputs=(InputFix(name="input_ids", shape=("batch", 256)),)))
+
+
+def at(name: str, **sizes: int) -> ModelRef:
+    return ModelRef(name=name, shape=tuple(Dimension(name=key, size=size) for key, size in sizes.items()))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "shapes"),
+    [
+        ("tiny_cnn", {"h": 8, "w": 12}, {"x": (2, 3, 8, 12)}),
+        ("unet", {"h": 16}, {"x": (2, 3, 16, 128)}),
+        ("mobilenet_v3", {"w": 64}, {"x": (2, 3, 224, 64)}),
+    ],
+)
+def test_a_network_runs_at_the_sizes_that_are_set_with_the_weights_that_it_has(
+    name: str, sizes: dict[str, int], shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    ref = at(name, **sizes)
+    network = signature(ref)
+    assert {spec.name: spec.concrete(2) for spec in network.inputs} == shapes
+    path = resolve(ref, tmp_path / "model.onnx")
+    values = ort.InferenceSession(path).run(None, draw(network, 2, 0))
+    assert all(np.isfinite(value).all() for value in values)
+    weights, own = (
+        {tensor.name: tensor.raw_data for tensor in model.graph.initializer}
+        for model in (onnx.load(path), catalog.build(name))
+    )
+    assert weights == own
+
+
+@pytest.mark.parametrize(
+    ("ref", "words"),
+    [
+        (at("bert_base", seq=513), "seq of model 'bert_base' takes 1 to 512"),
+        (at("vit_b16", h=100), "h of model 'vit_b16' takes 16 and more, multiples of 16"),
+        (at("mlp", h=8), "has no dimension 'h' that can be set (it has: none)"),
+    ],
+)
+def test_sizes_that_a_network_does_not_take_are_refused(ref: ModelRef, words: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(words)):
+        signature(ref)
 
 
 def test_signatures_need_no_onnx() -> None:
