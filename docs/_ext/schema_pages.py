@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 - Sphinx finds it by its folder; the docs are no package
-"""Generate the reference of every key, record field and column from the code, when the site is built.
+"""Generate the reference of every key, record field, column and finding from the code, when the site is built.
 
 A page of ``PAGES`` holds hand-written text and the comment ``<!-- generated -->``, which is replaced by one section
 per dataclass. Names, types, defaults and one line of description come from the dataclasses themselves: from the
@@ -28,6 +28,7 @@ SCHEMA = "sweep.config.schema:Config"
 RECORD = "sweep.storage.record:Record"
 NESTED = {"model.inputs": "sweep.config.schema:InputConfig"}  # what the values of an untyped mapping are
 PAGES = {"reference/keys": (SCHEMA, "confval"), "reference/record": (RECORD, "recordfield")}  # page: root, directive
+FINDINGS = "reference/findings"  # page with the rules and peaks of ``sweep.analysis.layers``
 TABLES = "reference/columns"  # page with a placeholder for each table of ``sweep.report.frame_columns``
 PLACEHOLDER = "<!-- generated -->"
 
@@ -240,11 +241,31 @@ def tables(text: str) -> str:
     return text
 
 
+def findings(text: str) -> str:
+    """Return a page with the rules of the findings and the peaks of the GPUs in place of their comments."""
+    from sweep.analysis import layers
+
+    rules = [
+        f"## {rule.title}\n\n`{rule.kind}`: {rule.meaning}\n\nTry: {rule.advice}\n\nSource: {rule.source}.\n"
+        for rule in layers.RULES.values()
+    ]
+    kinds = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
+    head = f"| GPU | {' | '.join(kinds)} | GB/s | source |\n|---|{'---|' * len(kinds)}---|---|\n"
+    rows = "".join(
+        f"| {gpu.name} | {' | '.join(f'{rate:g}' if (rate := gpu.of_type(kind)) else '-' for kind in kinds)} | "
+        f"{gpu.gb_per_s:g} | {gpu.source} |\n"
+        for gpu in layers.GPUS
+    )
+    return text.replace("<!-- findings -->\n", "\n".join(rules)).replace("<!-- gpus -->\n", head + rows)
+
+
 def _fill(_: Sphinx, page: str, source: list[str]) -> None:
     if page in PAGES:
         source[0] = source[0].replace(PLACEHOLDER, generated(page))
     elif page == TABLES:
         source[0] = tables(source[0])
+    elif page == FINDINGS:
+        source[0] = findings(source[0])
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from . import fairness as fairness
 from . import gpu_telemetry as gpu_telemetry
 from . import intervals as intervals
 from . import latency_comparison as latency_comparison
+from . import layers as layers
 from . import measured_window as measured_window
 from . import moderation as moderation
 from . import percentiles as percentiles

@@ -10,6 +10,7 @@ from sweep.analysis import (
     carried_tail,
     curve_is_unusable,
     drifted,
+    layers,
     light,
     near,
     probably_higher,
@@ -105,8 +106,10 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             better="less",
             on_terminal=False,
         ),
+        *_roofline(records),
     ]
     optional = {"top1", "energy_mj_per_sample", "device_memory_mib", "gpu_compute_p50_ms"}
+    optional |= {"tflops", "compute_peak_share", "full_from_batch"}
     return [
         column
         for column in columns
@@ -125,6 +128,40 @@ def _speedup(ratios: Mapping[str, float]) -> list[Column]:
             value=lambda record: ratios.get(record.key),
             better="more",
         )
+    ]
+
+
+def _roofline(records: Sequence[Record]) -> list[Column]:
+    """Return the columns that hold throughput against the GPU: for the page, the terminal has no room for them."""
+    full = layers.full_batches(records)
+
+    def share_text(record: Record) -> str:
+        return format_number(layers.share_of_peak(record), "{:.1%}")
+
+    return [
+        Column(
+            name="tflops",
+            heading="TFLOP/s",
+            text=lambda record: format_number(layers.achieved_tflops(record), "{:.3g}"),
+            value=layers.achieved_tflops,
+            better="more",
+            on_terminal=False,
+        ),
+        Column(
+            name="compute_peak_share",
+            heading="of the GPU's\npeak",
+            text=share_text,
+            value=layers.share_of_peak,
+            better="more",
+            on_terminal=False,
+        ),
+        Column(
+            name="full_from_batch",
+            heading="full from\nbatch",
+            text=lambda record: str(full.get(record.key, "-")),
+            value=lambda record: str(full[record.key]) if record.key in full else None,
+            on_terminal=False,
+        ),
     ]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sweep.analysis import joules, light, near, score
+from sweep.analysis import joules, layers, light, near, score
 from sweep.storage import NEVER
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ class VariantRow:
         record: the record.
         over_fp32: its peak over that of fp32; None where nothing is comparable.
         of_best: ends of the interval of its figure as a share of the best one's; None where it was not ranked.
+        full_from: least batch from which its device is full; None where that is not known.
     """
 
     record: Record
     over_fp32: float | None = None
     of_best: tuple[float, float] | None = None
+    full_from: int | None = None
 
 
 def _axis(name: str) -> Callable[[Record], Any]:
@@ -219,6 +221,12 @@ _OF_A_RECORD = (
     ),
     _integer("parameters", "weights of the network", lambda record: dict(record.model or {}).get("parameters")),
     _number("gmacs", "multiply-adds of a sample, 10^9", lambda record: dict(record.model or {}).get("gmacs")),
+    _number("tflops", "TFLOP/s at the peak: two operations for each multiply-add", layers.achieved_tflops),
+    _number(
+        "compute_peak_share",
+        "that over the dense peak of the GPU's data sheet for the type of the precision, 0 to 1",
+        layers.share_of_peak,
+    ),
     _text(
         "drift",
         "whether the machine stayed the same: steady, drifted or unknown",
@@ -257,6 +265,11 @@ VARIANTS = (
         lambda row: _end(row.of_best, 0),
     ),
     _number("of_best_high", "upper end; 1 at both ends is the best one", lambda row: _end(row.of_best, 1)),
+    _integer(
+        "full_from_batch",
+        "least batch after which the throughput grows no more; NA where it still grew, or no other batch was measured",
+        lambda row: row.full_from,
+    ),
 )
 AXES_AT = next(number for number, column in enumerate(VARIANTS) if column.name == "peak_ips")
 

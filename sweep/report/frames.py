@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sweep import spec
-from sweep.analysis import SpreadHistory
+from sweep.analysis import SpreadHistory, layers
 from sweep.errors import ConfigError
 from sweep.report.columns import common_slo
 from sweep.report.comparison import compared, speedups
@@ -101,10 +101,16 @@ def variant_rows(records: Sequence[Record], ratios: Mapping[str, best_comparison
         records: records of one or several sweeps.
         ratios: by key, the figure of a variant as a share of the best one's, as an answer has them.
     """
-    peaks = speedups(records)
+    peaks, full = speedups(records), layers.full_batches(records)
     ends = {key: (ratio.low, ratio.high) for key, ratio in ratios.items() if math.isfinite(ratio.high)}
     return [
-        VariantRow(record=record, over_fp32=peaks.get(record.key), of_best=ends.get(record.key)) for record in records
+        VariantRow(
+            record=record,
+            over_fp32=peaks.get(record.key),
+            of_best=ends.get(record.key),
+            full_from=full[record.key].batch if record.key in full else None,
+        )
+        for record in records
     ]
 
 

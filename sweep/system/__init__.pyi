@@ -44,6 +44,9 @@ from .onnx_files import nested_graphs as nested_graphs
 from .onnx_files import readable_ir_version as readable_ir_version
 from .onnx_files import save_onnx as save_onnx
 from .onnx_files import subgraphs as subgraphs
+from .operator_cost import UncountableError as UncountableError
+from .operator_cost import multiplies as multiplies
+from .operator_cost import multiply_adds as multiply_adds
 from .seeds import child_seed as child_seed
 from .seeds import generator as generator
 from .serialization import from_plain as from_plain

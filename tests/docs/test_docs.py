@@ -14,6 +14,7 @@ import pytest
 from markdown_it import MarkdownIt
 from require import missing
 
+from sweep.analysis import layers
 from sweep.cli.commands import COMMANDS
 from sweep.config import sweep_file
 from sweep.config.conf_files import choices
@@ -114,6 +115,16 @@ def test_every_column_of_the_frames_has_its_line() -> None:
         for column in columns:
             assert column.help
             assert f"| `{column.name}` | {column.kind} | {column.help} |" in section, column.name
+
+
+def test_every_finding_and_every_gpu_has_its_line() -> None:
+    page = schema_pages.findings((DOCS / f"{schema_pages.FINDINGS}.md").read_text())
+    for rule in layers.RULES.values():
+        section = page.partition(f"\n## {rule.title}\n")[2].partition("\n## ")[0]
+        assert [text in section for text in (rule.kind, rule.meaning, rule.advice, rule.source)] == [True] * 4, (
+            rule.kind
+        )
+    assert all(f"| {gpu.name} |" in page and gpu.source in page for gpu in layers.GPUS)
 
 
 class Tail(typing.TypedDict):

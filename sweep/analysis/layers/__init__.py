@@ -1,0 +1,5 @@
+"""Analyse the layer profile of an engine: cost, roofline and findings per layer; pure functions."""
+
+from lazy_loader import attach_stub
+
+__getattr__, __dir__, __all__ = attach_stub(__name__, __file__)
