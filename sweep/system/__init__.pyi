@@ -10,6 +10,7 @@ from . import file_trust as file_trust
 from . import gpu_readings as gpu_readings
 from . import lock_owner as lock_owner
 from . import mps as mps
+from . import nvtx_ranges as nvtx_ranges
 from . import regular_files as regular_files
 from . import serialization as serialization
 from . import signals as signals

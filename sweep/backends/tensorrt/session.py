@@ -164,6 +164,16 @@ class TensorRTSession:
         """Return the outputs, by name, of the last inference on stream ``number``."""
         return self._contexts[number].buffers.fetch()
 
+    def start_profiler(self) -> None:
+        """Tell an attached profiler to record from here."""
+        self._cuda.call("cudaDeviceSynchronize")
+        self._cuda.call("cudaProfilerStart")
+
+    def stop_profiler(self) -> None:
+        """Wait for the GPU, then tell an attached profiler to stop."""
+        self._cuda.call("cudaDeviceSynchronize")
+        self._cuda.call("cudaProfilerStop")
+
     def poison(self) -> None:
         """Overwrite all outputs, so that one which is not recomputed shows. For tests."""
         for context in self._contexts:
