@@ -7,6 +7,7 @@ from . import gpu_telemetry as gpu_telemetry
 from . import intervals as intervals
 from . import latency_comparison as latency_comparison
 from . import measured_window as measured_window
+from . import memory as memory
 from . import percentiles as percentiles
 from . import record_summary as record_summary
 from . import record_views as record_views

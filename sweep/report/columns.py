@@ -11,13 +11,14 @@ from sweep.analysis import (
     curve_is_unusable,
     drifted,
     light,
+    memory,
     near,
     probably_higher,
     score,
     sqnr_text,
 )
 from sweep.report.comparison import compared, speedups
-from sweep.report.frame_columns import device_memory_bytes, energy_mj, gpu_compute_ms
+from sweep.report.frame_columns import energy_mj, gpu_compute_ms
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -98,6 +99,14 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             on_terminal=False,
         ),
         Column(
+            name="host_memory_mib",
+            heading="host\nMiB",
+            text=lambda record: format_number(host_memory_mib(record), "{:,.0f}"),
+            value=host_memory_mib,
+            better="less",
+            on_terminal=False,
+        ),
+        Column(
             name="gpu_compute_p50_ms",
             heading="GPU p50\nms",
             text=lambda record: format_number(gpu_compute_ms(record), "{:.3g}"),
@@ -106,7 +115,7 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             on_terminal=False,
         ),
     ]
-    optional = {"top1", "energy_mj_per_sample", "device_memory_mib", "gpu_compute_p50_ms"}
+    optional = {"top1", "energy_mj_per_sample", "device_memory_mib", "host_memory_mib", "gpu_compute_p50_ms"}
     return [
         column
         for column in columns
@@ -255,7 +264,13 @@ def _energy_text(record: Record) -> str:
 
 def memory_mib(record: Record) -> float | None:
     """Return the memory that the session takes on the device, MiB; of several clients, that of all of them."""
-    size = device_memory_bytes(record)
+    size = memory.device_bytes(record)
+    return None if size is None else size / _MIB
+
+
+def host_memory_mib(record: Record) -> float | None:
+    """Return the most memory of the host that the worker held up to the first run, MiB."""
+    size = memory.host_bytes(record)
     return None if size is None else size / _MIB
 
 

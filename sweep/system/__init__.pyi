@@ -8,6 +8,7 @@ from . import environment as environment
 from . import file_locks as file_locks
 from . import file_trust as file_trust
 from . import gpu_readings as gpu_readings
+from . import host_memory as host_memory
 from . import lock_owner as lock_owner
 from . import mps as mps
 from . import nvtx_ranges as nvtx_ranges

@@ -14,7 +14,7 @@ from sweep.backends.tensorrt import green_context, runtime_cache, sm_probe
 from sweep.backends.tensorrt.cuda import ResourceStack
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.execution_context import ExecutionContext
-from sweep.backends.tensorrt.gpu_allocator import Ledger
+from sweep.backends.tensorrt.gpu_allocator import Ledger, by_owner
 from sweep.backends.tensorrt.stream import WAITS
 from sweep.errors import SessionError
 from sweep.system import Stopwatch
@@ -182,7 +182,13 @@ class TensorRTSession:
     def close(self) -> None:
         """Release contexts, engine, memory, events and streams; a second call does nothing."""
         if self._contexts:
-            self.engine_facts["memory"] = {**self._ledger.facts(), "buffers_bytes": self._resources.device_bytes}
+            buffers = self._resources.device_bytes
+            declared = self.engine_facts.get("context_memory_bytes")
+            self.engine_facts["memory"] = {
+                **self._ledger.facts(),
+                "buffers_bytes": buffers,
+                "peak_by_owner": by_owner(self._ledger, declared, len(self._contexts), buffers),
+            }
         for context in self._contexts:
             context.close()
         self._contexts = []

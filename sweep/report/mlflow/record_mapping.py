@@ -88,6 +88,7 @@ def _costs(record: Record) -> JsonDict:
         "build_s": engine.get("build_s"),
         "engine_bytes": engine.get("bytes"),
         "device_memory_bytes": engine.get("device_memory_bytes"),
+        "host_memory_bytes": engine.get("host_memory_bytes"),
     }
 
 

@@ -25,7 +25,7 @@ from sweep.runner.worker.model_files import model_file
 from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
-from sweep.system import ClockWatch, Stopwatch, clock_jumps, nvtx_ranges
+from sweep.system import ClockWatch, Stopwatch, clock_jumps, host_memory, nvtx_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,10 +156,16 @@ def _return_to_first(session: Session, inputs: ComparedInputs) -> None:
 
 
 def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Arrays) -> tuple[Session, float]:
-    """Load the engine, and time that, in seconds."""
+    """Load the engine, and time that, in seconds; its facts get the memory of the host that this took."""
+    before = host_memory.resident_bytes()
+    known = host_memory.reset_peak() and backend.runs_models
     watch = Stopwatch()
     session = backend.load(artifacts.engine.path, artifacts.engine.info, variant, feeds)
-    return session, watch.seconds()
+    seconds = watch.seconds()
+    if known:
+        session.engine_facts["host_memory_bytes"] = host_memory.peak_bytes()
+        session.engine_facts["host_memory_before_bytes"] = before
+    return session, seconds
 
 
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
