@@ -10,6 +10,7 @@ from sweep.analysis import (
     carried_tail,
     curve_is_unusable,
     drifted,
+    find_bottleneck,
     light,
     memory,
     near,
@@ -114,8 +115,22 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             better="less",
             on_terminal=False,
         ),
+        Column(
+            name="bottleneck",
+            heading="limited by",
+            text=lambda record: _limit(record) or "-",
+            value=_limit,
+            on_terminal=False,
+        ),
     ]
-    optional = {"top1", "energy_mj_per_sample", "device_memory_mib", "host_memory_mib", "gpu_compute_p50_ms"}
+    optional = {
+        "bottleneck",
+        "top1",
+        "energy_mj_per_sample",
+        "device_memory_mib",
+        "host_memory_mib",
+        "gpu_compute_p50_ms",
+    }
     return [
         column
         for column in columns
@@ -272,6 +287,12 @@ def host_memory_mib(record: Record) -> float | None:
     """Return the most memory of the host that the worker held up to the first run, MiB."""
     size = memory.host_bytes(record)
     return None if size is None else size / _MIB
+
+
+def _limit(record: Record) -> str | None:
+    """Return the name of what limits a variant; None where nothing was measured."""
+    limit = find_bottleneck(record)
+    return None if limit is None else str(limit.limit)
 
 
 def format_number(value: float | None, form: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sweep.analysis import joules, light, memory, near, score
+from sweep.analysis import find_bottleneck, joules, light, memory, near, score
 from sweep.storage import NEVER
 
 if TYPE_CHECKING:
@@ -97,6 +97,15 @@ def _error(name: str) -> Callable[[Record], Any]:
 
 def _peak(name: str) -> Callable[[Record], Any]:
     return lambda record: dict(record.peak or {}).get(name)
+
+
+def _bottleneck(name: str) -> Callable[[Record], Any]:
+    def read(record: Record) -> str | None:
+        limit = find_bottleneck(record)
+        value = None if limit is None else getattr(limit, name)
+        return value if value is None or isinstance(value, str) else "; ".join(value) or None
+
+    return read
 
 
 def _build_memory(record: Record) -> int | None:
@@ -210,6 +219,9 @@ _OF_A_RECORD = (
     _number("power_w", "mean power of the GPU", lambda record: _mean(record, "power_w")),
     _number("sm_clock_mhz", "mean clock of the SMs", lambda record: _mean(record, "sm_clock_mhz")),
     _number("temperature_c", "mean temperature of the GPU", lambda record: _mean(record, "temperature_c")),
+    _text("limited_by", "what limits the throughput, or the capacity under an SLO", _bottleneck("limit")),
+    _text("limit_evidence", "the figures that decided", _bottleneck("evidence")),
+    _text("limit_experiments", "settings that would move it", _bottleneck("experiments")),
     _number("build_s", "time of the build", _engine("build_s")),
     _integer("engine_bytes", "size of the engine on disk", _engine("bytes")),
     _integer(
