@@ -154,13 +154,13 @@ def find_bottleneck(record: Record, layer_bound: str | None = None) -> Bottlenec
 
 
 def _figures(record: Record, peak: Any) -> _Figures:
-    variant, gpu_ms = record.variant, peak.get("gpu_ms") or {}
+    gpu_ms = peak.get("gpu_ms") or {}
 
     def part(name: str) -> float | None:
         return _typical(gpu_ms.get(name))
 
-    streams, clients = variant.get("streams") or 1, variant.get("clients") or 1
-    period_ms = variant.get("batch", 1) * clients / peak["ips"] * 1e3
+    streams, clients = _count(record, "streams"), _count(record, "clients")
+    period_ms = _count(record, "batch") * clients / peak["ips"] * 1e3
     enqueue_ms = _typical(peak.get("enqueue_ms"))
     watts = _watts(peak)
     board_w = _board_w(dict(record.facts).get("gpu"))
@@ -307,8 +307,7 @@ def _on_cpu(record: Record) -> Bottleneck:
     if own >= _CORES_BUSY:
         return Bottleneck(limit=Limit.COMPUTE, evidence=evidence, experiments=_narrower(record))
     cores = dict(record.facts).get("cores")
-    threads = (record.variant.get("intra_op_threads") or 1) * (record.variant.get("streams") or 1)
-    threads *= record.variant.get("clients") or 1
+    threads = _count(record, "intra_op_threads") * _count(record, "streams") * _count(record, "clients")
     if isinstance(cores, int) and threads < cores and own * cores >= _OWN_CORE * threads:
         busy = f"{threads} {'thread computes' if threads == 1 else 'threads compute'}, on {cores} cores"
         return Bottleneck(
@@ -330,7 +329,7 @@ def _queueing(record: Record) -> Bottleneck | None:
     share = slo["capacity_ips"] / peak
     if light is None or share >= _WAITING or light > _SERVICE * slo["limit_ms"]:
         return None
-    batch = record.variant.get("batch", 1)
+    batch = _count(record, "batch")
     return Bottleneck(
         limit=Limit.QUEUEING,
         evidence=(
@@ -338,7 +337,7 @@ def _queueing(record: Record) -> Bottleneck | None:
             f"an inference takes {light:.3g} ms unloaded",
         ),
         experiments=(
-            f"streams={2 * (record.variant.get('streams') or 1)}",
+            f"streams={2 * _count(record, 'streams')}",
             f"batch={batch // 2}" if batch > 1 else "clients=2",
         ),
     )
@@ -349,9 +348,15 @@ def _others(record: Record) -> float | None:
     return None if not load else float(load["other"])
 
 
+def _count(record: Record, axis: str) -> int:
+    """Return an axis that counts; 1 where it is not set, and where another version wrote what counts nothing."""
+    value = record.variant.get(axis)
+    return value if isinstance(value, int) and value > 0 else 1
+
+
 def _more(figures: _Figures) -> str:
     """Return the word for a larger batch: more work for each launch."""
-    return f"batch={4 * figures.record.variant.get('batch', 1)}"
+    return f"batch={4 * _count(figures.record, 'batch')}"
 
 
 def _narrower(record: Record) -> tuple[str, ...]:
@@ -359,6 +364,7 @@ def _narrower(record: Record) -> tuple[str, ...]:
 
     Below 16 bits that depends on what the library fuses: on an H200, TensorRT-RTX 1.6 was slower in fp8 and int8.
     """
-    dtype = str((record.variant.get("precision_recipe") or {}).get("dtype"))
+    recipe = record.variant.get("precision_recipe")
+    dtype = str(recipe.get("dtype")) if isinstance(recipe, dict) else ""
     words = {"fp32": "tf32,fp16", "tf32": "fp16"}
     return (f"precision={words[dtype]}",) if dtype in words else ()

@@ -32,7 +32,7 @@ def peak_device_bytes(record: Record) -> int | None:
     size, memory = device_bytes(record), (record.engine or {}).get("memory") or {}
     clients = len((record.realised or {}).get("clients") or (None,))
     peak, buffers = memory.get("peak_bytes"), memory.get("buffers_bytes")
-    recorded = None if peak is None or buffers is None else (int(peak) + int(buffers)) * clients
+    recorded = (peak + buffers) * clients if isinstance(peak, int) and isinstance(buffers, int) else None
     known = [value for value in (size, recorded) if value is not None]
     return max(known) if known else None
 

@@ -110,8 +110,8 @@ def _bottleneck(name: str) -> Callable[[Record], Any]:
 
 def _build_memory(record: Record) -> int | None:
     built: Any = dict(record.engine or {}).get("build_memory") or {}
-    size: int | None = built.get("peak_bytes")
-    return size
+    size = built.get("peak_bytes")
+    return size if isinstance(size, int) else None
 
 
 def _end(interval: Any, place: int) -> float | None:
