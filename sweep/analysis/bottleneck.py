@@ -163,7 +163,7 @@ def _figures(record: Record, peak: Any) -> _Figures:
     period_ms = _count(record, "batch") * clients / peak["ips"] * 1e3
     enqueue_ms = _typical(peak.get("enqueue_ms"))
     watts = _watts(peak)
-    board_w = _board_w(dict(record.facts).get("gpu"))
+    board_w = _board_w(record)
     return _Figures(
         record=record,
         host=None if enqueue_ms is None else min(enqueue_ms / period_ms, 1.0),
@@ -200,9 +200,15 @@ def _watts(peak: Any) -> float | None:
     return None if not power else float(power["mean"])
 
 
-def _board_w(gpu: Any) -> float | None:
-    """Return the limit of the board's power, W, by the longest name that the GPU's begins with; None if unknown."""
-    names = [name for name in _BOARD_W if str(gpu).startswith(name)]
+def _board_w(record: Record) -> float | None:
+    """Return the limit of the board's power, W; None if unknown.
+
+    Records of earlier versions do not have it: there the data sheet of the longest name that the GPU's begins with.
+    """
+    facts: Any = dict(record.facts)
+    if facts.get("power_limit_w"):
+        return float(facts["power_limit_w"])
+    names = [name for name in _BOARD_W if str(facts.get("gpu")).startswith(name)]
     return _BOARD_W[max(names, key=len)] if names else None
 
 

@@ -58,6 +58,7 @@ def on_gpu(  # each argument is a figure of the record
         ),
         ({"reasons": {"sw_power_cap": 0.8}}, Limit.POWER, "sw_power_cap in 80% of the readings", "precision=tf32,fp16"),
         ({"watts": 690.0}, Limit.POWER, "690 W, 99% of the board's limit", "precision=tf32,fp16"),
+        ({"watts": 200.0, "facts": {"power_limit_w": 210}}, Limit.POWER, "95% of the board's", "precision=tf32,fp16"),
         ({"watts": 200.0}, Limit.LAUNCHES, "200 W, 29% of the board's limit", "streams=2"),
         ({"watts": 450.0}, Limit.GPU, "450 W, 64% of the board's limit", "precision=tf32,fp16"),
         ({"facts": {"gpu": "NVIDIA Unheard-of"}}, Limit.UNKNOWN, "an inference computes for 0.97 ms", "layers=true"),
