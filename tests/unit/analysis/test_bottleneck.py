@@ -9,6 +9,10 @@ import records
 
 from sweep.analysis import Limit, find_bottleneck
 from sweep.analysis.bottleneck import LAUNCH
+from sweep.report import frame_columns, outcome_lines
+from sweep.report.columns import figures
+from sweep.report.mlflow import record_mapping
+from sweep.report.recommendation import Answer
 
 GPU = {"gpu_ms": {"h2d": None, "compute": None, "d2h": None}, "enqueue_ms": None}
 
@@ -137,3 +141,19 @@ def test_published_records_agree_with_what_their_experiments_gave() -> None:
     assert min(gains[Limit.LAUNCHES]) > 1.15
     assert min(gains[Limit.TRANSFERS]) > 1.15
     assert sorted(gains[Limit.POWER])[len(gains[Limit.POWER]) // 2] < 1.02
+
+
+def test_the_line_below_the_answer_the_columns_and_the_tags_say_the_same() -> None:
+    record = on_gpu(enqueue=0.9)
+    answer = Answer(best=record, tied=(), text="it")
+    assert outcome_lines.bottleneck_lines(answer) == [f"What limits it: {find_bottleneck(record).text}"]
+    of_two = Answer(best=None, tied=(), text="", models={"a": answer, "b": Answer(best=None, tied=(), text="none")})
+    assert outcome_lines.bottleneck_lines(of_two)[0].startswith("What limits tiny_cnn: host enqueue (")
+    columns = {
+        column.name: column.read(record) for column in frame_columns._OF_A_RECORD if column.name.startswith("limit")
+    }
+    assert columns["limited_by"] == record_mapping.tags(record)["sweep.limited_by"] == "host enqueue"
+    assert columns["limit_experiments"] == "cuda_graph=true streams=2; batch=4"
+    shown = {column.name: column for column in figures([record], answer, None)}
+    assert shown["bottleneck"].text(record) == "host enqueue"
+    assert not shown["bottleneck"].on_terminal
