@@ -38,6 +38,7 @@ from .gpu_readings import Series as Series
 from .host_load import HostLoad as HostLoad
 from .mps import Mps as Mps
 from .mps import environment_without_mps as environment_without_mps
+from .nvtx_ranges import Ranges as Ranges
 from .onnx_files import element_type as element_type
 from .onnx_files import is_readable_ir as is_readable_ir
 from .onnx_files import make_node_names_unique as make_node_names_unique

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sweep.backends import Session
     from sweep.runner.worker.events import Events
-    from sweep.system.nvtx_ranges import Ranges
+    from sweep.system import Ranges
 
 MEASURE = "measure"  # the stage whose details are points
 

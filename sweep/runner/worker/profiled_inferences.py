@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sweep.backends import Session
     from sweep.runner.messages import ProfileRequest
     from sweep.spec import JsonDict, Variant
-    from sweep.system.nvtx_ranges import Ranges
+    from sweep.system import Ranges
 
 ANSWER = "inferences.json"
 FAILURE = "sweep-profile: "  # begins the line that tells the parent why this process failed
