@@ -127,20 +127,20 @@ def _thinned(steps: list[tuple[int, int, str]], most: int) -> list[tuple[int, in
     return [steps[0], *inner, steps[-1]]
 
 
-def by_owner(ledger: Ledger, context_bytes: int | None, contexts: int, buffers_bytes: int) -> dict[str, int]:
+def by_owner(ledger: Ledger, declared_bytes: int, given_bytes: int, buffers_bytes: int) -> dict[str, int]:
     """Return the device memory at its peak by owner, bytes: {weights, activations, contexts, buffers, run}.
 
     Args:
         ledger: of the engine.
-        context_bytes: memory that the engine declares for the activations of one context; None where it does not.
-        contexts: number of contexts.
+        declared_bytes: memory that the engine declares for the activations of all contexts.
+        given_bytes: memory for activations that `sweep` allocated itself (``context_memory=user_managed``).
         buffers_bytes: memory of inputs and outputs, which `sweep` allocates itself.
     """
     weights, created, run = (ledger.peak_by_phase[phase] for phase in PHASES)
-    activations = min(created, (context_bytes or 0) * contexts)
+    activations = min(created, max(declared_bytes - given_bytes, 0))
     return {
         "weights": weights,
-        "activations": activations,
+        "activations": activations + given_bytes,
         "contexts": created - activations,
         "buffers": buffers_bytes,
         "run": run,

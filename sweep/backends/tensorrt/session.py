@@ -183,11 +183,12 @@ class TensorRTSession:
         """Release contexts, engine, memory, events and streams; a second call does nothing."""
         if self._contexts:
             buffers = self._resources.device_bytes
-            declared = self.engine_facts.get("context_memory_bytes")
+            declared = (self.engine_facts.get("context_memory_bytes") or 0) * len(self._contexts)
+            given = sum(context.given_bytes for context in self._contexts)
             self.engine_facts["memory"] = {
                 **self._ledger.facts(),
                 "buffers_bytes": buffers,
-                "peak_by_owner": by_owner(self._ledger, declared, len(self._contexts), buffers),
+                "peak_by_owner": by_owner(self._ledger, declared, given, buffers - given),
             }
         for context in self._contexts:
             context.close()

@@ -98,6 +98,9 @@ def test_a_context_gets_scratch_memory_for_its_shapes_and_a_share_of_the_cache(r
     assert [context.persistent_cache_limit for context in contexts] == [500, 500]
     del contexts
     made.close()
+    owners = made.engine_facts["memory"]["peak_by_owner"]
+    assert owners["activations"] == 2 * CONTEXT_BYTES + 64, "what the library took, and what it was given"
+    assert owners["buffers"] == 2 * 2 * FEEDS["x"].nbytes
     assert runtime.held == {}
 
 
