@@ -255,12 +255,12 @@ def _print_answer(options: argparse.Namespace, answer: JsonDict, report: Path) -
     """
     from sweep.system import nvtx_ranges
 
+    count = answer["inferences"]
     streams = f" on each of {answer['streams']} streams" if answer["streams"] > 1 else ""
     graph = ", a CUDA graph each" if answer["cuda_graph"] else ""
-    _say(
-        f"ran      {answer['inferences']} inferences{streams}{graph}, "
-        f"{answer['round_us']:,.1f} us each below {options.tool}"
-    )
+    # ncu runs each kernel many times in between, so that the time of an inference means nothing.
+    took = "" if options.tool == nsight.NCU else f", {answer['round_us']:,.1f} us each below {options.tool}"
+    _say(f"ran      {count} {'inference' if count == 1 else 'inferences'}{streams}{graph}{took}")
     _say(f"ranges   NVTX, by {answer['nvtx']}" if answer["nvtx"] else f"ranges   none: {nvtx_ranges.INSTALL} adds NVTX")
     if not report.is_file():
         raise ParityError(f"{options.tool} wrote no report {report}; its output: {report.with_name(options.tool)}.log")
