@@ -8,6 +8,7 @@ from . import intervals as intervals
 from . import latency_comparison as latency_comparison
 from . import layers as layers
 from . import measured_window as measured_window
+from . import memory as memory
 from . import moderation as moderation
 from . import percentiles as percentiles
 from . import record_summary as record_summary
@@ -15,6 +16,9 @@ from . import record_views as record_views
 from . import reevaluate as reevaluate
 from . import run_comparison as run_comparison
 from . import start_spread as start_spread
+from .bottleneck import Bottleneck as Bottleneck
+from .bottleneck import Limit as Limit
+from .bottleneck import find_bottleneck as find_bottleneck
 from .measured_window import window_ips as window_ips
 from .queue_model import SATURATED as SATURATED
 from .queue_model import UNLOADED as UNLOADED

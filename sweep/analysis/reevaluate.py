@@ -6,10 +6,10 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.analysis import accuracy_gates
+from sweep.analysis import accuracy_gates, memory
 from sweep.analysis.record_summary import with_slo
 from sweep.errors import RecordError
-from sweep.spec import Status
+from sweep.spec import Limits, Status
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 _GATE_IN_MESSAGE = re.compile(r"(?:under load, on stream \d+: )?accuracy: .*\(accuracy\.(\w+)\)")
 
 
-def regated(store: Store, record: Record, gates: Gates) -> Record:
-    """Return the record as these gates have it, rewritten if that changes its status.
+def regated(store: Store, record: Record, gates: Gates, limits: Limits | None = None) -> Record:
+    """Return the record as these gates and limits have it, rewritten if that changes its status.
 
     What is invalid for another reason than a gate stays so, as does what made one of several clients invalid: the
     record's accuracy may be another's.
     """
-    failed_a_gate = record.status == Status.INVALID and failed_gate(record.error) is not None
-    dtype = (record.variant.get("precision_recipe") or {}).get("dtype")
-    if record.accuracy is None or dtype is None or not (record.status == Status.OK or failed_a_gate):
+    failed = failed_gate(record.error) if record.status == Status.INVALID else None
+    if not (record.status == Status.OK or failed is not None):
         return record
-    fault = accuracy_gates.fault(dtype, record.accuracy, gates)
-    if (fault is not None) == failed_a_gate:
+    dtype = (record.variant.get("precision_recipe") or {}).get("dtype")
+    if record.accuracy is not None and dtype is not None:
+        fault = accuracy_gates.fault(dtype, record.accuracy, gates)
+    elif failed not in {None, memory.MEMORY_GATE}:
+        return record
+    else:
+        fault = None
+    fault = fault or memory.fault(record, limits or Limits())
+    if (fault is not None) == (failed is not None) and (failed == memory.MEMORY_GATE) == (
+        fault is not None and fault.gate == memory.MEMORY_GATE
+    ):
         return record
     error = None if fault is None else mismatch_error(fault.message, fault.gate)
     judged = replace(record, status=Status.INVALID if fault else Status.OK, error=error)
@@ -43,13 +51,13 @@ def mismatch_error(message: str, gate: str | None) -> ErrorInfo:
 
     Args:
         message: how they differ, in one line.
-        gate: the accuracy gate (a field of ``Gates``) that is not kept; None where it is no gate.
+        gate: the gate (a field of ``Gates`` or ``Limits``) that is not kept; None where it is no gate.
     """
     return {"stage": "realised", "kind": "Mismatch", "message": message, "stderr_tail": [], "gate": gate}
 
 
 def failed_gate(error: ErrorInfo | None) -> str | None:
-    """Return the accuracy gate that made a record invalid; None for any other error."""
+    """Return the gate of accuracy or memory that made a record invalid; None for any other error."""
     if error is None:
         return None
     if "gate" in error:

@@ -282,6 +282,19 @@ class SupportsTurns(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsProfilerCapture(Protocol):
+    """Extend a ``Session`` that runs on a GPU, whose profiler can be told which part of a process to record."""
+
+    def start_profiler(self) -> None:
+        """Tell an attached profiler to record from here (``cudaProfilerStart``); without one nothing happens."""
+        ...
+
+    def stop_profiler(self) -> None:
+        """Wait for what the GPU still does, then tell the profiler to stop (``cudaProfilerStop``)."""
+        ...
+
+
 class Backend(Protocol):
     """Adapt one inference library.
 

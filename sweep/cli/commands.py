@@ -86,6 +86,7 @@ COMMANDS = {
     "trtexec": Command(
         "sweep.cli.trtexec.main", "print a record as a command of NVIDIA's trtexec, or compare with it", "Engines"
     ),
+    "profile": Command("sweep.cli.profile.main", "run a record's engine below NVIDIA's nsys or ncu", "Engines"),
     "completion": Command("sweep.cli.completion", "print the completion script of a shell", "Machine"),
 }
 

@@ -230,7 +230,9 @@ def _conclude(
 ) -> int:
     judged = [reevaluate.rejudged(Store(settings.root), work.key, settings.slo) for work in full_plan.works]
     records = [
-        reevaluate.regated(Store(settings.root), record, settings.gates) for record in judged if record is not None
+        reevaluate.regated(Store(settings.root), record, settings.gates, settings.limits)
+        for record in judged
+        if record is not None
     ]
     history = start_spread.measured(Store(settings.root), records)
     recommendation = _reproducible(full_plan, records, answer(records, settings.slo, history))

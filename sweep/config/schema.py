@@ -190,6 +190,15 @@ class AccuracyConfig:
 
 
 @dataclass
+class LimitsConfig:
+    """Limit what a variant may take."""
+
+    memory_mib: float | None = _key(
+        None, "most memory, MiB, else `invalid`: of the device, or of the worker where a CPU computes"
+    )
+
+
+@dataclass
 class SloConfig:
     """Set the latency limit that a variant has to keep; at most one key may be set."""
 
@@ -233,6 +242,7 @@ class Config:
     tracking: TrackingConfig = _key(TrackingConfig, "")
     slo: SloConfig = _key(SloConfig, "")
     accuracy: AccuracyConfig = _key(AccuracyConfig, "")
+    limits: LimitsConfig = _key(LimitsConfig, "")
     range: RangeConfig = _key(RangeConfig, "")
     timeout: TimeoutConfig = _key(TimeoutConfig, "")
     gpu: GpuConfig = _key(GpuConfig, "")
@@ -287,7 +297,20 @@ class Config:
 GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
 UNMEASURED = (  # keys without effect on what is measured: they are not part of the sweep's name
     *("plan", "build_only", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz"),
-    *("hydra", "accuracy", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip", "retry"),
+    *("hydra", "accuracy", "limits", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip"),
+    "retry",
+        "hydra",
+        "accuracy",
+        "limits",
+        "sentinel_every",
+        "timeout",
+        "gpu",
+        "gpus",
+        "mps_pipe_directory",
+        "only",
+        "skip",
+        "retry",
+    ),
     *("prune", "layers", "sweep", "where", "exclude"),
 )
 

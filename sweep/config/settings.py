@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.config.sweep_name import check_name
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
-from sweep.spec import PERCENTILES, RETRIED, Gates, Settings, Slo, Status
+from sweep.spec import PERCENTILES, RETRIED, Gates, Limits, Settings, Slo, Status
 from sweep.storage.cache import DEFAULT_GIB, GIB
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def settings(config: Config, overrides: Sequence[str]) -> Settings:
         timeout_s=config.timeout_s,
         cache_limit_bytes=_cache_limit_bytes(config.cache_gib),
         gates=gates(config.accuracy),
+        limits=Limits(memory_mib=config.limits.memory_mib),
         telemetry_hz=config.telemetry_hz,
         sentinel_every=config.sentinel_every,
         mps_pipe_directory=_mps_pipe_directory(config.mps_pipe_directory),
@@ -119,6 +120,8 @@ def _check_limits(config: Config) -> None:
     checks.above_zero(
         timeout_s=config.timeout_s, **{name: value for name, value in limits.items() if value is not None}
     )
+    if config.limits.memory_mib is not None:
+        checks.above_zero(**{"limits.memory_mib": config.limits.memory_mib})
     if config.gpu.wait_s is not None:
         checks.at_least(0, **{"gpu.wait_s": config.gpu.wait_s})
 

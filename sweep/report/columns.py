@@ -10,15 +10,17 @@ from sweep.analysis import (
     carried_tail,
     curve_is_unusable,
     drifted,
+    find_bottleneck,
     layers,
     light,
+    memory,
     near,
     probably_higher,
     score,
     sqnr_text,
 )
 from sweep.report.comparison import compared, speedups
-from sweep.report.frame_columns import device_memory_bytes, energy_mj, gpu_compute_ms
+from sweep.report.frame_columns import energy_mj, gpu_compute_ms
 from sweep.spec import Verdict
 
 if TYPE_CHECKING:
@@ -99,6 +101,14 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             on_terminal=False,
         ),
         Column(
+            name="host_memory_mib",
+            heading="host\nMiB",
+            text=lambda record: format_number(host_memory_mib(record), "{:,.0f}"),
+            value=host_memory_mib,
+            better="less",
+            on_terminal=False,
+        ),
+        Column(
             name="gpu_compute_p50_ms",
             heading="GPU p50\nms",
             text=lambda record: format_number(gpu_compute_ms(record), "{:.3g}"),
@@ -107,9 +117,16 @@ def figures(records: Sequence[Record], recommendation: Answer, slo: Slo | None) 
             on_terminal=False,
         ),
         *_roofline(records),
+        Column(
+            name="bottleneck",
+            heading="limited by",
+            text=lambda record: _limit(record) or "-",
+            value=_limit,
+            on_terminal=False,
+        ),
     ]
-    optional = {"top1", "energy_mj_per_sample", "device_memory_mib", "gpu_compute_p50_ms"}
-    optional |= {"tflops", "compute_peak_share", "full_from_batch"}
+    optional = {"bottleneck", "top1", "energy_mj_per_sample", "device_memory_mib", "host_memory_mib"}
+    optional |= {"gpu_compute_p50_ms", "tflops", "compute_peak_share", "full_from_batch"}
     return [
         column
         for column in columns
@@ -292,8 +309,20 @@ def _energy_text(record: Record) -> str:
 
 def memory_mib(record: Record) -> float | None:
     """Return the memory that the session takes on the device, MiB; of several clients, that of all of them."""
-    size = device_memory_bytes(record)
+    size = memory.device_bytes(record)
     return None if size is None else size / _MIB
+
+
+def host_memory_mib(record: Record) -> float | None:
+    """Return the most memory of the host that the worker held up to the first run, MiB."""
+    size = memory.host_bytes(record)
+    return None if size is None else size / _MIB
+
+
+def _limit(record: Record) -> str | None:
+    """Return the name of what limits a variant; None where nothing was measured."""
+    limit = find_bottleneck(record)
+    return None if limit is None else str(limit.limit)
 
 
 def format_number(value: float | None, form: str) -> str:

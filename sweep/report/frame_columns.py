@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sweep.analysis import joules, layers, light, near, score
+from sweep.analysis import find_bottleneck, joules, layers, light, memory, near, score
 from sweep.storage import NEVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-    from sweep.storage import ClientSession, EngineInfo, Point, PointSamples, Record
+    from sweep.storage import Point, PointSamples, Record
 
 TableName = Literal["variants", "points", "requests"]
 Kind = Literal["text", "number", "integer", "boolean", "time"]
@@ -101,6 +101,21 @@ def _peak(name: str) -> Callable[[Record], Any]:
     return lambda record: dict(record.peak or {}).get(name)
 
 
+def _bottleneck(name: str) -> Callable[[Record], Any]:
+    def read(record: Record) -> str | None:
+        limit = find_bottleneck(record)
+        value = None if limit is None else getattr(limit, name)
+        return value if value is None or isinstance(value, str) else "; ".join(value) or None
+
+    return read
+
+
+def _build_memory(record: Record) -> int | None:
+    built: Any = dict(record.engine or {}).get("build_memory") or {}
+    size = built.get("peak_bytes")
+    return size if isinstance(size, int) else None
+
+
 def _end(interval: Any, place: int) -> float | None:
     return None if interval is None else interval[place]
 
@@ -129,14 +144,6 @@ def energy_mj(record: Record) -> float | None:
     """Return the energy of a sample by the GPU's counter, mJ."""
     energy = joules(record)
     return None if energy is None else energy * 1e3
-
-
-def device_memory_bytes(record: Record) -> int | None:
-    """Return the memory that the session takes on the device, bytes; of several clients, that of all of them."""
-    clients = None if record.realised is None else record.realised.get("clients")
-    parts: Sequence[ClientSession | EngineInfo] = clients or ([record.engine] if record.engine is not None else [])
-    sizes = [size for part in parts if (size := part.get("device_memory_bytes")) is not None]
-    return sum(sizes) if sizes and len(sizes) == len(parts) else None
 
 
 def gpu_compute_ms(record: Record) -> float | None:
@@ -214,10 +221,18 @@ _OF_A_RECORD = (
     _number("power_w", "mean power of the GPU", lambda record: _mean(record, "power_w")),
     _number("sm_clock_mhz", "mean clock of the SMs", lambda record: _mean(record, "sm_clock_mhz")),
     _number("temperature_c", "mean temperature of the GPU", lambda record: _mean(record, "temperature_c")),
+    _text("limited_by", "what limits the throughput, or the capacity under an SLO", _bottleneck("limit")),
+    _text("limit_evidence", "the figures that decided", _bottleneck("evidence")),
+    _text("limit_experiments", "settings that would move it", _bottleneck("experiments")),
     _number("build_s", "time of the build", _engine("build_s")),
     _integer("engine_bytes", "size of the engine on disk", _engine("bytes")),
     _integer(
-        "device_memory_bytes", "memory on the device of the session, of all clients together", device_memory_bytes
+        "device_memory_bytes", "memory on the device of the session, of all clients together", memory.device_bytes
+    ),
+    _integer("peak_memory_bytes", "most memory on the device, as its allocator recorded it", memory.peak_device_bytes),
+    _integer("build_memory_bytes", "most memory on the device while the engine was built", _build_memory),
+    _integer(
+        "host_memory_bytes", "most memory of the host that the worker held up to the first run", memory.host_bytes
     ),
     _integer("parameters", "weights of the network", lambda record: dict(record.model or {}).get("parameters")),
     _number("gmacs", "multiply-adds of a sample, 10^9", lambda record: dict(record.model or {}).get("gmacs")),

@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sweep.analysis import drifted, fairness, light, near, prediction_errors, probably_higher, score
+from sweep.analysis import drifted, fairness, find_bottleneck, light, near, prediction_errors, probably_higher, score
 from sweep.report.columns import shown_axes, tail_of
 from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
 from sweep.report.recommendation import names
@@ -16,6 +16,7 @@ from sweep.system import environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sweep.report.recommendation import Answer
     from sweep.spec import Axis, PercentileName
     from sweep.storage import Peak, Point, Record
 
@@ -88,6 +89,17 @@ def _machines_line(records: Sequence[Record]) -> list[str]:
             more = f" and {len(counts) - _MOST_MACHINES} more" if len(counts) > _MOST_MACHINES else ""
             parts.append(f"{name} {', '.join(texts)}{more}")
     return [f"not all variants were measured on one machine: {'; '.join(parts)}"] if parts else []
+
+
+def bottleneck_lines(recommendation: Answer) -> list[str]:
+    """Return what limits the best variant of each model, with the experiment that would move it."""
+    lines = []
+    for part in recommendation.parts:
+        limit = None if part.best is None else find_bottleneck(part.best)
+        if limit is not None and part.best is not None:
+            model = f" {part.best.variant.get('model')}" if len(recommendation.parts) > 1 else ""
+            lines.append(f"What limits{model or ' it'}: {limit.text}")
+    return lines
 
 
 def score_lines(records: Sequence[Record]) -> list[str]:

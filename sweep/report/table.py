@@ -16,7 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from sweep.report.columns import figures
-from sweep.report.outcome_lines import Footnotes, below_table
+from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +52,8 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     _print_line(console, recommendation.text, before="\n", style="bold")
     if recommendation.settings:
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)
+    for line in bottleneck_lines(recommendation):
+        _print_line(console, line)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 from . import engine_builds as engine_builds
 from . import filters as filters
+from . import messages as messages
 from . import plan as plan
 from . import recipe_file as recipe_file
 from . import resume as resume

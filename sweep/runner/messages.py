@@ -83,6 +83,26 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return self.accuracy and self.search is None and self.repeat == self.variant.load.passes - 1
 
 
+class ProfileRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Ask for inferences of one loaded engine below a profiler (``worker.profiled_inferences``).
+
+    Attributes:
+        variant: what to run.
+        cache: root of the shared cache.
+        engine: key of the engine in the cache.
+        inferences: inferences of each stream that the profiler records; 1 or more.
+        warmup: inferences of each stream before them.
+        eager: run without the CUDA graph that the variant has.
+    """
+
+    variant: Variant
+    cache: Path
+    engine: str
+    inferences: int
+    warmup: int
+    eager: bool = False
+
+
 class Values(msgspec.Struct, frozen=True):
     """Answer an ``Exchange``: the values of all clients, in the order of their numbers."""
 
@@ -170,7 +190,7 @@ _TABLES = ("engine", "model", "realised", "accuracy")  # a backend may add keys 
 AnyEvent = Stage | Note | Engine | Exchange | Result | Failure
 
 
-def encode(message: Request | Values | AnyEvent) -> bytes:
+def encode(message: Request | ProfileRequest | Values | AnyEvent) -> bytes:
     """Encode `message` as one line, its end included."""
     # The standard library's JSON carries what msgspec's refuses: file names that are no UTF-8, and NaN.
     plain = msgspec.to_builtins(message, enc_hook=_to_builtin, str_keys=True)

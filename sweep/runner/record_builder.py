@@ -7,7 +7,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, cast
 
 from sweep import spec
-from sweep.analysis import mismatch_error, record_summary
+from sweep.analysis import memory, mismatch_error, record_summary
 from sweep.backends import registry
 from sweep.errors import RecordError
 from sweep.runner import oom_pruning, recipe_file
@@ -77,7 +77,15 @@ def measured(
         error=error,
         **measured_facts,
     )
-    return record_summary.summarise(record, points, settings.slo)
+    return _limited(record_summary.summarise(record, points, settings.slo), settings)
+
+
+def _limited(record: Record, settings: Settings) -> Record:
+    """Return the record as the limits of the sweep have it."""
+    fault = memory.fault(record, settings.limits) if record.status == Status.OK else None
+    if fault is None:
+        return record
+    return dataclasses.replace(record, status=Status.INVALID, error=mismatch_error(fault.message, fault.gate))
 
 
 def unsupported(work: Work, settings: Settings) -> Record:

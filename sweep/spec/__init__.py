@@ -11,7 +11,7 @@ from sweep.spec.axis import TrtexecFlag, plain_text
 from sweep.spec.base import NOT_IN_KEY, JsonDict
 from sweep.spec.compare import Comparison, compare
 from sweep.spec.engine import BuiltPlan, EngineAxes, Plugin, Profile
-from sweep.spec.gates import Gates
+from sweep.spec.gates import Gates, Limits
 from sweep.spec.input_names import is_plain_key, quote, table_key
 from sweep.spec.keys import KeyMaker, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.spec.load import LabelledData, LoadAxes, SampleData
@@ -53,6 +53,7 @@ __all__ = [
     "JsonDict",
     "KeyMaker",
     "LabelledData",
+    "Limits",
     "LoadAxes",
     "ModelRef",
     "NodeSearch",

@@ -1,4 +1,4 @@
-"""Describe the accuracy gates of a sweep."""
+"""Describe the accuracy gates and other limits of a sweep."""
 
 from __future__ import annotations
 
@@ -25,3 +25,14 @@ class Gates:
     min_cosine: float | None = None
     min_score: float | None = None
     max_score_drop: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Hold the limits of what a variant may take; one that takes more is ``invalid``. None is no limit.
+
+    Attributes:
+        memory_mib: most memory, MiB: of the device, or of the worker on the host where a CPU computes.
+    """
+
+    memory_mib: float | None = None

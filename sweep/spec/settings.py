@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sweep.spec.gates import Gates
+from sweep.spec.gates import Gates, Limits
 from sweep.spec.outcome import Status
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Settings:
         prune: leave out larger batches, more streams and more clients of a variant that ran out of memory.
         cache_limit_bytes: limit of the cache, bytes; None for no limit.
         gates: limits of accuracy; a variant that breaks one is invalid.
+        limits: limits of what a variant may take; one that takes more is invalid.
         telemetry_hz: readings of the GPU's state per second; 0 for none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
         layers: profile the layers of each engine once its variant is measured.
@@ -67,6 +68,7 @@ class Settings:
     timeout_s: float = 600.0
     cache_limit_bytes: int | None = None
     gates: Gates = field(default_factory=Gates)
+    limits: Limits = field(default_factory=Limits)
     telemetry_hz: float = 10.0
     sentinel_every: int = 0
     mps_pipe_directory: str | None = None

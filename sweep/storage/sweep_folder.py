@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 
 LOCK, OWNER = ".lock", ".lock.owner"
-FOLDERS = ("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans", "layers")
+FOLDERS = (
+    *("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans", "layers"),
+    "profiles",
+)
 _NO_SWEEPS = frozenset({"cache", "mlartifacts", "recipes"})  # folders below the results that hold none
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 

@@ -8,8 +8,10 @@ from . import environment as environment
 from . import file_locks as file_locks
 from . import file_trust as file_trust
 from . import gpu_readings as gpu_readings
+from . import host_memory as host_memory
 from . import lock_owner as lock_owner
 from . import mps as mps
+from . import nvtx_ranges as nvtx_ranges
 from . import onnx_shapes as onnx_shapes
 from . import regular_files as regular_files
 from . import serialization as serialization
@@ -37,6 +39,7 @@ from .gpu_readings import Series as Series
 from .host_load import HostLoad as HostLoad
 from .mps import Mps as Mps
 from .mps import environment_without_mps as environment_without_mps
+from .nvtx_ranges import Ranges as Ranges
 from .onnx_files import element_type as element_type
 from .onnx_files import is_readable_ir as is_readable_ir
 from .onnx_files import make_node_names_unique as make_node_names_unique

@@ -21,6 +21,7 @@ from sweep.backends.tensorrt import (
     sm_probe,
 )
 from sweep.backends.tensorrt.engine import Engine
+from sweep.backends.tensorrt.gpu_allocator import BUILD, Ledger
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError
 from sweep.system import environment as facts
@@ -128,8 +129,14 @@ class TensorRT:
         nvidia = library.load(self.name)
         tf32 = variant.onnx.precision.dtype == "tf32"
         timing = self._timing_cache(nvidia, target, share) if self.times_tactics else None
+        ledger = None if self.missing() else Ledger(cuda.get(), (BUILD,))
         plan, network_facts = build.build_serialized(
-            nvidia, onnx, variant.engine, _profile(variant, shapes), tf32=tf32, timing=timing
+            nvidia,
+            onnx,
+            variant.engine,
+            _profile(variant, shapes),
+            tf32=tf32,
+            aids=build.BuildAids(timing=timing, ledger=ledger),
         )
         information = self._evidence(nvidia, plan)
         layer_types = engine_inspector.count_layer_types(information)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweep.backends.tensorrt import builder_config, engine_inspector
+from sweep.backends.tensorrt import builder_config, engine_inspector, gpu_allocator
 from sweep.backends.tensorrt.library import explain
 from sweep.errors import BuildError
 from sweep.system import file_locks, file_trust, regular_files, write_atomic
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     import tensorrt
 
+    from sweep.backends.tensorrt.gpu_allocator import Ledger
     from sweep.backends.tensorrt.library import Library
     from sweep.spec import EngineAxes, JsonDict
 
@@ -32,6 +34,19 @@ Shape = tuple[int, ...]
 ProfileShapes = Mapping[str, tuple[Shape, Shape, Shape]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildAids:
+    """Hold what a build uses besides graph and options.
+
+    Attributes:
+        timing: file of the timing cache that builds share; None for none.
+        ledger: records the device memory of the build; None leaves allocation to the library.
+    """
+
+    timing: Path | None = None
+    ledger: Ledger | None = None
+
+
 def build_serialized(
     library: Library,
     onnx: Path,
@@ -39,7 +54,7 @@ def build_serialized(
     profile: ProfileShapes,
     *,
     tf32: bool,
-    timing: Path | None = None,
+    aids: BuildAids | None = None,
 ) -> tuple[bytes, JsonDict]:
     """Build an engine.
 
@@ -49,11 +64,11 @@ def build_serialized(
         axes: the builder options; None leaves the library's default.
         profile: smallest, optimal and largest shape of each input.
         tf32: whether float32 products may run in TF32; the library's own default is yes.
-        timing: file of the timing cache that builds share; None for none.
+        aids: what the build uses besides; None for nothing.
 
     Returns:
         The serialised engine, and {inputs, layers, tf32, network}; network is {type: layers} of the parsed, strongly
-        typed network.
+        typed network. With a ledger also {build_memory}.
 
     Raises:
         UnsupportedError: the library or version lacks an option; with the option's name.
@@ -62,20 +77,27 @@ def build_serialized(
     if axes.plugins:
         builder_config.load_plugins(library, tuple(plugin.path for plugin in axes.plugins))
     library.log.clear()
+    aids = aids or BuildAids()
+    ledger = aids.ledger
     builder: tensorrt.Builder = library.trt.Builder(library.logger)
+    allocator = None if ledger is None else gpu_allocator.create_allocator(library, ledger)
+    if allocator is not None:
+        builder.gpu_allocator = allocator
     network: tensorrt.INetworkDefinition = builder.create_network(_network_flags(library))
     parser = _parse(library, network, onnx)
     builder_config.set_io_format(library, network, axes.io_format)
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
     builder_config.apply(library, config, axes, tf32=tf32)
     _add_profile(library, builder, network, config, profile)
-    with _timing_cache(config, None if axes.timing_cache is False else timing):
+    with _timing_cache(config, None if axes.timing_cache is False else aids.timing):
         plan = builder.build_serialized_network(network, config)
     del parser  # the network's weights lie in it until the build is over
     if plan is None:
         raise BuildError(f"{library.label} built no engine: {library.log.tail()}")
     facts: JsonDict = {"inputs": network.num_inputs, "layers": network.num_layers, "tf32": tf32}
     facts["network"] = engine_inspector.count_layer_types(engine_inspector.inspect_network(network))
+    if ledger is not None and allocator is not None:
+        facts["build_memory"] = ledger.build_facts()
     return bytes(plan), facts
 
 

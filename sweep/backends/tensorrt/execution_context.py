@@ -38,6 +38,7 @@ class ExecutionContext:
         context: the library's own object.
         has_graph: its inferences are replays of a CUDA graph.
         buffers: the context's tensors.
+        given_bytes: memory for activations that this object allocated and gave to the context, in bytes.
         stream: runs its inferences.
 
     Raises:
@@ -60,6 +61,7 @@ class ExecutionContext:
         if axes.persistent_cache_ratio is not None:
             limit_persistent_cache(engine.library, cuda, self.context, axes.persistent_cache_ratio)
         self.buffers = Buffers(engine.library, cuda, resources, self.context, feeds, self.handle)
+        self.given_bytes = 0
         if axes.context_memory == "user_managed":
             self._give_memory(engine.library)
         self._prepared: set[int] = set()
@@ -80,6 +82,7 @@ class ExecutionContext:
             raise SessionError(f"context_memory=user_managed: {library.log.tail()}")
         address = self._resources.push(self._cuda.malloc(size), "cudaFree")
         self._resources.device_bytes += size
+        self.given_bytes = size
         self.context.set_device_memory(address, size)
 
     def prepare(self, sizes: Sequence[int]) -> None:

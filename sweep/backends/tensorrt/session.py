@@ -15,7 +15,7 @@ from sweep.backends.tensorrt import engine_inspector, green_context, layer_profi
 from sweep.backends.tensorrt.cuda import ResourceStack
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.execution_context import ExecutionContext
-from sweep.backends.tensorrt.gpu_allocator import Ledger
+from sweep.backends.tensorrt.gpu_allocator import Ledger, by_owner
 from sweep.backends.tensorrt.stream import WAITS
 from sweep.errors import SessionError
 from sweep.system import Stopwatch
@@ -192,6 +192,16 @@ class TensorRTSession:
         """Return the outputs, by name, of the last inference on stream ``number``."""
         return self._contexts[number].buffers.fetch()
 
+    def start_profiler(self) -> None:
+        """Tell an attached profiler to record from here."""
+        self._cuda.call("cudaDeviceSynchronize")
+        self._cuda.call("cudaProfilerStart")
+
+    def stop_profiler(self) -> None:
+        """Wait for the GPU, then tell an attached profiler to stop."""
+        self._cuda.call("cudaDeviceSynchronize")
+        self._cuda.call("cudaProfilerStop")
+
     def poison(self) -> None:
         """Overwrite all outputs, so that one which is not recomputed shows. For tests."""
         for context in self._contexts:
@@ -200,7 +210,14 @@ class TensorRTSession:
     def close(self) -> None:
         """Release contexts, engine, memory, events and streams; a second call does nothing."""
         if self._contexts:
-            self.engine_facts["memory"] = {**self._ledger.facts(), "buffers_bytes": self._resources.device_bytes}
+            buffers = self._resources.device_bytes
+            declared = (self.engine_facts.get("context_memory_bytes") or 0) * len(self._contexts)
+            given = sum(context.given_bytes for context in self._contexts)
+            self.engine_facts["memory"] = {
+                **self._ledger.facts(),
+                "buffers_bytes": buffers,
+                "peak_by_owner": by_owner(self._ledger, declared, given, buffers - given),
+            }
         for context in self._contexts:
             context.close()
         self._contexts = []

@@ -15,7 +15,7 @@ from sweep.report.columns import common_slo, figures
 from sweep.report.comparison import compared
 from sweep.report.html import chart_data
 from sweep.report.html.csv_files import points_csv, variants_csv
-from sweep.report.outcome_lines import Footnotes, below_table
+from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
 from sweep.report.ranking import answer
 from sweep.system import write_atomic
 
@@ -95,6 +95,7 @@ def context(
         "title": title,
         "answer": recommendation.text.splitlines(),
         "settings": recommendation.settings.splitlines(),
+        "limits": bottleneck_lines(recommendation),
         "table": _table(records, recommendation, footnotes, columns, labels),
         "footnotes": footnotes.texts,
         "lines": below_table(records),

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from sweep.analysis import record_views
+from sweep.analysis import find_bottleneck, record_views
 from sweep.spec import Status
 
 if TYPE_CHECKING:
@@ -56,14 +56,16 @@ def params(record: Record) -> dict[str, str]:
 
 
 def tags(record: Record) -> dict[str, str]:
-    """Return status, backend, error, digest of the engine, and each fact of the machine under ``facts.``."""
+    """Return status, backend, error, what limits it, digest of the engine, and each fact under ``facts.``."""
     facts = {name: _text(value) for name, value in _leaves({"facts": record.facts}) if value is not None}
     error = record.error
     error_tag = {"sweep.error": _text(f"{error['stage']}: {error['message']}")} if error else {}
     digest = (record.engine or {}).get("plan_digest")
     plan_tag = {"sweep.plan_digest": digest} if digest else {}
+    limit = find_bottleneck(record)
+    limit_tags = {"sweep.limited_by": str(limit.limit), "sweep.limit_evidence": _text(limit.text)} if limit else {}
     status = {"sweep.status": record.status, "sweep.backend": str(record.variant.get("backend"))}
-    return {**status, **error_tag, **plan_tag, **facts}
+    return {**status, **error_tag, **plan_tag, **limit_tags, **facts}
 
 
 def metrics(record: Record) -> list[Value]:
@@ -88,6 +90,7 @@ def _costs(record: Record) -> JsonDict:
         "build_s": engine.get("build_s"),
         "engine_bytes": engine.get("bytes"),
         "device_memory_bytes": engine.get("device_memory_bytes"),
+        "host_memory_bytes": engine.get("host_memory_bytes"),
     }
 
 

@@ -87,6 +87,7 @@ class Artifacts:
             "plan_digest": self.engine.content_digest if registry.get(variant.backend).runs_models else None,
             "bytes": self.engine.bytes,
             "device_memory_bytes": None,
+            **({"build_memory": self.engine.info["build_memory"]} if "build_memory" in self.engine.info else {}),
             "artifacts": [
                 f"artifacts/{self.engine.path.name}/{name}" for name in self.engine.info.get("artifacts", ())
             ],

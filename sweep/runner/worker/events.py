@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sweep.runner import messages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TextIO
 
 
@@ -18,11 +19,13 @@ class Events:
 
     Attributes:
         last_stage: the stage that was last told.
+        on_stage: called with name and detail of each stage; None for nobody.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self.last_stage = "start"
+        self.on_stage: Callable[[str, str], None] | None = None
 
     def send(self, event: messages.AnyEvent) -> None:
         """Send one event."""
@@ -38,6 +41,8 @@ class Events:
             done: share of it that is done, 0 to 1.
         """
         self.last_stage = name
+        if self.on_stage is not None:
+            self.on_stage(name, detail)
         self.send(messages.Stage(stage=name, detail=detail, done=done))
 
     def note(self, text: str) -> None:

@@ -17,7 +17,7 @@ from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
-from sweep.runner.worker import layer_profile, plan_import, refused_inputs
+from sweep.runner.worker import layer_profile, marked_streams, plan_import, refused_inputs
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
@@ -25,7 +25,7 @@ from sweep.runner.worker.model_files import model_file
 from sweep.spec import plain_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
-from sweep.system import ClockWatch, Stopwatch, clock_jumps
+from sweep.system import ClockWatch, Stopwatch, clock_jumps, host_memory, nvtx_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,7 +83,9 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         What this client found; the engine alone where the request ends with the build, or is for its layers.
     """
     variant, backend, watch = request.variant, registry.get(request.variant.backend), ClockWatch()
+    ranges = nvtx_ranges.attached_ranges()
     with (
+        marked_streams.marked_stages(events, variant.label, ranges),
         Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
         refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
     ):
@@ -96,7 +98,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         if request.layers is not None and request.client:
             return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
         events.stage("load")
-        inputs = _inputs(variant, backend, artifacts)
+        inputs = timed_inputs(variant, backend, artifacts)
         if request.layers is not None:
             layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
             return Result(engine=artifacts.engine_facts(variant))
@@ -104,7 +106,8 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         try:
             turns = _take_turns(session, inputs)
             driven = session if communicator.size == 1 else ClientSession(session, communicator)
-            points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
+            with marked_streams.marked_inferences(session, ranges):
+                points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             if turns > 1:
@@ -122,7 +125,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
     return _describe(request, artifacts, session, timed)
 
 
-def _inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:
+def timed_inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:
     """Return the inputs that are timed; a backend that computes nothing needs none of the user's."""
     model, batch, plan = variant.onnx.model, variant.engine.batch, variant.engine.plan
     if plan is not None and variant.load.samples is None:
@@ -158,10 +161,16 @@ def _return_to_first(session: Session, inputs: ComparedInputs) -> None:
 
 
 def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Arrays) -> tuple[Session, float]:
-    """Load the engine, and time that, in seconds."""
+    """Load the engine, and time that, in seconds; its facts get the memory of the host that this took."""
+    before = host_memory.resident_bytes()
+    known = host_memory.reset_peak() and backend.runs_models
     watch = Stopwatch()
     session = backend.load(artifacts.engine.path, artifacts.engine.info, variant, feeds)
-    return session, watch.seconds()
+    seconds = watch.seconds()
+    if known:
+        session.engine_facts["host_memory_bytes"] = host_memory.peak_bytes()
+        session.engine_facts["host_memory_before_bytes"] = before
+    return session, seconds
 
 
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:

@@ -142,7 +142,13 @@ class EngineInfo(TypedDict, total=False):
         device_memory_bytes: memory that the session takes on the device, bytes.
         context_memory_bytes: of that, memory of one execution context, bytes.
         weights_bytes: size of the weights in the engine, bytes.
-        memory: bytes on the device by purpose.
+        memory: bytes on the device by purpose: in use at the end (engine, contexts, run), at the peak, at the peak by
+            owner (weights, activations, contexts, buffers, run), and over time, as [seconds, bytes, phase].
+        build_memory: memory of the device that the build took: peak_bytes, allocations and the same over time; missing
+            where the build needed no device.
+        host_memory_bytes: most memory of the host that the worker held while it loaded and ran the engine, its
+            interpreter and libraries included, bytes; None where the kernel does not tell.
+        host_memory_before_bytes: of that, what it held before the load, bytes.
         artifacts: paths of files about the engine, from the sweep's folder.
         load_s: duration of loading, s.
         first_inference_s: duration of the first inference, s.
@@ -168,6 +174,9 @@ class EngineInfo(TypedDict, total=False):
     context_memory_bytes: Bytes | None
     weights_bytes: Bytes | None
     memory: dict[str, Any] | None
+    build_memory: dict[str, Any]
+    host_memory_bytes: Bytes | None
+    host_memory_before_bytes: Bytes | None
     artifacts: list[str]
     load_s: Seconds | None
     first_inference_s: Seconds | None

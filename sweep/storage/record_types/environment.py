@@ -86,7 +86,7 @@ class ErrorInfo(TypedDict):
         kind: name of the error's class.
         message: one line: what was requested, what it met, what to do.
         stderr_tail: last lines that the worker printed.
-        gate: of an ``invalid`` variant, the accuracy gate (a field of ``sweep.spec.gates.Gates``) that is not kept;
+        gate: the gate that an ``invalid`` variant does not keep, a field of ``Gates`` or ``Limits`` of ``sweep.spec``;
             None where no gate is at fault.
     """
 

@@ -9,7 +9,7 @@ import pytest
 
 from sweep import spec
 from sweep.analysis import accuracy_gates, reevaluate
-from sweep.spec import Gates
+from sweep.spec import Gates, Limits
 from sweep.storage import Record, Store
 
 if TYPE_CHECKING:
@@ -58,3 +58,53 @@ def test_a_gate_on_what_was_never_compared_is_judged_again_too(tmp_path: Path) -
     strict = judged(tmp_path, accuracy, Gates(min_sqnr_db=20.0))
     assert strict.error["message"].endswith("cannot be judged: no output is of floats (accuracy.min_sqnr_db)")
     assert judged(tmp_path, accuracy, Gates(), earlier=Gates(min_sqnr_db=20.0)).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("engine", "size", "place"),
+    [
+        ({"device_memory_bytes": 80 << 20}, 80.0, "on the device"),
+        (
+            {"device_memory_bytes": 1 << 20, "memory": {"peak_bytes": 60 << 20, "buffers_bytes": 5 << 20}},
+            65.0,
+            "device",
+        ),
+        ({"device_memory_bytes": None, "host_memory_bytes": 90 << 20}, 90.0, "in the worker on the host"),
+    ],
+)
+def test_a_limit_of_memory_is_judged_on_the_device_or_on_the_host_and_taken_back(
+    tmp_path: Path, engine: dict, size: float, place: str
+) -> None:
+    store, variant = Store(tmp_path / "s"), factories.variant(precision="fp16")
+    record = Record(
+        key=spec.variant_key(variant),
+        sweep="s",
+        status="ok",
+        started_at="2026-01-01T00:00:00+00:00",
+        variant=spec.flat(variant),
+        accuracy={"sqnr_db": 60.0, "max_abs": 1.0},
+        engine=engine,
+    )
+    over = reevaluate.regated(store, record, Gates(), Limits(memory_mib=50))
+    assert (over.status, over.error["gate"]) == ("invalid", "memory_mib")
+    assert over.error["message"].startswith(f"memory: {size:.1f} MiB ")
+    assert f"{place}, above the 50 MiB" in over.error["message"]
+    assert "(limits.memory_mib)" in over.error["message"]
+    assert reevaluate.regated(store, over, Gates(), Limits(memory_mib=50)) is over
+    assert reevaluate.regated(store, over, Gates(), Limits(memory_mib=200)).status == "ok"
+    both = reevaluate.regated(store, over, Gates(min_sqnr_db=70.0), Limits())
+    assert both.error["gate"] == "min_sqnr_db", "what it fails now, and no longer the memory"
+
+
+def test_a_limit_of_memory_that_was_never_measured_is_not_kept(tmp_path: Path) -> None:
+    variant = factories.variant()
+    record = Record(
+        key=spec.variant_key(variant),
+        sweep="s",
+        status="ok",
+        started_at="2026-01-01T00:00:00+00:00",
+        variant=spec.flat(variant),
+        engine={"device_memory_bytes": None},
+    )
+    strict = reevaluate.regated(Store(tmp_path / "s"), record, Gates(), Limits(memory_mib=50))
+    assert strict.error["message"].endswith("cannot be judged: no memory was measured")

@@ -257,9 +257,14 @@ def test_the_cache_limit_is_a_setting_and_in_no_key() -> None:
     assert variants.settings(config(), []).cache_limit_bytes == 50 << 30
     assert variants.settings(config(cache_gib=0.5), []).cache_limit_bytes == 1 << 29
     assert variants.from_config(config(cache_gib=0.5)) == variants.from_config(config())
+    assert variants.settings(config(limits__memory_mib=0.5), []).limits.memory_mib == 0.5
+    assert variants.from_config(config(limits__memory_mib=0.5)) == variants.from_config(config())
 
 
-@pytest.mark.parametrize("values", [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}, {"cache_gib": 0.0}])
+@pytest.mark.parametrize(
+    "values",
+    [{"timeout_s": 0.0}, {"slo__p50_ms": 0.0}, {"slo__p99_ms": NAN}, {"cache_gib": 0.0}, {"limits__memory_mib": 0.0}],
+)
 def test_settings_out_of_range_are_refused(values) -> None:
     with pytest.raises(ConfigError, match="must be above 0"):
         variants.settings(config(**values), [])

@@ -92,12 +92,15 @@ def test_a_context_gets_scratch_memory_for_its_shapes_and_a_share_of_the_cache(r
     engine = FakeEngine(runtime)
     made = session(runtime, engine, rtx=rtx, streams=2, context_memory="user_managed", persistent_cache_ratio=0.5)
     assert engine.strategies == ["USER_MANAGED", "USER_MANAGED"]
-    contexts = [context._context for context in made._contexts]
+    contexts = [context.context for context in made._contexts]
     assert [context.given[1] for context in contexts] == [32, 32], "16 bytes a sample"
     assert len({context.given[0] for context in contexts}) == 2
     assert [context.persistent_cache_limit for context in contexts] == [500, 500]
     del contexts
     made.close()
+    owners = made.engine_facts["memory"]["peak_by_owner"]
+    assert owners["activations"] == 2 * CONTEXT_BYTES + 64, "what the library took, and what it was given"
+    assert owners["buffers"] == 2 * 2 * FEEDS["x"].nbytes
     assert runtime.held == {}
 
 
@@ -314,6 +317,19 @@ def test_device_memory_is_told_by_what_asked_for_it(runtime) -> None:
     made = session(runtime, streams=3)
     made.close()
     told = made.engine_facts["memory"]
+    steps = told.pop("timeline")
+    assert [(size, phase) for _, size, phase in steps[:4]] == [
+        (WEIGHTS_BYTES, "engine"),
+        *((WEIGHTS_BYTES + count * CONTEXT_BYTES, "contexts") for count in (1, 2, 3)),
+    ]
+    assert [at for at, _, _ in steps] == sorted(at for at, _, _ in steps)
+    assert told.pop("peak_by_owner") == {
+        "weights": WEIGHTS_BYTES,
+        "activations": 3 * CONTEXT_BYTES,
+        "contexts": 0,
+        "buffers": 3 * 2 * FEEDS["x"].nbytes,
+        "run": 0,
+    }
     assert told == {
         "engine_bytes": WEIGHTS_BYTES,
         "contexts_bytes": 3 * CONTEXT_BYTES,
@@ -322,6 +338,20 @@ def test_device_memory_is_told_by_what_asked_for_it(runtime) -> None:
         "run_allocations": 0,
         "buffers_bytes": 3 * 2 * FEEDS["x"].nbytes,
     }
+    assert runtime.held == {}
+
+
+def test_a_long_timeline_of_a_build_is_thinned_and_keeps_its_peak(runtime) -> None:
+    ledger = gpu_allocator.Ledger(cuda.get(), (gpu_allocator.BUILD,))
+    kept = ledger.allocate(100)
+    for number in range(1000):
+        assert ledger.free(ledger.allocate(5000 if number == 700 else 10))
+    ledger.free(kept)
+    facts = ledger.build_facts()
+    assert (facts["peak_bytes"], facts["allocations"]) == (5100, 1001)
+    sizes = [size for _, size, _ in facts["timeline"]]
+    assert (sizes[0], max(sizes), sizes[-1]) == (100, 5100, 0)
+    assert 100 < len(sizes) <= 256
     assert runtime.held == {}
 
 

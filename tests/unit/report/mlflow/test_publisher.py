@@ -129,6 +129,8 @@ def test_a_record_becomes_a_child_run_with_params_tags_and_scalars(store: Store)
     assert (parent.info.status, parent.info.end_time) == ("FINISHED", run.info.end_time)
     wanted = {"sweep.status": "ok", "sweep.backend": "onnxruntime", "facts.cpu": "EPYC", "sweep.key": measured().key}
     assert run.data.tags.items() >= wanted.items()
+    assert run.data.tags["sweep.limited_by"] == "unknown"
+    assert run.data.tags["sweep.limit_evidence"].startswith("unknown (no use of cores and no time on a GPU")
     assert "facts.gpu" not in run.data.tags
     scalars = {key: value for key, value in run.data.metrics.items() if "/" not in key}
     assert scalars == {

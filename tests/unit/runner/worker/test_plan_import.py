@@ -38,6 +38,7 @@ from sweep.spec import (
     EngineAxes,
     Gates,
     InputFix,
+    Limits,
     LoadAxes,
     ModelRef,
     OnnxAxes,
@@ -298,6 +299,13 @@ def test_its_record_is_read_by_everything_that_reads_records(
     outcome = Outcome(status=Status.OK, result=result)
     timing = record_builder.Timing(started_at=record_builder.utc_now())
     record = record_builder.measured(work, outcome, points, timing, settings)
+    assert record.status == Status.OK
+    engine_facts = record.engine
+    assert engine_facts["host_memory_bytes"] >= engine_facts["host_memory_before_bytes"] > 0
+    strict = dataclasses.replace(settings, limits=Limits(memory_mib=1e-4))
+    limited = record_builder.measured(work, outcome, points, timing, strict)
+    assert (limited.status, limited.error["gate"]) == (Status.INVALID, "memory_mib")
+    assert limited.error["message"].startswith("memory: 0.0 MiB on the device, above the 0.0001 MiB")
     store = Store(settings.root)
     samples_file.save(store.samples_path(work.key), points)
     store.write(record)
