@@ -299,18 +299,6 @@ UNMEASURED = (  # keys without effect on what is measured: they are not part of 
     *("plan", "build_only", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz"),
     *("hydra", "accuracy", "limits", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip"),
     "retry",
-        "hydra",
-        "accuracy",
-        "limits",
-        "sentinel_every",
-        "timeout",
-        "gpu",
-        "gpus",
-        "mps_pipe_directory",
-        "only",
-        "skip",
-        "retry",
-    ),
     *("prune", "layers", "sweep", "where", "exclude"),
 )
 
