@@ -80,7 +80,7 @@ def holds(condition: str, config: Config) -> bool:
         ConfigError: it cannot be read, names no key, or compares what cannot be compared.
     """
     try:
-        tree = ast.parse(condition.strip(), mode="eval")
+        tree = ast.parse(" ".join(condition.splitlines()).strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(
             f"where: {shorten(condition, 80)}: cannot be read; write an expression, {_EXAMPLE}"

@@ -11,15 +11,15 @@ import yaml
 
 from sweep.config import yaml_errors, yaml_limits
 from sweep.config.value_text import value_text
-from sweep.errors import ConfigError
+from sweep.errors import ConfigError, shorten
 from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-_KEY = re.compile(r"[A-Za-z_][\w.]*")
-_DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.\w+)+")  # also the names of files
+_KEY = re.compile(r"[A-Za-z_]\w*(?:\.\w+)*")
+_DOTTED = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)+")  # also the names of files
 _PARAMS = "hydra.sweeper.params."
 _MERGE = "<<"
 HYDRA = ("hydra", "defaults")  # keys of a file in Hydra's form
@@ -112,6 +112,8 @@ def parse(
         return dict(yaml.SafeLoader("").construct_document(root)), lines
     except yaml_errors.ERRORS as error:
         raise ConfigError(yaml_errors.describe(path, error)) from error
+    except ValueError as error:  # of a key: values are read one by one above
+        raise ConfigError(f"{path}: {shorten(str(error), 60)}; put text into quotes") from error
 
 
 @dataclass
@@ -166,7 +168,12 @@ class _Reader:
 
     def _note_value(self, node: yaml.Node, full: str) -> None:
         if isinstance(node, yaml.ScalarNode):
-            texts = {node.value, value_text(yaml.SafeLoader("").construct_object(node))} - {""}
+            try:
+                texts = {node.value, value_text(yaml.SafeLoader("").construct_object(node))} - {""}
+            except (ValueError, AttributeError, TypeError) as error:  # a date that is none, a number by its tag alone
+                spot, kind = f"{self.lines.path}:{node.start_mark.line + 1}", node.tag.rpartition(":")[2]
+                text = shorten(node.value, 60)
+                raise ConfigError(f"{spot}: {text}: cannot be read as {kind}; put text into quotes") from error
             for place in itertools.product((full, *self._own_names(full)), texts):
                 self.lines.values.setdefault(place, node.start_mark.line + 1)
 

@@ -61,7 +61,7 @@ def check_file(path: Path) -> None:
     except yaml_errors.ERRORS as error:
         raise ConfigError(yaml_errors.describe(path, error)) from error
     except OSError as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: {error.strerror or ' '.join(str(error).split())}") from error
 
 
 def _count_values(node: yaml.Node | None, counts: dict[int, int]) -> int:
