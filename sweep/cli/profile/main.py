@@ -231,6 +231,8 @@ def _run(command: Sequence[str], environment: Mapping[str, str], log: Path, time
 
 def _output(command: Sequence[str], environment: Mapping[str, str], timeout_s: float) -> str:
     """Return what a short command of the profiler prints; "" where it fails."""
+    from sweep.system import child_process
+
     try:
         done = subprocess.run(
             list(command),
@@ -241,6 +243,7 @@ def _output(command: Sequence[str], environment: Mapping[str, str], timeout_s: f
             timeout=timeout_s,
             check=False,
             env={**os.environ, **environment},
+            preexec_fn=child_process.DIE_WITH_PARENT,  # see there
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
