@@ -89,7 +89,7 @@ def tab(line: str, environment: dict[str, str], folder: Path) -> list[str]:
         ("sweep batch=1 doc", []),
         ("sweep results=o", ["other/"]),
         ("sweep model.path=a", ["a.onnx"]),
-        ("sweep run ", ["-h", "--help", "other/", "b.yaml"]),
+        ("sweep run b", ["b.yaml"]),
         ("sweep run b.yaml load.mi", ["load.min_requests=", "load.min_s="]),
         ("sweep run b.yaml batch=1 precision=fp16,int8_", ["fp16,int8_bf16", "fp16,int8_fp16"]),
     ],
