@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sweep.analysis.layers.throughput import share_of_peak
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -63,6 +65,7 @@ _CAPPED = 0.3  # of the readings
 _NOT_FULL = 0.5  # of the board's power, below which a second stream gave a fifth and more
 _NEARLY_FULL = 0.75  # of the board's power, above which a second stream gave next to nothing
 _FULL = 0.9  # of the board's power
+_OF_PEAK = 0.5  # of the dense peak of the type, that only a GPU whose products are its limit reaches
 _CROWD = 0.15  # of the cores, by other programs
 _CORES_BUSY = 0.85  # of the cores, by our own
 _OWN_CORE = 0.9  # of a core, that a thread which computes uses
@@ -280,6 +283,10 @@ def _on_gpu(figures: _Figures, layer_bound: str | None) -> Bottleneck:
     if layer_bound in {"compute", "memory"}:
         of_layers = f"most time of the layers is bound by {layer_bound}"
         return Bottleneck(limit=Limit(layer_bound), evidence=(of_layers, *used), experiments=_narrower(figures.record))
+    of_peak = share_of_peak(figures.record)
+    if layer_bound is None and of_peak is not None and of_peak >= _OF_PEAK:
+        products = f"{of_peak:.0%} of the GPU's peak for this type"
+        return Bottleneck(limit=Limit.COMPUTE, evidence=(products, *used), experiments=_narrower(figures.record))
     if layer_bound == LAUNCH or (figures.power is not None and figures.power < _NOT_FULL):
         of_layers = "most time of the layers is bound by launches" if layer_bound == LAUNCH else busy
         return Bottleneck(

@@ -65,6 +65,12 @@ def on_gpu(  # each argument is a figure of the record
         ({"watts": 200.0, "facts": {"power_limit_w": 210}}, Limit.POWER, "95% of the board's", "precision=tf32,fp16"),
         ({"watts": 200.0}, Limit.LAUNCHES, "200 W, 29% of the board's limit", "streams=2"),
         ({"watts": 450.0}, Limit.GPU, "450 W, 64% of the board's limit", "precision=tf32,fp16"),
+        (
+            {"watts": 450.0, "model": {"parameters": 1, "gmacs": 20.0}},
+            Limit.COMPUTE,
+            "60% of the GPU's peak for this type",
+            "precision=tf32,fp16",
+        ),
         ({"facts": {"gpu": "NVIDIA Unheard-of"}}, Limit.UNKNOWN, "an inference computes for 0.97 ms", "layers=true"),
     ],
 )
