@@ -154,7 +154,7 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
         OSError: the file could not be written; the old one is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.refuse_special(path)
+    atomic_files.refuse_device(path)
     mask = os.umask(0)
     os.umask(mask)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

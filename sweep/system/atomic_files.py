@@ -35,7 +35,7 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         OSError: the file could not be written; the old one is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    refuse_special(path)
+    refuse_device(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
     try:
         with os.fdopen(handle, "wb") as file:
@@ -51,16 +51,16 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
         _sync(path.parent)
 
 
-def refuse_special(path: Path) -> None:
-    """Refuse to replace a device, pipe or socket, which a rename would remove: as root, ``/dev/null`` for everybody.
+def refuse_device(path: Path) -> None:
+    """Refuse to replace a device, which a rename would remove: as root, ``/dev/null`` for every program.
 
     Raises:
         OSError: one lies at ``path``.
     """
     with contextlib.suppress(FileNotFoundError):
         mode = path.lstat().st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
-            raise OSError(errno.EINVAL, "is a device, pipe or socket, which would be replaced", str(path))
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            raise OSError(errno.EINVAL, "is a device, which would be replaced", str(path))
 
 
 def temporary_prefix(path: Path) -> str:

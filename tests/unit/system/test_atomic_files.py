@@ -1,21 +1,26 @@
 """A file appears whole, in the place of a file alone."""
 
-import os
-import stat
+from pathlib import Path
 
 import pytest
 
 from sweep.cli import arguments
-from sweep.system import write_atomic
+from sweep.system import atomic_files, write_atomic
 
 
-def test_a_device_or_pipe_is_never_replaced(tmp_path) -> None:
+def test_a_device_is_never_replaced(tmp_path, monkeypatch) -> None:
     """As root, an output named /dev/null would else leave a regular file in its place, for every program."""
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
-    with pytest.raises(OSError, match="device, pipe or socket"):
-        write_atomic(pipe, b"text")
-    with pytest.raises(OSError, match="device, pipe or socket"):
-        arguments.write_output(pipe, b"text")
-    assert stat.S_ISFIFO(pipe.lstat().st_mode)
-    assert [item.name for item in tmp_path.iterdir()] == ["pipe"]
+    with pytest.raises(OSError, match="is a device"):
+        atomic_files.refuse_device(Path("/dev/null"))
+    asked = []
+
+    def refuse(path: Path) -> None:
+        asked.append(path)
+        raise OSError("is a device")
+
+    monkeypatch.setattr(atomic_files, "refuse_device", refuse)
+    for write in (write_atomic, arguments.write_output):
+        with pytest.raises(OSError, match="is a device"):
+            write(tmp_path / "device", b"text")
+    assert asked == [tmp_path / "device"] * 2
+    assert list(tmp_path.iterdir()) == []

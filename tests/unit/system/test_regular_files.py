@@ -29,6 +29,8 @@ LOADERS = {  # functions that open what they are given the name of
 }
 ALREADY_OPEN = {"regular_files", "packed", "self._packed"}  # the door, and zip archives, whose members are read
 KERNEL, CHECKED = "a file of the kernel", "refused by models.onnx_file before"
+NEW = "in a folder that this process has just made for itself"
+STANDALONE = "leaves with the engine, where there is no sweep to import"
 EXCEPTIONS = {  # (module, function called, its first argument): why it may open by itself
     ("system/device_lock.py", "os.open", "path"): "refuses links and what is no plain file, and has modes of its own",
     ("system/device_lock.py", "read_text", "Path('/proc/locks')"): KERNEL,
@@ -46,6 +48,34 @@ EXCEPTIONS = {  # (module, function called, its first argument): why it may open
     ("backends/onnxruntime/backend.py", "onnx.load", "source"): CHECKED,
     ("runner/worker/refused_inputs.py", "onnx.load", "path"): CHECKED,
     ("backends/onnxruntime/graph_inspection.py", "onnx.load", "path"): "onnxruntime has just written it",
+    ("cli/take/bundle.py", "write_bytes", "folder / 'record.json'"): NEW,
+    ("cli/take/bundle.py", "write_text", "folder / 'README.md'"): NEW,
+    ("cli/take/bundle.py", "write_text", "folder / 'SHA256SUMS'"): NEW,
+    ("cli/take/bundle.py", "write_text", "folder / 'manifest.json'"): NEW,
+    ("cli/take/bundle.py", "write_text", "path"): NEW,
+    ("cli/take/bundle.py", "write_bytes", "folder / target"): NEW,
+    ("cli/take/bundle.py", "np.load", "folder / 'outputs.npz'"): NEW,
+    ("cli/take/bundle.py", "open", "path"): NEW,
+    ("cli/take/bundle.py", "open", "target"): NEW,
+    ("cli/take/bundle.py", "read_bytes", "files / source"): "a loader of this package",
+    ("cli/take/loaders/infer.py", "np.load", "file"): STANDALONE,
+    ("cli/take/loaders/infer.py", "read_text", "FOLDER / 'manifest.json'"): STANDALONE,
+    ("cli/take/loaders/infer.py", "np.load", "stored"): STANDALONE,
+    ("cli/take/loaders/infer.py", "open", "FOLDER / name"): STANDALONE,
+    ("cli/take/loaders/onnxruntime_engine.py", "read_text", "Path('/proc/cpuinfo')"): STANDALONE,
+    ("cli/take/loaders/tensorrt_engine.py", "read_text", "Path('/proc/driver/nvidia/version')"): STANDALONE,
+    (
+        "cli/take/loaders/tensorrt_engine.py",
+        "read_text",
+        "Path(__file__).resolve().parent / 'manifest.json'",
+    ): STANDALONE,
+    ("cli/take/loaders/tensorrt_engine.py", "read_bytes", "folder / manifest['engine']['file']"): STANDALONE,
+    ("runner/worker/layer_profile.py", "onnx.load", "path"): CHECKED,
+    ("backends/onnxruntime/layer_profile.py", "read_bytes", "Path(session.end_profiling())"): (
+        "onnxruntime has just written it"
+    ),
+    ("system/host_memory.py", "write_text", "_CLEAR"): KERNEL,
+    ("system/host_memory.py", "read_text", "_STATUS"): KERNEL,
 }
 
 

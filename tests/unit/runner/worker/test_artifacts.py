@@ -43,6 +43,8 @@ SESSIONS = {
     "transfers": SessionAxes(transfers=False),
     "wait": SessionAxes(wait="block"),
     "weight_streaming_budget_mib": SessionAxes(weight_streaming_budget_mib=1),
+    "context_memory": SessionAxes(context_memory="user_managed"),
+    "persistent_cache_ratio": SessionAxes(persistent_cache_ratio=0.5),
 }
 LOADS = {
     "load": LoadAxes(kind="poisson", rates_ips=(10.0,)),
