@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from sweep.spec import JsonDict
 
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=$|\x1e|\x1f|, |\[)", re.DOTALL)
+# A name may have brackets of its own, and the library may add words behind it, as in ``]__gemm_from_conv1x1``.
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[^\[\]]*(?:\[ONNX Layer: |$))", re.DOTALL)
 _SEPARATORS = re.compile(r"[+,()\s]+")  # in the name of a layer without metadata: "conv1 + relu1", "PWN(sigmoid)"
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"})
 _TYPES = {

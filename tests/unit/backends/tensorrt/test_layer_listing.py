@@ -61,6 +61,14 @@ def test_a_product_is_no_node_of_what_prepares_its_input() -> None:
     assert (layers[1]["stream"], layers[1]["tactic"], layers[0]["stream"]) == (1, "sm80", None)
 
 
+def test_names_with_brackets_and_words_behind_a_name_are_read() -> None:
+    renamed = graph()
+    renamed.node[0].name = "block[0].conv"
+    metadata = "[ONNX Layer: block[0].conv]__gemm_from_conv1x1\x1f[ONNX Layer: relu1][ONNX Layer: node_of_y]"
+    (item,) = describe_layers({"Layers": [{"Name": "a", "LayerType": "gemm", "Metadata": metadata}]}, renamed)
+    assert item["nodes"] == ["block[0].conv", "relu1", "Sigmoid_2"]
+
+
 def test_an_older_listing_names_its_nodes_in_the_layers_name() -> None:
     information = {
         "Layers": [
