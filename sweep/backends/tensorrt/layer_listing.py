@@ -41,7 +41,7 @@ _REFORMAT = ("reformat", "shuffle", "transpose", "noop")
 _COPY = ("copy", "memcpy", "concat", "slice")
 _GENERATED = re.compile(r"__myl_(?P<words>[A-Za-z]+)_myl")  # a generated kernel; its name has a word for each operation
 _WORD = re.compile(r"[A-Z][a-z]*")
-_MOVES = frozenset({"Tran", "Resh", "Move", "Reformat", "Shuffle", "Copy", "Concat", "Slice", "Pad", "Repl"})
+_MOVES = frozenset({"Tran", "Resh", "Move", "Reformat", "Shuffle", "Copy", "Conc", "Slic", "Pad", "Repl"})
 _RESHAPES = frozenset({"Tran", "Resh", "Reformat", "Shuffle", "Pad"})
 
 
@@ -165,7 +165,7 @@ def reason_added(kind: str, name: str) -> str:
     generated = _GENERATED.search(name)
     if generated:
         words = set(_WORD.findall(generated["words"]))
-        if words == {"Cast"}:
+        if "Cast" in words and words <= _MOVES | {"Cast"}:
             return "cast"
         if words <= _MOVES:
             return "reformat" if words & _RESHAPES else "copy"

@@ -50,7 +50,7 @@ def test_a_product_is_no_node_of_what_prepares_its_input() -> None:
     }
     layers = describe_layers(information, graph())
     assert [(item["nodes"], item["added"]) for item in layers] == [
-        ([], "other"),
+        ([], "cast"),
         (["conv1", "relu1"], None),
         (["Sigmoid_2"], None),
         ([], "reformat"),
@@ -92,6 +92,8 @@ def test_an_older_listing_names_its_nodes_in_the_layers_name() -> None:
         ("kgen", "__myl_Cast_myl0_1", "cast"),
         ("kgen", "__myl_ReshTran_myl0_1", "reformat"),
         ("kgen", "__myl_Move_myl0_1", "copy"),
+        ("kgen", "__myl_MoveConc_myl0_1", "copy"),
+        ("kgen", "__myl_CastConc_myl0_1", "cast"),
         ("kgen", "__myl_MulAdd_myl0_1", "other"),
         ("Cast", "c", "cast"),
         ("Memcpy", "m", "copy"),
