@@ -103,11 +103,12 @@ def _with_parts(optimised: GraphProto, joined: list[Joined], graph: _TypedGraph)
     result = list(joined)
     for place in reversed(range(len(joined))):
         later = {number for name in optimised.node[place].output for number in readers.get(name, ())}
-        if result[place].added != "other" or len(later) != 1:
+        wholes = {tuple(result[reader].nodes) for reader in later}
+        if result[place].added != "other" or len(wholes) != 1:
             continue
-        reader = later.pop()
-        nodes = result[reader].nodes
-        if len(nodes) == 1 and graph.operator_of(nodes[0]) not in {optimised.node[reader].op_type, *_PRODUCTS}:
+        nodes = list(wholes.pop())
+        operators = {optimised.node[reader].op_type for reader in later}
+        if len(nodes) == 1 and graph.operator_of(nodes[0]) not in operators | _PRODUCTS:
             result[place] = Joined(nodes, None)
     return result
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from sweep.spec import JsonDict
 
-_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=$|\x1e|\x1f|, |\[)", re.DOTALL)
+# A name may have brackets of its own, and the library may add words behind it, as in ``]__gemm_from_conv1x1``.
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=[^\[\]]*(?:\[ONNX Layer: |$))", re.DOTALL)
 _SEPARATORS = re.compile(r"[+,()\s]+")  # in the name of a layer without metadata: "conv1 + relu1", "PWN(sigmoid)"
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention"})
 _TYPES = {
@@ -40,7 +41,7 @@ _REFORMAT = ("reformat", "shuffle", "transpose", "noop")
 _COPY = ("copy", "memcpy", "concat", "slice")
 _GENERATED = re.compile(r"__myl_(?P<words>[A-Za-z]+)_myl")  # a generated kernel; its name has a word for each operation
 _WORD = re.compile(r"[A-Z][a-z]*")
-_MOVES = frozenset({"Tran", "Resh", "Move", "Reformat", "Shuffle", "Copy", "Concat", "Slice", "Pad", "Repl"})
+_MOVES = frozenset({"Tran", "Resh", "Move", "Reformat", "Shuffle", "Copy", "Conc", "Slic", "Pad", "Repl"})
 _RESHAPES = frozenset({"Tran", "Resh", "Reformat", "Shuffle", "Pad"})
 
 
@@ -164,7 +165,7 @@ def reason_added(kind: str, name: str) -> str:
     generated = _GENERATED.search(name)
     if generated:
         words = set(_WORD.findall(generated["words"]))
-        if words == {"Cast"}:
+        if "Cast" in words and words <= _MOVES | {"Cast"}:
             return "cast"
         if words <= _MOVES:
             return "reformat" if words & _RESHAPES else "copy"

@@ -48,7 +48,7 @@ class LayerKernel(TypedDict):
 
     Attributes:
         name: its function, demangled where that is possible.
-        time: its durations.
+        time: its own durations, from its start to its end.
     """
 
     name: str
@@ -61,7 +61,8 @@ class Layer(TypedDict):
     Attributes:
         name: name that the library gives it; unique in the engine.
         kind: its type, in the library's words (``correlation``, ``gemm``, ``kgen``, ``Conv``).
-        time: its durations; None where the library reports none for it.
+        time: its durations; None where the library reports none for it. Of recorded kernels, what they add to the
+            inference: what two kernels share counts for the earlier one.
         nodes: names of the nodes of the graph that it computes, in the graph's order; empty for a layer that the
             library added.
         added: why the library added a layer that no node asks for: ``reformat``, ``copy``, ``cast`` or ``other``; None
@@ -134,12 +135,13 @@ class LayerProfile(TypedDict):
         source: what timed the layers: ``cupti`` (kernels, by the GPU's own clock), ``library`` (the library's profiler
             by events around each layer) or ``onnxruntime`` (its node profile, by the host's clock).
         cuda_graph: the profiled inferences were replays of a CUDA graph.
-        timed_us: median duration of an inference of the same session just before, without a profiler, us; GPU time
-            between two events, for onnxruntime the time of the call.
+        timed_us: median duration of an inference of the same session without a profiler, just before or after, us; GPU
+            time between two events, for onnxruntime the time of the call.
         profiled_us: median duration of an inference while it was profiled, us; None where it was not measured.
         layer_cost_us: what the profiler adds to each layer, us, which is subtracted from the times of the layers; None
             where nothing was subtracted.
-        gaps_us: median time between kernels in which none ran, us; None where kernels were not recorded.
+        gaps_us: median time between kernels in which none ran, us; where recording slowed the enqueue, what the timed
+            inference leaves beside its kernels. None where kernels were not recorded.
         layers: the layers, in the order in which they run.
         nodes: the nodes of the graph, in its order.
         tensors: the tensors of the graph, by name.

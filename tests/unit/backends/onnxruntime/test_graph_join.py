@@ -100,3 +100,6 @@ def test_the_parts_of_a_node_that_was_taken_apart_are_that_node() -> None:
     typed = graph([node("HardSwish", ["x"], ["y"], "swish")])
     optimised = graph([node("HardSigmoid", ["x"], ["gate"]), node("Mul", ["x", "gate"], ["y"])])
     assert join(optimised, typed) == [Joined(["swish"], None)] * 2
+    typed = graph([node("Softmax", ["x"], ["y"], "softmax")])
+    parts = [node("Exp", ["x"], ["e"]), node("ReduceSum", ["e"], ["sum"]), node("Div", ["e", "sum"], ["y"])]
+    assert join(graph(parts), typed) == [Joined(["softmax"], None)] * 3

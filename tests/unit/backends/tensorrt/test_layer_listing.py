@@ -50,7 +50,7 @@ def test_a_product_is_no_node_of_what_prepares_its_input() -> None:
     }
     layers = describe_layers(information, graph())
     assert [(item["nodes"], item["added"]) for item in layers] == [
-        ([], "other"),
+        ([], "cast"),
         (["conv1", "relu1"], None),
         (["Sigmoid_2"], None),
         ([], "reformat"),
@@ -59,6 +59,14 @@ def test_a_product_is_no_node_of_what_prepares_its_input() -> None:
         {"name": "x", "shape": [1, 3, 8, 8], "dtype": "fp16", "format": "(NHWC) Channel major format"}
     ]
     assert (layers[1]["stream"], layers[1]["tactic"], layers[0]["stream"]) == (1, "sm80", None)
+
+
+def test_names_with_brackets_and_words_behind_a_name_are_read() -> None:
+    renamed = graph()
+    renamed.node[0].name = "block[0].conv"
+    metadata = "[ONNX Layer: block[0].conv]__gemm_from_conv1x1\x1f[ONNX Layer: relu1][ONNX Layer: node_of_y]"
+    (item,) = describe_layers({"Layers": [{"Name": "a", "LayerType": "gemm", "Metadata": metadata}]}, renamed)
+    assert item["nodes"] == ["block[0].conv", "relu1", "Sigmoid_2"]
 
 
 def test_an_older_listing_names_its_nodes_in_the_layers_name() -> None:
@@ -84,6 +92,8 @@ def test_an_older_listing_names_its_nodes_in_the_layers_name() -> None:
         ("kgen", "__myl_Cast_myl0_1", "cast"),
         ("kgen", "__myl_ReshTran_myl0_1", "reformat"),
         ("kgen", "__myl_Move_myl0_1", "copy"),
+        ("kgen", "__myl_MoveConc_myl0_1", "copy"),
+        ("kgen", "__myl_CastConc_myl0_1", "cast"),
         ("kgen", "__myl_MulAdd_myl0_1", "other"),
         ("Cast", "c", "cast"),
         ("Memcpy", "m", "copy"),

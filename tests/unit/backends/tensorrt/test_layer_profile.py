@@ -90,6 +90,19 @@ def test_layers_that_do_not_fill_the_inference_are_told(monkeypatch, runtime) ->
     assert "add up to 2000.0 us, and an inference takes 3000.0 us" in fields["notes"][0]
 
 
+def test_gaps_that_recording_made_are_not_those_of_the_inference(monkeypatch, runtime) -> None:
+    with_cupti(monkeypatch, runtime)
+    monkeypatch.setattr(layer_profile, "_median_us", lambda *_args: 2100.0)
+    late = [Activity(0, 1_000_000, "kernel", "k", 1), Activity(1_900_000, 2_900_000, "kernel", "k", 1)]
+    monkeypatch.setattr(layer_profile, "split_inferences", lambda *_: [late] * 12)
+    both = [LayerKernels("scale", ["kernel", "kernel"])]
+    monkeypatch.setattr(layer_profile, "_kernels_of_layers", lambda *_: both)
+    fields, _ = profiled(runtime, graph=False)
+    assert fields["gaps_us"] == pytest.approx(100.0)
+    (note,) = fields["notes"]
+    assert "900.0 us between kernels were recorded, and the timed inference leaves 100.0 us" in note
+
+
 def test_kernels_are_counted_between_the_events_of_each_layer() -> None:
     event, kernel = "EventRecord", "Kernel"
     chain = [event, "Memset", kernel, event, event, event, "Empty", event, kernel, event]
@@ -108,15 +121,16 @@ def ran(*parts: tuple[int, int, str]) -> list[Activity]:
 
 
 def test_kernels_go_to_layers_by_their_order_and_what_is_between_them_is_named() -> None:
-    """Two inferences of three kernels; the last two of a layer overlap by 1 us, which the gaps make good."""
+    """Two inferences of three kernels; the last two overlap by 1 us, which is the earlier one's."""
     first = ran((0, 4000, "a"), (5000, 9000, "b"), (8000, 12000, "b"))
     second = ran((20000, 26000, "a"), (27000, 31000, "b"), (30000, 34000, "b"))
     rounds = split_inferences([*first, *second], 2)
     layers = [LayerKernels("one", ["kernel"]), LayerKernels("none", []), LayerKernels("two", ["kernel", "kernel"])]
     times, gaps_us = assign(rounds, layers)
-    assert [time["time"]["median_us"] for time in times.values()] == [5.0, 0.0, 8.0]
+    assert [time["time"]["median_us"] for time in times.values()] == [5.0, 0.0, 7.0]
     assert [kernel["name"] for kernel in times["two"]["kernels"]] == ["b", "b"]
-    assert gaps_us == 0.0
+    assert [kernel["time"]["median_us"] for kernel in times["two"]["kernels"]] == [4.0, 4.0]
+    assert gaps_us == 1.0
     with pytest.raises(layer_profile._UnassignableError, match="the layers launch 1 kernels, and 3 kernels ran"):
         assign(rounds, layers[:1])
     for unequal in ([*first, *second[:2]], [*first, *ran((20000, 26000, "x")), *second[1:]], []):
