@@ -69,12 +69,13 @@ class ChildProcess:
         stderr: file for the output of the child and its libraries, closed with the child; None for a temporary file.
         own_session: start the child in a session of its own, so that Ctrl-C reaches this process alone.
         cores: logical CPUs that the child and its threads run on; None for those of this process.
+        outlives_parent: the child ends by itself once its stdin is closed, and is not killed with this process.
 
     Raises:
         OSError: the command cannot be started.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each names one property of the child
         self,
         command: Sequence[str],
         name: str,
@@ -83,6 +84,7 @@ class ChildProcess:
         stderr: IO[bytes] | None = None,
         own_session: bool = False,
         cores: Iterable[int] | None = None,
+        outlives_parent: bool = False,
     ) -> None:
         self._name = name
         self._own_session = own_session
@@ -98,7 +100,7 @@ class ChildProcess:
                     stderr=self._stderr,
                     env={**(os.environ if environment is None else environment), _PARENT: str(os.getpid())},
                     start_new_session=own_session,
-                    preexec_fn=DIE_WITH_PARENT,  # noqa: PLW1509 - see there
+                    preexec_fn=None if outlives_parent else DIE_WITH_PARENT,  # noqa: PLW1509 - see there
                 )
         except BaseException:
             self._stderr.close()

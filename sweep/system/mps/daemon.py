@@ -153,6 +153,7 @@ def _watch(folder: Path) -> ChildProcess:
         "the watcher of the MPS daemon",
         environment=module_environment(),
         own_session=True,
+        outlives_parent=True,
     )
 
 
