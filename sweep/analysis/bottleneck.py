@@ -131,13 +131,11 @@ class _Figures(NamedTuple):
         return (self.h2d_ms + self.d2h_ms) / whole if whole > 0 else None
 
 
-def find_bottleneck(record: Record, layer_bound: str | None = None) -> Bottleneck | None:
+def find_bottleneck(record: Record) -> Bottleneck | None:
     """Return what limits a variant; None where no throughput was measured, or nothing computes.
 
     Args:
-        record: of the variant.
-        layer_bound: what bounds most of the time of its layers (``compute``, ``memory`` or ``launch``), from a
-            profile of the same engine; None without one.
+        record: of the variant; the profile of its layers, where it has one, tells compute from memory.
     """
     peak = record.peak
     if peak is None or not peak["ips"] or record.variant.get("backend") == _SIMULATED:
@@ -153,7 +151,8 @@ def find_bottleneck(record: Record, layer_bound: str | None = None) -> Bottlenec
         answer = rule(figures)
         if answer is not None:
             return answer
-    return _on_gpu(figures, layer_bound)
+    profiled = None if record.engine is None else record.engine.get("layers")
+    return _on_gpu(figures, None if profiled is None else profiled["bound"])
 
 
 def _figures(record: Record, peak: Any) -> _Figures:
@@ -301,10 +300,11 @@ def _on_gpu(figures: _Figures, layer_bound: str | None) -> Bottleneck:
             experiments=("layers=true",),
         )
     more = (f"streams={2 * figures.streams}", _more(figures)) if figures.power < _NEARLY_FULL else ()
+    profile = ("layers=true, which tells compute from memory",) if layer_bound is None else ()
     return Bottleneck(
         limit=Limit.GPU,
         evidence=(*used, busy),
-        experiments=(*_narrower(figures.record), *more, "layers=true, which tells compute from memory"),
+        experiments=(*_narrower(figures.record), *more, *profile),
     )
 
 

@@ -153,6 +153,16 @@ def gpu_compute_ms(record: Record) -> float | None:
     return None if compute is None else compute["p50"]
 
 
+def _of_layers(name: str) -> Callable[[Record], Any]:
+    """Return a reader of a figure of the layer profile's summary."""
+
+    def read(record: Record) -> Any:
+        summary: Any = None if record.engine is None else record.engine.get("layers")
+        return None if summary is None else summary.get(name)
+
+    return read
+
+
 def _text(name: str, help_text: str, read: Callable[[Any], Any]) -> Column:
     return Column(name=name, kind="text", help=help_text, read=read)
 
@@ -236,6 +246,8 @@ _OF_A_RECORD = (
     ),
     _integer("parameters", "weights of the network", lambda record: dict(record.model or {}).get("parameters")),
     _number("gmacs", "multiply-adds of a sample, 10^9", lambda record: dict(record.model or {}).get("gmacs")),
+    _number("gemm_share", "part of the layers' time in products, convolutions and attention", _of_layers("gemm_share")),
+    _text("layer_bound", "what limits most of the layers' time (layers=true)", _of_layers("bound")),
     _number("tflops", "TFLOP/s at the peak: two operations for each multiply-add", layers.achieved_tflops),
     _number(
         "compute_peak_share",

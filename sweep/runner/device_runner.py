@@ -203,7 +203,9 @@ class DeviceRunner:
             self._kill_workers()
             reason = outcome.error["message"] if outcome.error else outcome.status
             self._screen.note(f"{work.label}: its layers are not profiled: {reason}")
-        elif on_gpu:
+            return
+        self._records.add_layers(work)
+        if on_gpu:
             self._pool.end(at_once=False)
 
     def _kill_workers(self) -> None:

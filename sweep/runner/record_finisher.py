@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import record_summary
 from sweep.backends import registry
-from sweep.runner import record_builder
+from sweep.runner import layer_summary, record_builder
 from sweep.runner.record_builder import Timing
 from sweep.spec import Status
 from sweep.storage import Store, samples, samples_file
-from sweep.system import Stopwatch
+from sweep.system import Stopwatch, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +98,18 @@ class RecordFinisher:
     def show_profiled(self, work: Work) -> None:
         """Show the record of a variant whose layers were profiled, or could not be."""
         self._show(self._unshown.pop(work.key))
+
+    def add_layers(self, work: Work) -> None:
+        """Add the summary of the layer profile of `work` to its record, which stands whatever becomes of that."""
+        path = self._store.layers_path(work.key)
+        try:
+            record = layer_summary.with_summary(self._store.read(work.key), path)
+        except Exception as error:  # noqa: BLE001 - a sweep of hours does not end with the analysis of one profile
+            self._screen.note(f"{work.label}: its layers are profiled, and cannot be summarised: {one_line(error)}")
+            return
+        self._store.write(record)
+        if work.key in self._unshown:
+            self._unshown[work.key] = record
 
     def _show(self, record: Record) -> None:
         self._screen.finished(record)

@@ -31,6 +31,7 @@ from .record_types import LatencySummary as LatencySummary
 from .record_types import Layer as Layer
 from .record_types import LayerKernel as LayerKernel
 from .record_types import LayerProfile as LayerProfile
+from .record_types import LayerSummary as LayerSummary
 from .record_types import LayerTensor as LayerTensor
 from .record_types import LayerTime as LayerTime
 from .record_types import ModelCost as ModelCost

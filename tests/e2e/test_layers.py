@@ -32,15 +32,22 @@ def test_the_layers_of_a_record_are_profiled_and_nothing_is_measured_again(cli: 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 to measure, 2 measured already, 1 to profile by layer" in done.stdout
     assert "note: layers=true: simulated has no layers to profile" in done.stdout
-    assert files(cli.results / "a" / "records") == records
     assert files(cli.results / "a" / "samples") == samples
     ((key, profile),) = profiles(cli).items()
-    assert f"{key}.json" in records
+    profiled = files(cli.results / "a" / "records")
+    record, before = (json.loads(kept.pop(f"{key}.json")[1]) for kept in (profiled, records))
+    assert profiled == records
+    summary = record["engine"].pop("layers")
+    assert record == before
+    assert summary["layers"] == len(profile["layers"])
+    assert summary["timed_us"] == profile["timed_us"]
+    assert 0 < summary["gemm_share"] < 1
     joined = {name for layer in profile["layers"] for name in layer["nodes"]}
     assert (profile["key"], profile["source"], profile["inferences"]) == (key, "onnxruntime", 100)
     assert joined == {node["name"] for node in profile["nodes"]}
     assert all(layer["nodes"] or layer["added"] for layer in profile["layers"])
-    assert sum(layer["time"]["median_us"] for layer in profile["layers"]) <= profile["timed_us"] * 1.01
+    total_us = sum(layer["time"]["median_us"] for layer in profile["layers"])
+    assert total_us <= profile["timed_us"] * 1.01
     assert profile["tensors"]["x"] == {"shape": [1, 1, 8, 8], "dtype": "fp32", "constant": False}
     assert [layer["outputs"][0]["shape"] for layer in profile["layers"]][-1] == [1, 10]
     assert "profile" not in cli.run(*words, "layers=true").stdout.replace("layers to profile", "")

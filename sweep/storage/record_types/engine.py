@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from sweep.storage.record_types.accuracy import SearchedAccuracy
-from sweep.storage.record_types.values import Bytes, Count, Number, Seconds
+from sweep.storage.record_types.values import Bytes, Count, Magnitude, Number, Seconds, Share
 
 
 class ModelCost(TypedDict):
@@ -127,6 +127,30 @@ class NodeSearchInfo(TypedDict):
     recipe: str | None
 
 
+class LayerSummary(TypedDict):
+    """Summarise the layer profile of an engine, which ``layers/KEY.json`` in the folder of the sweep holds whole.
+
+    Attributes:
+        layers: layers that were timed.
+        timed_us: median duration of an inference without a profiler, us.
+        layers_us: sum of the layers' median durations, us.
+        gemm_share: part of that in matrix products, convolutions and attention; None where no layer took time.
+        bound: what limits most of the time: ``compute``, ``memory``, ``launch`` or ``unknown``.
+        compute_peak_share: operations over the peak of their types; None where the GPU's peaks are not known.
+        bandwidth_peak_share: bytes over the peak of the memory, likewise.
+        findings: number of findings (docs/reference/findings.md).
+    """
+
+    layers: Count
+    timed_us: Magnitude
+    layers_us: Magnitude
+    gemm_share: Share | None
+    bound: str
+    compute_peak_share: Magnitude | None
+    bandwidth_peak_share: Magnitude | None
+    findings: Count
+
+
 class EngineInfo(TypedDict, total=False):
     """Describe the engine and the cost of building and loading it.
 
@@ -161,6 +185,7 @@ class EngineInfo(TypedDict, total=False):
         calibration: data from which ranges were computed; None if none were.
         graph_pass: effect of the pass that rewrote the graph; None without one.
         starts: what each pass started, in the order of the passes; missing in records of earlier versions.
+        layers: where the time of an inference goes; missing unless ``layers=true``.
     """
 
     key: str
@@ -189,6 +214,7 @@ class EngineInfo(TypedDict, total=False):
     calibration: Calibration | None
     graph_pass: GraphPassInfo | None
     starts: list[EngineStart]
+    layers: LayerSummary
 
 
 class ClientSession(TypedDict, total=False):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import bottleneck_labels
 import measured_runs
 import pytest
@@ -86,9 +88,12 @@ def test_the_figures_of_a_gpu_name_its_limit(given: dict, limit: Limit, evidence
     ("bound", "limit"), [("compute", Limit.COMPUTE), ("memory", Limit.MEMORY), (LAUNCH, Limit.LAUNCHES)]
 )
 def test_a_profile_of_the_layers_tells_compute_from_memory_and_no_board_is_needed(bound: str, limit: Limit) -> None:
+    layers = {"layers": {"bound": bound}}
     record = on_gpu(facts={"gpu": "NVIDIA Unheard-of"})
-    assert find_bottleneck(record, bound).limit == limit
-    assert find_bottleneck(on_gpu(enqueue=0.9), bound).limit == Limit.HOST, "a GPU that waits says nothing of itself"
+    assert find_bottleneck(dataclasses.replace(record, engine={**(record.engine or {}), **layers})).limit == limit
+    waits = on_gpu(enqueue=0.9)
+    waits = dataclasses.replace(waits, engine={**(waits.engine or {}), **layers})
+    assert find_bottleneck(waits).limit == Limit.HOST, "a GPU that waits says nothing of itself"
 
 
 @pytest.mark.parametrize(
