@@ -55,10 +55,14 @@ def _mps_build(config: Config) -> int | None:
     return config.mps if config.mps_build else None
 
 
-@cache
 def _plugin(path: str) -> Plugin:
-    """Return a plugin library with its digest; each file is read once per process."""
-    file = Path(path).expanduser().resolve()
+    """Return the plugin library at `path`, with its digest."""
+    return _read_plugin(Path(path).expanduser().resolve())
+
+
+@cache
+def _read_plugin(file: Path) -> Plugin:
+    """Return a plugin library with its digest; each file is read once per process, wherever the process stands."""
     try:
         content = regular_files.read_bytes(file, follow=True)
     except OSError as error:

@@ -181,12 +181,13 @@ def test_a_range_profile_is_one_engine_for_every_batch_in_it() -> None:
     assert alone == Profile(least=1, best=8, most=8)
 
 
-def test_a_plugin_is_known_by_its_content(tmp_path) -> None:
+def test_a_plugin_is_known_by_its_content_also_where_its_path_is_relative(tmp_path, monkeypatch) -> None:
     keys = set()
     for folder, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "lib.so").write_bytes(content)
-        made = variants.from_config(config(backend__plugins=[str(tmp_path / folder / "lib.so")]))
+        monkeypatch.chdir(tmp_path / folder)
+        made = variants.from_config(config(backend__plugins=["lib.so"]))
         keys.add(engine_key(made))
         assert serialization.from_plain(Variant, json.loads(json.dumps(serialization.to_plain(made)))) == made
     assert len(keys) == 2
