@@ -14,6 +14,7 @@ from sweep.report.comparison import compared, same_engines
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, failure, open_experiment
+from sweep.report.mlflow.new_run import RecordFile
 from sweep.report.mlflow.runs import Runs
 from sweep.report.mlflow.saved_view import varying, view_link, view_tag, view_value
 from sweep.report.mlflow.store_uri import ui_url
@@ -106,13 +107,17 @@ class Publisher:
     ) -> tuple[str, int]:
         experiment = open_experiment(client, self._uri, self._experiment, self._artifacts)
         artifacts = Artifacts(client, self._uri, self._artifacts)
-        runs = Runs(client, artifacts, experiment.experiment_id, self._sweep, labels, same_engines(records))
+        runs = Runs(artifacts, experiment.experiment_id, self._sweep, labels, same_engines(records))
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
-        sent = 0
-        for record in records:
-            files = _files_inside(store.root, (record.engine or {}).get("artifacts", ()))
-            content = regular_files.read_bytes(store.record_path(record.key), follow=False)
-            sent += runs.send(record, content, parent.info.run_id, files)
+        files = [
+            RecordFile(
+                record=record,
+                content=regular_files.read_bytes(store.record_path(record.key), follow=False),
+                files=_files_inside(store.root, (record.engine or {}).get("artifacts", ())),
+            )
+            for record in records
+        ]
+        sent = runs.send_all(files, parent.info.run_id)
         runs.close_parent(max(record_mapping.ended_ms(record) for record in records), self._attachments(store.root))
         axes = varying([*(record_mapping.params(record) for record in records), *runs.params()])
         view = view_value(self._sweep, axes, parent.info.start_time)

@@ -15,20 +15,21 @@ import zlib
 from typing import TYPE_CHECKING, Any
 
 from sweep import spec
+from sweep.report.mlflow.record_mapping import CAPACITY, CURVE_X, PEAK, TAIL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sweep.spec import JsonDict
 
-THROUGHPUT = "curve/throughput_ips"
+THROUGHPUT = CURVE_X
 SECTION = "sweep"
 GENERATED = ("curve", "latency", "Model metrics")  # sections in which MLflow draws every metric; the view folds them
 MAX_TAG = 5000  # characters; older servers refuse more
 MAX_AXES = 5  # parallel axes that can still be read
 FIXED_AXES = ("model", "precision", "batch", "streams")  # axes of a sweep in which nothing varies
 _TABLES = (("model",), ("precision",))  # axes whose parts follow from the param of that name
-RESULTS = ("throughput_max_ips", "p99_ms_at_80pct")
+RESULTS = (PEAK, TAIL)
 
 
 def view_key(sweep: str) -> str:
@@ -144,7 +145,7 @@ def _charts(axes: list[str]) -> list[JsonDict]:
         _chart("SCATTER", "p99 at 80% load against peak throughput", xaxis=peak, yaxis=tail),
         _chart("BAR", "peak throughput (samples/s)", uuid="peak", metricKey=RESULTS[0]),
         _chart("PARALLEL", "axes to results", selectedParams=axes, selectedMetrics=list(RESULTS), showAllRuns=True),
-        _chart("BAR", "throughput that holds the SLO (samples/s)", uuid="capacity", metricKey="capacity_ips"),
+        _chart("BAR", "throughput that holds the SLO (samples/s)", uuid="capacity", metricKey=CAPACITY),
     ]
 
 
