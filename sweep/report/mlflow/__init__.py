@@ -5,6 +5,7 @@ Importing this package does not import mlflow.
 """
 
 from sweep.report.mlflow.live import Publishing
+from sweep.report.mlflow.pages_address import announce, free_port, ui_address
 from sweep.report.mlflow.publisher import Published, Publisher
 from sweep.report.mlflow.read_back import read_records
 from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
@@ -13,11 +14,14 @@ __all__ = [
     "Published",
     "Publisher",
     "Publishing",
+    "announce",
     "default_uri",
+    "free_port",
     "is_http",
     "reachable",
     "read_records",
     "resolve_uri",
     "sqlite_path",
+    "ui_address",
     "without_password",
 ]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.bulk_insert import insert_runs, sql_store
 from sweep.report.mlflow.new_run import NewRun
-from sweep.report.mlflow.saved_view import colour, quoted
+from sweep.report.mlflow.saved_view import Shown, colour, quoted
 from sweep.report.mlflow.store_uri import is_http
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ KIND, NAME, KEY = "sweep.kind", "sweep.name", "sweep.key"
 BEGUN, DONE = "sweep.record_begun", "sweep.record_sha"
 SAME = "sweep.same_engine_as"
 PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
+NOTE = "mlflow.note.content"
 
 
 class Runs:
@@ -76,9 +77,16 @@ class Runs:
         self.parent: Run | None = parents[0] if parents else None
         self._duplicate_parents = parents[1:]
 
-    def params(self) -> list[dict[str, str]]:
-        """Return the params of every variant that the search returned."""
-        return [run.data.params for runs in self._variants.values() for run in runs]
+    def shown(self, records: Sequence[Record]) -> list[Shown]:
+        """Return what a view needs to know of these records' runs, and of all others that the search returned."""
+        own = {
+            record.key: Shown(
+                params=record_mapping.params(record), metrics={value.key for value in record_mapping.metrics(record)}
+            )
+            for record in records
+        }
+        others = [runs[0] for key, runs in self._variants.items() if key not in own]
+        return [*own.values(), *(Shown(params=run.data.params, metrics=run.data.metrics.keys()) for run in others)]
 
     def open_parent(self, start_ms: int) -> Run:
         """Return the sweep's own run; create it at ``start_ms`` (Unix milliseconds) if there is none."""
@@ -101,6 +109,11 @@ class Runs:
             self._client.set_tag(run_id, FILES, sha)
         if end_ms > (self.parent.info.end_time or 0):
             self._client.set_terminated(run_id, "FINISHED", end_ms)
+
+    def describe(self, text: str) -> None:
+        """Set the description of the sweep's run, Markdown, if it is another."""
+        if self.parent is not None and self.parent.data.tags.get(NOTE) != text:
+            self._client.set_tag(self.parent.info.run_id, NOTE, text)
 
     def send_all(self, records: Sequence[RecordFile], parent_id: str) -> int:
         """Make the run of each record show it; return the number of those of which anything was written.
