@@ -17,7 +17,7 @@ from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, failure, open_
 from sweep.report.mlflow.new_run import RecordFile
 from sweep.report.mlflow.pages_address import UiAddress, ui_address
 from sweep.report.mlflow.runs import Runs
-from sweep.report.mlflow.saved_view import views
+from sweep.report.mlflow.saved_view import tags_of_views, views
 from sweep.system import file_locks, regular_files
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ class Publisher:
         for view in (whole, *parts):
             if experiment.tags.get(view.tag) != (value := view.value(created_ms)):
                 client.set_experiment_tag(identity, view.tag, value)
+        for tag in set(tags_of_views(experiment.tags, self._sweep)) - {view.tag for view in (whole, *parts)}:
+            client.delete_experiment_tag(identity, tag)  # of parts that the sweep no longer has
         runs.describe(_note(whole, parts, identity))
         ui = ui_address(self._uri)
         return whole.link(ui.url, identity), sent, ui

@@ -1,4 +1,4 @@
-"""Compose the saved views of a sweep: an experiment tag each, and the link that opens the charts on it.
+"""Compose the saved views of sweeps and comparisons: an experiment tag each, and the link that opens the charts on it.
 
 MLflow's "share view" button writes such a tag. It is undocumented, which is why mlflow is pinned and the view is
 tested in a browser. Field names are those of MLflow 3.17's user interface.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import colorsys
+import contextlib
 import hashlib
 import json
 import re
@@ -38,6 +39,7 @@ MAX_AXES = 5  # parallel axes that can still be read
 FIXED_AXES = ("model", "precision", "batch", "streams")  # axes of a sweep in which nothing varies
 _TABLES = (("model",), ("precision",))  # axes whose parts follow from the param of that name
 RESULTS = (PEAK, TAIL)
+_TAG, _PACKED = "mlflow.sharedViewState.", "deflate;"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,7 @@ class View:
         metrics: names of the metrics that its runs have, and of how many runs each.
         count: number of its runs.
         part: params and values that its runs have in common; none of the whole sweep.
+        side_tag: tag of the compared runs of two sweeps, whose value is the side; empty for the view of a sweep.
     """
 
     sweep: str
@@ -70,10 +73,13 @@ class View:
     metrics: Mapping[str, int]
     count: int
     part: tuple[tuple[str, str], ...] = ()
+    side_tag: str = ""
 
     @property
     def name(self) -> str:
         """Return the name that MLflow lists."""
+        if self.side_tag:
+            return f"compare {self.sweep}"
         return f"sweep {self.sweep}{': ' if self.part else ''}{self.part_text}"
 
     @property
@@ -83,19 +89,19 @@ class View:
 
     @property
     def key(self) -> str:
-        """Return the key of the view, which is readable, and safe in a tag and a link."""
-        identity = f"{self.sweep} {self.part_text}".rstrip()
-        readable = re.sub(r"[^A-Za-z0-9]+", "-", identity).strip("-")[:40]
-        return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+        """Return the key of the view (see ``view_key``)."""
+        return view_key(f"{self.sweep} {self.part_text}".rstrip())
 
     @property
     def tag(self) -> str:
         """Return the name of the experiment tag that holds the view."""
-        return f"mlflow.sharedViewState.{self.key}"
+        return f"{_TAG}{self.key}"
 
     @property
     def query(self) -> str:
         """Return the search that selects its runs."""
+        if self.side_tag:
+            return f"tags.`{self.side_tag}` != ''"
         values = [("tags", "sweep.kind", "variant"), ("tags", "sweep.name", self.sweep)]
         values += [("params", name, value) for name, value in self.part]
         return " AND ".join(f"{kind}.`{name}` = {quoted(value)}" for kind, name, value in values)
@@ -123,11 +129,32 @@ class View:
             AssertionError: the value is longer than MLflow takes.
         """
         state = json.dumps(_state(self)).encode()
-        packed = "deflate;" + base64.b64encode(zlib.compress(state, 9)).decode()
+        packed = _PACKED + base64.b64encode(zlib.compress(state, 9)).decode()
         value = json.dumps({"name": self.name, "createdAt": created_ms, "updatedAt": created_ms, "state": packed})
         if len(value) > MAX_TAG:
             raise AssertionError(f"the view {self.name!r} takes {len(value)} characters, MLflow holds {MAX_TAG}")
         return value
+
+
+def view_key(identity: str) -> str:
+    """Return the key of a view of this identity, which is readable, and safe in a tag and a link."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", identity).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def tags_of_views(tags: Mapping[str, str], sweep: str) -> list[str]:
+    """Return the names of those tags of an experiment that hold a view of the sweep or of a part of it."""
+    whole = View(sweep=sweep, axes=(), metrics={}, count=0).query
+    names = []
+    for name, value in tags.items():
+        # A tag of that name that cannot be read is not of our making.
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, zlib.error):
+            if name.startswith(_TAG):
+                packed = json.loads(value)["state"].removeprefix(_PACKED)
+                query = json.loads(zlib.decompress(base64.b64decode(packed)))["searchFilter"]
+                if query == whole or query.startswith(f"{whole} AND "):
+                    names.append(name)
+    return names
 
 
 def views(sweep: str, runs: Sequence[Shown]) -> list[View]:
@@ -190,7 +217,8 @@ def quoted(text: str) -> str:
 
 def _state(view: View) -> JsonDict:
     results = [name for name in (*RESULTS, CAPACITY, SQNR, ENERGY) if view.metrics.get(name)][:3]
-    columns = [*(f"params.`{name}`" for name in view.axes), *(f"metrics.`{name}`" for name in results)]
+    side = [f"tags.`{view.side_tag}`"] if view.side_tag else []
+    columns = [*side, *(f"params.`{name}`" for name in view.axes), *(f"metrics.`{name}`" for name in results)]
     charts = _charts(view, results)
     sections = {chart["metricSectionId"] for chart in charts}
     has_curves = bool(view.metrics.get(THROUGHPUT))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweep.report.mlflow.saved_view import Shown, View, colour, varying, views
+from sweep.report.mlflow.saved_view import Shown, View, colour, tags_of_views, varying, views
 
 
 def state(value: str) -> dict[str, object]:
@@ -72,6 +72,17 @@ def test_a_sweep_of_more_runs_than_mlflow_lists_has_views_of_its_parts() -> None
     assert parts[0].name == "sweep s: model=a"
     assert len({of.tag for of in (whole, *parts)}) == 3
     assert [of.part for of in views("s", runs)] == [()], "more parts than anybody looks through"
+
+
+def test_the_views_of_a_sweep_are_told_from_those_of_others_and_of_users() -> None:
+    own = [View(sweep="s", axes=(), metrics={}, count=1, part=part) for part in ((), (("model", "a"),))]
+    compared = View(sweep="s against s2", axes=(), metrics={}, count=2, side_tag="sweep.compared.x")
+    tags = {of.tag: of.value(1) for of in (*own, view("s2"), compared)}
+    tags |= {"mlflow.sharedViewState.a": "no JSON", "mlflow.sharedViewState.b": "[]", "other": own[0].value(1)}
+    assert tags_of_views(tags, "s") == [of.tag for of in own]
+    shown = state(compared.value(1))
+    assert shown["searchFilter"] == "tags.`sweep.compared.x` != ''"
+    assert shown["selectedColumns"][0] == "tags.`sweep.compared.x`"  # type: ignore[index]
 
 
 def test_the_parallel_axes_are_those_that_vary() -> None:
