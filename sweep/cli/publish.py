@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Publish the sweeps; return the exit code."""
-    from sweep.report.mlflow import Publisher, reachable, resolve_uri, without_password
+    from sweep.report.mlflow import Publisher, reachable, resolve_uri, ui_address, without_password
     from sweep.storage import Store
+    from sweep.system import command_line
 
     uri = resolve_uri(options.uri, options.results)
     folders = sweep_folders(options.results)
@@ -47,9 +48,12 @@ def run(options: argparse.Namespace) -> int:
     problem = reachable(uri)
     if problem is not None:
         return _fail(f"MLflow at {without_password(uri)} cannot be written: {problem}")
+    ui = ui_address(uri)
+    words = [*command_line.results_words(options.results), *(["--uri", without_password(uri)] if options.uri else [])]
+    served = "" if ui.port is None else f"  (once `{command_line.format_command('ui', *words, *ui.words)}` runs)"
     try:
         for name in options.sweeps or folders:
-            _publish(Store(folders[name]), Publisher(uri, options.experiment, name))
+            _publish(Store(folders[name]), Publisher(uri, options.experiment, name), served)
     except TrackingError as error:
         return _fail(str(error))
     return 0
@@ -68,7 +72,7 @@ def sweep_folders(results: Path) -> dict[str, Path]:
     return {path.relative_to(results).as_posix(): path for path in folders if path != results}
 
 
-def _publish(store: Store, publisher: Publisher) -> None:
+def _publish(store: Store, publisher: Publisher, served: str) -> None:
     records = list(store.readable())
     outcome = publisher.publish(records, store)
     damaged = len(store.record_keys()) - len(records)
@@ -78,4 +82,4 @@ def _publish(store: Store, publisher: Publisher) -> None:
         sys.stdout.write(f"note: {printable_line(note)}\n")
     sys.stdout.write(printable_line(f"{store.root.name}: {counts}") + "\n")
     if outcome.url:
-        sys.stdout.write(f"  {printable_line(outcome.url)}\n")
+        sys.stdout.write(f"  {printable_line(outcome.url)}{served}\n")

@@ -1,7 +1,7 @@
 """Serve MLflow's pages over the published records, until Ctrl-C.
 
 The store is that of the sweeps: --uri, else MLFLOW_TRACKING_URI, else sqlite in the results folder. If that is an
-MLflow server, open its own pages instead.
+MLflow server, open its own pages instead. While it runs, sweeps print links with its host and port.
 
 Exit codes: 0 or 130 the user stopped it; 2 the command is wrong, nothing is published there, or the port is taken.
 
@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
 from sweep.errors import ConfigError
-from sweep.report.mlflow import is_http, reachable, resolve_uri, sqlite_path, without_password
+from sweep.report.mlflow import (
+    announce,
+    free_port,
+    is_http,
+    reachable,
+    resolve_uri,
+    sqlite_path,
+    ui_address,
+    without_password,
+)
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -34,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_results(parser)
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at [127.0.0.1]")
-    parser.add_argument("--port", type=arguments.count, default=5000, metavar="N", help="port to serve at [5000]")
+    parser.add_argument(
+        "--port", type=arguments.count, metavar="N", help="port to serve at [5000, or the next free one]"
+    )
 
 
 def run(options: argparse.Namespace) -> NoReturn:
@@ -53,8 +64,13 @@ def run(options: argparse.Namespace) -> NoReturn:
     problem = None if path is None else reachable(uri)
     if problem is not None:
         raise ConfigError(f"the store cannot be served: {problem}")
-    _check_address(options.host, options.port)
-    words = ["--backend-store-uri", uri, "--host", options.host, "--port", str(options.port), "--workers", "1"]
+    served = ui_address(uri)
+    if options.port is None and served.port is None:
+        raise ConfigError(f"the store is served already: open {served.url}, or name another --port")
+    port = options.port or free_port()
+    _check_address(options.host, port)
+    announce(uri, options.host, port)
+    words = ["--backend-store-uri", uri, "--host", options.host, "--port", str(port), "--workers", "1"]
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", "server", *words], {**os.environ, **_ENVIRONMENT})  # noqa: S606 - no shell
 
 

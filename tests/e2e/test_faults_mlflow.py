@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
-COUNT = 6
+COUNT = 16
 LIMIT_S = 20.0
-HALF = 40  # requests: about half of those that six records take
+HALF = 50  # requests: more than half of those that the records take, eight at a time
 
 
 def a_record(number: int) -> Record:
     return Record(
-        key=f"k{number}",
+        key=f"k{number:02}",
         sweep="s",
         status="ok",
-        started_at=f"2026-01-01T00:00:0{number}.000+00:00",
+        started_at=f"2026-01-01T00:00:{number:02}.000+00:00",
         wall_s=1.0,
         variant={"label": f"v{number}", "batch": number, "backend": "simulated"},
         points=[point(10.0 * number, {"p50": 1.0})] * 3,
@@ -83,7 +83,7 @@ def whole(uri: str, experiment: str) -> None:
     assert found.artifact_location.startswith("mlflow-artifacts:"), "a server chooses its own place"
     runs = client.search_runs([found.experiment_id])
     assert sorted(run.data.tags.get("sweep.key", "the sweep") for run in runs) == [
-        *(f"k{number}" for number in range(COUNT)),
+        *(f"k{number:02}" for number in range(COUNT)),
         "the sweep",
     ]
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -54,7 +54,7 @@ def test_results_and_the_view_agree_point_by_point(cli: Cli, server: str) -> Non
     for key, run in children.items():
         points = [point for point in records[key].points if point["verdict"] != "invalid"]
         assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
-        assert history(client, run.info.run_id, "curve/throughput_ips") == [p["achieved_ips"] for p in points]
+        assert history(client, run.info.run_id, "curve/achieved_samples_per_s") == [p["achieved_ips"] for p in points]
         assert history(client, run.info.run_id, "curve/p99_ms") == [
             p["latency_ms"]["p99"] for p in points if p["latency_ms"]["p99"] is not None
         ]

@@ -7,6 +7,7 @@ Importing this package does not import mlflow.
 from sweep.report.mlflow import sweep_runs
 from sweep.report.mlflow.comparison_run import ComparisonRun, Content, record_comparison
 from sweep.report.mlflow.live import Publishing
+from sweep.report.mlflow.pages_address import announce, free_port, ui_address
 from sweep.report.mlflow.publisher import Published, Publisher
 from sweep.report.mlflow.read_back import read_records
 from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
@@ -17,7 +18,9 @@ __all__ = [
     "Published",
     "Publisher",
     "Publishing",
+    "announce",
     "default_uri",
+    "free_port",
     "is_http",
     "reachable",
     "read_records",
@@ -25,5 +28,6 @@ __all__ = [
     "resolve_uri",
     "sqlite_path",
     "sweep_runs",
+    "ui_address",
     "without_password",
 ]

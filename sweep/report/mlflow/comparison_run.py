@@ -6,19 +6,17 @@ view shows the runs that have it, their curves over each other.
 
 from __future__ import annotations
 
-import base64
 import colorsys
-import json
-import zlib
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import TrackingError
 from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, open_experiment
+from sweep.report.mlflow.pages_address import ui_address
 from sweep.report.mlflow.runs import COLOUR, KEY, KIND, NAME, PAGE
-from sweep.report.mlflow.saved_view import MAX_TAG, quoted, varying, view_key, view_link, view_tag, view_value
-from sweep.report.mlflow.store_uri import ui_url
+from sweep.report.mlflow.saved_view import MAX_TAG, View, quoted, varying, view_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,11 +110,17 @@ def _record(client: MlflowClient, uri: str, experiment_name: str, content: Conte
         client.delete_run(stale.info.run_id)
     shown = [run for runs in sides for run in runs]
     if not shown:
-        url = f"{ui_url(uri)}/#/experiments/{experiment_id}/runs/{run_id}"
+        url = f"{ui_address(uri).url}/#/experiments/{experiment_id}/runs/{run_id}"
         return ComparisonRun(url=url, runs=(0, 0))
-    axes = varying([shown_run.data.params for shown_run in shown])
-    client.set_experiment_tag(experiment_id, view_tag(content.title), _view(content.title, identity, axes, run))
-    url = view_link(ui_url(uri), experiment_id, content.title)
+    view = View(
+        sweep=content.title,
+        axes=varying([shown_run.data.params for shown_run in shown]),
+        metrics=Counter(name for shown_run in shown for name in shown_run.data.metrics),
+        count=len(shown),
+        side_tag=COMPARED + identity,
+    )
+    client.set_experiment_tag(experiment_id, view.tag, view.value(int(run.info.start_time)))
+    url = view.link(ui_address(uri).url, experiment_id)
     return ComparisonRun(url=url, runs=(len(sides[0]), len(sides[1])))
 
 
@@ -158,15 +162,3 @@ def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
         token = page.token
         if not token:
             return runs
-
-
-def _view(title: str, identity: str, axes: list[str], run: Run) -> str:
-    """Return the value of the view's tag: that of a sweep, over the runs that have the tag of the comparison."""
-    value = json.loads(view_value(title, axes, int(run.info.start_time)))
-    kind, _, packed = value["state"].partition(";")
-    state = json.loads(zlib.decompress(base64.b64decode(packed)))
-    state["searchFilter"] = f"tags.`{COMPARED}{identity}` != ''"
-    state["selectedColumns"] = [f"tags.`{COMPARED}{identity}`", *state["selectedColumns"]]
-    value["name"] = f"compare {title}"
-    value["state"] = f"{kind};{base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()}"
-    return json.dumps(value)

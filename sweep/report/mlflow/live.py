@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import TrackingBusyError, TrackingError
 from sweep.report.mlflow.client import LOCK_TIMEOUT_S
+from sweep.report.mlflow.pages_address import ui_address
 from sweep.report.mlflow.publisher import Publisher
-from sweep.report.mlflow.store_uri import is_http, reachable, resolve_uri, without_password
+from sweep.report.mlflow.store_uri import reachable, resolve_uri, without_password
 from sweep.spec import Tracking
 from sweep.storage import Store
 from sweep.system import command_line
@@ -16,6 +17,7 @@ from sweep.system import command_line
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sweep.report.mlflow.publisher import Published
     from sweep.spec import Settings
     from sweep.storage import Record
 
@@ -64,13 +66,14 @@ class Publishing:
         """Publish the remaining records; return the line to print: the link, or the command that sends them later."""
         if not self._enabled:
             return f"MLflow   not asked for; `{self._publish_command()}` sends the records"
-        url = None if self._problem else self._send(records, LOCK_TIMEOUT_S)
+        outcome = None if self._problem else self._send(records, LOCK_TIMEOUT_S)
         notes = "".join(f"note: {note}\n" for note in self._notes)
         problem = self._problem or self._busy
         if problem:
             return f"{notes}MLflow   {problem}; nothing is lost, `{self._publish_command()}` sends the records"
-        served = "" if is_http(self._uri) else f"  (once `{self._command('ui')}` runs)"
-        return f"{notes}MLflow   {url}{served}"
+        ui = (outcome and outcome.ui) or ui_address(self._uri)
+        served = "" if ui.port is None else f"  (once `{self._command('ui', *ui.words)}` runs)"
+        return f"{notes}MLflow   {(outcome and outcome.url) or ''}{served}"
 
     def _publish_command(self) -> str:
         experiment = self._tracking.experiment
@@ -81,8 +84,8 @@ class Publishing:
         uri = ["--uri", without_password(self._tracking.uri)] if self._tracking.uri else []
         return command_line.format_command(name, *command_line.results_words(self._results), *uri, *options)
 
-    def _send(self, records: Sequence[Record], wait_s: float) -> str | None:
-        """Publish records and return the link; None if they were not sent, with the reason kept.
+    def _send(self, records: Sequence[Record], wait_s: float) -> Published | None:
+        """Publish records and return the outcome; None if they were not sent, with the reason kept.
 
         Args:
             records: records to publish.
@@ -106,4 +109,4 @@ class Publishing:
             self._last_s = time.monotonic()
             self._slow = self._last_s - start_s > _SLOW_S
         self._notes += outcome.notes
-        return outcome.url or ""
+        return outcome

@@ -14,17 +14,19 @@ from sweep.report.comparison import compared, same_engines
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, failure, open_experiment
+from sweep.report.mlflow.new_run import RecordFile
+from sweep.report.mlflow.pages_address import UiAddress, ui_address
 from sweep.report.mlflow.runs import Runs
-from sweep.report.mlflow.saved_view import varying, view_link, view_tag, view_value
-from sweep.report.mlflow.store_uri import ui_url
+from sweep.report.mlflow.saved_view import tags_of_views, views
 from sweep.system import file_locks, regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mlflow import MlflowClient
 
+    from sweep.report.mlflow.saved_view import View
     from sweep.spec import JsonDict
     from sweep.storage import Record, Store
 
@@ -43,6 +45,7 @@ class Published:
         unchanged: number of records that were there already.
         seconds: duration, s.
         notes: lines for the user, as of a store that was half made and is replaced.
+        ui: address of the link; None when there was nothing to publish.
     """
 
     url: str | None
@@ -50,6 +53,7 @@ class Published:
     unchanged: int
     seconds: float
     notes: tuple[str, ...] = ()
+    ui: UiAddress | None = None
 
 
 class Publisher:
@@ -97,28 +101,38 @@ class Publisher:
             return Published(url=None, sent=0, unchanged=0, seconds=0.0)
         notes: list[str] = []
         with self._locked(store.root, wait_s), connected(self._uri, wait_s, notes.append) as client:
-            url, sent = self._replay(client, unique, store, labels or compared(unique).labels)
+            url, sent, ui = self._replay(client, unique, store, labels or compared(unique).labels)
         seconds = time.monotonic() - start
-        return Published(url=url, sent=sent, unchanged=len(unique) - sent, seconds=seconds, notes=tuple(notes))
+        unchanged = len(unique) - sent
+        return Published(url=url, sent=sent, unchanged=unchanged, seconds=seconds, notes=tuple(notes), ui=ui)
 
     def _replay(
         self, client: MlflowClient, records: list[Record], store: Store, labels: Mapping[str, str]
-    ) -> tuple[str, int]:
+    ) -> tuple[str, int, UiAddress]:
         experiment = open_experiment(client, self._uri, self._experiment, self._artifacts)
         artifacts = Artifacts(client, self._uri, self._artifacts)
-        runs = Runs(client, artifacts, experiment.experiment_id, self._sweep, labels, same_engines(records))
+        runs = Runs(artifacts, experiment.experiment_id, self._sweep, labels, same_engines(records))
         parent = runs.open_parent(min(record_mapping.started_ms(record) for record in records))
-        sent = 0
-        for record in records:
-            files = _files_inside(store.root, (record.engine or {}).get("artifacts", ()))
-            content = regular_files.read_bytes(store.record_path(record.key), follow=False)
-            sent += runs.send(record, content, parent.info.run_id, files)
+        files = [
+            RecordFile(
+                record=record,
+                content=regular_files.read_bytes(store.record_path(record.key), follow=False),
+                files=_files_inside(store.root, (record.engine or {}).get("artifacts", ())),
+            )
+            for record in records
+        ]
+        sent = runs.send_all(files, parent.info.run_id)
         runs.close_parent(max(record_mapping.ended_ms(record) for record in records), self._attachments(store.root))
-        axes = varying([*(record_mapping.params(record) for record in records), *runs.params()])
-        view = view_value(self._sweep, axes, parent.info.start_time)
-        if experiment.tags.get(view_tag(self._sweep)) != view:
-            client.set_experiment_tag(experiment.experiment_id, view_tag(self._sweep), view)
-        return view_link(ui_url(self._uri), experiment.experiment_id, self._sweep), sent
+        whole, *parts = views(self._sweep, runs.shown(records))
+        identity, created_ms = experiment.experiment_id, parent.info.start_time
+        for view in (whole, *parts):
+            if experiment.tags.get(view.tag) != (value := view.value(created_ms)):
+                client.set_experiment_tag(identity, view.tag, value)
+        for tag in set(tags_of_views(experiment.tags, self._sweep)) - {view.tag for view in (whole, *parts)}:
+            client.delete_experiment_tag(identity, tag)  # of parts that the sweep no longer has
+        runs.describe(_note(whole, parts, identity))
+        ui = ui_address(self._uri)
+        return whole.link(ui.url, identity), sent, ui
 
     def _attachments(self, folder: Path) -> dict[str, str]:
         texts = {}
@@ -147,6 +161,15 @@ class Publisher:
             yield
         finally:
             os.close(handle)
+
+
+def _note(whole: View, parts: Sequence[View], experiment_id: str) -> str:
+    """Return the description of the sweep's run: its views, as Markdown."""
+    lines = [f"[Charts of all {whole.count} variants]({whole.link('', experiment_id).lstrip('/')})"]
+    if parts:
+        lines += ["", "MLflow lists 100 runs at first; views of parts:", ""]
+        lines += [f"- [{view.part_text}]({view.link('', experiment_id).lstrip('/')}): {view.count}" for view in parts]
+    return "\n".join(lines)
 
 
 def _files_inside(root: Path, names: Iterable[str]) -> list[Path]:

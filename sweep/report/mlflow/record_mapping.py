@@ -1,12 +1,18 @@
-"""Map one record to the params, tags and metrics of MLflow. The functions are pure; None is left out, never zero."""
+"""Map one record to the params, tags, metrics and datasets of MLflow. None is left out, never zero.
+
+The functions are pure. Figures have the names that the CSV files and frames give them, which end with the unit: MLflow
+writes the name of a metric on the axis of its charts.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweep.analysis import find_bottleneck, record_views
+from sweep.report.mlflow.new_run import SampleSet
 from sweep.spec import Status
 
 if TYPE_CHECKING:
@@ -15,11 +21,18 @@ if TYPE_CHECKING:
     from sweep.spec import JsonDict
     from sweep.storage import Point, Record
 
+VERSION = b"2"  # of this mapping: runs of an older one are replaced
 MAX_TEXT = 5000  # characters of a param or tag; MLflow takes 6000 and 8000
 Figure = Literal["mean", "p50", "p90", "p95", "p99", "p999"]
 PERCENTILES: tuple[Figure, ...] = ("mean", "p50", "p90", "p95", "p99", "p999")
 _COST = ("parameters", "gmacs")
 FINISHED = (Status.OK, Status.UNSUPPORTED)  # records with another status become FAILED runs
+
+
+_MAX_NAME, _MAX_DIGEST = 500, 36  # characters of the name and the digest of an MLflow dataset
+PEAK, TAIL, CAPACITY = "peak_samples_per_s", "p99_at_80_percent_ms", "capacity_samples_per_s"
+SQNR, ENERGY, MEMORY = "accuracy.sqnr_db", "energy_mj_per_sample", "device_memory_mib"
+CURVE_X = "curve/achieved_samples_per_s"
 
 
 class Value(NamedTuple):
@@ -34,6 +47,11 @@ class Value(NamedTuple):
     key: str
     value: float
     step: int
+
+
+def fingerprint(content: bytes) -> str:
+    """Return what tells two runs apart that show the bytes of a record, or show them differently."""
+    return hashlib.sha256(VERSION + content).hexdigest()
 
 
 def started_ms(record: Record) -> int:
@@ -83,29 +101,50 @@ def metrics(record: Record) -> list[Value]:
     return values
 
 
+def datasets(record: Record) -> list[SampleSet]:
+    """Return the samples that were fed, those that the accuracy was scored on, and those that calibrated it."""
+    fed = record.realised.get("inputs") if record.realised else None
+    scored = record.accuracy.get("scored_on") if record.accuracy else None
+    calibration = record.engine.get("calibration") if record.engine else None
+    sets = [_samples(str(name), None, "evaluation") for name in dict.fromkeys([fed, scored]) if name]
+    if calibration:
+        name = f"{calibration['source']} ({calibration['samples']} samples)"
+        sets.append(_samples(name, calibration["digest"], "calibration"))
+    return sets
+
+
+def _samples(name: str, digest: str | None, context: str) -> SampleSet:
+    """Return a set of samples; without a digest of its content, that of its name stands for it."""
+    own = digest or hashlib.sha256(name.encode(errors="replace")).hexdigest()
+    source = json.dumps({"samples": name, "digest": digest})
+    return SampleSet(name=name[:_MAX_NAME], digest=own[:_MAX_DIGEST], source=source, context=context)
+
+
 def _costs(record: Record) -> JsonDict:
     engine = record.engine or {}
+    memory = engine.get("device_memory_bytes")
     return {
         "wall_s": record.wall_s,
         "build_s": engine.get("build_s"),
         "engine_bytes": engine.get("bytes"),
-        "device_memory_bytes": engine.get("device_memory_bytes"),
         "host_memory_bytes": engine.get("host_memory_bytes"),
+        MEMORY: None if memory is None else memory / (1 << 20),
     }
 
 
 def _summary(record: Record) -> JsonDict:
     light, loaded = record_views.light(record), record_views.near(record, 0.8)
     fairness = record.peak.get("fairness") if record.peak else None
+    energy_j = record_views.joules(record)
     return {
-        "throughput_max_ips": record.peak["ips"] if record.peak else None,
-        "p50_ms_light": light["latency_ms"]["p50"] if light else None,
-        "p99_ms_light": light["latency_ms"]["p99"] if light else None,
-        "p50_ms_at_80pct": loaded["latency_ms"]["p50"] if loaded else None,
-        "p99_ms_at_80pct": loaded["latency_ms"]["p99"] if loaded else None,
-        "capacity_ips": record.slo["capacity_ips"] if record.slo else None,
+        PEAK: record.peak["ips"] if record.peak else None,
+        "p50_light_ms": light["latency_ms"]["p50"] if light else None,
+        "p99_light_ms": light["latency_ms"]["p99"] if light else None,
+        "p50_at_80_percent_ms": loaded["latency_ms"]["p50"] if loaded else None,
+        TAIL: loaded["latency_ms"]["p99"] if loaded else None,
+        CAPACITY: record.slo["capacity_ips"] if record.slo else None,
         "fairness_jain": fairness["jain"] if fairness else None,
-        "energy_j_per_sample": record_views.joules(record),
+        ENERGY: None if energy_j is None else energy_j * 1e3,
     }
 
 
@@ -120,8 +159,8 @@ def _point(index: int, point: Point) -> list[Value]:
     lag, batching = point.get("issue_lag_ms"), point.get("batching")
     timed = {f"{name}_ms": latency[name] for name in PERCENTILES}
     curve = {
-        "throughput_ips": achieved,
-        "offered_ips": point["offered_ips"],
+        CURVE_X.removeprefix("curve/"): achieved,
+        "offered_samples_per_s": point["offered_ips"],
         **timed,
         "mean_batch": batching["mean_batch"] if batching else None,
         "issue_lag_p99_ms": lag["p99"] if isinstance(lag, dict) else lag,

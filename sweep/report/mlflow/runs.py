@@ -4,6 +4,9 @@ A run has the tag ``sweep.record_begun`` (the record's sha256) from its creation
 last of all. If the second equals the sha256 of the file, the run is complete. If it is missing, a publisher died
 half-way, and the run is completed. Any other run is stale, and is deleted once a complete run has replaced it.
 
+New runs of a database are written whole, many in a transaction (``bulk_insert``); a server gets a few requests a run,
+of several runs at a time.
+
 Publishers on one machine lock the sweep's folder (see ``Publisher.publish``). On two machines both may create a run;
 the next publication keeps the first and deletes the other.
 """
@@ -12,35 +15,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.report.mlflow import record_mapping
-from sweep.report.mlflow.saved_view import colour, quoted
+from sweep.report.mlflow.bulk_insert import insert_runs, sql_store
+from sweep.report.mlflow.new_run import NewRun
+from sweep.report.mlflow.saved_view import Shown, colour, quoted
+from sweep.report.mlflow.store_uri import is_http
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Mapping, Sequence
 
-    from mlflow import MlflowClient
     from mlflow.entities import Run
 
     from sweep.report.mlflow.artifacts import Artifacts
+    from sweep.report.mlflow.new_run import RecordFile
     from sweep.storage import Record
 
 PAGE = 1000  # runs per page of a search
+RUNS_A_TRANSACTION = 100
+REQUESTS_AT_ONCE = 8
 METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # limits that MLflow sets to one log_batch
 KIND, NAME, KEY = "sweep.kind", "sweep.name", "sweep.key"
 BEGUN, DONE = "sweep.record_begun", "sweep.record_sha"
 SAME = "sweep.same_engine_as"
 PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
+NOTE = "mlflow.note.content"
 
 
 class Runs:
     """Represent the runs of one sweep, as a search returned them and with what was written since.
 
     Args:
-        client: client of the store.
-        artifacts: attaches files to its runs.
+        artifacts: attaches files to the runs of a store, whose client it has.
         experiment_id: id of the experiment.
         sweep: name of the sweep.
         labels: names of the runs by the keys of their records; a record without an entry is named by its own label.
@@ -49,15 +58,14 @@ class Runs:
 
     def __init__(
         self,
-        client: MlflowClient,
         artifacts: Artifacts,
         experiment_id: str,
         sweep: str,
         labels: Mapping[str, str],
         same_engines: Mapping[str, str],
     ) -> None:
-        self._client, self._experiment_id, self._sweep = client, experiment_id, sweep
-        self._artifacts = artifacts
+        self._client, self._artifacts = artifacts.client, artifacts
+        self._experiment_id, self._sweep = experiment_id, sweep
         self._labels, self._same_engines = labels, same_engines
         runs = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
         parents = [run for run in runs if run.data.tags.get(KIND) == "sweep"]
@@ -65,12 +73,20 @@ class Runs:
         for run in runs:
             if run.data.tags.get(KIND) == "variant":
                 self._variants.setdefault(run.data.tags.get(KEY, ""), []).append(run)
+        self._numbers = {key: number for number, key in enumerate(self._variants)}
         self.parent: Run | None = parents[0] if parents else None
         self._duplicate_parents = parents[1:]
 
-    def params(self) -> list[dict[str, str]]:
-        """Return the params of every variant that the search returned."""
-        return [run.data.params for runs in self._variants.values() for run in runs]
+    def shown(self, records: Sequence[Record]) -> list[Shown]:
+        """Return what a view needs to know of these records' runs, and of all others that the search returned."""
+        own = {
+            record.key: Shown(
+                params=record_mapping.params(record), metrics={value.key for value in record_mapping.metrics(record)}
+            )
+            for record in records
+        }
+        others = [runs[0] for key, runs in self._variants.items() if key not in own]
+        return [*own.values(), *(Shown(params=run.data.params, metrics=run.data.metrics.keys()) for run in others)]
 
     def open_parent(self, start_ms: int) -> Run:
         """Return the sweep's own run; create it at ``start_ms`` (Unix milliseconds) if there is none."""
@@ -94,40 +110,123 @@ class Runs:
         if end_ms > (self.parent.info.end_time or 0):
             self._client.set_terminated(run_id, "FINISHED", end_ms)
 
-    def send(self, record: Record, file: bytes, parent_id: str, files: Sequence[Path] = ()) -> bool:
-        """Make the record's run show the record.
+    def describe(self, text: str) -> None:
+        """Set the description of the sweep's run, Markdown, if it is another."""
+        if self.parent is not None and self.parent.data.tags.get(NOTE) != text:
+            self._client.set_tag(self.parent.info.run_id, NOTE, text)
+
+    def send_all(self, records: Sequence[RecordFile], parent_id: str) -> int:
+        """Make the run of each record show it; return the number of those of which anything was written.
 
         Args:
-            record: record to show.
-            file: bytes of the record on disk, which are attached; a run that was written from them is left as it is.
+            records: the records with their files.
             parent_id: id of the sweep's run.
-            files: files about the engine to attach, if they still exist.
-
-        Returns:
-            Whether anything of the record was written; False if its run was complete.
         """
-        sha = hashlib.sha256(file).hexdigest()
-        runs = self._variants.get(record.key, [])
-        run = next((run for run in runs if run.data.tags.get(DONE) == sha), None)
-        complete = run is not None
-        run = run or next((run for run in runs if _half_done(run, sha)), None)
-        run_id = run.info.run_id if run else self._create(record, sha, parent_id)
-        if run and run.data.tags.get(PARENT) != parent_id:  # the old parent was a duplicate, or deleted by hand
-            self._client.set_tag(run_id, PARENT, parent_id)
-        if run and run.info.run_name != self._name(record):  # labels grow longer when further variants are published
-            self._client.update_run(run_id, name=self._name(record))
-        same = self._same_engines.get(record.key)
-        if same is not None and (run is None or run.data.tags.get(SAME) != same):
-            self._client.set_tag(run_id, SAME, same)
-        if not complete:
-            self._fill(run_id, record, file)
-            for path in files:
-                self._artifacts.attach_file(run_id, path, "engine")
-            self._client.set_tag(run_id, DONE, sha)
-        for stale in runs:
-            if stale is not run:
+        jobs = [self._job(item) for item in records]
+        fresh = [job for job in jobs if job.run is None]
+        store = sql_store(self._client)
+        if store is None:
+            self._each(lambda job: self._send_new(job, parent_id), fresh)
+        else:
+            for start in range(0, len(fresh), RUNS_A_TRANSACTION):
+                part = fresh[start : start + RUNS_A_TRANSACTION]
+                insert_runs(store, self._experiment_id, [self._new_run(job, parent_id) for job in part], self._attach)
+        self._each(lambda job: self._update(job, parent_id), [job for job in jobs if job.run is not None])
+        for job in jobs:
+            for stale in job.stale:
                 self._client.delete_run(stale.info.run_id)
-        return not complete
+        return sum(not job.is_complete for job in jobs)
+
+    def _each(self, action: Callable[[_Job], None], jobs: Sequence[_Job]) -> None:
+        """Perform `action` on each job; of a server, on several at a time. The first error ends it."""
+        if not is_http(self._artifacts.uri):
+            for job in jobs:
+                action(job)
+            return
+        pool = ThreadPoolExecutor(REQUESTS_AT_ONCE)
+        try:
+            for _ in pool.map(action, jobs):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _job(self, item: RecordFile) -> _Job:
+        """Return what is to be done about a record: its run if there is one, and the runs that it makes stale."""
+        record, sha = item.record, record_mapping.fingerprint(item.content)
+        runs = self._variants.get(record.key, [])
+        done = next((run for run in runs if run.data.tags.get(DONE) == sha), None)
+        run = done or next((run for run in runs if _half_done(run, sha)), None)
+        number = self._numbers.setdefault(record.key, len(self._numbers))
+        stale = [other for other in runs if other is not run]
+        return _Job(item=item, sha=sha, number=number, run=run, is_complete=done is not None, stale=stale)
+
+    def _new_run(self, job: _Job, parent_id: str) -> NewRun:
+        """Return the run of a record that has none, whole."""
+        record = job.item.record
+        own = {KIND: "variant", NAME: self._sweep, KEY: record.key, PARENT: parent_id, BEGUN: job.sha}
+        same = self._same_engines.get(record.key)
+        same_tag = {} if same is None else {SAME: same}
+        tags = {**own, COLOUR: colour(job.number), **same_tag, **record_mapping.tags(record), DONE: job.sha}
+        return NewRun(
+            name=self._name(record),
+            status=_status(record),
+            start_ms=record_mapping.started_ms(record),
+            end_ms=record_mapping.ended_ms(record),
+            tags=tags,
+            params=record_mapping.params(record),
+            metrics=record_mapping.metrics(record),
+            datasets=record_mapping.datasets(record),
+            source=job.item,
+        )
+
+    def _send_new(self, job: _Job, parent_id: str) -> None:
+        """Create the run of a record by requests to a server."""
+        new = self._new_run(job, parent_id)
+        first = {name: value for name, value in new.tags.items() if name != DONE}
+        run = self._client.create_run(self._experiment_id, new.start_ms, first, new.name)
+        self._fill(run, new, job)
+
+    def _update(self, job: _Job, parent_id: str) -> None:
+        """Complete the run that a record has, and correct what follows from the other records."""
+        run, new = job.run, self._new_run(job, parent_id)
+        if run is None:
+            return
+        run_id, tags = run.info.run_id, run.data.tags
+        if tags.get(PARENT) != parent_id:  # the old parent was a duplicate, or deleted by hand
+            self._client.set_tag(run_id, PARENT, parent_id)
+        if run.info.run_name != new.name:  # labels grow longer when further variants are published
+            self._client.update_run(run_id, name=new.name)
+        if SAME in new.tags and tags.get(SAME) != new.tags[SAME]:
+            self._client.set_tag(run_id, SAME, new.tags[SAME])
+        if not job.is_complete:
+            self._fill(run, new, job)
+
+    def _fill(self, run: Run, new: NewRun, job: _Job) -> None:
+        """Write everything of a run by requests, the tag DONE in the last one."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        run_id = run.info.run_id
+        self._attach(run_id, run.info.artifact_uri, job.item)
+        self._client.set_terminated(run_id, new.status, new.end_ms)
+        if new.datasets:
+            self._client.log_inputs(run_id, datasets=[item.entity() for item in new.datasets])
+        metrics = [Metric(value.key, value.value, new.start_ms, value.step) for value in new.metrics]
+        params = [Param(name, value) for name, value in new.params.items()]
+        # A run that was just created has its tags.
+        tags = [] if job.run is None else [RunTag(name, value) for name, value in new.tags.items() if name != DONE]
+        # MLflow limits metrics, params and tags of a call together.
+        step = METRICS_A_BATCH - 2 * OTHERS_A_BATCH
+        calls = max(-(-len(metrics) // step), -(-max(len(params), len(tags)) // (OTHERS_A_BATCH - 1)), 1)
+        for n in range(calls):
+            part = slice(n * (OTHERS_A_BATCH - 1), (n + 1) * (OTHERS_A_BATCH - 1))
+            last = [RunTag(DONE, job.sha)] if n == calls - 1 else []
+            self._client.log_batch(run_id, metrics[n * step : (n + 1) * step], params[part], [*tags[part], *last])
+
+    def _attach(self, run_id: str, location: str, item: RecordFile) -> None:
+        """Attach the file of a record, and what it names of its engine, to a run whose artifacts are at `location`."""
+        self._artifacts.attach(run_id, "record.json", item.content, location=location)
+        for path in item.files:
+            self._artifacts.attach_file(run_id, path, "engine", location=location)
 
     def _search(self) -> list[Run]:
         runs: list[Run] = []
@@ -140,33 +239,33 @@ class Runs:
             if not token:
                 return runs
 
-    def _create(self, record: Record, sha: str, parent_id: str) -> str:
-        tags = {KIND: "variant", NAME: self._sweep, KEY: record.key, PARENT: parent_id, BEGUN: sha}
-        index = list(self._variants).index(record.key) if record.key in self._variants else len(self._variants)
-        tags[COLOUR] = colour(index)
-        start_ms = record_mapping.started_ms(record)
-        run = self._client.create_run(self._experiment_id, start_ms, tags, self._name(record))
-        self._variants.setdefault(record.key, [])
-        return str(run.info.run_id)
-
     def _name(self, record: Record) -> str:
         return self._labels.get(record.key) or str(record.variant.get("label", record.key))
 
-    def _fill(self, run_id: str, record: Record, file: bytes) -> None:
-        from mlflow.entities import Metric, Param, RunTag
 
-        at = record_mapping.started_ms(record)
-        metrics = [Metric(value.key, value.value, at, value.step) for value in record_mapping.metrics(record)]
-        params = [Param(name, value) for name, value in record_mapping.params(record).items()]
-        tags = [RunTag(name, value) for name, value in record_mapping.tags(record).items()]
-        # MLflow limits metrics, params and tags of a call together.
-        step = METRICS_A_BATCH - 2 * OTHERS_A_BATCH
-        for n in range(max(-(-len(metrics) // step), -(-max(len(params), len(tags)) // OTHERS_A_BATCH))):
-            part = slice(n * OTHERS_A_BATCH, (n + 1) * OTHERS_A_BATCH)
-            self._client.log_batch(run_id, metrics[n * step : (n + 1) * step], params[part], tags[part])
-        self._artifacts.attach(run_id, "record.json", file)
-        status = "FINISHED" if record.status in record_mapping.FINISHED else "FAILED"
-        self._client.set_terminated(run_id, status, record_mapping.ended_ms(record))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """Hold what is to be done about one record.
+
+    Attributes:
+        item: the record with its files.
+        sha: fingerprint of what its run shows.
+        number: its number among the variants of the sweep, for the colour.
+        run: its run, complete or half done; None if it has none.
+        is_complete: the run shows the record already.
+        stale: runs to delete once it does.
+    """
+
+    item: RecordFile
+    sha: str
+    number: int
+    run: Run | None
+    is_complete: bool
+    stale: Sequence[Run]
+
+
+def _status(record: Record) -> str:
+    return "FINISHED" if record.status in record_mapping.FINISHED else "FAILED"
 
 
 def _half_done(run: Run, sha: str) -> bool:

@@ -1,82 +1,195 @@
-"""Compose the saved view of a sweep: one experiment tag, and the link that opens the charts on it.
+"""Compose the saved views of sweeps and comparisons: an experiment tag each, and the link that opens the charts on it.
 
 MLflow's "share view" button writes such a tag. It is undocumented, which is why mlflow is pinned and the view is
 tested in a browser. Field names are those of MLflow 3.17's user interface.
+
+A view has the charts for which its runs have figures. MLflow lists 100 runs at first, more by a button below its list:
+a larger sweep gets a view for each part of at most 100 runs too.
 """
 
 from __future__ import annotations
 
 import base64
 import colorsys
+import contextlib
 import hashlib
 import json
 import re
 import zlib
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep import spec
+from sweep.report.mlflow.record_mapping import CAPACITY, CURVE_X, ENERGY, MEMORY, PEAK, SQNR, TAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from sweep.spec import JsonDict
 
-THROUGHPUT = "curve/throughput_ips"
-SECTION = "sweep"
+THROUGHPUT = CURVE_X
+SECTION, WIDE_SECTION = "sweep", "axes"
 GENERATED = ("curve", "latency", "Model metrics")  # sections in which MLflow draws every metric; the view folds them
+LISTED = 100  # runs that MLflow lists at first, and draws
+MOST_BARS = 40  # that can still be read
+MOST_PARTS = 60  # views of one sweep; of more parts there are none
 MAX_TAG = 5000  # characters; older servers refuse more
 MAX_AXES = 5  # parallel axes that can still be read
 FIXED_AXES = ("model", "precision", "batch", "streams")  # axes of a sweep in which nothing varies
 _TABLES = (("model",), ("precision",))  # axes whose parts follow from the param of that name
-RESULTS = ("throughput_max_ips", "p99_ms_at_80pct")
+RESULTS = (PEAK, TAIL)
+_TAG, _PACKED = "mlflow.sharedViewState.", "deflate;"
 
 
-def view_key(sweep: str) -> str:
-    """Return the key of the sweep's view, which is readable, and safe in a tag and a link."""
-    readable = re.sub(r"[^A-Za-z0-9]+", "-", sweep).strip("-")[:40]
-    return f"{readable}-{hashlib.sha256(sweep.encode()).hexdigest()[:8]}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """Hold what a view needs to know of a run.
+
+    Attributes:
+        params: its params.
+        metrics: names of its metrics.
+    """
+
+    params: Mapping[str, str]
+    metrics: Collection[str]
 
 
-def view_tag(sweep: str) -> str:
-    """Return the name of the experiment tag that holds the view."""
-    return f"mlflow.sharedViewState.{view_key(sweep)}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Describe the view of a sweep, or of the runs of a sweep that have some values in common.
 
-
-def view_link(ui: str, experiment_id: str, sweep: str) -> str:
-    """Return the link that opens the view.
-
-    Args:
-        ui: address of MLflow's pages.
-        experiment_id: id of the experiment.
+    Attributes:
         sweep: name of the sweep.
-    """
-    # ``workflowType`` keeps MLflow from a dialog that asks for the kind of the experiment.
-    return (
-        f"{ui}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
-        f"&workflowType=machine_learning&viewStateShareKey={view_key(sweep)}"
-    )
-
-
-def view_value(sweep: str, axes: list[str], created_ms: int) -> str:
-    """Return the value of the view's tag: the same for the same arguments, and at most ``MAX_TAG`` characters long.
-
-    Args:
-        sweep: name of the sweep whose variants the view shows.
         axes: params for the parallel coordinates, from ``varying``.
-        created_ms: time of creation, Unix milliseconds; MLflow requires it and shows it nowhere.
-
-    Raises:
-        AssertionError: the value is longer than MLflow takes.
+        metrics: names of the metrics that its runs have, and of how many runs each.
+        count: number of its runs.
+        part: params and values that its runs have in common; none of the whole sweep.
+        side_tag: tag of the compared runs of two sweeps, whose value is the side; empty for the view of a sweep.
     """
-    state = json.dumps(_state(sweep, axes)).encode()
-    packed = "deflate;" + base64.b64encode(zlib.compress(state, 9)).decode()
-    value = json.dumps({"name": f"sweep {sweep}", "createdAt": created_ms, "updatedAt": created_ms, "state": packed})
-    if len(value) > MAX_TAG:
-        raise AssertionError(f"the saved view of {sweep!r} takes {len(value)} characters, MLflow holds {MAX_TAG}")
-    return value
+
+    sweep: str
+    axes: Sequence[str]
+    metrics: Mapping[str, int]
+    count: int
+    part: tuple[tuple[str, str], ...] = ()
+    side_tag: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name that MLflow lists."""
+        if self.side_tag:
+            return f"compare {self.sweep}"
+        return f"sweep {self.sweep}{': ' if self.part else ''}{self.part_text}"
+
+    @property
+    def part_text(self) -> str:
+        """Return what the runs have in common, as ``model=resnet50 precision=fp16``."""
+        return " ".join(f"{name}={value}" for name, value in self.part)
+
+    @property
+    def key(self) -> str:
+        """Return the key of the view (see ``view_key``)."""
+        return view_key(f"{self.sweep} {self.part_text}".rstrip())
+
+    @property
+    def tag(self) -> str:
+        """Return the name of the experiment tag that holds the view."""
+        return f"{_TAG}{self.key}"
+
+    @property
+    def query(self) -> str:
+        """Return the search that selects its runs."""
+        if self.side_tag:
+            return f"tags.`{self.side_tag}` != ''"
+        values = [("tags", "sweep.kind", "variant"), ("tags", "sweep.name", self.sweep)]
+        values += [("params", name, value) for name, value in self.part]
+        return " AND ".join(f"{kind}.`{name}` = {quoted(value)}" for kind, name, value in values)
+
+    def link(self, ui: str, experiment_id: str) -> str:
+        """Return the link that opens the view.
+
+        Args:
+            ui: address of MLflow's pages.
+            experiment_id: id of the experiment.
+        """
+        # ``workflowType`` keeps MLflow from a dialog that asks for the kind of the experiment.
+        return (
+            f"{ui}/#/experiments/{experiment_id}/runs?compareRunsMode=CHART"
+            f"&workflowType=machine_learning&viewStateShareKey={self.key}"
+        )
+
+    def value(self, created_ms: int) -> str:
+        """Return the value of the view's tag: the same for the same view, and at most ``MAX_TAG`` characters long.
+
+        Args:
+            created_ms: time of creation, Unix milliseconds; MLflow requires it and shows it nowhere.
+
+        Raises:
+            AssertionError: the value is longer than MLflow takes.
+        """
+        state = json.dumps(_state(self)).encode()
+        packed = _PACKED + base64.b64encode(zlib.compress(state, 9)).decode()
+        value = json.dumps({"name": self.name, "createdAt": created_ms, "updatedAt": created_ms, "state": packed})
+        if len(value) > MAX_TAG:
+            raise AssertionError(f"the view {self.name!r} takes {len(value)} characters, MLflow holds {MAX_TAG}")
+        return value
 
 
-def varying(variants: list[Mapping[str, str]]) -> list[str]:
+def view_key(identity: str) -> str:
+    """Return the key of a view of this identity, which is readable, and safe in a tag and a link."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", identity).strip("-")[:40]
+    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+def tags_of_views(tags: Mapping[str, str], sweep: str) -> list[str]:
+    """Return the names of those tags of an experiment that hold a view of the sweep or of a part of it."""
+    whole = View(sweep=sweep, axes=(), metrics={}, count=0).query
+    names = []
+    for name, value in tags.items():
+        # A tag of that name that cannot be read is not of our making.
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError, zlib.error):
+            if name.startswith(_TAG):
+                packed = json.loads(value)["state"].removeprefix(_PACKED)
+                query = json.loads(zlib.decompress(base64.b64decode(packed)))["searchFilter"]
+                if query == whole or query.startswith(f"{whole} AND "):
+                    names.append(name)
+    return names
+
+
+def views(sweep: str, runs: Sequence[Shown]) -> list[View]:
+    """Return the view of the whole sweep, and of more than ``LISTED`` runs those of its parts."""
+    axes = varying([run.params for run in runs])
+    parts = _parts((), runs, axes) if len(runs) > LISTED else []
+    whole = [((), runs)]
+    return [
+        View(
+            sweep=sweep,
+            axes=varying([run.params for run in own]),
+            metrics=Counter(name for run in own for name in run.metrics),
+            count=len(own),
+            part=part,
+        )
+        for part, own in [*whole, *(parts if len(parts) <= MOST_PARTS else [])]
+    ]
+
+
+_Part = tuple[tuple[tuple[str, str], ...], "Sequence[Shown]"]
+
+
+def _parts(part: tuple[tuple[str, str], ...], runs: Sequence[Shown], axes: Sequence[str]) -> list[_Part]:
+    """Divide runs by the values of one axis after the other, until no part has more than ``LISTED``."""
+    if len(runs) <= LISTED or not axes:
+        return [(part, runs)]
+    groups: dict[str, list[Shown]] = {}
+    for run in runs:
+        groups.setdefault(run.params.get(axes[0], "none"), []).append(run)
+    if len(groups) == 1:
+        return _parts(part, runs, axes[1:])
+    return [item for value, own in sorted(groups.items()) for item in _parts((*part, (axes[0], value)), own, axes[1:])]
+
+
+def varying(variants: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the params that differ between the variants, at most ``MAX_AXES``; ``FIXED_AXES`` if none does.
 
     Params of the load and of a script come after those that have a name without a dot.
@@ -102,12 +215,20 @@ def quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def _state(sweep: str, axes: list[str]) -> JsonDict:
-    columns = [*(f"params.`{name}`" for name in axes), *(f"metrics.`{name}`" for name in RESULTS)]
+def _state(view: View) -> JsonDict:
+    results = [name for name in (*RESULTS, CAPACITY, SQNR, ENERGY) if view.metrics.get(name)][:3]
+    side = [f"tags.`{view.side_tag}`"] if view.side_tag else []
+    columns = [*side, *(f"params.`{name}`" for name in view.axes), *(f"metrics.`{name}`" for name in results)]
+    charts = _charts(view, results)
+    sections = {chart["metricSectionId"] for chart in charts}
+    has_curves = bool(view.metrics.get(THROUGHPUT))
+    own = {SECTION: ("latency at throughput" if has_curves else "results", 2), WIDE_SECTION: ("axes to results", 1)}
+    # Sorted by time, MLflow hides child runs.
+    order = (f"metrics.`{PEAK}`", False) if view.metrics.get(PEAK) else ("tags.`mlflow.runName`", True)
     return {
-        "searchFilter": f"tags.`sweep.kind` = 'variant' AND tags.`sweep.name` = {quoted(sweep)}",
-        "orderByKey": "tags.`mlflow.runName`",  # sorted by time, MLflow hides child runs
-        "orderByAsc": True,
+        "searchFilter": view.query,
+        "orderByKey": order[0],
+        "orderByAsc": order[1],
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -120,32 +241,46 @@ def _state(sweep: str, axes: list[str]) -> JsonDict:
         "runListHidden": False,
         "isAccordionReordered": True,  # sections in our order, not in the alphabet's
         "useGroupedValuesInCharts": True,
-        "hideEmptyCharts": True,  # such as the capacity of a sweep without an SLO
+        "hideEmptyCharts": True,
         "groupBy": None,
         "groupsExpanded": {},
-        "compareRunCharts": _charts(axes),
+        "compareRunCharts": charts,
         "compareRunSections": [
-            _section(SECTION, "latency at throughput", display=True),
-            *(_section(name, name, display=False) for name in GENERATED),
+            *(_section(name, *own[name], display=True) for name in own if name in sections),
+            *(_section(name, name, 2, display=False) for name in GENERATED),
         ],
         "globalLineChartConfig": {"xAxisKey": "metric", "lineSmoothness": 0, "selectedXAxisMetricKey": THROUGHPUT},
     }
 
 
-def _section(uuid: str, name: str, *, display: bool) -> JsonDict:
-    return {"uuid": uuid, "name": name, "display": display, "isReordered": False, "columns": 2, "cardHeight": 400}
+def _section(uuid: str, name: str, columns: int, *, display: bool) -> JsonDict:
+    return {"uuid": uuid, "name": name, "display": display, "isReordered": False, "columns": columns, "cardHeight": 400}
 
 
-def _charts(axes: list[str]) -> list[JsonDict]:
-    peak, tail = ({"key": name, "type": "METRIC"} for name in RESULTS)
-    return [
-        _line("p99", "p99 latency (ms, log) at throughput (samples/s)", "log"),
-        _line("p50", "p50 latency (ms, log) at throughput (samples/s)", "log"),
-        _chart("SCATTER", "p99 at 80% load against peak throughput", xaxis=peak, yaxis=tail),
-        _chart("BAR", "peak throughput (samples/s)", uuid="peak", metricKey=RESULTS[0]),
-        _chart("PARALLEL", "axes to results", selectedParams=axes, selectedMetrics=list(RESULTS), showAllRuns=True),
-        _chart("BAR", "throughput that holds the SLO (samples/s)", uuid="capacity", metricKey="capacity_ips"),
+def _charts(view: View, results: Sequence[str]) -> list[JsonDict]:
+    """Return the charts for which runs of the view have figures."""
+    charts = [
+        _line(percentile, f"{percentile} latency (ms, log) at throughput (samples/s)", "log")
+        for percentile in ("p99", "p50")
+        if view.metrics.get(f"curve/{percentile}_ms")
     ]
+    charts += [
+        _chart("SCATTER", f"{y} at {PEAK}", uuid=f"peak-{y}", xaxis=_metric(PEAK), yaxis=_metric(y))
+        for y in (TAIL, SQNR, ENERGY, MEMORY)
+        if min(view.metrics.get(PEAK, 0), view.metrics.get(y, 0)) > 1
+    ]
+    if view.count <= MOST_BARS:
+        charts += [
+            _chart("BAR", name, uuid=name, metricKey=name) for name in (PEAK, CAPACITY) if view.metrics.get(name)
+        ]
+    if results:
+        wide = {"metricSectionId": WIDE_SECTION, "selectedParams": [*view.axes], "selectedMetrics": [*results]}
+        charts.append(_chart("PARALLEL", "axes to results", showAllRuns=True, **wide))
+    return charts
+
+
+def _metric(name: str) -> JsonDict:
+    return {"key": name, "type": "METRIC"}
 
 
 def _line(percentile: str, title: str, scale: str) -> JsonDict:
@@ -175,7 +310,7 @@ def _chart(kind: str, title: str, **settings: Any) -> JsonDict:
         "uuid": kind.lower(),
         "type": kind,
         "displayName": title,
-        "runsCountToCompare": 100,  # MLflow's own limit
+        "runsCountToCompare": LISTED,
         "metricSectionId": SECTION,
         "deleted": False,
         "isGenerated": False,

@@ -15,7 +15,6 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 from sweep.errors import ConfigError
 from sweep.report.mlflow import sqlite_store
 
-LOCAL_UI = "http://127.0.0.1:5000"  # where `sweep ui` serves a sqlite store
 SERVER_ERROR = 500
 NOT_FOUND = 404
 
@@ -71,11 +70,6 @@ def _split(uri: str) -> SplitResult:
         return urlsplit(uri)
     except ValueError:
         return SplitResult("", "", "", "", "")
-
-
-def ui_url(uri: str) -> str:
-    """Return the address of MLflow's pages over the store; those of a database are there once ``sweep ui`` runs."""
-    return without_password(uri).rstrip("/") if is_http(uri) else LOCAL_UI
 
 
 def reachable(uri: str, timeout_s: float = 3.0) -> str | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.errors import TrackingError
+from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected
 from sweep.report.mlflow.read_back import RECORD
 from sweep.report.mlflow.runs import BEGUN, DONE, KIND, NAME, PAGE
-from sweep.report.mlflow.saved_view import quoted, view_tag
+from sweep.report.mlflow.saved_view import quoted, tags_of_views
 from sweep.report.mlflow.store_uri import sqlite_path
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def remove(uri: str, sweep: str, files: Collection[bytes], *, results: Path, dry
         return SweepRuns()
     path = sqlite_path(uri)
     own_store = path is not None and path.parent == results.resolve()
-    known = {hashlib.sha256(content).hexdigest() for content in files}
+    known = {record_mapping.fingerprint(content) for content in files}
     with _open(uri) as client:
         names = _experiments(client)
         runs = _search(client, names, f"tags.`{NAME}` = {quoted(sweep)}")
@@ -89,7 +89,7 @@ def remove(uri: str, sweep: str, files: Collection[bytes], *, results: Path, dry
             for run in removed:
                 client.delete_run(run.info.run_id)
             for experiment_id in emptied:
-                _delete_view(client, experiment_id, sweep)
+                _delete_views(client, experiment_id, sweep)
     experiments = tuple(sorted({names[run.info.experiment_id] for run in runs}))
     return SweepRuns(experiments=experiments, removed=len(removed), kept=len(runs) - len(removed))
 
@@ -111,7 +111,7 @@ def rename(uri: str, old: str, new: str, records: Mapping[str, tuple[bytes, byte
     """
     if _is_missing(uri):
         return SweepRuns()
-    contents = {hashlib.sha256(before).hexdigest(): after for before, after in records.values()}
+    contents = {record_mapping.fingerprint(before): after for before, after in records.values()}
     with _open(uri) as client:
         names, artifacts = _experiments(client), Artifacts(client, uri)
         runs = _search(client, names, f"tags.`{NAME}` = {quoted(old)}")
@@ -129,10 +129,10 @@ def rename(uri: str, old: str, new: str, records: Mapping[str, tuple[bytes, byte
             if content is not None:
                 artifacts.attach(run_id, RECORD, content)
                 for tag in (BEGUN, DONE):
-                    client.set_tag(run_id, tag, hashlib.sha256(content).hexdigest())
+                    client.set_tag(run_id, tag, record_mapping.fingerprint(content))
             if is_parent:
                 client.update_run(run_id, name=new)
-                _delete_view(client, run.info.experiment_id, old)
+                _delete_views(client, run.info.experiment_id, old)
             client.set_tag(run_id, NAME, new)
             renamed.add(names[run.info.experiment_id])
     return SweepRuns(experiments=tuple(sorted(renamed)), kept=kept)
@@ -183,7 +183,7 @@ def _search(client: MlflowClient, experiments: Collection[str], query: str) -> l
     return runs
 
 
-def _delete_view(client: MlflowClient, experiment_id: str, sweep: str) -> None:
-    """Remove the saved view of a sweep, if its experiment has one."""
-    if view_tag(sweep) in client.get_experiment(experiment_id).tags:
-        client.delete_experiment_tag(experiment_id, view_tag(sweep))
+def _delete_views(client: MlflowClient, experiment_id: str, sweep: str) -> None:
+    """Remove the saved views of a sweep and its parts from an experiment."""
+    for tag in tags_of_views(client.get_experiment(experiment_id).tags, sweep):
+        client.delete_experiment_tag(experiment_id, tag)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweep.cli import commands
+from sweep.report.mlflow.pages_address import UiAddress, ui_address
 from sweep.system import command_line
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def refusal(capsys, *words: str) -> str:
     return line
 
 
-def test_it_becomes_a_server_over_the_store_of_the_results(results: Path, free_port: int, monkeypatch) -> None:
+def test_it_becomes_a_server_over_the_store_of_the_results(results: Path, free_port: int, monkeypatch, capsys) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda _, words, environment: started.append((words, environment)))
     commands.main(["ui", str(results), "--port", str(free_port)])
@@ -51,6 +52,24 @@ def test_it_becomes_a_server_over_the_store_of_the_results(results: Path, free_p
     assert (given["--host"], given["--port"]) == ("127.0.0.1", str(free_port))
     assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    store = f"sqlite:///{results}/mlflow.db"
+    assert ui_address(store) == UiAddress(url=f"http://127.0.0.1:{free_port}"), "links open at the port that is served"
+    assert f"served already: open http://127.0.0.1:{free_port}, or name another --port" in refusal(capsys, str(results))
+
+
+def test_without_a_port_the_next_free_one_is_served_and_linked(results: Path, monkeypatch) -> None:
+    store = f"sqlite:///{results}/mlflow.db"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr("sweep.report.mlflow.pages_address.PORT", taken.getsockname()[1])
+        linked = ui_address(store)
+        assert linked.port
+        assert linked.port > taken.getsockname()[1]
+        assert linked.words == ["--port", str(linked.port)]
+        started: list[list[str]] = []
+        monkeypatch.setattr(os, "execve", lambda _, words, __: started.append(words))
+        commands.main(["ui", str(results)])
+    assert started[0][-3] == str(linked.port)
+    assert ui_address(store) == UiAddress(url=linked.url)
 
 
 def test_without_published_records_it_says_how_to_publish(results: Path, capsys) -> None:

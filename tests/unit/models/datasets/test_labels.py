@@ -637,7 +637,7 @@ def test_table_page_and_mlflow_say_what_was_scored(network: Path, tmp_path: Path
     assert "top-1 on 597 samples of held.npz; fp32 97.49%" in page
     told = {value.key: value.value for value in record_mapping.metrics(made)}
     assert (told["accuracy.score"], told["accuracy.reference_score"]) == (found["accuracy"]["score"], RIGHT)
-    assert "throughput_max_ips" not in told
+    assert "peak_samples_per_s" not in told
     assert record_mapping.params(made)["load.labels.digest"] == asked.load.labels.digest
     named = Record(**{**vars_of(made), "variant": {**made.variant, "model": "other"}})
     assert score_lines([made, named])[0] == "mynet: top-1 on 597 samples of held.npz; fp32 97.49%"

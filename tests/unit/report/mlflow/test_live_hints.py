@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,4 +54,4 @@ def test_what_publishes_later(conclusion: Callable[..., str], asked: dict[str, s
 )
 def test_what_serves_the_pages(conclusion: Callable[..., str], asked: dict[str, str], words: list[str]) -> None:
     spelled = command_line.format_command("ui", *(word.format(here=Path.cwd()) for word in words))
-    assert conclusion(**asked).endswith(f"  (once `{spelled}` runs)")
+    assert re.search(rf"  \(once `{re.escape(spelled)}( --port \d+)?` runs\)$", conclusion(**asked))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from dataclasses import replace
@@ -72,7 +73,7 @@ def publish(store: Store, *records: Record) -> tuple[int, int]:
         store.write(record)
     done = Publisher(default_uri(store.root.parent), "sweep", SWEEP).publish(records, store)
     assert done.url
-    assert done.url.startswith("http://127.0.0.1:5000/#/experiments/1/runs?")
+    assert re.match(r"http://127.0.0.1:\d+/#/experiments/1/runs\?", done.url)
     return done.sent, done.unchanged
 
 
@@ -137,12 +138,12 @@ def test_a_record_becomes_a_child_run_with_params_tags_and_scalars(store: Store)
         "wall_s": 12.5,
         "build_s": 3.0,
         "engine_bytes": 1000.0,
-        "throughput_max_ips": 100.0,
-        "p50_ms_light": 1.0,
-        "p99_ms_light": 2.0,
-        "p50_ms_at_80pct": 1.0,
-        "p99_ms_at_80pct": 5.0,
-        "capacity_ips": 85.0,
+        "peak_samples_per_s": 100.0,
+        "p50_light_ms": 1.0,
+        "p99_light_ms": 2.0,
+        "p50_at_80_percent_ms": 1.0,
+        "p99_at_80_percent_ms": 5.0,
+        "capacity_samples_per_s": 85.0,
         "accuracy.sqnr_db": 40.0,
     }
 
@@ -150,8 +151,8 @@ def test_a_record_becomes_a_child_run_with_params_tags_and_scalars(store: Store)
 def test_the_curve_is_there_twice_and_what_is_not_known_is_absent(store: Store) -> None:
     publish(store, measured())
     [run] = variants(store)
-    assert curve(store, run, "curve/throughput_ips") == [(0, 19.8), (1, 79.2), (2, 98.01)]
-    assert curve(store, run, "curve/offered_ips") == [(0, 20.0), (1, 80.0), (2, 99.0)]
+    assert curve(store, run, "curve/achieved_samples_per_s") == [(0, 19.8), (1, 79.2), (2, 98.01)]
+    assert curve(store, run, "curve/offered_samples_per_s") == [(0, 20.0), (1, 80.0), (2, 99.0)]
     assert curve(store, run, "curve/p99_ms") == [(0, 2.0), (1, 5.0)]
     assert curve(store, run, "latency/p99_ms") == [(20, 2.0), (79, 5.0)]
     assert curve(store, run, "curve/ok") == [(0, 1.0), (1, 1.0), (2, 0.0)]
@@ -183,7 +184,7 @@ def test_publishing_twice_changes_nothing(store: Store) -> None:
 def test_a_changed_record_replaces_its_run(store: Store) -> None:
     publish(store, measured(1), measured(8))
     assert publish(store, measured(1, peak=peak(123.0)), measured(8)) == (1, 1)
-    assert sorted(run.data.metrics["throughput_max_ips"] for run in variants(store)) == [100.0, 123.0]
+    assert sorted(run.data.metrics["peak_samples_per_s"] for run in variants(store)) == [100.0, 123.0]
     assert len(variants(store, deleted=True)) == 1
 
 
@@ -234,8 +235,8 @@ def test_what_ran_otherwise_than_asked_shows_no_speed(store: Store) -> None:
     publish(store, measured(1, status="invalid"), measured(8, points=[point(20.0, 1.0, "invalid"), point(30.0, 2.0)]))
     metrics = {run.data.tags["sweep.status"]: run.data.metrics for run in variants(store)}
     assert set(metrics["invalid"]) == {"wall_s", "build_s", "engine_bytes", "accuracy.sqnr_db"}
-    assert metrics["ok"]["curve/throughput_ips"] == 29.7
-    assert metrics["ok"]["p99_ms_light"] == 2.0  # of the lowest rung that counts
+    assert metrics["ok"]["curve/achieved_samples_per_s"] == 29.7
+    assert metrics["ok"]["p99_light_ms"] == 2.0  # of the lowest rung that counts
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_what_ran_otherwise_than_asked_shows_no_speed(store: Store) -> None:
 )
 def test_p99_at_80pct_is_that_or_nothing(store: Store, points: list[dict[str, Any]], expected: float | None) -> None:
     publish(store, measured(points=points))
-    assert variants(store)[0].data.metrics.get("p99_ms_at_80pct") == expected
+    assert variants(store)[0].data.metrics.get("p99_at_80_percent_ms") == expected
 
 
 def test_more_values_than_one_call_takes(store: Store) -> None:
@@ -277,6 +278,51 @@ def test_the_command_publishes_every_sweep_below_the_folder(store: Store, capsys
     assert "no records of nosuch" in capsys.readouterr().err
 
 
+def test_rows_written_together_are_those_that_mlflows_calls_write(
+    store: Store, empty_db: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = {"inputs": "held-out samples of digits"}
+    calibration = {"source": "training data", "digest": None, "samples": 64}
+    spent = measured(1, realised=info, engine={"bytes": 1, "calibration": calibration, "artifacts": ["a.json"]})
+    odd = measured(2, accuracy=None, wall_s=None)
+    records = [spent, odd, measured(3, status="failed", error={"stage": "load", "kind": "Error", "message": "no"})]
+    calls = Store(tmp_path / "calls" / SWEEP)
+    for own in (store, calls):
+        own.root.mkdir(parents=True, exist_ok=True)
+        (own.root / "a.json").write_text("{}")
+    (tmp_path / "calls" / "mlflow.db").write_bytes(empty_db)
+    publish(store, *records)
+    monkeypatch.setattr("sweep.report.mlflow.runs.sql_store", lambda _: None)
+    publish(calls, *records)
+    [bulk, single] = [
+        {run.data.tags["sweep.key"]: (run, shown(run, own)) for run in variants(own)} for own in (store, calls)
+    ]
+    assert {key: text for key, (_, text) in bulk.items()} == {key: text for key, (_, text) in single.items()}
+    used = bulk[spent.key][0].inputs.dataset_inputs
+    assert {item.dataset.name: item.tags[0].value for item in used} == {
+        "held-out samples of digits": "evaluation",
+        "training data (64 samples)": "calibration",
+    }
+
+
+def shown(run: Run, store: Store) -> Any:
+    """All that a run shows, but for its ids and its parent's."""
+    mlflow = client(store)
+    history = {
+        key: [(m.timestamp, m.step, m.value) for m in mlflow.get_metric_history(run.info.run_id, key)]
+        for key in run.data.metrics
+    }
+    inputs = {item.tags[0].value: item.dataset.to_dictionary() for item in run.inputs.dataset_inputs}
+    info = {name: value for name, value in dict(run.info).items() if name not in {"run_id", "run_uuid", "artifact_uri"}}
+    files = [
+        (file.path, file.file_size)
+        for folder in (None, "engine")
+        for file in mlflow.list_artifacts(run.info.run_id, folder)
+    ]
+    tags = {name: value for name, value in run.data.tags.items() if name != "mlflow.parentRunId"}
+    return info, tags, run.data.params, run.data.metrics, history, inputs, files
+
+
 def test_a_deleted_experiment_is_named(store: Store) -> None:
     publish(store, measured())
     client(store).delete_experiment("1")
@@ -291,7 +337,7 @@ def test_a_hundred_records_publish_quickly(store: Store) -> None:
     sent = time.process_time()
     assert publish(store, *records) == (0, 100)
     assert time.process_time() - sent < 5.0
-    assert sent - began < 30.0
+    assert sent - began < 5.0  # 20 runs/s and more
 
 
 def test_a_run_whose_engine_is_that_of_another_says_so_even_if_it_was_sent_before(store: Store) -> None:
