@@ -74,6 +74,7 @@ COMMANDS = {
     "publish": Command("sweep.cli.publish", "send records to MLflow"),
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
     "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
+    "layers": Command("sweep.cli.layers", "show where the time goes, layer by layer, or why one variant is slower"),
     "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
     "cache": Command("sweep.cli.cache", "list cached models, ONNX files and engines, or make room", "Machine"),
     "recompute": Command("sweep.cli.recompute.main", "compute the figures of records again from their samples"),
