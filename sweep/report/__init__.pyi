@@ -2,6 +2,7 @@ from . import compare as compare
 from . import frame_columns as frame_columns
 from . import frames as frames
 from . import html as html
+from . import layers as layers
 from . import mlflow as mlflow
 from . import slides as slides
 from . import table as table
