@@ -10,6 +10,7 @@ from .columns import common_slo as common_slo
 from .comparison import compared as compared
 from .comparison import same_engines as same_engines
 from .comparison import speedups as speedups
+from .naming import named_variants as named_variants
 from .outcome_lines import verdict_lines as verdict_lines
 from .ranking import answer as answer
 from .recommendation import Answer as Answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,13 @@ from sweep.analysis import layers, start_spread
 from sweep.errors import ConfigError, RecordError, printable, shorten
 from sweep.report.columns import common_slo
 from sweep.report.comparison import compared
+from sweep.report.naming import named_variants
 from sweep.report.ranking import answer
 from sweep.storage import LayerProfile, Store
 from sweep.system import command_line, regular_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sweep.analysis.layers import LayerAnalysis
     from sweep.storage import Record
@@ -146,8 +148,8 @@ def _of_record(store: Store, record: Record, records: Sequence[Record]) -> Sourc
         return _analysed(read_profile(path), path)
     labels = compared(records).labels if records else {}
     label = labels.get(record.key) or str(record.variant.get("label", record.key))
-    others = [labels[item.key] for item in records if profile_path(store.root, item.key).exists()]
-    hint = f"; --variant takes one that has: {', '.join(others[:_MOST_NAMES])}" if others else ""
+    others = [item for item in records if profile_path(store.root, item.key).exists()]
+    hint = f"; --variant takes one that has: {_listed(records, others)}" if others else ""
     raise NoProfileError(f"{label} of {store.root} was measured without a layer profile{hint}", record)
 
 
@@ -161,8 +163,7 @@ def _best(store: Store, records: Sequence[Record]) -> Record:
     profiled = [record for record in records if profile_path(store.root, record.key).exists()]
     if len(profiled) == 1:
         return profiled[0]
-    labels = compared(records).labels
-    names = ", ".join(labels[record.key] for record in (profiled or records)[:_MOST_NAMES])
+    names = _listed(records, profiled or records)
     raise ConfigError(f"{store.root} has no single best variant: name one by --variant LABEL, as: {names}")
 
 
@@ -170,31 +171,25 @@ def _chosen(records: Sequence[Record], words: str) -> Record:
     """Return the one variant that `words` name.
 
     Raises:
-        ConfigError: none has that label or key, or several have all of the words.
+        ConfigError: none has that name, or several have all of the words.
     """
-    labels = compared(records).labels
-    each: tuple[Mapping[str, str], ...] = (_keys(records), labels, _stored(records))
-    for names in each:
-        exact = [record for record in records if names[record.key] == words]
-        if len(exact) == 1:
-            return exact[0]
-    wanted = words.split()
-    matches = [record for record in records if set(wanted) <= set(_stored(records)[record.key].split())]
+    matches = named_variants(records, words)
     if len(matches) == 1:
         return matches[0]
-    shown = matches or records
-    listed = ", ".join(labels[record.key] for record in shown[:_MOST_NAMES])
-    rest = f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""
     count = f"{len(matches)} variants have these words" if matches else "no variant has that label"
-    raise ConfigError(f"--variant {printable(words)}: {count}; they are: {listed}{rest}")
+    raise ConfigError(f"--variant {printable(words)}: {count}; they are: {_listed(records, matches or records)}")
 
 
-def _keys(records: Sequence[Record]) -> Mapping[str, str]:
-    return {record.key: record.key for record in records}
+def _listed(records: Sequence[Record], shown: Sequence[Record]) -> str:
+    """Return labels for a message, in the order of their numbers: b4 before b16."""
+    labels = compared(records).labels
+    names = sorted((labels[record.key] for record in shown), key=_by_number)
+    rest = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f"{', '.join(names[:_MOST_NAMES])}{rest}"
 
 
-def _stored(records: Sequence[Record]) -> Mapping[str, str]:
-    return {record.key: str(record.variant.get("label", record.key)) for record in records}
+def _by_number(label: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", label)]
 
 
 def _typed(path: Path, raw: Any) -> LayerProfile:

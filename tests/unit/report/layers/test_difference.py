@@ -74,11 +74,10 @@ def test_a_loss_above_the_whole_difference_stands_beside_the_gain() -> None:
 def test_layers_of_the_library_are_joined_by_name() -> None:
     layers, ops = FP16
     slower = [*layers, layer("reformat 3", 30.0)]
-    (first, *_), causes = (lambda d: (d.groups, d.causes))(
-        differ(source("net", [*layers, layer("reformat 3", 10.0)], ops), source("net", slower, ops))
-    )
+    difference = differ(source("net", [*layers, layer("reformat 3", 10.0)], ops), source("net", slower, ops))
+    first = difference.groups[0]
     assert (first.name, first.presence, first.ratio) == ("reformat 3", "both", 3.0)
-    assert causes[0].presence == "both"
+    assert difference.causes[0].presence == "both"
 
 
 def test_a_node_that_many_layers_compute_joins_none_of_them() -> None:
