@@ -74,6 +74,7 @@ COMMANDS = {
     "publish": Command("sweep.cli.publish", "send records to MLflow"),
     "ui": Command("sweep.cli.ui", "serve MLflow's pages over the published records"),
     "compare": Command("sweep.cli.compare", "compare two measurements, and fail a job where one got worse"),
+    "layers": Command("sweep.cli.layers", "show where the time goes, layer by layer, or why one variant is slower"),
     "export": Command("sweep.cli.export", "write records as CSV, Parquet or JSON"),
     "take": Command("sweep.cli.take.main", "take the winner away: engine, figures, and a loader that runs"),
     "list": Command("sweep.cli.list_sweeps", "list the sweeps below the results folder", "Sweeps"),

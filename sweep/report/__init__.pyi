@@ -2,6 +2,7 @@ from . import compare as compare
 from . import frame_columns as frame_columns
 from . import frames as frames
 from . import html as html
+from . import layers as layers
 from . import mlflow as mlflow
 from . import slides as slides
 from . import table as table
@@ -9,6 +10,7 @@ from .columns import common_slo as common_slo
 from .comparison import compared as compared
 from .comparison import same_engines as same_engines
 from .comparison import speedups as speedups
+from .naming import named_variants as named_variants
 from .outcome_lines import verdict_lines as verdict_lines
 from .ranking import answer as answer
 from .recommendation import Answer as Answer

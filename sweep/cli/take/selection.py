@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sweep.analysis import start_spread
 from sweep.backends import registry
 from sweep.errors import ConfigError, SweepError
-from sweep.report import answer, common_slo, compared, load
+from sweep.report import answer, common_slo, compared, load, named_variants
 from sweep.spec import Status
 from sweep.storage import Store
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from sweep.report import Answer
     from sweep.storage import Record
-
-_LEAST_PREFIX = 6  # characters of a key that name it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +86,13 @@ def _named(root: Path, records: Sequence[Record], wanted: Sequence[str]) -> dict
     labels = compared(records).labels
     choices = {}
     for word in wanted:
-        matches = [record for record in records if word in {record.key, *_labels(record, labels[record.key])}]
-        if not matches and word.split():
-            matches = [record for record in records if set(word.split()) <= set(labels[record.key].split())]
-        if not matches and len(word) >= _LEAST_PREFIX:
-            matches = [record for record in records if record.key.startswith(word)]
+        matches = named_variants(records, word)
         if len(matches) > 1:
             keys = ", ".join(f"{record.key} ({labels[record.key]})" for record in matches)
             raise ConfigError(f"--variant {word}: {len(matches)} variants of {root.name} have that name: {keys}")
         if matches:
             choices[word] = _choice(root, records, matches[0], "named on the command line")
     return choices
-
-
-def _labels(record: Record, label: str) -> tuple[str, str]:
-    return label, str(record.variant.get("label", label))
 
 
 def _recommended(root: Path, records: Sequence[Record]) -> list[Choice]:

@@ -1,0 +1,17 @@
+from .difference import LayerDifference as LayerDifference
+from .difference import differ as differ
+from .outputs import as_csv as as_csv
+from .outputs import as_json as as_json
+from .outputs import as_trace as as_trace
+from .outputs import difference_csv as difference_csv
+from .outputs import difference_json as difference_json
+from .page import difference_page as difference_page
+from .page import profile_page as profile_page
+from .profiles import NoProfileError as NoProfileError
+from .profiles import Source as Source
+from .profiles import find as find
+from .profiles import profile_path as profile_path
+from .profiles import read_profile as read_profile
+from .tables import BY as BY
+from .terminal import print_difference as print_difference
+from .terminal import print_profile as print_profile
