@@ -330,7 +330,12 @@ def test_the_advice_makes_the_same_engine(base) -> None:
     assert {name: found[name] for name in ("model", "precision", "batch", "max_aux_streams", "wait", "transfers")} == {
         "model": "unet", "precision": "fp16", "batch": 8, "max_aux_streams": 1, "wait": "block", "transfers": False
     }  # fmt: skip
-    later = {"inputs": (), "made_from": None, "export_inputs": (), "shape": None}  # fields that the record's version had not
+    later = {
+        "inputs": (),
+        "made_from": None,
+        "export_inputs": (),
+        "shape": None,
+    }  # fields that the record's version had not
     assert found["model_ref"] == half.variant["model_ref"] | later
 
 
