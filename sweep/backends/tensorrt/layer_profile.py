@@ -7,7 +7,6 @@ of them each layer has, from a graph that is captured with it and never launched
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -319,8 +318,11 @@ def _by_profiler(library: Library, cuda: Cuda, spare: ExecutionContext, fields: 
     for number in range(_WARMUP + fields["inferences"]):
         run()
         if number >= _WARMUP:
-            for name, group in itertools.groupby(sorted(profiler.rows), key=lambda row: row[0]):
-                durations.setdefault(name, []).append(sum(ms for _, ms in group) * 1e3)
+            sums_us: dict[str, float] = {}  # in the order in which the layers run; one may be reported in parts
+            for name, ms in profiler.rows:
+                sums_us[name] = sums_us.get(name, 0.0) + ms * 1e3
+            for name, duration_us in sums_us.items():
+                durations.setdefault(name, []).append(duration_us)
     fields["profiled_us"] = _median_us(cuda, spare.handle, run, 0, _WARMUP)
     if not durations:
         raise SessionError(f"{library.label}'s profiler reported no layer: {library.log.tail()}")

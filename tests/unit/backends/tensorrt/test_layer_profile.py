@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fake_gpu import COMPUTE_MS, EVENT_MS, FakeEngine, FakeRuntime, installed, library_of, with_cupti
@@ -136,3 +138,21 @@ def test_kernels_go_to_layers_by_their_order_and_what_is_between_them_is_named()
     for unequal in ([*first, *second[:2]], [*first, *ran((20000, 26000, "x")), *second[1:]], []):
         with pytest.raises(layer_profile._UnassignableError):
             split_inferences(unequal, 2)
+
+
+def test_the_profilers_layers_keep_the_order_in_which_they_ran_and_parts_add_up(monkeypatch, runtime) -> None:
+    rows: list[tuple[str, float]] = []
+    spare = SimpleNamespace(
+        handle=None,
+        eager=lambda: rows.extend([("stem", 0.25), ("block", 0.5), ("stem", 0.25), ("add", 0.125)]),
+        buffers=SimpleNamespace(synchronise=lambda: None),
+    )
+    monkeypatch.setattr(layer_profile, "_attach", lambda library, context: SimpleNamespace(rows=rows))
+    monkeypatch.setattr(layer_profile, "_median_us", lambda *_: 1200.0)
+    fields = {"inferences": 7, "timed_us": 1200.0, "cuda_graph": False, "notes": []}
+    times = layer_profile._by_profiler(None, None, spare, fields)
+    assert [(name, item["time"]["median_us"]) for name, item in times.items()] == [
+        ("stem", 500.0),
+        ("block", 500.0),
+        ("add", 125.0),
+    ]
