@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sweep.report.mlflow.store_uri import is_http, sqlite_path, without_password
-from sweep.system import file_locks
+from sweep.system import file_locks, regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,8 +88,7 @@ def _served(path: Path) -> str | None:
         if descriptor is not None:
             os.close(descriptor)
             return None
-        with path.open("rb") as file:
-            text = file.read(_MOST_BYTES).decode()
+        text = regular_files.read_text(path, follow=False, most=_MOST_BYTES)
     except (OSError, UnicodeDecodeError):
         return None
     return text if text.startswith("http://") and text.isprintable() else None
