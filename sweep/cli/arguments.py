@@ -126,14 +126,18 @@ def folder(text: str) -> Path:
 
 
 def refuse_special_files(*paths: Path | None) -> None:
-    """Refuse to replace what is no regular file, before anything is read or written.
+    """Refuse to replace what no output may replace, before anything is read or written.
 
     Raises:
-        ConfigError: one of the paths is a folder, a pipe or a device.
+        ConfigError: one of the paths is a folder, a pipe or a device, or would lie among the records of a sweep.
     """
+    from sweep.storage import is_own_file
+
     for path in paths:
         if path is not None and path.exists() and not path.is_file():
             raise ConfigError(f"{path} is no regular file, and is not replaced: name another file")
+        if path is not None and is_own_file(path):
+            raise ConfigError(f"{path} lies among the files that sweep itself keeps and reads: name another file")
 
 
 def write_output(path: Path, content: bytes) -> None:

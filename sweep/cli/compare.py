@@ -56,12 +56,15 @@ def run(options: argparse.Namespace) -> int:
 
     places = ([options.baseline] if options.baseline else []) + options.sources
     if len(places) != _TWO:
-        wanted = "NEW beside --baseline" if options.baseline else "OLD and NEW, or --baseline FILE and NEW"
-        raise ConfigError(f"{len(options.sources)} of what to compare: it takes {wanted} (--help lists the arguments)")
+        wanted = "--baseline FILE and NEW" if options.baseline else "OLD and NEW, or --baseline FILE and NEW,"
+        raise ConfigError(f"{len(options.sources)} arguments where {wanted} are compared (--help lists the arguments)")
     gates = compare.parse_gates(options.fail_on) if options.fail_on is not None else []
     outputs = {name: getattr(options, name) for name in ("markdown", "junit", "json", "html", "save")}
     arguments.refuse_special_files(*outputs.values())
     _refuse_one_file_twice(outputs)
+    for name, path in outputs.items():
+        if name != "save" and path is not None and _is_one_of(path, places):
+            raise ConfigError(f"--{name} {path} is one of what is compared: name another file")
     old, new = (load(place, results=options.results, uri=options.uri) for place in places)
     comparison = compare.compare(old, new, anyway=options.anyway)
     comparison = dataclasses.replace(comparison, notes=(*comparison.notes, *compare.unchecked(comparison, gates)))

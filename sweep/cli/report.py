@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
     from sweep.report import answer, common_slo, compared, html, of_sweeps, slides
     from sweep.storage import Store
 
+    arguments.refuse_special_files(options.output, options.png, options.pdf)
     roots = _named(_roots(options.folders))
     per_sweep = {name: _records(Store(root), name, several=len(roots) > 1) for name, root in roots.items()}
     records = [record for own in per_sweep.values() for record in own]

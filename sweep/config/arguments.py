@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sweep import spec
 from sweep.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_GRAMMAR = frozenset("'\"\\[]{}()$")  # with one of these in a value, it is in Hydra's grammar already
+_NEEDS_QUOTES = frozenset("~&#;!<>^`=")  # characters of paths and names that Hydra reads only in quotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +55,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     flags = [flag for flag in (options.help, options.hydra_help, options.resolve) if flag]
     flags += [f"--{name}={value}" for name in ("cfg", "package") if (value := getattr(options, name)) is not None]
     return Arguments(
-        overrides=tuple(overrides),
+        overrides=tuple(map(quote_value, overrides)),
         flags=tuple(flags),
         config_dir=None if folder is None else folder.resolve(),
         where=where,
@@ -67,6 +71,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     parser.add_argument("--package", "-p")
     return parser
+
+
+def quote_value(override: str) -> str:
+    """Return `override` with quotes around each value that Hydra's grammar reads only in quotes.
+
+    They are paths and names: ``model.path=~/net.onnx,größer.onnx``, whose quotes the shell would have taken away. A
+    value that has quotes, brackets or a reference in it is left as it is.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or _GRAMMAR.intersection(value):
+        return override
+    parts = value.split(",")
+    return f"{key}={','.join(spec.quote(part.strip()) if _is_unreadable(part) else part for part in parts)}"
+
+
+def _is_unreadable(value: str) -> bool:
+    return not value.isascii() or bool(_NEEDS_QUOTES.intersection(value[1:] + value[:1].strip("=")))
 
 
 def _escape_condition(argument: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.errors import OverrideParseException
 
+from sweep import spec
 from sweep.config.schema import GROUPS, help_lines
 from sweep.errors import shorten
 from sweep.system import command_line
@@ -43,7 +45,7 @@ def explain(error: Exception, argv: Sequence[str]) -> str:
         argv: the command line, to quote the override at fault.
     """
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read ({' '.join(str(error).splitlines()[1:2])})"
+        return _unreadable(error)
     cause = error.__cause__ or error
     text = f"{error}\n{cause}"
     unknown = re.search(r"Could not override '([^']+)'|Key '([^']+)' not in|Key '([^']+)' is not in struct", text)
@@ -60,6 +62,20 @@ def explain(error: Exception, argv: Sequence[str]) -> str:
     name = next(filter(None, reference.groups())) if reference is not None else None
     override = next((item for item in argv if name is not None and f"${{{name}" in item), None)
     return f"{override or shorten(' '.join(argv))}: {reason}"
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    """Return why an override cannot be read: the parser's first line without its caret, and the form that can be."""
+    override, reason = str(error.override), str(error).splitlines()[0].strip()
+    key, equals, value = override.partition("=")
+    hint = ""
+    if re.match(r"\w+Exception:|Error parsing override", reason):  # names of the parser's own, and the override again
+        reason = "a character stands where none of its kind can"
+    if equals and value[:1] != "=" and not re.search(r"[\[\]{},]|^\w+\(", value):  # a path or a name
+        word = f"{key}={spec.quote(value)}"
+        typed = shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
+        hint = f"; a text with such characters has quotes: {typed}"
+    return f"{shorten(override)}: cannot be read ({reason}){hint}"
 
 
 def _reason(error: BaseException) -> str:

@@ -62,4 +62,5 @@ from .sweep_folder import exclusive as exclusive
 from .sweep_folder import find_sweeps as find_sweeps
 from .sweep_folder import folder_lock as folder_lock
 from .sweep_folder import folders_with_records as folders_with_records
+from .sweep_folder import is_own_file as is_own_file
 from .sweep_folder import is_sweep as is_sweep

@@ -24,6 +24,8 @@ FOLDERS = (
     *("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans", "layers"),
     "profiles",
 )
+MLFLOW_STORE = "mlflow.db"
+_OWN_FILES = frozenset({"config.json", "index.json", LOCK, OWNER})
 _NO_SWEEPS = frozenset({"cache", "mlartifacts", "recipes"})  # folders below the results that hold none
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 
@@ -35,6 +37,18 @@ def is_sweep(folder: Path) -> bool:
     """
     return (folder / "records").is_dir() or (
         (folder / LOCK).is_file() and ((folder / "config.json").is_file() or (folder / "plans").is_dir())
+    )
+
+
+def is_own_file(path: Path) -> bool:
+    """Tell whether `path` names a file that a sweep or a cache reads again, present or not; its page is none."""
+    folders = path.absolute().parents
+    if any((folder / location.MARKER).is_file() for folder in folders):
+        return True
+    if path.name == MLFLOW_STORE or (path.name in _OWN_FILES and is_sweep(folders[0])):
+        return True
+    return any(
+        folder.name in FOLDERS and is_sweep(folder.parent) and folder != folder.parent for folder in (path, *folders)
     )
 
 

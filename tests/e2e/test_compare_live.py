@@ -46,7 +46,7 @@ def test_a_slowdown_fails_the_job_and_the_same_machine_does_not(cli: Cli, tmp_pa
     assert base.read_bytes() != before
     capsys.readouterr()
     for wrong, line in (
-        (["compare", "before", *where], "1 of what to compare: it takes OLD and NEW, or --baseline FILE and NEW"),
+        (["compare", "before", *where], "1 arguments where OLD and NEW, or --baseline FILE and NEW, are compared"),
         (["compare", "before", "afte", *where], "did you mean after?"),
         (["compare", "before", "after", *where, "--fail-on", "slow"], "--fail-on slow: no such gate"),
         (
@@ -54,6 +54,7 @@ def test_a_slowdown_fails_the_job_and_the_same_machine_does_not(cli: Cli, tmp_pa
             "--markdown and --json both name a",
         ),
         (["compare", "before", "after", *where, "--json", str(tmp_path)], "is no regular file, and is not replaced"),
+        (["compare", str(base), "after", *where, "--json", str(base)], "base.json is one of what is compared"),
         (["compare", "before", "mlflow:night", *where], "there is no MLflow store at"),
     ):
         assert commands.main(wrong) == 2

@@ -75,7 +75,7 @@ def refuses_and_builds_again(
         assert error.count("\n") == 1
         return error
 
-    assert "it is there and not empty" in refused("--to", str(archive))
+    assert "it is there and no empty folder" in refused("--to", str(archive))
     assert "has that label or key; the variants are: tiny_cnn fp16 b2 s2" in refused("--to", "x", "--variant", "fp61")
     (engine,) = (archive / "cache" / "engines").glob("*/optimised.onnx")
     content = engine.read_bytes()

@@ -95,7 +95,7 @@ def _find(places: list[Path], key: str) -> Source | None:
 def _build_words(choice: Choice) -> tuple[str, ...]:
     """Return the words of the command line that build the engine into the cache beside the sweep."""
     root = choice.store.root
-    return (*command_words(choice), "build_only=true", f"results={root.parent}", f"name={root.name}")
+    return (*command_words(choice), "build_only=true", f"results={spec.quote(str(root.parent))}", f"name={root.name}")
 
 
 def command_words(choice: Choice) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Take the variants; return the exit code."""
     from sweep.cli.take import selection
+    from sweep.storage import is_own_file
 
     if options.to is None:
         raise ConfigError("where to? --to OUT names the folder to make (--help lists the arguments)")
@@ -57,7 +58,11 @@ def run(options: argparse.Namespace) -> int:
         raise ConfigError("an engine is taken from the folder of a sweep and its cache; MLflow has neither")
     out = options.to.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"--to {options.to}: it is there and not empty; name a folder that is to be made")
+        raise ConfigError(f"--to {options.to}: it is there and no empty folder; name a folder that is to be made")
+    if is_own_file(out):
+        raise ConfigError(
+            f"--to {options.to} lies among the files that sweep itself keeps and reads: name another folder"
+        )
     choices = selection.choose(options.places, options.variant, options.results)
     return _take(choices, out, options)
 

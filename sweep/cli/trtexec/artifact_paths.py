@@ -107,7 +107,7 @@ def _advice(record: Record, results: Path) -> str:
     words = [
         f"backend={variant['backend']}",
         *([f"model.engine={quote(imported['path'])}"] if imported else [f"precision={variant['precision']}"]),
-        *([] if alone else [f"model.path={ref.path}" if ref.path else f"model={ref.name}"]),
+        *([] if alone else [f"model.path={quote(ref.path)}" if ref.path else f"model={ref.name}"]),
         *([] if imported else _recipe_words(from_plain(Precision, variant["precision_recipe"]))),
         *([f"graph={variant['graph']}"] if variant.get("graph") else []),
         *_data_words(record),
@@ -117,7 +117,7 @@ def _advice(record: Record, results: Path) -> str:
         *(_word(f"backend.{axis}", variant[axis]) for axis in _BACKEND if variant.get(axis) is not None),
         *_profile_words(variant.get("profile")),
     ]
-    return command_line.format_command(*words, "load=closed", f"results={results}", "name=files")
+    return command_line.format_command(*words, "load=closed", f"results={quote(str(results))}", "name=files")
 
 
 def _recipe_words(precision: Precision) -> list[str]:

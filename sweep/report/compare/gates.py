@@ -80,8 +80,10 @@ def parse_gates(text: str) -> list[Gate]:
         kind, has_limit, amount = word.partition("=")
         if kind not in _DEFAULTS:
             near = difflib.get_close_matches(kind, _DEFAULTS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ConfigError(f"--fail-on {printable(word)}: no such gate; {hint}They are {', '.join(_DEFAULTS)}")
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"--fail-on {printable(word)}: no such gate{hint}; there are {', '.join(_DEFAULTS)}")
+        if kind in gates and kind != "accuracy":  # whose two limits, in dB and of the score, are two words
+            raise ConfigError(f"--fail-on {printable(word)}: {kind} is given twice; give it once")
         gates[kind] = _limited(gates.get(kind, _DEFAULTS[kind]), amount) if has_limit else _DEFAULTS[kind]
     if not gates:
         raise ConfigError(f"--fail-on names no gate; they are {', '.join(_DEFAULTS)}, as in slower=3%,accuracy")

@@ -55,6 +55,20 @@ def test_commas_sweep_with_and_without_m_in_the_order_asked(ask, flag) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "paths"),
+    [
+        ("model.path=~/a net.onnx", ["~/a net.onnx"]),
+        ("model.path=größer.onnx,模型.onnx,b.onnx", ["größer.onnx", "模型.onnx", "b.onnx"]),
+        ("model.path=a=b&c#d;e!.onnx", ["a=b&c#d;e!.onnx"]),
+        ("model.path='größer.onnx'", ["größer.onnx"]),
+        ("model.path='/a (1)/b.onnx'", ["/a (1)/b.onnx"]),
+    ],
+)
+def test_a_path_is_typed_as_it_is_since_the_shell_takes_quotes_away(ask, word, paths) -> None:
+    assert picked(ask(word), "model.path") == paths
+
+
+@pytest.mark.parametrize(
     ("word", "values"),
     [
         ("batch=range(1,4)", [1, 2, 3]),
@@ -207,7 +221,11 @@ def test_only_what_is_measured_names_the_sweep(ask) -> None:
         (["load@foo=closed"], "load@foo: no such key; "),
         (["batch"], "batch: cannot be read "),
         (["batch=1,,2"], "batch=1,,2: cannot be read "),
-        (["name=a=b"], "name=a=b: cannot be read "),
+        (["batch==8"], "batch==8: cannot be read (a character stands where none of its kind can)"),
+        (
+            ["name=a (1)"],
+            "a text with such characters has quotes: \"name='a (1)'\"",
+        ),
         (["load.min_s=interval(0.1,1)"], "load.min_s=interval(0.1,1): give the values one by one, as in load.min_s=1,"),
         (["batch=${nope}"], "'nope'"),
         (["batch=${nope},2"], "'nope'"),

@@ -132,6 +132,11 @@ def test_csv_parquet_and_json_hold_what_the_frame_holds(folder: Path, tmp_path: 
         (["export", "night"], "nothing to write"),
         ([*words[:4], "--json", files["json"], "--points"], "--json writes whole records"),
         ([*words[:4], "--csv", str(tmp_path)], "is no regular file, and is not replaced"),
+        ([*words[:4], "--json", str(folder / "night" / "config.json")], "lies among the files that sweep itself keeps"),
+        (
+            ["report", str(folder / "night"), "--png", str(folder / "mlflow.db")],
+            "lies among the files that sweep itself",
+        ),
         (["export", "nowhere", "--csv", files["csv"]], "no folder with records"),
     ):
         assert commands.main(wrong) == 2

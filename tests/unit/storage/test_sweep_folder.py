@@ -14,7 +14,7 @@ from other_host import run_on
 from sweep.errors import ConfigError
 from sweep.spec.settings import Settings
 from sweep.storage.store import Store
-from sweep.storage.sweep_folder import LOCK, OWNER, folder_lock
+from sweep.storage.sweep_folder import LOCK, OWNER, folder_lock, is_own_file
 from sweep.system import atomic_files, lock_owner, write_atomic
 
 pytestmark = pytest.mark.fault
@@ -139,3 +139,25 @@ def test_temporary_files_name_host_and_process_and_those_of_another_host_stay_fo
     os.utime(settings.root / "records" / other, (day_ago, day_ago))
     assert held(settings) == []
     assert list((settings.root / "records").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_own"),
+    [
+        ("s/records/new.csv", True),
+        ("s/layers/KEY.json", True),
+        ("s/samples", True),
+        ("s/config.json", True),
+        ("mlflow.db", True),
+        ("cache/onnx/any", True),
+        ("s/report.html", False),
+        ("s/slides.pdf", False),
+        ("config.json", False),
+        ("logs/layers/out.csv", False),  # of another program
+    ],
+)
+def test_the_files_that_a_sweep_reads_again_are_its_own(tmp_path: Path, name: str, *, is_own: bool) -> None:
+    (tmp_path / "s" / "records").mkdir(parents=True)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / ".sweep-cache").touch()
+    assert is_own_file(tmp_path / name) is is_own

@@ -158,7 +158,7 @@ def test_gates_are_read_with_their_defaults() -> None:
     [
         (
             "slow=3%",
-            "--fail-on slow=3%: no such gate; did you mean slo.*They are slower, slo, accuracy, memory, energy",
+            "--fail-on slow=3%: no such gate, did you mean slo.*there are slower, slo, accuracy, memory, energy",
         ),
         ("slower=3", "--fail-on slower=3: slower takes a percentage from 0 to 100, as 3%"),
         ("slower=nan%", "slower takes a percentage"),
@@ -166,6 +166,7 @@ def test_gates_are_read_with_their_defaults() -> None:
         ("memory=200%", "memory takes a percentage"),
         ("accuracy=3", "accuracy takes a percentage from 0 to 100, as 3%, or a number of dB, as 3dB"),
         ("slo=5", "--fail-on slo takes no limit"),
+        ("slower=3%,slower=5%", "--fail-on slower=5%: slower is given twice"),
         (",", "--fail-on names no gate"),
     ],
 )
