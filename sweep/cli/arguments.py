@@ -157,19 +157,20 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file could not be written; the old one is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.refuse_device(path)
-    mask = os.umask(0)
-    os.umask(mask)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        Path(name).chmod(0o666 & ~mask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_files.errors_name(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.refuse_device(path)
+        mask = os.umask(0)
+        os.umask(mask)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+            Path(name).chmod(0o666 & ~mask)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def _number(text: str) -> float:

@@ -70,7 +70,7 @@ def _unreadable(error: OverrideParseException) -> str:
     key, equals, value = override.partition("=")
     hint = ""
     if re.match(r"\w+Exception:|Error parsing override", reason):  # names of the parser's own, and the override again
-        reason = "a character stands where none of its kind can"
+        reason = "a character stands where none of its kind can" if equals else "a setting is KEY=VALUE"
     if equals and value[:1] != "=" and not re.search(r"[\[\]{},]|^\w+\(", value):  # a path or a name
         word = f"{key}={spec.quote(value)}"
         typed = shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'

@@ -14,10 +14,14 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from sweep.system import lock_owner, regular_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _OWNED = re.compile(r".*\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)-\w+")
 _NAME_BYTES = 120  # of the file's own name in that of a temporary one; a file system takes 255 for all
@@ -34,21 +38,38 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     Raises:
         OSError: the file could not be written; the old one is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    refuse_device(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with errors_name(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        refuse_device(path)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
     if durable:
         _sync(path.parent)
+
+
+@contextlib.contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an OSError name `path`, which the user knows, in place of a temporary file or, where a disk is full, none.
+
+    Raises:
+        OSError: what the block raises, with `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        temporary = str(error.filename or "").startswith(str(path.parent / f".{path.name}."))
+        if error.errno is None or (error.filename is not None and not temporary):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def refuse_device(path: Path) -> None:

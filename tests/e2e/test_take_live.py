@@ -83,7 +83,9 @@ def refuses_and_builds_again(
     command = refused("--to", "x").partition("--build builds it again, as does ")[2]
     assert command.endswith(f" build_only=true results={archive} name=s\n")
     assert [path.name for path in Path().iterdir()] == ["won"]
-    built = run_forked(("take", str(archive), "--build", "--to", "again"), cli.environment(), Path.cwd())
+    built = run_forked(
+        ("take", str(archive), "--build", "--cache", "elsewhere", "--to", "again"), cli.environment(), Path.cwd()
+    )
     assert built.returncode == 0, built.stderr
     assert next(Path("again").glob("*/engine/optimised.onnx")).read_bytes() == content == engine.read_bytes()
     record["status"], record["error"] = "invalid", {"stage": "accuracy", "message": "too far from fp32"}

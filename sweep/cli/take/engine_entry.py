@@ -72,7 +72,10 @@ def locate(choice: Choice, cache: Path | None, results: Path, *, build: bool) ->
     _refuse_functions(choice, words)
     from sweep.cli import run
 
-    if run.run(words) != 0 or (source := _find(places, key)) is None:
+    if run.run(words) != 0:
+        raise ConfigError(f"{choice.label}: its engine cannot be built here, for the reason above; nothing is taken")
+    source = _find([*places, choice.store.root.parent / "cache"], key)  # the command builds it beside the sweep
+    if source is None:
         raise ConfigError(
             f"{choice.label}: what is built here is not the engine {key} that was measured, whose key holds the "
             "versions of the libraries and the GPU; measure the variant here, then take it: "

@@ -73,9 +73,10 @@ def _take(choices: Sequence[Choice], out: Path, options: argparse.Namespace) -> 
 
     sources = [engine_entry.locate(choice, options.cache, options.results, build=options.build) for choice in choices]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_files.errors_name(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
         atomic_files.remove_dead_folders(out.parent, out.name)
-        with bundle.assembled(out) as scratch:
+        with atomic_files.errors_name(out), bundle.assembled(out) as scratch:
             names = bundle.folder_names(choices)
             checks = [
                 bundle.write(scratch / names[number], choice, sources[number]) for number, choice in enumerate(choices)

@@ -86,7 +86,7 @@ def test_a_first_word_that_is_neither_command_nor_setting_is_one_line(word: str,
 @pytest.mark.parametrize("name", commands.COMMANDS)
 def test_an_unknown_option_is_one_line_of_the_command(name: str, capsys) -> None:
     needed = {"bisect": ["x.json"], "trtexec": ["x.json"], "recompute": ["x"], "completion": ["bash"]}
-    needed |= {"take": ["x"], "show": ["x"], "rename": ["x", "y"], "delete": ["x"]}
+    needed |= {"take": ["x"], "show": ["x"], "rename": ["x", "y"], "delete": ["x"], "layers": ["x"]}
     needed["profile"] = ["x.json", "--with", "nsys"]
     first = (needed | {"run": ["x.yaml"], "report": ["x"]}).get(name, [])
     assert commands.main([name, *first, "--nonsense"]) == 2

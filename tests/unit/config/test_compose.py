@@ -219,7 +219,7 @@ def test_only_what_is_measured_names_the_sweep(ask) -> None:
         (["precision=fp16,fp17"], "precision=fp17: no such precision; there are: bf16, fp16, "),
         (["+experiment=nope"], "experiment=nope: no such experiment; there are: batch_scaling, "),
         (["load@foo=closed"], "load@foo: no such key; "),
-        (["batch"], "batch: cannot be read "),
+        (["batch"], "batch: cannot be read (a setting is KEY=VALUE)"),
         (["batch=1,,2"], "batch=1,,2: cannot be read "),
         (["batch==8"], "batch==8: cannot be read (a character stands where none of its kind can)"),
         (
