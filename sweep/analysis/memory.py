@@ -54,12 +54,10 @@ def fault(record: Record, limits: Limits) -> Fault | None:
     if size is None:
         size, place = host_bytes(record), "in the worker on the host"
     if size is None:
-        return Fault(
-            f"limits.memory_mib={limit:g} was asked for and cannot be judged: no memory was measured", MEMORY_GATE
-        )
+        return Fault(f"limits.memory_mib={limit:g} cannot be judged: no memory was measured", MEMORY_GATE)
     if size <= limit * MIB:
         return None
     return Fault(
-        f"memory: {size / MIB:,.1f} MiB {place}, above the {limit:g} MiB that were asked for (limits.memory_mib)",
+        f"memory: {size / MIB:,.1f} MiB {place}, above limits.memory_mib={limit:g}",
         MEMORY_GATE,
     )

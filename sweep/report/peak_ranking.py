@@ -24,7 +24,7 @@ def by_peak(records: Sequence[Record], history: SpreadHistory | None, labels: Ma
     """Rank by the peak of the closed loop (docs/decisions/0044)."""
     measured = [record for record in records if record.peak is not None and record.peak["ips"]]
     if not measured:
-        return Answer(best=None, tied=(), text="No answer: no variant was measured.")
+        return Answer(best=None, tied=(), text="No answer: no variant that ended ok has a peak.")
     usable = [record for record in measured if is_usable(record)]
     ranked = sorted(usable or measured, key=lambda record: -peak_ips(record))
     entries = [peak_entry(record, None if history is None else history.of(record.key)) for record in ranked]
