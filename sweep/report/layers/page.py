@@ -49,7 +49,7 @@ def profile_page(source: Source) -> bytes:
         "title": wording.headline(source),
         "answer": _answer(source),
         "figures": [text for text in figures if text],
-        "findings": [_finding(finding) for finding in analysis.findings],
+        "findings": [_finding(source, finding) for finding in analysis.findings],
         "kinds": [_bar(item, _COLOURS.get(item.name, _COLOURS["other"])) for item in sums(source, "kind")],
         "scopes": [_bar(item, None) for item in sums(source, "scope")],
         "rows": [_row(source, row) for row in analysis.rows],
@@ -74,7 +74,7 @@ def difference_page(difference: LayerDifference) -> bytes:
                 "what": wording.headline(source),
                 "us": wording.amount(time),
                 "texts": [text for text in (wording.balance(source), wording.gemm(source.analysis)) if text],
-                "findings": [_finding(finding) for finding in source.analysis.findings if not finding.small],
+                "findings": [_finding(source, finding) for finding in source.analysis.findings if not finding.small],
             }
             for name, source, time in sides
         ],
@@ -130,7 +130,7 @@ def _answer(source: Source) -> str:
     return f"The time of the layers goes to {words}.{first}"
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(source: Source, finding: Finding) -> dict[str, Any]:
     return {
         "title": finding.title,
         "cost": f"{wording.amount(finding.cost_us)} us",
@@ -140,7 +140,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "advice": finding.advice,
         "source": finding.source,
         "small": finding.small,
-        "names": list(finding.nodes or finding.layers),
+        "names": wording.places(source, finding),
     }
 
 
@@ -255,9 +255,8 @@ def _roofs(source: Source) -> list[dict[str, Any]]:
 
 
 def _cause(cause: Any) -> dict[str, Any]:
-    only = "" if cause.presence == "both" else f" (only {cause.presence})"
     return {
-        "what": f"{cause.what}{only}",
+        "what": cause.text,
         "a": "-" if cause.presence == "B" else wording.amount(cause.a_us),
         "b": "-" if cause.presence == "A" else wording.amount(cause.b_us),
         "change": _signed(cause.change_us),

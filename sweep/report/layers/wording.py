@@ -9,7 +9,7 @@ from sweep.report.layers.names import ADDED, name_parts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.analysis.layers import LayerAnalysis, LayerRow
+    from sweep.analysis.layers import Finding, LayerAnalysis, LayerRow
     from sweep.report.layers.profiles import Source
 
 _SOURCES = {
@@ -102,6 +102,14 @@ def layer_text(row: LayerRow) -> str:
     if not row.nodes:
         return f"({ADDED.get(row.added or '', row.kind)}) {row.name}"
     return nodes_text(row.nodes)
+
+
+def places(source: Source, finding: Finding) -> list[str]:
+    """Return what a finding is about: its nodes, else its layers by the nodes that they compute."""
+    if finding.nodes:
+        return list(finding.nodes)
+    rows = {row.name: row for row in source.analysis.rows}
+    return [layer_text(rows[name]) if name in rows else name for name in finding.layers]
 
 
 def nodes_text(nodes: Sequence[str]) -> str:
