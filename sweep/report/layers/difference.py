@@ -302,7 +302,8 @@ def _causes(groups: Iterable[LayerGroup], a: Source, b: Source, scales: Sequence
             )
         )
     totals = (a.profile["timed_us"] * scales[0], b.profile["timed_us"] * scales[1])
-    rests = [totals[0] - sum(cause.a_us for cause in causes), totals[1] - sum(cause.b_us for cause in causes)]
+    sums = (sum(cause.a_us for cause in causes), sum(cause.b_us for cause in causes))
+    rests = [round(total - layers_us, 6) + 0.0 for total, layers_us in zip(totals, sums, strict=True)]
     causes.append(Cause(what=_OUTSIDE, presence="both", fused=False, layers=0, a_us=rests[0], b_us=rests[1]))
     return sorted(causes, key=lambda cause: -abs(cause.change_us))
 
@@ -407,7 +408,7 @@ def _notes(a: Source, b: Source, groups: Sequence[LayerGroup]) -> list[str]:
             "differ: small layers are not comparable."
         )
     for name, side in (("A", a), ("B", b)):
-        if side.analysis.totals.rest_us < 0:
+        if side.analysis.totals.rest_us < -_SAME * side.profile["timed_us"]:
             notes.append(
                 f"The layers of {name} add up to more than its inference ({side.analysis.totals.rest_name}): "
                 f"what lies outside of them is below 0."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 from typing import TYPE_CHECKING, Any
 
 from sweep.report.layers import outputs, wording
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from jinja2 import Template
+    from markupsafe import Markup
 
     from sweep.analysis.layers import Finding, LayerRow
     from sweep.report.layers.difference import LayerDifference
@@ -115,8 +117,16 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": False, "allow_nan": False}
     return environment.get_template(name)
+
+
+def _code(text: str) -> Markup:
+    """Return a text whose words between backticks are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text)))  # noqa: S704 - it was escaped
 
 
 def _answer(source: Source) -> str:
@@ -174,8 +184,8 @@ def _row(source: Source, row: LayerRow) -> dict[str, Any]:
         "numbers": [
             _number(row.time_us, wording.amount),
             _number(row.share, lambda value: f"{value:.1%}"),
-            _number(row.tflops, wording.amount),
-            _number(row.gb_per_s, wording.amount),
+            _number(row.tflops, wording.rate),
+            _number(row.gb_per_s, wording.rate),
         ],
     }
 

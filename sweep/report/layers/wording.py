@@ -18,6 +18,7 @@ _SOURCES = {
     "onnxruntime": "Nodes timed by onnxruntime's profiler, on the host's clock",
 }
 _ELLIPSIS = "…"
+_NOTHING = 1e-3  # share of an inference below which a rest is not worth a word
 
 
 def headline(source: Source) -> str:
@@ -32,6 +33,8 @@ def balance(source: Source) -> str:
     totals, count = source.analysis.totals, len(source.profile["layers"])
     timed, layers, rest = amount(totals.timed_us), amount(totals.layers_us), totals.rest_us
     text = f"An inference takes {timed} us, its {count} layers {layers} us"
+    if abs(rest) < _NOTHING * totals.timed_us:
+        return f"{text}: all of it."
     share = f" ({abs(totals.rest_share):.0%})" if totals.rest_share is not None else ""
     if rest >= 0:
         return f"{text}; the other {amount(rest)} us{share}: {totals.rest_name}."
@@ -95,6 +98,11 @@ def amount(value: float) -> str:
 def us(value: float) -> str:
     """Return a time with its unit: ``8.31 us``, ``210 us``."""
     return f"{amount(value)} us"
+
+
+def rate(value: float) -> str:
+    """Return TFLOP/s or GB/s within seven characters; what is close to nothing is told as that."""
+    return "<0.001" if 0 < value < 1e-3 else amount(value)  # noqa: PLR2004
 
 
 def layer_text(row: LayerRow) -> str:
