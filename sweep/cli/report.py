@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from sweep import spec
     from sweep.analysis import start_spread
     from sweep.cli import sweep_commands
-    from sweep.report import answer, common_slo, compared, html, of_sweeps, slides
+    from sweep.report import answer, common_slo, compared, html, layers, of_sweeps, slides
     from sweep.storage import Store
 
     arguments.refuse_special_files(options.output, options.png, options.pdf)
@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
         variants=sweep_commands.of_variants(
             {record.key: spec.from_record(record.variant) for record in records}, compared(records).axes
         ),
+        profiles=layers.summaries(roots, records),
     )
     title = " + ".join(roots)
     page = options.output or (next(iter(roots.values())) if len(roots) == 1 else Path()) / "report.html"

@@ -19,7 +19,7 @@ from sweep.cli import build_only, plan_table, sweep_commands
 from sweep.cli.console import Terminal
 from sweep.config import reproduce, sweep_file, variants
 from sweep.errors import ConfigError, LabelError, ModelError, SweepError, error_line, printable_line
-from sweep.report import answer, compared, html, table, with_overrides
+from sweep.report import answer, compared, html, layers, table, with_overrides
 from sweep.report.mlflow import Publishing
 from sweep.runner import Display, Run, filters, plan, resume, time_estimate
 from sweep.spec import Tracking
@@ -241,6 +241,7 @@ def _conclude(
         variants=sweep_commands.of_variants(
             {work.key: work.variant for work in full_plan.works}, compared(records).axes
         ),
+        profiles=layers.summaries({settings.name: settings.root}, records),
     )
     table.print_outcome(console, records, recommendation, settings.slo)
     page = html.write(settings.root / "report.html", settings.name, records, recommendation, commands)

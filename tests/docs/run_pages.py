@@ -36,6 +36,7 @@ NOT_RUN = {  # beginning of a command: why it is not run
     "sweep model.path=silero_vad.onnx": "needs a network of others",
     "sweep model.engine=": "needs a GPU",
     "sweep trtexec": "needs a GPU",
+    "sweep layers types": "needs a GPU",
     "sweep ui": "serves until it is interrupted",
 }
 

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from conftest import CLOSED
 
+from sweep.cli import commands
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from conftest import Cli
 
 
@@ -61,3 +64,19 @@ def test_two_clients_are_measured_then_one_profiles_and_a_new_measurement_renews
     assert len(profiles(cli)) == 1
     cli.run(*words, "force=true")
     assert profiles(cli) == {}  # it was of the record that was replaced
+
+
+def test_why_int8_differs_from_fp32_is_told_by_their_nodes(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    """On onnxruntime: the convolutions are the same work on both sides, and the quantisers are what int8 alone has."""
+    done = cli.run("model=digits", "precision=fp32,int8", *CLOSED, "layers=true", "name=a")
+    assert done.returncode == 0, done.stdout + done.stderr
+    words = ("layers", "a", "--variant", "fp32", "--variant", "int8", "--results", str(cli.results))
+    assert commands.main([*words, "--json", str(cli.results / "why.json")]) == 0
+    assert capsys.readouterr().out.startswith(("B (int8) is ", "B (int8) takes as long as "))
+    groups = json.loads((cli.results / "why.json").read_text())["groups"]
+    presence = {group["name"]: group["presence"] for group in groups}
+    assert {presence[name] for name in ("conv1", "conv2", "conv3", "logits")} == {"both"}
+    quantisers = [group for group in groups if group["what"] == "quantise/dequantise"]
+    assert quantisers
+    assert {group["presence"] for group in quantisers} == {"B"}
+    assert 'id="profiles"' in (cli.results / "a" / "report.html").read_text()

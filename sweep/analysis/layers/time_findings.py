@@ -82,6 +82,12 @@ def _bound_text(bound: str) -> str:
     return texts.get(bound, "bound by what the peaks of this device would tell")
 
 
+def _named(seen: Seen, place: int) -> str:
+    """Return a layer by the first of its nodes, which a reader knows; by its own name without any."""
+    row = seen.rows[place]
+    return row.nodes[0] if row.nodes else row.name
+
+
 def _gemm_share(seen: Seen) -> Iterator[Draft]:
     share = seen.totals.gemm_share
     if not share or share >= GEMM_GOAL:
@@ -100,7 +106,7 @@ def _gemm_share(seen: Seen) -> Iterator[Draft]:
         nodes=(),
         cost_us=cost,
         saving_us=cost - products * (1 - GEMM_GOAL) / GEMM_GOAL,
-        explanation=f"The others: {some(others, 4)}. The longest: {some([seen.rows[place].name for place in places])}.",
+        explanation=f"The others: {some(others, 4)}. The longest: {some([_named(seen, at) for at in places])}.",
     )
 
 

@@ -39,10 +39,12 @@ class Commands:
     Attributes:
         sweeps: command of each sweep, by its name.
         variants: command of each variant alone, by the key of its record.
+        profiles: what ``report.layers.summaries`` says of the variants whose layers were profiled.
     """
 
     sweeps: Mapping[str, str] = field(default_factory=dict)
     variants: Mapping[str, str] = field(default_factory=dict)
+    profiles: Sequence[Mapping[str, str]] = ()
 
 
 def write(
@@ -102,6 +104,7 @@ def context(
         "counts": _counts(records),
         "started": [min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
         "facts": _facts(records),
+        "profiles": commands.profiles,
         "sweeps": commands.sweeps,
         "commands": [(labels[key], command) for key, command in commands.variants.items() if key in labels],
         "downloads": [(name, _data_url(text), len(text)) for name, text in files.items()],

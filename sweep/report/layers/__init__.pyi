@@ -12,6 +12,7 @@ from .profiles import Source as Source
 from .profiles import find as find
 from .profiles import profile_path as profile_path
 from .profiles import read_profile as read_profile
+from .section import summaries as summaries
 from .tables import BY as BY
 from .terminal import print_difference as print_difference
 from .terminal import print_profile as print_profile

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from sweep.report.layers.names import ADDED, scope_of
-from sweep.report.layers.wording import us
+from sweep.report.layers.wording import types_text, us
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +36,7 @@ _LIGHT = frozenset(
     }
 )
 _QUANTISE = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+_OUTSIDE = "outside the layers"
 _SAME = 0.02  # share by which two times differ at least to be called different
 _MOST_CAUSES, _ENOUGH = 3, 0.9  # causes in the headline, and the share of the difference that is enough
 
@@ -80,20 +81,32 @@ class LayerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Hold one cause of the difference: the groups of one kind.
+    """Hold one cause of the difference: layers that do the same.
 
     Attributes:
-        what: words for the kind of layer; ``outside the layers`` for the rest.
+        what: words for what the layers do; ``outside the layers`` for the rest.
         presence: which sides have these layers.
+        fused: the other side computes their nodes too, inside of other layers.
         layers: how many layers; of ``both``, those of B.
         a_us, b_us: time of each side, us.
+        types: what they read and write on each side, where that differs.
     """
 
     what: str
     presence: Presence
+    fused: bool
     layers: int
     a_us: float
     b_us: float
+    types: tuple[str, str] | None = None
+
+    @property
+    def text(self) -> str:
+        """Return what a row of a table is called: ``elementwise (only B: fused in A)``."""
+        if self.presence == "both":
+            return f"{self.what} ({self.types[0]}; {self.types[1]})" if self.types else self.what
+        other = "B" if self.presence == "A" else "A"
+        return f"{self.what} (only {self.presence}{f': fused in {other}' if self.fused else ''})"
 
     @property
     def change_us(self) -> float:
@@ -139,7 +152,7 @@ def differ(a: Source, b: Source) -> LayerDifference:
     scales = tuple(1 / side.profile["batch"] if per_sample else 1.0 for side in (a, b))
     groups = _groups(a, b, scales)
     a_us, b_us = (side.profile["timed_us"] * scale for side, scale in zip((a, b), scales, strict=True))
-    causes = _causes(groups, a_us, b_us)
+    causes = _causes(groups, a, b, scales)
     names = _names(a, b)
     return LayerDifference(
         a=a,
@@ -256,24 +269,66 @@ class _Union:
         self._parents[self.root(item)] = self.root(other)
 
 
-def _causes(groups: Iterable[LayerGroup], a_us: float, b_us: float) -> list[Cause]:
-    """Return the groups by kind and side, and what lies outside the layers; the largest difference first."""
-    parts: dict[tuple[str, Presence], list[LayerGroup]] = {}
+def _causes(groups: Iterable[LayerGroup], a: Source, b: Source, scales: Sequence[float]) -> list[Cause]:
+    """Return what makes the difference, by what layers do and by side; the largest difference first.
+
+    Within a group, layers are told apart by what they do: of a convolution that A ends with its Relu and B without it,
+    the Relu of B is a layer that A fuses into another, and the convolutions are compared with one another.
+    """
+    parts: dict[tuple[str, Presence, bool], tuple[list[LayerRow], list[LayerRow]]] = {}
     for group in groups:
-        parts.setdefault((group.what, group.presence), []).append(group)
-    causes = [
-        Cause(
-            what=what,
-            presence=presence,
-            layers=sum(len(group.b if presence != "A" else group.a) for group in items),
-            a_us=sum(group.a_us for group in items),
-            b_us=sum(group.b_us for group in items),
+        kinds: dict[str, tuple[list[LayerRow], list[LayerRow]]] = {}
+        for side, rows in enumerate((group.a, group.b)):
+            for row in rows:
+                kinds.setdefault(_does(row), ([], []))[side].append(row)
+        for what, (first, second) in kinds.items():
+            presence: Presence = "both" if first and second else "A" if first else "B"
+            fused = presence != "both" and group.presence == "both"
+            sides = parts.setdefault((what, presence, fused), ([], []))
+            sides[0].extend(first)
+            sides[1].extend(second)
+    causes = []
+    for (what, presence, fused), (first, second) in parts.items():
+        types = (_types(a, first), _types(b, second))
+        causes.append(
+            Cause(
+                what=what,
+                presence=presence,
+                fused=fused,
+                layers=len(first if presence == "A" else second),
+                a_us=_time_us(first) * scales[0],
+                b_us=_time_us(second) * scales[1],
+                types=types if presence == "both" and types[0] != types[1] and all(types) else None,
+            )
         )
-        for (what, presence), items in parts.items()
-    ]
-    rest = [total - sum(sides) for total, sides in ((a_us, [c.a_us for c in causes]), (b_us, [c.b_us for c in causes]))]
-    causes.append(Cause(what="outside the layers", presence="both", layers=0, a_us=rest[0], b_us=rest[1]))
+    totals = (a.profile["timed_us"] * scales[0], b.profile["timed_us"] * scales[1])
+    sums = (sum(cause.a_us for cause in causes), sum(cause.b_us for cause in causes))
+    rests = [round(total - layers_us, 6) + 0.0 for total, layers_us in zip(totals, sums, strict=True)]
+    causes.append(Cause(what=_OUTSIDE, presence="both", fused=False, layers=0, a_us=rests[0], b_us=rests[1]))
     return sorted(causes, key=lambda cause: -abs(cause.change_us))
+
+
+def _does(row: LayerRow) -> str:
+    """Return words for what a layer does: the operator of a product, else its category."""
+    from sweep.analysis.layers import PRODUCTS
+
+    if not row.nodes:
+        return ADDED.get(row.added or "", row.kind)
+    if row.op_kinds and set(row.op_kinds) <= _QUANTISE | {"Cast"}:
+        return "cast" if set(row.op_kinds) == {"Cast"} else "quantise/dequantise"
+    return min(row.op_kinds, key=_rank) if row.category in PRODUCTS and row.op_kinds else row.category
+
+
+def _types(source: Source, rows: Iterable[LayerRow]) -> str:
+    """Return the types that most of the time of some layers goes to: ``fp8 > fp32``."""
+    times: Counter[str] = Counter()
+    for row in rows:
+        times[types_text(source, row)] += row.time_us or 0.0  # type: ignore[assignment]  # a counter of us
+    return max(times, key=lambda text: times[text], default="")
+
+
+def _time_us(rows: Iterable[LayerRow]) -> float:
+    return sum(row.time_us or 0.0 for row in rows)
 
 
 def _headline(causes: Sequence[Cause], a_us: float, b_us: float, names: tuple[str, str], *, per_sample: bool) -> str:
@@ -317,11 +372,13 @@ def _signs(change: float) -> tuple[int, int]:
 def _place(cause: Cause) -> str:
     """Word where time goes: ``in 42 quantise/dequantise layers that A does not have``."""
     if cause.layers == 0:
-        return f"outside the layers ({us(cause.b_us)} against {us(cause.a_us)})"
+        return f"{_OUTSIDE} ({us(cause.b_us)} against {us(cause.a_us)})"
     number = f"in {cause.layers} {cause.what} layer{'s' if cause.layers > 1 else ''}"
     if cause.presence != "both":
-        return f"{number} that {'A' if cause.presence == 'B' else 'B'} does not have"
-    return f"{number} ({_factor(cause.b_us / cause.a_us)} times the time)" if cause.a_us > 0 else number
+        other = "A" if cause.presence == "B" else "B"
+        return f"{number} that {other} {'fuses into others' if cause.fused else 'does not have'}"
+    types = f", {cause.types[1]} against {cause.types[0]}" if cause.types else ""
+    return f"{number} ({_factor(cause.b_us / cause.a_us)} times the time{types})" if cause.a_us > 0 else number
 
 
 def _factor(value: float) -> str:
@@ -350,6 +407,12 @@ def _notes(a: Source, b: Source, groups: Sequence[LayerGroup]) -> list[str]:
             f"The layers were timed in two ways ({a.profile['source']} and {b.profile['source']}), whose overheads "
             "differ: small layers are not comparable."
         )
+    for name, side in (("A", a), ("B", b)):
+        if side.analysis.totals.rest_us < -_SAME * side.profile["timed_us"]:
+            notes.append(
+                f"The layers of {name} add up to more than its inference ({side.analysis.totals.rest_name}): "
+                f"what lies outside of them is below 0."
+            )
     if a.profile["cuda_graph"] != b.profile["cuda_graph"]:
         notes.append("One side ran under a CUDA graph, the other launched each kernel.")
     if not any(group.presence == "both" and group.nodes for group in groups):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 from typing import TYPE_CHECKING, Any
 
 from sweep.report.layers import outputs, wording
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from jinja2 import Template
+    from markupsafe import Markup
 
     from sweep.analysis.layers import Finding, LayerRow
     from sweep.report.layers.difference import LayerDifference
@@ -49,7 +51,7 @@ def profile_page(source: Source) -> bytes:
         "title": wording.headline(source),
         "answer": _answer(source),
         "figures": [text for text in figures if text],
-        "findings": [_finding(finding) for finding in analysis.findings],
+        "findings": [_finding(source, finding) for finding in analysis.findings],
         "kinds": [_bar(item, _COLOURS.get(item.name, _COLOURS["other"])) for item in sums(source, "kind")],
         "scopes": [_bar(item, None) for item in sums(source, "scope")],
         "rows": [_row(source, row) for row in analysis.rows],
@@ -74,7 +76,7 @@ def difference_page(difference: LayerDifference) -> bytes:
                 "what": wording.headline(source),
                 "us": wording.amount(time),
                 "texts": [text for text in (wording.balance(source), wording.gemm(source.analysis)) if text],
-                "findings": [_finding(finding) for finding in source.analysis.findings if not finding.small],
+                "findings": [_finding(source, finding) for finding in source.analysis.findings if not finding.small],
             }
             for name, source, time in sides
         ],
@@ -115,8 +117,16 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": False, "allow_nan": False}
     return environment.get_template(name)
+
+
+def _code(text: str) -> Markup:
+    """Return a text whose words between backticks are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text)))  # noqa: S704 - it was escaped
 
 
 def _answer(source: Source) -> str:
@@ -130,7 +140,7 @@ def _answer(source: Source) -> str:
     return f"The time of the layers goes to {words}.{first}"
 
 
-def _finding(finding: Finding) -> dict[str, Any]:
+def _finding(source: Source, finding: Finding) -> dict[str, Any]:
     return {
         "title": finding.title,
         "cost": f"{wording.amount(finding.cost_us)} us",
@@ -140,7 +150,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "advice": finding.advice,
         "source": finding.source,
         "small": finding.small,
-        "names": list(finding.nodes or finding.layers),
+        "names": wording.places(source, finding),
     }
 
 
@@ -174,8 +184,8 @@ def _row(source: Source, row: LayerRow) -> dict[str, Any]:
         "numbers": [
             _number(row.time_us, wording.amount),
             _number(row.share, lambda value: f"{value:.1%}"),
-            _number(row.tflops, wording.amount),
-            _number(row.gb_per_s, wording.amount),
+            _number(row.tflops, wording.rate),
+            _number(row.gb_per_s, wording.rate),
         ],
     }
 
@@ -255,9 +265,8 @@ def _roofs(source: Source) -> list[dict[str, Any]]:
 
 
 def _cause(cause: Any) -> dict[str, Any]:
-    only = "" if cause.presence == "both" else f" (only {cause.presence})"
     return {
-        "what": f"{cause.what}{only}",
+        "what": cause.text,
         "a": "-" if cause.presence == "B" else wording.amount(cause.a_us),
         "b": "-" if cause.presence == "A" else wording.amount(cause.b_us),
         "change": _signed(cause.change_us),

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sweep.analysis.layers import LayerAnalysis
     from sweep.storage import Record
 
-FOLDER = "layers"  # of a sweep: a profile a variant
 _SCHEMA = 1
 _MOST_BYTES = 256 << 20
 _MOST_NAMES = 6  # of variants in a message
@@ -64,7 +63,7 @@ def profile_path(root: Path, key: str) -> Path:
         root: folder of the sweep.
         key: key of the variant.
     """
-    return root / FOLDER / f"{key}.json"
+    return Store(root).layers_path(key)
 
 
 def read_profile(path: Path, *, follow: bool = False) -> LayerProfile:
@@ -148,6 +147,8 @@ def _of_record(store: Store, record: Record, records: Sequence[Record]) -> Sourc
         return _analysed(read_profile(path), path)
     labels = compared(records).labels if records else {}
     label = labels.get(record.key) or str(record.variant.get("label", record.key))
+    if record.error is not None:
+        raise ConfigError(f"{label} of {store.root} is {record.status}, so it has no layers: {record.error['message']}")
     others = [item for item in records if profile_path(store.root, item.key).exists()]
     hint = f"; --variant takes one that has: {_listed(records, others)}" if others else ""
     raise NoProfileError(f"{label} of {store.root} was measured without a layer profile{hint}", record)

@@ -149,8 +149,8 @@ def _print_layers(console: Console, source: Source, top: int | None) -> None:
             "-" if row.time_us is None else wording.amount(row.time_us),
             "-" if row.share is None else f"{row.share:.1%}",
             f"{passed / whole:.0%}" if whole else "-",
-            "-" if row.tflops is None else wording.amount(row.tflops),
-            "-" if row.gb_per_s is None else wording.amount(row.gb_per_s),
+            "-" if row.tflops is None else wording.rate(row.tflops),
+            "-" if row.gb_per_s is None else wording.rate(row.gb_per_s),
             "-" if row.bound == "unknown" else row.bound,
             wording.types_text(source, row),
             ", ".join(row.op_kinds) or row.kind,
@@ -203,7 +203,8 @@ def _print_findings(console: Console, source: Source, *, every: bool) -> None:
         saving = "" if finding.saving_us is None else f", of which up to {us(finding.saving_us)} may go"
         _line(console, f"{number}. {finding.title}", style="bold")
         _line(
-            console, f"{_INDENT}{us(finding.cost_us)} ({finding.share:.1%} of an inference){saving}: {_names(finding)}"
+            console,
+            f"{_INDENT}{us(finding.cost_us)} ({finding.share:.1%} of an inference){saving}: {_names(source, finding)}",
         )
         _line(console, f"{_INDENT}{finding.explanation}")
         _line(console, f"{_INDENT}Try: {finding.advice}")
@@ -212,8 +213,8 @@ def _print_findings(console: Console, source: Source, *, every: bool) -> None:
         _line(console, f"{small} more that cost little: --all prints them.")
 
 
-def _names(finding: Finding) -> str:
-    names = finding.nodes or finding.layers
+def _names(source: Source, finding: Finding) -> str:
+    names = wording.places(source, finding)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
 
@@ -230,9 +231,8 @@ _CAUSE = (
 def _print_causes(console: Console, difference: LayerDifference) -> None:
     rows = []
     for cause in difference.causes:
-        only = "" if cause.presence == "both" else f" (only {cause.presence})"
         cells = [*_pair(cause.a_us, cause.b_us, cause.presence), str(cause.layers) if cause.layers else "-"]
-        rows.append((_clipped(f"{cause.what}{only}"), cells))
+        rows.append((_clipped(cause.text), cells))
     total = [*_pair(difference.a_us, difference.b_us, "both"), "-"]
     rows.append((_clipped(f"all of {difference.unit}"), total))
     _fill(console, "kind of layer", _CAUSE, rows)
@@ -278,12 +278,11 @@ def _print_groups(console: Console, difference: LayerDifference, top: int | None
 
 
 def side_text(source: Source, rows: Sequence[LayerRow]) -> str:
-    """Return what a side has of a group: its types, or how many layers; ``-`` for none."""
+    """Return what a side has of a group: types of its longest layer, and how many more; ``-`` for none."""
     if not rows:
         return "-"
-    types = dict.fromkeys(filter(None, (wording.types_text(source, row) for row in rows)))
-    count = f"{len(rows)} layers" if len(rows) > 1 else ""
-    return ", ".join(filter(None, (count, *types))) or "1 layer"
+    longest = max(rows, key=lambda row: row.time_us or 0.0)
+    return wording.types_text(source, longest) + (f" +{len(rows) - 1}" if len(rows) > 1 else "") or "1 layer"
 
 
 def _print_scopes(console: Console, difference: LayerDifference, top: int | None) -> None:

@@ -9,7 +9,7 @@ from sweep.report.layers.names import ADDED, name_parts
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.analysis.layers import LayerAnalysis, LayerRow
+    from sweep.analysis.layers import Finding, LayerAnalysis, LayerRow
     from sweep.report.layers.profiles import Source
 
 _SOURCES = {
@@ -18,6 +18,7 @@ _SOURCES = {
     "onnxruntime": "Nodes timed by onnxruntime's profiler, on the host's clock",
 }
 _ELLIPSIS = "…"
+_NOTHING = 1e-3  # share of an inference below which a rest is not worth a word
 
 
 def headline(source: Source) -> str:
@@ -32,6 +33,8 @@ def balance(source: Source) -> str:
     totals, count = source.analysis.totals, len(source.profile["layers"])
     timed, layers, rest = amount(totals.timed_us), amount(totals.layers_us), totals.rest_us
     text = f"An inference takes {timed} us, its {count} layers {layers} us"
+    if abs(rest) < _NOTHING * totals.timed_us:
+        return f"{text}: all of it."
     share = f" ({abs(totals.rest_share):.0%})" if totals.rest_share is not None else ""
     if rest >= 0:
         return f"{text}; the other {amount(rest)} us{share}: {totals.rest_name}."
@@ -97,11 +100,24 @@ def us(value: float) -> str:
     return f"{amount(value)} us"
 
 
+def rate(value: float) -> str:
+    """Return TFLOP/s or GB/s within seven characters; what is close to nothing is told as that."""
+    return "<0.001" if 0 < value < 1e-3 else amount(value)  # noqa: PLR2004
+
+
 def layer_text(row: LayerRow) -> str:
     """Return what a layer is called: the nodes that it computes, their common scope once; else its own name."""
     if not row.nodes:
         return f"({ADDED.get(row.added or '', row.kind)}) {row.name}"
     return nodes_text(row.nodes)
+
+
+def places(source: Source, finding: Finding) -> list[str]:
+    """Return what a finding is about: its nodes, else its layers by the nodes that they compute."""
+    if finding.nodes:
+        return list(finding.nodes)
+    rows = {row.name: row for row in source.analysis.rows}
+    return [layer_text(rows[name]) if name in rows else name for name in finding.layers]
 
 
 def nodes_text(nodes: Sequence[str]) -> str:

@@ -122,6 +122,7 @@ class Publisher:
             for record in records
         ]
         sent = runs.send_all(files, parent.info.run_id)
+        sent += runs.attach_layers({record.key: store.layers_path(record.key) for record in records})
         runs.close_parent(max(record_mapping.ended_ms(record) for record in records), self._attachments(store.root))
         whole, *parts = views(self._sweep, runs.shown(records))
         identity, created_ms = experiment.experiment_id, parent.info.start_time

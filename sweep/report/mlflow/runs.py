@@ -13,6 +13,7 @@ the next publication keeps the first and deletes the other.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -24,9 +25,11 @@ from sweep.report.mlflow.bulk_insert import insert_runs, sql_store
 from sweep.report.mlflow.new_run import NewRun
 from sweep.report.mlflow.saved_view import Shown, colour, quoted
 from sweep.report.mlflow.store_uri import is_http
+from sweep.system import regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from mlflow.entities import Run
 
@@ -41,6 +44,7 @@ METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # limits that MLflow sets to one lo
 KIND, NAME, KEY = "sweep.kind", "sweep.name", "sweep.key"
 BEGUN, DONE = "sweep.record_begun", "sweep.record_sha"
 SAME = "sweep.same_engine_as"
+LAYERS = "sweep.layers_sha"  # of the layer profile that is attached
 PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
 NOTE = "mlflow.note.content"
 
@@ -70,6 +74,7 @@ class Runs:
         runs = sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id))
         parents = [run for run in runs if run.data.tags.get(KIND) == "sweep"]
         self._variants: dict[str, list[Run]] = {}
+        self._written: set[str] = set()  # keys of the records whose runs ``send_all`` wrote
         for run in runs:
             if run.data.tags.get(KIND) == "variant":
                 self._variants.setdefault(run.data.tags.get(KEY, ""), []).append(run)
@@ -135,7 +140,8 @@ class Runs:
         for job in jobs:
             for stale in job.stale:
                 self._client.delete_run(stale.info.run_id)
-        return sum(not job.is_complete for job in jobs)
+        self._written = {job.item.record.key for job in jobs if not job.is_complete}
+        return len(self._written)
 
     def _each(self, action: Callable[[_Job], None], jobs: Sequence[_Job]) -> None:
         """Perform `action` on each job; of a server, on several at a time. The first error ends it."""
@@ -227,6 +233,32 @@ class Runs:
         self._artifacts.attach(run_id, "record.json", item.content, location=location)
         for path in item.files:
             self._artifacts.attach_file(run_id, path, "engine", location=location)
+
+    def attach_layers(self, paths: Mapping[str, Path]) -> int:
+        """Attach layer profiles to the runs of their variants, which may have been sent before there were any.
+
+        Args:
+            paths: profiles by the keys of their records; a file that is missing, or a link, is left out.
+
+        Returns:
+            The number of records that got one, without those that ``send_all`` wrote.
+        """
+        contents = {}
+        for key, path in paths.items():
+            with contextlib.suppress(OSError):
+                contents[key] = regular_files.read_bytes(path, follow=False)
+        attached = set()
+        for run in self._search() if contents else ():
+            key = run.data.tags.get(KEY, "") if run.data.tags.get(KIND) == "variant" else ""
+            if key not in contents:
+                continue
+            sha = hashlib.sha256(contents[key]).hexdigest()
+            if run.data.tags.get(LAYERS) != sha:
+                location = run.info.artifact_uri
+                self._artifacts.attach(run.info.run_id, paths[key].name, contents[key], "layers", location=location)
+                self._client.set_tag(run.info.run_id, LAYERS, sha)
+                attached.add(key)
+        return len(attached - self._written)
 
     def _search(self) -> list[Run]:
         runs: list[Run] = []

@@ -101,8 +101,9 @@ def test_the_steps_of_the_waterfall_lead_from_one_time_to_the_other() -> None:
     steps = page._waterfall(layers.differ(source("fp16", *FP16), source("int8", *INT8)))
     assert [(step["name"], step["us"]) for step in steps["steps"]] == [
         ("quantise/dequantise (only B)", 60.0),
+        ("Conv (fp16; int8)", -30.0),
+        ("elementwise (only B: fused in A)", 20.0),
         ("reformat (only B)", 15.0),
-        ("Conv", -10.0),
         ("1 more", 0.0),
     ]
     assert steps["a"] + sum(step["us"] for step in steps["steps"]) == steps["b"] == 225.0

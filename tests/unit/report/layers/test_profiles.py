@@ -1,5 +1,6 @@
 """Profiles are found by a record, a sweep, a variant's label or their own file; what has none is told in one line."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,8 @@ from measured_runs import record
 from profiled_layers import FP16, profile, write
 
 from sweep.errors import ConfigError, RecordError
-from sweep.report.layers import NoProfileError, find, profile_path
+from sweep.report import html
+from sweep.report.layers import NoProfileError, find, profile_path, summaries
 from sweep.storage import Store
 
 
@@ -68,6 +70,15 @@ def test_what_is_not_there_is_told_with_what_is(sweep, tmp_path, place, variants
         find(place, variants, results=tmp_path / "results")
 
 
+def test_a_variant_that_did_not_run_is_told_its_error_and_no_command(sweep, tmp_path) -> None:
+    store, keys = sweep
+    error = {"stage": "plan", "kind": "Unsupported", "message": "onnxruntime does not have cuda_graph"}
+    store.write(dataclasses.replace(store.read(keys[4]), status="unsupported", error=error))
+    with pytest.raises(ConfigError, match="is unsupported, so it has no layers: onnxruntime does not") as refusal:
+        find("night", ["b4"], results=tmp_path / "results")
+    assert not isinstance(refusal.value, NoProfileError)
+
+
 def test_a_file_that_is_neither_is_refused_and_takes_no_variant(sweep, tmp_path) -> None:
     store, keys = sweep
     other = tmp_path / "other.json"
@@ -100,3 +111,22 @@ def test_a_profile_keeps_fields_of_later_versions_out_of_the_way(tmp_path) -> No
     path = write(tmp_path / "k.json", {**profile("net", *FP16), "new": 1})
     assert labels(str(path)) == ["net"]
     assert json.loads(path.read_text())["new"] == 1
+
+
+def test_the_page_of_the_sweep_has_a_row_for_each_profile_that_can_be_read(sweep) -> None:
+    store, keys = sweep
+    records = list(store.readable())
+    profile_path(store.root, keys[1]).write_text("{")
+    [row] = rows = summaries({"night": store.root, records[0].sweep: store.root}, records)
+    assert row == {
+        "label": "tiny_cnn fp32 b8 s1",
+        "timed": "160",
+        "layers": "150",
+        "gemm": "100%",
+        "kinds": "convolution 100%",
+        "finding": "none that costs much",
+        "command": f"sweep layers {store.root} --variant {keys[8]}",
+    }
+    page = html.render("night", records, commands=html.Commands(profiles=rows))
+    assert f"<code>sweep layers {store.root} --variant {keys[8]}</code>" in page
+    assert 'id="profiles"' not in html.render("night", records)

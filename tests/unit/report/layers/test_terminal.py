@@ -6,7 +6,7 @@ import pytest
 from profiled_layers import FP16, INT8, layer, source
 from rich.console import Console
 
-from sweep.report.layers import differ, print_difference, print_profile
+from sweep.report.layers import differ, print_difference, print_profile, wording
 
 LONG = source(
     "net fp16 b8",
@@ -73,3 +73,10 @@ def test_a_difference_fits_too_and_begins_with_the_answer(width: int, by: str) -
 
 def _squeezed(line: str) -> str:
     return "  ".join(part.strip() for part in line.split("  ") if part.strip())
+
+
+def test_a_rest_of_rounding_and_a_rate_of_nothing_are_told_in_words() -> None:
+    layers, ops = FP16
+    text = lines(200, print_profile, source("net", layers, ops, timed_us=150.0 - 1e-9), top=15)
+    assert "An inference takes 150 us, its 2 layers 150 us: all of it." in text
+    assert [wording.rate(value) for value in (0.000375, 0.0, 0.02, 1234.0)] == ["<0.001", "0", "0.02", "1,234"]

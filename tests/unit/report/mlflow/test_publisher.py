@@ -172,6 +172,22 @@ def test_the_record_itself_and_the_files_of_the_sweep_are_attached(store: Store)
     assert [file.path for file in client(store).list_artifacts(parent)] == ["config.json", "report.html"]
 
 
+def test_a_layer_profile_is_attached_once_also_to_a_run_that_was_sent_before(store: Store) -> None:
+    publish(store, measured(1), measured(8))
+    path = store.layers_path(measured(8).key)
+    path.parent.mkdir()
+    for content in (b'{"layers": []}', b'{"layers": [1]}'):
+        path.write_bytes(content)
+        assert publish(store, measured(1), measured(8)) == (1, 1)
+        assert publish(store, measured(1), measured(8)) == (0, 2)
+        attached = {
+            run.data.tags["sweep.key"]: Path(client(store).download_artifacts(run.info.run_id, f"layers/{path.name}"))
+            for run in variants(store)
+            if client(store).list_artifacts(run.info.run_id, "layers")
+        }
+        assert {key: file.read_bytes() for key, file in attached.items()} == {measured(8).key: content}
+
+
 def test_publishing_twice_changes_nothing(store: Store) -> None:
     (store.root / "config.yaml").write_text("a: 1")
     records = [measured(1), measured(8)]
