@@ -2,7 +2,8 @@
 
 Of the cache go the engines, with what was compiled for them, and the typed ONNX that no record of another sweep below
 the results folder names. Models and references stay for later sweeps; `sweep cache prune` removes those. MLflow marks
-runs as deleted; `mlflow gc` gives their space back. --dry-run prints all of it and removes nothing.
+runs as deleted; `mlflow gc` gives their space back. Versions of registered models (`sweep publish --register`)
+stay: each has an engine of its own, which may be in service. --dry-run prints all of it and removes nothing.
 
 Exit codes: 0 deleted; 1 something could not be removed, or MLflow cannot be reached; 2 the command is wrong, a sweep is
 in use, or the question was not answered with yes.
@@ -199,6 +200,8 @@ def _print_plan(plan: _Plan, options: argparse.Namespace) -> None:
             _print(f"  {runs.removed:>10}  runs in MLflow, experiment {', '.join(runs.experiments)}")
         if runs is not None and runs.kept:
             _print(f"  {runs.kept:>10}  runs of that name stay in MLflow: they hold other records than this folder")
+        for version in () if runs is None else runs.versions:
+            _print(f"  {'stays':>10}  {version} in MLflow's registry: it has its own copy of the engine")
     if plan.entries:
         _print("in the cache, used by no other sweep:")
     for item in plan.entries:
@@ -220,6 +223,7 @@ def _print_json(options: argparse.Namespace, plan: _Plan, more: Mapping[str, Any
                 "folder": str(root),
                 "parts": [{"name": part.name, "files": part.files, "bytes": part.bytes} for part in plan.parts[name]],
                 "mlflow_runs": None if plan.runs is None else plan.runs[name].removed if name in plan.runs else 0,
+                "mlflow_versions_that_stay": [*plan.runs[name].versions] if plan.runs and name in plan.runs else [],
             }
             for name, root in plan.roots.items()
         },

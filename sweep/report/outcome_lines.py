@@ -92,13 +92,15 @@ def _machines_line(records: Sequence[Record]) -> list[str]:
 
 
 def bottleneck_lines(recommendation: Answer) -> list[str]:
-    """Return what limits the best variant of each model, with the experiment that would move it."""
+    """Return what limits the best variant of each sweep and model, with the experiment that would move it."""
     lines = []
+    several = len({part.best.sweep for part in recommendation.parts if part.best is not None}) > 1
     for part in recommendation.parts:
         limit = None if part.best is None else find_bottleneck(part.best)
         if limit is not None and part.best is not None:
+            sweep = f" {part.best.sweep}:" if several else ""
             model = f" {part.best.variant.get('model')}" if len(recommendation.parts) > 1 else ""
-            lines.append(f"What limits{model or ' it'}: {limit.text}")
+            lines.append(f"What limits{sweep}{model or ' it'}: {limit.text}")
     return lines
 
 

@@ -15,6 +15,7 @@ from conftest import CLOSED, Cli
 from forked_command import run_forked
 
 from sweep.cli import commands
+from sweep.report import mlflow
 
 WORDS = ("model=tiny_cnn", "precision=fp16", "batch=2", "streams=2", "backend=onnxruntime", *CLOSED, "name=s")
 
@@ -62,8 +63,34 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     assert "DIFFERS, " in checked.stdout
     assert "infer.py: note: onnxruntime is " in checked.stderr
     assert checked.stderr.count("\n") == 1
+    is_registered_as_it_was_taken(archive, record, monkeypatch, capsys)
     refuses_and_builds_again(cli, archive, record, capsys)
     is_renamed_and_deleted(archive, capsys)
+
+
+def is_registered_as_it_was_taken(
+    archive: Path, record: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Publish with --register; MLflow's part, which test_registry.py tests, is replaced."""
+    registered = []
+
+    def register(_: str, experiment: str, sweep: str, name: str, winner: mlflow.Winner) -> mlflow.Version:
+        assert sorted(path.name for path in winner.folder.iterdir())[:3] == ["README.md", "SHA256SUMS", "engine"]
+        registered.append((experiment, sweep, name, winner.record.key, winner.takes_batches))
+        return mlflow.Version(name=name, number="3", is_new=True)
+
+    monkeypatch.setattr("sweep.report.mlflow.register", register)
+    monkeypatch.setattr("sweep.cli.publish._publish", lambda *_: None)
+    words = ["publish", str(archive), "--register", "tiny"]
+    assert commands.main(words) == 0
+    assert registered == [("sweep", "s", "tiny", record["key"], False)]
+    assert capsys.readouterr().out.startswith("registered: tiny version 3, ")
+    assert commands.main([*words, "--variant", "fp61"]) == 2
+    assert commands.main(["publish", str(archive), "--register", "a/b"]) == 2
+    assert commands.main(["publish", str(archive), "--variant", "fp16"]) == 2
+    refusals = capsys.readouterr().err.splitlines()
+    assert len(refusals) == 3
+    assert refusals[2].endswith("say what to register: add --register NAME")
 
 
 def refuses_and_builds_again(

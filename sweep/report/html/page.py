@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sweep.report.recommendation import Answer
     from sweep.storage import Record
 
+_TEXTS = {"status", "bottleneck"}  # columns of words, sorted by the alphabet and offered as filters
 _MARKS = {">": "best", "=": "tied"}
 
 
@@ -147,7 +148,7 @@ def _table(
     heads = [
         *([{"title": "sweep", "kind": "axis"}] if several else []),
         *({"title": axis.column, "kind": "axis"} for axis in footnotes.axes),
-        *({"title": column.title, "kind": "axis" if column.name == "status" else "number"} for column in columns),
+        *({"title": column.title, "kind": "axis" if column.name in _TEXTS else "number"} for column in columns),
     ]
     rows = []
     for record in records:

@@ -10,14 +10,18 @@ from sweep.report.mlflow.live import Publishing
 from sweep.report.mlflow.pages_address import announce, free_port, ui_address
 from sweep.report.mlflow.publisher import Published, Publisher
 from sweep.report.mlflow.read_back import read_records
+from sweep.report.mlflow.registry import ALIAS, Version, Winner, register
 from sweep.report.mlflow.store_uri import default_uri, is_http, reachable, resolve_uri, sqlite_path, without_password
 
 __all__ = [
+    "ALIAS",
     "ComparisonRun",
     "Content",
     "Published",
     "Publisher",
     "Publishing",
+    "Version",
+    "Winner",
     "announce",
     "default_uri",
     "free_port",
@@ -25,6 +29,7 @@ __all__ = [
     "reachable",
     "read_records",
     "record_comparison",
+    "register",
     "resolve_uri",
     "sqlite_path",
     "sweep_runs",

@@ -36,6 +36,7 @@ LOG_LEVELS = {  # these loggers report every table that is created, every retry,
     "mlflow.tracking": logging.WARNING,
     "alembic": logging.WARNING,
     "urllib3.connectionpool": logging.ERROR,
+    "mlflow.utils.requirements_utils": logging.ERROR,  # a model that was measured elsewhere needs other versions
 }
 MAX_REASON = 200  # characters of an error that are printed
 

@@ -11,6 +11,7 @@ from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
 from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected
 from sweep.report.mlflow.read_back import RECORD
+from sweep.report.mlflow.registry import rename_versions, versions_of
 from sweep.report.mlflow.runs import BEGUN, DONE, KIND, NAME, PAGE
 from sweep.report.mlflow.saved_view import quoted, tags_of_views
 from sweep.report.mlflow.store_uri import sqlite_path
@@ -31,11 +32,14 @@ class SweepRuns:
         experiments: names of the experiments that have some.
         removed: number of those that were removed, or would be.
         kept: number of those that hold other records than the sweep's folder.
+        versions: versions of registered models that come from the removed runs, as ``NAME version 3``; they stay, with
+            an engine of their own.
     """
 
     experiments: tuple[str, ...] = ()
     removed: int = 0
     kept: int = 0
+    versions: tuple[str, ...] = ()
 
 
 def published(uri: str) -> dict[str, list[str]]:
@@ -85,13 +89,21 @@ def remove(uri: str, sweep: str, files: Collection[bytes], *, results: Path, dry
         }
         parents = [run for run in runs if run not in variants and run.info.experiment_id in emptied]
         removed = [*ours, *parents]
+        versions = versions_of(client, sweep, {run.info.run_id for run in removed}) if removed else []
         if not dry_run:
             for run in removed:
                 client.delete_run(run.info.run_id)
             for experiment_id in emptied:
                 _delete_views(client, experiment_id, sweep)
     experiments = tuple(sorted({names[run.info.experiment_id] for run in runs}))
-    return SweepRuns(experiments=experiments, removed=len(removed), kept=len(runs) - len(removed))
+    kept = len(runs) - len(removed)
+    names_of_versions = tuple(f"{item.name} version {item.version}" for item in versions)
+    return SweepRuns(
+        experiments=experiments,
+        removed=len(removed),
+        kept=kept,
+        versions=names_of_versions,
+    )
 
 
 def rename(uri: str, old: str, new: str, records: Mapping[str, tuple[bytes, bytes]]) -> SweepRuns:
@@ -118,6 +130,7 @@ def rename(uri: str, old: str, new: str, records: Mapping[str, tuple[bytes, byte
         if runs and _search(client, names, f"tags.`{NAME}` = {quoted(new)} and tags.`{KIND}` = 'sweep'"):
             raise TrackingError(f"MLflow has runs of a sweep {new} already: choose another name, or --keep-mlflow")
         renamed: set[str] = set()
+        shas: dict[str, str] = {}
         kept = 0
         for run in sorted(runs, key=lambda run: run.data.tags.get(KIND) == "sweep"):  # the sweep's own run last
             run_id, tags = run.info.run_id, run.data.tags
@@ -128,13 +141,15 @@ def rename(uri: str, old: str, new: str, records: Mapping[str, tuple[bytes, byte
                 continue
             if content is not None:
                 artifacts.attach(run_id, RECORD, content)
+                shas[run_id] = record_mapping.fingerprint(content)
                 for tag in (BEGUN, DONE):
-                    client.set_tag(run_id, tag, record_mapping.fingerprint(content))
+                    client.set_tag(run_id, tag, shas[run_id])
             if is_parent:
                 client.update_run(run_id, name=new)
                 _delete_views(client, run.info.experiment_id, old)
             client.set_tag(run_id, NAME, new)
             renamed.add(names[run.info.experiment_id])
+        rename_versions(client, old, new, shas)
     return SweepRuns(experiments=tuple(sorted(renamed)), kept=kept)
 
 

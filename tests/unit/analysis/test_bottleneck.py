@@ -160,6 +160,9 @@ def test_the_line_below_the_answer_the_columns_and_the_tags_say_the_same() -> No
     assert outcome_lines.bottleneck_lines(answer) == [f"What limits it: {find_bottleneck(record).text}"]
     of_two = Answer(best=None, tied=(), text="", models={"a": answer, "b": Answer(best=None, tied=(), text="none")})
     assert outcome_lines.bottleneck_lines(of_two)[0].startswith("What limits tiny_cnn: host enqueue (")
+    other = Answer(best=dataclasses.replace(record, sweep="later"), tied=(), text="it")
+    of_sweeps = Answer(best=None, tied=(), text="", models={"a": answer, "b": other})
+    assert outcome_lines.bottleneck_lines(of_sweeps)[1].startswith("What limits later: tiny_cnn: host enqueue (")
     columns = {
         column.name: column.read(record) for column in frame_columns._OF_A_RECORD if column.name.startswith("limit")
     }

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import measured_runs
 import mlflow_store
 import pytest
+import taken_engine
 from cache_entries import SIZE, put, there
 from other_host import run_on
 
 from sweep.cli import commands, list_sweeps
 from sweep.report import load
-from sweep.report.mlflow import Publisher, default_uri
+from sweep.report.mlflow import Publisher, default_uri, register
 from sweep.spec import Settings
 from sweep.storage import Record, Store, exclusive, find_sweeps, folder_lock, sweep_files
 from sweep.storage.cache import Cache
@@ -261,6 +262,8 @@ def test_runs_in_mlflow_are_listed_renamed_in_place_and_deleted(tmp_path: Path, 
     (tmp_path / "mlflow.db").write_bytes(empty_db)
     old, other = sweep_of(tmp_path, "old", 1, 2), sweep_of(tmp_path, "other", 1)
     publish(tmp_path, old, other)
+    winner = taken_engine.winner(tmp_path / "taken", next(iter(old.readable())))
+    register(uri(tmp_path), "drivers", "old", "digits", winner)
     runs = run_names(tmp_path)
     assert {row["name"]: row["published"] for row in json.loads(run("list", "--json")[1])} == {
         "old": ["drivers"],
@@ -281,9 +284,13 @@ def test_runs_in_mlflow_are_listed_renamed_in_place_and_deleted(tmp_path: Path, 
 
     said = json.loads(run("delete", "new", "--dry-run", "--json")[1])
     assert said["sweeps"]["new"]["mlflow_runs"] == 3
+    assert said["sweeps"]["new"]["mlflow_versions_that_stay"] == ["digits version 1"]
+    assert client.get_model_version("digits", "1").tags["sweep.name"] == "new"
     assert run_names(tmp_path) == renamed
     code, out, _ = run("delete", "new", "--yes")
     assert code == 0
+    assert "     stays  digits version 1 in MLflow's registry: it has its own copy of the engine\n" in out
+    assert str(client.get_model_version_by_alias("digits", "champion").version) == "1"
     assert "the runs are marked as deleted; `mlflow gc` gives their space back" in out
     assert len(run_names(tmp_path)) == 2
     assert list(find_sweeps(tmp_path)) == ["other"]

@@ -13,7 +13,7 @@ import pytest
 from records import latency_ms, peak, point
 
 from sweep import spec
-from sweep.report import answer, html, slides, speedups
+from sweep.report import Answer, answer, html, slides, speedups
 from sweep.report.columns import common_slo
 from sweep.report.results import Results
 from sweep.spec.slo import Slo
@@ -74,6 +74,19 @@ def test_a_footnote_and_an_error_that_many_share_stand_once() -> None:
     page = html.render("t", records)
     assert page.count('<li id="note1">emulated</li>') == page.count("emulated") == 1
     assert page.count("<li>m fp32 b0, m fp32 b1, m fp32 b2: failed at build: no kernel</li>") == 1
+
+
+def test_a_long_answer_is_folded_and_words_are_no_figures() -> None:
+    lines = [f"line {number}." for number in range(12)]
+    page = html.render("t", [record()], Answer(best=None, tied=(), text="\n".join(lines)))
+    shown, folded = (
+        page.partition('<section class="answer">')[2].partition("</section>")[0].split("<summary>8 more lines")
+    )
+    assert [line for line in lines if f"<p>{line}</p>" in shown] == lines[:4]
+    assert [line for line in lines if f"<p>{line}</p>" in folded] == lines[4:]
+    short = html.render("t", [record()], Answer(best=None, tied=(), text="\n".join(lines[:10])))
+    assert "more lines" not in short
+    assert '<td class="axis">ok</td>' in short
 
 
 def test_a_percentile_of_several_slos_is_told_by_the_row() -> None:

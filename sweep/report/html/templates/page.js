@@ -48,7 +48,7 @@
   });
 
   function sortRows(column, sign, kind) {
-    const isUnknown = (row) => kind !== "axis" && cellValue(row, column) === null;
+    const isUnknown = (row) => (kind === "axis" ? cellText(row, column) === "-" : cellValue(row, column) === null);
     const sorted = [...rows].sort((a, b) => {
       if (isUnknown(a) || isUnknown(b)) return isUnknown(a) - isUnknown(b); // always last
       const order = kind === "axis" ? compareText(cellText(a, column), cellText(b, column)) : cellValue(a, column) - cellValue(b, column);
