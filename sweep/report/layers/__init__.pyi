@@ -1,10 +1,10 @@
 from .difference import LayerDifference as LayerDifference
 from .difference import differ as differ
-from .outputs import as_csv as as_csv
-from .outputs import as_json as as_json
-from .outputs import as_trace as as_trace
-from .outputs import difference_csv as difference_csv
-from .outputs import difference_json as difference_json
+from .machine_formats import as_csv as as_csv
+from .machine_formats import as_json as as_json
+from .machine_formats import as_trace as as_trace
+from .machine_formats import difference_csv as difference_csv
+from .machine_formats import difference_json as difference_json
 from .page import difference_page as difference_page
 from .page import profile_page as profile_page
 from .profiles import NoProfileError as NoProfileError

@@ -11,7 +11,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
-from sweep.report.layers import outputs, wording
+from sweep.report.layers import machine_formats, wording
 from sweep.report.layers.difference import by_scope
 from sweep.report.layers.names import name_parts, scope_of
 from sweep.report.layers.tables import sums
@@ -47,6 +47,7 @@ def profile_page(source: Source) -> bytes:
     """Return the page of one profile."""
     profile, analysis = source.profile, source.analysis
     figures = [wording.balance(source), wording.timing(source), wording.rates(analysis), wording.gemm(analysis)]
+    csv = machine_formats.as_csv(source).encode(errors="backslashreplace")
     context = {
         "title": wording.headline(source),
         "answer": _answer(source),
@@ -57,7 +58,7 @@ def profile_page(source: Source) -> bytes:
         "rows": [_row(source, row) for row in analysis.rows],
         "notes": wording.notes(source),
         "memory": _memory(profile.get("memory_bytes") or {}),
-        "downloads": [("layers.csv", _url("text/csv", outputs.as_csv(source).encode(errors="backslashreplace")))],
+        "downloads": [("layers.csv", _url("text/csv", csv))],
         "data": {"tiles": _tiles(source), "roofline": _roofline(source), "colours": _COLOURS},
     }
     return _render("layers.html.jinja", context)
@@ -66,7 +67,7 @@ def profile_page(source: Source) -> bytes:
 def difference_page(difference: LayerDifference) -> bytes:
     """Return the page that says why one engine is slower than the other."""
     sides = (("A", difference.a, difference.a_us), ("B", difference.b, difference.b_us))
-    csv = outputs.difference_csv(difference).encode(errors="backslashreplace")
+    csv = machine_formats.difference_csv(difference).encode(errors="backslashreplace")
     context = {
         "title": f"{difference.names[0]} against {difference.names[1]}",
         "answer": difference.headline,
