@@ -27,6 +27,7 @@ _MODEL_FILE = "model.onnx"
 _DIMENSION = re.compile(r"(.+?):(\d+)(?:\+|$)")
 Sizes = tuple[tuple[str | None, int], ...]
 _SOURCES = ("torch", "saved_model", "path")
+_MOST_SIZE = 2**31 - 1  # of a dimension, as of every count
 
 
 def model_ref(config: ModelConfig, cache: Path, shape: object = None) -> ModelRef:
@@ -82,8 +83,10 @@ def read_shape(value: object) -> tuple[tuple[str | None, int], ...]:
     if not pairs or len(sizes) < len(pairs):
         raise ConfigError(f"shape={text}: give each dimension a size, as in shape=seq:128 or shape=h:224+w:320")
     for name, size in pairs:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ConfigError(f"shape={text}: {size!r} is no size of {name or 'a dimension'}; give a whole number")
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST_SIZE:
+            raise ConfigError(
+                f"shape={text}: {size!r} is no size of {name or 'a dimension'}; give a whole number of 1 to {_MOST_SIZE}"
+            )
     return tuple(sorted((None if name is None else str(name), size) for name, size in pairs))
 
 
