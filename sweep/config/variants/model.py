@@ -84,9 +84,8 @@ def read_shape(value: object) -> tuple[tuple[str | None, int], ...]:
         raise ConfigError(f"shape={text}: give each dimension a size, as in shape=seq:128 or shape=h:224+w:320")
     for name, size in pairs:
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _MOST_SIZE:
-            raise ConfigError(
-                f"shape={text}: {size!r} is no size of {name or 'a dimension'}; give a whole number of 1 to {_MOST_SIZE}"
-            )
+            place = name or "a dimension"
+            raise ConfigError(f"shape={text}: {size!r} is no size of {place}; give a whole number of 1 to {_MOST_SIZE}")
     return tuple(sorted((None if name is None else str(name), size) for name, size in pairs))
 
 

@@ -514,7 +514,9 @@ def test_a_shape_is_a_table_a_text_or_a_size(value: object, sizes: object) -> No
     assert read_shape(value) == sizes
 
 
-@pytest.mark.parametrize("value", ["seq", "seq:x", "seq:1+seq:2", "", {}, {"h": 0}, {"h": 2**31}, [1], True, 1.5])
+@pytest.mark.parametrize(
+    "value", ["seq", "seq:x", "seq:1+seq:2", "", {}, {"h": 0}, {"h": 2**31}, {"h": "8"}, [1, 2], True, 1.5]
+)
 def test_what_is_no_shape_is_refused_in_one_line(value: object) -> None:
     with pytest.raises(ConfigError, match=r"^shape=[^\n]*(as in shape=seq:128|give a whole number)"):
         read_shape(value)
