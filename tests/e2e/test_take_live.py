@@ -37,7 +37,7 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert commands.main(["take", str(archive / "s"), "--to", "won"]) == 0
     out = capsys.readouterr().out
-    assert "recommended: " in out
+    assert "tiny_cnn fp16 b2 s2: recommended" in out
     assert "infer.py ran here, its outputs are stored: " in out
     (folder,) = Path("won").iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())
