@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sweep.analysis import fairness, gpu_telemetry, point_summary, queue_model, slo_capacity, start_spread
+from sweep.analysis import (
+    fairness,
+    gpu_telemetry,
+    point_summary,
+    queue_model,
+    shape_summary,
+    slo_capacity,
+    start_spread,
+)
+from sweep.spec import LoadAxes, from_record
 from sweep.storage import samples
 
 if TYPE_CHECKING:
@@ -20,31 +29,42 @@ def summarise(record: Record, points: Sequence[samples.PointSamples], slo: Slo |
     if not points:
         return record
     closed = [point for point in points if point.kind == "closed"]
-    service = queue_model.estimate_service(points)
+    service, load = queue_model.estimate_service(points), _load(record)
     summary = replace(
         record,
-        peak=_peak(closed, (record.variant.get("load") or {}).get("builds")) if closed else None,
-        points=[_point(rung, service) for rung in _ladder(points)],
+        peak=_peak(closed, load) if closed else None,
+        points=[_point(rung, service, load) for rung in _ladder(points)],
         telemetry=_telemetry(points),
     )
     return with_slo(summary, points, slo) if slo else summary
 
 
-def _peak(closed: Sequence[samples.PointSamples], builds: int | None) -> Peak:
+def _load(record: Record) -> LoadAxes:
+    """Return the load of a record; that of the defaults where a damaged record holds something else."""
+    load: object = from_record(record.variant).load
+    return load if isinstance(load, LoadAxes) else LoadAxes()
+
+
+def _peak(closed: Sequence[samples.PointSamples], load: LoadAxes) -> Peak:
     """Summarise the closed loop of every pass, with what starts and engines differ by."""
-    peak: Peak = {**point_summary.closed_summary(closed), **fairness.shared(closed)}
-    spread = start_spread.levels_of(peak.get("passes_ips") or [], builds)
+    peak: Peak = {
+        **point_summary.closed_summary(closed),
+        **fairness.shared(closed),
+        **shape_summary.shaped(closed, load),
+    }
+    spread = start_spread.levels_of(peak.get("passes_ips") or [], load.builds)
     if spread is not None:
         peak["start_cv"], peak["build_cv"] = spread["start_cv"], spread["build_cv"]
     return peak
 
 
-def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None) -> Point:
+def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None, load: LoadAxes) -> Point:
     """Summarise a rung, and predict it where the closed loop has the service times."""
     summary = point_summary.open_summary(rung)
     predictable = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
     prediction = queue_model.predict_point(predictable, rung, summary["latency_ms"]) if predictable else None
-    return {**summary, **fairness.shared(rung), "prediction": prediction}
+    shared: Point = {**summary, **fairness.shared(rung), **shape_summary.shaped(rung, load)}
+    return {**shared, "prediction": prediction}
 
 
 def _telemetry(points: Sequence[samples.PointSamples]) -> GpuState | None:

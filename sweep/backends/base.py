@@ -86,6 +86,15 @@ class SupportsPolling(Protocol):
 
 
 @runtime_checkable
+class SupportsShapes(Protocol):
+    """Extend a ``Stream`` that runs inferences of several shapes."""
+
+    def enqueue_shape(self, number: int) -> None:
+        """Start one inference of the shape ``load.engine_shapes[number]``, at the full batch."""
+        ...
+
+
+@runtime_checkable
 class SupportsPartTimes(Protocol):
     """Extend a ``Stream`` that times the parts of an inference, on the device and on the host."""
 

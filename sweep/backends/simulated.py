@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
-from sweep.spec import Script
+from sweep.spec import Script, elements
 from sweep.system import generator, regular_files, write_atomic
 
 if TYPE_CHECKING:
@@ -40,11 +40,14 @@ class SimulatedStream:
         batch: samples of a full batch.
         seed: of the random service times.
         number: number of the stream in its session; each has times of its own.
+        scales: factor on the service times at each shape of the load; the last is that of the model's own.
     """
 
     max_depth = _DEPTH
 
-    def __init__(self, script: Script, batch: int, seed: int, number: int = 0) -> None:
+    def __init__(
+        self, script: Script, batch: int, seed: int, number: int = 0, scales: Sequence[float] = (1.0,)
+    ) -> None:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
@@ -55,6 +58,9 @@ class SimulatedStream:
         self._draws: deque[float] = deque()
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
+        self._scales = scales
+        self._last_shape = len(scales) - 1
+        self._switch_ns = round((script.switch_us or 0.0) * 1000)
         self._sleeps_ns = None if script.sleep_after_us is None else script.sleep_after_us * 1000
         self._wake_ns = round((script.wake_us or 0.0) * 1000)
 
@@ -64,12 +70,26 @@ class SimulatedStream:
         Args:
             samples: how many; None for the batch.
         """
+        self._start(self._service_ns(self._batch if samples is None else samples))
+
+    def enqueue_shape(self, number: int) -> None:
+        """Start one inference of the shape of an engine, whose service time is as much shorter as it has elements.
+
+        Args:
+            number: place of the engine in the load's ``engine_shapes``.
+        """
+        added_ns = self._switch_ns if number != self._last_shape else 0
+        self._last_shape = number
+        self._start(added_ns + round(self._service_ns(self._batch) * self._scales[number]))
+
+    def _start(self, service_ns: int) -> None:
+        """Start one inference that takes `service_ns`, ns."""
         if self._raises:
             raise LoadError("scripted error in measure")
         start = max(self.clock.now_ns(), self._free_ns)
         if self._sleeps_ns is not None and start - self._free_ns > self._sleeps_ns:
             start += self._wake_ns
-        self._free_ns = start + self._service_ns(self._batch if samples is None else samples)
+        self._free_ns = start + service_ns
         self._in_flight.append(self._free_ns)
 
     def wait(self) -> None:
@@ -83,6 +103,12 @@ class SimulatedStream:
         if not self._draws:
             self._draws.extend(self._rng.exponential(1.0, _DRAWS_AT_ONCE).tolist())
         return int(self._draws.popleft() * mean_ns)
+
+
+def _scales(variant: Variant) -> list[float]:
+    """Return the factor on the service time at each shape of the load: its elements over those of the largest."""
+    counts = [elements(shape) for shape in variant.load.engine_shapes]
+    return [count / counts[-1] for count in counts] or [1.0]
 
 
 def _slowness(machine: str | None) -> float:
@@ -108,7 +134,7 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed, number)
+            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant))
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}

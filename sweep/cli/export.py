@@ -2,8 +2,8 @@
 
 PLACE is a folder of a sweep or of several, the name of a sweep below the results folder, a baseline file, or
 mlflow:EXPERIMENT. --csv and --parquet write one row a variant; with --points one row a rate of the load; with
---requests one row a request, from the samples on disk. --json writes the records whole, which `sweep compare
---baseline` reads.
+--requests one row a request, from the samples on disk; with --shapes one row a shape of a load of several. --json
+writes the records whole, which `sweep compare --baseline` reads.
 
 Exit codes: 0 written; 1 a file cannot be written; 2 the command is wrong, or there are no records.
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from sweep.report import Results, frame_columns
 
+_TABLES: tuple[frame_columns.TableName, ...] = ("points", "requests", "shapes")  # besides that of the variants
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
@@ -43,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows = parser.add_mutually_exclusive_group()
     rows.add_argument("--points", action="store_true", help="tables have one row a rate of the load")
     rows.add_argument("--requests", action="store_true", help="tables have one row a request")
+    rows.add_argument("--shapes", action="store_true", help="tables have one row a shape of a load of several")
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
 
@@ -53,15 +56,18 @@ def run(options: argparse.Namespace) -> int:
 
     if options.csv is None and options.parquet is None and options.json is None:
         raise ConfigError("nothing to write: --csv FILE, --parquet FILE or --json FILE")
-    if options.json is not None and (options.points or options.requests) and not (options.csv or options.parquet):
-        raise ConfigError("--json writes whole records; --points and --requests choose the rows of --csv or --parquet")
+    chosen: list[frame_columns.TableName] = [name for name in _TABLES if getattr(options, name)]
+    if options.json is not None and chosen and not (options.csv or options.parquet):
+        raise ConfigError(
+            "--json writes whole records; --points, --requests and --shapes choose the rows of --csv or --parquet"
+        )
     arguments.refuse_special_files(options.csv, options.parquet, options.json)
     results = load(options.place or options.results, results=options.results, uri=options.uri)
     for line in results.damaged:
         sys.stderr.write(f"sweep export: left out: {printable_line(line)}\n")
     if not len(results):
         raise ConfigError(f"{results.name} has no record that can be read")
-    table: frame_columns.TableName = "points" if options.points else "requests" if options.requests else "variants"
+    table: frame_columns.TableName = chosen[0] if chosen else "variants"
     if options.json is not None:
         arguments.write_output(options.json, encode_baseline(results))
         _say(options.json, f"{len(results)} records")

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from sweep.config.key_lines import KeyLines
 
 _SPECIAL = ("sweep", "where", "exclude", "include", "per_model")
-_FREE = ("per_model", "model.inputs")  # keys below which the names are the user's own
+_TABLES = ("model.inputs", "load.shapes")  # keys whose value is a table
+_FREE = ("per_model", *_TABLES)  # keys below which the names are the user's own
 _EXPERIMENT = "+experiment="
 
 
@@ -171,7 +172,7 @@ def _filled(content: dict[str, Any], lines: KeyLines) -> _File:
     for key, value in content.items():
         if key in _SPECIAL:
             file.special[key] = value
-        elif isinstance(value, dict) and key != "model.inputs":
+        elif isinstance(value, dict) and key not in _TABLES:
             file.values |= _dotted(value, f"{key}.")
         else:
             file.values[key] = value
@@ -179,11 +180,11 @@ def _filled(content: dict[str, Any], lines: KeyLines) -> _File:
 
 
 def _dotted(table: dict[Any, Any], prefix: str) -> dict[str, Any]:
-    """Return a section as dotted keys; the table of the inputs stays one value."""
+    """Return a section as dotted keys; the table of the inputs, or of shapes, stays one value."""
     values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{prefix}{key}"
-        values |= _dotted(value, f"{name}.") if isinstance(value, dict) and name != "model.inputs" else {name: value}
+        values |= _dotted(value, f"{name}.") if isinstance(value, dict) and name not in _TABLES else {name: value}
     return values
 
 

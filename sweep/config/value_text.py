@@ -18,6 +18,6 @@ def value_text(value: Any) -> str:
     return spec.quote(value) if isinstance(value, str) else plain_text(value)
 
 
-def _key(name: str) -> str:
+def _key(name: object) -> str:
     """Return a name as a key of a table, with the characters escaped that would end it."""
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", name)
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", str(name))

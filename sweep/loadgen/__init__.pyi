@@ -5,6 +5,8 @@ from . import issue_loops as issue_loops
 from . import load_curve as load_curve
 from . import load_point as load_point
 from . import rate_ladder as rate_ladder
+from . import shape_mix as shape_mix
+from . import shape_switch as shape_switch
 from .arrival_processes import PROCESSES as PROCESSES
 from .arrival_processes import describe_processes as describe_processes
 from .capacity_search import SearchRequest as SearchRequest

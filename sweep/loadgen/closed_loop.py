@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -22,11 +24,19 @@ class ClosedServer:
         done: when its completion was seen, ns.
         gpu_ms: what the device timed of each, once the loop is over (``base.SupportsPartTimes``); None if it times
             nothing.
+        shapes: entry of the mix of shapes that each had, once the loop is over; None without a mix.
+
+    Args:
+        stream: runs them.
+        depth: inferences in flight.
+        until: decides when the loop ends.
+        enqueue: starts the next inference; None takes that of the stream, which runs the batch of the load.
     """
 
     gpu_ms: NDArray[np.float32] | None = None
+    shapes: NDArray[np.int16] | None = None
 
-    def __init__(self, stream: Stream, depth: int, until: Until) -> None:
+    def __init__(self, stream: Stream, depth: int, until: Until, enqueue: Callable[[], None] | None = None) -> None:
         self.stream = stream
         self.issued: list[int] = []
         self.done: list[int] = []
@@ -34,6 +44,7 @@ class ClosedServer:
         self._in_flight: deque[int] = deque()
         self._until = until
         self._filled = False
+        self._enqueue: Callable[[], None] = enqueue or stream.enqueue
 
     def step(self) -> bool:
         """Wait for the oldest inference and start another in its place, before anything else is done."""
@@ -48,7 +59,7 @@ class ClosedServer:
     def serve(self) -> None:
         """Step until nothing is left; the loop looks up no attribute, for engines of a few microseconds."""
         self._fill()
-        in_flight, over, enqueue, wait = self._in_flight, self._until.over, self.stream.enqueue, self.stream.wait
+        in_flight, over, enqueue, wait = self._in_flight, self._until.over, self._enqueue, self.stream.wait
         now, issued, done = self.stream.clock.now_ns, self.issued.append, self.done.append
         count = 0
         while in_flight:
@@ -77,14 +88,14 @@ class ClosedServer:
         clock = self.stream.clock
         while len(self._in_flight) < self._depth and not (self._in_flight and self._until.over(clock.now_ns(), 0)):
             self._in_flight.append(clock.now_ns())
-            self.stream.enqueue()
+            self._enqueue()
 
     def _next(self) -> None:
         in_flight, done = self._in_flight, self.done
         now = self.stream.clock.now_ns()
         if not self._until.over(now, len(done) + 1):
             in_flight.append(now)
-            self.stream.enqueue()
+            self._enqueue()
         self.issued.append(in_flight.popleft())
         done.append(now)
 

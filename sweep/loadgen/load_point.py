@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,14 @@ import numpy as np
 
 from sweep.analysis import STABLE_WITHIN
 from sweep.backends import SupportsPartTimes
-from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop
+from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop, shape_mix
 from sweep.loadgen.arrivals import Schedule, draw_schedule
 from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
 from sweep.storage import NEVER, PARTS, PointSamples
 from sweep.system import ClockWatch, clock_jumps
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,12 +67,13 @@ def closed_point(session: Session, load: LoadAxes, place: Place) -> PointSamples
     with (
         issue_loops.quiet_interpreter() if together else contextlib.nullcontext()
     ):  # else its gc.collect delays one start
-        warm, rate_rps = _warm_up(session, load)
+        draws = shape_mix.of_point(load, session, place.index, place.repeat)
+        warm, rate_rps = _warm_up(session, load, draws)
         if communicator_of(session).size > 1:
-            measured = _common_window(session, load, rate_rps, warm)
+            measured = _common_window(session, load, rate_rps, warm, draws)
         else:
             least = math.ceil(load.min_requests / len(session.streams))
-            measured = _run_closed(session, load.depth, _ns(load.min_s), _ns(load.max_s), least)
+            measured = _run_closed(session, load.depth, _ns(load.min_s), _ns(load.max_s), least, draws)
     complete = sum(len(server.done) for server in measured) >= load.min_requests
     return merge_clients(session, _closed_samples(warm, measured, place, complete=complete), load.min_requests)
 
@@ -91,7 +93,9 @@ def burst(session: Session, depth: int, seconds: float) -> int:
     return sum(len(server.done) for server in servers)
 
 
-def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.ClosedServer]], float]:
+def _warm_up(
+    session: Session, load: LoadAxes, draws: shape_mix.ShapeDraws | None
+) -> tuple[list[list[closed_loop.ClosedServer]], float]:
     """Run intervals of closed loop until the last three agree on throughput within 5%, or the limit is reached.
 
     Returns:
@@ -102,7 +106,12 @@ def _warm_up(session: Session, load: LoadAxes) -> tuple[list[list[closed_loop.Cl
     first = latest_now_ns(session)
     while True:
         servers = _run_closed(
-            session, load.depth, _ns(load.warmup_s / _WARMUP_INTERVALS), _ns(load.max_s), _MIN_INTERVAL_INFERENCES
+            session,
+            load.depth,
+            _ns(load.warmup_s / _WARMUP_INTERVALS),
+            _ns(load.max_s),
+            _MIN_INTERVAL_INFERENCES,
+            draws,
         )
         intervals.append(servers)
         rates.append(sum(communicator_of(session).all_gather(_rate_rps(servers))))
@@ -123,7 +132,11 @@ def _rate_rps(servers: Sequence[closed_loop.ClosedServer]) -> float:
 
 
 def _common_window(
-    session: Session, load: LoadAxes, rate_rps: float, warm: list[list[closed_loop.ClosedServer]]
+    session: Session,
+    load: LoadAxes,
+    rate_rps: float,
+    warm: list[list[closed_loop.ClosedServer]],
+    draws: shape_mix.ShapeDraws | None,
 ) -> list[closed_loop.ClosedServer]:
     """Run a closed loop of a length that all clients agree on: what their count needs at ``rate_rps``.
 
@@ -131,7 +144,7 @@ def _common_window(
     """
     window_s = min(max(load.min_s, _WINDOW_MARGIN * load.min_requests / max(rate_rps, 1e-9)), load.max_s)
     while True:
-        servers = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0)
+        servers = _run_closed(session, load.depth, _ns(window_s), _ns(window_s), 0, draws)
         counted = sum(communicator_of(session).all_gather(sum(len(server.done) for server in servers)))
         if counted >= load.min_requests * _COUNT_MARGIN or window_s >= load.max_s:
             return servers
@@ -139,12 +152,20 @@ def _common_window(
         window_s = min(window_s * max(_WINDOW_MARGIN, _WINDOW_MARGIN * load.min_requests / max(counted, 1)), load.max_s)
 
 
-def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: int) -> list[closed_loop.ClosedServer]:
+def _run_closed(
+    session: Session, depth: int, min_ns: int, max_ns: int, least: int, draws: shape_mix.ShapeDraws | None = None
+) -> list[closed_loop.ClosedServer]:
     """Run a closed loop from now, or from the start that all clients agree on; bounds as of ``closed_loop.Until``."""
+    entries = [None] * len(session.streams) if draws is None else draws.closed()
     start, watch = agree_on_start(session), ClockWatch()
     servers = [
-        closed_loop.ClosedServer(stream, depth, closed_loop.Until(start, min_ns, max_ns, least))
-        for stream in session.streams
+        closed_loop.ClosedServer(
+            stream,
+            depth,
+            closed_loop.Until(start, min_ns, max_ns, least),
+            None if draws is None or own is None else _in_turn(stream, draws.engines[own]),
+        )
+        for stream, own in zip(session.streams, entries, strict=True)
     ]
     _take_gpu_ms(session)
     session.streams[0].clock.sleep_until_ns(start)
@@ -155,7 +176,19 @@ def _run_closed(session: Session, depth: int, min_ns: int, max_ns: int, least: i
             _check_order(np.array(server.issued), np.array(server.done))
     for server, gpu_ms in zip(servers, _take_gpu_ms(session), strict=True):
         server.gpu_ms = gpu_ms
+    for server, own in zip(servers, entries, strict=True):
+        server.shapes = None if own is None else np.resize(own, len(server.issued))
     return servers
+
+
+def _in_turn(stream: Stream, engines: NDArray[np.int16]) -> Callable[[], None]:
+    """Return a call that starts an inference of the next shape on a stream, and of the first one after the last."""
+    enqueue, following = stream.enqueue_shape, itertools.cycle(engines.tolist()).__next__  # type: ignore[attr-defined]
+
+    def call() -> None:
+        enqueue(following())
+
+    return call
 
 
 def _check_order(issued: NDArray[np.int64], done: NDArray[np.int64]) -> None:
@@ -199,6 +232,7 @@ def _closed_samples(
     order = sorted(range(len(rows)), key=rows.__getitem__)
     issued, done, number, is_warm = (np.array(column, dtype=np.int64)[order] for column in zip(*rows, strict=True))
     origin = issued[0]
+    shapes = [server.shapes for interval in (*warm, measured) for server in interval if server.shapes is not None]
     timed = [server.gpu_ms for interval in (*warm, measured) for server in interval if server.gpu_ms is not None]
     return PointSamples(
         kind="closed",
@@ -215,6 +249,7 @@ def _closed_samples(
         slot_free=np.ones(len(issued), dtype=np.bool_),
         warmup=is_warm.astype(np.bool_),
         stream=number.astype(np.int16),
+        shape=np.concatenate(shapes)[order] if shapes else None,
         **_gpu_columns(np.concatenate(timed)[order] if timed else None),
     )
 
@@ -257,11 +292,14 @@ def replay(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -
 def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place) -> PointSamples:
     if load.batch_wait_ms is not None and session.partial_batches:
         session.prepare(range(1, place.batch))
+    draws = shape_mix.of_point(load, session, place.index, place.repeat)
+    shapes = None if draws is None else draws.arrivals(len(schedule.due_ns))
+    engines = None if draws is None else draws.engines[shapes].tolist()
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes time
         watch = ClockWatch()
         origin = agree_on_start(session, _START_NS)
-        queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch)
+        queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch, engines)
         issue_loops.run(servers, virtual=session.virtual)
     gpu_ms = _by_request(queue, servers, _take_gpu_ms(session))
     issued, done = np.array(queue.issued, dtype=np.int64), np.array(queue.done, dtype=np.int64)
@@ -286,18 +324,21 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
         slot_free=np.array(queue.slot_free, dtype=np.bool_),
         warmup=np.arange(len(done)) < schedule.warmup,
         stream=np.array(queue.served_by, dtype=np.int16),
+        shape=shapes,
         **_gathered_columns(queue, origin),
         **_gpu_columns(gpu_ms),
     )
 
 
 def _servers(
-    session: Session, load: LoadAxes, due: list[int], batch: int
+    session: Session, load: LoadAxes, due: list[int], batch: int, engines: Sequence[int] | None
 ) -> tuple[open_loop.Queue, Sequence[open_loop.OpenServer | dynamic_batching.BatchServer]]:
     """Make the queue of the arrivals, and a server for each stream."""
     if load.batch_wait_ms is None:
         queue = open_loop.Queue(due, _ns(load.max_wait_s))
-        return queue, [open_loop.OpenServer(stream, queue, number) for number, stream in enumerate(session.streams)]
+        return queue, [
+            open_loop.OpenServer(stream, queue, number, engines) for number, stream in enumerate(session.streams)
+        ]
     rule = dynamic_batching.Rule(batch=batch, max_wait_ns=_ns(load.batch_wait_ms / 1e3))
     gathered = dynamic_batching.BatchQueue(due, _ns(load.max_wait_s), rule)
     partial = session.partial_batches

@@ -47,10 +47,12 @@ class OpenServer:
         stream: runs them.
         queue: the arrivals.
         number: index of this server.
+        shapes: place of the engine of each request; None runs the batch of the load.
     """
 
-    def __init__(self, stream: Stream, queue: Queue, number: int) -> None:
+    def __init__(self, stream: Stream, queue: Queue, number: int, shapes: Sequence[int] | None = None) -> None:
         self.stream = stream
+        self._shapes = shapes
         self._queue = queue
         self._number = number
         self._running: int | None = None
@@ -73,7 +75,10 @@ class OpenServer:
             return False
         queue.issued[index] = now
         queue.served_by[index] = self._number
-        stream.enqueue()
+        if self._shapes is None:
+            stream.enqueue()
+        else:
+            stream.enqueue_shape(self._shapes[index])  # type: ignore[attr-defined]  # streams of a mix have it
         stream.wait()
         queue.done[index] = clock.now_ns()
         return True
@@ -101,6 +106,9 @@ class OpenServer:
             queue.overloaded = True
             return FINISHED
         queue.issued[index], queue.served_by[index], queue.slot_free[index] = now, self._number, self._in_time
-        stream.enqueue()
+        if self._shapes is None:
+            stream.enqueue()
+        else:
+            stream.enqueue_shape(self._shapes[index])  # type: ignore[attr-defined]  # streams of a mix have it
         self._running, self._next = index, None
         return CALL_AGAIN

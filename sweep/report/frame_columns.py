@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sweep.storage import Point, PointSamples, Record
 
-TableName = Literal["variants", "points", "requests"]
+TableName = Literal["variants", "points", "requests", "shapes"]
 Kind = Literal["text", "number", "integer", "boolean", "time"]
 
 
@@ -50,6 +50,21 @@ class PointRow:
     record: Record
     rung: int
     part: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeRow:
+    """Hold what a row of the shapes is made from: one shape of a rate of a record, or of its closed loop.
+
+    Attributes:
+        record: the record.
+        rung: place on the ladder, lowest rate first; -1 for the closed loop.
+        figures: what the point says of the shape.
+    """
+
+    record: Record
+    rung: int
+    figures: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +374,28 @@ POINTS = (
 )
 
 
+def _of_shape(name: str) -> Callable[[ShapeRow], Any]:
+    return lambda row: row.figures[name]
+
+
+def _latency_of_shape(name: str) -> Callable[[ShapeRow], Any]:
+    return lambda row: row.figures["latency_ms"][name]
+
+
+SHAPES = (
+    *map(of_record, IDENTITY),
+    _integer("rung", "place on the ladder of rates, lowest first; -1 for the closed loop", lambda row: row.rung),
+    _text("shape", "shape of the engine; requests of smaller shapes were padded to it", _of_shape("shape")),
+    _integer("requests", "measured requests", _of_shape("requests")),
+    _number("share", "share of the measured requests", _of_shape("share")),
+    _number("padding", "share of the elements that the engine computed which were padding", _of_shape("padding")),
+    *(
+        _number(f"{name}_ms", text, _latency_of_shape(name))
+        for name, text in {"mean": "mean latency", "p50": "median", "p90": "90th percentile", "p99": "99th"}.items()
+    ),
+)
+
+
 def _times(name: str) -> Callable[[Any], Any]:
     """Return a reader of a time of the requests, ns; NaN for one that was never reached."""
 
@@ -396,6 +433,7 @@ REQUESTS = (
     _integer("issued_ns", "when it was handed to the session", _times("issued_ns")),
     _integer("done_ns", "when the host saw its completion; NA if never", _times("done_ns")),
     _number("latency_ms", "from the scheduled arrival to the completion", _latency_of_requests),
+    _integer("shape", "entry of load.shapes whose shape it had; NA where all had one", _of_point("shape")),
     _boolean("warmup", "it does not count: it came before the measured window", _of_point("warmup")),
     _boolean("measured", "it counts: completed, and after the warm-up", _of_point("measured")),
     _number("gpu_h2d_ms", "GPU time of the copies to the device", _of_point("gpu_h2d_ms")),
@@ -403,4 +441,9 @@ REQUESTS = (
     _number("gpu_d2h_ms", "GPU time of the copies back", _of_point("gpu_d2h_ms")),
     _number("enqueue_ms", "host time of the enqueue", _of_point("enqueue_ms")),
 )
-TABLES: dict[TableName, tuple[Column, ...]] = {"variants": VARIANTS, "points": POINTS, "requests": REQUESTS}
+TABLES: dict[TableName, tuple[Column, ...]] = {
+    "variants": VARIANTS,
+    "points": POINTS,
+    "requests": REQUESTS,
+    "shapes": SHAPES,
+}

@@ -23,6 +23,7 @@ from sweep.report.frame_columns import (
     Column,
     Kind,
     PointRow,
+    ShapeRow,
     TableName,
     VariantRow,
     of_record,
@@ -53,7 +54,7 @@ def frame(results: Results, table: TableName = "variants") -> pd.DataFrame:
 
     Args:
         results: the records.
-        table: ``variants``, ``points`` or ``requests``.
+        table: ``variants``, ``points``, ``requests``, or ``shapes`` of loads of several shapes.
 
     Raises:
         ConfigError: there is no such table, or requests are wanted and no record has its samples beside it.
@@ -74,6 +75,8 @@ def parts_of(results: Results, table: TableName) -> Iterator[pd.DataFrame]:
         yield _framed(variant_columns(results.records), variant_rows(results.records, ratios))
     elif table == "points":
         yield _framed(TABLES["points"], list(point_rows(results.records)))
+    elif table == "shapes":
+        yield _framed(TABLES["shapes"], list(shape_rows(results.records)))
     else:
         yield from _requests(results)
 
@@ -191,6 +194,13 @@ def point_rows(records: Sequence[Record]) -> Iterator[PointRow]:
             yield PointRow(record=record, rung=-1, part=record.peak)
         for rung, point in enumerate(record.points):
             yield PointRow(record=record, rung=rung, part=point)
+
+
+def shape_rows(records: Sequence[Record]) -> Iterator[ShapeRow]:
+    """Yield a row for each shape of each point of a load of several shapes, the smallest shape first."""
+    for row in point_rows(records):
+        for figures in row.part.get("shapes") or ():
+            yield ShapeRow(record=row.record, rung=row.rung, figures=figures)
 
 
 def _requests(results: Results) -> Iterator[pd.DataFrame]:

@@ -75,8 +75,37 @@ def below_table(records: Sequence[Record]) -> list[str]:
         *_unsteady_line(records),
         *_higher_line(records, tail_of(records)),
         *_prediction_line(records),
+        *shape_lines(records, compared(records).labels),
         *_machines_line(records),
     ]
+
+
+def shape_lines(records: Sequence[Record], labels: Mapping[str, str]) -> list[str]:
+    """Return a line for each record whose requests have several shapes: the latency of each, and what padding costs.
+
+    The closed loop's, or those of the lowest rate where there is none; a second line has the dearest change of shape.
+    """
+    lines = []
+    for record in records:
+        part: Peak | Point | None = record.peak or next(iter(record.points), None)
+        if part is None or "shapes" not in part:
+            continue
+        figures = []
+        for item in part["shapes"]:
+            known = [(name, item["latency_ms"][name]) for name in ("p50", "p99")]
+            texts = [f"{name} {value:.3g} ms" for name, value in known if value is not None]
+            figures.append(f"{item['shape']} ({item['share']:.0%}) {', '.join(texts) or 'too few requests'}")
+        load = "closed loop" if record.peak else "lowest rate"
+        padding = f"{part.get('padding', 0.0):.1%} of the computed elements are padding"
+        lines.append(f"{labels[record.key]}: {load} by shape: {'; '.join(figures)}; {padding}")
+        changes = (record.realised or {}).get("shape_changes") or []
+        if changes:
+            worst = max(changes, key=lambda change: change["change_ms"] - change["stay_ms"])
+            lines.append(
+                f"{labels[record.key]}: the dearest change of shape is {worst['after']} to {worst['shape']}: "
+                f"{worst['change_ms']:.3g} ms after it, {worst['stay_ms']:.3g} ms when the shape stays"
+            )
+    return lines
 
 
 def _machines_line(records: Sequence[Record]) -> list[str]:

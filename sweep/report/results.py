@@ -75,8 +75,8 @@ class Results:
         """Return a pandas DataFrame of these records.
 
         Args:
-            table: ``variants`` (one row a record), ``points`` (one row a rate of the load) or ``requests`` (one row a
-                request, read from the samples on disk).
+            table: ``variants`` (one row a record), ``points`` (one row a rate of the load), ``requests`` (one row a
+                request, read from the samples on disk) or ``shapes`` (one row a shape of a load of several).
 
         Raises:
             RecordError: the samples of a record are damaged.
@@ -157,8 +157,8 @@ def frame(
 
     Args:
         place: as for ``load``; a folder of several sweeps gives the rows of all of them.
-        table: ``variants`` (one row a record), ``points`` (one row a rate of the load) or ``requests`` (one row a
-            request).
+        table: ``variants`` (one row a record), ``points`` (one row a rate of the load), ``requests`` (one row a
+            request) or ``shapes`` (one row a shape of a load of several).
         results: the results folder.
         uri: MLflow's store; None takes MLFLOW_TRACKING_URI, else the one in `results`.
 

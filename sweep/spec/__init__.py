@@ -31,6 +31,7 @@ from sweep.spec.onnx import (
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.session import Script, SessionAxes
 from sweep.spec.settings import RETRIED, Settings, Tracking
+from sweep.spec.shape_mix import Shape, ShapeMix, ShapeShare, by_size, elements, engine_of, engine_shapes
 from sweep.spec.slo import PERCENTILES, PercentileName, Slo, of_percent
 from sweep.spec.variant import Variant
 
@@ -66,6 +67,9 @@ __all__ = [
     "Script",
     "SessionAxes",
     "Settings",
+    "Shape",
+    "ShapeMix",
+    "ShapeShare",
     "Slo",
     "SloVerdict",
     "Status",
@@ -75,10 +79,14 @@ __all__ = [
     "Verdict",
     "all_axes",
     "by_place",
+    "by_size",
     "checks",
     "compare",
     "digest",
+    "elements",
     "engine_key",
+    "engine_of",
+    "engine_shapes",
     "flat",
     "from_record",
     "is_plain_key",

@@ -243,7 +243,7 @@ def _restore(hint: Any, plain: Any) -> Any:
             return kind(**{name: _restore(hints[name], plain[name]) for name in names})
         except TypeError:  # a field without a default is missing
             return plain
-    if isinstance(plain, list):
+    if isinstance(plain, list | tuple):  # a record that was just made holds tuples
         options = typing.get_args(hint) if typing.get_origin(hint) in {types.UnionType, typing.Union} else (hint,)
         inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is tuple), None)
         return tuple(_restore(inner, item) for item in plain)

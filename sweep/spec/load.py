@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import PurePath
+from typing import Any
 
 from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import above_zero, at_least, each_above_zero, each_rate
+from sweep.spec.onnx import Dimension  # noqa: TC001 - get_type_hints
+from sweep.spec.shape_mix import (
+    Shape,
+    ShapeMix,
+    buckets_overrides,
+    buckets_word,
+    engine_of,
+    engine_shapes,
+    mix_cell,
+    mix_overrides,
+    mix_word,
+)
 
 _PLACE = 30  # in labels, after every axis of the graph, engine and session
 _MS = 1000.0
@@ -96,6 +109,8 @@ class LoadAxes:
         labels: samples that the session is scored on after the load; None takes those of the model, if it has any.
         samples: inputs that are timed and compared on; None takes those of ``labels`` or the model, else random ones.
         trace_s: time from its first to its last arrival as replayed. Not in the key: it follows from the others.
+        shapes: shapes of the requests; None gives all of them that of the model.
+        buckets: shapes that have an engine, to which requests are padded; None gives each shape of ``shapes`` one.
     """
 
     kind: str = axis(
@@ -288,6 +303,44 @@ class LoadAxes:
         overrides=lambda data: {"model.samples": source_override(data, prefixes=())},
         trtexec=SPECIAL,
     )
+
+    shapes: ShapeMix | None = axis(
+        None,
+        key="load.shapes",
+        help=(
+            "shapes of the requests with their weights, as {64:0.5,128:0.5} of the one named dimension, a list of "
+            "{shape:,share:}, or a CSV file of sizes that is replayed in order (null: all have that of the model)"
+        ),
+        hint=Any,
+        word=mix_word,
+        place=_PLACE,
+        cell=mix_cell,
+        overrides=mix_overrides,
+        trtexec=TrtexecFlag(note="it runs one shape; these flags are for the largest"),
+    )
+    buckets: tuple[tuple[Dimension, ...], ...] | None = axis(
+        None,
+        key="load.buckets",
+        help="load.shapes: shapes that have an engine, to which requests are padded (null: each shape has one)",
+        hint=Any,
+        word=buckets_word,
+        place=_PLACE,
+        cell=lambda buckets: "null" if buckets is None else buckets_word(buckets).removeprefix("buckets"),
+        overrides=buckets_overrides,
+        trtexec=TrtexecFlag(note="it pads nothing"),
+    )
+
+    @property
+    def engine_shapes(self) -> tuple[Shape, ...]:
+        """Return the shapes that have an engine, the smallest first; () where the requests have no shapes of theirs."""
+        return () if self.shapes is None else engine_shapes(self.shapes, self.buckets)
+
+    @property
+    def engine_places(self) -> tuple[int, ...]:
+        """Return, for each entry of ``shapes``, the place of its engine in ``engine_shapes``."""
+        engines = self.engine_shapes
+        entries = () if self.shapes is None else self.shapes.entries
+        return tuple(engine_of(entry.shape, engines) or 0 for entry in entries)
 
     @property
     def passes(self) -> int:

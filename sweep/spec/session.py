@@ -23,6 +23,7 @@ class Script:
         raise_at: stage (build, load, measure) at which a scripted error is raised; None for none.
         sleep_after_us: idle time after which a stream falls asleep, microseconds; None for never.
         wake_us: added time of the inference that wakes it, microseconds.
+        switch_us: added time of an inference whose shape is not that of the one before it, microseconds.
         machine: file with a factor on all service times, read when a session is loaded, which simulates a machine
             whose speed changes during a sweep; None for a steady one. Not in the key: a sweep cannot know it.
     """
@@ -61,6 +62,12 @@ class Script:
         None,
         key="backend.script.wake_us",
         help="simulated: added time of the inference that wakes a stream, us",
+        check=at_least(0),
+    )
+    switch_us: float | None = axis(
+        None,
+        key="backend.script.switch_us",
+        help="simulated: added time of an inference of another shape than the one before it, us",
         check=at_least(0),
     )
     machine: str | None = axis(

@@ -46,6 +46,10 @@ from .record_types import Realised as Realised
 from .record_types import RepeatedAccuracy as RepeatedAccuracy
 from .record_types import Score as Score
 from .record_types import SearchedAccuracy as SearchedAccuracy
+from .record_types import ShapeChange as ShapeChange
+from .record_types import Shaped as Shaped
+from .record_types import ShapeEngine as ShapeEngine
+from .record_types import ShapeFigures as ShapeFigures
 from .record_types import Shared as Shared
 from .record_types import SloProbe as SloProbe
 from .record_types import SloResult as SloResult

@@ -28,7 +28,7 @@ _GATHERED = ("ran_with", "ready_ns")  # None without server batching
 ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.SupportsPartTimes``
-OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client")
+OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client", "shape")
 _TIMES = ("scheduled_ns", "issued_ns", "done_ns", "ready_ns")  # from the point's origin
 
 
@@ -66,6 +66,7 @@ class PointSamples:
         enqueue_ms: host time that the enqueue of the inference took, copies left out.
         asked: SLO for which ``probe`` and ``confirm`` were measured, as ``p99<=10``; None for the rest.
         client: client that served it; None where there is one.
+        shape: entry of ``load.shapes`` whose shape it had; None where all had that of the model.
     """
 
     kind: str
@@ -94,6 +95,7 @@ class PointSamples:
     enqueue_ms: GpuMs | None = None
     asked: str | None = None
     client: NDArray[np.int16] | None = None
+    shape: NDArray[np.int16] | None = None
 
     @property
     def stream_id(self) -> NDArray[np.int64]:

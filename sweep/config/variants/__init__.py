@@ -18,6 +18,7 @@ from sweep.config.variants.model import check_batch, input_fixes, model_ref
 from sweep.config.variants.precision import calibration_data, graph_pass, recipe
 from sweep.config.variants.samples import refuse_without_network, sample_data
 from sweep.config.variants.session import session_axes
+from sweep.config.variants.shapes import model_shape, request_shapes
 from sweep.config.variants.stage_cache import StageCache
 from sweep.errors import ConfigError
 from sweep.spec import OnnxAxes, Variant
@@ -132,14 +133,17 @@ class _Maker:
         return _Network(backend, OnnxAxes(model=model, precision=built_plan.AS_BUILT), _data(labels, samples))
 
     def _make_load(self, config: Config) -> LoadAxes:
-        load, model = load_axes(config), config.model
+        load, model, shapes = load_axes(config), config.model, request_shapes(config.load)
+        if shapes is not None:
+            model_shape(config)  # refuses what shapes of their own exclude
+            return dataclasses.replace(load, **shapes.axes(self._model(config)))
         if model.labels is None and model.samples is None:  # else the axes depend on all that the network depends on
             return load
         return dataclasses.replace(load, **self._network(config).data)
 
 
 def _model(config: Config) -> ModelRef:
-    return model_ref(config.model, Path(config.results).resolve() / "cache", config.shape)
+    return model_ref(config.model, Path(config.results).resolve() / "cache", model_shape(config))
 
 
 def _data(labels: LabelledData | None, samples: SampleData | None) -> dict[str, Any]:

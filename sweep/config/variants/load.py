@@ -33,6 +33,8 @@ def load_axes(config: Config) -> LoadAxes:
         raise ConfigError(f"load.kind={load.kind} needs load.rates_ips, as in 'load.rates_ips=[100,200]'")
     if load.kind == "curve" and not load.fractions:
         checks.at_least(rate_ladder.MIN_RUNGS, rate_ladder.MAX_RUNGS, **{"load.points": load.points})
+    if load.shapes is not None and _batch_wait_ms(config) is not None:
+        raise ConfigError("batching.max_wait_ms gathers requests of one shape; leave it or load.shapes out")
     derived = {
         "fractions": tuple(sorted(load.fractions)) if load.kind == "curve" else (),
         "rates_ips": tuple(sorted(load.rates_ips)) if load.kind in arrival_processes.PROCESSES else (),
@@ -42,6 +44,8 @@ def load_axes(config: Config) -> LoadAxes:
         "points": load.points if load.kind == "curve" and not load.fractions else None,
         "budget_s": _budget_s(load, config.repeats, config.builds),
         "labels": None,
+        "shapes": None,
+        "buckets": None,
         "samples": None,
     } | _trace(load, config.timeout_s)
     return LoadAxes(**values | derived)

@@ -12,23 +12,23 @@ from sweep import models
 from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import SupportsTurns, registry
-from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve
+from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve, shape_switch
 from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
-from sweep.runner.worker import layer_profile, marked_streams, plan_import, refused_inputs
+from sweep.runner.worker import layer_profile, marked_streams, plan_import, refused_inputs, shaped_session
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
 from sweep.runner.worker.model_files import model_file
-from sweep.spec import plain_text
+from sweep.spec import plain_text, shape_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 from sweep.system import ClockWatch, Stopwatch, clock_jumps, host_memory, nvtx_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import Variant
-    from sweep.storage import Accuracy, EngineInfo, NodeSearchInfo, Realised, SearchedAccuracy
+    from sweep.storage import Accuracy, EngineInfo, NodeSearchInfo, Realised, SearchedAccuracy, ShapeChange
 
     Arrays = Mapping[str, np.ndarray]
 
@@ -57,12 +57,14 @@ class _Timed:
         turns: batches that the requests took in turn.
         batches: batches that they should have taken.
         accuracy: errors of the outputs; None where none were compared.
+        smaller: those of the engines of the smaller shapes of a load, the smallest first.
     """
 
     load_s: float
     turns: int
     batches: int
     accuracy: Accuracy | None
+    smaller: list[Accuracy]
 
     def notes(self) -> list[str]:
         """Return what the table says where the inputs of all requests were the same, and should not have been."""
@@ -92,17 +94,26 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         events.stage("model")
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)
-        artifacts = make_artifacts(variant, backend, cache, events, request.build)
+        made = [
+            (each, make_artifacts(each, backend, cache, events, request.build))
+            for each in shaped_session.variants_with_engines(variant, backend)
+        ]
+        artifacts = made[-1][1]
         if request.only_build:
             return Result(engine=artifacts.engine_facts(variant))
         if request.layers is not None and request.client:
             return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
         events.stage("load")
-        inputs = timed_inputs(variant, backend, artifacts)
         if request.layers is not None:
+            inputs = timed_inputs(variant, backend, artifacts)
             layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
             return Result(engine=artifacts.engine_facts(variant))
-        session, load_s = in_rank_order(communicator, lambda: _load(backend, variant, artifacts, inputs.batches[0]))
+        engines = [
+            shaped_session.ShapedEngine(variant=each, artifacts=own, inputs=timed_inputs(each, backend, own))
+            for each, own in made
+        ]
+        inputs = engines[-1].inputs
+        session, load_s = in_rank_order(communicator, lambda: _load(backend, engines))
         try:
             turns = _take_turns(session, inputs)
             driven = session if communicator.size == 1 else ClientSession(session, communicator)
@@ -112,7 +123,9 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             if turns > 1:
                 _return_to_first(session, inputs)
+            _measure_shape_changes(session, request, communicator)
             accuracy = _check(session, request, artifacts, inputs, (cache, events))
+            others_accuracy = _check_smaller(session, request, cache)
             if variant.reference is not None:
                 model_file(variant, cache)  # raises where a user's file has changed since it was read
             if variant.onnx.precision.path is not None:
@@ -121,7 +134,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             session.close()
         if watch.jump_s():  # between two points, whose windows share the budget of the pass
             raise clock_jumps.jumped(watch.jump_s())
-    timed = _Timed(load_s=load_s, turns=turns, batches=len(inputs.batches), accuracy=accuracy)
+    timed = _Timed(load_s=load_s, turns=turns, batches=len(inputs.batches), accuracy=accuracy, smaller=others_accuracy)
     return _describe(request, artifacts, session, timed)
 
 
@@ -160,12 +173,40 @@ def _return_to_first(session: Session, inputs: ComparedInputs) -> None:
         stream.wait()
 
 
-def _load(backend: Backend, variant: Variant, artifacts: Artifacts, feeds: Arrays) -> tuple[Session, float]:
-    """Load the engine, and time that, in seconds; its facts get the memory of the host that this took."""
+def _measure_shape_changes(session: Session, request: Request, communicator: Communicator) -> None:
+    """Measure what a change between the shapes of the load costs, in the pass whose settings stand in the record.
+
+    Nothing is measured with several clients: the others would have to stand still.
+    """
+    names = [shape_text(shape) for shape in request.variant.load.engine_shapes]
+    if not (names and request.scores and communicator.size == 1):
+        return
+    changes: list[ShapeChange] = [
+        {
+            "shape": names[row["engine"]],
+            "after": names[row["after"]],
+            "stay_ms": row["stay_ms"],
+            "change_ms": row["change_ms"],
+            "inferences": row["inferences"],
+        }
+        for row in shape_switch.measure(session, len(names))
+    ]
+    session.realised["shape_changes"] = changes
+
+
+def _load(backend: Backend, engines: Sequence[shaped_session.ShapedEngine]) -> tuple[Session, float]:
+    """Load the engines, and time that, in seconds; their facts get the memory of the host that this took."""
     before = host_memory.resident_bytes()
     known = host_memory.reset_peak() and backend.runs_models
     watch = Stopwatch()
-    session = backend.load(artifacts.engine.path, artifacts.engine.info, variant, feeds)
+    sessions: list[Session] = []
+    with contextlib.ExitStack() as loaded:  # closes them where a later one cannot be loaded
+        for each in engines:
+            entry = each.artifacts.engine
+            sessions.append(backend.load(entry.path, entry.info, each.variant, each.inputs.batches[0]))
+            loaded.callback(sessions[-1].close)
+        loaded.pop_all()
+    session = shaped_session.combine(sessions, engines)
     seconds = watch.seconds()
     if known:
         session.engine_facts["host_memory_bytes"] = host_memory.peak_bytes()
@@ -207,6 +248,33 @@ def _check(
     return accuracy
 
 
+def _check_smaller(session: Session, request: Request, cache: Cache) -> list[Accuracy]:
+    """Compare the outputs of the engines of all shapes but the largest; their SQNR stands beside each in the record."""
+    if not (isinstance(session, shaped_session.ShapedSession) and request.accuracy):
+        return []
+    accuracies = []
+    for own, engine, facts in zip(session.sessions[:-1], session.engines, session.realised["shapes"], strict=False):
+        backend = registry.get(engine.variant.backend)
+        accuracies.append(check_accuracy(engine.variant, backend, engine.artifacts.onnx, engine.inputs, own, cache))
+        facts["sqnr_db"] = accuracies[-1].get("sqnr_db")
+    return accuracies
+
+
+def _mismatch_of_smaller(session: Session, request: Request, timed: _Timed) -> tuple[str | None, str | None]:
+    """Return how the first engine of a smaller shape differs from the request, and the gate that this is about."""
+    if not isinstance(session, shaped_session.ShapedSession):
+        return None, None
+    for engine, own in zip(session.engines[:-1], session.sessions, strict=False):
+        mismatch = registry.get(engine.variant.backend).mismatch(engine.variant, own.realised)
+        if mismatch is not None:
+            return f"at {shape_text(engine.variant.onnx.model.shape)}: {mismatch}", None
+    for engine, accuracy in zip(session.engines, timed.smaller, strict=False):
+        fault = accuracy_gates.fault(engine.variant.onnx.precision.dtype, accuracy, request.gates)
+        if fault is not None:
+            return f"at {shape_text(engine.variant.onnx.model.shape)}: {fault.message}", fault.gate
+    return None, None
+
+
 def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _Timed) -> Result:
     """Return what the record says of this pass."""
     variant, backend, accuracy = request.variant, registry.get(request.variant.backend), timed.accuracy
@@ -232,6 +300,8 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
     fault = accuracy_gates.fault(dtype, accuracy, request.gates)
     if mismatch is None and fault is not None:
         mismatch, gate = fault.message, fault.gate
+    if mismatch is None:
+        mismatch, gate = _mismatch_of_smaller(session, request, timed)
     facts, graph_facts = artifacts.engine_facts(variant), artifacts.onnx.facts if artifacts.onnx else {}
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(

@@ -29,6 +29,8 @@ from sweep.storage.record_types.curve import (
     Point,
     Prediction,
     PredictionError,
+    Shaped,
+    ShapeFigures,
     Shared,
 )
 from sweep.storage.record_types.engine import (
@@ -42,6 +44,8 @@ from sweep.storage.record_types.engine import (
     NodeSearchInfo,
     PlanInput,
     Realised,
+    ShapeChange,
+    ShapeEngine,
 )
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
@@ -128,6 +132,10 @@ __all__ = [
     "Score",
     "SearchedAccuracy",
     "Seconds",
+    "ShapeChange",
+    "ShapeEngine",
+    "ShapeFigures",
+    "Shaped",
     "Share",
     "Shared",
     "SloProbe",

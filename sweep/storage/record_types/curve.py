@@ -68,6 +68,36 @@ class Shared(TypedDict):
     fairness: NotRequired[Fairness]
 
 
+class ShapeFigures(TypedDict):
+    """Summarise the requests that one engine of a load of several shapes served.
+
+    Attributes:
+        shape: shape of the engine, as ``seq:128``; requests of smaller shapes were padded to it.
+        requests: measured requests.
+        share: share of the measured requests.
+        padding: share of the elements that it computed which were padding.
+        latency_ms: latency, ms.
+    """
+
+    shape: str
+    requests: Count
+    share: Share
+    padding: Share
+    latency_ms: LatencySummary
+
+
+class Shaped(TypedDict):
+    """Add the figures of a load of several shapes to the peak and to each point; missing for a single shape.
+
+    Attributes:
+        shapes: figures of each engine that served a request, the smallest shape first.
+        padding: share of all computed elements that were padding.
+    """
+
+    shapes: NotRequired[list[ShapeFigures]]
+    padding: NotRequired[Share]
+
+
 class CpuLoad(TypedDict):
     """Share out the time of the cores that the sweep may run on; the rest was idle.
 
@@ -80,7 +110,7 @@ class CpuLoad(TypedDict):
     other: Share
 
 
-class Peak(ClosedRate, Shared):
+class Peak(ClosedRate, Shared, Shaped):
     """Summarise the closed loop, in which every stream always has its next request.
 
     Attributes:
@@ -102,6 +132,8 @@ class Peak(ClosedRate, Shared):
         reason: why the verdict is not ``ok``.
         clients: figures of each of several clients.
         fairness: comparison of the service that they received.
+        shapes: figures of each engine of a load of several shapes.
+        padding: share of all computed elements that were padding.
     """
 
     start_cv: NotRequired[Number | None]
@@ -164,7 +196,7 @@ class IssueLag(TypedDict):
     p99: Number | None
 
 
-class Point(Shared):
+class Point(Shared, Shaped):
     """Summarise one rate of the open loop, in which requests arrive by a schedule that ignores the server.
 
     Attributes:
@@ -183,6 +215,8 @@ class Point(Shared):
         prediction: latency that a queue with the measured service times would have.
         clients: figures of each of several clients.
         fairness: comparison of the service that they received.
+        shapes: figures of each engine of a load of several shapes.
+        padding: share of all computed elements that were padding.
     """
 
     offered_ips: Rate

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from sweep.storage.record_types.accuracy import SearchedAccuracy
-from sweep.storage.record_types.values import Bytes, Count, Magnitude, Number, Seconds, Share
+from sweep.storage.record_types.values import Bytes, Count, Magnitude, Milliseconds, Number, Seconds, Share
 
 
 class ModelCost(TypedDict):
@@ -235,6 +235,46 @@ class ClientSession(TypedDict, total=False):
     device_memory_bytes: Bytes | None
 
 
+class ShapeEngine(TypedDict):
+    """Describe the engine that one shape of a load of several runs on.
+
+    Attributes:
+        shape: sizes of its named dimensions, as ``seq:128``.
+        engine: key of its cache entry.
+        build_s: duration of its build, s.
+        bytes: size on disk, bytes.
+        device_memory_bytes: memory that its session takes on the device, bytes.
+        sqnr_db: SQNR of its outputs, dB; missing for the largest, whose figures are those of the record.
+    """
+
+    shape: str
+    engine: str
+    build_s: Seconds | None
+    bytes: Bytes | None
+    device_memory_bytes: Bytes | None
+    sqnr_db: NotRequired[Number | None]
+
+
+class ShapeChange(TypedDict):
+    """Compare an inference that follows one of another shape with one that follows one of its own.
+
+    Each is timed from enqueue to completion, one after the other on one stream.
+
+    Attributes:
+        shape: shape of the inference.
+        after: shape of the one before it.
+        stay_ms: median time after an inference of its own shape.
+        change_ms: median time after one of ``after``.
+        inferences: inferences behind each median.
+    """
+
+    shape: str
+    after: str
+    stay_ms: Milliseconds
+    change_ms: Milliseconds
+    inferences: Count
+
+
 class Realised(TypedDict, total=False):
     """Describe what really ran, for the first client. A backend may add keys of its own.
 
@@ -260,6 +300,8 @@ class Realised(TypedDict, total=False):
         tf32: fp32 layers may compute as TF32.
         tf32_override: value of ``NVIDIA_TF32_OVERRIDE``.
         evidence: where ``precision`` was read.
+        shapes: engine of each shape of a load of several, the smallest first.
+        shape_changes: cost of the first inference after a change between two of them; missing with several clients.
     """
 
     precision: dict[str, Count] | None
@@ -283,3 +325,5 @@ class Realised(TypedDict, total=False):
     tf32: bool | None
     tf32_override: str | None
     evidence: str | None
+    shapes: list[ShapeEngine]
+    shape_changes: list[ShapeChange]

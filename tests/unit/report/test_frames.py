@@ -1,5 +1,6 @@
 """Frames of records: columns, types, units, and the same rows whatever the way out."""
 
+import dataclasses
 from pathlib import Path
 
 import factories
@@ -11,7 +12,7 @@ from records import point
 import sweep
 from sweep.cli import commands
 from sweep.errors import ConfigError
-from sweep.report import frames
+from sweep.report import frames, outcome_lines
 from sweep.report.frame_columns import TABLES
 from sweep.storage import NEVER, PointSamples, samples_file
 from sweep.storage.store import Store
@@ -86,6 +87,35 @@ def test_one_row_a_point_the_closed_loop_first(folder: Path) -> None:
     assert frame["achieved_ips"].tolist() == pytest.approx([2004.99, 100, 400], rel=1e-4)
     assert frame["verdict"].tolist() == ["ok", "ok", "overloaded"]
     assert frame["p99_ms"].tolist()[1:] == [2.0, 5.0]
+
+
+def test_one_row_a_shape_and_a_line_of_each_shape_below_the_table() -> None:
+    latency = dict.fromkeys(("mean", "p50", "p90", "p95", "p99", "p999", "max"), 2.0)
+    small = {"shape": "seq:64", "requests": 30, "share": 0.75, "padding": 0.2, "latency_ms": latency | {"p99": None}}
+    large = {"shape": "seq:384", "requests": 10, "share": 0.25, "padding": 0.0, "latency_ms": latency}
+    changes = [
+        {"shape": "seq:64", "after": "seq:384", "stay_ms": 1.0, "change_ms": 1.5, "inferences": 9},
+        {"shape": "seq:384", "after": "seq:64", "stay_ms": 4.0, "change_ms": 4.25, "inferences": 9},
+    ]
+    plain = record(1, [2000.0])
+    mixed = dataclasses.replace(
+        plain,
+        peak={**(plain.peak or {}), "shapes": [small, large], "padding": 0.1},
+        realised={"shape_changes": changes},
+    )
+    frame = results("a", mixed).frame("shapes")
+    assert frame["shape"].tolist() == ["seq:64", "seq:384"]
+    assert frame["rung"].tolist() == [-1, -1]
+    assert frame["padding"].tolist() == [0.2, 0.0]
+    assert frame["p99_ms"].isna().tolist() == [True, False]
+    assert results("a", plain).frame("shapes").empty
+    assert outcome_lines.shape_lines([plain, mixed], {plain.key: "bert"}) == [
+        (
+            "bert: closed loop by shape: seq:64 (75%) p50 2 ms; seq:384 (25%) p50 2 ms, p99 2 ms; "
+            "10.0% of the computed elements are padding"
+        ),
+        "bert: the dearest change of shape is seq:384 to seq:64: 1.5 ms after it, 1 ms when the shape stays",
+    ]
 
 
 def test_one_row_a_request_from_the_samples(folder: Path) -> None:

@@ -1,0 +1,181 @@
+"""Run the shapes of a load on one engine each, loaded side by side in one process.
+
+A stream of the load has a stream of every engine, and runs one inference at a time: the engines' own streams would
+overlap, and a first-in-first-out server would be none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sweep.backends import SupportsPartTimes, SupportsPolling, SupportsShapes
+from sweep.spec import shape_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from sweep.backends import Backend, Session, Stream
+    from sweep.runner.worker.artifacts import Artifacts
+    from sweep.runner.worker.compared_inputs import ComparedInputs
+    from sweep.spec import JsonDict, Shape, Variant
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShapedEngine:
+    """Hold what one shape of a load runs on.
+
+    Attributes:
+        variant: the variant, with the network at that shape.
+        artifacts: its graphs and its engine.
+        inputs: its inputs.
+    """
+
+    variant: Variant
+    artifacts: Artifacts
+    inputs: ComparedInputs
+
+    def facts(self, session: Session) -> JsonDict:
+        """Return what the record says of the engine."""
+        facts: Any = self.artifacts.engine_facts(self.variant)
+        return {
+            "shape": shape_text(self.variant.onnx.model.shape),
+            "engine": facts["key"],
+            "build_s": facts["build_s"],
+            "bytes": facts["bytes"],
+            "device_memory_bytes": session.engine_facts.get("device_memory_bytes"),
+        }
+
+
+def variants_with_engines(variant: Variant, backend: Backend) -> list[Variant]:
+    """Return the variant at the shape of each engine of its load, the smallest first; the last is `variant` itself.
+
+    A backend that runs no models has one engine whatever the shapes.
+    """
+    smaller = variant.load.engine_shapes[:-1] if backend.runs_models else ()
+    return [*(_at(variant, shape) for shape in smaller), variant]
+
+
+def combine(sessions: Sequence[Session], engines: Sequence[ShapedEngine]) -> Session:
+    """Return one session that runs the shapes of the load: that of a single engine itself, where it can."""
+    largest = engines[-1].variant
+    if largest.load.shapes is None or isinstance(sessions[-1].streams[0], SupportsShapes):
+        return sessions[-1]
+    return ShapedSession(sessions, engines)
+
+
+def _at(variant: Variant, shape: Shape) -> Variant:
+    model = dataclasses.replace(variant.onnx.model, shape=shape)
+    return dataclasses.replace(variant, onnx=dataclasses.replace(variant.onnx, model=model))
+
+
+class ShapedStream:
+    """Run each inference on the stream of the engine of its shape.
+
+    Args:
+        streams: one of each engine, the smallest first.
+    """
+
+    max_depth = 1
+
+    def __init__(self, streams: Sequence[Stream]) -> None:
+        self.clock = streams[-1].clock
+        self._streams = streams
+        self._running: Any = streams[-1]
+
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one inference on the largest engine."""
+        self._running = self._streams[-1]
+        self._running.enqueue(samples)
+
+    def enqueue_shape(self, number: int) -> None:
+        """Start one inference on engine ``number``."""
+        self._running = self._streams[number]
+        self._running.enqueue()
+
+    def wait(self) -> None:
+        """Block until the inference in flight is complete."""
+        self._running.wait()
+
+
+class PolledShapedStream(ShapedStream):
+    """Do so on streams that can be polled and that time the parts of an inference."""
+
+    def __init__(self, streams: Sequence[Any]) -> None:
+        super().__init__(streams)
+        self.spins: bool = all(stream.spins for stream in streams)
+        self._served: list[int] = []
+
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one inference on the largest engine."""
+        self._served.append(len(self._streams) - 1)
+        super().enqueue(samples)
+
+    def enqueue_shape(self, number: int) -> None:
+        """Start one inference on engine ``number``."""
+        self._served.append(number)
+        super().enqueue_shape(number)
+
+    def poll(self) -> bool:
+        """Return whether the inference in flight is complete; a complete one counts as waited for."""
+        return bool(self._running.poll())
+
+    def take_parts_ms(self) -> NDArray[np.float32]:
+        """Return and discard the part times of each inference since the last call, oldest first, ms."""
+        parts = [stream.take_parts_ms() for stream in self._streams]  # type: ignore[attr-defined]  # made of such
+        served = np.array(self._served, dtype=np.int64)
+        self._served.clear()
+        times = np.full((len(served), parts[0].shape[1]), np.nan, dtype=np.float32)
+        for number, own in enumerate(parts):
+            times[served == number] = own
+        return times
+
+
+class ShapedSession:
+    """Hold the sessions of all engines of a load of several shapes, as one.
+
+    Args:
+        sessions: one of each engine, the smallest first; outputs and settings are those of the last.
+        engines: what they run.
+    """
+
+    virtual = False
+    partial_batches = False
+
+    def __init__(self, sessions: Sequence[Session], engines: Sequence[ShapedEngine]) -> None:
+        self.sessions, self.engines = sessions, engines
+        self.streams: Sequence[Stream] = [
+            _shaped(streams) for streams in zip(*(session.streams for session in sessions), strict=True)
+        ]
+        largest = sessions[-1]
+        each = [engine.facts(session) for engine, session in zip(engines, sessions, strict=True)]
+        self.realised: JsonDict = {**largest.realised, "shapes": each}
+        memory = [facts["device_memory_bytes"] for facts in each]
+        self.engine_facts: JsonDict = dict(largest.engine_facts)
+        if all(size is not None for size in memory):
+            self.engine_facts["device_memory_bytes"] = sum(memory)
+
+    def prepare(self, sizes: Sequence[int]) -> None:
+        """Do nothing: only whole batches run."""
+
+    def outputs(self) -> dict[str, np.ndarray]:
+        """Return the outputs, by name, of the last inference of the largest engine on the first stream."""
+        return self.sessions[-1].outputs()
+
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs of one inference of the largest engine with other inputs."""
+        return self.sessions[-1].infer(feeds)
+
+    def close(self) -> None:
+        """Release every engine."""
+        for session in self.sessions:
+            session.close()
+
+
+def _shaped(streams: Sequence[Stream]) -> ShapedStream:
+    timed = all(isinstance(stream, SupportsPolling) and isinstance(stream, SupportsPartTimes) for stream in streams)
+    return PolledShapedStream(streams) if timed else ShapedStream(streams)

@@ -1,0 +1,100 @@
+"""`load.shapes` and `load.buckets`: the forms that are taken, the largest engine, and what is refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from factories import config
+
+from sweep.config import sweep_file, variants
+from sweep.errors import ConfigError, SweepError
+from sweep.spec import engine_key, shape_text, variant_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def made(shapes: Any, **values: Any) -> Any:
+    return variants.from_config(config(model__name="bert_base", load__shapes=shapes, **values))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {64: 2, 384: 1, 128: 1},
+        {"64": 0.5, "128": 0.25, "384": 0.25},
+        [{"shape": "seq:384", "share": 5}, {"shape": {"seq": 64}, "share": 10}, {"shape": "seq:128", "share": 5}],
+    ],
+)
+def test_every_form_of_a_mix_is_one_variant(shapes: Any) -> None:
+    variant = made(shapes)
+    assert [(shape_text(item.shape), item.share) for item in variant.load.shapes.entries] == [
+        ("seq:64", 0.5),
+        ("seq:128", 0.25),
+        ("seq:384", 0.25),
+    ]
+    assert shape_text(variant.onnx.model.shape) == "seq:384"
+    assert variant.label.endswith("mix64:0.5+128:0.25+384:0.25")
+    assert variant_key(variant) == variant_key(made({64: 2, 384: 1, 128: 1}))
+    alone = variants.from_config(config(model__name="bert_base", shape="seq:384"))
+    assert engine_key(variant) == engine_key(alone), "the largest engine is that of the static variant"
+    assert variant_key(variant) != variant_key(alone)
+
+
+def test_a_request_takes_the_smallest_bucket_that_holds_it(tmp_path: Path) -> None:
+    variant = made({10: 1, 100: 1, 128: 1, 200: 1}, load__buckets=[384, 128])
+    assert [shape_text(shape) for shape in variant.load.engine_shapes] == ["seq:128", "seq:384"]
+    assert variant.load.engine_places == (0, 0, 0, 1)
+    assert shape_text(variant.onnx.model.shape) == "seq:384"
+    (tmp_path / "sizes.csv").write_text("seq\n7\n200\n7\n9\n")
+    recorded = made(str(tmp_path / "sizes.csv"), load__buckets=[256])
+    assert [(shape_text(item.shape), item.share) for item in recorded.load.shapes.entries] == [
+        ("seq:7", 0.5),
+        ("seq:9", 0.25),
+        ("seq:200", 0.25),
+    ]
+    assert recorded.label.endswith("mix-sizes buckets256")
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"load__buckets": [64]}, "load.buckets pads the requests of load.shapes, which is not set"),
+        ({"load__shapes": {}}, "load.shapes={}: give weights by size"),
+        ({"load__shapes": [{"shape": 64}]}, "give weights by size"),
+        ({"load__shapes": {64: 0}}, "load.shapes: 0 is no weight of 64"),
+        ({"load__shapes": {64: "x"}}, "load.shapes: x is no weight of 64"),
+        ({"load__shapes": {64: 1, "64": 1}}, "load.shapes: 64 is there twice"),
+        ({"load__shapes": {"x": 1}}, "load.shapes: shape=x: give each dimension a size"),
+        ({"load__shapes": {64: 1}, "load__buckets": [32]}, "load.buckets: none takes 64 of load.shapes"),
+        ({"load__shapes": {64: 1}, "load__buckets": 64}, "load.buckets=64: give a list of shapes"),
+        ({"load__shapes": {64: 1}, "load__buckets": [64, 64]}, "a bucket is there twice"),
+        ({"load__shapes": {64: 1}, "load__buckets": ["h:64+w:64"]}, "all have to name the same dimensions"),
+        ({"load__shapes": dict.fromkeys(range(1, 40), 1)}, "39 shapes would need an engine each, and 32 is the most"),
+        ({"load__shapes": {64: 1}, "shape": 128}, "shape=128: the requests have the shapes of load.shapes"),
+        ({"load__shapes": {1000: 1}}, "seq of model 'bert_base' takes 1 to 512"),
+        ({"load__shapes": {64: 1}, "model__samples": "x.npz"}, "model.samples has one; leave one out"),
+        (
+            {"load__shapes": {64: 1}, "load__kind": "curve", "batch": 8, "batching__max_wait_ms": 1.0},
+            "batching.max_wait_ms gathers requests of one shape",
+        ),
+        ({"load__shapes": "none.csv"}, "load.shapes=none.csv: cannot be read"),
+    ],
+)
+def test_what_is_no_mix_is_refused_in_one_line(values: dict[str, Any], line: str) -> None:
+    with pytest.raises(SweepError) as caught:
+        variants.from_config(config(model__name="bert_base", **values))
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_yaml_file_takes_sizes_as_keys(tmp_path: Path) -> None:
+    (tmp_path / "mix.yaml").write_text(
+        "model: bert_base\nbackend: simulated\nload:\n  shapes: {64: 0.5, 384: 0.5}\n  buckets: [64, 384]\n"
+    )
+    (variant,) = [variants.from_config(one) for one in sweep_file.read(tmp_path / "mix.yaml", ()).configs]
+    assert variant.label.endswith("mix64:0.5+384:0.5 buckets64+384")
+    (tmp_path / "mix.yaml").write_text("model: bert_base\nload:\n  64: 0.5\n")
+    with pytest.raises(ConfigError, match=":3: 64: is no key"):
+        sweep_file.read(tmp_path / "mix.yaml", ())
