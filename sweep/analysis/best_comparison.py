@@ -99,7 +99,7 @@ def ratios(entries: Sequence[Entry], best: int) -> list[Ratio]:
         factor = range_quantile(len(entries), min(freedom[best], freedom[number]), risk) / math.sqrt(2)
         if single[best] and single[number]:
             factor = max(factor, LEAST_BAND / math.sqrt(2))
-        centre, half = math.log(entry.value / entries[best].value), factor * error
+        centre, half = math.log(entry.value) - math.log(entries[best].value), factor * error
         shares.append(Ratio(low=_exp(centre - half), high=_exp(centre + half)))
     return shares
 
@@ -114,7 +114,7 @@ def band(entries: Sequence[Entry], best: int) -> float:
         best: index of the one with the highest ``value``.
     """
     others = [ratio for number, ratio in enumerate(ratios(entries, best)) if number != best]
-    return 1 - math.sqrt(max(ratio.low / ratio.high for ratio in others))
+    return 1 - math.sqrt(max(ratio.low / ratio.high if 0 < ratio.high < math.inf else 0.0 for ratio in others))
 
 
 def _exp(logarithm: float) -> float:

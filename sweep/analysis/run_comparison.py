@@ -67,7 +67,7 @@ def changes(pairs: Sequence[tuple[Entry, Entry]], tables: float = 1) -> list[Cha
         factor = factor_of(len(pairs), freedom[number], tables)
         if _is_single(old, new):
             factor = max(factor, LEAST_BAND / math.sqrt(2))
-        centre, half = math.log(new.value / old.value), factor * errors[number]
+        centre, half = math.log(new.value) - math.log(old.value), factor * errors[number]
         result.append(Change(ratio=math.exp(centre), low=_exp(centre - half), high=_exp(centre + half)))
     return result
 

@@ -74,3 +74,11 @@ def test_unequal_numbers_of_starts_are_compared_without_pairing() -> None:
 def test_starts_of_one_engine_are_one_figure() -> None:
     assert best_comparison.build_means([1, 10, 3, 12], 2) == [2, 11]
     assert best_comparison.build_means([1, 10, 3], 1) == [1, 10, 3]
+
+
+def test_rates_of_a_damaged_record_that_are_nearly_zero_are_compared_without_an_error() -> None:
+    """The ratio of 1e-320 and 1e6 is below the smallest float."""
+    fast, still = (Entry(value=value, starts=(value,)) for value in (1e6, 1e-320))
+    (_, ratio) = best_comparison.ratios([fast, still], 0)
+    assert ratio.high < 1e-300
+    assert best_comparison.band([fast, still], 0) == 1
