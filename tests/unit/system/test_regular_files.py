@@ -70,6 +70,9 @@ EXCEPTIONS = {  # (module, function called, its first argument): why it may open
         "Path(__file__).resolve().parent / 'manifest.json'",
     ): STANDALONE,
     ("cli/take/loaders/tensorrt_engine.py", "read_bytes", "folder / manifest['engine']['file']"): STANDALONE,
+    ("report/mlflow/engine_model.py", "read_text", "folder / 'manifest.json'"): STANDALONE,
+    ("report/mlflow/registry.py", "read_text", "winner.folder / _MANIFEST"): NEW,
+    ("report/mlflow/registry.py", "np.load", "file"): NEW,
     ("runner/worker/layer_profile.py", "onnx.load", "path"): CHECKED,
     ("backends/onnxruntime/layer_profile.py", "read_bytes", "Path(session.end_profiling())"): (
         "onnxruntime has just written it"

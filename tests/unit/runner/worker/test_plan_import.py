@@ -305,7 +305,7 @@ def test_its_record_is_read_by_everything_that_reads_records(
     strict = dataclasses.replace(settings, limits=Limits(memory_mib=1e-4))
     limited = record_builder.measured(work, outcome, points, timing, strict)
     assert (limited.status, limited.error["gate"]) == (Status.INVALID, "memory_mib")
-    assert limited.error["message"].startswith("memory: 0.0 MiB on the device, above the 0.0001 MiB")
+    assert limited.error["message"].startswith("memory: 0.0 MiB on the device, above limits.memory_mib=0.0001")
     store = Store(settings.root)
     samples_file.save(store.samples_path(work.key), points)
     store.write(record)
