@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sweep.storage import Record, Store
 
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p999")
+_MOST_NAMES = 3  # of sweeps in a title
 _MOST_BYTES = 1 << 20  # of a config.json
 
 
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from sweep import spec
     from sweep.analysis import start_spread
     from sweep.cli import sweep_commands
-    from sweep.report import answer, common_slo, compared, html, layers, of_sweeps, slides
+    from sweep.report import answer, common_slo, compared, html, layers, of_sweeps, slides, with_overrides
     from sweep.storage import Store
 
     arguments.refuse_special_files(options.output, options.png, options.pdf)
@@ -69,15 +70,18 @@ def run(options: argparse.Namespace) -> int:
         name: answer(own, common_slo(own), start_spread.measured(Store(roots[name]), own))
         for name, own in per_sweep.items()
     }
-    recommendation = of_sweeps(answers)
+    variants = {record.key: spec.from_record(record.variant) for record in records}
+    axes = compared(records).axes
+    words = {
+        key: own for key, variant in variants.items() if (own := sweep_commands.words_of(variant, axes)) is not None
+    }
+    recommendation = with_overrides(of_sweeps(answers), words)
     commands = html.Commands(
         sweeps={name: command for name, root in roots.items() if (command := _command(root)) is not None},
-        variants=sweep_commands.of_variants(
-            {record.key: spec.from_record(record.variant) for record in records}, compared(records).axes
-        ),
+        variants={key: sweep_commands.of_sweep(own) for key, own in words.items()},
         profiles=layers.summaries(roots, records),
     )
-    title = " + ".join(roots)
+    title = " + ".join(roots) if len(roots) <= _MOST_NAMES else f"{len(roots)} sweeps"
     page = options.output or (next(iter(roots.values())) if len(roots) == 1 else Path()) / "report.html"
     html.write(page, title, records, recommendation, commands)
     _print(f"report   {page}")

@@ -159,7 +159,7 @@ def _roofline(records: Sequence[Record]) -> list[Column]:
         Column(
             name="tflops",
             heading="TFLOP/s",
-            text=lambda record: format_number(layers.achieved_tflops(record), "{:.3g}"),
+            text=lambda record: _tflops_text(layers.achieved_tflops(record)),
             value=layers.achieved_tflops,
             better="more",
             on_terminal=False,
@@ -180,6 +180,10 @@ def _roofline(records: Sequence[Record]) -> list[Column]:
             on_terminal=False,
         ),
     ]
+
+
+def _tflops_text(value: float | None) -> str:
+    return format_number(value, "{:,.0f}" if value is not None and value >= 100 else "{:.3g}")  # noqa: PLR2004 - digits
 
 
 def _ratio(recommendation: Answer) -> list[Column]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from sweep.report.columns import capacity_ips, figures, peak_ips, peak_text, slo_of, tail_of
@@ -27,6 +28,9 @@ _SIZE_INCHES = (12.8, 7.2)  # 16:9, 1920 x 1080 pixels
 _DPI = 150
 _CURVES = 12  # that one picture tells apart
 _BARS = 20
+_TITLE_WIDTH = 100  # characters of a line
+_BESIDE = 40  # characters of a label that has room beside the curves
+_LONGEST = 90  # characters of a label
 
 
 def write_png(path: Path, title: str, records: Sequence[Record], percentile: PercentileName | None = None) -> None:
@@ -87,7 +91,7 @@ def _axes(title: str) -> tuple[Any, Any]:
 
     figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
     axes = figure.subplots()
-    axes.set_title(_plain(title), fontsize=16, loc="left")
+    axes.set_title("\n".join(textwrap.wrap(_plain(title), _TITLE_WIDTH)), fontsize=16, loc="left")
     axes.grid(visible=True, color="#ddd")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -99,6 +103,25 @@ def _plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def _short(records: Sequence[Record], labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of records without the words that all of them have, such as the settings of their sweep."""
+    words = {record.key: labels[record.key].split() for record in records}
+    common = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+    short = {key: " ".join(word for word in own if word not in common) for key, own in words.items()}
+    return {
+        key: text if len(text := own or labels[key]) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        for key, own in short.items()
+    }
+
+
+def _common(records: Sequence[Record], labels: Mapping[str, str]) -> str:
+    """Return the words of a title that `_short` leaves out of the labels, without settings: ``, resnet50 fp16``."""
+    words = [labels[record.key].split() for record in records]
+    common = [word for word in words[0] if all(word in own for own in words)] if len(words) > 1 else []
+    text = " ".join(word for word in common if "=" not in word)
+    return f", {text}" if text else ""
+
+
 def _best(records: Sequence[Record], most: int) -> list[Record]:
     """Return the records with the highest capacities, or peaks, in the order of the table."""
     best = sorted(records, key=lambda record: (-(capacity_ips(record) or 0.0), -(peak_ips(record) or 0.0)))[:most]
@@ -108,11 +131,15 @@ def _best(records: Sequence[Record], most: int) -> list[Record]:
 def _curves(title: str, records: Sequence[Record], percentile: PercentileName) -> Any | None:
     """Draw latency over throughput; None where no record has a point with this percentile."""
     points = {record.key: _drawn(record, percentile) for record in records}
+    from matplotlib.ticker import LogLocator
+
     with_points = [record for record in records if points[record.key]]
     if not with_points:
         return None
-    shown, labels = _best(with_points, _CURVES), compared(records).labels
-    note = "" if len(shown) == len(with_points) else f", the best {len(shown)} of {len(with_points)} variants"
+    shown = _best(with_points, _CURVES)
+    labels = _short(shown, compared(records).labels)
+    note = _common(shown, compared(records).labels)
+    note += "" if len(shown) == len(with_points) else f", the best {len(shown)} of {len(with_points)} variants"
     figure, axes = _axes(f"{title}: {percentile} latency at throughput{note}")
     for number, record in enumerate(shown):
         _curve(axes, points[record.key], percentile, number, labels[record.key])
@@ -123,8 +150,10 @@ def _curves(title: str, records: Sequence[Record], percentile: PercentileName) -
     axes.set_xlabel("achieved samples/s", fontsize=13)
     axes.set_ylabel(f"{percentile} latency, ms", fontsize=13)
     axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
-    figure.legend(fontsize=11, loc="outside right upper", frameon=False)
+    is_wide = max(map(len, labels.values())) > _BESIDE
+    figure.legend(fontsize=11, loc="outside lower center" if is_wide else "outside right upper", frameon=False)
     return figure
 
 
@@ -160,8 +189,9 @@ def _peaks(title: str, records: Sequence[Record]) -> Any:
     """Draw the peaks of the closed loop as bars, the highest first."""
     measured = [record for record in records if peak_ips(record)]
     shown = sorted(measured, key=lambda record: -(peak_ips(record) or 0.0))[:_BARS]
-    labels = compared(records).labels
-    note = "" if len(shown) == len(measured) else f", the best {len(shown)} of {len(measured)} variants"
+    labels = _short(shown, compared(records).labels)
+    note = _common(shown, compared(records).labels)
+    note += "" if len(shown) == len(measured) else f", the best {len(shown)} of {len(measured)} variants"
     figure, axes = _axes(f"{title}: peak samples/s{note}")
     places = range(len(shown))
     bars = axes.barh(places, [peak_ips(record) for record in shown], color=_COLOURS[0])
@@ -196,7 +226,7 @@ def _trade_off(title: str, records: Sequence[Record], columns: Sequence[Column])
     names = list(dict.fromkeys(str(record.variant.get("precision")) for record, _, _ in pairs))
     for number, name in enumerate(names):
         group = [(peak, value) for record, peak, value in pairs if str(record.variant.get("precision")) == name]
-        marker = "osD^vXP*"[number % 8]
+        marker = "osD^vXP*"[(number // len(_COLOURS) + number) % 8]
         axes.plot(*zip(*group, strict=True), marker, color=_COLOURS[number % len(_COLOURS)], label=_plain(name))
     axes.set_xlabel("peak samples/s", fontsize=13)
     axes.set_ylabel(f"{column.title} ({column.better} is better)", fontsize=13)

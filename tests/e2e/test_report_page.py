@@ -46,7 +46,9 @@ def test_the_page_sorts_filters_and_draws_what_the_table_shows(tmp_path: Path) -
             return driver.execute_script(f"return document.getElementById('{chart}').data.map(d => d.name)")
 
         assert len(drawn("curves")) == 6
-        assert drawn("curves")[0] == "&lt;m&gt; fp16 b1", "a name is text"
+        assert drawn("curves")[0] == "fp16 b1", "what all lines have in common stands above them"
+        title = "return document.getElementById('curves').layout.title.text"
+        assert driver.execute_script(title) == "&lt;m&gt;", "a name is text"
         assert "precision int8" in drawn("front")
         script = "return document.getElementById('heat').data[0].z"
         assert driver.execute_script(script) == [[100, 800, 3200], [101, 801, 3201]]

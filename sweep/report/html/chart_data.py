@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from sweep.report.columns import Column
     from sweep.report.outcome_lines import Footnotes
     from sweep.report.recommendation import Answer
+    from sweep.spec import Axis
     from sweep.storage import Point, Record
 
 _BOUNDED: tuple[Literal["p50", "p99"], ...] = ("p50", "p99")  # percentiles that have intervals
+_SHARES = {"top1", "compute_peak_share"}  # figures that are written in percent
 _DIGITS = 6  # significant, of what a chart draws
 
 
@@ -24,6 +26,7 @@ def of(
     records: Sequence[Record],
     recommendation: Answer,
     footnotes: Footnotes,
+    axes: Sequence[Axis],
     columns: Sequence[Column],
     labels: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -32,13 +35,14 @@ def of(
     Args:
         records: records of the page, in the order of the table's rows.
         recommendation: answer, for the marks.
-        footnotes: give the axes and their cells.
+        footnotes: give the cells of the axes.
+        axes: axes that have a column.
         columns: columns of the table; those with a direction are drawn.
         labels: labels of the variants by key.
 
     Returns:
-        ``percentiles`` that some point has, ``slos``, ``axes``, ``figures`` ({name, title, better}) and ``variants``,
-        one a row: {label, sweep, model, ok, mark, axes, figures, peak, points}.
+        ``percentiles`` that some point has, ``slos``, ``axes``, ``figures`` ({name, title, better, percent}) and
+        ``variants``, one a row: {label, sweep, model, ok, mark, axes, figures, peak, points}.
     """
     drawn = [column for column in columns if column.better is not None]
     drawn = [column for column in drawn if any(column.value(record) is not None for record in records)]
@@ -55,8 +59,16 @@ def of(
             {"percentile": slo.percentile, "limit_ms": slo.limit_ms}
             for slo in sorted(slos, key=lambda slo: (slo.percentile, slo.limit_ms))
         ],
-        "axes": [*(["sweep"] if several else []), *(str(axis.column) for axis in footnotes.axes)],
-        "figures": [{"name": column.name, "title": column.title, "better": column.better} for column in drawn],
+        "axes": [*(["sweep"] if several else []), *(str(axis.column) for axis in axes)],
+        "figures": [
+            {
+                "name": column.name,
+                "title": column.title,
+                "better": column.better,
+                "percent": column.name in _SHARES,
+            }
+            for column in drawn
+        ],
         "variants": [
             {
                 "label": labels[record.key],
@@ -66,7 +78,7 @@ def of(
                 "mark": recommendation.mark(record),
                 "axes": [
                     *([record.sweep] if several else []),
-                    *(footnotes.cell(record, axis) for axis in footnotes.axes),
+                    *(footnotes.cell(record, axis) for axis in axes),
                 ],
                 "figures": [_short(column.value(record)) for column in drawn],
                 "peak": _short(peak_ips(record)),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from sweep.report.columns import Column
     from sweep.report.recommendation import Answer
+    from sweep.spec import Axis
     from sweep.storage import Record
 
 _TEXTS = {"status", "bottleneck"}  # columns of words, sorted by the alphabet and offered as filters
@@ -92,6 +93,7 @@ def context(
     recommendation = recommendation or answer(records, slo)
     commands = commands or Commands()
     columns, footnotes = figures(records, recommendation, slo), Footnotes(records)
+    axes, following = _of_sweeps(records, footnotes)
     labels = compared(records).labels
     files = {"variants.csv": variants_csv(records, recommendation.ratios), "points.csv": points_csv(records)}
     return {
@@ -99,17 +101,17 @@ def context(
         "answer": recommendation.text.splitlines(),
         "settings": recommendation.settings.splitlines(),
         "limits": bottleneck_lines(recommendation),
-        "table": _table(records, recommendation, footnotes, columns, labels),
+        "table": _table(records, recommendation, footnotes, axes, columns, labels),
         "footnotes": footnotes.texts,
         "lines": below_table(records),
         "counts": _counts(records),
         "started": [min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
-        "facts": _facts(records),
+        "facts": [*_facts(records), *following],
         "profiles": commands.profiles,
         "sweeps": commands.sweeps,
         "commands": [(labels[key], command) for key, command in commands.variants.items() if key in labels],
         "downloads": [(name, _data_url(text), len(text)) for name, text in files.items()],
-        "data": chart_data.of(records, recommendation, footnotes, columns, labels),
+        "data": chart_data.of(records, recommendation, footnotes, axes, columns, labels),
         "has_curves": any(record.points for record in records),
     }
 
@@ -140,6 +142,7 @@ def _table(
     records: Sequence[Record],
     recommendation: Answer,
     footnotes: Footnotes,
+    axes: Sequence[Axis],
     columns: Sequence[Column],
     labels: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _table(
     several = len({record.sweep for record in records}) > 1
     heads = [
         *([{"title": "sweep", "kind": "axis"}] if several else []),
-        *({"title": axis.column, "kind": "axis"} for axis in footnotes.axes),
+        *({"title": axis.column, "kind": "axis"} for axis in axes),
         *({"title": column.title, "kind": "axis" if column.name in _TEXTS else "number"} for column in columns),
     ]
     rows = []
@@ -159,7 +162,7 @@ def _table(
                 "text": footnotes.cell(record, axis),
                 "notes": footnotes.numbers(record) if footnotes.is_marked(axis) else (),
             }
-            for axis in footnotes.axes
+            for axis in axes
         ]
         for column in columns:
             value = column.value(record)
@@ -169,6 +172,35 @@ def _table(
             cells.append(cell)
         rows.append({"mark": mark, "kind": _MARKS.get(mark, ""), "label": labels[record.key], "cells": cells})
     return {"heads": heads, "rows": rows}
+
+
+def _of_sweeps(records: Sequence[Record], footnotes: Footnotes) -> tuple[list[Axis], list[tuple[str, list[str], bool]]]:
+    """Return the axes that have a column, and as facts those that follow from the sweep, alone or with the precision.
+
+    Several sweeps often differ in settings of their load, which would push the figures of every row out of sight.
+    """
+    sweeps = [record.sweep for record in records]
+    if len(set(sweeps)) == 1:
+        return list(footnotes.axes), []
+    precision = next((axis for axis in footnotes.axes if axis.info.key == "precision.name"), None)
+    precisions = [None if precision is None else footnotes.cell(record, precision) for record in records]
+    shown: list[Axis] = []
+    following: list[tuple[str, list[str], bool]] = []
+    for axis in footnotes.axes:
+        cells = [footnotes.cell(record, axis) for record in records]
+        if len(set(zip(sweeps, cells, strict=True))) == len(set(sweeps)):
+            owners: dict[str, list[str]] = {}
+            for sweep, cell in dict.fromkeys(zip(sweeps, cells, strict=True)):
+                owners.setdefault(cell, []).append(sweep)
+            values = [f"{cell} ({', '.join(names)})" for cell, names in owners.items()]
+            following.append((str(axis.column), values, True))
+        elif axis is not precision and len(set(zip(sweeps, precisions, cells, strict=True))) == len(
+            set(zip(sweeps, precisions, strict=True))
+        ):
+            following.append((str(axis.column), ["follows from sweep and precision, see variants.csv"], True))
+        else:
+            shown.append(axis)
+    return (shown, following) if shown else (list(footnotes.axes), [])
 
 
 def _counts(records: Sequence[Record]) -> list[tuple[str, int]]:

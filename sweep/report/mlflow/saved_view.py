@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 THROUGHPUT = CURVE_X
 SECTION, WIDE_SECTION = "sweep", "axes"
 GENERATED = ("curve", "latency", "Model metrics")  # sections in which MLflow draws every metric; the view folds them
+CURVES = ("curve", "latency")  # those of the curves
 LISTED = 100  # runs that MLflow lists at first, and draws
 MOST_BARS = 40  # that can still be read
 MOST_PARTS = 60  # views of one sweep; of more parts there are none
@@ -247,7 +248,7 @@ def _state(view: View) -> JsonDict:
         "compareRunCharts": charts,
         "compareRunSections": [
             *(_section(name, *own[name], display=True) for name in own if name in sections),
-            *(_section(name, name, 2, display=False) for name in GENERATED),
+            *(_section(name, name, 2, display=False) for name in GENERATED if has_curves or name not in CURVES),
         ],
         "globalLineChartConfig": {"xAxisKey": "metric", "lineSmoothness": 0, "selectedXAxisMetricKey": THROUGHPUT},
     }

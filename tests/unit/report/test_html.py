@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import re
+import warnings
 
 import factories
 import pandas as pd
@@ -13,11 +14,13 @@ import pytest
 from records import latency_ms, peak, point
 
 from sweep import spec
+from sweep.cli.commands import main
 from sweep.report import Answer, answer, html, slides, speedups
 from sweep.report.columns import common_slo
 from sweep.report.results import Results
 from sweep.spec.slo import Slo
 from sweep.storage.record import Record
+from sweep.storage.store import Store
 
 
 def record(key="k", p99s=(2.0, 8.0), **changes):
@@ -133,6 +136,23 @@ def test_facts_that_differ_are_marked_with_their_sweeps() -> None:
     assert data_of(page)["axes"][0] == "sweep"
 
 
+def test_settings_that_follow_from_the_sweep_stand_once_and_not_in_each_row() -> None:
+    def of(sweep, precision, batch, warmup_s):
+        variant = {"label": f"m {precision} b{batch}", "model": "m", "precision": precision, "batch": batch}
+        variant |= {"load": {"kind": "closed", "warmup_s": warmup_s}}
+        return record(key=f"{sweep}/{precision}{batch}", sweep=sweep, variant=variant)
+
+    pairs = [(precision, batch) for precision in ("fp16", "int8") for batch in (1, 8)]
+    records = [of(*item) for sweep, s in (("a", 0.1), ("b", 0.3)) for item in [(sweep, *pair, s) for pair in pairs]]
+    page = html.context("a + b", records)
+    assert [head["title"] for head in page["table"]["heads"]][:4] == ["sweep", "precision", "batch", "status"]
+    assert page["data"]["axes"] == ["sweep", "precision", "batch"]
+    assert ("warmup_s", ["0.1 (a)", "0.3 (b)"], True) in page["facts"]
+    one = [dataclasses.replace(of("a", "fp16", 1, warmup_s), key=f"a/{warmup_s}") for warmup_s in (0.1, 0.3)]
+    alone = [head["title"] for head in html.context("a", one)["table"]["heads"]]
+    assert "warmup_s" in alone, "of one sweep, an axis that varies has a column"
+
+
 def test_a_ratio_to_fp32_is_never_that_of_another_sweep() -> None:
     fp32 = record("1", sweep="old", peak=peak(100.0))
     fp32.variant["precision_recipe"] = {"dtype": "fp32"}
@@ -153,11 +173,24 @@ def test_the_page_names_no_address_and_forbids_itself_the_network() -> None:
 
 def test_pictures_for_slides(tmp_path) -> None:
     records = [record(str(n), slo=held(5.0)) for n in range(2)]
-    records[0].variant["label"] = "$x_1$ fp32"
+    settings = " ".join(f"load.setting_{n}=1000" for n in range(20))  # that all have: no legend has room for them
+    for n, each in enumerate(records):
+        each.variant["label"] = f"$x_{n}$ fp32 {settings}"
     slides.write_png(tmp_path / "a.png", "$t$", [record("1", ())])
-    slides.write_pdf(tmp_path / "a.pdf", "t", records, answer(records, None), "p99")
+    with warnings.catch_warnings(action="error"):  # matplotlib warns where nothing is left for the curves
+        slides.write_pdf(tmp_path / "a.pdf", "t", records, answer(records, None), "p99")
     head = (tmp_path / "a.png").read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
     assert (int.from_bytes(head[16:20]), int.from_bytes(head[20:24])) == (1920, 1080)
     pages = (tmp_path / "a.pdf").read_bytes().count(b"/Type /Page ")
     assert pages == 4, "curves at p99 and at p50, peaks, latency at the peak"
+
+
+def test_the_command_writes_the_settings_of_the_best_variant(tmp_path) -> None:
+    store = Store(tmp_path / "night")
+    for batch, ips in ((1, 100.0), (8, 900.0)):
+        variant = factories.variant(batch=batch)
+        store.write(record(key=spec.variant_key(variant), sweep="night", variant=spec.flat(variant), peak=peak(ips)))
+    assert main(["report", str(store.root)]) == 0
+    (settings,) = re.findall(r"<code>(With [^<]*)</code>", (store.root / "report.html").read_text())
+    assert "batch=8" in settings

@@ -8,10 +8,20 @@
   const VERDICTS = { ok: "circle", unstable: "circle-open", short: "diamond-open", overloaded: "triangle-up-open" };
   const FEW = 12; // curves that one chart tells apart
   const LIMIT = "#b00020";
-  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
   const html = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;"); // plotly reads some HTML
   const title = (text) => (text === "p999" ? "p99.9" : text);
+  const axisTitle = (text) => ({ text, standoff: 12 });
+  const percentOf = (figure, format) => (figure.percent ? ".4~%" : format);
+  // Names of lines without the words that all of them have, such as the settings of their sweep.
+  function shortNames(variants) {
+    const words = variants.map((variant) => variant.label.split(" "));
+    const isCommon = (word) => words.length > 1 && words.every((own) => own.includes(word));
+    const names = words.map((own, n) => own.filter((word) => !isCommon(word)).join(" ") || variants[n].label);
+    return { names, common: (words[0] || []).filter((word) => isCommon(word) && !word.includes("=")).join(" ") };
+  }
   const isNarrow = () => byId("variants").closest(".scroll").clientWidth < 600;
+
+  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"], displayModeBar: !isNarrow() };
 
   function option(select, value, text) {
     const item = document.createElement("option");
@@ -96,27 +106,29 @@
       const best = new Set([...variants].sort(byMerit).slice(0, FEW));
       variants = variants.filter((variant) => best.has(variant));
     }
-    const traces = variants.map((variant, number) => curve(variant, percentile, number, null));
+    const { names, common } = shortNames(variants);
+    const traces = variants.map((variant, number) => curve(variant, names[number], percentile, number, null));
     if (byId("clients").checked) {
       variants.forEach((variant, number) => {
         const clients = variant.points[0].clients || [];
-        clients.forEach((_, client) => traces.push(curve(variant, percentile, number, client)));
+        clients.forEach((_, client) => traces.push(curve(variant, names[number], percentile, number, client)));
       });
     }
     const range = logRange(traces);
     const limits = data.slos.filter((slo) => slo.percentile === percentile);
     Plotly.react("curves", traces, {
-      ...layout(variants.map((variant) => variant.label)),
-      title: { text: variants.length < total ? `the best ${variants.length} of ${total} variants` : "", font: { size: 13 } },
-      xaxis: { title: { text: "achieved samples/s" }, rangemode: "tozero", automargin: true },
-      yaxis: { title: { text: `${title(percentile)} latency, ms` }, type: "log", range, tickvals: ticks(range), automargin: true },
+      ...layout(names),
+      title: { text: [common, variants.length < total ? `the best ${variants.length} of ${total} variants` : ""].filter(Boolean).map(html).join(isNarrow() ? "<br>" : ", "),
+        font: { size: isNarrow() ? 12 : 13 } },
+      xaxis: { title: axisTitle("achieved samples/s"), rangemode: "tozero", automargin: true },
+      yaxis: { title: axisTitle(`${title(percentile)} latency, ms`), type: "log", range, tickvals: ticks(range), automargin: true },
       shapes: limits.filter((slo) => isWithin(slo.limit_ms, range)).map((slo) => ({
         type: "line", xref: "paper", x0: 0, x1: 1, y0: slo.limit_ms, y1: slo.limit_ms, line: { color: LIMIT, dash: "dot", width: 2 } })),
       annotations: limits.map((slo) => limitNote(slo, range)),
     }, CONFIG);
   }
 
-  function curve(variant, percentile, number, client) {
+  function curve(variant, name, percentile, number, client) {
     const points = variant.points.filter((point) => (client === null ? point : (point.clients || [])[client] || {})[percentile] != null);
     const own = points.map((point) => (client === null ? point : point.clients[client]));
     const colour = COLOURS[number % COLOURS.length];
@@ -124,7 +136,8 @@
     return {
       type: "scatter",
       mode: "lines+markers",
-      name: html(client === null ? variant.label : `${variant.label}, client ${client + 1}`),
+      name: html(client === null ? name : `${name}, client ${client + 1}`),
+      text: html(variant.label),
       x: own.map((point) => point.x),
       y: own.map((point) => point[percentile]),
       line: { color: colour, dash: client === null ? DASHES[Math.floor(number / COLOURS.length) % DASHES.length] : "dot", width: client === null ? 2 : 1 },
@@ -132,7 +145,7 @@
       error_y: { type: "data", symmetric: false, thickness: 1, visible: client === null,
         array: bars.map((ends, n) => ends[1] - points[n][percentile]), arrayminus: bars.map((ends, n) => points[n][percentile] - ends[0]) },
       customdata: points.map((point) => [point.offered, point.requests, point.verdict]),
-      hovertemplate: "%{y:.4g} ms at %{x:,.0f} samples/s<br>offered %{customdata[0]:,.0f}, %{customdata[1]:,} requests, %{customdata[2]}<extra>%{fullData.name}</extra>",
+      hovertemplate: "%{y:.4g} ms at %{x:,.0f} samples/s<br>offered %{customdata[0]:,.0f}, %{customdata[1]:,} requests, %{customdata[2]}<extra>%{text}</extra>",
     };
   }
 
@@ -197,13 +210,13 @@
         marker: { color: COLOURS[number % COLOURS.length], symbol: SHAPES[Math.floor(number / COLOURS.length + number) % SHAPES.length],
           size: group.map((variant) => (isFront.has(variant) ? 12 : 7)), opacity: group.map((variant) => (isFront.has(variant) ? 1 : 0.45)),
           line: { width: group.map((variant) => (isFront.has(variant) ? 1.5 : 0)), color: "#222" } },
-        hovertemplate: `%{text}<br>${html(x.title)} %{x:,.4g}<br>${html(y.title)} %{y:,.4g}<extra></extra>`,
+        hovertemplate: `%{text}<br>${html(x.title)} %{x:${percentOf(x, ",.4g")}}<br>${html(y.title)} %{y:${percentOf(y, ",.4g")}}<extra></extra>`,
       });
     });
     const scale = (figure, n) => {
       const known = variants.map((variant) => variant.figures[n]).filter((value) => value > 0);
       const isWide = known.length === variants.length && Math.max(...known) > 20 * Math.min(...known);
-      return { title: { text: `${html(figure.title)} (${figure.better} is better)${isWide ? ", log" : ""}` }, type: isWide ? "log" : "linear", automargin: true,
+      return { title: axisTitle(`${html(figure.title)} (${figure.better} is better)${isWide ? ", log" : ""}`), tickformat: figure.percent ? ".3~%" : undefined, type: isWide ? "log" : "linear", automargin: true,
         tickvals: isWide ? ticks([Math.log10(Math.min(...known)), Math.log10(Math.max(...known))]) : undefined };
     };
     Plotly.react("front", traces, { ...layout(values.map((value) => `${data.axes[axis]} ${value}`)), xaxis: scale(x, nx), yaxis: scale(y, ny) }, CONFIG);
@@ -236,17 +249,17 @@
     const isBetter = (a, b) => (figure.better === "more" ? a > b : a < b);
     const best = ys.map((y) => xs.map((x) => variants.filter((variant) => variant.axes[nx] === x && variant.axes[ny] === y)
       .reduce((a, b) => (a === null || isBetter(b.figures[nz], a.figures[nz]) ? b : a), null)));
-    const number = (value) => (value >= 1000 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3)).toString());
+    const number = (value) => (figure.percent ? `${Number((100 * value).toPrecision(4))}%` : value >= 1000 ? Math.round(value).toLocaleString("en") : Number(value.toPrecision(3)).toString());
     Plotly.react("heat", [{
       type: "heatmap", x: xs.map(html), y: ys.map(html), colorscale: "Cividis", reversescale: figure.better === "less", xgap: 2, ygap: 2,
       z: best.map((row) => row.map((variant) => (variant ? variant.figures[nz] : null))),
       text: best.map((row) => row.map((variant) => (variant ? number(variant.figures[nz]) : ""))), texttemplate: "%{text}",
       customdata: best.map((row) => row.map((variant) => (variant ? html(variant.label) : ""))),
-      hovertemplate: `%{customdata}<br>${html(figure.title)} %{z:,.4g}<extra></extra>`, hoverongaps: false,
-      colorbar: { thickness: 12 },
+      hovertemplate: `%{customdata}<br>${html(figure.title)} %{z:${percentOf(figure, ",.4g")}}<extra></extra>`, hoverongaps: false,
+      colorbar: { thickness: 12, tickformat: figure.percent ? ".3~%" : undefined, title: { text: html(figure.title), side: "right" } },
     }], { ...layout([]), height: Math.max(260, 130 + 44 * ys.length),
-      xaxis: { title: { text: html(data.axes[nx]) }, type: "category", automargin: true },
-      yaxis: { title: { text: html(data.axes[ny]) }, type: "category", autorange: "reversed", automargin: true } }, CONFIG);
+      xaxis: { title: axisTitle(html(data.axes[nx])), type: "category", automargin: true },
+      yaxis: { title: axisTitle(html(data.axes[ny])), type: "category", autorange: "reversed", automargin: true } }, CONFIG);
     const others = new Set(known.map((variant) => variant.model)).size - 1;
     byId("heat-note").textContent = `Each cell is the best ${figure.title} of the variants that share its two values.`
       + (model !== null && others > 0 ? ` Only ${model}: filter another model above, since samples of different models are different work.` : "");
@@ -278,10 +291,15 @@
   if (data.figures.length > 1) {
     data.figures.forEach((figure, number) => ["front-x", "front-y"].forEach((id) => option(byId(id), number, figure.title)));
     data.axes.forEach((axis, number) => option(byId("front-colour"), number, axis));
-    const place = (...names) => names.map((name) => data.figures.findIndex((figure) => figure.name === name)).find((number) => number >= 0);
-    byId("front-x").value = place("capacity_samples_per_s", "peak_samples_per_s") ?? 0;
-    const other = place("top1", "p99_at_80_percent_ms", "p99_light_ms", "sqnr_db", "gpu_compute_p50_ms", "p50_light_ms");
-    byId("front-y").value = other ?? 1;
+    // Figures that at least half of the variants have come first, of the front those that most have.
+    const count = (number) => data.variants.filter((variant) => variant.ok && variant.figures[number] !== null).length;
+    const most = Math.max(...data.figures.map((_, number) => count(number)));
+    const place = (...names) => names.map((name) => data.figures.findIndex((figure) => figure.name === name))
+      .find((number) => number >= 0 && 2 * count(number) >= most);
+    const across = place("capacity_samples_per_s", "peak_samples_per_s") ?? 0;
+    byId("front-x").value = across;
+    const other = place("top1", "p99_at_80_percent_ms", "p99_light_ms", "sqnr_db", "gpu_compute_p50_ms", "p50_light_ms", "energy_mj_per_sample");
+    byId("front-y").value = other ?? data.figures.findIndex((_, number) => number !== across);
     byId("front-colour").value = Math.max(0, data.axes.indexOf("precision"));
     addChart("front-section", drawFront, ["front-x", "front-y", "front-colour"]);
   }
