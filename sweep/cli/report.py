@@ -15,7 +15,6 @@ Example:
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 _PERCENTILES = ("p50", "p90", "p95", "p99", "p999")
 _MOST_NAMES = 3  # of sweeps in a title
-_MOST_BYTES = 1 << 20  # of a config.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +75,9 @@ def run(options: argparse.Namespace) -> int:
     }
     recommendation = with_overrides(of_sweeps(answers), words)
     commands = html.Commands(
-        sweeps={name: command for name, root in roots.items() if (command := _command(root)) is not None},
+        sweeps={
+            name: command for name, root in roots.items() if (command := sweep_commands.of_folder(root)) is not None
+        },
         variants={key: sweep_commands.of_sweep(own) for key, own in words.items()},
         profiles=layers.summaries(roots, records),
     )
@@ -142,19 +142,6 @@ def _labelled(record: Record, name: str) -> Record:
     return dataclasses.replace(
         record, key=f"{name}/{record.key}", sweep=name, variant={**record.variant, "label": label}
     )
-
-
-def _command(root: Path) -> str | None:
-    """Return the command line of a sweep by its config.json; None where that says nothing."""
-    from sweep.cli import sweep_commands
-    from sweep.system import regular_files
-
-    try:
-        content = json.loads(regular_files.read_text(root / "config.json", follow=False, most=_MOST_BYTES))
-        words = content.get("command", content["overrides"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return sweep_commands.of_sweep(list(map(str, words))) if isinstance(words, list) else None
 
 
 def _print(line: str) -> None:

@@ -12,21 +12,19 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweep.errors import printable_line
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
-    from pathlib import Path
 
     from sweep.report import Answer
     from sweep.storage import Record
 
 _LOG_WIDTH = 140  # of a pipe or file, where nothing says how wide it is
 _MOST_ROWS = 12
-_MOST_BYTES = 1 << 20  # of a config.json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the sweep; return the exit code."""
     from sweep.analysis import start_spread
-    from sweep.cli import list_sweeps, sweep_places
+    from sweep.cli import list_sweeps, sweep_commands, sweep_places
     from sweep.cli.console import Terminal
     from sweep.report import answer, common_slo, table
     from sweep.storage import Store, sweep_files
@@ -51,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     store = Store(root)
     records = sorted(store.readable(), key=lambda record: (record.started_at, record.key))
     recommendation = answer(records, common_slo(records), start_spread.measured(store, records))
-    command, facts, parts = _command(root), _facts(records), sweep_files.parts(root)
+    command, facts, parts = sweep_commands.of_folder(root), _facts(records), sweep_files.parts(root)
     if options.json:
         content = {
             **list_sweeps.describe(name, root, None),
@@ -104,19 +102,6 @@ def _facts(records: Sequence[Record]) -> dict[str, list[str]]:
             if value is not None:
                 facts.setdefault(name, {})[str(value)] = None
     return {name: list(values) for name, values in facts.items()}
-
-
-def _command(root: Path) -> str | None:
-    """Return the command line of a sweep by its config.json; None where that says nothing."""
-    from sweep.cli import sweep_commands
-    from sweep.system import regular_files
-
-    try:
-        content: Any = json.loads(regular_files.read_text(root / "config.json", follow=False, most=_MOST_BYTES))
-        words = content.get("command", content["overrides"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-    return sweep_commands.of_sweep(list(map(str, words))) if isinstance(words, list) else None
 
 
 def _print(line: str) -> None:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweep.config import reproduce
 from sweep.errors import SweepError
-from sweep.system import command_line
+from sweep.system import command_line, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from sweep.spec import Axis, Variant
+
+_MOST_BYTES = 1 << 20  # of a config.json
 
 
 def of_sweep(overrides: Sequence[str]) -> str:
     """Return the command line of a sweep, quoted for a shell."""
     return f"{command_line.NAME} {shlex.join(overrides)}".rstrip()
+
+
+def of_folder(root: Path) -> str | None:
+    """Return the command line of the sweep in a folder, by its config.json; None where that says nothing."""
+    try:
+        content: Any = json.loads(regular_files.read_text(root / "config.json", follow=False, most=_MOST_BYTES))
+        words = content.get("command", content["overrides"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return of_sweep(list(map(str, words))) if isinstance(words, list) else None
 
 
 def of_variants(variants: Mapping[str, Variant], axes: Iterable[Axis]) -> dict[str, str]:

@@ -14,11 +14,11 @@ from sweep.report.mlflow.store_uri import is_http, reachable, sqlite_path, witho
 from sweep.system import signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
+    from mlflow.entities import Experiment, Run
 
 # Values that the user has set stay. A call that hangs costs two times 4 s and at most 1 s between, whereas MLflow's
 # own defaults wait for 245 s. No usage data is sent to MLflow's developers, and stdout belongs to this program.
@@ -38,10 +38,24 @@ LOG_LEVELS = {  # these loggers report every table that is created, every retry,
     "urllib3.connectionpool": logging.ERROR,
     "mlflow.utils.requirements_utils": logging.ERROR,  # a model that was measured elsewhere needs other versions
 }
+PAGE = 1000  # runs per page of a search
 MAX_REASON = 200  # characters of an error that are printed
 
 
 LOCK_TIMEOUT_S = 120.0  # longest wait for another publisher of the same store, which may be making it
+
+
+def search_all(client: MlflowClient, experiment_ids: Collection[str], query: str) -> list[Run]:
+    """Return every run of some experiments that a filter finds, page after page."""
+    runs: list[Run] = []
+    token: str | None = None
+    while experiment_ids:
+        page = client.search_runs(list(experiment_ids), query, max_results=PAGE, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            break
+    return runs
 
 
 def failure(uri: str, reason: str, kind: type[TrackingError] = TrackingError) -> TrackingError:

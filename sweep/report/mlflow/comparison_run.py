@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import TrackingError
 from sweep.report.mlflow.artifacts import Artifacts
-from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, open_experiment
+from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, open_experiment, search_all
 from sweep.report.mlflow.pages_address import ui_address
-from sweep.report.mlflow.runs import COLOUR, KEY, KIND, NAME, PAGE
+from sweep.report.mlflow.runs import COLOUR, KEY, KIND, NAME
 from sweep.report.mlflow.saved_view import MAX_TAG, View, quoted, varying, view_key
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def record_comparison(uri: str, experiment: str, content: Content) -> Comparison
 def _record(client: MlflowClient, uri: str, experiment_name: str, content: Content) -> ComparisonRun:
     experiment = open_experiment(client, uri, experiment_name, None)
     experiment_id, identity = str(experiment.experiment_id), view_key(content.title)
-    earlier = _search(client, experiment_id, f"tags.`{COMPARISON}` = {quoted(identity)}")
+    earlier = search_all(client, [experiment_id], f"tags.`{COMPARISON}` = {quoted(identity)}")
     tags = {KIND: "comparison", COMPARISON: identity, _DESCRIPTION: content.text[:MAX_TAG]}
     run = client.create_run(experiment_id, tags=tags, run_name=content.title)
     run_id = str(run.info.run_id)
@@ -136,7 +136,8 @@ def _tag_runs(client: MlflowClient, experiment_id: str, content: Content, identi
     names = dict.fromkeys((*(record.sweep for record in records.values()), (content.old, content.new)[number]))
     tagged = []
     for sweep in names:
-        for run in _search(client, experiment_id, f"tags.`{NAME}` = {quoted(sweep)} and tags.`{KIND}` = 'variant'"):
+        of_variants = f"tags.`{NAME}` = {quoted(sweep)} and tags.`{KIND}` = 'variant'"
+        for run in search_all(client, [experiment_id], of_variants):
             chosen = wanted.get(run.data.tags.get(KEY, ""))
             if chosen is not None:
                 tags = {COMPARED + identity: _SIDES[number], COLOUR: chosen}
@@ -151,14 +152,3 @@ def _colour(row: int, side: int) -> str:
     """Return the colour of one side of a row: hues a golden ratio apart, as those of a sweep's runs."""
     red, green, blue = colorsys.hls_to_rgb((0.58 + row * 0.618034) % 1.0, _LIGHTNESS[side], 0.75)
     return "#" + "".join(f"{round(255 * part):02x}" for part in (red, green, blue))
-
-
-def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
-    runs: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment_id], query, max_results=PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs

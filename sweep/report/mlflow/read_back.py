@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError, RecordError, TrackingError, printable
-from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected
-from sweep.report.mlflow.runs import KEY, KIND, NAME, PAGE, PARENT
+from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, search_all
+from sweep.report.mlflow.runs import KEY, KIND, NAME, PARENT
 from sweep.report.mlflow.saved_view import quoted
 from sweep.report.mlflow.store_uri import sqlite_path, without_password
 from sweep.storage import record_file
@@ -64,24 +64,13 @@ def _runs(client: MlflowClient, selector: str) -> list[Run]:
         run = client.get_run(selector)
         if run.data.tags.get(KIND) == "variant":
             return [run]
-        return _search(client, run.info.experiment_id, f"tags.`{PARENT}` = {quoted(selector)}")
+        return search_all(client, [run.info.experiment_id], f"tags.`{PARENT}` = {quoted(selector)}")
     name, _, sweep = selector.partition("/")
     experiment = client.get_experiment_by_name(selector) or client.get_experiment_by_name(name)
     if experiment is None:
         return []
     of_sweep = f" and tags.`{NAME}` = {quoted(sweep)}" if sweep and experiment.name == name else ""
-    return _search(client, experiment.experiment_id, f"tags.`{KIND}` = 'variant'{of_sweep}")
-
-
-def _search(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
-    runs: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment_id], query, max_results=PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
+    return search_all(client, [experiment.experiment_id], f"tags.`{KIND}` = 'variant'{of_sweep}")
 
 
 def _download(client: MlflowClient, run: Run, scratch: Path) -> tuple[str, str, bytes]:

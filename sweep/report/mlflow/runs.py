@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.bulk_insert import insert_runs, sql_store
+from sweep.report.mlflow.client import search_all
 from sweep.report.mlflow.new_run import NewRun
 from sweep.report.mlflow.saved_view import Shown, colour, quoted
 from sweep.report.mlflow.store_uri import is_http
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from sweep.report.mlflow.new_run import RecordFile
     from sweep.storage import Record
 
-PAGE = 1000  # runs per page of a search
 RUNS_A_TRANSACTION = 100
 REQUESTS_AT_ONCE = 8
 METRICS_A_BATCH, OTHERS_A_BATCH = 1000, 100  # limits that MLflow sets to one log_batch
@@ -261,15 +261,7 @@ class Runs:
         return len(attached - self._written)
 
     def _search(self) -> list[Run]:
-        runs: list[Run] = []
-        token: str | None = None
-        while True:
-            query = f"tags.`{NAME}` = {quoted(self._sweep)}"
-            page = self._client.search_runs([self._experiment_id], query, max_results=PAGE, page_token=token)
-            runs += page
-            token = page.token
-            if not token:
-                return runs
+        return search_all(self._client, [self._experiment_id], f"tags.`{NAME}` = {quoted(self._sweep)}")
 
     def _name(self, record: Record) -> str:
         return self._labels.get(record.key) or str(record.variant.get("label", record.key))

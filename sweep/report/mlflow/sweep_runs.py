@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sweep.errors import TrackingError
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
-from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected
+from sweep.report.mlflow.client import LOCK_TIMEOUT_S, connected, search_all
 from sweep.report.mlflow.read_back import RECORD
 from sweep.report.mlflow.registry import rename_versions, versions_of
-from sweep.report.mlflow.runs import BEGUN, DONE, KIND, NAME, PAGE
+from sweep.report.mlflow.runs import BEGUN, DONE, KIND, NAME
 from sweep.report.mlflow.saved_view import quoted, tags_of_views
 from sweep.report.mlflow.store_uri import sqlite_path
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ def published(uri: str) -> dict[str, list[str]]:
     sweeps: dict[str, list[str]] = {}
     with _open(uri) as client:
         names = _experiments(client)
-        for run in _search(client, names, f"tags.`{KIND}` = 'sweep'"):
+        for run in search_all(client, names, f"tags.`{KIND}` = 'sweep'"):
             sweeps.setdefault(run.data.tags.get(NAME, ""), []).append(names[run.info.experiment_id])
     return {name: sorted(set(experiments)) for name, experiments in sweeps.items()}
 
@@ -81,7 +80,7 @@ def remove(uri: str, sweep: str, files: Collection[bytes], *, results: Path, dry
     known = {record_mapping.fingerprint(content) for content in files}
     with _open(uri) as client:
         names = _experiments(client)
-        runs = _search(client, names, f"tags.`{NAME}` = {quoted(sweep)}")
+        runs = search_all(client, names, f"tags.`{NAME}` = {quoted(sweep)}")
         variants = [run for run in runs if run.data.tags.get(KIND) != "sweep"]
         ours = [run for run in variants if own_store or {run.data.tags.get(DONE), run.data.tags.get(BEGUN)} & known]
         emptied = {run.info.experiment_id for run in runs} - {
@@ -126,8 +125,8 @@ def rename(uri: str, old: str, new: str, records: Mapping[str, tuple[bytes, byte
     contents = {record_mapping.fingerprint(before): after for before, after in records.values()}
     with _open(uri) as client:
         names, artifacts = _experiments(client), Artifacts(client, uri)
-        runs = _search(client, names, f"tags.`{NAME}` = {quoted(old)}")
-        if runs and _search(client, names, f"tags.`{NAME}` = {quoted(new)} and tags.`{KIND}` = 'sweep'"):
+        runs = search_all(client, names, f"tags.`{NAME}` = {quoted(old)}")
+        if runs and search_all(client, names, f"tags.`{NAME}` = {quoted(new)} and tags.`{KIND}` = 'sweep'"):
             raise TrackingError(f"MLflow has runs of a sweep {new} already: choose another name, or --keep-mlflow")
         renamed: set[str] = set()
         shas: dict[str, str] = {}
@@ -184,18 +183,6 @@ def _experiments(client: MlflowClient) -> dict[str, str]:
         token = page.token
         if not token:
             return names
-
-
-def _search(client: MlflowClient, experiments: Collection[str], query: str) -> list[Run]:
-    runs: list[Run] = []
-    token: str | None = None
-    while experiments:
-        page = client.search_runs(list(experiments), query, max_results=PAGE, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            break
-    return runs
 
 
 def _delete_views(client: MlflowClient, experiment_id: str, sweep: str) -> None:
