@@ -50,7 +50,10 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
     if not rows:
-        sys.stdout.write(printable_line(f"no sweep below {options.results}") + "\n")
+        line = f"no sweep below {options.results}"
+        if (options.results / "records").is_dir():
+            line += f", which is the folder of one: sweep show {options.results.name} shows it"
+        sys.stdout.write(printable_line(line) + "\n")
         return 0
     console = Terminal()
     if not console.is_terminal:

@@ -69,17 +69,17 @@ def _dominant(seen: Seen) -> Iterator[Draft]:
         nodes=longest.nodes,
         cost_us=longest.time_us or 0.0,
         saving_us=None,
-        explanation=f"It is {_bound_text(longest.bound)}; what is gained elsewhere hardly shows.",
+        explanation=f"{_bound_text(longest.bound)}. What is gained elsewhere hardly shows.",
     )
 
 
 def _bound_text(bound: str) -> str:
     texts = {
-        "compute": "bound by compute: a narrower type helps",
-        "memory": "bound by memory: fewer bytes help, by a narrower type or by fusion with its neighbours",
-        "launch": "bound by its launch: a larger batch helps",
+        "compute": "It is bound by compute: a narrower type helps",
+        "memory": "It is bound by memory: fewer bytes help, by a narrower type or by fusion with its neighbours",
+        "launch": "It is bound by its launch: a larger batch helps",
     }
-    return texts.get(bound, "bound by what the peaks of this device would tell")
+    return texts.get(bound, "What bounds it is not known, for the peaks of this device are not")
 
 
 def _named(seen: Seen, place: int) -> str:

@@ -67,6 +67,9 @@ def run_names(results: Path) -> dict[str, str]:
 
 def test_sweeps_are_listed_with_what_they_hold(tmp_path: Path, run) -> None:
     assert run("list") == (0, f"no sweep below {tmp_path}\n", "")
+    (tmp_path / "records").mkdir()
+    assert run("list")[1].endswith(f"which is the folder of one: sweep show {tmp_path.name} shows it\n")
+    (tmp_path / "records").rmdir()
     store = sweep_of(tmp_path, "a", 1, 2)
     store.write(dataclasses.replace(measured_runs.record(4), status="failed", error={"stage": "build", "message": "x"}))
     (store.root / "records" / "damaged.json").write_text("{")
