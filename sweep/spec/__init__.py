@@ -15,18 +15,15 @@ from sweep.spec.gates import Gates, Limits
 from sweep.spec.input_names import is_plain_key, quote, table_key
 from sweep.spec.keys import KeyMaker, digest, engine_key, flat, onnx_key, projection, variant_key
 from sweep.spec.load import LabelledData, LoadAxes, SampleData
+from sweep.spec.network_inputs import Dimension, ExportInput, InputFix, shape_text
 from sweep.spec.onnx import (
     SEARCH_EVALUATIONS,
     CalibrationData,
-    Dimension,
-    ExportInput,
     GraphPass,
-    InputFix,
     ModelRef,
     NodeSearch,
     OnnxAxes,
     Precision,
-    shape_text,
 )
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.session import Script, SessionAxes

@@ -9,7 +9,7 @@ from typing import Any
 from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import above_zero, at_least, each_above_zero, each_rate
-from sweep.spec.onnx import Dimension  # noqa: TC001 - get_type_hints
+from sweep.spec.network_inputs import Dimension  # noqa: TC001 - get_type_hints
 from sweep.spec.shape_mix import (
     Shape,
     ShapeMix,

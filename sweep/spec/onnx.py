@@ -11,99 +11,21 @@ from sweep.spec.axis import axis, plain_text
 from sweep.spec.base import NOT_IN_KEY, source_name, source_override
 from sweep.spec.checks import one_of
 from sweep.spec.gates import Gates  # noqa: TC001 - get_type_hints
-from sweep.spec.input_names import is_plain_key, table_key
+from sweep.spec.network_inputs import (
+    Dimension,
+    ExportInput,
+    InputFix,
+    inputs_cell,
+    inputs_overrides,
+    shape_text,
+    shape_word,
+)
 
 _DTYPES = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8", "native")
 _SAMPLES = "samples"  # kind of calibration data that model.samples gives
 _GRAPH_PASS, _METHOD, _CALIBRATION, _TOOL, _KEEP = 10, 11, 12, 13, 14  # places of their words in the label
 SEARCH_EVALUATIONS = 32
 """Limit the conversions that a search of nodes to keep judges, unless the user says otherwise."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputFix:
-    """Describe what the user fixed about one input of their model.
-
-    Attributes:
-        name: of the ONNX input.
-        shape: one entry per dimension, an int or the word ``batch``; None keeps the file's own shape.
-        low: smallest random value (inclusive); None is the default of the element type.
-        high: largest random value (inclusive for integers); None is the default of the element type.
-    """
-
-    name: str
-    shape: tuple[int | str, ...] | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportInput:
-    """Describe one example argument that a PyTorch module was exported with.
-
-    Attributes:
-        name: of the argument.
-        shape: one entry per dimension, an int or the word ``batch``.
-        dtype: element type, such as float32.
-    """
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dimension:
-    """Set a named dimension of a network.
-
-    Attributes:
-        name: of the dimension: a symbol of a user's file, or what the built-in network calls it.
-        size: its size.
-    """
-
-    name: str
-    size: int
-
-    def __str__(self) -> str:
-        """Return the dimension as it is typed: ``seq:128``."""
-        return f"{self.name}:{self.size}"
-
-
-def shape_text(shape: tuple[Dimension, ...] | None) -> str:
-    """Return sizes of dimensions as they are typed, as in ``h:224+w:320``; null for none."""
-    return "+".join(map(str, shape or ())) or "null"
-
-
-def _shape_word(shape: tuple[Dimension, ...]) -> str:
-    return "".join(f"{item.name}{item.size}" for item in shape)
-
-
-def _inputs_cell(inputs: tuple[InputFix, ...]) -> str:
-    """Return what the user fixed about the inputs, as in ``x[batch,512] sr=16000..16000``."""
-    texts = []
-    for fix in inputs:
-        shape = "" if fix.shape is None else plain_text(fix.shape)
-        limits = "" if (fix.low, fix.high) == (None, None) else f"={plain_text(fix.low)}..{plain_text(fix.high)}"
-        texts.append(f"{fix.name}{shape}{limits}")
-    return ",".join(texts) or "null"
-
-
-def _inputs_overrides(inputs: tuple[InputFix, ...]) -> Mapping[str, Any]:
-    """Return the keys that set `inputs`."""
-    fixed = {
-        table_key(fix.name): {
-            "name": None if is_plain_key(fix.name) else fix.name,
-            "shape": fix.shape and list(fix.shape),
-            "low": fix.low,
-            "high": fix.high,
-        }
-        for fix in inputs
-    }
-    return {
-        "model.inputs": {
-            name: {key: value for key, value in fix.items() if value is not None} for name, fix in fixed.items()
-        }
-    }
 
 
 def _source_overrides(made_from: str | None) -> Mapping[str, Any]:
@@ -153,8 +75,8 @@ class ModelRef:
         cli_default={},
         hint=dict[str, Any],
         place=0,
-        cell=_inputs_cell,
-        overrides=_inputs_overrides,
+        cell=inputs_cell,
+        overrides=inputs_overrides,
     )
     batch_dim: str | None = axis(
         None,
@@ -168,7 +90,7 @@ class ModelRef:
         help="sizes of named dimensions of the network, as in shape=seq:64,128 or shape=h:224+w:320 (null: its own)",
         cli_default=None,
         hint=Any,
-        word=_shape_word,
+        word=shape_word,
         place=0,
         cell=shape_text,
         overrides=lambda shape: {"shape": shape_text(shape) if shape else None},

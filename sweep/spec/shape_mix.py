@@ -9,7 +9,7 @@ from typing import Any
 
 from sweep.spec.axis import plain_text
 from sweep.spec.base import NOT_IN_KEY
-from sweep.spec.onnx import Dimension, shape_text
+from sweep.spec.network_inputs import Dimension, shape_text
 
 Shape = tuple[Dimension, ...]
 
