@@ -41,7 +41,7 @@ def test_results_and_the_view_agree_point_by_point(cli: Cli, server: str) -> Non
     done = cli.run(*words, f"tracking.uri={server}")
     assert done.returncode == 0, done.stdout + done.stderr
     link = re.search(r"^MLflow +(http\S+)", done.stdout, re.MULTILINE)
-    assert link
+    assert link, done.stdout[-900:] + done.stderr[-600:]
     records = {record.key: record for record in cli.records()}
     client = mlflow_store.client(server)
     experiment = client.get_experiment_by_name("sweep")

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from mlflow.entities import Run
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput, Run
 
     from sweep.report.mlflow.artifacts import Artifacts
     from sweep.report.mlflow.new_run import RecordFile
@@ -47,6 +48,7 @@ SAME = "sweep.same_engine_as"
 LAYERS = "sweep.layers_sha"  # of the layer profile that is attached
 PARENT, FILES, COLOUR = "mlflow.parentRunId", "sweep.files_sha", "mlflow.runColor"
 NOTE = "mlflow.note.content"
+_REFUSED_TWIN = "IntegrityError"  # SQLAlchemy's name of what a database says of a key that is there already
 
 
 class Runs:
@@ -215,7 +217,7 @@ class Runs:
         self._attach(run_id, run.info.artifact_uri, job.item)
         self._client.set_terminated(run_id, new.status, new.end_ms)
         if new.datasets:
-            self._client.log_inputs(run_id, datasets=[item.entity() for item in new.datasets])
+            log_datasets(self._client, run_id, [item.entity() for item in new.datasets])
         metrics = [Metric(value.key, value.value, new.start_ms, value.step) for value in new.metrics]
         params = [Param(name, value) for name, value in new.params.items()]
         # A run that was just created has its tags.
@@ -265,6 +267,27 @@ class Runs:
 
     def _name(self, record: Record) -> str:
         return self._labels.get(record.key) or str(record.variant.get("label", record.key))
+
+
+def log_datasets(client: MlflowClient, run_id: str, datasets: Sequence[DatasetInput]) -> None:
+    """Log the datasets of a run.
+
+    MLflow looks for a dataset and makes it if there is none; where another request, of this publisher or of another,
+    makes it in between, its database refuses the second one. The dataset is there then, so the same call is made again.
+
+    Raises:
+        MlflowException: it fails for another reason, or more often than there are datasets.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(len(datasets) + 1):
+        try:
+            client.log_inputs(run_id, datasets=datasets)
+        except MlflowException as error:
+            if attempt == len(datasets) or _REFUSED_TWIN not in str(error):
+                raise
+        else:
+            return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
