@@ -53,7 +53,9 @@ def test_the_main_job_measures_six_variants_and_answers(cli: Cli) -> None:
         assert item.realised["contexts"] == 1
         assert samples_file.load(cli.stores()[0].samples_path(item.key))
     assert "backend: onnxruntime (auto: " in done.stdout
-    assert "one start each; what starts differ by here is not known" in done.stdout
+    steady = [item for item in records if item.peak["verdict"] == "ok"]  # of these alone the answer is, if of any
+    starts = "one start" if len(steady) == 1 else "one start each"
+    assert f"{starts}; what starts differ by here is not known" in done.stdout
     assert "is emulated" in done.stdout
     assert (cli.stores()[0].root / "report.html").exists()
 
