@@ -138,14 +138,27 @@ def _sweep_of(file: _File, words: Sequence[str]) -> SweepRequest:
         blocks = list(_blocks(file))
         where = constraints.conditions(file.special.get("where"))
         exclude = constraints.entries("exclude", file.special.get("exclude"))
-        requests = [_request(words, block) for block in blocks]
-        configs = Combinations([request.configs for request in requests])
-        kept = constraints.keep(configs, where, exclude)
+        rest = [word for word in words if not word.startswith("where=")]
+        requests = [_request(rest, block) for block in blocks]
+        count = len(blocks) - len(constraints.entries("include", file.special.get("include")))
+        _refuse_without_sweep(count, {"where": where, "exclude": exclude})
+        swept = Combinations([request.configs for request in requests[:count]])
+        kept = constraints.keep(swept, where, exclude)
+        every = Combinations([kept, *(request.configs for request in requests[count:])])
+        configs = constraints.keep(every, arguments.parse(words).where, ())
     except ConfigError as error:
         raise ConfigError(locate(str(error))) from error
     overrides = tuple(dict.fromkeys(text for request in requests for text in request.overrides))
-    left_out = sum(request.left_out for request in requests) + len(configs) - len(kept)
-    return dataclasses.replace(requests[0], configs=kept, overrides=overrides, left_out=left_out, locate=locate)
+    left_out = sum(request.left_out for request in requests)
+    left_out += len(swept) - len(kept) + len(every) - len(configs)
+    return dataclasses.replace(requests[0], configs=configs, overrides=overrides, left_out=left_out, locate=locate)
+
+
+def _refuse_without_sweep(count: int, filters: dict[str, list[Any]]) -> None:
+    """Refuse filters that have no combination of ``sweep`` to leave out, for those of ``include`` stay."""
+    head = next((head for head, entries in filters.items() if entries), None)
+    if not count and head is not None:
+        raise ConfigError(f"{head}: leaves out combinations of `sweep`, and there is none beside `include`")
 
 
 def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
