@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import heapq
 import sys
 import threading
 import time
@@ -57,14 +58,23 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
 
 
 def _run_in_turn(servers: Sequence[Server]) -> None:
-    """Step the server whose virtual clock is furthest behind: the order in which servers become free."""
-    going = list(servers)
-    while len(going) > 1:
-        server = min(going, key=lambda item: item.stream.clock.now_ns())
-        if not server.step():
-            going.remove(server)
-    while going and going[0].step():
-        pass
+    """Step the server whose virtual clock is furthest behind: the order in which servers become free.
+
+    A step moves the clock of its own server alone; of equal clocks the first server's is taken.
+    """
+    times = [(server.stream.clock.now_ns(), number) for number, server in enumerate(servers)]
+    heapq.heapify(times)
+    clocks, steps = [server.stream.clock for server in servers], [server.step for server in servers]
+    while len(times) > 1:
+        number = times[0][1]
+        if steps[number]():
+            heapq.heapreplace(times, (clocks[number].now_ns(), number))
+        else:
+            heapq.heappop(times)
+    for _, number in times:
+        step = steps[number]
+        while step():
+            pass
 
 
 def polled(streams: Sequence[Stream]) -> bool:

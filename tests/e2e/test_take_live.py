@@ -18,6 +18,7 @@ from sweep.cli import commands
 from sweep.report import mlflow
 
 WORDS = ("model=tiny_cnn", "precision=fp16", "batch=2", "streams=2", "backend=onnxruntime", *CLOSED, "name=s")
+PRUNE_LOCK = ".prune.lock"  # of the cache; names the process that had it last
 
 
 def infer(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -128,6 +129,7 @@ def is_renamed_and_deleted(archive: Path, capsys: pytest.CaptureFixture[str]) ->
     assert commands.main(["delete", "shipped", *where, "--dry-run", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {item["kind"] for item in said["cache"]} == {"engines", "onnx"}
+    (archive / "cache" / PRUNE_LOCK).write_text("process 1\n")  # who takes it writes its own number, of another length
     before = disk_bytes(archive)
     assert commands.main(["delete", "shipped", *where, "--yes"]) == 0
     assert before - disk_bytes(archive) == said["freed_bytes"] > 0
@@ -135,6 +137,6 @@ def is_renamed_and_deleted(archive: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def disk_bytes(folder: Path) -> int:
-    """Return the size of all files below a folder, each once whatever names it has."""
-    status = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+    """Return the size of all files below a folder, each once whatever names it has; the lock that stays is left out."""
+    status = [path.lstat() for path in folder.rglob("*") if path.is_file() and path.name != PRUNE_LOCK]
     return sum({item.st_ino: item.st_size for item in status}.values())
