@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
+    import pyarrow as pa
 
     from sweep.report import Results, frame_columns
 
@@ -99,14 +100,13 @@ def _write_csv(path: Path, parts: Iterator[pd.DataFrame]) -> int:
 
 def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> int:
     """Write the parts as row groups; return the number of rows. A file appears when it is whole."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     count, writer = 0, None
     with arguments.output_file(path) as file:
         try:
             for part in parts:
-                rows = pa.Table.from_pandas(part, preserve_index=False)
+                rows = _table(part)
                 writer = writer or pq.ParquetWriter(file, rows.schema)
                 writer.write_table(rows)
                 count += len(part)
@@ -114,3 +114,23 @@ def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> int:
             if writer is not None:
                 writer.close()
     return count
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    """Return the rows of a frame as Arrow's; times keep their zone, UTC.
+
+    pyarrow reads such columns by ``Series.values``, of which pandas 4 changes the meaning, so they are passed without
+    their zone.
+    """
+    import pyarrow as pa
+
+    zoned = list(frame.select_dtypes("datetimetz").columns)
+    rows = pa.Table.from_pandas(
+        frame.assign(**{name: frame[name].dt.tz_convert(None) for name in zoned}), preserve_index=False
+    )
+    for name in zoned:
+        place = rows.schema.get_field_index(name)
+        field = rows.schema.field(place)
+        kind = pa.timestamp(field.type.unit, tz="UTC")
+        rows = rows.set_column(place, field.with_type(kind), rows.column(place).cast(kind))
+    return rows
