@@ -14,7 +14,6 @@ Example:
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
@@ -23,6 +22,7 @@ from sweep.errors import ConfigError, printable_line
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
     import pyarrow as pa
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--points", action="store_true", help="tables have one row a rate of the load")
     rows.add_argument("--requests", action="store_true", help="tables have one row a request")
     rows.add_argument("--shapes", action="store_true", help="tables have one row a shape of a load of several")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
+    arguments.add_results_option(parser)
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
 
 

@@ -69,8 +69,10 @@ def test_the_reason_is_one_sentence_on_the_variant_that_is_taken(tmp_path: Path)
     assert reasons == [
         "recommended: the highest peak of 3 variants, 2,015 samples/s, not told apart from 1 other",
         "recommended: the only peak that counts, 5 samples/s",
-        "recommended among ties: the highest capacity under p99 <= 10 ms of 2 variants, 900 samples/s, "
-        "not told apart from 1 other",
+        (
+            "recommended among ties: the highest capacity under p99 <= 10 ms of 2 variants, 900 samples/s, "
+            "not told apart from 1 other"
+        ),
     ]
 
 
