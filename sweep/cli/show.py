@@ -29,10 +29,10 @@ _MOST_ROWS = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from sweep.cli import sweep_places
+    from sweep.cli import arguments, sweep_places
 
     sweep_places.add_name(parser, "name", metavar="NAME", help="name of the sweep, or its folder")
-    sweep_places.add_results(parser)
+    arguments.add_results_option(parser)
     parser.add_argument("--all", action="store_true", help="show every variant")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
 

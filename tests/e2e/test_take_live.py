@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import read_only
 from conftest import CLOSED, Cli
-from forked_command import run_forked
+from forked_command import call_forked, run_forked
 
 from sweep.cli import commands
 from sweep.report import mlflow
@@ -38,7 +40,8 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert commands.main(["take", str(archive / "s"), "--to", "won"]) == 0
     out = capsys.readouterr().out
-    assert "tiny_cnn fp16 b2 s2: recommended" in out
+    taken = out.splitlines()[0]
+    assert re.fullmatch(r"taken    tiny_cnn fp16 b2 s2: recommended.*: the only peak that counts, \S+ samples/s", taken)
     assert "infer.py ran here, its outputs are stored: " in out
     (folder,) = Path("won").iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -54,6 +57,7 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
     assert oct(Path("won").stat().st_mode & 0o777) == oct((tmp_path / "elsewhere").stat().st_mode & 0o777)
 
+    is_taken_from_a_folder_that_may_only_be_read(archive)
     served = shutil.move(folder, tmp_path / "served")
     stored = dict(np.load(served / "outputs.npz"))
     np.savez(served / "outputs.npz", **{name: value + 1 for name, value in stored.items()})
@@ -67,6 +71,21 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     is_registered_as_it_was_taken(archive, record, monkeypatch, capsys)
     refuses_and_builds_again(cli, archive, record, capsys)
     is_renamed_and_deleted(archive, capsys)
+
+
+def is_taken_from_a_folder_that_may_only_be_read(archive: Path) -> None:
+    before = sorted(archive.rglob("*"))
+    read_only.take_writing_away(archive)
+    try:
+        code, out, err = call_forked(read_only.run_bound, ["take", str(archive), "--to", "copied"], str(Path.cwd()))
+    finally:
+        read_only.give_writing_back(archive)
+    assert (code, err) == (0, "")
+    assert "infer.py ran here, its outputs are stored: " in out
+    (copy,) = Path("copied").iterdir()
+    assert (copy / "engine").stat().st_mode & 0o200
+    assert sorted(archive.rglob("*")) == before
+    shutil.rmtree("copied")
 
 
 def is_registered_as_it_was_taken(
