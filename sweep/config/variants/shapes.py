@@ -11,11 +11,22 @@ from sweep import models
 from sweep.config.variants.model import read_shape
 from sweep.errors import ConfigError
 from sweep.loadgen import shape_mix
-from sweep.spec import Dimension, ShapeMix, ShapeShare, by_size, engine_of, engine_shapes, plain_text, shape_text
+from sweep.spec import (
+    RANGE,
+    Dimension,
+    ShapeMix,
+    ShapeProfiles,
+    ShapeShare,
+    by_size,
+    engine_of,
+    engine_shapes,
+    plain_text,
+    shape_text,
+)
 
 if TYPE_CHECKING:
     from sweep.config.schema import Config, LoadConfig
-    from sweep.spec import ModelRef, Shape
+    from sweep.spec import LoadAxes, ModelRef, Shape
 
 _MOST_ENGINES = 32
 _FORM = "give weights by size, as in load.shapes={64:0.5,128:0.5}, a list of {shape:,share:}, or a CSV file of sizes"
@@ -110,6 +121,33 @@ def model_shape(config: Config) -> object:
     if own:
         return config.shape
     return sizes[0][1] if sizes[0][0] is None else dict(sizes)
+
+
+def shape_profiles(config: Config, load: LoadAxes) -> ShapeProfiles:
+    """Return the profiles of the one engine that serves the shapes of `load`.
+
+    A range is optimized for the shape that most requests run at; of several, for the largest.
+
+    Raises:
+        ConfigError: the requests have no shapes of their own, or batches are a range too; one line.
+    """
+    way = config.profiles
+    if load.shapes is None:
+        raise ConfigError(
+            f"profiles={way}: one engine serves the shapes of load.shapes, which is not set; give load.shapes too, or "
+            "leave profiles out"
+        )
+    if config.profile != "static":
+        raise ConfigError(
+            f"profiles={way}: each profile has one batch size, and profile={config.profile} is a range of them; leave "
+            "one of them out"
+        )
+    shares = [0.0] * len(load.engine_shapes)
+    for entry, place in zip(load.shapes.entries, load.engine_places, strict=True):
+        shares[place] += entry.share
+    most = max(range(len(shares)), key=lambda place: (shares[place], place))
+    best = load.engine_shapes[most] if way == RANGE else None
+    return ShapeProfiles(way=way, shapes=load.engine_shapes, best=best)
 
 
 def _same(one: tuple[tuple[str | None, int], ...], other: tuple[tuple[str | None, int], ...]) -> bool:
