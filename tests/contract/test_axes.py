@@ -27,6 +27,7 @@ SIMULATED = ("backend=simulated",)
 MIXED = ("precision=int8_fp16",)
 FILE = ("model.path=net.onnx",)
 CURVE = ("load=curve",)
+MIX = ("backend=tensorrt", "load.shapes=[{shape:h:16,share:1},{shape:h:32,share:2}]")
 PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the words under which both are allowed
     "backend.name": ("onnxruntime,simulated", ()),
     "model.name": ("tiny_cnn,mlp", ()),
@@ -64,6 +65,8 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "graph": ("none,simplify", ()),
     "batch": ("1,8", ()),
     "profile": ("static,range", ("backend=tensorrt", "batch=4", "range.most=8")),
+    "profiles": ("range,per_shape", MIX),
+    "profile_switch": ("false,true", (*MIX, "profiles=per_shape")),
     "backend.builder_optimization_level": ("2,3", ("backend=tensorrt",)),
     "backend.max_aux_streams": ("0,1", ("backend=tensorrt",)),
     "backend.tiling": ("none,fast", ("backend=tensorrt",)),
@@ -102,6 +105,8 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "backend.script.raise_at": ("build,load", SIMULATED),
     "backend.script.sleep_after_us": ("null,100", SIMULATED),
     "backend.script.switch_us": ("null,20", SIMULATED),
+    "backend.script.range_us": ("null,20", SIMULATED),
+    "backend.script.profile_us": ("null,20", SIMULATED),
     "backend.script.wake_us": ("10,20", (*SIMULATED, "backend.script.sleep_after_us=100")),
     "load.kind": ("closed,curve", ()),
     "load.arrivals": ("poisson,constant", CURVE),

@@ -57,9 +57,47 @@ def test_a_request_takes_the_smallest_bucket_that_holds_it(tmp_path: Path) -> No
     assert recorded.label.endswith("mix-sizes buckets256")
 
 
+def test_the_profiles_of_one_engine_have_the_shapes_of_the_load() -> None:
+    static = made({64: 1, 128: 3, 384: 1})
+    covering = made({64: 1, 128: 3, 384: 1}, profiles="range")
+    each = made({64: 1, 128: 3, 384: 1}, profiles="per_shape")
+    switched = made({64: 1, 128: 3, 384: 1}, profiles="per_shape", profile_switch=True)
+    limits = [[shape_text(shape) for shape in profile] for profile in covering.engine.profiles.limits]
+    assert limits == [["seq:64", "seq:128", "seq:384"]], "optimized for the shape of most requests"
+    assert [[shape_text(shape) for shape in profile] for profile in each.engine.profiles.limits] == [
+        [f"seq:{size}"] * 3 for size in (64, 128, 384)
+    ]
+    padded = made({64: 1, 128: 3, 384: 1}, load__buckets=[128, 384], profiles="range")
+    assert [shape_text(shape) for shape in padded.engine.profiles.limits[0]] == ["seq:128", "seq:128", "seq:384"]
+    sides = [{"shape": "h:16+w:64", "share": 1}, {"shape": "h:32+w:32", "share": 1}]
+    flat = variants.from_config(config(model__name="tiny_cnn", load__shapes=sides, profiles="range"))
+    assert [shape_text(shape) for shape in flat.engine.profiles.limits[0]] == ["h:16+w:32", "h:32+w:32", "h:32+w:64"]
+    assert covering.onnx.model.open_dimensions == ("seq",)
+    assert static.onnx.model.open_dimensions is None
+    every = (static, covering, each, switched)
+    assert len({variant_key(one) for one in every}) == len({one.label for one in every}) == 4
+    assert len({engine_key(one) for one in every}) == 3
+    assert engine_key(each) == engine_key(switched), "one engine, other contexts"
+    assert variant_key(static) == variant_key(made({64: 1, 128: 3, 384: 1}, profile_switch=True))
+    assert "profiles-range" in covering.label.split()
+    assert "switched" in switched.label.split()
+
+
+def test_the_key_of_a_load_of_shapes_is_that_of_earlier_versions() -> None:
+    """Records of sweeps from before ``profiles`` are found again."""
+    assert variant_key(made({64: 1, 128: 3, 384: 1})) == "aa4b472424927616"
+
+
 @pytest.mark.parametrize(
     ("values", "line"),
     [
+        ({"load__shapes": None, "profiles": "range"}, "profiles=range: one engine serves the shapes of load.shapes"),
+        ({"load__shapes": {64: 1}, "profiles": "each"}, "profiles=each: "),
+        ({"load__shapes": {64: 1}, "profiles": "range", "profile": "range"}, "each profile has one batch size"),
+        (
+            {"model__name": "vit_b16", "load__shapes": [{"shape": "h:224", "share": 1}], "profiles": "range"},
+            "weights of model 'vit_b16' depend on h, so no engine takes several sizes of it; profiles=per_engine",
+        ),
         ({"load__buckets": [64]}, "load.buckets pads the requests of load.shapes, which is not set"),
         ({"load__shapes": {}}, "load.shapes={}: give weights by size"),
         ({"load__shapes": [{"shape": 64}]}, "give weights by size"),
@@ -84,7 +122,7 @@ def test_a_request_takes_the_smallest_bucket_that_holds_it(tmp_path: Path) -> No
 )
 def test_what_is_no_mix_is_refused_in_one_line(values: dict[str, Any], line: str) -> None:
     with pytest.raises(SweepError) as caught:
-        variants.from_config(config(model__name="bert_base", **values))
+        variants.from_config(config(**{"model__name": "bert_base", **values}))
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
