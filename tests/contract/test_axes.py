@@ -122,7 +122,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "load.trace_scale": ("1,2", ("load=trace", "load.trace=arrivals.csv")),
     "load.points": ("5,6", (*CURVE, "load.fractions=[]")),
     "load.budget_s": ("60,90", CURVE),
-    "load.shapes": ("[{shape:h:16,share:1},{shape:h:32,share:2}],sizes.csv", ()),
+    "load.shapes": ("{uniform:{least:16,most:32,step:8}},sizes.csv", ("model=bert_base",)),
     "load.buckets": ("null,[h:32,h:48]", ("load.shapes=[{shape:h:16,share:1},{shape:h:48,share:2}]",)),
     "seed": ("0,1", ()),
     "repeats": ("1,2", ()),
@@ -182,7 +182,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(tmp_path / f"{name}_labels.npz", x=x, labels=np.arange(4) % 2)
     for name, gap in (("arrivals", 0.01), ("later", 0.02)):
         (tmp_path / f"{name}.csv").write_text("\n".join(f"{number * gap:.3f}" for number in range(200)) + "\n")
-    (tmp_path / "sizes.csv").write_text("h\n16\n8\n16\n")
+    (tmp_path / "sizes.csv").write_text("seq\n16\n8\n16\n")
     for name in ("one.plan", "two.plan"):
         (tmp_path / name).write_bytes(b"ftrt" + bytes(20) + bytes((10, 13, 0, 35)) + name.encode())
     for name in ("one.so", "two.so"):
