@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factories import config
 from measured_runs import record
@@ -12,7 +12,9 @@ from sweep.config import variants
 from sweep.report import shape_ways
 from sweep.report.mlflow import record_mapping
 from sweep.spec import flat, variant_key
-from sweep.storage import Record
+
+if TYPE_CHECKING:
+    from sweep.storage import Record
 
 MIB = 1 << 20
 SIZES = (64, 384)
