@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
-from sweep.spec import Script, elements
+from sweep.spec import RANGE, Script, elements
 from sweep.system import generator, regular_files, write_atomic
 
 if TYPE_CHECKING:
@@ -32,6 +33,19 @@ _MOST_FACTOR = 64  # bytes of the file with the factor
 _LARGEST_FACTOR = 1e6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Tell how the engine of a stream serves the shapes of the load.
+
+    Attributes:
+        in_range: one profile covers all of them.
+        switches_profile: one context has the profiles of the shapes in turn.
+    """
+
+    in_range: bool = False
+    switches_profile: bool = False
+
+
 class SimulatedStream:
     """Simulate one first-in-first-out server with scripted service times on its own virtual clock.
 
@@ -41,13 +55,21 @@ class SimulatedStream:
         seed: of the random service times.
         number: number of the stream in its session; each has times of its own.
         scales: factor on the service times at each shape of the load; the last is that of the model's own.
+        served: how the engine serves the shapes, which decides what the script adds.
     """
 
     max_depth = _DEPTH
 
     def __init__(
-        self, script: Script, batch: int, seed: int, number: int = 0, scales: Sequence[float] = (1.0,)
+        self,
+        script: Script,
+        batch: int,
+        seed: int,
+        number: int = 0,
+        scales: Sequence[float] = (1.0,),
+        served: Served | None = None,
     ) -> None:
+        served = served or Served()
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
@@ -60,7 +82,9 @@ class SimulatedStream:
         self._free_ns = 0
         self._scales = scales
         self._last_shape = len(scales) - 1
-        self._switch_ns = round((script.switch_us or 0.0) * 1000)
+        profile_us = (script.profile_us or 0.0) if served.switches_profile else 0.0
+        self._switch_ns = round(((script.switch_us or 0.0) + profile_us) * 1000)
+        self._range_ns = round((script.range_us or 0.0) * 1000) if served.in_range else 0
         self._sleeps_ns = None if script.sleep_after_us is None else script.sleep_after_us * 1000
         self._wake_ns = round((script.wake_us or 0.0) * 1000)
 
@@ -91,7 +115,7 @@ class SimulatedStream:
             start = self._free_ns
         if self._sleeps_ns is not None and start - self._free_ns > self._sleeps_ns:
             start += self._wake_ns
-        self._free_ns = start + service_ns
+        self._free_ns = start + service_ns + self._range_ns
         self._in_flight.append(self._free_ns)
 
     def wait(self) -> None:
@@ -118,6 +142,15 @@ def _scales(variant: Variant) -> list[float]:
     return [count / counts[-1] for count in counts] or [1.0]
 
 
+def _served(variant: Variant) -> Served:
+    """Return how the engine of `variant` serves the shapes of its load."""
+    profiles = variant.engine.profiles
+    return Served(
+        in_range=profiles is not None and profiles.way == RANGE,
+        switches_profile=profiles is not None and bool(variant.session.profile_switch),
+    )
+
+
 def _slowness(machine: str | None) -> float:
     """Return the factor in the file ``machine``, by which service times are multiplied; 1 without a file."""
     if machine is None:
@@ -141,7 +174,7 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant))
+            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant), _served(variant))
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}
@@ -174,7 +207,7 @@ class Simulated:
     """Provide the ``simulated`` backend."""
 
     name = "simulated"
-    honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script"})
+    honours = frozenset({"batch", "profiles", "profile_switch", "streams", "clients", "mps", "cuda_graph", "script"})
     runs_models = False
     on_gpu = False
 

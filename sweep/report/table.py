@@ -15,11 +15,12 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 
+from sweep.report import shape_ways
 from sweep.report.columns import figures
 from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -45,6 +46,8 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
     rows = _Rows(records=records, recommendation=recommendation, footnotes=footnotes)
     for part in rows.tables(console, columns):
         console.print(part)
+    for table in _ways_tables(records):
+        console.print(table)
     for number, note in enumerate(footnotes.texts, 1):
         _print_line(console, note, mark=f"{'*' * number} ")
     for line in below_table(records):
@@ -54,6 +57,18 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)
     for line in bottleneck_lines(recommendation):
         _print_line(console, line)
+
+
+def _ways_tables(records: Sequence[Record]) -> Iterator[Table]:
+    """Yield a table for each load of several shapes that was served in several ways."""
+    for group in shape_ways.groups(records):
+        title, (heads, *rows) = shape_ways.table_of(group)
+        table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+        for place, head in enumerate(heads):
+            table.add_column(escape(head), justify="right" if place else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        yield table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

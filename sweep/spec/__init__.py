@@ -28,15 +28,22 @@ from sweep.spec.onnx import (
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.session import Script, SessionAxes
 from sweep.spec.settings import RETRIED, Settings, Tracking
+from sweep.spec.shape_distribution import DISTRIBUTIONS, ShapeDistribution
 from sweep.spec.shape_mix import Shape, ShapeMix, ShapeShare, by_size, elements, engine_of, engine_shapes
+from sweep.spec.shape_profiles import PER_ENGINE, PER_SHAPE, RANGE, WAYS, ShapeProfiles
 from sweep.spec.slo import PERCENTILES, PercentileName, Slo, of_percent
 from sweep.spec.variant import Variant
 
 __all__ = [
+    "DISTRIBUTIONS",
     "NOT_IN_KEY",
     "PERCENTILES",
+    "PER_ENGINE",
+    "PER_SHAPE",
+    "RANGE",
     "RETRIED",
     "SEARCH_EVALUATIONS",
+    "WAYS",
     "Axis",
     "BuiltPlan",
     "CalibrationData",
@@ -65,7 +72,9 @@ __all__ = [
     "SessionAxes",
     "Settings",
     "Shape",
+    "ShapeDistribution",
     "ShapeMix",
+    "ShapeProfiles",
     "ShapeShare",
     "Slo",
     "SloVerdict",

@@ -24,6 +24,8 @@ class Script:
         sleep_after_us: idle time after which a stream falls asleep, microseconds; None for never.
         wake_us: added time of the inference that wakes it, microseconds.
         switch_us: added time of an inference whose shape is not that of the one before it, microseconds.
+        range_us: added time of an inference under ``profiles=range``, microseconds.
+        profile_us: added time of an inference whose context switches its profile, microseconds.
         machine: file with a factor on all service times, read when a session is loaded, which simulates a machine
             whose speed changes during a sweep; None for a steady one. Not in the key: a sweep cannot know it.
     """
@@ -70,6 +72,18 @@ class Script:
         help="simulated: added time of an inference of another shape than the one before it, us",
         check=at_least(0),
     )
+    range_us: float | None = axis(
+        None,
+        key="backend.script.range_us",
+        help="simulated: added time of an inference under profiles=range, us",
+        check=at_least(0),
+    )
+    profile_us: float | None = axis(
+        None,
+        key="backend.script.profile_us",
+        help="simulated: added time of an inference whose context switches its profile (profile_switch=true), us",
+        check=at_least(0),
+    )
     machine: str | None = axis(
         None,
         key="backend.script.machine",
@@ -88,6 +102,7 @@ class SessionAxes:
         mps: active thread percentage of each client under CUDA MPS; None runs without MPS.
         sm_count: SMs that a process is limited to by a CUDA green context; None for all, or the MPS share.
         cuda_graph: replay each inference as a captured CUDA graph.
+        profile_switch: one context a stream switches between the profiles of an engine; None has a context for each.
         wait: how a thread waits for the GPU: block, spin or yield.
         transfers: a request copies its inputs to the GPU and its outputs back; False times compute alone.
         context_memory: static, on_profile_change or user_managed: who allocates the scratch memory of a context, and
@@ -141,6 +156,18 @@ class SessionAxes:
         word=lambda captured: "graph" if captured else "",
         place=7,
         trtexec=SPECIAL,
+    )
+    profile_switch: bool | None = axis(
+        None,
+        key="profile_switch",
+        help="profiles=per_shape: one context a stream switches its profile with the shape, instead of a context each",
+        cli_default=False,
+        hint=bool,
+        word=lambda switches: "switched" if switches else "",
+        place=7,
+        cell=lambda switches: str(bool(switches)).lower(),
+        overrides=lambda switches: {"profile_switch": bool(switches)},
+        trtexec=TrtexecFlag(note="it runs one shape, with one profile"),
     )
     wait: str | None = axis(
         None,

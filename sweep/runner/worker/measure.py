@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends import Backend, Session
+    from sweep.backends import Backend, Session, SupportsShapeProfiles
     from sweep.loadgen import Communicator
     from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
@@ -110,7 +110,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             return Result(engine=artifacts.engine_facts(variant))
         engines = [
             shaped_session.ShapedEngine(variant=each, artifacts=own, inputs=timed_inputs(each, backend, own))
-            for each, own in made
+            for each, own in shaped_session.served_by(made, backend)
         ]
         inputs = engines[-1].inputs
         session, load_s = in_rank_order(communicator, lambda: _load(backend, engines))
@@ -182,13 +182,14 @@ def _measure_shape_changes(session: Session, request: Request, communicator: Com
     if not (names and request.scores and communicator.size == 1):
         return
     changes: list[ShapeChange] = [
-        {
-            "shape": names[row["engine"]],
-            "after": names[row["after"]],
-            "stay_ms": row["stay_ms"],
-            "change_ms": row["change_ms"],
-            "inferences": row["inferences"],
-        }
+        cast(
+            "ShapeChange",
+            {
+                "shape": names[row["engine"]],
+                "after": names[row["after"]],
+                **{name: value for name, value in row.items() if name not in {"engine", "after"}},
+            },
+        )
         for row in shape_switch.measure(session, len(names))
     ]
     session.realised["shape_changes"] = changes
@@ -201,10 +202,17 @@ def _load(backend: Backend, engines: Sequence[shaped_session.ShapedEngine]) -> t
     watch = Stopwatch()
     sessions: list[Session] = []
     with contextlib.ExitStack() as loaded:  # closes them where a later one cannot be loaded
-        for each in engines:
-            entry = each.artifacts.engine
-            sessions.append(backend.load(entry.path, entry.info, each.variant, each.inputs.batches[0]))
-            loaded.callback(sessions[-1].close)
+        if len(engines) > 1 and engines[-1].variant.engine.profiles is not None:
+            entry = engines[-1].artifacts.engine
+            feeds = [each.inputs.batches[0] for each in engines]
+            sessions += cast("SupportsShapeProfiles", backend).load_shapes(
+                entry.path, entry.info, engines[-1].variant, feeds
+            )
+        else:
+            for each in engines:
+                entry = each.artifacts.engine
+                sessions.append(backend.load(entry.path, entry.info, each.variant, each.inputs.batches[0]))
+                loaded.callback(sessions[-1].close)
         loaded.pop_all()
     session = shaped_session.combine(sessions, engines)
     seconds = watch.seconds()
