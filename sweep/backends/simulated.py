@@ -7,6 +7,7 @@ simulated``.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,17 +42,24 @@ class SimulatedStream:
         seed: of the random service times.
         number: number of the stream in its session; each has times of its own.
         scales: factor on the service times at each shape of the load; the last is that of the model's own.
+        slowness: further factor on the service times, which networks beside this one cause.
     """
 
     max_depth = _DEPTH
 
     def __init__(
-        self, script: Script, batch: int, seed: int, number: int = 0, scales: Sequence[float] = (1.0,)
+        self,
+        script: Script,
+        batch: int,
+        seed: int,
+        number: int = 0,
+        scales: Sequence[float] = (1.0,),
+        slowness: float = 1.0,
     ) -> None:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
-        self._slowness = _slowness(script.machine)
+        self._slowness = _slowness(script.machine) * slowness
         self._exponential = script.distribution == "exponential"
         self._raises = script.raise_at == "measure"
         self._rng = generator(seed, _SERVICE, number)
@@ -111,6 +119,20 @@ def _scales(variant: Variant) -> list[float]:
     return [count / counts[-1] for count in counts] or [1.0]
 
 
+def _interference(variant: Variant) -> float:
+    """Return the factor on the service times of a network that has others beside it.
+
+    Under shares it is that of the share alone, as if the others had no other effect.
+    """
+    shared = variant.session.shared
+    if shared is None:
+        return 1.0
+    if shared.shares:
+        return sum(shared.shares) / shared.shares[0]
+    scripts = [other.session.script or Script() for other in variant.session.beside or ()]
+    return math.prod(script.slows or 1.0 for script in scripts)
+
+
 def _slowness(machine: str | None) -> float:
     """Return the factor in the file ``machine``, by which service times are multiplied; 1 without a file."""
     if machine is None:
@@ -134,7 +156,9 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant))
+            SimulatedStream(
+                script, variant.engine.batch, variant.load.seed, number, _scales(variant), _interference(variant)
+            )
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}
@@ -167,7 +191,7 @@ class Simulated:
     """Provide the ``simulated`` backend."""
 
     name = "simulated"
-    honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script"})
+    honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script", "sharing", "beside"})
     runs_models = False
     on_gpu = False
 

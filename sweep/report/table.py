@@ -17,6 +17,7 @@ from rich.table import Table
 
 from sweep.report.columns import figures
 from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
+from sweep.report.side_by_side import print_side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,6 +50,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         _print_line(console, note, mark=f"{'*' * number} ")
     for line in below_table(records):
         _print_line(console, line)
+    print_side_by_side(console, records, slo)
     _print_line(console, recommendation.text, before="\n", style="bold")
     if recommendation.settings:
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)

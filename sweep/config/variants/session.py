@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.config.variants import axis_values
+from sweep.config.variants.beside import session_beside
 from sweep.errors import ConfigError
 from sweep.spec import Script, SessionAxes
 
@@ -23,4 +24,5 @@ def session_axes(config: Config) -> SessionAxes:
     if budget is not None and not config.backend.weight_streaming and config.model.engine is None:
         raise ConfigError(f"backend.weight_streaming_budget_mib={budget} needs backend.weight_streaming=true")
     script = None if config.backend.script is None else Script(**axis_values.checked(config, "session.script"))
-    return SessionAxes(**values, script=script)
+    del values["beside"]
+    return session_beside(config, SessionAxes(**values, script=script))
