@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sweep.spec import Slo
     from sweep.storage import Record
 
+_TIED_WITHIN = 0.05  # ways to share whose goodput differs by less are named together: starts differ by as much
 _HOTTEST = 3.0  # slowdown from which on a cell of the heat map has the full colour
 
 
@@ -149,7 +150,15 @@ def _answer(best: Split | None, splits: Sequence[Split]) -> str:
     names = " and ".join(service.network for service in splits[0].services)
     if best is None:
         return f"No way to share that was measured keeps the SLO of each of {names}; offer less, or allow more"
-    return f"Of {len(splits)} ways to share, sharing={best.sharing} keeps every SLO of {names} at the most goodput"
+    near = [
+        split.sharing
+        for split in splits
+        if split is not best and split.keeps_all and split.goodput_ips >= (1 - _TIED_WITHIN) * best.goodput_ips
+    ]
+    tied = f"; within {_TIED_WITHIN:.0%} of it: {', '.join(near)}" if near else ""
+    return (
+        f"Of {len(splits)} ways to share, sharing={best.sharing} keeps every SLO of {names} at the most goodput{tied}"
+    )
 
 
 def page_context(records: Sequence[Record], slo: Slo | None) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def session_beside(config: Config, axes: SessionAxes) -> SessionAxes:
     Raises:
         ConfigError: a table is refused, or the networks cannot share the device as requested; one line.
     """
+    if config.together is not None:
+        raise ConfigError(
+            "together: stands in a YAML of Hydra's form, which cannot be expanded; write the file as one that `sweep run` "
+            "takes, or type together= on the command line"
+        )
     if config.beside is None:
         if config.sharing is not None:
             raise ConfigError(f"sharing={config.sharing}: there is nothing to share with; name two models in together=")
