@@ -13,7 +13,6 @@ import factories
 import passes
 import psutil
 import pytest
-from conftest import Cli
 
 import sweep
 from sweep.report import html
@@ -26,6 +25,8 @@ from sweep.storage import Store, samples_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from conftest import Cli
 
     from sweep.runner.worker_process import Outcome
     from sweep.spec import Variant
@@ -109,7 +110,7 @@ def test_a_network_is_slower_beside_another_that_ran_in_all_of_its_windows_and_d
 
 
 def test_scripted_interference_is_found_to_the_last_digit(cli: Cli) -> None:
-    """`mlp` slows others by half, `tiny_cnn` threefold; under shares each takes as much longer as its share is small."""
+    """`mlp` slows others by half, `tiny_cnn` threefold; under shares each takes 100 / share times as long."""
     script = "backend.script.service_us:90,backend.script.sample_us:10"
     done = cli.run(
         "backend=simulated",

@@ -33,8 +33,8 @@ def session_beside(config: Config, axes: SessionAxes) -> SessionAxes:
     """
     if config.together is not None:
         raise ConfigError(
-            "together: stands in a YAML of Hydra's form, which cannot be expanded; write the file as one that `sweep run` "
-            "takes, or type together= on the command line"
+            "together: stands in a YAML of Hydra's form, which cannot be expanded; write the file as one that "
+            "`sweep run` takes, or type together= on the command line"
         )
     if config.beside is None:
         if config.sharing is not None:

@@ -104,5 +104,5 @@ def test_a_file_cannot_choose_code_for_a_neighbour(tmp_path: Path) -> None:
     """As for any other model: what a file from elsewhere names is not imported unless it is typed."""
     path = tmp_path / "pair.yaml"
     path.write_text("backend: simulated\ntogether: [{model: mlp}, {model: tiny_cnn, graph: 'os.path:join'}]\n")
-    with pytest.raises(ConfigError, match="os.path:join"):
+    with pytest.raises(ConfigError, match=r"os\.path:join"):
         [variants.from_config(config) for config in sweep_file.read(path, ()).configs]
