@@ -100,6 +100,13 @@ def test_what_is_refused(words: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_is_refused_with_the_line_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "pair.yaml"
+    path.write_text("backend: simulated\ntogether:\n  - {model: mlp}\n  - {model: tiny_cnn, bacth: 2}\n")
+    with pytest.raises(ConfigError, match=r"pair\.yaml:4: bacth: no such key; did you mean batch\?"):
+        sweep_file.read(path, ())
+
+
 def test_a_file_cannot_choose_code_for_a_neighbour(tmp_path: Path) -> None:
     """As for any other model: what a file from elsewhere names is not imported unless it is typed."""
     path = tmp_path / "pair.yaml"
