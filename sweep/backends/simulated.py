@@ -7,6 +7,7 @@ simulated``.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,17 @@ _LARGEST_FACTOR = 1e6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Tell how the engine of a stream serves the shapes of the load.
+    """Tell how an engine serves the shapes of the load, and what runs beside it.
 
     Attributes:
         in_range: one profile covers all of them.
         switches_profile: one context has the profiles of the shapes in turn.
+        slowness: factor on the service times, which the networks beside this one cause.
     """
 
     in_range: bool = False
     switches_profile: bool = False
+    slowness: float = 1.0
 
 
 class SimulatedStream:
@@ -73,7 +76,7 @@ class SimulatedStream:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
-        self._slowness = _slowness(script.machine)
+        self._slowness = _slowness(script.machine) * served.slowness
         self._raises = script.raise_at == "measure"
         self._rng = generator(seed, _SERVICE, number)
         self._draw = _exponential(self._rng).__next__ if script.distribution == "exponential" else None
@@ -148,7 +151,22 @@ def _served(variant: Variant) -> Served:
     return Served(
         in_range=profiles is not None and profiles.way == RANGE,
         switches_profile=profiles is not None and bool(variant.session.profile_switch),
+        slowness=_interference(variant),
     )
+
+
+def _interference(variant: Variant) -> float:
+    """Return the factor on the service times of a network that has others beside it.
+
+    Under shares it is that of the share alone, as if the others had no other effect.
+    """
+    shared = variant.session.shared
+    if shared is None:
+        return 1.0
+    if shared.shares:
+        return sum(shared.shares) / shared.shares[0]
+    scripts = [other.session.script or Script() for other in variant.session.beside or ()]
+    return math.prod(script.slows or 1.0 for script in scripts)
 
 
 def _slowness(machine: str | None) -> float:
@@ -174,7 +192,14 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant), _served(variant))
+            SimulatedStream(
+                script,
+                variant.engine.batch,
+                variant.load.seed,
+                number,
+                _scales(variant),
+                _served(variant),
+            )
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}
@@ -207,7 +232,12 @@ class Simulated:
     """Provide the ``simulated`` backend."""
 
     name = "simulated"
-    honours = frozenset({"batch", "profiles", "profile_switch", "streams", "clients", "mps", "cuda_graph", "script"})
+    honours = frozenset(
+        {
+            *("batch", "profiles", "profile_switch", "streams", "clients", "mps", "cuda_graph", "script"),
+            *("sharing", "beside"),
+        }
+    )
     runs_models = False
     on_gpu = False
 

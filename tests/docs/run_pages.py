@@ -5,8 +5,8 @@
 
 Files that a page shows are written where it says. A name that stands for a file of the reader's, such as
 ``net.onnx``, is given one of a small trained network. A command that takes longer than the limit is interrupted as
-by Ctrl-C, twice where it goes on, and counted as not run to its end. Commands of ``make`` and of a GPU are listed and not run. Ends with 1
-if a command ended with another code than 0.
+by Ctrl-C, twice where it goes on, and counted as not run to its end. Commands of ``make`` and of a GPU are listed and
+not run. Ends with 1 if a command ended with another code than 0.
 """
 
 from __future__ import annotations

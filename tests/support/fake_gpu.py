@@ -273,13 +273,17 @@ class FakeDriver:
     def cuDevSmResourceSplitByCount(self, _groups, whole, _flags, least):
         """Multiples of 8, as on Hopper."""
         given = min(-(-least // 8) * 8, whole.sm.smCount)
-        return OK, [SimpleNamespace(sm=SimpleNamespace(smCount=given))], 1, None
+        first = getattr(whole.sm, "first", 0)
+        part = SimpleNamespace(sm=SimpleNamespace(smCount=given, first=first))
+        left = SimpleNamespace(sm=SimpleNamespace(smCount=whole.sm.smCount - given, first=first + given))
+        return OK, [part], 1, left
 
     def cuDevResourceGenerateDesc(self, parts, _count):
-        return OK, parts[0].sm.smCount
+        return OK, parts[0].sm
 
     def cuGreenCtxCreate(self, described, _device, _flags):
-        self.contexts.append(made := SimpleNamespace(sms=described))
+        first = getattr(described, "first", 0)
+        self.contexts.append(made := SimpleNamespace(sms=described.smCount, first=first))
         return OK, made
 
     def cuCtxFromGreenCtx(self, green):
