@@ -7,6 +7,7 @@ simulated``.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,21 +30,24 @@ if TYPE_CHECKING:
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
 _SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
+_ALL_PERCENT = 100
 _MOST_FACTOR = 64  # bytes of the file with the factor
 _LARGEST_FACTOR = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Tell how the engine of a stream serves the shapes of the load.
+    """Tell how the engine of a stream serves the requests of the load.
 
     Attributes:
         in_range: one profile covers all of them.
         switches_profile: one context has the profiles of the shapes in turn.
+        slowness: factor on all service times, which networks beside this one cause.
     """
 
     in_range: bool = False
     switches_profile: bool = False
+    slowness: float = 1.0
 
 
 class SimulatedStream:
@@ -55,7 +59,7 @@ class SimulatedStream:
         seed: of the random service times.
         number: number of the stream in its session; each has times of its own.
         scales: factor on the service times at each shape of the load; the last is that of the model's own.
-        served: how the engine serves the shapes, which decides what the script adds.
+        served: how the engine serves requests, which decides what the script adds.
     """
 
     max_depth = _DEPTH
@@ -73,7 +77,7 @@ class SimulatedStream:
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
-        self._slowness = _slowness(script.machine)
+        self._slowness = _slowness(script.machine) * served.slowness
         self._raises = script.raise_at == "measure"
         self._rng = generator(seed, _SERVICE, number)
         self._draw = _exponential(self._rng).__next__ if script.distribution == "exponential" else None
@@ -143,12 +147,27 @@ def _scales(variant: Variant) -> list[float]:
 
 
 def _served(variant: Variant) -> Served:
-    """Return how the engine of `variant` serves the shapes of its load."""
+    """Return how the engine of `variant` serves the requests of its load."""
     profiles = variant.engine.profiles
     return Served(
         in_range=profiles is not None and profiles.way == RANGE,
         switches_profile=profiles is not None and bool(variant.session.profile_switch),
+        slowness=_interference(variant),
     )
+
+
+def _interference(variant: Variant) -> float:
+    """Return the factor on the service times of a network that has others beside it.
+
+    Under shares it is that of the share alone, as if the others had no other effect.
+    """
+    shared = variant.session.shared
+    if shared is None:
+        return 1.0
+    if shared.shares:
+        return _ALL_PERCENT / shared.shares[0]
+    scripts = [other.session.script or Script() for other in variant.session.beside or ()]
+    return math.prod(script.slows or 1.0 for script in scripts)
 
 
 def _slowness(machine: str | None) -> float:
@@ -207,7 +226,12 @@ class Simulated:
     """Provide the ``simulated`` backend."""
 
     name = "simulated"
-    honours = frozenset({"batch", "profiles", "profile_switch", "streams", "clients", "mps", "cuda_graph", "script"})
+    honours = frozenset(
+        {
+            *("batch", "profiles", "profile_switch", "streams", "clients", "mps", "cuda_graph", "script"),
+            *("sharing", "beside"),
+        }
+    )
     runs_models = False
     on_gpu = False
 

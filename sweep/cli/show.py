@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         console.width = max(console.width, _LOG_WIDTH)
     shown = records if options.all else _first(records, recommendation)
     if shown:
-        table.print_outcome(console, shown, recommendation, common_slo(records))
+        table.print_outcome(console, shown, recommendation, common_slo(records), records)
     if len(shown) < len(records):
         _print(f"{len(shown)} of {len(records)} variants are shown; --all shows them all")
     _print("")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sweep.config.key_lines import KeyLines
 
 _SPECIAL = ("sweep", "where", "exclude", "include", "per_model")
+_WITH_KEYS = (*_SPECIAL, "together", "beside")  # keys at the top below which keys of the schema stand
 _TABLES = ("model.inputs", "load.shapes")  # keys whose value is a table
 _FREE = ("per_model", *_TABLES)  # keys below which the names are the user's own
 _EXPERIMENT = "+experiment="
@@ -109,7 +110,7 @@ def own_choices(parsed: arguments.Arguments) -> list[Path]:
 
 def _experiment(path: Path) -> _File | None:
     """Return an experiment that `read` can take; None for one in Hydra's form, or without anything in it."""
-    content, lines = key_lines.parse(path, _SPECIAL, _FREE, empty=True)
+    content, lines = key_lines.parse(path, _WITH_KEYS, _FREE, empty=True)
     return None if not content or any(key in content for key in key_lines.HYDRA) else _filled(content, lines)
 
 
@@ -118,7 +119,7 @@ def _locate(paths: Sequence[Path], parsed: arguments.Arguments, message: str) ->
     typed = {compose.key_of(word) for word in parsed.overrides if not word.startswith(_EXPERIMENT)}
     for path in paths:
         try:
-            content, lines = key_lines.parse(path, (*_SPECIAL, *key_lines.HYDRA), _FREE, empty=True)
+            content, lines = key_lines.parse(path, (*_WITH_KEYS, *key_lines.HYDRA), _FREE, empty=True)
         except ConfigError as error:
             return str(error)
         if content and path.parent.name != "experiment":
@@ -170,7 +171,7 @@ def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
 
 def _load(path: Path) -> _File:
     """Parse the file, with the line of every key."""
-    content, lines = key_lines.parse(path, _SPECIAL, _FREE)
+    content, lines = key_lines.parse(path, _WITH_KEYS, _FREE)
     for key in key_lines.HYDRA:
         if key in content:
             raise ConfigError(

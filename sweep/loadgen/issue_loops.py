@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from sweep.backends import Stream
 
+_companions: list[Server] = []  # servers that ``_run_polled`` drives beside those it is given (``beside``)
 _PR_SET_TIMERSLACK = 29
 _SWITCH_S = 0.0005  # a finished stream gets the GIL back within this
 _LONGEST_SLEEP_NS = 500_000_000  # a clock that was set back is noticed after it
@@ -49,12 +50,26 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
         _run_in_turn(servers)
         return
     with quiet_interpreter():
-        if polled([server.stream for server in servers]) and not _is_one_closed_loop(servers):
+        if polled([server.stream for server in servers]) and (_companions or not _is_one_closed_loop(servers)):
             _run_polled(servers)
         elif len(servers) == 1:
             _run_alone(servers[0])
         else:
             _run_threads(servers)
+
+
+@contextmanager
+def beside(servers: Sequence[Server]) -> Iterator[None]:
+    """Drive `servers`, whose streams can be polled, in every loop that this process runs within the context.
+
+    Two threads that poll would take turns at the GIL, 0.5 ms each.
+    """
+    _companions.extend(servers)
+    try:
+        yield
+    finally:
+        for server in servers:
+            _companions.remove(server)
 
 
 def _run_in_turn(servers: Sequence[Server]) -> None:
@@ -90,6 +105,7 @@ def _is_one_closed_loop(servers: Sequence[Server]) -> bool:
 def _run_polled(servers: Sequence[Server]) -> None:
     _precise_sleep()
     going, watch = list(servers), ClockWatch()
+    companions = [server for server in _companions if server not in going]
     while going:
         wake = sys.maxsize
         for server in going:
@@ -97,6 +113,10 @@ def _run_polled(servers: Sequence[Server]) -> None:
             if answer == FINISHED:
                 going = [other for other in going if other is not server]
             elif answer < wake:
+                wake = answer
+        for server in companions:
+            answer = server.advance()
+            if answer != FINISHED and answer < wake:
                 wake = answer
         if CALL_AGAIN < wake < sys.maxsize:
             ahead = wake - time.perf_counter_ns() - _WAKE_NS

@@ -18,6 +18,7 @@ from rich.table import Table
 from sweep.report import shape_ways
 from sweep.report.columns import figures
 from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
+from sweep.report.side_by_side import print_side_by_side
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 _UNBOUNDED = 100_000  # columns of a console on which every table fits
 
 
-def print_outcome(console: Console, records: Sequence[Record], recommendation: Answer, slo: Slo | None) -> None:
+def print_outcome(
+    console: Console,
+    records: Sequence[Record],
+    recommendation: Answer,
+    slo: Slo | None,
+    whole: Sequence[Record] | None = None,
+) -> None:
     """Print one row per variant, with the recommended one marked, then the recommendation in words.
 
     Args:
@@ -40,6 +47,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         records: records of the sweep, in the order of the rows.
         recommendation: answer of the sweep.
         slo: latency objective, which adds a column; None without one.
+        whole: all records, for what networks side by side cost each other; None for those of the rows.
     """
     footnotes = Footnotes(records)
     columns = [column for column in figures(records, recommendation, slo) if column.on_terminal]
@@ -52,6 +60,7 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         _print_line(console, note, mark=f"{'*' * number} ")
     for line in below_table(records):
         _print_line(console, line)
+    print_side_by_side(console, records if whole is None else whole, slo)
     _print_line(console, recommendation.text, before="\n", style="bold")
     if recommendation.settings:
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)

@@ -50,7 +50,7 @@ class OnnxRuntime:
     """Provide the ``onnxruntime`` backend."""
 
     name = "onnxruntime"
-    honours = frozenset({"batch", "profiles", "streams", "clients", "intra_op_threads"})
+    honours = frozenset({"batch", "profiles", "streams", "clients", "intra_op_threads", "sharing", "beside"})
     runs_models = True
     on_gpu = False
 

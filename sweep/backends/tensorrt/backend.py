@@ -25,7 +25,7 @@ from sweep.backends.tensorrt.gpu_allocator import BUILD, Ledger
 from sweep.backends.tensorrt.profiled_session import ProfiledSession, profile_of
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError
-from sweep.spec import RANGE
+from sweep.spec import RANGE, members_of
 from sweep.system import environment as facts
 from sweep.system import mps, regular_files, write_atomic
 
@@ -48,13 +48,14 @@ _LAYERS_HIDDEN = (
     "the types are those of the strongly typed network, which the engine has to keep: with "
     "profiling_verbosity=layer_names_only or none it tells nothing of its layers"
 )
+_EXACT = ("fp32", "native")  # types whose products TF32 would shorten
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 _SESSION = (
     *("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib"),
     *("context_memory", "persistent_cache_ratio", "profile_switch"),
 )
 _USER_MANAGED = "user_managed"
-_SHARED = ("clients", "mps", "mps_build", "sm_count")
+_SHARED = ("clients", "mps", "mps_build", "sm_count", "sharing", "beside")
 _MOST_PLAN = 1 << 40  # bytes; a plan holds all weights
 
 
@@ -113,9 +114,10 @@ class TensorRT:
         flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable. A plan that was
         built elsewhere runs as it would anywhere else.
         """
-        if variant.engine.plan is not None:
-            return {}
-        return {_TF32_OVERRIDE: "0"} if variant.onnx.precision.dtype in {"fp32", "native"} else {}
+        shared = variant.session.shared
+        members = members_of(variant) if shared is not None and shared.one_process else [variant]
+        exact = [each for each in members if each.engine.plan is None and each.onnx.precision.dtype in _EXACT]
+        return {_TF32_OVERRIDE: "0"} if exact else {}
 
     def facts(self) -> JsonDict:
         """Return library, GPU and driver versions, from package metadata and NVML."""

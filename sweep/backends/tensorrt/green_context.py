@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import SessionError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sweep.backends.tensorrt.cuda import Cuda, Handle
 
 
@@ -28,23 +30,65 @@ def get_green_context(cuda: Cuda, sm_count: int) -> GreenContext:
     return GreenContext(cuda, sm_count)
 
 
+@functools.cache
+def get_partition(cuda: Cuda, counts: tuple[int, ...]) -> tuple[GreenContext, ...]:
+    """Return green contexts of `counts` SMs that have no SM in common: created once per process, never destroyed.
+
+    The GPU is split into the smallest groups that it has, and each context gets as many as it needs. (What remains of
+    a split cannot be split again: on an H200 its 68 SMs were refused in any other number than 68.)
+
+    Args:
+        cuda: makes the calls.
+        counts: SMs of each.
+
+    Raises:
+        UnsupportedError: the GPU or the driver has no green contexts, or cannot be divided so.
+    """
+    name = f"sharing=green:{'/'.join(map(str, counts))}"
+    try:
+        device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
+        whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
+        total = int(whole.sm.smCount)
+        smallest = _split(cuda, whole, 1)
+        size = total if smallest is None else int(smallest.sm.smCount)
+        groups, _, _ = cuda.drive("cuDevSmResourceSplitByCount", total // size, whole, 0, size)
+    except SessionError as error:
+        raise UnsupportedError(f"{name}: no green contexts could be made: {error}") from error
+    if any(count % size for count in counts) or sum(counts) > len(groups) * size:
+        raise UnsupportedError(
+            f"{name}: this GPU of {total} SMs gives shares in steps of {size}, {len(groups) * size} together"
+        )
+    contexts, first = [], 0
+    for count in counts:
+        contexts.append(GreenContext(cuda, count, groups[first : first + count // size]))
+        first += count // size
+    return tuple(contexts)
+
+
 class GreenContext:
     """Reserve part of the GPU's SMs for the streams created on it; a stream keeps to them in every thread.
 
     Args:
         cuda: makes the calls; the device's primary context exists already.
         sm_count: number of SMs.
+        groups: groups of SMs of one split that make up the context; None takes the SMs from the whole device.
+
+    Attributes:
+        in_use: whether a session of a partition has it.
 
     Raises:
         UnsupportedError: the GPU or the driver has no green contexts, or cannot give that many SMs.
     """
 
-    def __init__(self, cuda: Cuda, sm_count: int) -> None:
+    def __init__(self, cuda: Cuda, sm_count: int, groups: Sequence[Any] | None = None) -> None:
         self._cuda = cuda
+        self.in_use = False
         try:
             device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
-            whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
-            descriptor = cuda.drive("cuDevResourceGenerateDesc", [_part(cuda, whole, sm_count)], 1)
+            if groups is None:
+                whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
+                groups = [_part(cuda, whole, sm_count)]
+            descriptor = cuda.drive("cuDevResourceGenerateDesc", list(groups), len(groups))
             flag = cuda.drv.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
             self._green = cuda.drive("cuGreenCtxCreate", descriptor, device, int(flag))
             self._context = cuda.drive("cuCtxFromGreenCtx", self._green)

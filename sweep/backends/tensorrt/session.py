@@ -70,7 +70,7 @@ class TensorRTSession:
         self._place = Place(profile=profile)
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
-        self._green = None if axes.sm_count is None else green_context.get_green_context(self._cuda, axes.sm_count)
+        self._green = _green_context(self._cuda, axes)
         free = self._cuda.free_memory()
         self._device = self._cuda.device()
         self._sm_count: int = self._device["sm_count"] if self._green is None else self._green.sm_count
@@ -93,6 +93,8 @@ class TensorRTSession:
                 self.engine_facts["graphs"] = sum_graphs(self._contexts)
             self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
             self.realised = self._realised(axes, engine.settings)
+            if self._green is not None and axes.beside is not None:
+                self._green.leave()  # the network that is loaded next enters its own
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
@@ -265,8 +267,23 @@ class TensorRTSession:
         self._resources.close()
         if self._green is not None:
             self._green.leave()
+            self._green.in_use = False
 
 
 def sum_graphs(contexts: Sequence[ExecutionContext]) -> dict[str, int]:
     """Return the CUDA graphs of all contexts together, as ``ExecutionContext.graphs`` has them."""
     return {name: sum(context.graphs[name] for context in contexts) for name in contexts[0].graphs}
+
+
+def _green_context(cuda: cuda_module.Cuda, axes: SessionAxes) -> green_context.GreenContext | None:
+    """Return the green context of a session: one of several without a common SM where networks run side by side."""
+    if axes.sm_count is None:
+        return None
+    shared = axes.shared
+    if shared is None:
+        return green_context.get_green_context(cuda, axes.sm_count)
+    counts = tuple(sorted(shared.shares, reverse=True))
+    contexts = green_context.get_partition(cuda, counts)
+    free = [context for context in contexts if context.sm_count == axes.sm_count and not context.in_use]
+    free[0].in_use = True
+    return free[0]

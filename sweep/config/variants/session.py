@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.config.variants import axis_values
+from sweep.config.variants.beside import session_beside
 from sweep.errors import ConfigError
 from sweep.spec import PER_SHAPE, Script, SessionAxes
 
@@ -25,4 +26,5 @@ def session_axes(config: Config) -> SessionAxes:
     switches = config.profile_switch and config.profiles == PER_SHAPE  # no other way has profiles to switch between
     values["profile_switch"] = True if switches else None
     script = None if config.backend.script is None else Script(**axis_values.checked(config, "session.script"))
-    return SessionAxes(**values, script=script)
+    del values["beside"]
+    return session_beside(config, SessionAxes(**values, script=script))

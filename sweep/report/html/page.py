@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sweep.report import shape_ways
+from sweep.report import shape_ways, side_by_side
 from sweep.report.columns import common_slo, figures
 from sweep.report.comparison import compared
 from sweep.report.html import chart_data
@@ -109,6 +109,7 @@ def context(
         "started": [min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
         "facts": [*_facts(records), *following],
         "profiles": commands.profiles,
+        "side_by_side": side_by_side.page_context(records, slo),
         "sweeps": commands.sweeps,
         "commands": [(labels[key], command) for key, command in commands.variants.items() if key in labels],
         "downloads": [(name, _data_url(text), len(text)) for name, text in files.items()],

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
-from sweep import models
+from sweep import models, spec
 from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import SupportsTurns, registry
@@ -17,7 +18,7 @@ from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
-from sweep.runner.worker import layer_profile, marked_streams, plan_import, refused_inputs, shaped_session
+from sweep.runner.worker import layer_profile, marked_streams, neighbours, plan_import, refused_inputs, shaped_session
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 _NAMES = 3  # of nodes, in a note
 
+_NO_ENGINE: EngineInfo = {"key": ""}  # of a network beside the measured one, whose record is not written
+
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.samples= or model.calibration= takes yours"
 
 
@@ -58,6 +61,7 @@ class _Timed:
         batches: batches that they should have taken.
         accuracy: errors of the outputs; None where none were compared.
         smaller: those of the engines of the smaller shapes of a load, the smallest first.
+        beside_mismatch: how a network beside this one differs from what was requested, in one line; None if none does.
     """
 
     load_s: float
@@ -65,6 +69,7 @@ class _Timed:
     batches: int
     accuracy: Accuracy | None
     smaller: list[Accuracy]
+    beside_mismatch: str | None = None
 
     def notes(self) -> list[str]:
         """Return what the table says where the inputs of all requests were the same, and should not have been."""
@@ -91,6 +96,10 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
         refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
     ):
+        load_beside = functools.partial(_load_beside, backend, cache, events)
+        if variant.session.beside is not None and communicator.rank:
+            neighbours.serve(request, events, communicator, load_beside)
+            return Result(engine=_NO_ENGINE)
         events.stage("model")
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)
@@ -99,15 +108,9 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             for each in shaped_session.variants_with_engines(variant, backend)
         ]
         artifacts = made[-1][1]
-        if request.only_build:
-            return Result(engine=artifacts.engine_facts(variant))
-        if request.layers is not None and request.client:
-            return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
-        events.stage("load")
-        if request.layers is not None:
-            inputs = timed_inputs(variant, backend, artifacts)
-            layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
-            return Result(engine=artifacts.engine_facts(variant))
+        done = _without_load(request, backend, artifacts, cache, events)
+        if done is not None:
+            return done
         engines = [
             shaped_session.ShapedEngine(variant=each, artifacts=own, inputs=timed_inputs(each, backend, own))
             for each, own in shaped_session.served_by(made, backend)
@@ -116,9 +119,8 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         session, load_s = in_rank_order(communicator, lambda: _load(backend, engines))
         try:
             turns = _take_turns(session, inputs)
-            driven = session if communicator.size == 1 else ClientSession(session, communicator)
             with marked_streams.marked_inferences(session, ranges):
-                points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
+                points, beside_mismatch = _drive_all(session, request, communicator, events, load_beside)
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             if turns > 1:
@@ -134,8 +136,34 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             session.close()
         if watch.jump_s():  # between two points, whose windows share the budget of the pass
             raise clock_jumps.jumped(watch.jump_s())
-    timed = _Timed(load_s=load_s, turns=turns, batches=len(inputs.batches), accuracy=accuracy, smaller=others_accuracy)
+    timed = _Timed(
+        load_s=load_s,
+        turns=turns,
+        batches=len(inputs.batches),
+        accuracy=accuracy,
+        smaller=others_accuracy,
+        beside_mismatch=beside_mismatch,
+    )
     return _describe(request, artifacts, session, timed)
+
+
+def _without_load(
+    request: Request, backend: Backend, artifacts: Artifacts, cache: Cache, events: Events
+) -> Result | None:
+    """Return the result of a request that ends with the build, or is for the layers of the engine; None for others."""
+    variant = request.variant
+    if request.only_build:
+        for other in spec.members_of(variant)[1:]:
+            make_artifacts(other, backend, cache, events)
+        return Result(engine=artifacts.engine_facts(variant))
+    if request.layers is not None and request.client:
+        return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
+    events.stage("load")
+    if request.layers is None:
+        return None
+    inputs = timed_inputs(variant, backend, artifacts)
+    layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
+    return Result(engine=artifacts.engine_facts(variant))
 
 
 def timed_inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:
@@ -220,6 +248,42 @@ def _load(backend: Backend, engines: Sequence[shaped_session.ShapedEngine]) -> t
         session.engine_facts["host_memory_bytes"] = host_memory.peak_bytes()
         session.engine_facts["host_memory_before_bytes"] = before
     return session, seconds
+
+
+def _load_beside(backend: Backend, cache: Cache, events: Events, member: Variant) -> Session:
+    """Load a network that runs beside the measured one."""
+    artifacts = make_artifacts(member, backend, cache, events)
+    events.stage("load")
+    inputs = timed_inputs(member, backend, artifacts)
+    return backend.load(artifacts.engine.path, artifacts.engine.info, member, inputs.batches[0])
+
+
+def _drive_all(
+    session: Session, request: Request, communicator: Communicator, events: Events, load_beside: neighbours.Loader
+) -> tuple[list[samples.PointSamples], str | None]:
+    """Put the session under its load, together with other clients of it or beside other networks.
+
+    Returns:
+        The samples, and how a network beside it differs from what was requested, in one line.
+    """
+    company: neighbours.Neighbours | None = None
+
+    def report(name: str, done: int, of: int) -> None:
+        if company is not None:
+            company.check()
+        events.stage("measure", name, done / of)
+
+    if request.variant.session.beside is None:
+        driven = session if communicator.size == 1 else ClientSession(session, communicator)
+        return _drive(driven, request, report), None
+    company = neighbours.Neighbours(request, communicator, load_beside)
+    try:
+        company.start()
+        points = _drive(session, request, report)
+        session.realised["beside"], mismatch = company.stop(points)
+    finally:
+        company.close()
+    return points, mismatch
 
 
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
@@ -310,6 +374,7 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
         mismatch, gate = fault.message, fault.gate
     if mismatch is None:
         mismatch, gate = _mismatch_of_smaller(session, request, timed)
+    mismatch = mismatch or timed.beside_mismatch
     facts, graph_facts = artifacts.engine_facts(variant), artifacts.onnx.facts if artifacts.onnx else {}
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(

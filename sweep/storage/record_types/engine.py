@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from sweep.storage.record_types.accuracy import SearchedAccuracy
-from sweep.storage.record_types.values import Bytes, Count, Magnitude, Milliseconds, Number, Seconds, Share
+from sweep.storage.record_types.values import Bytes, Count, Magnitude, Milliseconds, Number, Rate, Seconds, Share
 
 
 class ModelCost(TypedDict):
@@ -313,6 +313,58 @@ class ShapeChange(TypedDict):
     enqueue_change_ms: NotRequired[Milliseconds]
 
 
+class BesideWindow(TypedDict):
+    """Summarise what a network beside the measured one got in one window of that one.
+
+    Attributes:
+        index: rung of the measured network; -1 for its closed loop.
+        repeat: pass.
+        achieved_ips: throughput, samples/s.
+        requests: requests that were completed in the window.
+        p50_ms: median latency, ms.
+        p99_ms: 99th percentile of the latency, ms.
+        overlap: share of the window between the first start and the last completion of this network.
+    """
+
+    index: int
+    repeat: Count
+    achieved_ips: Rate
+    requests: Count
+    p50_ms: Milliseconds | None
+    p99_ms: Milliseconds | None
+    overlap: Share
+
+
+class BesideNetwork(TypedDict, total=False):
+    """Describe a network that ran beside the measured one, as its own session tells.
+
+    Attributes:
+        name: short name.
+        contexts: execution contexts.
+        cuda_graph: the inference was captured and replayed as a CUDA graph.
+        precision: number of layers by the type in which they compute.
+        sm_count: SMs of the device that it may use.
+        sm_reached: SMs that a kernel reached.
+        sm_total: SMs of the whole device.
+        under_mps: the process ran under MPS.
+        device_memory_bytes: memory that the session takes on the device, bytes.
+        windows: what it got in each window of the measured network, of the last pass.
+        mismatch: how what ran differs from what was requested; None if it does not.
+    """
+
+    name: str
+    contexts: Count | None
+    cuda_graph: bool | None
+    precision: dict[str, Count] | None
+    sm_count: Count | None
+    sm_reached: Count | None
+    sm_total: Count | None
+    under_mps: bool | None
+    device_memory_bytes: Bytes | None
+    windows: list[BesideWindow]
+    mismatch: str | None
+
+
 class Realised(TypedDict, total=False):
     """Describe what really ran, for the first client. A backend may add keys of its own.
 
@@ -339,6 +391,7 @@ class Realised(TypedDict, total=False):
         tf32_override: value of ``NVIDIA_TF32_OVERRIDE``.
         evidence: where ``precision`` was read.
         shapes: engine of each shape of a load of several, the smallest first.
+        beside: networks that ran beside this one.
         shape_changes: cost of the first inference after a change between two of them; missing with several clients.
     """
 
@@ -364,4 +417,5 @@ class Realised(TypedDict, total=False):
     tf32_override: str | None
     evidence: str | None
     shapes: list[ShapeEngine]
+    beside: list[BesideNetwork]
     shape_changes: list[ShapeChange]

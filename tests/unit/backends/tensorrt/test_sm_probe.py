@@ -10,10 +10,10 @@ from fake_gpu import FakeEngine, FakeRuntime, installed, library_of
 from sweep import spec
 from sweep.backends import registry
 from sweep.backends.base import unsupported_reason
-from sweep.backends.tensorrt import backend, isolated_build, runtime_cache, sm_probe
+from sweep.backends.tensorrt import backend, green_context, isolated_build, runtime_cache, sm_probe
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError, UnsupportedError
-from sweep.spec import SessionAxes, Variant
+from sweep.spec import SessionAxes, Variant, side_by_side
 
 FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
@@ -63,6 +63,39 @@ def test_a_process_makes_one_green_context_a_count(runtime) -> None:
         assert made.realised["sm_reached"] == count or count is None
         made.close()
     assert [context.sms for context in runtime.driver.contexts] == [16, 32]
+
+
+def beside(sharing: str) -> list[Variant]:
+    """Return two networks side by side, each with the other beside it."""
+    one, other = variant(), factories.variant("tiny_cnn", "fp16", "tensorrt_rtx")
+    first = side_by_side.beside(one, [other], sharing)
+    return [spec.member(first, number) for number in range(2)]
+
+
+def test_green_contexts_side_by_side_have_no_sm_in_common_and_come_back(runtime) -> None:
+    """Sessions of one process: a context of its own each, whatever loads first, and again after both were closed."""
+    for sharing, firsts in (("green:64/32", [0, 64]), ("green:32/64", [64, 0]), ("green:64/64", [0, 64])):
+        runtime.driver.contexts.clear()
+        green_context.get_partition.cache_clear()
+        for _ in range(2):
+            made = [session(runtime, **asked_of(each)) for each in beside(sharing)]
+            assert runtime.driver.current == "primary", "streams are launched from there"
+            counts = [int(count) for count in sharing.partition(":")[2].split("/")]
+            assert [one.realised["sm_reached"] for one in made] == counts
+            assert [one._green._green.first for one in made] == firsts
+            for one in made:
+                one.close()
+        assert len(runtime.driver.contexts) == 2
+    for sharing in ("green:96/64", "green:60/32"):
+        with pytest.raises(UnsupportedError, match=r"this GPU of 132 SMs gives shares in steps of 8, 128 together$"):
+            session(runtime, **asked_of(beside(sharing)[0]))
+    assert runtime.driver.current == "primary"
+
+
+def asked_of(variant: Variant) -> dict:
+    """Return the session axes of a variant that are set."""
+    axes = variant.session
+    return {"sm_count": axes.sm_count, "sharing": axes.sharing, "beside": axes.beside}
 
 
 def test_all_sms_are_a_count_too(runtime) -> None:
