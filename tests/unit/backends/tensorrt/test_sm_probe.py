@@ -244,7 +244,7 @@ def test_an_engine_without_a_share_is_built_outside_the_share_of_its_worker(monk
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/short/pipe")
     building_apart(monkeypatch, ANSWERING.replace("**FAILS", ""))
     made = registry.get("tensorrt_rtx")
-    found = made.build(tmp_path / "m.onnx", variant(mps=50), lambda batch, _=None: {"x": (batch, 3)}, tmp_path)
+    found = made.build(tmp_path / "m.onnx", variant(mps=50), lambda batch: {"x": (batch, 3)}, tmp_path)
     assert found == {"share": None, "pipes": "/dev/null", "shape": [1, 3]}
     assert (tmp_path / "engine.plan").read_bytes() == b"plan"
 

@@ -182,6 +182,7 @@ def test_every_axis_is_a_flag_a_variable_or_a_line(base) -> None:
         "tactic_sources": "none", "max_tactics": 2, "tiling_l2_limit_kib": 64, "preview_features": "one",
         "build_route": "one", "io_format": "hwc", "context_memory": "user_managed", "persistent_cache_ratio": 0.5,
         "sharing": "streams", "beside": BESIDE,
+        "profiles": {"way": "per_shape", "shapes": [[{"name": "h", "size": 64}]], "best": None}, "profile_switch": True,
     }  # fmt: skip
     ours = {item.name for kind in (sweep_axes.EngineAxes, sweep_axes.SessionAxes) for item in dataclasses.fields(kind)}
     elsewhere = ours - registry.get("tensorrt").honours  # axes of other backends alone
@@ -340,6 +341,7 @@ def test_the_advice_makes_the_same_engine(base) -> None:
         "made_from": None,
         "export_inputs": (),
         "shape": None,
+        "open_dimensions": None,
     }  # fields that the record's version had not
     assert found["model_ref"] == half.variant["model_ref"] | later
 
