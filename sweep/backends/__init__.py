@@ -2,6 +2,7 @@
 
 from sweep.backends.base import (
     Backend,
+    PreparedCalls,
     ProfileLimits,
     Session,
     Stream,
@@ -11,6 +12,7 @@ from sweep.backends.base import (
     SupportsPartTimes,
     SupportsPlans,
     SupportsPolling,
+    SupportsPreparedCalls,
     SupportsProfilerCapture,
     SupportsShapes,
     SupportsStreamOutputs,
@@ -22,6 +24,7 @@ from sweep.backends.onnxruntime import NUMERIC_TYPES
 __all__ = [
     "NUMERIC_TYPES",
     "Backend",
+    "PreparedCalls",
     "ProfileLimits",
     "Session",
     "Stream",
@@ -31,6 +34,7 @@ __all__ = [
     "SupportsPartTimes",
     "SupportsPlans",
     "SupportsPolling",
+    "SupportsPreparedCalls",
     "SupportsProfilerCapture",
     "SupportsShapes",
     "SupportsStreamOutputs",

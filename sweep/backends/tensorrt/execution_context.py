@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.tensorrt.buffers import Buffers
+from sweep.backends.tensorrt.cuda import Replay
 from sweep.backends.tensorrt.stream import WAITS, TensorRTStream
 from sweep.errors import SessionError, UnsupportedError
 
@@ -149,7 +149,7 @@ class ExecutionContext:
 
     def _replay(self) -> Step:
         graph = capture(self._library, self._cuda, self.context, self.handle)
-        return partial(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
+        return Replay(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
 
     def _eager(self, samples: int | None) -> Step:
         """Return the context's own enqueue, preceded by a change of shape if another size ran before."""

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweep.backends.base import PreparedCalls
 from sweep.backends.clock import RealClock
+from sweep.backends.tensorrt.cuda import Copy, Replay
 from sweep.errors import SessionError
 
 if TYPE_CHECKING:
@@ -78,10 +80,13 @@ class TensorRTStream:
         ]
         self._last = [events[-1] for events in self._events]
         self._sized: dict[int | None, list[Ring]] = {}
+        self._bound: dict[int | None, tuple[Step, Copies | None]] = {}
+        self._wait_word = wait
         self.add(None, launch, copies)
 
     def add(self, samples: int | None, launch: Step, copies: Copies | None) -> None:
         """Make ``enqueue(samples)`` run ``launch`` between ``copies``; None stands for a whole batch."""
+        self._bound[samples] = launch, copies
         self._sized[samples] = [_ring(self._cuda, self._stream, events, launch, copies) for events in self._events]
 
     def enqueue(self, samples: int | None = None) -> None:
@@ -156,6 +161,66 @@ class TensorRTStream:
         del self._enqueued_ns[: len(gpu)]
         return np.hstack([gpu, host.astype(np.float32)])
 
+    def prepared_calls(self) -> PreparedCalls | None:
+        """Return the driver's calls that an inference makes.
+
+        None for an enqueue of the library, for ``wait=yield``, and where a profiler marks every enqueue.
+        """
+        if (
+            "enqueue" in vars(self)
+            or self._wait_word == "yield"
+            or self._issued != self._waited
+            or self._read != self._waited
+        ):
+            return None
+        if not all(_is_native(launch, copies) for launch, copies in self._bound.values()):
+            return None
+        address = self._cuda.address
+        return PreparedCalls(
+            calls={samples: self._driver_calls(*bound) for samples, bound in self._bound.items()},
+            launch=1 if self._parts == 1 else 2 + len((self._bound[None][1] or ((), ()))[0]),
+            events=np.array([[int(event) for event in events] for events in self._events], dtype=np.int64),
+            synchronise=address("cuEventSynchronize"),
+            query=address("cuEventQuery"),
+            not_ready=int(self._not_ready),
+            elapsed=address("cuEventElapsedTime"),
+            enter=(address("cuCtxSetCurrent"), self._cuda.current_context()),
+            number=self._issued,
+        )
+
+    def _driver_calls(self, launch: Any, copies: Any) -> NDArray[np.int64]:
+        """Return the driver's calls of one inference at each place of the ring, shape (places, steps, 5)."""
+        record, replay, copy = (
+            self._cuda.address(name) for name in ("cuEventRecord", "cuGraphLaunch", "cuMemcpyAsync")
+        )
+        on = int(self._stream)
+        started = [replay, *(int(handle) for handle in launch.args), 0, 0]
+        uploads, downloads = (
+            [[copy, *(int(word) for word in step.args[:3]), on] for step in side] for side in copies or ((), ())
+        )
+        places = []
+        for events in self._events:
+            marks = [[record, int(event), on, 0, 0] for event in events]
+            if copies is None:
+                places.append([marks[0], started, marks[1]])
+            else:
+                places.append([marks[0], *uploads, marks[1], started, marks[2], *downloads, marks[3]])
+        return np.array(places, dtype=np.int64)
+
+    def adopt(self, counts: tuple[int, int, int], gpu_ms: NDArray[np.float32], host_ns: NDArray[np.int64]) -> None:
+        """Take over what compiled code did on the stream; see ``SupportsPreparedCalls``."""
+        self._issued, self._waited, self._read = counts
+        self._times.frombytes(np.ascontiguousarray(gpu_ms, dtype=np.float32).tobytes())
+        self._enqueued_ns.frombytes(np.ascontiguousarray(host_ns, dtype=np.int64).tobytes())
+
+    def fail_call(self, call: str, error: int) -> None:
+        """Raise the ``error`` that the driver returned to compiled code.
+
+        Raises:
+            SessionError: always.
+        """
+        self._cuda.fail_driver(call, error)
+
     def _read_one(self) -> None:
         events = self._events[self._read % _RING]
         if self._parts == 1:
@@ -172,7 +237,13 @@ class TensorRTStream:
     def close(self) -> None:
         """Drop the bound calls and events."""
         self._sized = {}
+        self._bound = {}
         self._events = self._last = []
+
+
+def _is_native(launch: Step, copies: Copies | None) -> bool:
+    """Return whether an inference is made of calls that the driver has too: the replay of a graph, between copies."""
+    return isinstance(launch, Replay) and all(isinstance(step, Copy) for side in copies or () for step in side)
 
 
 def _ring(

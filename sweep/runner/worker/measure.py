@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
@@ -12,7 +14,16 @@ from sweep import models
 from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import SupportsTurns, registry
-from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve, shape_switch
+from sweep.loadgen import (
+    SINGLE_CLIENT,
+    ClientSession,
+    capacity_search,
+    compiled_loop,
+    in_rank_order,
+    issue_loops,
+    load_curve,
+    shape_switch,
+)
 from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
@@ -58,6 +69,7 @@ class _Timed:
         batches: batches that they should have taken.
         accuracy: errors of the outputs; None where none were compared.
         smaller: those of the engines of the smaller shapes of a load, the smallest first.
+        loop: what issued the requests, as ``issue_loops.loop_name`` calls it.
     """
 
     load_s: float
@@ -65,6 +77,7 @@ class _Timed:
     batches: int
     accuracy: Accuracy | None
     smaller: list[Accuracy]
+    loop: str
 
     def notes(self) -> list[str]:
         """Return what the table says where the inputs of all requests were the same, and should not have been."""
@@ -92,6 +105,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
     ):
         events.stage("model")
+        loops = _load_loops(variant, backend)
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)
         made = [
@@ -104,6 +118,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         if request.layers is not None and request.client:
             return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
         events.stage("load")
+        _await_loops(loops, events)  # before the engine is loaded, whose time the record tells
         if request.layers is not None:
             inputs = timed_inputs(variant, backend, artifacts)
             layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
@@ -118,6 +133,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             turns = _take_turns(session, inputs)
             driven = session if communicator.size == 1 else ClientSession(session, communicator)
             with marked_streams.marked_inferences(session, ranges):
+                loop = issue_loops.loop_name(session.streams, mixed=variant.load.shapes is not None)
                 points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
@@ -134,8 +150,42 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             session.close()
         if watch.jump_s():  # between two points, whose windows share the budget of the pass
             raise clock_jumps.jumped(watch.jump_s())
-    timed = _Timed(load_s=load_s, turns=turns, batches=len(inputs.batches), accuracy=accuracy, smaller=others_accuracy)
+    timed = _Timed(
+        load_s=load_s,
+        turns=turns,
+        batches=len(inputs.batches),
+        accuracy=accuracy,
+        smaller=others_accuracy,
+        loop=loop,
+    )
     return _describe(request, artifacts, session, timed)
+
+
+def _load_loops(variant: Variant, backend: Backend) -> Future[float | None]:
+    """Load the compiled loops beside what else precedes the window, where the variant's streams may use them.
+
+    Returns:
+        How long they took to compile, s; None where they were read from the disk or are not needed.
+    """
+    loaded: Future[float | None] = Future()
+    if not (backend.on_gpu and variant.session.cuda_graph):
+        loaded.set_result(None)
+        return loaded
+
+    def load() -> None:
+        try:
+            loaded.set_result(compiled_loop.load())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is read
+            loaded.set_exception(error)
+
+    threading.Thread(target=load, daemon=True).start()
+    return loaded
+
+
+def _await_loops(loops: Future[float | None], events: Events) -> None:
+    compiled_s = loops.result()
+    if compiled_s is not None:
+        events.note(f"compiled the loops that issue requests in {compiled_s:.0f} s, once for this machine")
 
 
 def timed_inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:
@@ -294,6 +344,10 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
         realised["input_batches"] = timed.turns
     if accuracy_gates.is_tf32(dtype, accuracy):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
+    if not session.virtual:
+        realised["loop"] = timed.loop
+        if timed.loop == "compiled" and "driven_by" in realised:
+            realised["driven_by"] = "a thread a stream"
     if variant.load.batch_wait_ms is not None:
         realised["partial_batches"] = "true size" if session.partial_batches else "padded"
     mismatch, gate = backend.mismatch(variant, session.realised), None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 
 import bench_engines
 import bench_gpu
@@ -42,7 +43,7 @@ def runtime(driver, monkeypatch) -> DriverRuntime:
     made = DriverRuntime(driver, SERVICE_NS)
     wrapped = object.__new__(cuda.Cuda)
     wrapped.rt, wrapped._ok, wrapped.not_ready = made, 0, 600
-    wrapped.drv = FakeDriver(made)
+    wrapped.drv, wrapped.driver_library = FakeDriver(made), str(driver.path)
     monkeypatch.setattr(cuda, "get", lambda: wrapped)
     return made
 
@@ -104,9 +105,10 @@ def test_the_c_loop_does_per_inference_what_the_python_loop_does(loop, driver, r
 
 
 @pytest.mark.parametrize("depth", [1, 2, 8])
-@pytest.mark.parametrize("drive", [bench_loops.closed, bench_loops.closed_by_threads])
+@pytest.mark.parametrize("drive", [bench_loops.closed, bench_loops.closed_by_threads, bench_loops.closed_compiled])
 @pytest.mark.parametrize("count", [1, 4])
-def test_both_python_loops_do_the_same(driver, rig, drive, count, depth) -> None:
+def test_the_products_loops_do_the_same(driver, rig, drive, count, depth, monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
     streams = streams_of(rig, count)
     driver.reset()
     run = drive(streams, depth, 0.12)
@@ -163,7 +165,7 @@ def test_no_driver_and_no_compiler_are_one_line_each(tmp_path, monkeypatch) -> N
         c_loop.CLoop(tmp_path)
 
 
-def test_the_whole_bench_runs_and_what_fails_leaves_the_rest(loop, rig, tmp_path) -> None:
+def test_the_whole_bench_runs_and_what_fails_leaves_the_rest(loop, rig, tmp_path, monkeypatch) -> None:
     engines = ["mlp1", "resnet50_b32"]
     wanted = rig.session
 
@@ -173,6 +175,10 @@ def test_the_whole_bench_runs_and_what_fails_leaves_the_rest(loop, rig, tmp_path
         return wanted(spec, **axes)
 
     rig.session = session
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
+    monkeypatch.setattr(bench_sections, "STREAM_COUNTS", (2,))
+    monkeypatch.setattr(bench_sections, "OPEN_RPS", 500)
+    monkeypatch.setattr(bench_sections, "OPEN_S", 0.05)
     console = Console(width=200, record=True, quiet=True)
     bench = bench_gpu.Bench(rig, loop, SHORT, console, tmp_path / "bench.json")
     bench.run(list(bench_sections.SECTIONS), engines)
@@ -181,16 +187,19 @@ def test_the_whole_bench_runs_and_what_fails_leaves_the_rest(loop, rig, tmp_path
     assert {name: {row["engine"] for row in rows} for name, rows in found["rows"].items()} == {
         "one": {"resnet50_b32"},
         "four": {"mlp1"},
+        "compiled": {"mlp1"},
+        "lag": {"mlp1"},
         "timers": {"resnet50_b32"},
     }
     for row in (row for rows in found["rows"].values() for row in rows):
-        assert row["gpu_us"] >= SERVICE_NS / 1e3 * 0.99
+        assert row["kind"] == "lag_us" or row["gpu_us"] >= SERVICE_NS / 1e3 * 0.99
         assert row["low"] <= row["result"] <= row["high"]
         assert row["ours_us"] > 0
         assert row["theirs_us"] > 0
     promised = [row["what"] for row in found["rows"]["four"] if row["met"] is not None]
     assert promised == ["Python, one thread"]
     assert len(found["rows"]["four"]) == 10
+    assert len(found["rows"]["compiled"]) == 4
     assert all(made.streams == [] for made in rig.opened)  # closed
     for session in rig.opened:
         session.close()
