@@ -223,17 +223,23 @@ def _closed_samples(
     *,
     complete: bool,
 ) -> PointSamples:
-    rows = [
-        (issued, done, number, is_warm)
+    of_each = [
+        (server, number, is_warm)
         for interval, is_warm in [*((item, True) for item in warm), (measured, False)]
         for number, server in enumerate(interval)
-        for issued, done in zip(server.issued, server.done, strict=True)
     ]
-    order = sorted(range(len(rows)), key=rows.__getitem__)
-    issued, done, number, is_warm = (np.array(column, dtype=np.int64)[order] for column in zip(*rows, strict=True))
+    counts = [len(server.done) for server, _, _ in of_each]
+    issued = np.concatenate([np.asarray(server.issued, dtype=np.int64) for server, _, _ in of_each])
+    done = np.concatenate([np.asarray(server.done, dtype=np.int64) for server, _, _ in of_each])
+    number = np.repeat(np.array([number for _, number, _ in of_each], dtype=np.int16), counts)
+    is_warm = np.repeat(np.array([is_warm for _, _, is_warm in of_each], dtype=np.bool_), counts)
+    order = np.lexsort((is_warm, number, done, issued))
+    issued, done, number, is_warm = issued[order], done[order], number[order], is_warm[order]
     origin = issued[0]
-    shapes = [server.shapes for interval in (*warm, measured) for server in interval if server.shapes is not None]
-    timed = [server.gpu_ms for interval in (*warm, measured) for server in interval if server.gpu_ms is not None]
+    issued -= origin
+    done -= origin
+    shapes = [server.shapes for server, _, _ in of_each if server.shapes is not None]
+    timed = [server.gpu_ms for server, _, _ in of_each if server.gpu_ms is not None]
     return PointSamples(
         kind="closed",
         index=place.index,
@@ -243,12 +249,12 @@ def _closed_samples(
         overloaded=False,
         complete=complete,
         origin_ns=int(origin),
-        scheduled_ns=issued - origin,
-        issued_ns=issued - origin,
-        done_ns=done - origin,
+        scheduled_ns=issued,
+        issued_ns=issued,  # one array for both: a closed loop issues when it schedules
+        done_ns=done,
         slot_free=np.ones(len(issued), dtype=np.bool_),
-        warmup=is_warm.astype(np.bool_),
-        stream=number.astype(np.int16),
+        warmup=is_warm,
+        stream=number,
         shape=np.concatenate(shapes)[order] if shapes else None,
         **_gpu_columns(np.concatenate(timed)[order] if timed else None),
     )
