@@ -1,9 +1,9 @@
 """Compile the loops of the load generator to machine code that runs without the interpreter and without its lock.
 
-This module needs numba and is imported by ``compiled_loop`` alone. Each function is the compiled form of a reference:
-``closed_loop`` of ``ClosedServer.serve``, ``open_loop`` of ``OpenServer.step`` and ``gather_loop`` of
-``BatchServer.step``. ``tests/contract/test_compiled_loop.py`` holds both to the same order of calls and the same
-samples.
+This module needs numba. ``compiled_code`` alone imports it, where a machine has no code of it yet. Each function is the
+compiled form of a reference: ``closed_loop`` of ``ClosedServer.serve``, ``open_loop`` of ``OpenServer.step`` and
+``gather_loop`` of ``BatchServer.step``. ``tests/contract/test_compiled_loop.py`` holds both to the same order of calls
+and the same samples.
 
 Everything that a loop calls is a C function given by its address: those of the stream (``backends.PreparedCalls``), and
 the clock and the sleep of the C library. A call passes four integers in registers whatever the function takes, which
@@ -15,58 +15,56 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
-# answers of a loop
-FINISHED, STOPPED, FAILED, FULL, STEPPED = 0, 1, 2, 3, 4
-
-# places in ``system``, what is shared by all streams
-CLOCK, SLEEP, MARGIN_NS, POLL, STEPS = 0, 1, 2, 3, 4
-SYSTEM = 5
-
-# places in ``api``, the functions of one stream
-SYNCHRONISE, QUERY, NOT_READY, ELAPSED, ENTER, ENTER_ARGUMENT, LAUNCH = 0, 1, 2, 3, 4, 5, 6
-API = 7
-
-# places in ``state``, what a loop on one stream remembers between two calls of it
-ISSUED, WAITED, READ = 0, 1, 2  # inferences enqueued, seen complete and read since the stream was made
-FILLED, COMPLETED, DEPTH, NUMBER = 3, 4, 5, 6
-DONE_AT, GPU_AT, HOST_AT = 7, 8, 9  # next free place of each array of results
-FAILED_CALL, FAILURE = 10, 11  # index of the call, and what it returned
-START_NS, EARLIEST_NS, LATEST_NS, MIN_COUNT = 12, 13, 14, 15
-BATCHES = 16
-STATE = 17
-
-# calls that a failure names, beside the steps of an inference, which count from 0
-CALL_WAIT, CALL_ELAPSED, CALL_ENTER = -1, -2, -3
-
-# places in ``shared``, what all streams of an open loop share
-NEXT, OVERLOADED, LOCK, MAX_WAIT_NS, BATCH, BATCH_WAIT_NS, PARTIAL = 0, 1, 2, 3, 4, 5, 6
-SHARED = 7
-
-_WORD, _WORDS, _TABLE, _TABLES, _TABLE_SETS = (
-    types.int64,
-    types.Array(types.int64, 1, "C"),
-    types.Array(types.int64, 2, "C"),
-    types.Array(types.int64, 3, "C"),
-    types.Array(types.int64, 4, "C"),
+from sweep.loadgen.loop_layout import (
+    BATCH,
+    BATCH_WAIT_NS,
+    BATCHES,
+    CALL_ELAPSED,
+    CALL_ENTER,
+    CALL_WAIT,
+    CLOCK,
+    COMPLETED,
+    DEPTH,
+    DONE_AT,
+    EARLIEST_NS,
+    ELAPSED,
+    ENTER,
+    ENTER_ARGUMENT,
+    FAILED,
+    FAILED_CALL,
+    FAILURE,
+    FILLED,
+    FINISHED,
+    FULL,
+    GPU_AT,
+    HOST_AT,
+    ISSUED,
+    LATEST_NS,
+    LAUNCH,
+    MARGIN_NS,
+    MAX_WAIT_NS,
+    MIN_COUNT,
+    NEXT,
+    NOT_READY,
+    NUMBER,
+    OVERLOADED,
+    POLL,
+    QUERY,
+    READ,
+    SLEEP,
+    START_NS,
+    STEPPED,
+    STEPS,
+    STOPPED,
+    SYNCHRONISE,
+    WAITED,
 )
-_BYTES, _SHORTS, _INTS = (types.Array(kind, 1, "C") for kind in (types.int8, types.int16, types.int32))
-_FLOATS, _ROWS = types.Array(types.float32, 1, "C"), types.Array(types.float32, 2, "C")
 
-# the three loops are compiled, or read from the disk, when this module is imported: never in a window
-_CLOSED = _WORD(
-    *(_WORDS, _WORDS, _TABLES, _TABLE, _WORDS, _WORDS, _WORDS, _ROWS, _WORDS, _WORDS, _FLOATS, _WORDS),
-)
-_OPEN = _WORD(
-    *(_WORDS, _WORDS, _TABLES, _TABLE, _WORDS, _WORDS, _WORDS, _WORDS, _WORDS, _BYTES, _SHORTS),
-    *(_ROWS, _WORDS, _WORDS, _FLOATS, _WORDS),
-)
-_GATHER = _WORD(
-    *(_WORDS, _WORDS, _TABLE_SETS, _WORDS, _TABLE, _WORDS, _WORDS, _WORDS, _WORDS, _WORDS, _BYTES, _SHORTS),
-    *(_WORDS, _INTS, _ROWS, _WORDS, _WORDS, _FLOATS, _WORDS),
-)
+# no exceptions and no memory of numba's own: nothing of it is there when the code runs
+_compiled = njit(error_model="numpy", _nrt=False)
 
 _SECOND_NS = 1_000_000_000
 _LONGEST_SLEEP_NS = 20_000_000  # a thread that sleeps notices the stop flag after it
@@ -108,6 +106,45 @@ def _atomic(operation: str) -> Any:
 _atomic_add, _atomic_exchange = _atomic("add"), _atomic("xchg")
 
 
+def _viewer(dtype: Any, dimensions: int) -> Any:
+    """Return an intrinsic that views the array whose address and shape are at a place of a block.
+
+    It is numba's ``carray`` without the memory management, which is not there when the code runs.
+    """
+    kind = types.Array(dtype, dimensions, "C")
+
+    @intrinsic
+    def view(typingctx: Any, block: Any, place: Any) -> Any:
+        del typingctx, block, place
+
+        def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            del signature
+            word = ir.IntType(64)
+            words = builder.gep(builder.inttoptr(arguments[0], word.as_pointer()), [arguments[1]])
+            address, *shape = (
+                builder.load(builder.gep(words, [ir.Constant(word, number)])) for number in range(1 + dimensions)
+            )
+            size = dtype.bitwidth // 8
+            strides = [ir.Constant(word, size)]
+            for length in reversed(shape[1:]):
+                strides.insert(0, builder.mul(strides[0], length))
+            array = context.make_array(kind)(context, builder)
+            data = builder.inttoptr(address, array.data.type)
+            context.populate_array(
+                array, data=data, shape=shape, strides=strides, itemsize=ir.Constant(word, size), meminfo=None
+            )
+            return array._getvalue()  # noqa: SLF001 - as numba's own intrinsics do
+
+        return kind(types.int64, types.int64), code
+
+    return view
+
+
+_bytes, _shorts, _ints, _words = (_viewer(dtype, 1) for dtype in (types.int8, types.int16, types.int32, types.int64))
+_table, _table_sets = (_viewer(types.int64, dimensions) for dimensions in (2, 4))
+_floats, _rows = (_viewer(types.float32, dimensions) for dimensions in (1, 2))
+
+
 @intrinsic
 def _pause(typingctx: Any) -> Any:
     """Keep the compiler from moving reads of memory out of a loop that waits for another thread."""
@@ -121,13 +158,13 @@ def _pause(typingctx: Any) -> Any:
     return types.int64(), code
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _now_ns(system: Any, times: Any) -> Any:
     _call(system[CLOCK], _MONOTONIC, times.ctypes.data, 0, 0)
     return times[0] * _SECOND_NS + times[1]
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _sleep_until_ns(system: Any, times: Any, due_ns: Any, stop: Any) -> Any:
     """Return the time at or right after ``due_ns``; earlier where the stop flag is set."""
     while True:
@@ -142,7 +179,7 @@ def _sleep_until_ns(system: Any, times: Any, due_ns: Any, stop: Any) -> Any:
             _call(system[SLEEP], _MONOTONIC, _ABSOLUTE, times.ctypes.data, 0)
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _over(state: Any, now: Any, count: Any) -> Any:
     """Return whether the closed loop ends: ``closed_loop.Until.over``."""
     if now < state[EARLIEST_NS]:
@@ -150,14 +187,14 @@ def _over(state: Any, now: Any, count: Any) -> Any:
     return count >= state[MIN_COUNT] or now >= state[LATEST_NS]
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _fail(state: Any, call: Any, error: Any) -> Any:
     state[FAILED_CALL] = call
     state[FAILURE] = error
     return FAILED
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _enter(api: Any, state: Any) -> Any:
     """Give this thread the context of the device."""
     if api[ENTER] != 0:
@@ -167,7 +204,7 @@ def _enter(api: Any, state: Any) -> Any:
     return 0
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _read_one(api: Any, events: Any, state: Any, gpu: Any, place: Any, elapsed: Any) -> Any:
     """Read the times of the parts of the oldest inference that was not read, into ``gpu[place]``."""
     ring = state[READ] % events.shape[0]
@@ -180,16 +217,20 @@ def _read_one(api: Any, events: Any, state: Any, gpu: Any, place: Any, elapsed: 
     return 0
 
 
-@njit(nogil=True, cache=True)
-def _start(system: Any, api: Any, calls: Any, state: Any, host: Any, place: Any, times: Any) -> Any:
+@_compiled
+def _start(system: Any, api: Any, calls: Any, row: Any, state: Any, host: Any, place: Any, times: Any) -> Any:
     """Make the calls of one inference; the time of the launch alone goes into ``host[place]``, ns."""
-    ring = state[ISSUED] % calls.shape[0]
-    for step in range(calls.shape[1]):
-        if calls[ring, step, 0] == 0:
+    ring = state[ISSUED] % calls.shape[1]
+    for step in range(calls.shape[2]):
+        if calls[row, ring, step, 0] == 0:
             continue
         begin = _now_ns(system, times) if step == api[LAUNCH] else 0
         error = _call(
-            calls[ring, step, 0], calls[ring, step, 1], calls[ring, step, 2], calls[ring, step, 3], calls[ring, step, 4]
+            calls[row, ring, step, 0],
+            calls[row, ring, step, 1],
+            calls[row, ring, step, 2],
+            calls[row, ring, step, 3],
+            calls[row, ring, step, 4],
         )
         if step == api[LAUNCH]:
             host[place] = _now_ns(system, times) - begin
@@ -199,7 +240,7 @@ def _start(system: Any, api: Any, calls: Any, state: Any, host: Any, place: Any,
     return 0
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _wait(system: Any, api: Any, events: Any, state: Any, stop: Any) -> Any:
     """Wait for the oldest inference in flight, in the library's own call or by polling."""
     event = events[state[WAITED] % events.shape[0], events.shape[1] - 1]
@@ -217,7 +258,7 @@ def _wait(system: Any, api: Any, events: Any, state: Any, stop: Any) -> Any:
     return 0
 
 
-@njit(_CLOSED, nogil=True, cache=True)
+@_compiled
 def closed_loop(  # noqa: C901, PLR0911, PLR0912 - one loop, whose exits are its answers
     system: Any,
     api: Any,
@@ -237,7 +278,8 @@ def closed_loop(  # noqa: C901, PLR0911, PLR0912 - one loop, whose exits are its
     Args:
         system: addresses and settings shared by all streams, shape (SYSTEM,).
         api: functions of the stream, shape (API,).
-        calls: address and four arguments of each call of an inference, shape (places, steps, 5); address 0 is no call.
+        calls: address and four arguments of each call of an inference, shape (1, places, steps, 5); address 0 is no
+            call.
         events: events before, between and after the parts of an inference, shape (places, parts + 1).
         state: see the constants above, shape (STATE,).
         first: issue times of the inferences that fill the stream, ns.
@@ -257,7 +299,7 @@ def closed_loop(  # noqa: C901, PLR0911, PLR0912 - one loop, whose exits are its
         filled = 0
         while filled < state[DEPTH] and not (filled > 0 and _over(state, _now_ns(system, times), 0)):
             first[filled] = _now_ns(system, times)
-            if _start(system, api, calls, state, host, state[HOST_AT], times) != 0:
+            if _start(system, api, calls, 0, state, host, state[HOST_AT], times) != 0:
                 return FAILED
             state[HOST_AT] += 1
             filled += 1
@@ -273,7 +315,7 @@ def closed_loop(  # noqa: C901, PLR0911, PLR0912 - one loop, whose exits are its
         now = _now_ns(system, times)
         state[COMPLETED] += 1
         if not _over(state, now, state[COMPLETED]):
-            if _start(system, api, calls, state, host, state[HOST_AT], times) != 0:
+            if _start(system, api, calls, 0, state, host, state[HOST_AT], times) != 0:
                 return FAILED
             state[HOST_AT] += 1
             if state[READ] < state[WAITED]:
@@ -291,11 +333,12 @@ def closed_loop(  # noqa: C901, PLR0911, PLR0912 - one loop, whose exits are its
     return FINISHED
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _run_one(
     system: Any,
     api: Any,
     calls: Any,
+    row: Any,
     events: Any,
     state: Any,
     index: Any,
@@ -307,14 +350,14 @@ def _run_one(
     stop: Any,
 ) -> Any:
     """Run the inference of request ``index`` to completion, and read the times of the one before it, ``last``."""
-    if _start(system, api, calls, state, host, index, times) != 0:
+    if _start(system, api, calls, row, state, host, index, times) != 0:
         return FAILED
     if state[READ] < state[WAITED] and _read_one(api, events, state, gpu, last, elapsed) != 0:
         return FAILED
     return _wait(system, api, events, state, stop)
 
 
-@njit(_OPEN, nogil=True, cache=True)
+@_compiled
 def open_loop(  # noqa: PLR0911, C901 - one loop, whose exits are its answers
     system: Any,
     api: Any,
@@ -377,7 +420,7 @@ def open_loop(  # noqa: PLR0911, C901 - one loop, whose exits are its answers
             break
         issued[index] = now
         served_by[index] = state[NUMBER]
-        answer = _run_one(system, api, calls, events, state, index, last, gpu, host, times, elapsed, stop)
+        answer = _run_one(system, api, calls, 0, events, state, index, last, gpu, host, times, elapsed, stop)
         if answer != 0:
             return answer
         done[index] = _now_ns(system, times)
@@ -390,7 +433,7 @@ def open_loop(  # noqa: PLR0911, C901 - one loop, whose exits are its answers
     return FINISHED
 
 
-@njit(nogil=True, cache=True)
+@_compiled
 def _departing(due: Any, first: Any, batch: Any, now: Any) -> Any:
     """Count the arrivals that leave together: ``dynamic_batching.Rule.departing``."""
     end = min(first + batch, len(due))
@@ -400,7 +443,7 @@ def _departing(due: Any, first: Any, batch: Any, now: Any) -> Any:
     return max(count, 1)
 
 
-@njit(_GATHER, nogil=True, cache=True)
+@_compiled
 def gather_loop(  # noqa: PLR0911, PLR0912, C901 - one loop, whose exits are its answers
     system: Any,
     api: Any,
@@ -479,7 +522,7 @@ def gather_loop(  # noqa: PLR0911, PLR0912, C901 - one loop, whose exits are its
         _atomic_exchange(shared, 2, 0)
         if stop[0] != 0:
             return STOPPED
-        answer = _run_one(system, api, calls[rows[count]], events, state, first, last, gpu, host, times, elapsed, stop)
+        answer = _run_one(system, api, calls, rows[count], events, state, first, last, gpu, host, times, elapsed, stop)
         if answer != 0:
             return answer
         end = _now_ns(system, times)
@@ -498,3 +541,83 @@ def gather_loop(  # noqa: PLR0911, PLR0912, C901 - one loop, whose exits are its
     if state[READ] < state[WAITED] and _read_one(api, events, state, gpu, last, elapsed) != 0:
         return FAILED
     return FINISHED
+
+
+def run_closed_loop(block: Any) -> Any:
+    """Run ``closed_loop`` on the arrays of a block, which has the address and the shape of each in turn."""
+    return closed_loop(
+        _words(block, 0),
+        _words(block, 2),
+        _table_sets(block, 4),
+        _table(block, 9),
+        _words(block, 12),
+        _words(block, 14),
+        _words(block, 16),
+        _rows(block, 18),
+        _words(block, 21),
+        _words(block, 23),
+        _floats(block, 25),
+        _words(block, 27),
+    )
+
+
+def run_open_loop(block: Any) -> Any:
+    """Run ``open_loop`` on the arrays of a block."""
+    return open_loop(
+        _words(block, 0),
+        _words(block, 2),
+        _table_sets(block, 4),
+        _table(block, 9),
+        _words(block, 12),
+        _words(block, 14),
+        _words(block, 16),
+        _words(block, 18),
+        _words(block, 20),
+        _bytes(block, 22),
+        _shorts(block, 24),
+        _rows(block, 26),
+        _words(block, 29),
+        _words(block, 31),
+        _floats(block, 33),
+        _words(block, 35),
+    )
+
+
+def run_gather_loop(block: Any) -> Any:
+    """Run ``gather_loop`` on the arrays of a block."""
+    return gather_loop(
+        _words(block, 0),
+        _words(block, 2),
+        _table_sets(block, 4),
+        _words(block, 9),
+        _table(block, 11),
+        _words(block, 14),
+        _words(block, 16),
+        _words(block, 18),
+        _words(block, 20),
+        _words(block, 22),
+        _bytes(block, 24),
+        _shorts(block, 26),
+        _words(block, 28),
+        _ints(block, 30),
+        _rows(block, 32),
+        _words(block, 35),
+        _words(block, 37),
+        _floats(block, 39),
+        _words(block, 41),
+    )
+
+
+def compile_loop(name: str) -> tuple[str, str]:
+    """Compile one loop.
+
+    Args:
+        name: ``closed_loop``, ``open_loop`` or ``gather_loop``.
+
+    Returns:
+        Name of the C function, which takes the address of a block and returns an int64, and LLVM's assembly of the
+        module that has it.
+    """
+    entry = {"closed_loop": run_closed_loop, "open_loop": run_open_loop, "gather_loop": run_gather_loop}[name]
+    function = cfunc(types.int64(types.int64), error_model="numpy", _nrt=False)(entry)
+    return str(function._wrapper_name), str(function.inspect_llvm())  # noqa: SLF001 - numba has no public name of it

@@ -8,10 +8,7 @@ is compiled by numba when it is first needed on a machine and read from the disk
 from __future__ import annotations
 
 import ctypes
-import functools
-import importlib.util
 import os
-import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sweep.backends import SupportsPreparedCalls
+from sweep.loadgen import compiled_code
+from sweep.loadgen import loop_layout as layout
 from sweep.loadgen.closed_loop import ClosedServer
 from sweep.loadgen.dynamic_batching import BatchQueue, BatchServer
 from sweep.loadgen.open_loop import OpenServer
@@ -40,37 +39,13 @@ _STOPPED_WITHIN_S = 0.06  # a thread that does not end by then waits for the dev
 _MARGIN_NS = 10_000_000  # before a request is due a thread stops sleeping: a sleeper wakes late, to a slow core
 
 
-@functools.cache
-def kernels() -> Any:
-    """Return the module of the compiled loops; None where numba is not installed. Compiles them if they are new.
-
-    numba keeps the code beside the module, or in the user's cache where that folder cannot be written; where there is
-    neither, this process compiles for itself.
-    """
-    if importlib.util.find_spec("numba") is None:
-        return None
-    import numba
-
-    try:
-        from sweep.loadgen import compiled_kernels
-    except (OSError, RuntimeError):
-        with tempfile.TemporaryDirectory(prefix="sweep-loops-") as folder:
-            numba.config.CACHE_DIR = folder
-            from sweep.loadgen import compiled_kernels
-    return compiled_kernels
-
-
 def load() -> float | None:
-    """Compile the loops or read them from the disk, so that no window has to.
+    """Load the compiled loops, so that no window has to.
 
     Returns:
-        How long they took to compile, s; None where they were read, or numba is not installed.
+        How long they took to compile, s; None where they were read from the disk, or numba is not installed.
     """
-    start = time.perf_counter()
-    loops = kernels()
-    if loops is None or not loops.closed_loop.stats.cache_misses:
-        return None
-    return time.perf_counter() - start
+    return compiled_code.code().compiled_s if compiled_code.is_available() else None
 
 
 def prepared(servers: Sequence[Server]) -> list[PreparedCalls] | None:
@@ -96,7 +71,7 @@ def stream_calls(streams: Sequence[Stream]) -> list[PreparedCalls] | None:
         if own is None:
             return None
         calls.append(own)
-    return calls if kernels() is not None else None
+    return calls if compiled_code.is_available() else None
 
 
 class System:
@@ -119,18 +94,39 @@ class System:
         poll: bool = False,
         steps: int = -1,
     ) -> None:
-        loops = kernels()
-        self.words = np.zeros(loops.SYSTEM, dtype=np.int64)
-        self.words[loops.CLOCK] = clock or _address("clock_gettime")
-        self.words[loops.SLEEP] = sleep or _address("clock_nanosleep")
-        self.words[loops.MARGIN_NS] = margin_ns
-        self.words[loops.POLL] = poll
-        self.words[loops.STEPS] = steps
+        self.words = np.zeros(layout.SYSTEM, dtype=np.int64)
+        self.words[layout.CLOCK] = clock or _address("clock_gettime")
+        self.words[layout.SLEEP] = sleep or _address("clock_nanosleep")
+        self.words[layout.MARGIN_NS] = margin_ns
+        self.words[layout.POLL] = poll
+        self.words[layout.STEPS] = steps
 
 
 def _address(name: str) -> int:
     """Return the address of a function of the C library, or of what was loaded before it."""
     return int(ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0)
+
+
+class _Block:
+    """Hold the addresses and the shapes of the arrays that a compiled loop works on, in the order of its arguments.
+
+    Args:
+        arrays: contiguous; they are written in place.
+
+    Attributes:
+        address: address of the block.
+    """
+
+    def __init__(self, *arrays: np.ndarray) -> None:
+        self._arrays = arrays
+        self._words = np.zeros(layout.BLOCK, dtype=np.int64)
+        place = 0
+        for array in arrays:
+            if not array.flags.c_contiguous:
+                raise ValueError(f"an array of shape {array.shape} is not contiguous")
+            self._words[place : place + 1 + array.ndim] = array.ctypes.data, *array.shape
+            place += 1 + array.ndim
+        self.address = int(self._words.ctypes.data)
 
 
 class _Stream:
@@ -142,32 +138,31 @@ class _Stream:
     """
 
     def __init__(self, stream: Any, calls: PreparedCalls) -> None:
-        loops = kernels()
         self.stream, self.calls = stream, calls
         self.events = np.ascontiguousarray(calls.events)
         self.parts = self.events.shape[1] - 1
-        self.api = np.zeros(loops.API, dtype=np.int64)
-        self.api[loops.SYNCHRONISE], self.api[loops.QUERY] = calls.synchronise, calls.query
-        self.api[loops.NOT_READY], self.api[loops.ELAPSED] = calls.not_ready, calls.elapsed
-        self.api[loops.ENTER], self.api[loops.ENTER_ARGUMENT] = calls.enter
-        self.api[loops.LAUNCH] = calls.launch
-        self.state = np.zeros(loops.STATE, dtype=np.int64)
-        self.state[[loops.ISSUED, loops.WAITED, loops.READ]] = calls.number
+        self.api = np.zeros(layout.API, dtype=np.int64)
+        self.api[layout.SYNCHRONISE], self.api[layout.QUERY] = calls.synchronise, calls.query
+        self.api[layout.NOT_READY], self.api[layout.ELAPSED] = calls.not_ready, calls.elapsed
+        self.api[layout.ENTER], self.api[layout.ENTER_ARGUMENT] = calls.enter
+        self.api[layout.LAUNCH] = calls.launch
+        self.state = np.zeros(layout.STATE, dtype=np.int64)
+        self.state[[layout.ISSUED, layout.WAITED, layout.READ]] = calls.number
         self.times, self.elapsed = np.zeros(4, dtype=np.int64), np.zeros(2, dtype=np.float32)
 
     def finish(self, gpu_ms: NDArray[np.float32], host_ns: Words) -> None:
         """Tell the stream what was done, and raise what failed."""
-        loops, state = kernels(), self.state
-        counts = (int(state[loops.ISSUED]), int(state[loops.WAITED]), int(state[loops.READ]))
+        state = self.state
+        counts = (int(state[layout.ISSUED]), int(state[layout.WAITED]), int(state[layout.READ]))
         self.stream.adopt(counts, gpu_ms, host_ns)
-        if state[loops.FAILURE]:
-            call = int(state[loops.FAILED_CALL])
+        if state[layout.FAILURE]:
+            call = int(state[layout.FAILED_CALL])
             names = {
-                loops.CALL_WAIT: "wait",
-                loops.CALL_ELAPSED: "cuEventElapsedTime",
-                loops.CALL_ENTER: "cuCtxSetCurrent",
+                layout.CALL_WAIT: "wait",
+                layout.CALL_ELAPSED: "cuEventElapsedTime",
+                layout.CALL_ENTER: "cuCtxSetCurrent",
             }
-            self.stream.fail_call(names.get(call, "enqueue"), int(state[loops.FAILURE]))
+            self.stream.fail_call(names.get(call, "enqueue"), int(state[layout.FAILURE]))
 
 
 class _ClosedLoop:
@@ -181,20 +176,20 @@ class _ClosedLoop:
     """
 
     def __init__(self, server: ClosedServer, calls: PreparedCalls, system: System, chunk: int = _CHUNK) -> None:
-        loops = kernels()
         self.server, self._system = server, system
+        self._loop = compiled_code.code().loops["closed_loop"]
         self._stream = _Stream(server.stream, calls)
-        self._calls = np.ascontiguousarray(calls.calls[None])
+        self._calls = np.ascontiguousarray(calls.calls[None])[np.newaxis]
         state, until = self._stream.state, server.until
-        state[loops.DEPTH] = server.depth
-        state[loops.START_NS], state[loops.EARLIEST_NS] = until.start_ns, until.earliest_ns
-        state[loops.LATEST_NS], state[loops.MIN_COUNT] = until.latest_ns, until.min_count
+        state[layout.DEPTH] = server.depth
+        state[layout.START_NS], state[layout.EARLIEST_NS] = until.start_ns, until.earliest_ns
+        state[layout.LATEST_NS], state[layout.MIN_COUNT] = until.latest_ns, until.min_count
         self._first = np.zeros(max(server.depth, 1), dtype=np.int64)
         self._chunk = max(chunk, server.depth + 1)
         self._makers: dict[int, Callable[[], Any]] = {
-            loops.DONE_AT: lambda: np.full(self._chunk, 0, dtype=np.int64),
-            loops.GPU_AT: lambda: np.full((self._chunk, self._stream.parts), 0, dtype=np.float32),
-            loops.HOST_AT: lambda: np.full(self._chunk, 0, dtype=np.int64),
+            layout.DONE_AT: lambda: np.full(self._chunk, 0, dtype=np.int64),
+            layout.GPU_AT: lambda: np.full((self._chunk, self._stream.parts), 0, dtype=np.float32),
+            layout.HOST_AT: lambda: np.full(self._chunk, 0, dtype=np.int64),
         }
         self._results: dict[int, list[Any]] = {place: [make()] for place, make in self._makers.items()}
         self._spares: dict[int, Any] = {}
@@ -208,16 +203,15 @@ class _ClosedLoop:
 
     def run(self, stop: Words) -> int:
         """Run until the loop ends or is stopped; returns its answer."""
-        loops, stream = kernels(), self._stream
+        stream = self._stream
         while True:
-            current = [self._results[place][-1] for place in (loops.DONE_AT, loops.GPU_AT, loops.HOST_AT)]
-            answer = int(
-                loops.closed_loop(
-                    *(self._system.words, stream.api, self._calls, stream.events, stream.state, self._first),
-                    *(*current, stream.times, stream.elapsed, stop),
-                )
+            current = [self._results[place][-1] for place in (layout.DONE_AT, layout.GPU_AT, layout.HOST_AT)]
+            block = _Block(
+                *(self._system.words, stream.api, self._calls, stream.events, stream.state, self._first),
+                *(*current, stream.times, stream.elapsed, stop),
             )
-            if answer != loops.FULL:
+            answer = self._loop(block.address)
+            if answer != layout.FULL:
                 return answer
             for place, arrays in self._results.items():
                 if stream.state[place] == self._chunk:
@@ -228,11 +222,11 @@ class _ClosedLoop:
 
     def finish(self) -> None:
         """Give the times to the server: an inference is issued when the one whose place it takes was complete."""
-        loops, state = kernels(), self._stream.state
+        state = self._stream.state
         done, gpu_ms, host_ns = (
             np.concatenate([*arrays[:-1], arrays[-1][: state[place]]]) for place, arrays in self._results.items()
         )
-        filled = int(state[loops.FILLED])
+        filled = int(state[layout.FILLED])
         self.server.done = done
         self.server.issued = np.concatenate([self._first[:filled], done])[: len(done)]
         self._stream.finish(gpu_ms, host_ns)
@@ -251,10 +245,11 @@ class _OpenLoop:
     def __init__(
         self, server: OpenServer | BatchServer, calls: PreparedCalls, system: System, schedule: _Schedule
     ) -> None:
-        loops = kernels()
         self.server, self._system, self._schedule = server, system, schedule
         self._stream = _Stream(server.stream, calls)
-        self._stream.state[loops.NUMBER] = server.number
+        self._stream.state[layout.NUMBER] = server.number
+        gathers = isinstance(server, BatchServer)
+        self._loop = compiled_code.code().loops["gather_loop" if gathers else "open_loop"]
         if isinstance(server, BatchServer):
             batch = schedule.batch
             sizes = [None, *range(1, batch)] if server.partial else [None]
@@ -263,24 +258,22 @@ class _OpenLoop:
             if server.partial:
                 self._rows[1:batch] = np.arange(1, batch)
         else:
-            self._calls = np.ascontiguousarray(calls.calls[None])
+            self._calls = np.ascontiguousarray(calls.calls[None])[np.newaxis]
 
     def provide(self) -> None:
         """Do nothing: the results of a schedule have their places from the start."""
 
     def run(self, stop: Words) -> int:
         """Run until the loop ends, is stopped or has served its number of requests; returns its answer."""
-        loops, stream, own = kernels(), self._stream, self._schedule
+        stream, own = self._stream, self._schedule
         gpu_ms, host_ns = own.timed(stream.parts)
         ends = (gpu_ms, host_ns, stream.times, stream.elapsed, stop)
         begins = (stream.events, stream.state, own.shared, *own.columns)
         if isinstance(self.server, BatchServer):
-            answer = loops.gather_loop(
-                self._system.words, stream.api, self._calls, self._rows, *begins, *own.gathered, *ends
-            )
+            block = _Block(self._system.words, stream.api, self._calls, self._rows, *begins, *own.gathered, *ends)
         else:
-            answer = loops.open_loop(self._system.words, stream.api, self._calls, *begins, *ends)
-        return int(answer)
+            block = _Block(self._system.words, stream.api, self._calls, *begins, *ends)
+        return self._loop(block.address)
 
     def finish(self) -> None:
         """Give the times of its requests to the server and its stream."""
@@ -309,17 +302,16 @@ class _Schedule:
     """
 
     def __init__(self, queue: Any) -> None:
-        loops = kernels()
         self._queue = queue
         count = len(queue.due)
-        self.shared = np.zeros(loops.SHARED, dtype=np.int64)
-        self.shared[loops.MAX_WAIT_NS] = queue.max_wait_ns
+        self.shared = np.zeros(layout.SHARED, dtype=np.int64)
+        self.shared[layout.MAX_WAIT_NS] = queue.max_wait_ns
         self.batch = 1
         self.gathered: tuple[Any, ...] = ()
         if isinstance(queue, BatchQueue):
             self.batch = queue.rule.batch
-            self.shared[loops.BATCH] = self.batch
-            self.shared[loops.BATCH_WAIT_NS] = queue.rule.max_wait_ns
+            self.shared[layout.BATCH] = self.batch
+            self.shared[layout.BATCH_WAIT_NS] = queue.rule.max_wait_ns
             self.gathered = (np.frombuffer(queue.ready, np.int64), np.frombuffer(queue.ran_with, np.int32))
         self.columns = (
             np.array(queue.due, dtype=np.int64),
@@ -344,7 +336,7 @@ class _Schedule:
 
     def close(self) -> None:
         """Give the queue what is no array."""
-        self._queue.overloaded = bool(self.shared[kernels().OVERLOADED])
+        self._queue.overloaded = bool(self.shared[layout.OVERLOADED])
 
 
 def loops_of(
@@ -383,7 +375,7 @@ def run(servers: Sequence[Server], calls: Sequence[PreparedCalls], system: Syste
 
     def work(loop: Any) -> None:
         try:
-            if loop.run(stop) != kernels().FINISHED:
+            if loop.run(stop) != layout.FINISHED:
                 stop[0] = 1
         except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             errors.append(error)

@@ -73,7 +73,7 @@ def closed(streams, depth: int, seconds: float) -> Run:
 
 def closed_compiled(streams, depth: int, seconds: float, *, poll: bool = False) -> Run:
     """The product's compiled closed loop, a thread a stream; ``poll`` asks the device instead of waiting in CUDA."""
-    compiled_loop.kernels()
+    compiled_loop.load()
     with _ready(streams), issue_loops.quiet_interpreter():
         until = _until(seconds)
         ran = [closed_loop.ClosedServer(stream, depth, until) for stream in streams]
@@ -106,7 +106,7 @@ def open_loop(stream, due_ns: np.ndarray, *, compiled: bool = False) -> Run:
 
 def open_queue(streams, due_ns: np.ndarray, *, compiled: bool) -> Queue:
     """The queue after the product's open loop served it, in Python or compiled."""
-    compiled_loop.kernels()
+    compiled_loop.load()
     queue = Queue(due_ns.tolist(), max_wait_ns=10**10)
     servers = [OpenServer(stream, queue, number) for number, stream in enumerate(streams)]
     if not compiled:

@@ -10,7 +10,7 @@ import numpy as np
 from sweep.backends.clock import VirtualClock
 from sweep.backends.tensorrt.cuda import Copy, Replay
 from sweep.backends.tensorrt.stream import TensorRTStream
-from sweep.loadgen import compiled_loop, issue_loops
+from sweep.loadgen import compiled_loop, issue_loops, loop_layout
 
 OK, NOT_READY, REFUSED = 0, 600, 719
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_int64] * 4)
@@ -199,7 +199,7 @@ def run_compiled(driver: VirtualDriver, servers, *, poll: bool = False, chunk: i
     loops, stop = list(going), np.zeros(1, np.int64)
     while going:
         loop = min(going, key=lambda item: item.server.stream.clock.now_ns())
-        if loop.run(stop) != compiled_loop.kernels().STEPPED:
+        if loop.run(stop) != loop_layout.STEPPED:
             going.remove(loop)
     for loop in loops:
         loop.finish()
