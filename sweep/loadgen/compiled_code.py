@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -63,8 +64,11 @@ def code() -> Code:
 
 def folder() -> Path:
     """Return the user's folder of machine code."""
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "sweep" / "loops"
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        root = Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
+    return root / "sweep" / "loops"
 
 
 @functools.cache

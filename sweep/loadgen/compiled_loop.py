@@ -39,13 +39,18 @@ _STOPPED_WITHIN_S = 0.06  # a thread that does not end by then waits for the dev
 _MARGIN_NS = 10_000_000  # before a request is due a thread stops sleeping: a sleeper wakes late, to a slow core
 
 
+def is_available() -> bool:
+    """Return whether the compiled loops can run here: whether numba is installed."""
+    return compiled_code.is_available()
+
+
 def load() -> float | None:
     """Load the compiled loops, so that no window has to.
 
     Returns:
         How long they took to compile, s; None where they were read from the disk, or numba is not installed.
     """
-    return compiled_code.code().compiled_s if compiled_code.is_available() else None
+    return compiled_code.code().compiled_s if is_available() else None
 
 
 def prepared(servers: Sequence[Server]) -> list[PreparedCalls] | None:
@@ -71,7 +76,7 @@ def stream_calls(streams: Sequence[Stream]) -> list[PreparedCalls] | None:
         if own is None:
             return None
         calls.append(own)
-    return calls if compiled_code.is_available() else None
+    return calls if is_available() else None
 
 
 class System:

@@ -11,7 +11,7 @@ import pytest
 import virtual_driver
 from virtual_driver import VirtualDriver
 
-from sweep.loadgen import compiled_code, compiled_loop
+from sweep.loadgen import compiled_loop
 from sweep.loadgen.closed_loop import ClosedServer, Until
 from sweep.loadgen.dynamic_batching import BatchQueue, BatchServer, Rule
 from sweep.loadgen.open_loop import OpenServer, Queue
@@ -186,5 +186,5 @@ def test_python_drives_what_compiled_code_cannot(monkeypatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: {0, 1})
     assert compiled_loop.prepared(servers) is None
     assert compiled_loop.prepared(servers[:1]) is not None
-    monkeypatch.setattr(compiled_code, "is_available", lambda: False)
+    monkeypatch.setattr(compiled_loop, "is_available", lambda: False)
     assert compiled_loop.prepared(servers[:1]) is None
