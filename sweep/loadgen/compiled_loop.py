@@ -361,7 +361,9 @@ def loops_of(
     return loops
 
 
-def run(servers: Sequence[Server], calls: Sequence[PreparedCalls], system: System | None = None) -> None:
+def run(
+    servers: Sequence[Server], calls: Sequence[PreparedCalls], system: System | None = None, cores: Sequence[int] = ()
+) -> None:
     """Serve until no server has anything left, a thread a stream.
 
     This thread supervises: a signal or a clock that was set ends all loops within 100 ms.
@@ -370,6 +372,7 @@ def run(servers: Sequence[Server], calls: Sequence[PreparedCalls], system: Syste
         servers: one a stream.
         calls: what ``prepared`` returned of them.
         system: functions of the C library; None for those of this process.
+        cores: core of each thread; none leaves the threads to the kernel.
 
     Raises:
         Exception: what a call failed with, or what ended this thread's wait.
@@ -378,15 +381,20 @@ def run(servers: Sequence[Server], calls: Sequence[PreparedCalls], system: Syste
     stop = np.zeros(1, dtype=np.int64)
     errors: list[BaseException] = []
 
-    def work(loop: Any) -> None:
+    def work(loop: Any, core: int | None) -> None:
         try:
+            if core is not None:
+                os.sched_setaffinity(0, {core})  # of this thread alone
             if loop.run(stop) != layout.FINISHED:
                 stop[0] = 1
         except BaseException as error:  # noqa: BLE001 - raised again below, in the caller's thread
             errors.append(error)
             stop[0] = 1
 
-    threads = [threading.Thread(target=work, args=(loop,), daemon=True) for loop in loops]
+    own = cores or [None] * len(loops)
+    threads = [
+        threading.Thread(target=work, args=(loop, core), daemon=True) for loop, core in zip(loops, own, strict=True)
+    ]
     try:
         for thread in threads:
             thread.start()

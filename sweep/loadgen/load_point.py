@@ -125,9 +125,9 @@ def _warm_up(
 
 def _rate_rps(servers: Sequence[closed_loop.ClosedServer]) -> float:
     """Return requests/s of one client; 0 where it was delayed for so long that it served nothing."""
-    active = [server for server in servers if server.done]
-    start = min((server.issued[0] for server in active), default=0)
-    end = max((server.done[-1] for server in active), default=0)
+    active = [server for server in servers if len(server.done)]
+    start = min((int(server.issued[0]) for server in active), default=0)
+    end = max((int(server.done[-1]) for server in active), default=0)
     return sum(len(server.done) for server in active) / (max(end - start, 1) / 1e9)
 
 

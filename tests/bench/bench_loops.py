@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,13 +72,17 @@ def closed(streams, depth: int, seconds: float) -> Run:
     return _run([(server.stream, server.issued, server.done) for server in ran])
 
 
-def closed_compiled(streams, depth: int, seconds: float, *, poll: bool = False) -> Run:
-    """The product's compiled closed loop, a thread a stream; ``poll`` asks the device instead of waiting in CUDA."""
+def closed_compiled(streams, depth: int, seconds: float, *, poll: bool = False, pin: bool = False) -> Run:
+    """The product's compiled closed loop, a thread a stream.
+
+    ``poll`` asks the device instead of waiting in CUDA; ``pin`` gives each thread a core.
+    """
     compiled_loop.load()
     with _ready(streams), issue_loops.quiet_interpreter():
         until = _until(seconds)
         ran = [closed_loop.ClosedServer(stream, depth, until) for stream in streams]
-        compiled_loop.run(ran, _prepared(ran), compiled_loop.System(poll=poll))
+        cores = sorted(os.sched_getaffinity(0))[1 : 1 + len(ran)] if pin else ()
+        compiled_loop.run(ran, _prepared(ran), compiled_loop.System(poll=poll), cores)
     return _run([(server.stream, server.issued, server.done) for server in ran])
 
 

@@ -24,6 +24,7 @@ _OPEN_LOAD = 0.3  # of what one stream can do at depth 1
 _BACK_TO_BACK = 20
 _WARM = 5
 _COMPILED, _COMPILED_POLLS = "compiled, a thread a stream", "compiled, a thread a stream that polls"
+_COMPILED_PINNED = "compiled, a thread a stream, pinned"
 _C_THREADS, _THREADS, _ONE = "C, a thread a stream", "Python, a thread a stream", "Python, one thread"
 
 
@@ -172,6 +173,9 @@ def compiled(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]
                 _COMPILED: lambda seconds, on=streams: bench_loops.closed_compiled(on, _DEPTH, seconds).figures(),
                 _COMPILED_POLLS: lambda seconds, on=streams: bench_loops.closed_compiled(
                     on, _DEPTH, seconds, poll=True
+                ).figures(),
+                _COMPILED_PINNED: lambda seconds, on=streams: bench_loops.closed_compiled(
+                    on, _DEPTH, seconds, pin=True
                 ).figures(),
                 _ONE: _by_one(streams),
             }
