@@ -391,7 +391,7 @@ def run(
             errors.append(error)
             stop[0] = 1
 
-    own = cores or [None] * len(loops)
+    own: Sequence[int | None] = cores or [None] * len(loops)
     threads = [
         threading.Thread(target=work, args=(loop, core), daemon=True) for loop, core in zip(loops, own, strict=True)
     ]

@@ -178,6 +178,7 @@ def test_the_whole_bench_runs_and_what_fails_leaves_the_rest(loop, rig, tmp_path
 
     rig.session = session
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _thread, _cores: None)
     monkeypatch.setattr(bench_sections, "STREAM_COUNTS", (2,))
     monkeypatch.setattr(bench_sections, "OPEN_RPS", 500)
     monkeypatch.setattr(bench_sections, "OPEN_S", 0.05)
