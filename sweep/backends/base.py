@@ -147,13 +147,19 @@ class SupportsPreparedCalls(Protocol):
         """Return the calls of an inference; None where Python has to make them. No inference is in flight."""
         ...
 
-    def adopt(self, counts: tuple[int, int, int], gpu_ms: NDArray[np.float32], host_ns: NDArray[np.int64]) -> None:
+    def adopt(
+        self,
+        counts: tuple[int, int, int],
+        gpu_ms: Sequence[NDArray[np.float32]],
+        host_ns: Sequence[NDArray[np.int64]],
+    ) -> None:
         """Take over what compiled code did on the stream.
 
         Args:
             counts: inferences started, seen complete and read since the stream was made.
-            gpu_ms: part times by the device's clock of each inference that was read, shape (inferences, parts), ms.
-            host_ns: the host's time in the launch of each, ns.
+            gpu_ms: arrays, one behind the other, of the part times by the device's clock of each inference that was
+                read, shape (inferences, parts), ms.
+            host_ns: arrays of the host's time in the launch of each, ns.
         """
         ...
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Words = NDArray[np.int64]
 
-_CHUNK = 1 << 17  # inferences of a closed loop in one array of results
+_CHUNK = 1 << 15  # inferences of a closed loop in one array of results
 _SUPERVISED_S = 0.02  # between two looks of the main thread, which is then where signals are handled
 _STOPPED_WITHIN_S = 0.06  # a thread that does not end by then waits for the device, which this one does not
 _MARGIN_NS = 10_000_000  # before a request is due a thread stops sleeping: a sleeper wakes late, to a slow core
@@ -155,7 +155,7 @@ class _Stream:
         self.state[[layout.ISSUED, layout.WAITED, layout.READ]] = calls.number
         self.times, self.elapsed = np.zeros(4, dtype=np.int64), np.zeros(2, dtype=np.float32)
 
-    def finish(self, gpu_ms: NDArray[np.float32], host_ns: Words) -> None:
+    def finish(self, gpu_ms: Sequence[NDArray[np.float32]], host_ns: Sequence[Words]) -> None:
         """Tell the stream what was done, and raise what failed."""
         state = self.state
         counts = (int(state[layout.ISSUED]), int(state[layout.WAITED]), int(state[layout.READ]))
@@ -228,13 +228,13 @@ class _ClosedLoop:
     def finish(self) -> None:
         """Give the times to the server: an inference is issued when the one whose place it takes was complete."""
         state = self._stream.state
-        done, gpu_ms, host_ns = (
-            np.concatenate([*arrays[:-1], arrays[-1][: state[place]]]) for place, arrays in self._results.items()
-        )
+        for place, arrays in self._results.items():
+            arrays[-1] = arrays[-1][: state[place]]
         filled = int(state[layout.FILLED])
-        self.server.done = done
-        self.server.issued = np.concatenate([self._first[:filled], done])[: len(done)]
-        self._stream.finish(gpu_ms, host_ns)
+        self.server.done = done = np.concatenate(self._results.pop(layout.DONE_AT))
+        self.server.issued = np.concatenate([self._first[:filled], done[: max(len(done) - filled, 0)]])[: len(done)]
+        self._spares.clear()
+        self._stream.finish(self._results.pop(layout.GPU_AT), self._results.pop(layout.HOST_AT))
 
 
 class _OpenLoop:
@@ -296,7 +296,7 @@ class _OpenLoop:
             own &= first
             self.server.sizes = ran_with[own].tolist()
         self._schedule.close()
-        self._stream.finish(gpu_ms[own], host_ns[own])
+        self._stream.finish([gpu_ms[own]], [host_ns[own]])
 
 
 class _Schedule:

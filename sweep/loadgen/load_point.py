@@ -212,8 +212,15 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
     return [take(stream) for stream in session.streams]
 
 
-def _gpu_columns(gpu_ms: NDArray[np.float32] | None) -> dict[str, Any]:
-    return {} if gpu_ms is None else dict(zip(PARTS, np.ascontiguousarray(gpu_ms.T), strict=True))
+def _gpu_columns(gpu_ms: Sequence[NDArray[np.float32]], order: NDArray[np.int64] | slice) -> dict[str, Any]:
+    """Return the part times as columns, in this order of the requests; one without any time takes no memory."""
+    columns: dict[str, Any] = {}
+    for number, name in enumerate(PARTS if gpu_ms else ()):
+        if all(np.isnan(own[:, number]).all() for own in gpu_ms):
+            columns[name] = np.broadcast_to(np.float32(np.nan), sum(map(len, gpu_ms)))
+        else:
+            columns[name] = np.concatenate([own[:, number] for own in gpu_ms])[order]
+    return columns
 
 
 def _closed_samples(
@@ -233,8 +240,10 @@ def _closed_samples(
     done = np.concatenate([np.asarray(server.done, dtype=np.int64) for server, _, _ in of_each])
     number = np.repeat(np.array([number for _, number, _ in of_each], dtype=np.int16), counts)
     is_warm = np.repeat(np.array([is_warm for _, _, is_warm in of_each], dtype=np.bool_), counts)
-    order = np.lexsort((is_warm, number, done, issued))
-    issued, done, number, is_warm = issued[order], done[order], number[order], is_warm[order]
+    order: NDArray[np.int64] | slice = slice(None)
+    if (np.diff(issued) <= 0).any():  # several streams
+        order = np.lexsort((is_warm, number, done, issued))
+        issued, done, number, is_warm = issued[order], done[order], number[order], is_warm[order]
     origin = issued[0]
     issued -= origin
     done -= origin
@@ -256,7 +265,7 @@ def _closed_samples(
         warmup=is_warm,
         stream=number,
         shape=np.concatenate(shapes)[order] if shapes else None,
-        **_gpu_columns(np.concatenate(timed)[order] if timed else None),
+        **_gpu_columns(timed, order),
     )
 
 
@@ -332,7 +341,7 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
         stream=np.array(queue.served_by, dtype=np.int16),
         shape=shapes,
         **_gathered_columns(queue, origin),
-        **_gpu_columns(gpu_ms),
+        **_gpu_columns([] if gpu_ms is None else [gpu_ms], slice(None)),
     )
 
 

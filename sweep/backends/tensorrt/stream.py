@@ -154,12 +154,13 @@ class TensorRTStream:
         """
         while self._read < self._waited:
             self._read_one()
-        timed = np.array(self._times, dtype=np.float32).reshape(-1, self._parts)
-        gpu = timed if self._parts > 1 else np.insert(timed, (0, 1), _NOT_TIMED, axis=1)
-        host = np.array(self._enqueued_ns[: len(gpu)], dtype=np.float32).reshape(-1, 1) / 1e6
-        del self._times[:]
-        del self._enqueued_ns[: len(gpu)]
-        return np.hstack([gpu, host.astype(np.float32)])
+        timed = np.frombuffer(self._times, dtype=np.float32).reshape(-1, self._parts)
+        count = len(timed)
+        parts = np.full((count, 4), _NOT_TIMED, dtype=np.float32)
+        parts[:, slice(3) if self._parts > 1 else slice(1, 2)] = timed
+        parts[:, 3] = np.frombuffer(self._enqueued_ns, dtype=np.int64, count=count) / 1e6
+        self._times, self._enqueued_ns = array("f"), self._enqueued_ns[count:]
+        return parts
 
     def prepared_calls(self) -> PreparedCalls | None:
         """Return the driver's calls that an inference makes.
@@ -207,11 +208,18 @@ class TensorRTStream:
                 places.append([marks[0], *uploads, marks[1], started, marks[2], *downloads, marks[3]])
         return np.array(places, dtype=np.int64)
 
-    def adopt(self, counts: tuple[int, int, int], gpu_ms: NDArray[np.float32], host_ns: NDArray[np.int64]) -> None:
+    def adopt(
+        self,
+        counts: tuple[int, int, int],
+        gpu_ms: Sequence[NDArray[np.float32]],
+        host_ns: Sequence[NDArray[np.int64]],
+    ) -> None:
         """Take over what compiled code did on the stream; see ``SupportsPreparedCalls``."""
         self._issued, self._waited, self._read = counts
-        self._times.frombytes(np.ascontiguousarray(gpu_ms, dtype=np.float32).tobytes())
-        self._enqueued_ns.frombytes(np.ascontiguousarray(host_ns, dtype=np.int64).tobytes())
+        for values in gpu_ms:
+            self._times.frombytes(values.reshape(-1).view(np.uint8).data)
+        for times in host_ns:
+            self._enqueued_ns.frombytes(times.view(np.uint8).data)
 
     def fail_call(self, call: str, error: int) -> None:
         """Raise the ``error`` that the driver returned to compiled code.

@@ -77,7 +77,7 @@ def streams_of(rig, count: int, **axes):
 
 
 def check_order(run, depth: int) -> None:
-    assert sum(len(done) for _, done, _ in run.streams) >= depth  # a crowded machine may start a thread too late
+    assert all(len(done) for _, done, _ in run.streams)  # one in any case: a crowded machine may start threads late
     for issued, done, gpu_ms in run.streams:
         assert len(issued) == len(done) == len(gpu_ms)
         if not len(done):
@@ -290,7 +290,7 @@ def test_the_whole_load_runs_compiled_on_captured_graphs(runtime, driver, monkey
     axes = SessionAxes(streams=streams, cuda_graph=True, transfers=None if copies else False)
     session = TensorRTSession(library_of(DriverEngine(runtime)), b"plan", axes, FEEDS, None)
     driver.reset()
-    load = LoadAxes(kind="poisson", warmup_s=0.01, min_s=0.02, min_requests=40, max_s=0.2)
+    load = LoadAxes(kind="poisson", warmup_s=0.01, min_s=0.02, min_requests=40, max_s=5.0)
     assert issue_loops.loop_name(session.streams, mixed=False) == "compiled"
     closed = load_point.closed_point(session, load, Place(index=-1, repeat=0, batch=1))
     opened = load_point.open_point(session, load, 500.0, Place(index=0, repeat=0, batch=1))
@@ -298,7 +298,7 @@ def test_the_whole_load_runs_compiled_on_captured_graphs(runtime, driver, monkey
     for point in (closed, opened):
         assert point.complete
         assert point.measured.sum() >= 40
-        assert set(point.stream) == set(range(streams))
+        assert set(point.stream) <= set(range(streams))
         assert (point.done_ns - point.issued_ns >= SERVICE_NS).all()
         assert (point.gpu_compute_ms >= SERVICE_NS / 1e6 * 0.99).all()
         assert (point.enqueue_ms > 0).all()
