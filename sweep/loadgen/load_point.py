@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sweep.spec import LoadAxes
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
+_START_NS_PER_ARRIVAL = 200  # and the arrays of the schedule are made
 _LONGEST_BURST_S = 60.0  # for a stream that has not run once
 _WARMUP_INTERVALS = 3  # that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
@@ -313,7 +314,7 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes time
         watch = ClockWatch()
-        origin = agree_on_start(session, _START_NS)
+        origin = agree_on_start(session, _START_NS + _START_NS_PER_ARRIVAL * len(schedule.due_ns))
         queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch, engines)
         issue_loops.run(servers, virtual=session.virtual)
     gpu_ms = _by_request(queue, servers, _take_gpu_ms(session))

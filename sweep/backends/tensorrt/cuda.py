@@ -106,7 +106,7 @@ class Cuda:
             SessionError: the driver cannot be loaded, or lacks the function.
         """
         try:
-            function = getattr(ctypes.CDLL(self.driver_library), name)
+            function = getattr(_library(self.driver_library), name)
         except (OSError, AttributeError) as error:
             raise SessionError(f"{name}: {error}") from error
         return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
@@ -114,8 +114,7 @@ class Cuda:
     def current_context(self) -> int:
         """Return the handle of the CUDA context of this thread."""
         context = ctypes.c_void_p()
-        driver = ctypes.CDLL(self.driver_library)
-        error = driver.cuCtxGetCurrent(ctypes.byref(context))
+        error = _library(self.driver_library).cuCtxGetCurrent(ctypes.byref(context))
         if error:
             raise SessionError(f"cuCtxGetCurrent: error {error}")
         return int(context.value or 0)
@@ -127,7 +126,7 @@ class Cuda:
             SessionError: always.
         """
         text = ctypes.c_char_p()
-        ctypes.CDLL(self.driver_library).cuGetErrorName(error, ctypes.byref(text))
+        _library(self.driver_library).cuGetErrorName(error, ctypes.byref(text))
         word = f"error {error}" if text.value is None else text.value.decode()
         raise SessionError(f"{name}: {word}")
 
@@ -191,6 +190,11 @@ class Cuda:
             "sm_count": int(properties.multiProcessorCount),
             "cuda_runtime": int(self.call("cudaRuntimeGetVersion")),
         }
+
+
+@functools.cache
+def _library(name: str) -> ctypes.CDLL:
+    return ctypes.CDLL(name)
 
 
 @functools.cache
