@@ -4,6 +4,7 @@ from . import best_comparison as best_comparison
 from . import drift as drift
 from . import fairness as fairness
 from . import gpu_telemetry as gpu_telemetry
+from . import interference as interference
 from . import intervals as intervals
 from . import latency_comparison as latency_comparison
 from . import layers as layers

@@ -24,7 +24,7 @@ def closed_summary(passes: Sequence[PointSamples]) -> Peak:
 
     Its interval is that of ``intervals.rate_interval``.
     """
-    latency = np.concatenate([samples.latency_ms for samples in passes])
+    latencies = [samples.latency_ms for samples in passes]
     telemetry = gpu_telemetry.merged([samples.telemetry for samples in passes])
     verdict, reason = gpu_telemetry.marked(closed_verdict(passes), telemetry)
     rate = closed_rate(passes)
@@ -33,8 +33,9 @@ def closed_summary(passes: Sequence[PointSamples]) -> Peak:
         "interval": rate["interval"],
         "batches": rate["batches"],
         "passes_ips": rate["passes_ips"],
-        "requests": len(latency),
-        "latency_ms": percentiles.passes_summary([samples.latency_ms for samples in passes]),
+        "requests": sum(map(len, latencies)),
+        "latency_ms": percentiles.passes_summary(latencies),
+        "p99_interval": intervals.percentile_intervals(latencies)["p99"],
         "gpu_ms": _gpu_ms(passes),
         "enqueue_ms": _part_ms([samples.enqueue_ms for samples in passes], passes),
         "telemetry": telemetry,

@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from sweep.spec import EngineAxes, SessionAxes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from sweep.spec import JsonDict, Variant
-
-    ShapesAt = Callable[[int], Mapping[str, tuple[int, ...]]]
+    from sweep.spec import JsonDict, Shape, Variant
 
 # by name, once: a plan asks a hundred thousand times
 _ENGINE = tuple((item.name, getattr(EngineAxes(), item.name)) for item in fields(EngineAxes))
 _SESSION = tuple((item.name, getattr(SessionAxes(), item.name)) for item in fields(SessionAxes))
+
+
+class ShapesAt(Protocol):
+    """Give the concrete shape of each input."""
+
+    def __call__(self, batch: int, shape: Shape | None = None, /) -> Mapping[str, tuple[int, ...]]:
+        """Return the shapes at `batch` samples and at the sizes of `shape`; None stands for the network's own sizes."""
+        ...
 
 
 class Clock(Protocol):
@@ -172,6 +178,31 @@ class SupportsPreparedCalls(Protocol):
 
         Raises:
             SessionError: always.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsShapeProfiles(Protocol):
+    """Extend a ``Backend`` whose engine can serve several shapes (``EngineAxes.profiles``)."""
+
+    def load_shapes(
+        self, engine: Path, info: JsonDict, variant: Variant, feeds: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[Session]:
+        """Load one engine for all shapes of the load.
+
+        Args:
+            engine: folder that ``build`` filled.
+            info: facts that ``build`` returned.
+            variant: its session axes decide how the engine is loaded.
+            feeds: value of each input at the full batch, for each of ``engine.profiles.shapes``.
+
+        Returns:
+            A session for each shape, of which the last owns the engine; its ``realised`` and ``engine_facts`` are those
+            of all. One of them runs an inference at a time.
+
+        Raises:
+            SessionError: the engine cannot be loaded or run once at each shape.
         """
         ...
 

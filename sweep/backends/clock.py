@@ -70,5 +70,6 @@ class VirtualClock:
 
     def sleep_until_ns(self, due_ns: int) -> int:
         """Move the time forward to ``due_ns``, never back, and return it, in ns."""
-        self._now_ns = max(self._now_ns, due_ns)
+        if due_ns > self._now_ns:  # noqa: PLR1730 - a call of max is a tenth of what a simulated request costs
+            self._now_ns = due_ns
         return self._now_ns

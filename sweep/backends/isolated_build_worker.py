@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 
 from sweep.backends import registry
 from sweep.errors import SweepError
-from sweep.spec import Variant
+from sweep.spec import Variant, shape_text
 from sweep.system import answer_stream, die_with_parent, serialization
 
 if TYPE_CHECKING:
-    from sweep.spec import JsonDict
+    from sweep.spec import JsonDict, Shape
 
 
 def _build(job: JsonDict) -> JsonDict:
     variant = serialization.from_plain(Variant, job["variant"])
-    shapes = {batch: {name: tuple(shape) for name, shape in at.items()} for batch, at in job["shapes"]}
+    listed = {(batch, sizes): {name: tuple(shape) for name, shape in at.items()} for batch, sizes, at in job["shapes"]}
+
+    def shapes(batch: int, shape: Shape | None = None, /) -> dict[str, tuple[int, ...]]:
+        return listed[batch, shape_text(shape)]
+
     backend = registry.get(variant.backend)
     try:
-        return backend.build(Path(job["onnx"]), variant, shapes.__getitem__, Path(job["target"]))
+        return backend.build(Path(job["onnx"]), variant, shapes, Path(job["target"]))
     except (SweepError, MemoryError) as error:
         return {"kind": type(error).__name__, "error": " ".join(str(error).split())}
 

@@ -7,18 +7,20 @@ simulated``.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep import __version__
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
-from sweep.spec import Script, elements
+from sweep.spec import RANGE, Script, elements
 from sweep.system import generator, regular_files, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -32,6 +34,21 @@ _MOST_FACTOR = 64  # bytes of the file with the factor
 _LARGEST_FACTOR = 1e6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """Tell how an engine serves the shapes of the load, and what runs beside it.
+
+    Attributes:
+        in_range: one profile covers all of them.
+        switches_profile: one context has the profiles of the shapes in turn.
+        slowness: factor on the service times, which the networks beside this one cause.
+    """
+
+    in_range: bool = False
+    switches_profile: bool = False
+    slowness: float = 1.0
+
+
 class SimulatedStream:
     """Simulate one first-in-first-out server with scripted service times on its own virtual clock.
 
@@ -41,26 +58,36 @@ class SimulatedStream:
         seed: of the random service times.
         number: number of the stream in its session; each has times of its own.
         scales: factor on the service times at each shape of the load; the last is that of the model's own.
+        served: how the engine serves the shapes, which decides what the script adds.
     """
 
     max_depth = _DEPTH
 
     def __init__(
-        self, script: Script, batch: int, seed: int, number: int = 0, scales: Sequence[float] = (1.0,)
+        self,
+        script: Script,
+        batch: int,
+        seed: int,
+        number: int = 0,
+        scales: Sequence[float] = (1.0,),
+        served: Served | None = None,
     ) -> None:
+        served = served or Served()
         self.clock = VirtualClock()
         self._script = script
         self._batch = batch
-        self._slowness = _slowness(script.machine)
-        self._exponential = script.distribution == "exponential"
+        self._slowness = _slowness(script.machine) * served.slowness
         self._raises = script.raise_at == "measure"
         self._rng = generator(seed, _SERVICE, number)
-        self._draws: deque[float] = deque()
+        self._draw = _exponential(self._rng).__next__ if script.distribution == "exponential" else None
+        self._mean_ns: dict[int, float] = {}  # of an inference, by its samples
         self._in_flight: deque[int] = deque()
         self._free_ns = 0
         self._scales = scales
         self._last_shape = len(scales) - 1
-        self._switch_ns = round((script.switch_us or 0.0) * 1000)
+        profile_us = (script.profile_us or 0.0) if served.switches_profile else 0.0
+        self._switch_ns = round(((script.switch_us or 0.0) + profile_us) * 1000)
+        self._range_ns = round((script.range_us or 0.0) * 1000) if served.in_range else 0
         self._sleeps_ns = None if script.sleep_after_us is None else script.sleep_after_us * 1000
         self._wake_ns = round((script.wake_us or 0.0) * 1000)
 
@@ -86,10 +113,12 @@ class SimulatedStream:
         """Start one inference that takes `service_ns`, ns."""
         if self._raises:
             raise LoadError("scripted error in measure")
-        start = max(self.clock.now_ns(), self._free_ns)
+        start = self.clock.now_ns()
+        if start < self._free_ns:  # noqa: PLR1730 - a call of max is a tenth of what a request costs
+            start = self._free_ns
         if self._sleeps_ns is not None and start - self._free_ns > self._sleeps_ns:
             start += self._wake_ns
-        self._free_ns = start + service_ns
+        self._free_ns = start + service_ns + self._range_ns
         self._in_flight.append(self._free_ns)
 
     def wait(self) -> None:
@@ -97,18 +126,47 @@ class SimulatedStream:
         self.clock.sleep_until_ns(self._in_flight.popleft())
 
     def _service_ns(self, samples: int) -> int:
-        mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000 * self._slowness
-        if not self._exponential:
-            return round(mean_ns)
-        if not self._draws:
-            self._draws.extend(self._rng.exponential(1.0, _DRAWS_AT_ONCE).tolist())
-        return int(self._draws.popleft() * mean_ns)
+        mean_ns = self._mean_ns.get(samples)
+        if mean_ns is None:
+            mean_ns = (self._script.service_us + self._script.sample_us * samples) * 1000 * self._slowness
+            self._mean_ns[samples] = mean_ns
+        return round(mean_ns) if self._draw is None else int(self._draw() * mean_ns)
+
+
+def _exponential(rng: np.random.Generator) -> Iterator[float]:
+    """Yield exponential times of mean 1 without end."""
+    while True:
+        yield from rng.exponential(1.0, _DRAWS_AT_ONCE).tolist()
 
 
 def _scales(variant: Variant) -> list[float]:
     """Return the factor on the service time at each shape of the load: its elements over those of the largest."""
     counts = [elements(shape) for shape in variant.load.engine_shapes]
     return [count / counts[-1] for count in counts] or [1.0]
+
+
+def _served(variant: Variant) -> Served:
+    """Return how the engine of `variant` serves the shapes of its load."""
+    profiles = variant.engine.profiles
+    return Served(
+        in_range=profiles is not None and profiles.way == RANGE,
+        switches_profile=profiles is not None and bool(variant.session.profile_switch),
+        slowness=_interference(variant),
+    )
+
+
+def _interference(variant: Variant) -> float:
+    """Return the factor on the service times of a network that has others beside it.
+
+    Under shares it is that of the share alone, as if the others had no other effect.
+    """
+    shared = variant.session.shared
+    if shared is None:
+        return 1.0
+    if shared.shares:
+        return sum(shared.shares) / shared.shares[0]
+    scripts = [other.session.script or Script() for other in variant.session.beside or ()]
+    return math.prod(script.slows or 1.0 for script in scripts)
 
 
 def _slowness(machine: str | None) -> float:
@@ -134,7 +192,14 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant))
+            SimulatedStream(
+                script,
+                variant.engine.batch,
+                variant.load.seed,
+                number,
+                _scales(variant),
+                _served(variant),
+            )
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}
@@ -167,7 +232,12 @@ class Simulated:
     """Provide the ``simulated`` backend."""
 
     name = "simulated"
-    honours = frozenset({"batch", "streams", "clients", "mps", "cuda_graph", "script"})
+    honours = frozenset(
+        {
+            *("batch", "profiles", "profile_switch", "streams", "clients", "mps", "cuda_graph", "script"),
+            *("sharing", "beside"),
+        }
+    )
     runs_models = False
     on_gpu = False
 

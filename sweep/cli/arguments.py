@@ -8,13 +8,16 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from sweep.errors import ConfigError
 from sweep.system import atomic_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+
+_GIVEN = "results_given"  # in a namespace: the results folder of the command line
 
 
 class Parser(argparse.ArgumentParser):
@@ -46,10 +49,46 @@ def parser_of(prog: str, text: str) -> Parser:
     )
 
 
+class _Results(argparse.Action):
+    """Store the results folder, which may be given by its place or by ``--results``, and once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,  # noqa: ARG002 - argparse passes it
+    ) -> None:
+        """Store the folder; refuse another one that was given before."""
+        if str(values) == argparse.SUPPRESS:  # what intermixed parsing passes for a place that is empty
+            return
+        earlier = getattr(namespace, _GIVEN, None)
+        if earlier is not None and earlier != values:
+            parser.error(f"the results folder is given twice, as {earlier} and as {values}: give it once")
+        setattr(namespace, _GIVEN, values)
+        setattr(namespace, self.dest, values)
+
+
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """Add the positional argument RESULTS, a folder; ``results`` if it is not given."""
+    """Add the results folder as the positional argument RESULTS, and as ``--results`` like any other command."""
     parser.add_argument(
-        "results", type=Path, nargs="?", default=Path("results"), metavar="RESULTS", help="results folder [results]"
+        "results",
+        type=Path,
+        nargs="?",
+        default=argparse.SUPPRESS,
+        action=_Results,
+        metavar="RESULTS",
+        help="results folder [results]",
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), action=_Results, metavar="RESULTS", help="the same"
+    )
+
+
+def add_results_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --results, the folder below which the names of sweeps are looked for."""
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="RESULTS", help="results folder [results]"
     )
 
 

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[list|prune] [RESULTS]",
         help="list or prune [list], and the results folder [results]",
     )
+    parser.add_argument("--results", type=Path, metavar="RESULTS", help="the same")
     bounds = parser.add_mutually_exclusive_group()
     bounds.add_argument(
         "--to-gib", type=arguments.amount, metavar="N", help="prune to at most N GiB [the cache's limit]"
@@ -95,10 +96,12 @@ def _action(options: argparse.Namespace) -> tuple[str, Path]:
     action = words.pop(0) if words and words[0] in _ACTIONS else "list"
     if len(words) > 1:
         raise ConfigError(f"{' '.join(words)}: give {' or '.join(_ACTIONS)}, then one results folder")
+    if words and options.results is not None and Path(words[0]) != options.results:
+        raise ConfigError(f"the results folder is given twice, as {words[0]} and as {options.results}: give it once")
     bounded = options.to_gib is not None or options.older_than_days is not None or options.all or options.kind
     if action == "list" and bounded:
         raise ConfigError("--to-gib, --older-than-days, --all and --kind belong to prune")
-    return action, Path(words[0] if words else "results")
+    return action, options.results or Path(words[0] if words else "results")
 
 
 def _prune(root: Path, options: argparse.Namespace) -> Pruned:

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=arguments.folder, metavar="FILE", help="draw ratios and curves over each other")
     parser.add_argument("--mlflow", metavar="EXPERIMENT", help="record it in MLflow, with a view of both sweeps' runs")
     parser.add_argument("--save", type=arguments.folder, metavar="FILE", help="write NEW as a baseline file")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
+    arguments.add_results_option(parser)
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
 
 

@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from sweep.cli import sweep_places
+    from sweep.cli import arguments, sweep_places
 
     sweep_places.add_name(parser, "names", nargs="+", metavar="NAME", help="names of sweeps, or their folders")
     parser.add_argument("--dry-run", action="store_true", help="print what would go, and how many bytes")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--keep-cache", action="store_true", help="leave the cache as it is")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts; needs --dry-run or --yes")
-    sweep_places.add_results(parser)
+    arguments.add_results_option(parser)
     sweep_places.add_mlflow(parser)
 
 

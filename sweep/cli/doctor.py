@@ -1,9 +1,15 @@
 """Report what this machine can do, and the command that adds what is missing.
 
-Exit codes: 0 this machine can run a sweep; 1 onnx or onnxruntime is missing; 2 the command is wrong.
+--peaks measures what its device reaches: TFLOP/s of a large matrix product in each precision that runs here, and GB/s
+of a copy of a large tensor. They are kept in RESULTS/peaks.json, and layer profiles of that device are held against
+them in place of its data sheet. It takes about a minute; stop what else runs.
 
-Example:
+Exit codes: 0 this machine can run a sweep, or its peaks were measured; 1 onnx or onnxruntime is missing; 2 the command
+is wrong, or there is nothing whose peak could be measured; 130 interrupted.
+
+Examples:
   sweep doctor
+  sweep doctor --peaks
 """
 
 from __future__ import annotations
@@ -18,15 +24,20 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from sweep.analysis.layers import peaks_of
 from sweep.backends.tensorrt import rtx_releases
 from sweep.cli import arguments
 from sweep.cli.console import Terminal
+from sweep.errors import ConfigError
 from sweep.report.mlflow import reachable, resolve_uri, without_password
-from sweep.system import environment, mps
+from sweep.system import environment, mps, signals
 
 if TYPE_CHECKING:
     import argparse
 
+    from sweep.analysis.layers import Peaks
+
+_WHOLE = 100  # from which a rate has no decimals
 _NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 
 
@@ -130,10 +141,18 @@ def _tracking(results: Path) -> Finding:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     arguments.add_results(parser)
+    parser.add_argument("--peaks", action="store_true", help="measure the peaks of the device, and keep them")
+    parser.add_argument(
+        "--backend", type=arguments.filled, metavar="NAME", help="library to measure them by [that of a sweep]"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; return the exit code."""
+    """Print the findings, or measure the peaks; return the exit code."""
+    if options.peaks:
+        return _measure_peaks(options)
+    if options.backend is not None:
+        raise ConfigError("--backend names the library that --peaks measures by: add --peaks")
     report = findings(options.results)
     console = Terminal()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -148,3 +167,39 @@ def run(options: argparse.Namespace) -> int:
         if item.remedy:
             console.print(f"  {item.name}: {escape(item.remedy)}", highlight=False, soft_wrap=True)
     return 0 if all(item.version for item in report if item.name in {"onnxruntime", "onnx"}) else 1
+
+
+def _measure_peaks(options: argparse.Namespace) -> int:
+    """Measure the peaks of the device, keep and print them; return the exit code."""
+    from sweep.cli import measure_peaks
+    from sweep.report.layers import write_peaks
+
+    console = Terminal()
+
+    def say(line: str) -> None:
+        console.print(escape(line), highlight=False, soft_wrap=not console.is_terminal)
+
+    try:
+        peaks = measure_peaks.measure(options.backend or "auto", lambda line: say(f"not measured: {line}"))
+    except KeyboardInterrupt:
+        say("interrupted: earlier peaks are kept")
+        return signals.EXIT_CODE
+    say(f"{peaks.name}: {peaks.source}")
+    console.print(_peaks_table(peaks, peaks_of(peaks.name)))
+    path = write_peaks(options.results, peaks)
+    say(f"kept in {path}: layer profiles of sweeps in {options.results}/ are held against them")
+    return 0
+
+
+def _peaks_table(peaks: Peaks, listed: Peaks | None) -> Table:
+    """Return a table of measured peaks, beside those of the data sheet where there is one."""
+    rows = [(f"{dtype} TFLOP/s", rate, listed and listed.of_type(dtype)) for dtype, rate in peaks.tflops.items()]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("peak")
+    for name in ("measured", *(("data sheet", "share") if listed else ())):
+        table.add_column(name, justify="right")
+    for name, value, sheet in (*rows, ("memory GB/s", peaks.gb_per_s, listed and listed.gb_per_s)):
+        if value is not None:
+            beside = (f"{sheet:,.4g}", f"{value / sheet:.0%}") if sheet else ("-", "-")
+            table.add_row(name, f"{value:,.0f}" if value >= _WHOLE else f"{value:.3g}", *(beside if listed else ()))
+    return table

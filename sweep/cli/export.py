@@ -14,7 +14,6 @@ Example:
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
@@ -23,8 +22,10 @@ from sweep.errors import ConfigError, printable_line
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from pathlib import Path
 
     import pandas as pd
+    import pyarrow as pa
 
     from sweep.report import Results, frame_columns
 
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--points", action="store_true", help="tables have one row a rate of the load")
     rows.add_argument("--requests", action="store_true", help="tables have one row a request")
     rows.add_argument("--shapes", action="store_true", help="tables have one row a shape of a load of several")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
+    arguments.add_results_option(parser)
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
 
 
@@ -99,14 +100,13 @@ def _write_csv(path: Path, parts: Iterator[pd.DataFrame]) -> int:
 
 def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> int:
     """Write the parts as row groups; return the number of rows. A file appears when it is whole."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     count, writer = 0, None
     with arguments.output_file(path) as file:
         try:
             for part in parts:
-                rows = pa.Table.from_pandas(part, preserve_index=False)
+                rows = _table(part)
                 writer = writer or pq.ParquetWriter(file, rows.schema)
                 writer.write_table(rows)
                 count += len(part)
@@ -114,3 +114,23 @@ def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> int:
             if writer is not None:
                 writer.close()
     return count
+
+
+def _table(frame: pd.DataFrame) -> pa.Table:
+    """Return the rows of a frame as Arrow's; times keep their zone, UTC.
+
+    pyarrow reads such columns by ``Series.values``, of which pandas 4 changes the meaning, so they are passed without
+    their zone.
+    """
+    import pyarrow as pa
+
+    zoned = list(frame.select_dtypes("datetimetz").columns)
+    rows = pa.Table.from_pandas(
+        frame.assign(**{name: frame[name].dt.tz_convert(None) for name in zoned}), preserve_index=False
+    )
+    for name in zoned:
+        place = rows.schema.get_field_index(name)
+        field = rows.schema.field(place)
+        kind = pa.timestamp(field.type.unit, tz="UTC")
+        rows = rows.set_column(place, field.with_type(kind), rows.column(place).cast(kind))
+    return rows

@@ -16,7 +16,6 @@ Example:
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
@@ -26,6 +25,7 @@ from sweep.system import command_line
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from pathlib import Path
 
     from sweep.report.layers import Source
     from sweep.storage import Record
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=arguments.folder, metavar="FILE", help="write the figures for scripts")
     parser.add_argument("--csv", type=arguments.folder, metavar="FILE", help="write a row a layer as CSV")
     parser.add_argument("--trace", type=arguments.folder, metavar="FILE", help="write a trace for Perfetto or Chrome")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
+    arguments.add_results_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -21,7 +21,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweep.cli import arguments
 from sweep.errors import ConfigError, TrackingError, printable_line
 
 if TYPE_CHECKING:
@@ -35,8 +34,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    arguments.add_results(parser)
-    parser.add_argument("sweeps", nargs="*", metavar="SWEEP", help="folders of the sweeps to send [all]")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[RESULTS] [SWEEP]",
+        help="results folder [results], and the sweeps to send [all]; with --results, sweeps alone",
+    )
+    parser.add_argument("--results", type=Path, metavar="RESULTS", help="results folder")
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")
     parser.add_argument("--experiment", default="sweep", metavar="NAME", help="MLflow experiment [sweep]")
     parser.add_argument("--register", metavar="NAME", help="register the winner as a version of this model")
@@ -52,6 +56,9 @@ def run(options: argparse.Namespace) -> int:
     from sweep.storage import Store
     from sweep.system import command_line
 
+    words = options.words if options.results is not None else options.words[1:]
+    options.sweeps = list(words)
+    options.results = options.results or Path(options.words[0] if options.words else "results")
     uri = resolve_uri(options.uri, options.results)
     folders = sweep_folders(options.results)
     unknown = sorted(set(options.sweeps) - set(folders))
@@ -63,8 +70,8 @@ def run(options: argparse.Namespace) -> int:
     if problem is not None:
         return _fail(f"MLflow at {without_password(uri)} cannot be written: {problem}")
     ui = ui_address(uri)
-    words = [*command_line.results_words(options.results), *(["--uri", without_password(uri)] if options.uri else [])]
-    served = "" if ui.port is None else f"  (once `{command_line.format_command('ui', *words, *ui.words)}` runs)"
+    place = [*command_line.results_words(options.results), *(["--uri", without_password(uri)] if options.uri else [])]
+    served = "" if ui.port is None else f"  (once `{command_line.format_command('ui', *place, *ui.words)}` runs)"
     try:
         for name in options.sweeps or folders:
             _publish(Store(folders[name]), Publisher(uri, options.experiment, name), served)

@@ -25,11 +25,11 @@ _PAGE = "report.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from sweep.cli import sweep_places
+    from sweep.cli import arguments, sweep_places
 
     sweep_places.add_name(parser, "old", metavar="OLD", help="name of the sweep, or its folder")
     parser.add_argument("new", metavar="NEW", help="its new name")
-    sweep_places.add_results(parser)
+    arguments.add_results_option(parser)
     sweep_places.add_mlflow(parser)
 
 

@@ -1,8 +1,8 @@
 """Make the page of one or several sweeps from their records, at any time, and pictures for slides.
 
-DIR is the folder of a sweep, or a folder of sweeps, all of which are taken; a name alone is looked for in results/ too.
-The page is one file that opens without a network: sortable and filterable tables, curves, trade-offs, heat maps, the
-exact commands, the facts of the machine, and the figures as CSV. Records are read, never changed.
+DIR is the folder of a sweep, or a folder of sweeps, all of which are taken; a name alone is looked for in the results
+folder too. The page is one file that opens without a network: sortable and filterable tables, curves, trade-offs,
+heat maps, the exact commands, the facts of the machine, and the figures as CSV. Records are read, never changed.
 
 Exit codes: 0 written; 1 a file cannot be written; 2 the command is wrong, or there are no records.
 
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--percentile", choices=_PERCENTILES, help="percentile of --png and --pdf [that of the SLO, else the highest]"
     )
+    arguments.add_results_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from sweep.storage import Store
 
     arguments.refuse_special_files(options.output, options.png, options.pdf)
-    roots = _named(_roots(options.folders))
+    roots = _named(_roots(options.folders, options.results))
     per_sweep = {name: _records(Store(root), name, several=len(roots) > 1) for name, root in roots.items()}
     records = [record for own in per_sweep.values() for record in own]
     if not records:
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _roots(folders: Sequence[Path]) -> list[Path]:
+def _roots(folders: Sequence[Path], results: Path) -> list[Path]:
     """Return the folders of the sweeps that the command names, each once.
 
     Raises:
@@ -104,7 +105,7 @@ def _roots(folders: Sequence[Path]) -> list[Path]:
 
     roots: list[Path] = []
     for folder in folders:
-        place = folder if folder.is_dir() or folder.is_absolute() else Path("results") / folder
+        place = folder if folder.is_dir() or folder.is_absolute() else results / folder
         inner = folders_with_records(place) if place.is_dir() else []
         own = [place] if (place / "records").is_dir() else inner
         if not own:

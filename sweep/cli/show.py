@@ -29,10 +29,10 @@ _MOST_ROWS = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    from sweep.cli import sweep_places
+    from sweep.cli import arguments, sweep_places
 
     sweep_places.add_name(parser, "name", metavar="NAME", help="name of the sweep, or its folder")
-    sweep_places.add_results(parser)
+    arguments.add_results_option(parser)
     parser.add_argument("--all", action="store_true", help="show every variant")
     parser.add_argument("--json", action="store_true", help="print JSON for scripts")
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         console.width = max(console.width, _LOG_WIDTH)
     shown = records if options.all else _first(records, recommendation)
     if shown:
-        table.print_outcome(console, shown, recommendation, common_slo(records))
+        table.print_outcome(console, shown, recommendation, common_slo(records), records)
     if len(shown) < len(records):
         _print(f"{len(shown)} of {len(records)} variants are shown; --all shows them all")
     _print("")

@@ -29,11 +29,6 @@ def _complete(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list
     return [name for name in find_sweeps(parsed_args.results) if name.startswith(prefix)]
 
 
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """Add the option --results."""
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
-
-
 def add_mlflow(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what becomes of the runs in MLflow."""
     parser.add_argument("--uri", help="MLflow's store [MLFLOW_TRACKING_URI, else sqlite in the results folder]")

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _MAX_COMBINATIONS = 100_000
 _PLAN_KEY = "model.engine"
+_TOGETHER = "together"
 _REFERENCE = "${"  # to another value
 _MODEL_KEYS = ("model", "model.name", "model.path", "model.torch", "model.saved_model")
 _HYDRA_ERRORS = (  # Hydra does not convert every error on bad input to one of its own
@@ -417,6 +418,36 @@ def read(argv: Sequence[str], of_file: Sequence[str] = ()) -> SweepRequest | Non
     Raises:
         ConfigError: an override or a YAML is refused, by this package, Hydra or OmegaConf; one line.
     """
+    parsed = arguments.parse(argv)
+    typed = [word for word in parsed.overrides if key_of(word) == _TOGETHER]
+    if parsed.flags or not (typed or any(key_of(word) == _TOGETHER for word in of_file)):
+        return _read(argv, of_file)
+    others = [word for word in argv if word not in _overrides_of(argv)]
+    requests = [_read([*others, *words], file_words) for words, file_words in _blocks(parsed.overrides, of_file)]
+    every = [request for request in requests if request is not None]
+    names = (word for word in (*of_file, *parsed.overrides) if key_of(word).partition(".")[0] not in UNMEASURED)
+    return SweepRequest(
+        configs=Combinations([request.configs for request in every]),
+        overrides=tuple(dict.fromkeys(names)),
+        left_out=sum(request.left_out for request in every),
+    )
+
+
+def _overrides_of(argv: Sequence[str]) -> set[str]:
+    """Return the words of a command line that are overrides, as they are typed."""
+    return {word for word in argv if re.match(r"[+~]{0,2}[\w./@]+=", word) and not word.startswith("where=")}
+
+
+def _blocks(typed: Sequence[str], of_file: Sequence[str]) -> list[tuple[list[str], list[str]]]:
+    from sweep.config import side_by_side
+
+    try:
+        return list(side_by_side.blocks(typed, of_file))
+    except _HYDRA_ERRORS as error:
+        raise ConfigError(error_messages.explain(error, [*of_file, *typed])) from error
+
+
+def _read(argv: Sequence[str], of_file: Sequence[str]) -> SweepRequest | None:
     _register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors instead of printing them and exiting
     parsed = arguments.parse(argv)

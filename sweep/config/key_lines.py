@@ -23,7 +23,7 @@ _DOTTED = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?:\.\w+)+")  # also the names of f
 _PARAMS = "hydra.sweeper.params."
 _MERGE = "<<"
 HYDRA = ("hydra", "defaults")  # keys of a file in Hydra's form
-_LISTS = ("exclude", "include")
+_LISTS = ("exclude", "include", "together", "beside")
 
 
 @dataclass

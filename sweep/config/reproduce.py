@@ -6,6 +6,8 @@ import functools
 import operator
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from sweep import spec
 from sweep.backends import registry
 from sweep.config import compose
@@ -45,13 +47,29 @@ def overrides(variant: Variant, varying: Iterable[Axis] = ()) -> tuple[str, ...]
         if group is not None:
             values |= {key: value for key, value in groups.items() if key.partition(".")[0] == group}
         elif not _is_implied(axis, variant):
-            settings = axis.overrides(axis.read(variant))
+            settings = _beside(variant) if axis.name == "beside" else axis.overrides(axis.read(variant))
             values = _merge(
                 values, {key: value for key, value in settings.items() if _differs(config, key, value, always)}
             )
     if variant.session.script is None and config.backend.script is not None:
         values["backend.script"] = None
     return tuple(_override(key, value) for key, value in values.items())
+
+
+def _beside(variant: Variant) -> dict[str, Any]:
+    """Return the key that sets the networks beside the measured one: a table of settings each."""
+    if variant.session.beside is None:
+        return {"beside": None}
+    parser = OverridesParser.create()
+    tables = []
+    for neighbour, own in zip(variant.session.beside, spec.members_of(variant)[1:], strict=True):
+        settings = [parser.parse_override(word) for word in overrides(own)]
+        table = {str(setting.key_or_group): setting.value() for setting in settings}
+        if neighbour.slo is not None:
+            name, _, limit = neighbour.slo.partition(":")
+            table["slo"] = {name: float(limit)}
+        tables.append(table)
+    return {"beside": tables}
 
 
 @functools.cache  # a plan has many variants but few choices of groups, and composing costs 0.1 s
@@ -79,8 +97,11 @@ def _name_key(group: str) -> str:
 def _is_implied(axis: Axis, variant: Variant) -> bool:
     """Tell whether other overrides imply the axis.
 
-    They do for the path of an exported model, the script of another backend and the precision of a plan.
+    They do for the path of an exported model, the script of another backend, the precision of a plan and the share of a
+    network that has others beside it.
     """
+    if axis.name in {"mps", "sm_count"} and variant.session.beside is not None:
+        return True
     if axis.path[:2] == ("onnx", "precision") and variant.engine.plan is not None:
         return True
     if axis.path == ("onnx", "model", "path"):

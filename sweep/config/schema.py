@@ -271,6 +271,11 @@ class Config:
     sweep: Any = _key(
         None, "in a YAML: table of what is swept, with lists, as in {precision: [fp16, int8], batch: [1, 8]}"
     )
+    together: Any = _key(
+        None,
+        "models side by side, each alone and beside the others: tables of settings, as in "
+        "[{model:resnet50,batch:8},{model:bert_base,rate:200,slo:{p99_ms:20}}]",
+    )
     where: Any = _key(
         None, "keep only combinations for which an expression over the keys holds, as in batch * streams <= 64"
     )

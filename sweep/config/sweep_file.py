@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sweep.config.key_lines import KeyLines
 
 _SPECIAL = ("sweep", "where", "exclude", "include", "per_model")
+_WITH_KEYS = (*_SPECIAL, "together", "beside")  # keys at the top below which keys of the schema stand
 _TABLES = ("model.inputs", "load.shapes")  # keys whose value is a table
 _FREE = ("per_model", *_TABLES)  # keys below which the names are the user's own
 _EXPERIMENT = "+experiment="
@@ -109,7 +110,7 @@ def own_choices(parsed: arguments.Arguments) -> list[Path]:
 
 def _experiment(path: Path) -> _File | None:
     """Return an experiment that `read` can take; None for one in Hydra's form, or without anything in it."""
-    content, lines = key_lines.parse(path, _SPECIAL, _FREE, empty=True)
+    content, lines = key_lines.parse(path, _WITH_KEYS, _FREE, empty=True)
     return None if not content or any(key in content for key in key_lines.HYDRA) else _filled(content, lines)
 
 
@@ -118,7 +119,7 @@ def _locate(paths: Sequence[Path], parsed: arguments.Arguments, message: str) ->
     typed = {compose.key_of(word) for word in parsed.overrides if not word.startswith(_EXPERIMENT)}
     for path in paths:
         try:
-            content, lines = key_lines.parse(path, (*_SPECIAL, *key_lines.HYDRA), _FREE, empty=True)
+            content, lines = key_lines.parse(path, (*_WITH_KEYS, *key_lines.HYDRA), _FREE, empty=True)
         except ConfigError as error:
             return str(error)
         if content and path.parent.name != "experiment":
@@ -138,14 +139,27 @@ def _sweep_of(file: _File, words: Sequence[str]) -> SweepRequest:
         blocks = list(_blocks(file))
         where = constraints.conditions(file.special.get("where"))
         exclude = constraints.entries("exclude", file.special.get("exclude"))
-        requests = [_request(words, block) for block in blocks]
-        configs = Combinations([request.configs for request in requests])
-        kept = constraints.keep(configs, where, exclude)
+        rest = [word for word in words if not word.startswith("where=")]
+        requests = [_request(rest, block) for block in blocks]
+        count = len(blocks) - len(constraints.entries("include", file.special.get("include")))
+        _refuse_without_sweep(count, {"where": where, "exclude": exclude})
+        swept = Combinations([request.configs for request in requests[:count]])
+        kept = constraints.keep(swept, where, exclude)
+        every = Combinations([kept, *(request.configs for request in requests[count:])])
+        configs = constraints.keep(every, arguments.parse(words).where, ())
     except ConfigError as error:
         raise ConfigError(locate(str(error))) from error
     overrides = tuple(dict.fromkeys(text for request in requests for text in request.overrides))
-    left_out = sum(request.left_out for request in requests) + len(configs) - len(kept)
-    return dataclasses.replace(requests[0], configs=kept, overrides=overrides, left_out=left_out, locate=locate)
+    left_out = sum(request.left_out for request in requests)
+    left_out += len(swept) - len(kept) + len(every) - len(configs)
+    return dataclasses.replace(requests[0], configs=configs, overrides=overrides, left_out=left_out, locate=locate)
+
+
+def _refuse_without_sweep(count: int, filters: dict[str, list[Any]]) -> None:
+    """Refuse filters that have no combination of ``sweep`` to leave out, for those of ``include`` stay."""
+    head = next((head for head, entries in filters.items() if entries), None)
+    if not count and head is not None:
+        raise ConfigError(f"{head}: leaves out combinations of `sweep`, and there is none beside `include`")
 
 
 def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
@@ -157,7 +171,7 @@ def _request(words: Sequence[str], block: tuple[str, ...]) -> SweepRequest:
 
 def _load(path: Path) -> _File:
     """Parse the file, with the line of every key."""
-    content, lines = key_lines.parse(path, _SPECIAL, _FREE)
+    content, lines = key_lines.parse(path, _WITH_KEYS, _FREE)
     for key in key_lines.HYDRA:
         if key in content:
             raise ConfigError(

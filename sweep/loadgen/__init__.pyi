@@ -10,6 +10,7 @@ from . import shape_mix as shape_mix
 from . import shape_switch as shape_switch
 from .arrival_processes import PROCESSES as PROCESSES
 from .arrival_processes import describe_processes as describe_processes
+from .background import BackgroundLoad as BackgroundLoad
 from .capacity_search import SearchRequest as SearchRequest
 from .communicator import SINGLE_CLIENT as SINGLE_CLIENT
 from .communicator import ClientSession as ClientSession

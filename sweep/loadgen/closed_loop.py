@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 
@@ -39,7 +39,7 @@ class ClosedServer:
     gpu_ms: NDArray[np.float32] | None = None
     shapes: NDArray[np.int16] | None = None
 
-    def __init__(self, stream: Stream, depth: int, until: Until, enqueue: Callable[[], None] | None = None) -> None:
+    def __init__(self, stream: Stream, depth: int, until: Ending, enqueue: Callable[[], None] | None = None) -> None:
         self.stream = stream
         self.issued: Any = []  # a list while Python fills it; compiled code leaves an array of int64
         self.done: Any = []
@@ -102,6 +102,14 @@ class ClosedServer:
             self._enqueue()
         self.issued.append(in_flight.popleft())
         done.append(now)
+
+
+class Ending(Protocol):
+    """Decide when a closed loop ends."""
+
+    def over(self, now_ns: int, count: int) -> bool:
+        """Return whether a server that has completed ``count`` inferences has to stop at ``now_ns``."""
+        ...
 
 
 class Until:

@@ -11,14 +11,14 @@ import ctypes
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sweep.backends import SupportsPreparedCalls
 from sweep.loadgen import compiled_code
 from sweep.loadgen import loop_layout as layout
-from sweep.loadgen.closed_loop import ClosedServer
+from sweep.loadgen.closed_loop import ClosedServer, Until
 from sweep.loadgen.dynamic_batching import BatchQueue, BatchServer
 from sweep.loadgen.open_loop import OpenServer
 from sweep.system import ClockWatch
@@ -59,6 +59,8 @@ def prepared(servers: Sequence[Server]) -> list[PreparedCalls] | None:
     if len(kinds) != 1 or not kinds <= {ClosedServer, OpenServer, BatchServer}:
         return None
     if any(server.takes_shapes for server in servers):  # type: ignore[attr-defined]  # the three kinds have it
+        return None
+    if any(isinstance(server, ClosedServer) and type(server.until) is not Until for server in servers):
         return None
     return stream_calls([server.stream for server in servers])
 
@@ -185,7 +187,7 @@ class _ClosedLoop:
         self._loop = compiled_code.code().loops["closed_loop"]
         self._stream = _Stream(server.stream, calls)
         self._calls = np.ascontiguousarray(calls.calls[None])[np.newaxis]
-        state, until = self._stream.state, server.until
+        state, until = self._stream.state, cast("Until", server.until)  # ``prepared`` lets no other pass
         state[layout.DEPTH] = server.depth
         state[layout.START_NS], state[layout.EARLIEST_NS] = until.start_ns, until.earliest_ns
         state[layout.LATEST_NS], state[layout.MIN_COUNT] = until.latest_ns, until.min_count

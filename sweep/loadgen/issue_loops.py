@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import heapq
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from sweep.backends import Stream
 
+_companions: list[Server] = []  # servers that ``_run_polled`` drives beside those it is given (``beside``)
 _PR_SET_TIMERSLACK = 29
 _SWITCH_S = 0.0005  # a finished stream gets the GIL back within this
 _LONGEST_SLEEP_NS = 500_000_000  # a clock that was set back is noticed after it
@@ -50,7 +52,7 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
         _run_in_turn(servers)
         return
     with quiet_interpreter():
-        calls = compiled_loop.prepared(servers)
+        calls = None if _companions else compiled_loop.prepared(servers)
         if calls is not None:
             compiled_loop.run(servers, calls)
         else:
@@ -60,12 +62,26 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
 def run_python(servers: Sequence[Server]) -> None:
     """Serve until no server has anything left, in Python: the reference of the compiled loops, and their fallback."""
     with quiet_interpreter():
-        if polled([server.stream for server in servers]) and not _is_one_closed_loop(servers):
+        if polled([server.stream for server in servers]) and (_companions or not _is_one_closed_loop(servers)):
             _run_polled(servers)
         elif len(servers) == 1:
             _run_alone(servers[0])
         else:
             _run_threads(servers)
+
+
+@contextmanager
+def beside(servers: Sequence[Server]) -> Iterator[None]:
+    """Drive `servers`, whose streams can be polled, in every loop that this process runs within the context.
+
+    Two threads that poll would take turns at the GIL, 0.5 ms each.
+    """
+    _companions.extend(servers)
+    try:
+        yield
+    finally:
+        for server in servers:
+            _companions.remove(server)
 
 
 def loop_name(streams: Sequence[Stream], *, mixed: bool) -> str:
@@ -75,18 +91,27 @@ def loop_name(streams: Sequence[Stream], *, mixed: bool) -> str:
         streams: none has an inference in flight.
         mixed: requests have shapes of a mix.
     """
-    return "python" if mixed or compiled_loop.stream_calls(streams) is None else "compiled"
+    return "python" if mixed or _companions or compiled_loop.stream_calls(streams) is None else "compiled"
 
 
 def _run_in_turn(servers: Sequence[Server]) -> None:
-    """Step the server whose virtual clock is furthest behind: the order in which servers become free."""
-    going = list(servers)
-    while len(going) > 1:
-        server = min(going, key=lambda item: item.stream.clock.now_ns())
-        if not server.step():
-            going.remove(server)
-    while going and going[0].step():
-        pass
+    """Step the server whose virtual clock is furthest behind: the order in which servers become free.
+
+    A step moves the clock of its own server alone; of equal clocks the first server's is taken.
+    """
+    times = [(server.stream.clock.now_ns(), number) for number, server in enumerate(servers)]
+    heapq.heapify(times)
+    clocks, steps = [server.stream.clock for server in servers], [server.step for server in servers]
+    while len(times) > 1:
+        number = times[0][1]
+        if steps[number]():
+            heapq.heapreplace(times, (clocks[number].now_ns(), number))
+        else:
+            heapq.heappop(times)
+    for _, number in times:
+        step = steps[number]
+        while step():
+            pass
 
 
 def polled(streams: Sequence[Stream]) -> bool:
@@ -102,6 +127,7 @@ def _is_one_closed_loop(servers: Sequence[Server]) -> bool:
 def _run_polled(servers: Sequence[Server]) -> None:
     _precise_sleep()
     going, watch = list(servers), ClockWatch()
+    companions = [server for server in _companions if server not in going]
     while going:
         wake = sys.maxsize
         for server in going:
@@ -109,6 +135,10 @@ def _run_polled(servers: Sequence[Server]) -> None:
             if answer == FINISHED:
                 going = [other for other in going if other is not server]
             elif answer < wake:
+                wake = answer
+        for server in companions:
+            answer = server.advance()
+            if answer != FINISHED and answer < wake:
                 wake = answer
         if CALL_AGAIN < wake < sys.maxsize:
             ahead = wake - time.perf_counter_ns() - _WAKE_NS

@@ -23,7 +23,7 @@ from sweep.models.onnx_file import (
     settle_by_samples,
 )
 from sweep.models.random_inputs import draw
-from sweep.models.resolution import calibration, dimensions, feeds, has_data, held_out, resolve, signature
+from sweep.models.resolution import calibration, dimensions, feeds, graph_inputs, has_data, held_out, resolve, signature
 from sweep.models.sibling_file import sibling_ref
 from sweep.models.signatures import BATCH, OutputSpec, Signature, TensorSpec, render_shape
 
@@ -52,6 +52,7 @@ __all__ = [
     "feeds",
     "feeds_weights",
     "file_digest",
+    "graph_inputs",
     "has_data",
     "held_out",
     "inspect",

@@ -108,6 +108,31 @@ def set_dimensions(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[Tensor
     )
 
 
+def reopened(
+    declared: Iterable[TensorSpec], settled: Iterable[TensorSpec], names: Iterable[str]
+) -> tuple[TensorSpec, ...]:
+    """Return settled inputs with the dimensions of those names open again.
+
+    Args:
+        declared: the inputs with symbolic sizes, in the same order.
+        settled: the inputs with every size known.
+        names: of dimensions.
+    """
+    kept_open = frozenset(names)
+    return tuple(
+        replace(
+            spec,
+            shape=tuple(
+                own if isinstance(own, str) and own in kept_open else size
+                for own, size in zip(before.shape, spec.shape, strict=True)
+            )
+            if len(before.shape) == len(spec.shape)
+            else spec.shape,
+        )
+        for before, spec in zip(declared, settled, strict=True)
+    )
+
+
 def dimensions(specs: tuple[TensorSpec, ...], ref: ModelRef) -> tuple[str, ...]:
     """Return the names of the dimensions that ``shape=`` can set, in the order of the inputs.
 

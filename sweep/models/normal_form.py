@@ -12,7 +12,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sweep.models import external_data
-from sweep.models.signatures import BATCH
 from sweep.system import make_node_names_unique, nested_graphs, save_onnx
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def _set_shape(value: onnx.ValueInfoProto, shape: Sequence[int | str | None]) ->
         elif isinstance(size, int):
             tensor.shape.dim.add(dim_value=size)
         else:
-            tensor.shape.dim.add(dim_param=BATCH)
+            tensor.shape.dim.add(dim_param=size)
 
 
 def _store_densely(graph: onnx.GraphProto, path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from sweep.errors import ModelError, shorten
 from sweep.models import external_data
-from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, fixes_by_samples, settle
+from sweep.models.input_shapes import UNKNOWN_RANK, UNNAMED, fixes_by_samples, reopened, settle
 from sweep.models.normal_form import fixes_sizes, is_irregular
 from sweep.models.signatures import OutputSpec, Signature, TensorSpec
 from sweep.system import element_type, nested_graphs, regular_files
@@ -200,7 +200,8 @@ def needs_normal_form(path: Path, ref: ModelRef) -> bool:
         ModelError: as ``inspect``.
     """
     header = _header(path)
-    return header.irregular or fixes_sizes(header.inputs, settle(header.inputs, ref))
+    settled = reopened(header.inputs, settle(header.inputs, ref), ref.open_dimensions or ())
+    return header.irregular or fixes_sizes(header.inputs, settled)
 
 
 def _header(path: Path) -> Header:

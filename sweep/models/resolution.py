@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import ModelError
 from sweep.models import onnx_file
 from sweep.models.input_shapes import dimensions as open_dimensions
-from sweep.models.input_shapes import no_dimension, settle
+from sweep.models.input_shapes import no_dimension, reopened, settle
 from sweep.models.random_inputs import draw
 from sweep.models.signatures import Signature
 from sweep.models.zoo import catalog
@@ -101,7 +101,7 @@ def resolve(ref: ModelRef, target: Path) -> Path:
     if ref.path is not None:
         return _unchanged(Path(ref.path), ref)
     entry = _zoo_entry(ref)
-    model = entry.build(*_zoo_inputs(entry, ref)) if ref.shape else entry.build()
+    model = entry.build(*graph_inputs(ref)) if ref.shape else entry.build()
     target.parent.mkdir(parents=True, exist_ok=True)
     save_onnx(model, target)
     return target
@@ -127,6 +127,28 @@ def dimensions(ref: ModelRef) -> tuple[str, ...]:
     if ref.path is None:
         return tuple(item.name for item in _zoo_entry(ref).dimensions)
     return open_dimensions(onnx_file.declared_inputs(Path(ref.path)), ref)
+
+
+def graph_inputs(ref: ModelRef) -> tuple[TensorSpec, ...]:
+    """Return the inputs as the graph has them: those of ``signature``, with ``ref.open_dimensions`` by their names.
+
+    Raises:
+        ConfigError: the zoo has no network of that name.
+        ModelError: as ``signature``, or a dimension cannot be left open.
+    """
+    inputs = signature(ref).inputs
+    if not ref.open_dimensions:
+        return inputs
+    if ref.path is not None:
+        return reopened(onnx_file.declared_inputs(Path(ref.path)), inputs, ref.open_dimensions)
+    entry = _zoo_entry(ref)
+    fixed = [item.name for item in entry.dimensions if item.name in ref.open_dimensions and not item.open]
+    if fixed:
+        raise ModelError(
+            f"weights of model {ref.name!r} depend on {fixed[0]}, so no engine takes several sizes of it; "
+            "profiles=per_engine builds one for each"
+        )
+    return reopened(entry.inputs_at({name: name for name in ref.open_dimensions}), inputs, ref.open_dimensions)
 
 
 def _zoo_inputs(entry: catalog.ZooEntry, ref: ModelRef) -> tuple[TensorSpec, ...]:

@@ -14,6 +14,7 @@ from sweep.storage import NEVER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sweep.analysis import interference
     from sweep.storage import Point, PointSamples, Record
 
 TableName = Literal["variants", "points", "requests", "shapes"]
@@ -76,12 +77,14 @@ class VariantRow:
         over_fp32: its peak over that of fp32; None where nothing is comparable.
         of_best: ends of the interval of its figure as a share of the best one's; None where it was not ranked.
         full_from: least batch from which its device is full; None where that is not known.
+        slowdown: factors by which networks beside it slow it; None without them.
     """
 
     record: Record
     over_fp32: float | None = None
     of_best: tuple[float, float] | None = None
     full_from: int | None = None
+    slowdown: interference.Slowdown | None = None
 
 
 def _axis(name: str) -> Callable[[Record], Any]:
@@ -311,6 +314,16 @@ VARIANTS = (
         "full_from_batch",
         "least batch after which the throughput grows no more; NA where it still grew, or no other batch was measured",
         lambda row: row.full_from,
+    ),
+    _number(
+        "slowdown_throughput",
+        "factor by which networks beside it lower its throughput; NA where it was not measured alone too",
+        lambda row: row.slowdown and row.slowdown.rate,
+    ),
+    _number(
+        "slowdown_p99",
+        "factor by which networks beside it raise its p99, at the same load",
+        lambda row: row.slowdown and row.slowdown.p99,
     ),
 )
 AXES_AT = next(number for number, column in enumerate(VARIANTS) if column.name == "peak_ips")

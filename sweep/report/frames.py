@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from sweep import spec
-from sweep.analysis import SpreadHistory, layers
+from sweep.analysis import SpreadHistory, interference, layers
 from sweep.errors import ConfigError
 from sweep.report.columns import common_slo
 from sweep.report.comparison import compared, speedups
@@ -105,6 +105,7 @@ def variant_rows(records: Sequence[Record], ratios: Mapping[str, best_comparison
         ratios: by key, the figure of a variant as a share of the best one's, as an answer has them.
     """
     peaks, full = speedups(records), layers.full_batches(records)
+    slowdowns = {slowdown.key: slowdown for slowdown in interference.find(records).slowdowns}
     ends = {key: (ratio.low, ratio.high) for key, ratio in ratios.items() if math.isfinite(ratio.high)}
     return [
         VariantRow(
@@ -112,6 +113,7 @@ def variant_rows(records: Sequence[Record], ratios: Mapping[str, best_comparison
             over_fp32=peaks.get(record.key),
             of_best=ends.get(record.key),
             full_from=full[record.key].batch if record.key in full else None,
+            slowdown=slowdowns.get(record.key),
         )
         for record in records
     ]

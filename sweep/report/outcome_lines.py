@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sweep.report.recommendation import Answer
     from sweep.spec import Axis, PercentileName
-    from sweep.storage import Peak, Point, Record
+    from sweep.storage import Peak, Point, Record, ShapeChange
 
 _FOOTNOTED = "precision.name"  # column of the marks that refer to a record's notes
 _MILLION = 1_000_000
@@ -104,8 +104,19 @@ def shape_lines(records: Sequence[Record], labels: Mapping[str, str]) -> list[st
             lines.append(
                 f"{labels[record.key]}: the dearest change of shape is {worst['after']} to {worst['shape']}: "
                 f"{worst['change_ms']:.3g} ms after it, {worst['stay_ms']:.3g} ms when the shape stays"
+                f"{_by_events(worst)}"
             )
     return lines
+
+
+def _by_events(change: ShapeChange) -> str:
+    """Word what CUDA events and the host's clock say of a change of shape; "" without a GPU."""
+    if "gpu_change_ms" not in change or "enqueue_change_ms" not in change:
+        return ""
+    return (
+        f"; between CUDA events {change['gpu_change_ms']:.3g} and {change['gpu_stay_ms']:.3g} ms, in the enqueue "
+        f"{change['enqueue_change_ms']:.3g} and {change['enqueue_stay_ms']:.3g} ms"
+    )
 
 
 def _machines_line(records: Sequence[Record]) -> list[str]:

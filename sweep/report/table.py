@@ -15,11 +15,13 @@ from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 
+from sweep.report import shape_ways
 from sweep.report.columns import figures
 from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
+from sweep.report.side_by_side import print_side_by_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
 
@@ -31,7 +33,13 @@ if TYPE_CHECKING:
 _UNBOUNDED = 100_000  # columns of a console on which every table fits
 
 
-def print_outcome(console: Console, records: Sequence[Record], recommendation: Answer, slo: Slo | None) -> None:
+def print_outcome(
+    console: Console,
+    records: Sequence[Record],
+    recommendation: Answer,
+    slo: Slo | None,
+    whole: Sequence[Record] | None = None,
+) -> None:
     """Print one row per variant, with the recommended one marked, then the recommendation in words.
 
     Args:
@@ -39,21 +47,37 @@ def print_outcome(console: Console, records: Sequence[Record], recommendation: A
         records: records of the sweep, in the order of the rows.
         recommendation: answer of the sweep.
         slo: latency objective, which adds a column; None without one.
+        whole: all records, for what networks side by side cost each other; None for those of the rows.
     """
     footnotes = Footnotes(records)
     columns = [column for column in figures(records, recommendation, slo) if column.on_terminal]
     rows = _Rows(records=records, recommendation=recommendation, footnotes=footnotes)
     for part in rows.tables(console, columns):
         console.print(part)
+    for table in _ways_tables(records):
+        console.print(table)
     for number, note in enumerate(footnotes.texts, 1):
         _print_line(console, note, mark=f"{'*' * number} ")
     for line in below_table(records):
         _print_line(console, line)
+    print_side_by_side(console, records if whole is None else whole, slo)
     _print_line(console, recommendation.text, before="\n", style="bold")
     if recommendation.settings:
         console.print(escape(recommendation.settings), highlight=False, soft_wrap=True)
     for line in bottleneck_lines(recommendation):
         _print_line(console, line)
+
+
+def _ways_tables(records: Sequence[Record]) -> Iterator[Table]:
+    """Yield a table for each load of several shapes that was served in several ways."""
+    for group in shape_ways.groups(records):
+        title, (heads, *rows) = shape_ways.table_of(group)
+        table = Table(title=title, title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+        for place, head in enumerate(heads):
+            table.add_column(escape(head), justify="right" if place else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        yield table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,11 +86,13 @@ class ClientGroup:
     """Run requests on workers that measure together.
 
     Args:
-        workers: one a client.
+        workers: one a client, or one a network of several side by side, the one that is measured first.
+        names: of the networks side by side; None for clients of one network.
     """
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
+    def __init__(self, workers: Sequence[Worker], names: Sequence[str] | None = None) -> None:
         self._workers = tuple(workers)
+        self._names = names
 
     def run(self, request: Request, on_event: OnEvent, timeout_s: float) -> Outcome:
         """Run `request` on all of them.
@@ -106,7 +108,7 @@ class ClientGroup:
         """
         if len(self._workers) == 1:
             return self._workers[0].run(request, on_event, timeout_s)
-        return _GroupRun(self._workers, on_event).run(request, timeout_s)
+        return _GroupRun(self._workers, on_event, self._names).run(request, timeout_s)
 
     def end(self, *, at_once: bool) -> None:
         """End the workers; `at_once` kills them."""
@@ -122,8 +124,9 @@ class ClientGroup:
 class _GroupRun:
     """Run one request on several workers."""
 
-    def __init__(self, workers: Sequence[Worker], on_event: OnEvent) -> None:
+    def __init__(self, workers: Sequence[Worker], on_event: OnEvent, names: Sequence[str] | None) -> None:
         self._workers = workers
+        self._names = names
         self._on_event = on_event
         self._rendezvous = Rendezvous(len(workers))
         self._outcomes: dict[int, Outcome] = {}  # in the order in which they ended
@@ -153,6 +156,7 @@ class _GroupRun:
             # Not before: another client may still read it.
             for file in samples_file.client_paths(request.samples, len(self._workers)):
                 file.unlink(missing_ok=True)
+            samples_file.windows_path(request.samples).unlink(missing_ok=True)
         if self._raised:
             raise self._raised[0]
         return self._outcome()
@@ -186,18 +190,25 @@ class _GroupRun:
 
     def _outcome(self) -> Outcome:
         for number, outcome in self._outcomes.items():
+            if outcome.error is not None and self._names is not None and number == 0:
+                return outcome  # of the network that is measured, whose record this is
             if outcome.error is not None:
-                name = _name(number, len(self._workers))
+                name = self._name(number)
                 return dataclasses.replace(
                     outcome, error={**outcome.error, "message": f"{name}: {outcome.error['message']}"}
                 )
         if len(self._outcomes) < len(self._workers):
             waited = next(number for number in range(len(self._workers)) if number not in self._outcomes)
-            message = f"{_name(waited, len(self._workers))} waited for others that were through already"
+            message = f"{self._name(waited)} waited for others that were through already"
             error: ErrorInfo = {"stage": "measure", "kind": "LeftError", "message": message, "stderr_tail": []}
             return Outcome(status=Status.FAILED, error=error)
         results = [self._outcomes[number].result for number in range(len(self._workers))]
+        if self._names is not None:
+            return Outcome(status=Status.OK, result=results[0])  # which has what the others told
         return Outcome(status=Status.OK, result=merged([result for result in results if result is not None]))
+
+    def _name(self, number: int) -> str:
+        return _name(number, len(self._workers)) if self._names is None else self._names[number]
 
 
 def _name(number: int, clients: int) -> str:

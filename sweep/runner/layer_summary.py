@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sweep.analysis import layers
+from sweep.report.layers import peaks_or_data_sheet
 from sweep.system import regular_files
 
 if TYPE_CHECKING:
@@ -20,19 +21,25 @@ def with_summary(record: Record, path: Path) -> Record:
 
     Args:
         record: of the variant that was profiled.
-        path: the profile.
+        path: the profile, which lies in the folder of its sweep.
 
     Raises:
         OSError: the profile cannot be read.
     """
     profile = cast("LayerProfile", json.loads(regular_files.read_bytes(path, follow=False)))
-    engine = cast("EngineInfo", {**(record.engine or {}), "layers": summarise(profile)})
+    results = path.resolve().parent.parent.parent
+    engine = cast("EngineInfo", {**(record.engine or {}), "layers": summarise(profile, results)})
     return replace(record, engine=engine)
 
 
-def summarise(profile: LayerProfile) -> LayerSummary:
-    """Return what a record says of a layer profile."""
-    analysis = layers.analyse(profile)
+def summarise(profile: LayerProfile, results: Path) -> LayerSummary:
+    """Return what a record says of a layer profile.
+
+    Args:
+        profile: the profile.
+        results: folder that may have measured peaks of its device.
+    """
+    analysis = layers.analyse(profile, peaks_or_data_sheet(results, profile["device"]))
     totals = analysis.totals
     return {
         "layers": sum(layer["time"] is not None for layer in profile["layers"]),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from sweep import spec
 from sweep.backends import registry
 from sweep.errors import MpsError
 from sweep.runner.client_group import ClientGroup
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sweep.runner.messages import Request, Result
     from sweep.runner.plan import Work
     from sweep.runner.worker_process import OnEvent
-    from sweep.spec import Settings
+    from sweep.spec import Neighbour, Settings, Variant
     from sweep.storage import ErrorInfo
 
 _numbers = itertools.count().__next__  # of the pools of this process; atomic under the GIL
@@ -53,7 +54,8 @@ class WorkerPool:
         self._cores = cores
         self._mps = Mps(settings.mps_pipe_directory, self._variables.get("CUDA_VISIBLE_DEVICES"))
         self._clients: ClientGroup | None = None
-        self._needs: tuple[int, dict[str, str], int | None] | None = None  # clients, environment, SMs of the group
+        # Environment of each client, SMs, and networks beside this one, of the group.
+        self._needs: tuple[list[dict[str, str]], int | None, tuple[Neighbour, ...] | None] | None = None
         self._ready: set[str] = set()  # engines (``_engine``) that are known to be in the cache
         self._fresh: set[str] = set()  # those of them that were built for a variant that is still to be measured
         self.engine: str | None = None
@@ -85,7 +87,7 @@ class WorkerPool:
         """Build the engine into the cache by one worker, and end that."""
         self.end(at_once=False)
         self._scratch.mkdir(parents=True, exist_ok=True)
-        builder = Worker(self._log(work), self._environment(work, work.variant.engine.mps_build), self._cores)
+        builder = Worker(self._log(work), self._environment(work.variant, work.variant.engine.mps_build), self._cores)
         try:
             outcome = builder.run(msgspec.structs.replace(request, only_build=True), on_event, self._settings.timeout_s)
         except BaseException:
@@ -112,20 +114,24 @@ class WorkerPool:
         """Return the workers that this variant needs, started if those at hand are others."""
         session = work.variant.session
         # A process that held a green context gives the whole GPU no more (docs/decisions/0022).
-        needs = (session.clients, self._environment(work, session.mps), session.sm_count)
+        count = session.processes
+        members = [work.variant if session.beside is None else spec.member(work.variant, n) for n in range(count)]
+        environments = [self._environment(each, each.session.mps) for each in members]
+        needs = (environments, session.sm_count, session.beside)
         if self._clients is None or self._needs != needs:
             self.end(at_once=False)
             self._scratch.mkdir(parents=True, exist_ok=True)
-            logs = [self._log(work, None if session.clients == 1 else number) for number in range(session.clients)]
-            self._clients = ClientGroup([Worker(log, needs[1], self._cores) for log in logs])
+            logs = [self._log(work, None if count == 1 else number) for number in range(count)]
+            workers = [Worker(log, variables, self._cores) for log, variables in zip(logs, needs[0], strict=True)]
+            self._clients = ClientGroup(workers, _names(work))
             self._needs = needs
         return self._clients
 
-    def _environment(self, work: Work, share: int | None) -> dict[str, str]:
+    def _environment(self, variant: Variant, share: int | None) -> dict[str, str]:
         """Return the variables of a worker with `share` per cent of the GPU; None for all of it, without MPS."""
-        backend = registry.get(work.variant.backend)
+        backend = registry.get(variant.backend)
         mps_variables = self._mps.environment(share) if backend.on_gpu else {}
-        return {**backend.environment(work.variant), **self._variables, **mps_variables}
+        return {**backend.environment(variant), **self._variables, **mps_variables}
 
     def _log(self, work: Work, client: int | None = None) -> Path:
         name = work.engine_key if client is None else f"{work.engine_key}-client{client + 1}"
@@ -151,9 +157,19 @@ def built_now(result: Result) -> Result:
 
 def _engine(work: Work, request: Request) -> str:
     """Return what identifies the engine of a request: its engine key, and which build it is of several."""
-    return work.engine_key if request.build is None else f"{work.engine_key} {request.build}"
+    others = [spec.engine_key(other) for other in spec.members_of(work.variant)[1:]]
+    return " ".join([work.engine_key, *others, *([] if request.build is None else [request.build])])
+
+
+def _names(work: Work) -> list[str] | None:
+    """Return the name of each network of `work` that has a process; None for clients of one network."""
+    beside = work.variant.session.beside
+    if beside is None or work.variant.session.processes == 1:
+        return None
+    return [f"{work.variant.onnx.model.name}", *(f"{other.name} (beside it)" for other in beside)]
 
 
 def _shares(work: Work) -> bool:
     """Return whether the workers of `work` are not alone on the whole device."""
-    return work.variant.session.clients > 1 or work.variant.session.mps is not None
+    session = work.variant.session
+    return session.clients > 1 or session.mps is not None or session.beside is not None

@@ -26,17 +26,26 @@ from sweep.spec.onnx import (
     Precision,
 )
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
-from sweep.spec.session import Script, SessionAxes
+from sweep.spec.session import Neighbour, Script, SessionAxes
 from sweep.spec.settings import RETRIED, Settings, Tracking
+from sweep.spec.shape_distribution import DISTRIBUTIONS, ShapeDistribution
 from sweep.spec.shape_mix import Shape, ShapeMix, ShapeShare, by_size, elements, engine_of, engine_shapes
+from sweep.spec.shape_profiles import PER_ENGINE, PER_SHAPE, RANGE, WAYS, ShapeProfiles
+from sweep.spec.sharing import Sharing, parse_sharing
+from sweep.spec.side_by_side import alone, member, members_of, with_share
 from sweep.spec.slo import PERCENTILES, PercentileName, Slo, of_percent
 from sweep.spec.variant import Variant
 
 __all__ = [
+    "DISTRIBUTIONS",
     "NOT_IN_KEY",
     "PERCENTILES",
+    "PER_ENGINE",
+    "PER_SHAPE",
+    "RANGE",
     "RETRIED",
     "SEARCH_EVALUATIONS",
+    "WAYS",
     "Axis",
     "BuiltPlan",
     "CalibrationData",
@@ -54,6 +63,7 @@ __all__ = [
     "Limits",
     "LoadAxes",
     "ModelRef",
+    "Neighbour",
     "NodeSearch",
     "OnnxAxes",
     "PercentileName",
@@ -65,8 +75,11 @@ __all__ = [
     "SessionAxes",
     "Settings",
     "Shape",
+    "ShapeDistribution",
     "ShapeMix",
+    "ShapeProfiles",
     "ShapeShare",
+    "Sharing",
     "Slo",
     "SloVerdict",
     "Status",
@@ -75,6 +88,7 @@ __all__ = [
     "Variant",
     "Verdict",
     "all_axes",
+    "alone",
     "by_place",
     "by_size",
     "checks",
@@ -88,9 +102,12 @@ __all__ = [
     "from_record",
     "is_plain_key",
     "keyed",
+    "member",
+    "members_of",
     "of_percent",
     "onnx_key",
     "outcome",
+    "parse_sharing",
     "plain_text",
     "projection",
     "quote",
@@ -98,4 +115,5 @@ __all__ = [
     "slo",
     "table_key",
     "variant_key",
+    "with_share",
 ]

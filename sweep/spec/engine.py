@@ -10,6 +10,7 @@ from typing import Any
 from sweep.spec.axis import SPECIAL, TrtexecFlag, axis, flag, prefixed, switch
 from sweep.spec.base import NOT_IN_KEY
 from sweep.spec.checks import at_least, between, compute_capability, joined_names, one_of
+from sweep.spec.shape_profiles import PER_ENGINE, WAYS, ShapeProfiles, profiles_cell
 
 _MOST_OPTIMIZED = 5
 _TILINGS = ("none", "fast", "moderate", "full")  # in the order of TensorRT's levels
@@ -106,6 +107,7 @@ class EngineAxes:
     Attributes:
         batch: samples per inference; the engine takes this size alone unless ``profile`` is set.
         profile: the range of batch sizes that the engine takes; all batches in it share one engine.
+        profiles: how one engine serves the shapes of the load; None gives each shape an engine.
         builder_optimization_level: 0 to 5; higher levels of TensorRT's builder search longer.
         max_aux_streams: most auxiliary CUDA streams of one inference.
         tiling: none, fast, moderate or full: effort of the builder's search for tilings.
@@ -149,6 +151,21 @@ class EngineAxes:
         word=prefixed("profile"),
         overrides=_profile_overrides,
         trtexec=SPECIAL,
+    )
+    profiles: ShapeProfiles | None = axis(
+        None,
+        key="profiles",
+        help=(
+            "how the shapes of load.shapes are served: per_engine: an engine each; range: one engine, one profile over "
+            "all sizes; per_shape: one engine, a profile each"
+        ),
+        cli_default=PER_ENGINE,
+        hint=str,
+        check=one_of(*WAYS),
+        word=lambda profiles: f"profiles-{profiles_cell(profiles)}",
+        cell=profiles_cell,
+        overrides=lambda profiles: {"profiles": profiles_cell(profiles)},
+        trtexec=TrtexecFlag(note="it runs one shape; these flags build an engine for that shape alone"),
     )
     builder_optimization_level: int | None = axis(
         None,

@@ -309,7 +309,8 @@ class LoadAxes:
         key="load.shapes",
         help=(
             "shapes of the requests with their weights, as {64:0.5,128:0.5} of the one named dimension, a list of "
-            "{shape:,share:}, or a CSV file of sizes that is replayed in order (null: all have that of the model)"
+            "{shape:,share:}, a distribution, as {lognormal:{median:100,sigma:0.6,least:8,most:384,step:8}}, or a CSV "
+            "file of sizes that is replayed in order (null: all have that of the model)"
         ),
         hint=Any,
         word=mix_word,

@@ -46,6 +46,8 @@ class ModelRef:
         inputs: what the user fixed about the inputs.
         batch_dim: name of the symbolic dimension that is the batch; None detects it.
         shape: sizes of named dimensions, by name; a dimension that is not in it keeps its own size. None sets none.
+        open_dimensions: names of the dimensions that the graph leaves open, so that one engine takes several sizes;
+            None leaves open what the file does and ``shape`` does not set.
         made_from: source that the file was exported from, such as ``torch nets:small``. Not in the key: ``digest`` is.
         export_inputs: example arguments that PyTorch exported with. Not in the key: ``digest`` is.
     """
@@ -95,6 +97,7 @@ class ModelRef:
         cell=shape_text,
         overrides=lambda shape: {"shape": shape_text(shape) if shape else None},
     )
+    open_dimensions: tuple[str, ...] | None = axis(None, key=None, place=0)
     made_from: str | None = axis(None, key=None, place=0, overrides=_source_overrides, in_key=False)
     export_inputs: tuple[ExportInput, ...] = axis(
         (),

@@ -10,6 +10,7 @@ from typing import Any
 from sweep.spec.axis import plain_text
 from sweep.spec.base import NOT_IN_KEY
 from sweep.spec.network_inputs import Dimension, shape_text
+from sweep.spec.shape_distribution import ShapeDistribution  # noqa: TC001 - get_type_hints
 
 Shape = tuple[Dimension, ...]
 
@@ -35,11 +36,13 @@ class ShapeMix:
         entries: the distinct shapes, the smallest first.
         path: absolute path of the file whose rows are replayed in order; None draws. Not in the key: ``digest`` is.
         digest: sha256 of that file.
+        distribution: distribution that the shares are of; None where they were given one by one.
     """
 
     entries: tuple[ShapeShare, ...]
     path: str | None = field(default=None, metadata=NOT_IN_KEY)
     digest: str | None = None
+    distribution: ShapeDistribution | None = None
 
 
 def elements(shape: Shape) -> int:
@@ -77,9 +80,11 @@ def short_shape(shape: Shape) -> str:
 
 
 def mix_word(mix: ShapeMix) -> str:
-    """Return the word of the label: ``mix64:0.5+128:0.5``, or ``mix-NAME`` of a file."""
+    """Return the word of the label: ``mix64:0.5+128:0.5``, or ``mix-NAME`` of a file or a distribution."""
     if mix.path is not None:
         return f"mix-{PurePath(mix.path).stem}"
+    if mix.distribution is not None:
+        return f"mix-{mix.distribution.word()}"
     return f"mix{'+'.join(f'{short_shape(entry.shape)}:{plain_text(entry.share)}' for entry in mix.entries)}"
 
 
@@ -92,6 +97,8 @@ def mix_overrides(mix: ShapeMix | None) -> dict[str, Any]:
     """Return the keys that set `mix`."""
     if mix is None or mix.path is not None:
         return {"load.shapes": None if mix is None else mix.path}
+    if mix.distribution is not None:
+        return {"load.shapes": mix.distribution.table()}
     return {"load.shapes": [{"shape": shape_text(entry.shape), "share": entry.share} for entry in mix.entries]}
 
 

@@ -92,6 +92,11 @@ def client_paths(path: Path, clients: int) -> list[Path]:
     return [path.with_name(f"{path.name}.client{number}") for number in range(clients)]
 
 
+def windows_path(path: Path) -> Path:
+    """Return the file that tells networks beside the measured one which windows it had, and so to stop."""
+    return path.with_name(f"{path.name}.windows")
+
+
 def _packed(points: list[PointSamples]) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     heads = []

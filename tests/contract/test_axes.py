@@ -27,6 +27,7 @@ SIMULATED = ("backend=simulated",)
 MIXED = ("precision=int8_fp16",)
 FILE = ("model.path=net.onnx",)
 CURVE = ("load=curve",)
+MIX = ("backend=tensorrt", "load.shapes=[{shape:h:16,share:1},{shape:h:32,share:2}]")
 PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the words under which both are allowed
     "backend.name": ("onnxruntime,simulated", ()),
     "model.name": ("tiny_cnn,mlp", ()),
@@ -64,6 +65,8 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "graph": ("none,simplify", ()),
     "batch": ("1,8", ()),
     "profile": ("static,range", ("backend=tensorrt", "batch=4", "range.most=8")),
+    "profiles": ("range,per_shape", MIX),
+    "profile_switch": ("false,true", (*MIX, "profiles=per_shape")),
     "backend.builder_optimization_level": ("2,3", ("backend=tensorrt",)),
     "backend.max_aux_streams": ("0,1", ("backend=tensorrt",)),
     "backend.tiling": ("none,fast", ("backend=tensorrt",)),
@@ -91,6 +94,8 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "clients": ("1,2", ()),
     "mps": ("50,100", ("backend=tensorrt",)),
     "sm_count": ("16,32", ("backend=tensorrt",)),
+    "sharing": ("processes,streams", (*SIMULATED, "beside=[{model:mlp}]")),
+    "beside": ("[{model:mlp}],[{model:mlp,precision:fp16,batch:2,rate:50,slo:{p99_ms:20}}]", SIMULATED),
     "cuda_graph": ("false,true", ("backend=tensorrt",)),
     "backend.wait": ("spin,block", ("backend=tensorrt",)),
     "transfers": ("true,false", ("backend=tensorrt",)),
@@ -101,7 +106,10 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "backend.script.distribution": ("constant,exponential", SIMULATED),
     "backend.script.raise_at": ("build,load", SIMULATED),
     "backend.script.sleep_after_us": ("null,100", SIMULATED),
+    "backend.script.slows": ("null,1.5", SIMULATED),
     "backend.script.switch_us": ("null,20", SIMULATED),
+    "backend.script.range_us": ("null,20", SIMULATED),
+    "backend.script.profile_us": ("null,20", SIMULATED),
     "backend.script.wake_us": ("10,20", (*SIMULATED, "backend.script.sleep_after_us=100")),
     "load.kind": ("closed,curve", ()),
     "load.arrivals": ("poisson,constant", CURVE),
@@ -117,7 +125,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "load.trace_scale": ("1,2", ("load=trace", "load.trace=arrivals.csv")),
     "load.points": ("5,6", (*CURVE, "load.fractions=[]")),
     "load.budget_s": ("60,90", CURVE),
-    "load.shapes": ("[{shape:h:16,share:1},{shape:h:32,share:2}],sizes.csv", ()),
+    "load.shapes": ("{uniform:{least:16,most:32,step:8}},sizes.csv", ("model=bert_base",)),
     "load.buckets": ("null,[h:32,h:48]", ("load.shapes=[{shape:h:16,share:1},{shape:h:48,share:2}]",)),
     "seed": ("0,1", ()),
     "repeats": ("1,2", ()),
@@ -177,7 +185,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(tmp_path / f"{name}_labels.npz", x=x, labels=np.arange(4) % 2)
     for name, gap in (("arrivals", 0.01), ("later", 0.02)):
         (tmp_path / f"{name}.csv").write_text("\n".join(f"{number * gap:.3f}" for number in range(200)) + "\n")
-    (tmp_path / "sizes.csv").write_text("h\n16\n8\n16\n")
+    (tmp_path / "sizes.csv").write_text("seq\n16\n8\n16\n")
     for name in ("one.plan", "two.plan"):
         (tmp_path / name).write_bytes(b"ftrt" + bytes(20) + bytes((10, 13, 0, 35)) + name.encode())
     for name in ("one.so", "two.so"):

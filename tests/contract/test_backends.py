@@ -201,7 +201,10 @@ def test_a_graph_it_cannot_read_is_a_build_error(backend: Backend, tmp_path: Pat
     (tmp_path / "target").mkdir()
     with pytest.raises(BuildError) as caught:
         backend.build(
-            tmp_path / "model.onnx", variant(backend), lambda batch: {"x": (batch, 3, 32, 32)}, tmp_path / "target"
+            tmp_path / "model.onnx",
+            variant(backend),
+            lambda batch, _shape=None: {"x": (batch, 3, 32, 32)},
+            tmp_path / "target",
         )
     assert "\n" not in str(caught.value)
 

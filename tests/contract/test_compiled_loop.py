@@ -11,7 +11,7 @@ import pytest
 import virtual_driver
 from virtual_driver import VirtualDriver
 
-from sweep.loadgen import compiled_loop
+from sweep.loadgen import compiled_loop, issue_loops
 from sweep.loadgen.closed_loop import ClosedServer, Until
 from sweep.loadgen.dynamic_batching import BatchQueue, BatchServer, Rule
 from sweep.loadgen.open_loop import OpenServer, Queue
@@ -173,13 +173,25 @@ def test_a_signal_ends_the_compiled_loop_within_100_ms(kind) -> None:
         released.set()
 
 
+class Endless:
+    """An end that no compiled code knows."""
+
+    def over(self, now_ns: int, count: int) -> bool:
+        return False
+
+
 def test_python_drives_what_compiled_code_cannot(monkeypatch) -> None:
-    """A stream without prepared calls, a mix of shapes, fewer cores than streams, and no numba."""
+    """Streams that a profiler marks, a mix of shapes, ends of another kind, other servers beside, few cores, no numba."""
     streams = virtual_driver.streams_of(VirtualDriver(), SERVICES[:2])
     until = Until(0, 1, 1, 0)
     servers = [ClosedServer(stream, 1, until) for stream in streams]
     assert compiled_loop.prepared(servers) is not None
     assert compiled_loop.prepared([ClosedServer(streams[0], 1, until, enqueue=streams[0].enqueue)]) is None
+    assert compiled_loop.prepared([ClosedServer(streams[0], 1, Endless())]) is None
+    assert issue_loops.loop_name(streams, mixed=False) == "compiled"
+    assert issue_loops.loop_name(streams, mixed=True) == "python"
+    with issue_loops.beside(servers):
+        assert issue_loops.loop_name(streams, mixed=False) == "python"
     streams[0].enqueue = streams[0].enqueue  # as a profiler's marks do
     assert compiled_loop.prepared(servers) is None
     del streams[0].enqueue

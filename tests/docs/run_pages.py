@@ -5,8 +5,8 @@
 
 Files that a page shows are written where it says. A name that stands for a file of the reader's, such as
 ``net.onnx``, is given one of a small trained network. A command that takes longer than the limit is interrupted as
-Ctrl-C would, and counted as not run to its end. Commands of ``make`` and of a GPU are listed and not run. Ends with 1
-if a command ended with another code than 0.
+by Ctrl-C, twice where it goes on, and counted as not run to its end. Commands of ``make`` and of a GPU are listed and
+not run. Ends with 1 if a command ended with another code than 0.
 """
 
 from __future__ import annotations
@@ -132,16 +132,27 @@ def run(page: str, command: str, folder: Path, limit_s: float) -> Outcome:
         output, _ = child.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         remark = f"interrupted after {limit_s:.0f} s"
-        child.send_signal(signal.SIGINT)
-        try:
-            output, _ = child.communicate(timeout=180)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            output, _ = child.communicate()
-            remark += ", killed"
+        output, is_killed = interrupted(child)
+        remark += ", killed" if is_killed else ""
     outcome = Outcome(page, command, None if remark else child.returncode, remark, time.monotonic() - start, output)
     say(outcome)
     return outcome
+
+
+def interrupted(child: subprocess.Popen[str]) -> tuple[str, bool]:
+    """Interrupt a command as Ctrl-C would, twice if it goes on, which ends its variant too, and kill it at last.
+
+    Returns:
+        What it printed, and whether it had to be killed.
+    """
+    for _ in range(2):
+        child.send_signal(signal.SIGINT)
+        try:
+            return child.communicate(timeout=30)[0], False
+        except subprocess.TimeoutExpired:
+            continue
+    os.killpg(child.pid, signal.SIGKILL)
+    return child.communicate()[0], True
 
 
 def say(outcome: Outcome) -> None:

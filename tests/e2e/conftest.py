@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from forked_command import run_forked
+from forked_command import ForkedCommand, run_forked
 from mlflow_ui import SERVER_DB, mlflow_server
 from python_path import python_path
 
@@ -71,8 +71,11 @@ class Cli:
             check=False,
         )
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start in a session of its own, as a shell would."""
+    def start(self, *words: str, fresh: bool = False) -> ForkedCommand | subprocess.Popen[str]:
+        """Start in a session of its own, as a shell would; `fresh` is for what meets the start of Python itself."""
+        if not fresh:
+            words = (*words, "tracking=none", f"results={self.results}")
+            return ForkedCommand(words, self.environment(), self.results.parent)
         return subprocess.Popen(
             self.command(*words, "tracking=none"),
             env=self.environment(),

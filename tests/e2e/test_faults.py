@@ -20,21 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from forked_command import ForkedCommand
+
+    Command = ForkedCommand | subprocess.Popen[str]
+
 pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 
 FOUR = ("-m", "precision=fp32,fp16", "batch=1,8", *QUICK)
 
 
-def worker_of(process: subprocess.Popen[str]) -> psutil.Process | None:
-    """The measuring child."""
+def worker_of(process: Command) -> psutil.Process | None:
+    """Return the measuring child, which leads a session of its own."""
     try:
         children = psutil.Process(process.pid).children(recursive=True)
-        return next((child for child in children if "sweep.runner.worker.main" in child.cmdline()), None)
-    except psutil.Error:
+        return next((child for child in children if os.getsid(child.pid) == child.pid), None)
+    except (psutil.Error, ProcessLookupError):
         return None
 
 
-def at_record(cli: Cli, process: subprocess.Popen[str], number: int) -> Callable[[], bool]:
+def at_record(cli: Cli, process: Command, number: int) -> Callable[[], bool]:
     """Whether ``number`` records are there and the next variant is being worked on."""
 
     def ready() -> bool:
@@ -44,7 +48,7 @@ def at_record(cli: Cli, process: subprocess.Popen[str], number: int) -> Callable
     return ready
 
 
-def kill_at_work(process: subprocess.Popen[str]) -> None:
+def kill_at_work(process: Command) -> None:
     """SIGKILL to a worker that has been at a variant for a while: one that has just ended its last is let go."""
     seen: list[psutil.Process] = []
 
@@ -108,7 +112,7 @@ def test_an_interrupt_leaves_whole_records_exit_130_and_the_rest_for_later(cli: 
 
 @pytest.mark.parametrize("delay_s", [0.1, 0.3, 0.5, 0.6, 0.7, 0.9, 1.2, 2.0])
 def test_an_interrupt_at_any_moment_ends_with_130(cli: Cli, delay_s: float) -> None:
-    process = cli.start(*FOUR)
+    process = cli.start(*FOUR, fresh=True)
     time.sleep(delay_s)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=30)
@@ -117,9 +121,9 @@ def test_an_interrupt_at_any_moment_ends_with_130(cli: Cli, delay_s: float) -> N
     assert all(record.status == "ok" for record in cli.records())
 
 
-def first_worker_hangs(cli: Cli, *words: str) -> tuple[subprocess.Popen[str], psutil.Process, str]:
+def first_worker_hangs(cli: Cli, *words: str) -> tuple[Command, psutil.Process, str]:
     """The sweep once it is over, its first worker suspended for good, and what it printed."""
-    process = cli.start(*FOUR, "timeout_s=4", *words)
+    process = cli.start(*FOUR, "timeout_s=3", *words)
     wait_until(at_record(cli, process, 0), 60, lambda: "no worker")
     child = worker_of(process)
     assert child

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.fault]
 HERE = Path(__file__).parent
 SCRIPTED = ("-m", "batch=1,8,32", "backend=simulated", "load=quick")
 HOUR_S = 3600
-STEP_S = 4  # of the monotonic clock: a loop that waits for a time waits that much longer after a step back
+STEP_S = 1  # of the monotonic clock: a loop that waits for a time waits that much longer after a step back
 # What steps, by the batch of the variant in which it does: seconds of CLOCK_REALTIME and CLOCK_MONOTONIC.
 WALL = f"clock:{HOUR_S},0;-{2 * HOUR_S},0"  # forward, then further back
 FORWARD, BACK = f"clock:0,{STEP_S}", f"clock:0,-{STEP_S}"
@@ -144,9 +144,9 @@ def test_steps_in_mid_window_and_in_mid_search(cli: Cli, clocks: Clocks) -> None
         what, where = STEPS[str(record.variant["batch"])]
         assert 0 < record.wall_s < 50, record.wall_s
         if record.peak is not None:  # whatever is shown is right
-            assert 0 < record.peak["latency_ms"]["p50"] < 1000
+            assert 0 < record.peak["latency_ms"]["p50"] < STEP_S * 500  # half a step
             assert 0 <= record.engine["load_s"] < 50
-            assert all(point["latency_ms"]["p50"] < 1000 for point in record.points)
+            assert all(point["latency_ms"]["p50"] < STEP_S * 500 for point in record.points)
         if what == WALL:
             assert record.status == "ok", record.error
             assert record.slo
@@ -157,7 +157,7 @@ def test_steps_in_mid_window_and_in_mid_search(cli: Cli, clocks: Clocks) -> None
         jump = re.match(r"the machine's clock \(CLOCK_MONOTONIC\) jumped by (.+) s while", record.error["message"])
         assert jump, record.error
         steps = float(jump[1]) / STEP_S  # a search has short probes, and a step in each
-        assert steps == pytest.approx(round(steps), abs=0.01)
+        assert steps == pytest.approx(round(steps), abs=0.04)
         assert (steps > 0) == (what == FORWARD)
         assert (record.peak is None) == (where == "point")
         assert record.slo is None or record.slo["capacity_ips"] is None

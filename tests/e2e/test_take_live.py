@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import read_only
 from conftest import CLOSED, Cli
-from forked_command import run_forked
+from forked_command import call_forked, run_forked
 
 from sweep.cli import commands
 from sweep.report import mlflow
 
 WORDS = ("model=tiny_cnn", "precision=fp16", "batch=2", "streams=2", "backend=onnxruntime", *CLOSED, "name=s")
+PRUNE_LOCK = ".prune.lock"  # of the cache; names the process that had it last
 
 
 def infer(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +40,8 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert commands.main(["take", str(archive / "s"), "--to", "won"]) == 0
     out = capsys.readouterr().out
-    assert "tiny_cnn fp16 b2 s2: recommended" in out
+    taken = out.splitlines()[0]
+    assert re.fullmatch(r"taken    tiny_cnn fp16 b2 s2: recommended.*: the only peak that counts, \S+ samples/s", taken)
     assert "infer.py ran here, its outputs are stored: " in out
     (folder,) = Path("won").iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -53,6 +57,7 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
     assert oct(Path("won").stat().st_mode & 0o777) == oct((tmp_path / "elsewhere").stat().st_mode & 0o777)
 
+    is_taken_from_a_folder_that_may_only_be_read(archive)
     served = shutil.move(folder, tmp_path / "served")
     stored = dict(np.load(served / "outputs.npz"))
     np.savez(served / "outputs.npz", **{name: value + 1 for name, value in stored.items()})
@@ -66,6 +71,21 @@ def test_a_winner_is_taken_whole_runs_elsewhere_and_tells_what_was_changed(
     is_registered_as_it_was_taken(archive, record, monkeypatch, capsys)
     refuses_and_builds_again(cli, archive, record, capsys)
     is_renamed_and_deleted(archive, capsys)
+
+
+def is_taken_from_a_folder_that_may_only_be_read(archive: Path) -> None:
+    before = sorted(archive.rglob("*"))
+    read_only.take_writing_away(archive)
+    try:
+        code, out, err = call_forked(read_only.run_bound, ["take", str(archive), "--to", "copied"], str(Path.cwd()))
+    finally:
+        read_only.give_writing_back(archive)
+    assert (code, err) == (0, "")
+    assert "infer.py ran here, its outputs are stored: " in out
+    (copy,) = Path("copied").iterdir()
+    assert (copy / "engine").stat().st_mode & 0o200
+    assert sorted(archive.rglob("*")) == before
+    shutil.rmtree("copied")
 
 
 def is_registered_as_it_was_taken(
@@ -128,6 +148,7 @@ def is_renamed_and_deleted(archive: Path, capsys: pytest.CaptureFixture[str]) ->
     assert commands.main(["delete", "shipped", *where, "--dry-run", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert {item["kind"] for item in said["cache"]} == {"engines", "onnx"}
+    (archive / "cache" / PRUNE_LOCK).write_text("process 1\n")  # who takes it writes its own number, of another length
     before = disk_bytes(archive)
     assert commands.main(["delete", "shipped", *where, "--yes"]) == 0
     assert before - disk_bytes(archive) == said["freed_bytes"] > 0
@@ -135,6 +156,6 @@ def is_renamed_and_deleted(archive: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def disk_bytes(folder: Path) -> int:
-    """Return the size of all files below a folder, each once whatever names it has."""
-    status = [path.lstat() for path in folder.rglob("*") if path.is_file()]
+    """Return the size of all files below a folder, each once whatever names it has; the lock that stays is left out."""
+    status = [path.lstat() for path in folder.rglob("*") if path.is_file() and path.name != PRUNE_LOCK]
     return sum({item.st_ino: item.st_size for item in status}.values())

@@ -72,16 +72,19 @@ class _Stream(SimulatedStream):
     """A stream of the simulated backend whose service times are a family's, of mean 1 ms."""
 
     def _service_ns(self, samples):
-        if not self._draws:
-            self._draws.extend((self.family(self._rng, 1, 20_000)[0] * 1e6).tolist())
-        return int(self._draws.popleft())
+        return int(next(self.times_ns))
 
 
 def _session(draw, seed):
     session = queues.session(seed=seed)
     for stream in session.streams:
-        stream.__class__, stream.family = _Stream, draw
+        stream.__class__, stream.times_ns = _Stream, _times_ns(draw, stream._rng)
     return session
+
+
+def _times_ns(draw, rng):
+    while True:
+        yield from (draw(rng, 1, 20_000)[0] * 1e6).tolist()
 
 
 def search(draw, limit_ms, seconds, seed):

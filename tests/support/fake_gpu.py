@@ -16,10 +16,14 @@ import numpy as np
 from sweep.backends.tensorrt import cuda
 from sweep.backends.tensorrt.library import Library, Log
 
-COPY_MS, COMPUTE_MS, EVENT_MS = 0.25, 2.0, 0.004
-WEIGHTS_BYTES, CONTEXT_BYTES = 5000, 700
+COPY_MS, COMPUTE_MS, EVENT_MS, PROFILE_MS = 0.25, 2.0, 0.004, 0.125
+WEIGHTS_BYTES, CONTEXT_BYTES, GRAPH_BYTES, POOL_BYTES = 5000, 700, 300, 40
 GIVES = ("cudaMalloc", "cudaHostAlloc", "cudaGraphInstantiate", "cudaStreamEndCapture")
 OK, NOT_READY, NO_MEMORY, INVALIDATED = 0, 600, 2, 901
+
+
+class Executable(list):
+    """The nodes of an instantiated graph."""
 
 
 class FakeRuntime:
@@ -28,6 +32,7 @@ class FakeRuntime:
     cudaError_t = SimpleNamespace(cudaSuccess=OK, cudaErrorNotReady=NOT_READY)
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
+    cudaGraphMemAttributeType = SimpleNamespace(cudaGraphMemAttrReservedMemCurrent=2)
     cudaStreamNonBlocking = cudaEventBlockingSync = 1
     cudaEventDefault = cudaHostAllocDefault = 0
     cudaStream_t = int
@@ -121,7 +126,20 @@ class FakeRuntime:
         return (OK,)
 
     def cudaMemGetInfo(self):
-        return OK, (1 << 30) - sum(len(item) for item in self.held.values() if hasattr(item, "raw")), 1 << 30
+        taken = sum(len(item) for item in self.held.values() if hasattr(item, "raw"))
+        return OK, (1 << 30) - taken - GRAPH_BYTES * self._executables(), 1 << 30
+
+    def _executables(self):
+        return sum(isinstance(item, Executable) for item in self.held.values())
+
+    def cudaDeviceGetGraphMemAttribute(self, _device, _attribute):
+        return OK, POOL_BYTES * self._executables()
+
+    def cudaDeviceSynchronize(self):
+        return (OK,)
+
+    def cudaGraphUpload(self, _graph, _stream):
+        return (OK,)
 
     def cudaStreamBeginCapture(self, _stream, _mode):
         self.captured = []
@@ -153,7 +171,7 @@ class FakeRuntime:
             self.recorded.append(SimpleNamespace(kind=kind, name=name, stream_id=stream, **times))
 
     def cudaGraphInstantiate(self, graph, _flags):
-        return self._new(self.held[graph])
+        return self._new(Executable(self.held[graph]))
 
     def cudaGraphLaunch(self, graph, stream):
         for node in self.held[graph]:
@@ -255,13 +273,17 @@ class FakeDriver:
     def cuDevSmResourceSplitByCount(self, _groups, whole, _flags, least):
         """Multiples of 8, as on Hopper."""
         given = min(-(-least // 8) * 8, whole.sm.smCount)
-        return OK, [SimpleNamespace(sm=SimpleNamespace(smCount=given))], 1, None
+        first = getattr(whole.sm, "first", 0)
+        part = SimpleNamespace(sm=SimpleNamespace(smCount=given, first=first))
+        left = SimpleNamespace(sm=SimpleNamespace(smCount=whole.sm.smCount - given, first=first + given))
+        return OK, [part], 1, left
 
     def cuDevResourceGenerateDesc(self, parts, _count):
-        return OK, parts[0].sm.smCount
+        return OK, parts[0].sm
 
     def cuGreenCtxCreate(self, described, _device, _flags):
-        self.contexts.append(made := SimpleNamespace(sms=described))
+        first = getattr(described, "first", 0)
+        self.contexts.append(made := SimpleNamespace(sms=described.smCount, first=first))
         return OK, made
 
     def cuCtxFromGreenCtx(self, green):
@@ -285,6 +307,7 @@ class FakeContext:
         self.scratch = self.allocator.allocate_async(CONTEXT_BYTES, 256, 0, 0) if self.allocator else 0
         self.addresses: dict[str, int] = {}
         self.shape: tuple[int, ...] = ()
+        self.profile = 0
         self.persistent_cache_limit = 0
         self.given: tuple[int, int] | None = None
         self.profiler = None
@@ -299,7 +322,20 @@ class FakeContext:
     def set_device_memory(self, address, size):
         self.given = (address, size)
 
+    def set_optimization_profile_async(self, profile, stream):
+        if not 0 <= profile < self.engine.num_optimization_profiles:
+            return False
+        self.profile, self.shape = profile, ()
+        self.engine.runtime.clocks[stream] += PROFILE_MS
+        return True
+
     def set_input_shape(self, name, shape):
+        if self.engine.profiles:
+            least, most = self.engine.profiles[self.profile]
+            if not all(low <= size <= high for low, size, high in zip(least, shape, most, strict=True)):
+                return False
+            self.shape = tuple(shape)
+            return True
         least, most = self.engine.batches
         if not self.engine.takes_shape or not least <= shape[0] <= most:
             return False
@@ -314,10 +350,10 @@ class FakeContext:
         return True
 
     def execute_async_v3(self, stream):
-        size = int(np.prod(self.shape))
+        size, addresses = int(np.prod(self.shape)), dict(self.addresses)
 
         def work(on):
-            x, y = ((ctypes.c_float * size).from_address(self.addresses[name]) for name in "xy")
+            x, y = ((ctypes.c_float * size).from_address(addresses[name]) for name in "xy")
             y[:] = [2 * value for value in x]
             self.engine.runtime.ran(on, COMPUTE_MS)
 
@@ -339,7 +375,11 @@ class FakeContext:
 
 
 class FakeEngine:
-    """One input x, one output y, both float32."""
+    """One input x, one output y, both float32.
+
+    Attributes:
+        profiles: smallest and largest shape of x in each of several profiles; () for one over ``batches``.
+    """
 
     num_io_tensors = 2
     device_memory_size_v2 = 4096
@@ -352,13 +392,24 @@ class FakeEngine:
         self.contexts = 0
         self.strategies: list[str] = []
         self.batches = (2, 2)
+        self.profiles: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
         self.allocator = None
         self.refittable = False
         self.streamable_weights_size = 3 << 20
         self.weight_streaming_budget_v2 = self.streamable_weights_size
         self.compiled: list[bytes] = []
 
+    @property
+    def num_optimization_profiles(self):
+        return len(self.profiles) or 1
+
+    def get_device_memory_size_for_profile_v2(self, profile):
+        return 1000 * (profile + 1)
+
     def get_tensor_profile_shape(self, name, profile):
+        if self.profiles:
+            least, most = self.profiles[profile]
+            return [least, most, most]
         least, most = self.batches
         return [(least, 3), (most, 3), (most, 3)]
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.process
 import os
 import pickle
 import runpy
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -54,15 +56,74 @@ def run_forked(
     """
     with TemporaryDirectory() as scratch:
         output, error = Path(scratch, "output"), Path(scratch, "error")
-        _start_server()
-        process = _FORKS.Process(target=_main, args=(module, words, environment, folder, output, error))
-        process.start()
+        process = _start(module, words, environment, folder, (output, error))
         process.join(timeout_s)
         if process.exitcode is None:
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(list(words), timeout_s, output.read_bytes(), error.read_bytes())
         return subprocess.CompletedProcess(words, process.exitcode, output.read_text(), error.read_text())
+
+
+def _start(*arguments: Any, leads_session: bool = False) -> multiprocessing.process.BaseProcess:
+    """Start a command as of `_main`."""
+    _start_server()
+    process = _FORKS.Process(target=_main, args=arguments, kwargs={"leads_session": leads_session})
+    process.start()
+    return process
+
+
+class ForkedCommand:
+    """Run one command in a session of its own, as a shell would; it has what tests use of ``subprocess.Popen``.
+
+    Args:
+        words: words of ``python -m sweep``.
+        environment: its variables.
+        folder: its working folder.
+
+    Attributes:
+        pid: its process, which leads its group.
+        returncode: its exit code, negative for a signal; None while it runs, as far as is known.
+    """
+
+    def __init__(self, words: tuple[str, ...], environment: dict[str, str], folder: Path) -> None:
+        self._scratch = TemporaryDirectory()
+        self._output = Path(self._scratch.name, "output")
+        self._process = _start("sweep", words, environment, folder, (self._output, self._output), leads_session=True)
+        self.pid = self._process.pid
+        self.returncode: int | None = None
+        weakref.finalize(self, _end, self._process)  # of a test that failed meanwhile
+
+    def poll(self) -> int | None:
+        """Return the exit code; None while it runs."""
+        self.returncode = self._process.exitcode
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it runs for longer than `timeout` seconds.
+        """
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired("sweep", timeout or 0.0, self._output.read_bytes())
+        return self._process.exitcode or 0
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for its end; return what it printed, on stdout and stderr together."""
+        self.wait(timeout)
+        return self._output.read_text(), None
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self._process.kill()
+
+
+def _end(process: multiprocessing.process.BaseProcess) -> None:
+    if process.exitcode is None:
+        process.kill()
+        process.join()
 
 
 def call_forked(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -90,9 +151,17 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...], environment:
 
 
 def _main(
-    module: str, words: tuple[str, ...], environment: dict[str, str], folder: Path, output: Path, error: Path
+    module: str,
+    words: tuple[str, ...],
+    environment: dict[str, str],
+    folder: Path,
+    streams: tuple[Path, Path],
+    *,
+    leads_session: bool,
 ) -> None:
-    for descriptor, path in ((1, output), (2, error)):
+    if leads_session:
+        os.setsid()
+    for descriptor, path in enumerate(streams, start=1):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, descriptor)
         os.close(file)

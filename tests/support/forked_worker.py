@@ -1,8 +1,9 @@
 """Starts the worker of a forked command as a fork too: it has its imports, which are most of what a short worker costs.
 
 All else is that of a process of its own: a child in its own session, with its pipes, environment and signal handlers,
-and with no file of its parent. A worker that the test's PYTHONPATH changes, or whose libraries read a variable at their
-start, is a fresh process; so is every worker of a command that is one itself (``Cli.start``, ``fresh=True``).
+and with no file of its parent. It runs the ``sitecustomize.py`` on its PYTHONPATH as Python does at its start, with the
+words of a worker in ``sys.orig_argv``. A worker whose libraries read a variable at their start is a fresh process; so
+is every worker of a command that is one itself (``fresh=True``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 WORKER = "sweep.runner.worker.main"
-SITE = "SWEEP_TEST_BUILDS"  # variable of the one sitecustomize.py that does in a fork what it does in a fresh process
 _PATH = "PYTHONPATH"
 _READ_LATER = {
     "SWEEP_PARENT_PID",
@@ -57,15 +57,19 @@ class _Subprocess:
             return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], **options | {"preexec_fn": None})
 
 
-def _sites(environment: Mapping[str, str]) -> list[Path]:
-    paths = (Path(entry, "sitecustomize.py") for entry in environment.get(_PATH, "").split(os.pathsep))
-    return [path for path in paths if path.exists()]
+def _run_site(environment: Mapping[str, str]) -> None:
+    """Search PYTHONPATH as Python does at its start: modules are found there, and its ``sitecustomize.py`` is run."""
+    entries = list(filter(None, environment.get(_PATH, "").split(os.pathsep)))
+    sys.path[:0] = [entry for entry in entries if entry not in sys.path]
+    site = next((path for entry in entries if (path := Path(entry, "sitecustomize.py")).exists()), None)
+    if site is not None:
+        runpy.run_path(str(site))
 
 
 def _can_be_forked(environment: Mapping[str, str]) -> bool:
     """Return whether nothing differs that Python or a library reads when it starts."""
     changed = {name for name, value in environment.items() if os.environ.get(name) != value}
-    return changed <= _READ_LATER and (SITE in environment or not _sites(environment))
+    return changed <= _READ_LATER
 
 
 def _become_worker(environment: Mapping[str, str], die_with_parent: Callable[[], None]) -> NoReturn:
@@ -86,8 +90,8 @@ def _become_worker(environment: Mapping[str, str], die_with_parent: Callable[[],
         sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115 - those of the process
         sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115 - likewise
         sys.argv = [WORKER]
-        for path in _sites(environment):
-            runpy.run_path(str(path))
+        sys.orig_argv = child_process.module_command(WORKER)
+        _run_site(environment)
         runpy.run_module(WORKER, run_name="__main__", alter_sys=True)
         status = 0
     except SystemExit as error:

@@ -13,8 +13,8 @@ from sweep.spec.slo import Slo
 LOAD = LoadAxes(points=7, max_wait_s=10.0)
 
 
-def session(streams=1, distribution="constant", seed=0, **script):
-    made = Script(service_us=1000.0, sample_us=0.0, distribution=distribution, **script)
+def session(streams=1, distribution="constant", seed=0, service_us=1000.0, **script):
+    made = Script(service_us=service_us, sample_us=0.0, distribution=distribution, **script)
     variant = Variant(
         backend="simulated",
         onnx=OnnxAxes(model=ModelRef(name="tiny_cnn", revision=1), precision=Precision(name="fp32", dtype="fp32")),

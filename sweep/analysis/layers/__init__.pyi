@@ -3,6 +3,7 @@ from .findings import RULES as RULES
 from .full_batch import FullBatch as FullBatch
 from .full_batch import full_from_batch as full_from_batch
 from .measured_peaks import measured_peaks as measured_peaks
+from .measured_peaks import merged_peaks as merged_peaks
 from .peaks import GPUS as GPUS
 from .peaks import Peaks as Peaks
 from .peaks import peaks_of as peaks_of

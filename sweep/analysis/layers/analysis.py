@@ -182,7 +182,9 @@ def _notes(profile: LayerProfile, totals: Totals, peaks: Peaks | None) -> list[s
         )
     if peaks is None:
         device = profile["device"] or "the device"
-        notes.append(f"The peaks of {device} are not known: achieved figures stand without shares.")
+        notes.append(
+            f"The peaks of {device} are not known: achieved figures stand without shares; doctor --peaks measures them."
+        )
     clock = profile.get("clock_share")
     if peaks is not None and not peaks.measured and clock is not None and clock < _CLOCK:
         notes.append(f"The SM clock was at {clock:.0%} of its maximum; the peaks are those of {peaks.source}.")

@@ -6,6 +6,7 @@ rates that its own layers reached are a peak that another layer can be held to.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sweep.analysis.layers.analysis import analyse
@@ -39,7 +40,7 @@ def measured_peaks(profiles: Sequence[LayerProfile]) -> Peaks | None:
     devices = {profile["device"] for profile in profiles}
     if len(devices) != 1 or (not tflops and bandwidth is None):
         return None
-    labels = ", ".join(profile["label"] for profile in profiles)
+    labels = ", ".join(dict.fromkeys(profile["label"] for profile in profiles))
     return Peaks(
         name=devices.pop() or "the device",
         source=f"measured: {labels}",
@@ -47,3 +48,19 @@ def measured_peaks(profiles: Sequence[LayerProfile]) -> Peaks | None:
         tflops=tflops,
         measured=True,
     )
+
+
+def merged_peaks(measured: Peaks, listed: Peaks | None) -> Peaks:
+    """Return measured peaks, with those of the data sheet for types that were not measured.
+
+    Args:
+        measured: measured peaks of a device.
+        listed: peaks of its data sheet; None for a device without one.
+    """
+    if listed is None:
+        return measured
+    others = {dtype: rate for dtype, rate in listed.tflops.items() if dtype not in measured.tflops}
+    bandwidth = measured.gb_per_s if measured.gb_per_s is not None else listed.gb_per_s
+    missing = [*others, *([] if measured.gb_per_s is not None else ["bandwidth"])]
+    source = measured.source + (f"; {', '.join(missing)}: {listed.source}" if missing else "")
+    return replace(measured, source=source, gb_per_s=bandwidth, tflops={**measured.tflops, **others})

@@ -18,15 +18,16 @@ from sweep.backends.onnxruntime import layer_profile, partial_batches
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream, in_input_types
 from sweep.errors import BuildError, SessionError, shorten, without_source_places
+from sweep.spec import PER_SHAPE
+from sweep.system import Stopwatch, save_onnx
 from sweep.system import environment as libraries
-from sweep.system import save_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-    from sweep.backends.base import ProfileLimits, ShapesAt
+    from sweep.backends.base import ProfileLimits, Session, ShapesAt
     from sweep.spec import JsonDict, Variant
 
 _GRAPH_FILE = "optimised.onnx"
@@ -49,12 +50,18 @@ class OnnxRuntime:
     """Provide the ``onnxruntime`` backend."""
 
     name = "onnxruntime"
-    honours = frozenset({"batch", "streams", "clients", "intra_op_threads"})
+    honours = frozenset({"batch", "profiles", "streams", "clients", "intra_op_threads", "sharing", "beside"})
     runs_models = True
     on_gpu = False
 
     def unsupported(self, variant: Variant) -> str | None:
-        """Return a reason for tf32, which has no counterpart on a CPU; None for every other precision."""
+        """Return a reason for tf32, which has no counterpart on a CPU, and for several profiles in one engine."""
+        profiles = variant.engine.profiles
+        if profiles is not None and profiles.way == PER_SHAPE:
+            return (
+                "onnxruntime has no optimization profiles (asked: profiles=per_shape); profiles=range is one session "
+                "with open dimensions, profiles=per_engine a session for each shape"
+            )
         if variant.onnx.precision.dtype != "tf32":
             return None
         return (
@@ -95,6 +102,8 @@ class OnnxRuntime:
         fp8 = dtype == "fp8" or (dtype == "native" and holds_float8(onnx))
         try:
             dims, external = inspect_inputs(onnx, shapes(variant.engine.batch), variant.engine.batch)
+            if variant.engine.profiles is not None:
+                dims = {name: size for name, size in dims.items() if name not in _open_dimensions(variant)}
             options = _build_options(ort, 1, dims, spinning=False, fp8=fp8)
             options.optimized_model_filepath = str(target / _GRAPH_FILE)
             if external or onnx.stat().st_size > _EXTERNAL_ABOVE_BYTES:
@@ -117,6 +126,7 @@ class OnnxRuntime:
         """
         try:
             sessions = [_open(engine, info, variant) for _ in range(variant.session.streams)]
+            watch = Stopwatch()
             feeds = in_input_types(sessions[0], feeds)
             parts = (
                 []
@@ -126,18 +136,31 @@ class OnnxRuntime:
             streams = [OnnxRuntimeStream(session, feeds, parts) for session in sessions]
         except Exception as error:
             raise SessionError(f"onnxruntime could not run the graph: {_message(error)}") from error
-        realised = {
-            "precision": info["precision"],
-            "cuda_graph": False,
-            "contexts": len(streams),
-            "sm_count": None,
-            "clocks_mhz": None,
-            "intra_op_threads": _threads(variant),
-            "quantised_tensors": info["quantised_tensors"],
-            "rounded_tensors": info["rounded_tensors"],
-            "notes": _notes(variant, info),
-        }
-        return OnnxRuntimeSession(streams, realised, partial_batches=bool(parts))
+        session = OnnxRuntimeSession(streams, _realised(variant, info, len(streams)), partial_batches=bool(parts))
+        session.shape_facts["first_run_ms"] = watch.seconds() * 1e3 / len(streams)
+        return session
+
+    def load_shapes(
+        self, engine: Path, info: JsonDict, variant: Variant, feeds: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[Session]:
+        """Create one session per stream with open dimensions, and bind buffers of each shape to it.
+
+        Raises:
+            SessionError: onnxruntime could not load or run the graph; its own message is kept.
+        """
+        try:
+            sessions = [_open(engine, info, variant) for _ in range(variant.session.streams)]
+            served: list[Any] = []  # of sessions
+            for own in feeds:
+                values, watch = in_input_types(sessions[0], own), Stopwatch()
+                streams = [OnnxRuntimeStream(session, values) for session in sessions]
+                served.append(
+                    OnnxRuntimeSession(streams, _realised(variant, info, len(streams)), partial_batches=False)
+                )
+                served[-1].shape_facts["first_run_ms"] = watch.seconds() * 1e3 / len(streams)
+        except Exception as error:
+            raise SessionError(f"onnxruntime could not run the graph: {_message(error)}") from error
+        return served
 
     def profile_layers(
         self,
@@ -196,6 +219,26 @@ class OnnxRuntime:
         if requested == "fp32" and set(counts) - {"fp32"}:
             return f"asked for fp32, but the optimised graph computes in {counts}"
         return None
+
+
+def _realised(variant: Variant, info: JsonDict, contexts: int) -> JsonDict:
+    """Return the settings that took effect in a session of that many contexts."""
+    return {
+        "precision": info["precision"],
+        "cuda_graph": False,
+        "contexts": contexts,
+        "sm_count": None,
+        "clocks_mhz": None,
+        "intra_op_threads": _threads(variant),
+        "quantised_tensors": info["quantised_tensors"],
+        "rounded_tensors": info["rounded_tensors"],
+        "notes": _notes(variant, info),
+    }
+
+
+def _open_dimensions(variant: Variant) -> frozenset[str]:
+    """Return the names of the dimensions that the engine leaves open."""
+    return frozenset(variant.onnx.model.open_dimensions or ())
 
 
 def _threads(variant: Variant) -> int:

@@ -22,20 +22,22 @@ from sweep.backends.tensorrt import (
 )
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.gpu_allocator import BUILD, Ledger
+from sweep.backends.tensorrt.profiled_session import ProfiledSession, profile_of
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError
+from sweep.spec import RANGE, members_of
 from sweep.system import environment as facts
 from sweep.system import mps, regular_files, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
-    from sweep.backends.base import ProfileLimits, ShapesAt
+    from sweep.backends.base import ProfileLimits, Session, ShapesAt
     from sweep.backends.tensorrt.library import Library
-    from sweep.spec import JsonDict, Variant
+    from sweep.spec import JsonDict, Shape, Variant
 
 _BUILDER_CONFIG = (
     *("builder_optimization_level", "max_aux_streams", "tiling", "sparsity", "workspace_mib", "timing_cache"),
@@ -46,12 +48,14 @@ _LAYERS_HIDDEN = (
     "the types are those of the strongly typed network, which the engine has to keep: with "
     "profiling_verbosity=layer_names_only or none it tells nothing of its layers"
 )
+_EXACT = ("fp32", "native")  # types whose products TF32 would shorten
 _TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 _SESSION = (
     *("streams", "cuda_graph", "transfers", "wait", "weight_streaming_budget_mib"),
-    *("context_memory", "persistent_cache_ratio"),
+    *("context_memory", "persistent_cache_ratio", "profile_switch"),
 )
-_SHARED = ("clients", "mps", "mps_build", "sm_count")
+_USER_MANAGED = "user_managed"
+_SHARED = ("clients", "mps", "mps_build", "sm_count", "sharing", "beside")
 _MOST_PLAN = 1 << 40  # bytes; a plan holds all weights
 
 
@@ -59,7 +63,7 @@ class TensorRT:
     """Provide the ``tensorrt`` backend: NVIDIA TensorRT 10.x and 11.x."""
 
     name: str = "tensorrt"
-    honours = frozenset({"batch", "profile", "plan", *_BUILDER_CONFIG, *_SESSION, *_SHARED})
+    honours = frozenset({"batch", "profile", "profiles", "plan", *_BUILDER_CONFIG, *_SESSION, *_SHARED})
     runs_models = True
     on_gpu = True
     times_tactics: ClassVar[bool] = True  # its builder measures on the GPU, and builds can share what they measured
@@ -86,6 +90,18 @@ class TensorRT:
         session = variant.session
         if session.mps is not None and session.sm_count is not None:
             return f"sm_count={session.sm_count} and mps={session.mps} both divide the GPU; set one"
+        if session.profile_switch and session.cuda_graph:
+            return (
+                f"{self.name} captures no CUDA graph of a context that switches its profile (asked: "
+                "profile_switch=true, cuda_graph=true): the graph would be that of one profile; profile_switch=false "
+                "has a context for each"
+            )
+        profiles = variant.engine.profiles
+        if session.context_memory == _USER_MANAGED and profiles and (profiles.way == RANGE or session.profile_switch):
+            return (
+                f"context_memory=user_managed gives a context the memory of one shape, and profiles={profiles.way} "
+                "runs several on it; context_memory=on_profile_change or static serves them"
+            )
         plan = variant.engine.plan
         if plan is not None and plan.library != self.name:
             return f"{plan} is a plan of {plan.built_by}, not of {self.name}; backend={plan.library} loads it"
@@ -98,9 +114,10 @@ class TensorRT:
         flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable. A plan that was
         built elsewhere runs as it would anywhere else.
         """
-        if variant.engine.plan is not None:
-            return {}
-        return {_TF32_OVERRIDE: "0"} if variant.onnx.precision.dtype in {"fp32", "native"} else {}
+        shared = variant.session.shared
+        members = members_of(variant) if shared is not None and shared.one_process else [variant]
+        exact = [each for each in members if each.engine.plan is None and each.onnx.precision.dtype in _EXACT]
+        return {_TF32_OVERRIDE: "0"} if exact else {}
 
     def facts(self) -> JsonDict:
         """Return library, GPU and driver versions, from package metadata and NVML."""
@@ -123,7 +140,8 @@ class TensorRT:
         """
         share, build_share = mps.share_of(os.environ), variant.engine.mps_build
         if share is not None and build_share is None:
-            return isolated_build.build(onnx, variant, {batch: shapes(batch) for batch in _batches(variant)}, target)
+            listed = [(batch, shape, shapes(batch, shape)) for batch, shape in _shapes_asked(variant)]
+            return isolated_build.build(onnx, variant, listed, target)
         if share != build_share:
             raise BuildError(f"mps_build={build_share}: this process has {share or 'no'} MPS share to build under")
         nvidia = library.load(self.name)
@@ -134,7 +152,7 @@ class TensorRT:
             nvidia,
             onnx,
             variant.engine,
-            _profile(variant, shapes),
+            _profiles(variant, shapes),
             tf32=tf32,
             aids=build.BuildAids(timing=timing, ledger=ledger),
         )
@@ -204,7 +222,31 @@ class TensorRT:
         nvidia = library.load(self.name)
         _load_plugins(nvidia, variant)
         plan = regular_files.read_bytes(engine / PLAN, follow=False, most=_MOST_PLAN)
-        session = TensorRTSession(nvidia, plan, variant.session, feeds, engine)
+        profiles = variant.engine.profiles
+        profile = 0 if profiles is None else profile_of(profiles, len(profiles.shapes) - 1)
+        session = TensorRTSession(nvidia, plan, variant.session, feeds, engine, profile)
+        return self._described(session, info)
+
+    def load_shapes(
+        self, engine: Path, info: JsonDict, variant: Variant, feeds: Sequence[Mapping[str, np.ndarray]]
+    ) -> list[Session]:
+        """Create the contexts of all shapes of one engine; each shape has run before this returns.
+
+        Raises:
+            SessionError: the engine could not be loaded or run.
+            UnsupportedError: a shape cannot be captured as a CUDA graph, or ``sm_count`` SMs are not available.
+        """
+        nvidia = library.load(self.name)
+        _load_plugins(nvidia, variant)
+        plan = regular_files.read_bytes(engine / PLAN, follow=False, most=_MOST_PLAN)
+        profiles = variant.engine.profiles
+        assert profiles is not None  # noqa: S101 - the caller has several shapes for one engine; tells mypy
+        session = ProfiledSession(nvidia, plan, variant.session, feeds, engine, profiles)
+        self._described(session, info)
+        return session.views()
+
+    def _described(self, session: TensorRTSession, info: JsonDict) -> TensorRTSession:
+        """Add to what a session says of itself what the build of its engine said."""
         session.realised |= {key: info[key] for key in ("precision", "evidence", "tf32")}
         if info["evidence"] == "network":
             session.realised["notes"].append(_LAYERS_HIDDEN)
@@ -294,7 +336,23 @@ def _batches(variant: Variant) -> tuple[int, int, int]:
     return (batch, batch, batch) if profile is None else (profile.least, profile.best, profile.most)
 
 
-def _profile(variant: Variant, shapes: ShapesAt) -> build.ProfileShapes:
-    """Return the smallest, optimal and largest shape of each input."""
-    least, best, most = (shapes(size) for size in _batches(variant))
-    return {name: (least[name], best[name], most[name]) for name in best}
+def _limits(variant: Variant) -> list[list[tuple[int, Shape | None]]]:
+    """Return batch and sizes of the smallest, optimal and largest shape of each profile of the engine."""
+    profiles = variant.engine.profiles
+    if profiles is None:
+        return [[(batch, None) for batch in _batches(variant)]]
+    return [[(variant.engine.batch, shape) for shape in limits] for limits in profiles.limits]
+
+
+def _shapes_asked(variant: Variant) -> list[tuple[int, Shape | None]]:
+    """Return each batch with each shape at which the build needs the shapes of the inputs, once."""
+    return list(dict.fromkeys(point for limits in _limits(variant) for point in limits))
+
+
+def _profiles(variant: Variant, shapes: ShapesAt) -> Sequence[build.ProfileShapes]:
+    """Return the smallest, optimal and largest shape of each input in each profile."""
+    profiles = []
+    for limits in _limits(variant):
+        least, best, most = (shapes(batch, shape) for batch, shape in limits)
+        profiles.append({name: (least[name], best[name], most[name]) for name in best})
+    return profiles

@@ -72,13 +72,14 @@ class Buffers:
         context: gets the shapes of ``feeds`` and the addresses of all tensors.
         feeds: value of each input.
         stream: CUDA stream on which the copies run.
+        profile: number of the optimization profile that the context has.
 
     Raises:
         SessionError: an input does not fit the engine, or CUDA has no memory left.
         UnsupportedError: an output's shape depends on the data, or its type has no numpy counterpart.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what buffers are made of, of which nothing follows from another
         self,
         library: Library,
         cuda: Cuda,
@@ -86,8 +87,10 @@ class Buffers:
         context: tensorrt.IExecutionContext,
         feeds: Mapping[str, np.ndarray],
         stream: Handle,
+        profile: int = 0,
     ) -> None:
-        self._cuda, self._resources, self._stream, self._context = cuda, resources, stream, context
+        self._cuda, self._resources, self._stream = cuda, resources, stream
+        self._context: Any = context
         engine = context.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         kind = library.trt.TensorIOMode.INPUT
@@ -105,7 +108,7 @@ class Buffers:
         ]
         self.feed(feeds)
         self._full = {buffer.name: buffer.shape for buffer in (*self.inputs, *self.outputs)}
-        self._batch_ranges = batch_ranges(engine, inputs)
+        self._batch_ranges = batch_ranges(engine, inputs, profile)
         self.samples: int | None = None
 
     @property
@@ -132,6 +135,16 @@ class Buffers:
             if not self._context.set_input_shape(buffer.name, shape):
                 raise SessionError(f"the engine does not take {buffer.name} of shape {shape}")
         self.samples = samples
+
+    def bind(self) -> None:
+        """Set the addresses of all tensors, where those of other shapes were set in the same context.
+
+        Raises:
+            SessionError: the library does not take one.
+        """
+        for buffer in (*self.inputs, *self.outputs):
+            if not self._context.set_tensor_address(buffer.name, buffer.device):
+                raise SessionError(f"tensor {buffer.name} could not be bound to device memory")
 
     def _buffer(
         self, context: tensorrt.IExecutionContext, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
@@ -221,7 +234,8 @@ class Buffers:
         self._cuda.call("cudaStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Drop the views of the host memory before it is released."""
+        """Drop the context, and the views of the host memory before it is released."""
+        self._context = None
         self.inputs = []
         self.outputs = []
 
@@ -236,7 +250,7 @@ def _in_turn(calls: Sequence[Step]) -> Step:
     return call
 
 
-def batch_ranges(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[str, tuple[int, int]]:
+def batch_ranges(engine: tensorrt.ICudaEngine, inputs: Sequence[str], profile: int = 0) -> dict[str, tuple[int, int]]:
     """Return the fewest and most samples of each input whose first dimension is a range in the engine's profile.
 
     Empty if any other dimension is a range: the first samples would then not be contiguous.
@@ -246,7 +260,7 @@ def batch_ranges(engine: tensorrt.ICudaEngine, inputs: Sequence[str]) -> dict[st
     """
     ranges = {}
     for name in inputs:
-        least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0))
+        least, _, most = (tuple(shape) for shape in engine.get_tensor_profile_shape(name, profile))
         if least[1:] != most[1:]:
             return {}
         if least != most:

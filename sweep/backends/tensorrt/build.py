@@ -9,7 +9,7 @@ Source:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ def build_serialized(
     library: Library,
     onnx: Path,
     axes: EngineAxes,
-    profile: ProfileShapes,
+    profiles: ProfileShapes | Sequence[ProfileShapes],
     *,
     tf32: bool,
     aids: BuildAids | None = None,
@@ -62,13 +62,14 @@ def build_serialized(
         library: builds it.
         onnx: the typed ONNX; external data is read from beside it.
         axes: the builder options; None leaves the library's default.
-        profile: smallest, optimal and largest shape of each input.
+        profiles: smallest, optimal and largest shape of each input, or those of each of several profiles.
         tf32: whether float32 products may run in TF32; the library's own default is yes.
         aids: what the build uses besides; None for nothing.
 
     Returns:
-        The serialised engine, and {inputs, layers, tf32, network}; network is {type: layers} of the parsed, strongly
-        typed network. With a ledger also {build_memory}.
+        The serialised engine, and {inputs, layers, tf32, network, profiles}; network is {type: layers} of the parsed,
+        strongly typed network, profiles the shapes of each input in each profile, as the library tells them. With a
+        ledger also {build_memory}.
 
     Raises:
         UnsupportedError: the library or version lacks an option; with the option's name.
@@ -88,13 +89,17 @@ def build_serialized(
     builder_config.set_io_format(library, network, axes.io_format)
     config: tensorrt.IBuilderConfig = builder.create_builder_config()
     builder_config.apply(library, config, axes, tf32=tf32)
-    _add_profile(library, builder, network, config, profile)
+    listed = [profiles] if isinstance(profiles, Mapping) else list(profiles)
+    added = [_add_profile(library, builder, network, config, profile) for profile in listed]
     with _timing_cache(config, None if axes.timing_cache is False else aids.timing):
         plan = builder.build_serialized_network(network, config)
     del parser  # the network's weights lie in it until the build is over
     if plan is None:
         raise BuildError(f"{library.label} built no engine: {library.log.tail()}")
     facts: JsonDict = {"inputs": network.num_inputs, "layers": network.num_layers, "tf32": tf32}
+    facts["profiles"] = added
+    if config.num_optimization_profiles != len(listed):
+        raise BuildError(f"{library.label} took {config.num_optimization_profiles} profiles of {len(listed)}")
     facts["network"] = engine_inspector.count_layer_types(engine_inspector.inspect_network(network))
     if ledger is not None and allocator is not None:
         facts["build_memory"] = ledger.build_facts()
@@ -135,7 +140,8 @@ def _add_profile(
     network: tensorrt.INetworkDefinition,
     config: tensorrt.IBuilderConfig,
     profile: ProfileShapes,
-) -> None:
+) -> JsonDict:
+    """Add a profile, and return the shapes of each input in it as the library tells them."""
     names = [network.get_input(number).name for number in range(network.num_inputs)]
     if set(names) != set(profile):
         raise BuildError(f"the graph's inputs are {', '.join(names)}; shapes were given for {', '.join(profile)}")
@@ -145,6 +151,11 @@ def _add_profile(
     if config.add_optimization_profile(optimization_profile) < 0:
         ranges = ", ".join(f"{name}={'..'.join(map(_format_shape, dict.fromkeys(by)))}" for name, by in profile.items())
         raise BuildError(f"{library.label} refused the profile {ranges}: {library.log.tail()}")
+    return {
+        name: [list(map(int, shape)) for shape in optimization_profile.get_shape(name)]
+        for name in profile
+        if len(profile[name][0])
+    }
 
 
 def _format_shape(shape: Shape) -> str:

@@ -162,18 +162,24 @@ class Cuda:
         """
         self.call("cudaStreamBeginCapture", stream, self.rt.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
 
-    def instantiate(self, graph: Handle) -> Handle:
-        """Instantiate an executable graph from ``graph``, which is destroyed in any case.
+    def instantiate(self, graph: Handle) -> tuple[Handle, int]:
+        """Instantiate an executable graph from ``graph``, which is destroyed in any case, and count its nodes.
 
         Raises:
             SessionError: nothing was captured, or CUDA refused the graph.
         """
         try:
-            if self.call("cudaGraphGetNodes", graph, 0)[1] == 0:
+            nodes = int(self.call("cudaGraphGetNodes", graph, 0)[1])
+            if nodes == 0:
                 raise SessionError("the captured graph is empty")
-            return self.call("cudaGraphInstantiate", graph, 0)
+            return self.call("cudaGraphInstantiate", graph, 0), nodes
         finally:
             self.rt.cudaGraphDestroy(graph)
+
+    def graph_pool_bytes(self) -> int:
+        """Return the device memory that CUDA reserved for allocations inside graphs, bytes, in this process."""
+        attribute = self.rt.cudaGraphMemAttributeType.cudaGraphMemAttrReservedMemCurrent
+        return int(self.call("cudaDeviceGetGraphMemAttribute", self.call("cudaGetDevice"), attribute))
 
     def free_memory(self) -> int:
         """Return the free device memory, in bytes, across all processes."""

@@ -133,6 +133,17 @@ class Engine:
         if self._compiled is not None and self._kernels is not None and self.settings["runtime_cache"] == "cold":
             runtime_cache.write(self._kernels, bytes(self._compiled.serialize()))
 
+    @property
+    def profiles(self) -> int:
+        """Return the number of optimization profiles."""
+        return int(self.engine.num_optimization_profiles)
+
+    def context_memory_bytes(self, profile: int) -> int | None:
+        """Return the scratch memory that a context needs under a profile, bytes; None where the version cannot tell."""
+        if not hasattr(self.engine, "get_device_memory_size_for_profile_v2"):
+            return None
+        return int(self.engine.get_device_memory_size_for_profile_v2(profile))
+
     def facts(self) -> JsonDict:
         """Return {context_memory_bytes, weights_bytes}: scratch memory of one context, and the engine's weights."""
         weights = None

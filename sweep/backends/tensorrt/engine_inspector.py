@@ -11,6 +11,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from sweep.spec import PER_SHAPE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -138,8 +140,12 @@ def tensor_type(tensor: JsonDict) -> str | None:
 
 def mismatch(variant: Variant, realised: JsonDict) -> str | None:
     """Return how the loaded engine differs from the request, in one line; None if it does not."""
-    if realised["contexts"] != variant.session.streams:
-        return f"asked for {variant.session.streams} streams, found {realised['contexts']} contexts"
+    profiles, contexts = variant.engine.profiles, variant.session.streams
+    if profiles is not None and profiles.way == PER_SHAPE and not variant.session.profile_switch:
+        contexts *= len(profiles.shapes)
+    if realised["contexts"] != contexts:
+        each = "" if contexts == variant.session.streams else f", so for {contexts} contexts"
+        return f"asked for {variant.session.streams} streams{each}, found {realised['contexts']} contexts"
     if realised["cuda_graph"] != variant.session.cuda_graph:
         return f"asked for cuda_graph={variant.session.cuda_graph}, but the session ran with {realised['cuda_graph']}"
     if variant.engine.plan is not None:

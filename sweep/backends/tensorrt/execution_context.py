@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.tensorrt.buffers import Buffers
 from sweep.backends.tensorrt.cuda import Replay
 from sweep.backends.tensorrt.stream import WAITS, TensorRTStream
 from sweep.errors import SessionError, UnsupportedError
+from sweep.system import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +24,42 @@ if TYPE_CHECKING:
     from sweep.spec import SessionAxes
 
 
+@dataclass(slots=True)
+class Occupancy:
+    """Tell which of the shapes that share an execution context it is set to.
+
+    Attributes:
+        profile: number of its optimization profile.
+        owner: the buffers whose shapes and tensors it has; None before the first.
+    """
+
+    profile: int = 0
+    owner: Buffers | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Say where a context stands among those of one stream that run several shapes.
+
+    Attributes:
+        profile: number of the optimization profile that has the shapes.
+        beside: the one that runs other shapes on the same stream; None for the first.
+        shares: use the library's context of ``beside`` instead of another one.
+    """
+
+    profile: int = 0
+    beside: ExecutionContext | None = None
+    shares: bool = False
+
+
+_ALONE = Place()
+
+
 class ExecutionContext:
     """Hold an execution context that is ready to run: it has run once and, on request, been captured as a CUDA graph.
+
+    Several of these may share the context of the library, each at shapes of its own; one of them runs at a time, and
+    sets profile, shapes and tensors where another ran before.
 
     Args:
         engine: creates the library's context.
@@ -31,13 +67,18 @@ class ExecutionContext:
         resources: releases what is allocated.
         axes: cuda_graph, transfers and wait.
         feeds: value of each input at the full batch.
-        handle: the CUDA stream, whose ownership passes to this object.
+        handle: the CUDA stream, whose ownership passes to this object unless another is beside it.
+        place: its profile, and the one beside it; by default it runs alone, under the first profile.
 
     Attributes:
         handle: as given.
         context: the library's own object.
         has_graph: its inferences are replays of a CUDA graph.
         buffers: the context's tensors.
+        profile: that of ``place``.
+        occupancy: which of the shapes that share the library's context it is set to.
+        first_run_ms: time of the first inference on the host's clock, the change of the context to its shapes included.
+        graphs: CUDA graphs that were captured, and their memory (``GraphMemory`` in the record).
         given_bytes: memory for activations that this object allocated and gave to the context, in bytes.
         stream: runs its inferences.
 
@@ -46,7 +87,7 @@ class ExecutionContext:
         UnsupportedError: it cannot be captured as a CUDA graph, or its tensors cannot be bound.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what a context is made of, of which nothing follows from another
         self,
         engine: Engine,
         cuda: Cuda,
@@ -54,17 +95,29 @@ class ExecutionContext:
         axes: SessionAxes,
         feeds: Mapping[str, np.ndarray],
         handle: Handle,
+        place: Place = _ALONE,
     ) -> None:
         self._library, self._cuda, self._resources, self._axes = engine.library, cuda, resources, axes
-        self.handle: Handle = resources.push(handle, "cudaStreamDestroy")
-        self.context: Any = engine.create_context(axes.context_memory)
-        if axes.persistent_cache_ratio is not None:
-            limit_persistent_cache(engine.library, cuda, self.context, axes.persistent_cache_ratio)
-        self.buffers = Buffers(engine.library, cuda, resources, self.context, feeds, self.handle)
+        beside = place.beside
+        self.handle: Handle = resources.push(handle, "cudaStreamDestroy") if beside is None else beside.handle
+        self.profile = place.profile
+        self.graphs: dict[str, int] = dict.fromkeys(("count", "nodes", "memory_bytes", "pool_bytes"), 0)
+        self.context: Any
+        self.occupancy: Occupancy
+        if beside is not None and place.shares:
+            self.context, self.occupancy = beside.context, beside.occupancy
+        else:
+            self.context, self.occupancy = engine.create_context(axes.context_memory), Occupancy()
+            if axes.persistent_cache_ratio is not None:
+                limit_persistent_cache(engine.library, cuda, self.context, axes.persistent_cache_ratio)
+        _set_profile(engine.library, self.context, self.occupancy, self.profile, self.handle)
+        self.buffers = Buffers(engine.library, cuda, resources, self.context, feeds, self.handle, place.profile)
         self.given_bytes = 0
         if axes.context_memory == "user_managed":
             self._give_memory(engine.library)
+        self.occupancy.owner = self.buffers
         self._prepared: set[int] = set()
+        self.first_run_ms: float | None = None
         self.has_graph: bool = axes.cuda_graph
         copies = None if axes.transfers is False else self.buffers.copies()
         self._whole_batch = self._launch(None)
@@ -120,9 +173,11 @@ class ExecutionContext:
 
     def _launch(self, samples: int | None) -> Step:
         """Return the call that enqueues the inference at the current shapes, after it has run once."""
-        launch = self._eager(samples)
+        launch, watch = self._eager(samples), Stopwatch()
         launch()
         self.buffers.synchronise()
+        if self.first_run_ms is None:
+            self.first_run_ms = watch.seconds() * 1e3
         return self._replay() if self._axes.cuda_graph else launch
 
     @property
@@ -148,16 +203,30 @@ class ExecutionContext:
         return capture_graph(self._library, self._cuda, self.context, self.handle)
 
     def _replay(self) -> Step:
-        graph = capture(self._library, self._cuda, self.context, self.handle)
+        self._cuda.call("cudaDeviceSynchronize")
+        free, pool = self._cuda.free_memory(), self._cuda.graph_pool_bytes()
+        graph, nodes = capture(self._library, self._cuda, self.context, self.handle)
+        self._cuda.call("cudaGraphUpload", graph, self.handle)
+        self.buffers.synchronise()
+        self.graphs["count"] += 1
+        self.graphs["nodes"] += nodes
+        self.graphs["memory_bytes"] += max(free - self._cuda.free_memory(), 0)
+        self.graphs["pool_bytes"] += max(self._cuda.graph_pool_bytes() - pool, 0)
         return Replay(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
 
     def _eager(self, samples: int | None) -> Step:
         """Return the context's own enqueue, preceded by a change of shape if another size ran before."""
         enqueue, handle = self.context.execute_async_v3, int(self.handle)
         buffers, library, success = self.buffers, self._library, (self._cuda.rt.cudaError_t.cudaSuccess,)
+        occupancy, context, profile, stream = self.occupancy, self.context, self.profile, self.handle
 
         def launch() -> tuple[Any, ...]:
-            if buffers.samples != samples:
+            if occupancy.owner is not buffers:  # nothing here refers to ``self``, which would outlive a failure
+                _set_profile(library, context, occupancy, profile, stream)
+                buffers.resize(samples)
+                buffers.bind()
+                occupancy.owner = buffers
+            elif buffers.samples != samples:
                 buffers.resize(samples)
             if not enqueue(handle):
                 raise SessionError(f"{library.label} did not enqueue the inference: {library.log.tail()}")
@@ -170,7 +239,28 @@ class ExecutionContext:
         self.buffers.synchronise()
         self.buffers.close()
         self.stream.close()
-        self.context = None
+        self.context, self._whole_batch = None, _refuse_closed
+
+
+def _set_profile(
+    library: Library, context: tensorrt.IExecutionContext, occupancy: Occupancy, profile: int, stream: Handle
+) -> None:
+    """Switch a context to a profile, on a stream, unless it has it.
+
+    Raises:
+        SessionError: the library does not take the profile; with its own last messages.
+    """
+    if occupancy.profile == profile:
+        return
+    library.log.clear()
+    if not context.set_optimization_profile_async(profile, int(stream)):
+        raise SessionError(f"{library.label} did not take profile {profile}: {library.log.tail()}")
+    occupancy.profile = profile
+
+
+def _refuse_closed() -> tuple[Any, ...]:
+    """Stand in for the calls of a closed context, which would keep the library's object alive."""
+    raise SessionError("the session is closed")
 
 
 def limit_persistent_cache(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, ratio: float) -> None:
@@ -197,8 +287,10 @@ def limit_persistent_cache(library: Library, cuda: Cuda, context: tensorrt.IExec
         raise UnsupportedError(f"{library.label} does not take persistent_cache_ratio={ratio:g}")
 
 
-def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle) -> Handle:
-    """Capture the inference as an executable CUDA graph. It must have run once, so that no set-up remains.
+def capture(library: Library, cuda: Cuda, context: tensorrt.IExecutionContext, stream: Handle) -> tuple[Handle, int]:
+    """Capture the inference as an executable CUDA graph, and count its nodes.
+
+    It must have run once, so that no set-up remains.
 
     TensorRT-RTX has ``is_stream_capturable``; 1.6 denies it for streams that it then captures well, so the capture
     itself is the test.

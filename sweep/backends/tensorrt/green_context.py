@@ -28,23 +28,50 @@ def get_green_context(cuda: Cuda, sm_count: int) -> GreenContext:
     return GreenContext(cuda, sm_count)
 
 
+@functools.cache
+def get_partition(cuda: Cuda, counts: tuple[int, ...]) -> tuple[GreenContext, ...]:
+    """Return green contexts of `counts` SMs that have no SM in common: created once per process, never destroyed.
+
+    Args:
+        cuda: makes the calls.
+        counts: SMs of each, the largest first.
+
+    Raises:
+        UnsupportedError: the GPU or the driver has no green contexts, or cannot be divided so.
+    """
+    contexts: list[GreenContext] = []
+    left = None
+    for count in counts:
+        contexts.append(GreenContext(cuda, count, left))
+        left = contexts[-1].left
+    return tuple(contexts)
+
+
 class GreenContext:
     """Reserve part of the GPU's SMs for the streams created on it; a stream keeps to them in every thread.
 
     Args:
         cuda: makes the calls; the device's primary context exists already.
         sm_count: number of SMs.
+        whole: SMs to take them from, as the driver describes them; None takes those of the device.
+
+    Attributes:
+        left: SMs of `whole` that remain.
+        in_use: whether a session of a partition has it.
 
     Raises:
         UnsupportedError: the GPU or the driver has no green contexts, or cannot give that many SMs.
     """
 
-    def __init__(self, cuda: Cuda, sm_count: int) -> None:
+    def __init__(self, cuda: Cuda, sm_count: int, whole: Any = None) -> None:
         self._cuda = cuda
+        self.in_use = False
         try:
             device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
-            whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
-            descriptor = cuda.drive("cuDevResourceGenerateDesc", [_part(cuda, whole, sm_count)], 1)
+            if whole is None:
+                whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
+            part, self.left = _part(cuda, whole, sm_count)
+            descriptor = cuda.drive("cuDevResourceGenerateDesc", [part], 1)
             flag = cuda.drv.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
             self._green = cuda.drive("cuGreenCtxCreate", descriptor, device, int(flag))
             self._context = cuda.drive("cuCtxFromGreenCtx", self._green)
@@ -76,16 +103,16 @@ def _sm_resource_type(cuda: Cuda) -> Any:
     return cuda.drv.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
 
 
-def _part(cuda: Cuda, whole: Any, sm_count: int) -> Any:
-    """Return the resource of exactly ``sm_count`` SMs; the driver alone would round up."""
+def _part(cuda: Cuda, whole: Any, sm_count: int) -> tuple[Any, Any]:
+    """Return the resource of exactly ``sm_count`` SMs, and what remains; the driver alone would round up."""
     total = int(whole.sm.smCount)
     if sm_count == total:
-        return whole
+        return whole, None
     if sm_count < total:
-        part = _split(cuda, whole, sm_count)
+        part, left = _split(cuda, whole, sm_count)
         if part is not None and int(part.sm.smCount) == sm_count:
-            return part
-    parts = (_split(cuda, whole, least) for least in range(1, total))
+            return part, left
+    parts = (_split(cuda, whole, least)[0] for least in range(1, total))
     counts = sorted({total, *(int(part.sm.smCount) for part in parts if part is not None)})
     below, above = [count for count in counts if count < sm_count], [count for count in counts if count > sm_count]
     nearest = " or ".join(map(str, [*below[-1:], *above[:1]]))
@@ -94,10 +121,10 @@ def _part(cuda: Cuda, whole: Any, sm_count: int) -> Any:
     )
 
 
-def _split(cuda: Cuda, whole: Any, least: int) -> Any:
-    """Return the smallest part with ``least`` SMs or more; None if there is none."""
+def _split(cuda: Cuda, whole: Any, least: int) -> tuple[Any, Any]:
+    """Return the smallest part with ``least`` SMs or more, and what remains; None for both if there is none."""
     try:
-        parts, _, _ = cuda.drive("cuDevSmResourceSplitByCount", 1, whole, 0, least)
+        parts, _, left = cuda.drive("cuDevSmResourceSplitByCount", 1, whole, 0, least)
     except SessionError:
-        return None
-    return parts[0] if parts else None
+        return None, None
+    return (parts[0], left) if parts else (None, None)

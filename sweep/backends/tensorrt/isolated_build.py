@@ -11,21 +11,22 @@ import os
 from typing import TYPE_CHECKING
 
 from sweep.errors import BuildError, UnsupportedError
+from sweep.spec import shape_text
 from sweep.system import ChildProcess, environment_without_mps, module_command, module_environment, serialization
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from sweep.spec import JsonDict, Variant
+    from sweep.spec import JsonDict, Shape, Variant
 
-    Shapes = Mapping[int, Mapping[str, tuple[int, ...]]]
+    Shapes = Sequence[tuple[int, Shape | None, Mapping[str, tuple[int, ...]]]]
 
 _NAME = "the process that builds outside the MPS share"
 
 
 def build(onnx: Path, variant: Variant, shapes: Shapes, target: Path) -> JsonDict:
-    """Build an engine as ``Backend.build`` does, with the shapes at each batch that it asks for.
+    """Build an engine as ``Backend.build`` does, with the shapes at each batch and sizes that it asks for.
 
     Raises:
         UnsupportedError: as it is raised there.
@@ -34,7 +35,9 @@ def build(onnx: Path, variant: Variant, shapes: Shapes, target: Path) -> JsonDic
     job = {
         "onnx": str(onnx),
         "variant": serialization.to_plain(variant),
-        "shapes": [[batch, {name: list(shape) for name, shape in at.items()}] for batch, at in shapes.items()],
+        "shapes": [
+            [batch, shape_text(sizes), {name: list(shape) for name, shape in at.items()}] for batch, sizes, at in shapes
+        ],
         "target": str(target),
     }
     answer = _answer(job)

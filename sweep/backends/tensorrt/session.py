@@ -14,7 +14,7 @@ from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.backends.tensorrt import engine_inspector, green_context, layer_profile, runtime_cache, sm_probe
 from sweep.backends.tensorrt.cuda import ResourceStack
 from sweep.backends.tensorrt.engine import Engine
-from sweep.backends.tensorrt.execution_context import ExecutionContext
+from sweep.backends.tensorrt.execution_context import ExecutionContext, Place
 from sweep.backends.tensorrt.gpu_allocator import Ledger, by_owner
 from sweep.backends.tensorrt.stream import WAITS
 from sweep.errors import SessionError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sweep.backends.base import ProfileLimits
+    from sweep.backends.tensorrt.cuda import Handle
     from sweep.backends.tensorrt.library import Library
     from sweep.backends.tensorrt.stream import TensorRTStream
     from sweep.spec import JsonDict, SessionAxes
@@ -41,6 +42,7 @@ class TensorRTSession:
         axes: streams, sm_count, cuda_graph, transfers, wait and weight_streaming_budget_mib.
         feeds: value of each input.
         entry: the engine's folder in the cache, beside which compiled kernels are stored; None stores none.
+        profile: number of the optimization profile that has the shapes of ``feeds``.
 
     Attributes:
         partial_batches: a stream accepts fewer samples than ``feeds`` has, once ``prepare`` has run for that size.
@@ -55,13 +57,20 @@ class TensorRTSession:
     partial_batches = False
 
     def __init__(
-        self, library: Library, plan: bytes, axes: SessionAxes, feeds: Mapping[str, np.ndarray], entry: Path | None
+        self,
+        library: Library,
+        plan: bytes,
+        axes: SessionAxes,
+        feeds: Mapping[str, np.ndarray],
+        entry: Path | None,
+        profile: int = 0,
     ) -> None:
         watch = Stopwatch()
         self._axes = axes
+        self._place = Place(profile=profile)
         self._cuda = cuda_module.get()
         self._cuda.call("cudaFree", 0)  # makes the CUDA context, which is no part of the engine's memory
-        self._green = None if axes.sm_count is None else green_context.get_green_context(self._cuda, axes.sm_count)
+        self._green = _green_context(self._cuda, axes)
         free = self._cuda.free_memory()
         self._device = self._cuda.device()
         self._sm_count: int = self._device["sm_count"] if self._green is None else self._green.sm_count
@@ -78,8 +87,14 @@ class TensorRTSession:
             self._engine = engine = Engine(library, plan, ledger=self._ledger, kernels=kernels)
             self._open(engine, axes, feeds, watch)
             self.engine_facts |= engine.facts()
+            if engine.profiles > 1:
+                self.engine_facts["profiles"] = engine.profiles
+            if axes.cuda_graph:
+                self.engine_facts["graphs"] = sum_graphs(self._contexts)
             self.engine_facts["device_memory_bytes"] = max(free - self._cuda.free_memory(), 0)
             self.realised = self._realised(axes, engine.settings)
+            if self._green is not None and axes.beside is not None:
+                self._green.leave()  # the network that is loaded next enters its own
         except BaseException:
             with contextlib.suppress(SessionError):  # what went wrong first is what must be told
                 self.close()
@@ -91,17 +106,22 @@ class TensorRTSession:
             engine.stream_weights(axes.weight_streaming_budget_mib)
         self._ledger.phase = "contexts"
         for number in range(axes.streams):
-            stream = self._cuda.stream() if self._green is None else self._green.stream()
-            self._contexts.append(ExecutionContext(engine, self._cuda, self._resources, axes, feeds, stream))
+            stream = self._new_stream()
+            self._contexts.append(
+                ExecutionContext(engine, self._cuda, self._resources, axes, feeds, stream, self._place)
+            )
             if number == 0:
                 self.engine_facts["first_inference_s"] = watch.seconds()
         engine.save_runtime_cache()
         self._ledger.phase = "run"
 
+    def _new_stream(self) -> Handle:
+        return self._cuda.stream() if self._green is None else self._green.stream()
+
     def _realised(self, axes: SessionAxes, settings: JsonDict) -> JsonDict:
         return {
             "cuda_graph": axes.cuda_graph,  # a capture that fails ends the variant, so it is what was asked
-            "contexts": len(self._contexts),
+            "contexts": self._context_count(),
             "sm_count": self._sm_count,
             **self._probe_sms(axes),
             "clocks_mhz": None,
@@ -113,6 +133,10 @@ class TensorRTSession:
             "notes": [],
         }
 
+    def _context_count(self) -> int:
+        """Return the number of the library's contexts, of which several shapes may share one."""
+        return len({id(context.context) for context in self._contexts})
+
     def _probe_sms(self, axes: SessionAxes) -> JsonDict:
         """Measure {sm_reached, sm_total, under_mps}.
 
@@ -121,7 +145,10 @@ class TensorRTSession:
         under_mps = sm_probe.under_mps(self._cuda)
         return {
             "sm_reached": sm_probe.count_reached_sms(
-                self._cuda, [context.handle for context in self._contexts], self._sm_count, graph=axes.cuda_graph
+                self._cuda,
+                [context.handle for context in self._contexts[: axes.streams]],
+                self._sm_count,
+                graph=axes.cuda_graph,
             ),
             "sm_total": sm_probe.whole_gpu_sm_count() if under_mps else self._device["sm_count"],
             "under_mps": under_mps,
@@ -138,10 +165,11 @@ class TensorRTSession:
         """
         if self._engine is None:
             raise SessionError("the session is closed")
-        stream = self._cuda.stream() if self._green is None else self._green.stream()
+        stream = self._new_stream()
         first = self._contexts[0]
         axes = dataclasses.replace(self._axes, cuda_graph=False)
-        spare = ExecutionContext(self._engine, self._cuda, self._resources, axes, first.buffers.values(), stream)
+        values = first.buffers.values()
+        spare = ExecutionContext(self._engine, self._cuda, self._resources, axes, values, stream, self._place)
         self._contexts.append(spare)  # closed with the others
         return layer_profile.profile(self._engine.library, self._cuda, first, spare, limits)
 
@@ -151,6 +179,19 @@ class TensorRTSession:
         if self._engine is None:
             raise SessionError("the session is closed")
         return engine_inspector.inspect_engine(self._engine.library, self._engine.engine)
+
+    @property
+    def shape_facts(self) -> JsonDict:
+        """Return {first_run_ms, context_memory_bytes, graphs} of the shape that this runs, as far as they are known."""
+        return self._facts_of(self._contexts[: self._axes.streams])
+
+    def _facts_of(self, contexts: Sequence[ExecutionContext]) -> JsonDict:
+        facts: JsonDict = {"first_run_ms": contexts[0].first_run_ms}
+        if self._engine is not None:
+            facts["context_memory_bytes"] = self._engine.context_memory_bytes(contexts[0].profile)
+        if self._axes.cuda_graph:
+            facts["graphs"] = sum_graphs(contexts)
+        return facts
 
     @property
     def streams(self) -> Sequence[TensorRTStream]:
@@ -211,7 +252,7 @@ class TensorRTSession:
         """Release contexts, engine, memory, events and streams; a second call does nothing."""
         if self._contexts:
             buffers = self._resources.device_bytes
-            declared = (self.engine_facts.get("context_memory_bytes") or 0) * len(self._contexts)
+            declared = (self.engine_facts.get("context_memory_bytes") or 0) * self._context_count()
             given = sum(context.given_bytes for context in self._contexts)
             self.engine_facts["memory"] = {
                 **self._ledger.facts(),
@@ -226,3 +267,23 @@ class TensorRTSession:
         self._resources.close()
         if self._green is not None:
             self._green.leave()
+            self._green.in_use = False
+
+
+def sum_graphs(contexts: Sequence[ExecutionContext]) -> dict[str, int]:
+    """Return the CUDA graphs of all contexts together, as ``ExecutionContext.graphs`` has them."""
+    return {name: sum(context.graphs[name] for context in contexts) for name in contexts[0].graphs}
+
+
+def _green_context(cuda: cuda_module.Cuda, axes: SessionAxes) -> green_context.GreenContext | None:
+    """Return the green context of a session: one of several without a common SM where networks run side by side."""
+    if axes.sm_count is None:
+        return None
+    shared = axes.shared
+    if shared is None:
+        return green_context.get_green_context(cuda, axes.sm_count)
+    counts = tuple(sorted(shared.shares, reverse=True))
+    contexts = green_context.get_partition(cuda, counts)
+    free = [context for context in contexts if context.sm_count == axes.sm_count and not context.in_use]
+    free[0].in_use = True
+    return free[0]

@@ -110,7 +110,7 @@ def _round(cuda: Cuda, kernel: Any, memory: int, stream: Handle, expected: int, 
             error, captured = cuda.rt.cudaStreamEndCapture(stream)
         if error != cuda.rt.cudaError_t.cudaSuccess:
             cuda.fail("cudaStreamEndCapture", error)
-        executable = cuda.instantiate(captured)
+        executable, _ = cuda.instantiate(captured)
         cuda.call("cudaGraphLaunch", executable, stream)
         cuda.call("cudaStreamSynchronize", stream)
         cuda.call("cudaGraphExecDestroy", executable)

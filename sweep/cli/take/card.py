@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from sweep.analysis import joules, light, near, score, sqnr_text
 from sweep.errors import printable_line
 from sweep.report import verdict_lines
-from sweep.spec import Verdict
+from sweep.spec import PER_SHAPE, Verdict, shape_text
 from sweep.system import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sweep.cli.take.selection import Choice
-    from sweep.spec import JsonDict, Variant
+    from sweep.spec import JsonDict, ShapeProfiles, Variant
     from sweep.storage import Peak, Point, Record
 
 _MIB = 1 << 20
@@ -243,7 +243,8 @@ def _served(variant: Variant) -> list[str]:
     shared = session.clients > 1
     lines = [
         f"batches of {variant.engine.batch}"
-        + ("" if variant.engine.profile is None else f"; the engine takes {_range(variant)}"),
+        + ("" if variant.engine.profile is None else f"; the engine takes {_range(variant)}")
+        + ("" if variant.engine.profiles is None else f"; the engine takes {_sizes(variant.engine.profiles)}"),
         _count(session.streams, "stream") + ", one inference at a time in each",
         _count(session.clients, "process", "processes")
         + (" that share the device, each with an engine of its own; figures are of all together" if shared else ""),
@@ -278,6 +279,14 @@ def _environment(variant: Variant) -> dict[str, str]:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _sizes(profiles: ShapeProfiles) -> str:
+    """Return the sizes of the named dimensions that an engine over several shapes takes."""
+    if profiles.way == PER_SHAPE:
+        return f"{', '.join(map(shape_text, profiles.shapes))}, a profile each"
+    ((least, best, most),) = profiles.limits
+    return f"{shape_text(least)} to {shape_text(most)}, and was optimized for {shape_text(best)}"
 
 
 def _range(variant: Variant) -> str:

@@ -15,7 +15,6 @@ Example:
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweep.cli import arguments
@@ -24,6 +23,7 @@ from sweep.errors import ConfigError, printable_line
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from pathlib import Path
 
     from sweep.cli.take.selection import Choice
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=arguments.folder, metavar="DIR", help="cache folder [the one beside the sweep, or in --results]"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder [results]")
+    arguments.add_results_option(parser)
 
 
 def run(options: argparse.Namespace) -> int:

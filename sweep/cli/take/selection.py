@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sweep.report import Answer
+    from sweep.spec import Slo
     from sweep.storage import Record
 
 
@@ -97,15 +98,30 @@ def _named(root: Path, records: Sequence[Record], wanted: Sequence[str]) -> dict
 
 def _recommended(root: Path, records: Sequence[Record]) -> list[Choice]:
     """Return what a sweep recommends, a variant a model."""
-    ranking = answer(records, common_slo(records), start_spread.measured(Store(root), records))
+    slo = common_slo(records)
+    ranking = answer(records, slo, start_spread.measured(Store(root), records))
     parts = [part for part in ranking.parts if part.best is not None]
     if not parts:
         raise ConfigError(f"{root.name} recommends no variant ({ranking.text}): --variant takes one that ended ok")
-    return [_choice(root, records, part.best, _reason(part)) for part in parts if part.best is not None]
+    return [_choice(root, records, part.best, _reason(part, part.best, slo)) for part in parts if part.best is not None]
 
 
-def _reason(part: Answer) -> str:
-    return f"{'recommended' if part.decided else 'recommended among ties'}: {part.text}"
+def _reason(part: Answer, best: Record, slo: Slo | None) -> str:
+    """Return why a variant is recommended, in one sentence without its full stop.
+
+    Args:
+        part: the answer of its model.
+        best: the variant.
+        slo: the objective that it was ranked by; None for the peak.
+    """
+    what = "peak" if slo is None else f"capacity under {slo}"
+    figure = best.peak and best.peak["ips"] if slo is None else best.slo and best.slo["capacity_ips"]
+    word = "recommended" if part.decided else "recommended among ties"
+    ranked, tied = max(len(part.ratios), len(part.tied) + 1), len(part.tied)
+    if ranked == 1:
+        return f"{word}: the only {what} that counts, {figure or 0:,.0f} samples/s"
+    apart = f", not told apart from {tied} other{'s' if tied > 1 else ''}" if tied else ""
+    return f"{word}: the highest {what} of {ranked} variants, {figure or 0:,.0f} samples/s{apart}"
 
 
 def _choice(root: Path, records: Sequence[Record], record: Record, reason: str) -> Choice:

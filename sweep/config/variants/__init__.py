@@ -18,10 +18,10 @@ from sweep.config.variants.model import check_batch, input_fixes, model_ref
 from sweep.config.variants.precision import calibration_data, graph_pass, recipe
 from sweep.config.variants.samples import refuse_without_network, sample_data
 from sweep.config.variants.session import session_axes
-from sweep.config.variants.shapes import model_shape, request_shapes
+from sweep.config.variants.shapes import model_shape, request_shapes, shape_profiles
 from sweep.config.variants.stage_cache import StageCache
 from sweep.errors import ConfigError
-from sweep.spec import OnnxAxes, Variant
+from sweep.spec import PER_ENGINE, OnnxAxes, Variant
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,7 +70,8 @@ class _Maker:
     """Make variants of configs, each part once for the configs that agree in it."""
 
     def __init__(self) -> None:
-        self._engine: StageCache[EngineAxes] = StageCache(engine_axes)
+        self._engine_alone: StageCache[EngineAxes] = StageCache(engine_axes)
+        self._engine: StageCache[EngineAxes] = StageCache(self._make_engine)
         self._session: StageCache[SessionAxes] = StageCache(session_axes)
         self._model: StageCache[ModelRef] = StageCache(_model)
         self._batch_check: StageCache[None] = StageCache(self._check_batch)
@@ -86,6 +87,13 @@ class _Maker:
         return Variant(
             backend=network.backend, onnx=network.onnx, engine=engine, session=session, load=self._load(config)
         )
+
+    def _make_engine(self, config: Config) -> EngineAxes:
+        """Return the engine axes, with the profiles over the shapes of the load where one engine serves them."""
+        engine = self._engine_alone(config)
+        if config.profiles == PER_ENGINE:
+            return engine
+        return dataclasses.replace(engine, profiles=shape_profiles(config, self._load(config)))
 
     def _check_batch(self, config: Config) -> None:
         """Refuse a batch or a profile that the model does not have."""
@@ -143,7 +151,12 @@ class _Maker:
 
 
 def _model(config: Config) -> ModelRef:
-    return model_ref(config.model, Path(config.results).resolve() / "cache", model_shape(config))
+    model = model_ref(config.model, Path(config.results).resolve() / "cache", model_shape(config))
+    if config.profiles == PER_ENGINE or config.load.shapes is None:
+        return model
+    opened = dataclasses.replace(model, open_dimensions=tuple(item.name for item in model.shape or ()))
+    models.graph_inputs(opened)  # refuses a dimension that cannot be open
+    return opened
 
 
 def _data(labels: LabelledData | None, samples: SampleData | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ def engine_axes(config: Config) -> EngineAxes:
     """
     derived = {
         "profile": _profile(config),
+        "profiles": None,  # over the shapes of the load, whose names depend on the network: see ``shape_profiles``
         "plugins": tuple(_plugin(path) for path in config.backend.plugins) or None,
         "mps_build": _mps_build(config),
         "plan": built_plan.read(config.model.engine),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sweep.config.variants import axis_values
+from sweep.config.variants.beside import session_beside
 from sweep.errors import ConfigError
-from sweep.spec import Script, SessionAxes
+from sweep.spec import PER_SHAPE, Script, SessionAxes
 
 if TYPE_CHECKING:
     from sweep.config.schema import Config
@@ -22,5 +23,8 @@ def session_axes(config: Config) -> SessionAxes:
     budget = config.backend.weight_streaming_budget_mib
     if budget is not None and not config.backend.weight_streaming and config.model.engine is None:
         raise ConfigError(f"backend.weight_streaming_budget_mib={budget} needs backend.weight_streaming=true")
+    switches = config.profile_switch and config.profiles == PER_SHAPE  # no other way has profiles to switch between
+    values["profile_switch"] = True if switches else None
     script = None if config.backend.script is None else Script(**axis_values.checked(config, "session.script"))
-    return SessionAxes(**values, script=script)
+    del values["beside"]
+    return session_beside(config, SessionAxes(**values, script=script))

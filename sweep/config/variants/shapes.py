@@ -11,14 +11,31 @@ from sweep import models
 from sweep.config.variants.model import read_shape
 from sweep.errors import ConfigError
 from sweep.loadgen import shape_mix
-from sweep.spec import Dimension, ShapeMix, ShapeShare, by_size, engine_of, engine_shapes, plain_text, shape_text
+from sweep.spec import (
+    DISTRIBUTIONS,
+    RANGE,
+    Dimension,
+    ShapeDistribution,
+    ShapeMix,
+    ShapeProfiles,
+    ShapeShare,
+    by_size,
+    engine_of,
+    engine_shapes,
+    plain_text,
+    shape_text,
+)
 
 if TYPE_CHECKING:
     from sweep.config.schema import Config, LoadConfig
-    from sweep.spec import ModelRef, Shape
+    from sweep.spec import LoadAxes, ModelRef, Shape
 
 _MOST_ENGINES = 32
-_FORM = "give weights by size, as in load.shapes={64:0.5,128:0.5}, a list of {shape:,share:}, or a CSV file of sizes"
+_MOST_SIZES = 10_000  # of a distribution
+_FORM = (
+    "give weights by size, as in load.shapes={64:0.5,128:0.5}, a list of {shape:,share:}, a distribution or a CSV "
+    "file of sizes"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +129,33 @@ def model_shape(config: Config) -> object:
     return sizes[0][1] if sizes[0][0] is None else dict(sizes)
 
 
+def shape_profiles(config: Config, load: LoadAxes) -> ShapeProfiles:
+    """Return the profiles of the one engine that serves the shapes of `load`.
+
+    A range is optimized for the shape that most requests run at; of several, for the largest.
+
+    Raises:
+        ConfigError: the requests have no shapes of their own, or batches are a range too; one line.
+    """
+    way = config.profiles
+    if load.shapes is None:
+        raise ConfigError(
+            f"profiles={way}: one engine serves the shapes of load.shapes, which is not set; give load.shapes too, or "
+            "leave profiles out"
+        )
+    if config.profile != "static":
+        raise ConfigError(
+            f"profiles={way}: each profile has one batch size, and profile={config.profile} is a range of them; leave "
+            "one of them out"
+        )
+    shares = [0.0] * len(load.engine_shapes)
+    for entry, place in zip(load.shapes.entries, load.engine_places, strict=True):
+        shares[place] += entry.share
+    most = max(range(len(shares)), key=lambda place: (shares[place], place))
+    best = load.engine_shapes[most] if way == RANGE else None
+    return ShapeProfiles(way=way, shapes=load.engine_shapes, best=best)
+
+
 def _same(one: tuple[tuple[str | None, int], ...], other: tuple[tuple[str | None, int], ...]) -> bool:
     """Tell whether two shapes agree, where a dimension without a name may be any."""
     return len(one) == len(other) and all(
@@ -136,6 +180,8 @@ def _mix(value: Any) -> ShapeMix:
     """Return the mix that `load.shapes` describes: a table, a list of tables, or the path of a file."""
     if isinstance(value, str):
         return _recorded(value)
+    if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), dict):
+        return _distributed(*next(iter(value.items())))
     if isinstance(value, dict) and value:
         pairs = list(value.items())
     elif isinstance(value, list) and value and all(_is_entry(item) for item in value):
@@ -158,6 +204,39 @@ def _mix(value: Any) -> ShapeMix:
     return ShapeMix(
         entries=tuple(ShapeShare(shape=shape, share=weights[shape] / whole) for shape in sorted(weights, key=by_size))
     )
+
+
+def _distributed(kind: object, values: dict[str, Any]) -> ShapeMix:
+    """Return the mix of a distribution: the sizes of its steps, each with its share."""
+    known = DISTRIBUTIONS.get(str(kind))
+    if known is None:
+        raise ConfigError(f"load.shapes: {kind} is no distribution; there are {', '.join(DISTRIBUTIONS)}")
+    form = f"load.shapes={{{kind}:{plain_text(values)}}}"
+    names = [*known.names, "least", "most"]
+    unknown = [name for name in values if name not in {*names, "step"}]
+    missing = [name for name in names if name not in values]
+    if unknown or missing:
+        what = f"has no {unknown[0]}" if unknown else f"lacks {missing[0]}"
+        raise ConfigError(f"{form} {what}; give {', '.join(names)}, and step if sizes are multiples")
+    numbers = {name: values[name] for name in known.names}
+    sizes = {"step": 1, **{name: value for name, value in values.items() if name not in known.names}}
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{form}: {name} is a whole number above 0")
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ConfigError(f"{form}: {name} is a number above 0")
+    if sizes["least"] > sizes["most"] or (sizes["most"] - sizes["least"]) // sizes["step"] >= _MOST_SIZES:
+        raise ConfigError(f"{form}: least to most has to hold 1 to {_MOST_SIZES} sizes; change them, or step")
+    centre, spread = [*map(float, numbers.values()), None, None][:2]
+    distribution = ShapeDistribution(kind=str(kind), centre=centre, spread=spread, **sizes)
+    shares = distribution.shares()
+    if not shares:
+        raise ConfigError(f"{form} has no size between least and most; move them, or the distribution")
+    entries = tuple(
+        ShapeShare(shape=(Dimension(name="", size=size),), share=share) for size, share in sorted(shares.items())
+    )
+    return ShapeMix(entries=entries, distribution=distribution)
 
 
 def _is_entry(item: object) -> bool:

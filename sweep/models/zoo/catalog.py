@@ -31,6 +31,7 @@ class ZooDimension:
         least: smallest size.
         most: largest size; None for no limit.
         multiple_of: step between sizes.
+        open: the graph can leave it open; weights depend on it where it cannot.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ZooDimension:
     least: int
     most: int | None = None
     multiple_of: int = 1
+    open: bool = True
 
     def refusal(self, size: int) -> str | None:
         """Return what sizes there are, where this is none of them; else None."""
@@ -47,9 +49,11 @@ class ZooDimension:
         return limits + (f", multiples of {self.multiple_of}" if self.multiple_of > 1 else "")
 
 
-def _image(least: int, multiple_of: int = 1) -> tuple[ZooDimension, ...]:
+def _image(least: int, multiple_of: int = 1, *, can_open: bool = True) -> tuple[ZooDimension, ...]:
     """Return height and width of images of shape (batch, channels, h, w)."""
-    return tuple(ZooDimension(name=name, axis=axis, least=least, multiple_of=multiple_of) for name, axis in _SIDES)
+    return tuple(
+        ZooDimension(name=name, axis=axis, least=least, multiple_of=multiple_of, open=can_open) for name, axis in _SIDES
+    )
 
 
 _SIDES = (("h", 2), ("w", 3))
@@ -83,11 +87,11 @@ class ZooEntry:
     calibrate_by: int | None = None
     dimensions: tuple[ZooDimension, ...] = ()
 
-    def inputs_at(self, sizes: Mapping[str, int]) -> tuple[TensorSpec, ...]:
+    def inputs_at(self, sizes: Mapping[str, int | str]) -> tuple[TensorSpec, ...]:
         """Return the inputs with some dimensions at other sizes.
 
         Args:
-            sizes: of dimensions, by name; each is one of ``dimensions``.
+            sizes: of dimensions, by name; each is one of ``dimensions``. A word leaves the dimension open.
         """
         places = {item.axis: sizes[item.name] for item in self.dimensions if item.name in sizes}
         return tuple(
@@ -174,7 +178,7 @@ _ENTRIES = (
         outputs=("logits",),
         parameters=86_567_656,
         source="ViT-B/16; Dosovitskiy et al., 2020, arXiv:2010.11929: 86.6 M",
-        dimensions=_image(16, 16),
+        dimensions=_image(16, 16, can_open=False),
     ),
     ZooEntry(
         name="bert_base",

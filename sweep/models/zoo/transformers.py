@@ -57,7 +57,7 @@ def bert_base_384() -> onnx.ModelProto:
 
 
 def _bert(name: str, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
-    sequence = int(inputs[0].shape[1])
+    sequence = inputs[0].shape[1]
     graph = GraphBuilder(name)
     ids, mask, types = (graph.input(spec) for spec in inputs)
     x = _bert_embeddings(graph, ids, types, sequence)
@@ -75,11 +75,15 @@ def _bert(name: str, inputs: tuple[TensorSpec, ...]) -> onnx.ModelProto:
     return graph.model()
 
 
-def _bert_embeddings(graph: GraphBuilder, ids: str, types: str, sequence: int) -> str:
+def _bert_embeddings(graph: GraphBuilder, ids: str, types: str, sequence: int | str) -> str:
     word = graph.normal("embeddings.word.weight", (BERT_VOCABULARY, WIDTH), EMBEDDING_STD)
     kind = graph.normal("embeddings.type.weight", (2, WIDTH), EMBEDDING_STD)
     position = graph.normal("embeddings.position.weight", (BERT_POSITIONS, WIDTH), EMBEDDING_STD)
-    start, end, axis = graph.constant([0]), graph.constant([sequence]), graph.constant([0])
+    start, axis = graph.constant([0]), graph.constant([0])
+    if isinstance(sequence, int):
+        end = graph.constant([sequence])
+    else:  # an open sequence is as long as the tokens are
+        end = graph.op("Shape", ids, name="embeddings.length", start=1, end=2)
     positions = graph.op("Slice", position, start, end, axis, name="embeddings.position")
     tokens = graph.op("Gather", word, ids, name="embeddings.word")
     tokens = graph.op("Add", tokens, graph.op("Gather", kind, types, name="embeddings.type"), name="embeddings.typed")

@@ -27,28 +27,23 @@ class Figure:
         name: field in the JSON output, with the unit at its end.
         head: head of the column in tables.
         form: format of one value.
+        unit: unit in messages, with what the figure is of where the head alone says it.
         read: record -> value; None where it is not known.
-        instead: what stands in its place, on both sides, where that is known of more of them; None for nothing.
     """
 
     name: str
     head: str
     form: str
     read: Callable[[Record], float | None]
-    instead: Callable[[Record], float | None] | None = None
+    unit: str = ""
 
     def pair(self, row: Row) -> tuple[float | None, float | None]:
         """Return the figure of the old and the new record; None where it is not known."""
-        pair = self._read_both(row, self.read)
-        if self.instead is None or None not in pair:
-            return pair
-        other = self._read_both(row, self.instead)
-        is_better = sum(value is not None for value in other) > sum(value is not None for value in pair)
-        return other if is_better else pair
+        return None if row.old is None else self.read(row.old), None if row.new is None else self.read(row.new)
 
-    @staticmethod
-    def _read_both(row: Row, read: Callable[[Record], float | None]) -> tuple[float | None, float | None]:
-        return None if row.old is None else read(row.old), None if row.new is None else read(row.new)
+    def sides(self, row: Row) -> int:
+        """Return on how many sides of a row the figure is known."""
+        return sum(value is not None for value in self.pair(row))
 
     def text(self, row: Row) -> str:
         """Return the figure for a table: one value if both look the same, else ``old -> new``; ``-`` if unknown."""
@@ -110,8 +105,11 @@ def _capacity_ips(record: Record) -> float | None:
 
 SQNR = Figure(name="sqnr_db", head="SQNR dB", form="{:.1f}", read=sqnr_db)
 SCORE = Figure(name="score", head="top-1", form="{:.2%}", read=score)
-MEMORY = Figure(name="memory_mib", head="memory MiB", form="{:,.1f}", read=memory_mib, instead=_engine_mib)
-ENERGY = Figure(name="energy_mj_per_sample", head="mJ per sample", form="{:.3g}", read=_energy_mj)
+MEMORY = Figure(name="memory_mib", head="memory MiB", form="{:,.1f}", read=memory_mib, unit="MiB")
+ENGINE = Figure(
+    name="engine_file_mib", head="engine file MiB", form="{:,.1f}", read=_engine_mib, unit="MiB of the engine file"
+)
+ENERGY = Figure(name="energy_mj_per_sample", head="mJ per sample", form="{:.3g}", read=_energy_mj, unit="mJ per sample")
 TAIL = Figure(name="p99_at_80pct_ms", head="p99 ms at 80%", form="{:.3g}", read=_tail_ms)
 
 
@@ -121,9 +119,22 @@ def _peak_ips(record: Record) -> float | None:
 
 PEAK = Figure(name="peak_ips", head="peak samples/s", form="{:,.0f}", read=_peak_ips)
 CAPACITY = Figure(name="capacity_ips", head="samples/s at the SLO", form="{:,.0f}", read=_capacity_ips)
-FIGURES = (CAPACITY, TAIL, SQNR, SCORE, MEMORY, ENERGY)
+FIGURES = (CAPACITY, TAIL, SQNR, SCORE, MEMORY, ENGINE, ENERGY)
+
+
+def memory_or_engine(row: Row) -> Figure:
+    """Return what tells how large a variant is: its memory, or its engine file where that is known of more sides.
+
+    The two are never compared with one another. onnxruntime on a CPU has the file alone.
+    """
+    return ENGINE if ENGINE.sides(row) > MEMORY.sides(row) else MEMORY
 
 
 def known(figure: Figure, rows: tuple[Row, ...]) -> bool:
-    """Tell whether any row has a value of a figure."""
-    return any(value is not None for row in rows for value in figure.pair(row))
+    """Tell whether a table has a column for a figure: some row has a value of it.
+
+    The engine's file has one only where the memory is not known of every row.
+    """
+    if figure is ENGINE:
+        return any(memory_or_engine(row) is ENGINE for row in rows)
+    return any(figure.sides(row) for row in rows)

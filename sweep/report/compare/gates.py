@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import score
 from sweep.errors import ConfigError, printable
-from sweep.report.compare.figures import ENERGY, MEMORY, capacity_ratio_text, is_exact, sqnr_db
+from sweep.report.compare.figures import (
+    ENERGY,
+    ENGINE,
+    MEMORY,
+    capacity_ratio_text,
+    is_exact,
+    memory_or_engine,
+    sqnr_db,
+)
 from sweep.report.compare.rows import Outcome, slo_text
 from sweep.report.compared_figures import capacity_ips
 
@@ -216,22 +224,22 @@ def _scored_on(record: Record) -> str | None:
 
 
 def _memory(row: Row, gate: Gate) -> str | None:
-    return _grew(row, gate, MEMORY, "MiB")
+    return _grew(row, gate, memory_or_engine(row))
 
 
 def _energy(row: Row, gate: Gate) -> str | None:
-    return _grew(row, gate, ENERGY, "mJ per sample")
+    return _grew(row, gate, ENERGY)
 
 
-def _grew(row: Row, gate: Gate, figure: Figure, unit: str) -> str | None:
+def _grew(row: Row, gate: Gate, figure: Figure) -> str | None:
     before, after = figure.pair(row)
     if not row.comparable or not before:
         return None
     if after is None:
-        return f"it was {figure.form.format(before)} {unit} and is not known now"
+        return f"it was {figure.form.format(before)} {figure.unit} and is not known now"
     if after <= before * (1 + gate.share):
         return None
-    return f"{figure.text(row)} {unit}, {after / before - 1:.1%} more"
+    return f"{figure.text(row)} {figure.unit}, {after / before - 1:.1%} more"
 
 
 def _has(*figures: Figure) -> Callable[[Row], bool]:
@@ -256,14 +264,14 @@ _NEEDS = {
     "slower": "a peak that is steady, or a latency at one rate,",
     "slo": "a capacity under one SLO",
     "accuracy": "an SQNR or a score",
-    "memory": "the memory or the size of its engine",
+    "memory": "the memory or the file of its engine",
     "energy": "the energy of a sample (the counter of a GPU)",
 }
 _IS_CHECKED: dict[str, Callable[[Row], bool]] = {
     "slower": lambda row: row.change is not None or bool(row.rates),
     "slo": _has_slo,
     "accuracy": _has_accuracy,
-    "memory": _has(MEMORY),
+    "memory": _has(MEMORY, ENGINE),
     "energy": _has(ENERGY),
 }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sweep.errors import printable_line, shorten
 from sweep.report.compare.figures import FIGURES, PEAK, known
 from sweep.report.compare.rows import Outcome
-from sweep.report.compare.terminal import RATE_HEADS, rate_cells, ratio_text
+from sweep.report.compare.terminal import MARKS, RATE_HEADS, rate_cells, ratio_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 65_000  # a comment takes 65,536
 _MOST_ROWS = 100  # of each table and list; fewer where the text would be too long
 _MOST_LABEL = 160  # characters
-_ICONS = {Outcome.SLOWER: "🔴", Outcome.FASTER: "🟢", Outcome.INCOMPARABLE: "❔", Outcome.REMOVED: "❔"}
+_ICONS = {Outcome.SLOWER: "🔴", Outcome.FASTER: "🟢"}
 _ESCAPED = str.maketrans(
     {character: f"\\{character}" for character in "\\`*_{}[]<>#|~$"} | {"&": "&amp;", "@": "&#64;"}
 )
@@ -82,7 +82,7 @@ def _table(rows: Sequence[Row], figures: Sequence[Figure], most: int) -> list[st
     lines = [f"| {' | '.join(heads)} |", "|---|---|--:|--:|---" + "|--:" * len(figures) + "|"]
     for row in rows[:most]:
         cells = [PEAK.text(row), ratio_text(row), str(row.outcome), *(figure.cell(row) for figure in figures)]
-        lines.append(f"| {_ICONS.get(row.outcome, '')} | {' | '.join([_label(row), *map(_escape, cells)])} |")
+        lines.append(f"| {_mark(row.outcome)} | {' | '.join([_label(row), *map(_escape, cells)])} |")
     if len(rows) > most:
         lines.append(f"| | and {len(rows) - most} more |" + " |" * (3 + len(figures)))
     return lines
@@ -95,10 +95,15 @@ def _rates(comparison: RunComparison, most: int) -> list[str]:
         return []
     lines = [f"| | {' | '.join(RATE_HEADS)} |", "|---|---|--:|---|--:|--:|---|"]
     for row, change in shown:
-        icon = "🔴" if change.slower else "🟢" if change.faster else ""
+        outcome = Outcome.SLOWER if change.slower else Outcome.FASTER if change.faster else Outcome.SAME
         _, *cells = rate_cells(row, change)
-        lines.append(f"| {icon} | {' | '.join([_label(row), *map(_escape, cells)])} |")
+        lines.append(f"| {_mark(outcome)} | {' | '.join([_label(row), *map(_escape, cells)])} |")
     return [*lines, "", *([_escape(more), ""] if more else [])]
+
+
+def _mark(outcome: Outcome) -> str:
+    """Return the mark that the terminal has too, with a coloured one before it where something was told apart."""
+    return f"{_ICONS.get(outcome, '')} {_escape(MARKS.get(outcome, ''))}".strip()
 
 
 def _label(row: Row) -> str:

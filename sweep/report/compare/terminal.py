@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from sweep.report.compare.figures import CAPACITY, ENERGY, MEMORY, PEAK, SCORE, SQNR, known
+from sweep.report.compare.figures import CAPACITY, ENERGY, ENGINE, MEMORY, PEAK, SCORE, SQNR, known
 from sweep.report.compare.rows import Outcome
 
 if TYPE_CHECKING:
@@ -22,9 +22,17 @@ if TYPE_CHECKING:
     from sweep.report.compare.rates import RateChange
     from sweep.report.compare.rows import Row, RunComparison
 
-_MARKS = {Outcome.SLOWER: "-", Outcome.FASTER: "+", Outcome.SAME: "=", Outcome.INCOMPARABLE: "?"}
+MARKS = {Outcome.SLOWER: "-", Outcome.FASTER: "+", Outcome.SAME: "=", Outcome.INCOMPARABLE: "?"}
 _STYLES = {Outcome.SLOWER: "red", Outcome.FASTER: "green"}
-_OPTIONAL = (PEAK, CAPACITY, SQNR, SCORE, MEMORY, ENERGY)  # columns; a narrow terminal loses the last ones first
+_OPTIONAL = (
+    PEAK,
+    CAPACITY,
+    SQNR,
+    SCORE,
+    MEMORY,
+    ENGINE,
+    ENERGY,
+)  # columns; a narrow terminal loses the last ones first
 _INDENT = "  "
 _MOST_RATES = 40  # rows of the table of figures at equal rates
 RATE_HEADS = ("variant", "offered samples/s", "figure", "OLD -> NEW", "NEW / OLD (95%)", "verdict")
@@ -97,7 +105,7 @@ def _table(comparison: RunComparison, figures: Sequence[Figure]) -> Table:
     for head in ("NEW / OLD\n(95%)", "", *(_two_lines(figure.head) for figure in figures)):
         table.add_column(head, justify="right" if head else "left", no_wrap=True)
     for row in comparison.rows:
-        cells = [_MARKS.get(row.outcome, ""), row.label, ratio_text(row), str(row.outcome)]
+        cells = [MARKS.get(row.outcome, ""), row.label, ratio_text(row), str(row.outcome)]
         cells += [figure.cell(row) for figure in figures]
         table.add_row(*map(escape, cells), style=_STYLES.get(row.outcome))
     return table
@@ -150,7 +158,7 @@ def _print_list(console: Console, comparison: RunComparison) -> None:
     console.print()
     for row in comparison.rows:
         style = _STYLES.get(row.outcome)
-        _print(console, f"{_MARKS.get(row.outcome, ' ')} {row.label}", style=style)
+        _print(console, f"{MARKS.get(row.outcome, ' ')} {row.label}", style=style)
         _print(console, f"{_INDENT}{row.outcome}: {ratio_text(row)}", style=style)
         if row.old is not None or row.new is not None:
             _print(console, f"{_INDENT}{PEAK.text(row)} samples/s")

@@ -11,6 +11,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sweep.report import shape_ways, side_by_side
 from sweep.report.columns import common_slo, figures
 from sweep.report.comparison import compared
 from sweep.report.html import chart_data
@@ -103,11 +104,12 @@ def context(
         "limits": bottleneck_lines(recommendation),
         "table": _table(records, recommendation, footnotes, axes, columns, labels),
         "footnotes": footnotes.texts,
-        "lines": below_table(records),
+        "lines": [*shape_ways.lines(records), *below_table(records)],
         "counts": _counts(records),
         "started": [min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
         "facts": [*_facts(records), *following],
         "profiles": commands.profiles,
+        "side_by_side": side_by_side.page_context(records, slo),
         "sweeps": commands.sweeps,
         "commands": [(labels[key], command) for key, command in commands.variants.items() if key in labels],
         "downloads": [(name, _data_url(text), len(text)) for name, text in files.items()],

@@ -1,3 +1,7 @@
+from .device_peaks import peaks_or_data_sheet as peaks_or_data_sheet
+from .device_peaks import peaks_path as peaks_path
+from .device_peaks import read_peaks as read_peaks
+from .device_peaks import write_peaks as write_peaks
 from .difference import LayerDifference as LayerDifference
 from .difference import differ as differ
 from .machine_formats import as_csv as as_csv

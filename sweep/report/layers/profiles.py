@@ -13,6 +13,7 @@ from sweep.analysis import layers, start_spread
 from sweep.errors import ConfigError, RecordError, printable, shorten
 from sweep.report.columns import common_slo
 from sweep.report.comparison import compared
+from sweep.report.layers.device_peaks import read_peaks
 from sweep.report.naming import named_variants
 from sweep.report.ranking import answer
 from sweep.storage import LayerProfile, Store
@@ -117,7 +118,9 @@ def find(place: str, labels: Sequence[str] = (), *, results: Path = Path("result
 
 
 def _analysed(profile: LayerProfile, path: Path) -> Source:
-    return Source(profile=profile, analysis=layers.analyse(profile, every=True), path=path)
+    results = path.resolve().parent.parent.parent  # of RESULTS/SWEEP/layers/KEY.json
+    peaks = read_peaks(results, profile["device"])
+    return Source(profile=profile, analysis=layers.analyse(profile, peaks, every=True), path=path)
 
 
 def _of_file(path: Path) -> Source:

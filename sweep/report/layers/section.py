@@ -9,6 +9,7 @@ from sweep.analysis import layers
 from sweep.errors import RecordError
 from sweep.report.comparison import compared
 from sweep.report.layers import wording
+from sweep.report.layers.device_peaks import peaks_or_data_sheet
 from sweep.report.layers.profiles import profile_path, read_profile
 from sweep.system import command_line
 
@@ -39,9 +40,10 @@ def summaries(roots: Mapping[str, Path], records: Sequence[Record]) -> list[dict
         if root is None or path is None or not path.is_file():
             continue
         try:
-            analysis = layers.analyse(read_profile(path))
+            profile = read_profile(path)
         except RecordError:
             continue
+        analysis = layers.analyse(profile, peaks_or_data_sheet(root.resolve().parent, profile["device"]))
         totals = analysis.totals
         kinds = list(totals.category_us.items())[:_MOST_KINDS]
         rows.append(

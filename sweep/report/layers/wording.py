@@ -72,7 +72,9 @@ def rates(analysis: LayerAnalysis) -> str | None:
         return None
     bound = {"compute": "compute", "memory": "memory", "launch": "launches"}.get(totals.bound)
     tail = f"; most of the time is bound by {bound}" if bound else ""
-    return f"The engine achieves {' and '.join(parts)}{tail}."
+    known = analysis.peaks is not None and (totals.share_of_compute_peak or totals.share_of_bandwidth_peak)
+    source = f" Peaks: {analysis.peaks.source}." if analysis.peaks is not None and known else ""
+    return f"The engine achieves {' and '.join(parts)}{tail}.{source}"
 
 
 def gemm(analysis: LayerAnalysis) -> str | None:

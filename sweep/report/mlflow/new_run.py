@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ class RecordFile:
         record: the record.
         content: bytes of its file.
         files: files about its engine, which may be missing.
+        compared: figures that follow from other records of the sweep too, by the name of the metric.
     """
 
     record: Record
     content: bytes
     files: Sequence[Path] = ()
+    compared: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

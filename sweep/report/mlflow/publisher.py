@@ -9,7 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sweep.errors import TrackingBusyError
+from sweep.analysis import interference
+from sweep.errors import RecordError, TrackingBusyError
 from sweep.report.comparison import compared, same_engines
 from sweep.report.mlflow import record_mapping
 from sweep.report.mlflow.artifacts import Artifacts
@@ -118,6 +119,7 @@ class Publisher:
                 record=record,
                 content=regular_files.read_bytes(store.record_path(record.key), follow=False),
                 files=_files_inside(store.root, (record.engine or {}).get("artifacts", ())),
+                compared=_slowdowns(record, store),
             )
             for record in records
         ]
@@ -162,6 +164,19 @@ class Publisher:
             yield
         finally:
             os.close(handle)
+
+
+def _slowdowns(record: Record, store: Store) -> dict[str, float]:
+    """Return the factors by which networks beside this one slow it, where it was measured alone too."""
+    key = interference.key_alone(record)
+    if key is None or not store.record_path(key).exists():
+        return {}
+    try:
+        slowdown = interference.slowdown_of(record, store.read(key))
+    except RecordError:
+        return {}
+    figures = {} if slowdown is None else {"slowdown.throughput": slowdown.rate, "slowdown.p99": slowdown.p99}
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def _note(whole: View, parts: Sequence[View], experiment_id: str) -> str:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweep.analysis import find_bottleneck, record_views
 from sweep.report.mlflow.new_run import SampleSet
-from sweep.spec import Status
+from sweep.spec import Status, from_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sweep.spec import JsonDict
     from sweep.storage import Point, Record
@@ -68,7 +68,9 @@ def ended_ms(record: Record) -> int:
 
 def params(record: Record) -> dict[str, str]:
     """Return every axis by its dotted name, and the cost of the network; ``none`` for what is not set or unknown."""
-    axes = {name: value for name, value in record.variant.items() if name != "label"}
+    axes: JsonDict = {name: value for name, value in record.variant.items() if name != "label"}
+    if axes.get("beside"):  # each with all of its axes, which are in the record
+        axes["beside"] = " + ".join(each.name for each in from_record(dict(record.variant)).session.beside or ())
     axes |= {f"model.{name}": (record.model or {}).get(name) for name in _COST if record.model}
     return {name: "none" if value is None else _text(value) for name, value in _leaves(axes)}
 
@@ -94,8 +96,8 @@ def metrics(record: Record) -> list[Value]:
     reason, is included.
     """
     if record.status == "invalid":
-        return _numbers(_costs(record) | _accuracy(record))
-    values = _numbers(_costs(record) | _summary(record) | _accuracy(record))
+        return numbers(_costs(record) | _accuracy(record))
+    values = numbers(_costs(record) | _summary(record) | _accuracy(record))
     for index, point in enumerate(record.points):
         values += _point(index, point)
     return values
@@ -166,13 +168,14 @@ def _point(index: int, point: Point) -> list[Value]:
         "issue_lag_p99_ms": lag["p99"] if isinstance(lag, dict) else lag,
         "ok": float(point["verdict"] == "ok"),  # MLflow has no other way to tell an overloaded point
     }
-    values = _numbers({f"curve/{name}": value for name, value in curve.items()}, index)
+    values = numbers({f"curve/{name}": value for name, value in curve.items()}, index)
     if achieved is not None:
-        values += _numbers({f"latency/{name}": value for name, value in timed.items()}, round(achieved))
+        values += numbers({f"latency/{name}": value for name, value in timed.items()}, round(achieved))
     return values
 
 
-def _numbers(figures: JsonDict, step: int = 0) -> list[Value]:
+def numbers(figures: Mapping[str, Any], step: int = 0) -> list[Value]:
+    """Return the figures that are numbers as metrics."""
     return [Value(key, float(value), step) for key, value in figures.items() if isinstance(value, (int, float))]
 
 

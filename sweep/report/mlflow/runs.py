@@ -160,7 +160,8 @@ class Runs:
 
     def _job(self, item: RecordFile) -> _Job:
         """Return what is to be done about a record: its run if there is one, and the runs that it makes stale."""
-        record, sha = item.record, record_mapping.fingerprint(item.content)
+        further = json.dumps(dict(item.compared)).encode() if item.compared else b""
+        record, sha = item.record, record_mapping.fingerprint(item.content + further)
         runs = self._variants.get(record.key, [])
         done = next((run for run in runs if run.data.tags.get(DONE) == sha), None)
         run = done or next((run for run in runs if _half_done(run, sha)), None)
@@ -182,7 +183,7 @@ class Runs:
             end_ms=record_mapping.ended_ms(record),
             tags=tags,
             params=record_mapping.params(record),
-            metrics=record_mapping.metrics(record),
+            metrics=[*record_mapping.metrics(record), *record_mapping.numbers(job.item.compared)],
             datasets=record_mapping.datasets(record),
             source=job.item,
         )

@@ -26,14 +26,19 @@ def pass_tools(variant: Variant) -> list[str]:
 
 def model_key(model: ModelRef) -> str:
     """Return the key of the zoo's network in the cache."""
-    return spec.digest("model", model.name, model.revision, *map(str, model.shape or ()))
+    return spec.digest("model", model.name, model.revision, *map(str, model.shape or ()), *_opened(model))
+
+
+def _opened(model: ModelRef) -> list[str]:
+    """Return what the key of a graph says of the dimensions that it leaves open; [] where it leaves none."""
+    return ["open", *model.open_dimensions] if model.open_dimensions else []
 
 
 def normal_form_key(model: ModelRef) -> str | None:
     """Return the key of a user's file in normal form; None where the file is used as it is."""
     if model.path is None or not models.needs_normal_form(Path(model.path), model):
         return None
-    shapes = [(item.name, item.shape) for item in models.signature(model).inputs]
+    shapes = [(item.name, item.shape) for item in models.graph_inputs(model)]
     version = environment.library_version("onnx")
     return spec.digest("normal", models.NORMAL_FORM_REVISION, model.digest, shapes, version)
 

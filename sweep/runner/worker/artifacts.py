@@ -333,12 +333,13 @@ def build_engine(variant: Variant, backend: Backend, typed: Path, cache: Cache, 
         build: name of an engine that is to be built afresh, part of the key too. It takes no tactic timings that
             earlier builds left behind, which would make it their copy.
     """
-    signature = models.signature(variant.onnx.model)
+    model = variant.onnx.model
     emulates = emulation(variant, backend) == "engine" or emulates_native(variant, backend, typed, cache)
     built_from = emulated_file(variant, typed, cache) if emulates else typed
 
-    def shapes(batch: int) -> dict[str, tuple[int, ...]]:
-        return {spec.name: spec.concrete(batch) for spec in signature.inputs}
+    def shapes(batch: int, shape: axes.Shape | None = None, /) -> dict[str, tuple[int, ...]]:
+        at = model if shape is None else dataclasses.replace(model, shape=shape)
+        return {spec.name: spec.concrete(batch) for spec in models.signature(at).inputs}
 
     key = engine_cache_key(variant, backend, built_from)
     to_build = variant

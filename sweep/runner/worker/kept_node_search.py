@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.spec import Gates, JsonDict, NodeSearch, Variant
+    from sweep.spec import Gates, JsonDict, NodeSearch, Shape, Variant
     from sweep.storage import Accuracy, NodeSearchInfo
     from sweep.storage.cache import Cache
 
@@ -235,10 +235,11 @@ class _Trials:
             yield runner(emulated)
             return
         backend, variant = registry.get(self._variant.backend), self._variant
-        variant = dataclasses.replace(variant, session=SessionAxes())
+        engine_axes = dataclasses.replace(variant.engine, profiles=None)  # it runs at one shape
+        variant = dataclasses.replace(variant, engine=engine_axes, session=SessionAxes())
         inputs = models.signature(variant.onnx.model).inputs
 
-        def shapes(batch: int) -> dict[str, tuple[int, ...]]:
+        def shapes(batch: int, _: Shape | None = None, /) -> dict[str, tuple[int, ...]]:
             return {item.name: item.concrete(batch) for item in inputs}
 
         engine = folder / "engine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shlex
 import threading
 from concurrent.futures import Future
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
-from sweep import models
+from sweep import models, spec
 from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import SupportsTurns, registry
@@ -28,7 +29,7 @@ from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
-from sweep.runner.worker import layer_profile, marked_streams, plan_import, refused_inputs, shaped_session
+from sweep.runner.worker import layer_profile, marked_streams, neighbours, plan_import, refused_inputs, shaped_session
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends import Backend, Session
+    from sweep.backends import Backend, Session, SupportsShapeProfiles
     from sweep.loadgen import Communicator
     from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, np.ndarray]
 
 _NAMES = 3  # of nodes, in a note
+
+_NO_ENGINE: EngineInfo = {"key": ""}  # of a network beside the measured one, whose record is not written
 
 RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.samples= or model.calibration= takes yours"
 
@@ -69,7 +72,7 @@ class _Timed:
         batches: batches that they should have taken.
         accuracy: errors of the outputs; None where none were compared.
         smaller: those of the engines of the smaller shapes of a load, the smallest first.
-        loop: what issued the requests, as ``issue_loops.loop_name`` calls it.
+        beside_mismatch: how a network beside this one differs from what was requested, in one line; None if none does.
     """
 
     load_s: float
@@ -77,7 +80,7 @@ class _Timed:
     batches: int
     accuracy: Accuracy | None
     smaller: list[Accuracy]
-    loop: str
+    beside_mismatch: str | None = None
 
     def notes(self) -> list[str]:
         """Return what the table says where the inputs of all requests were the same, and should not have been."""
@@ -104,6 +107,10 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
         refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
     ):
+        load_beside = functools.partial(_load_beside, backend, cache, events)
+        if variant.session.beside is not None and communicator.rank:
+            neighbours.serve(request, events, communicator, load_beside)
+            return Result(engine=_NO_ENGINE)
         events.stage("model")
         loops = _load_loops(variant, backend)
         if backend.runs_models and request.accuracy and not request.only_build:
@@ -113,28 +120,20 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             for each in shaped_session.variants_with_engines(variant, backend)
         ]
         artifacts = made[-1][1]
-        if request.only_build:
-            return Result(engine=artifacts.engine_facts(variant))
-        if request.layers is not None and request.client:
-            return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
-        events.stage("load")
         _await_loops(loops, events)  # before the engine is loaded, whose time the record tells
-        if request.layers is not None:
-            inputs = timed_inputs(variant, backend, artifacts)
-            layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
-            return Result(engine=artifacts.engine_facts(variant))
+        done = _without_load(request, backend, artifacts, cache, events)
+        if done is not None:
+            return done
         engines = [
             shaped_session.ShapedEngine(variant=each, artifacts=own, inputs=timed_inputs(each, backend, own))
-            for each, own in made
+            for each, own in shaped_session.served_by(made, backend)
         ]
         inputs = engines[-1].inputs
         session, load_s = in_rank_order(communicator, lambda: _load(backend, engines))
         try:
             turns = _take_turns(session, inputs)
-            driven = session if communicator.size == 1 else ClientSession(session, communicator)
             with marked_streams.marked_inferences(session, ranges):
-                loop = issue_loops.loop_name(session.streams, mixed=variant.load.shapes is not None)
-                points = _drive(driven, request, lambda name, done, of: events.stage("measure", name, done / of))
+                points, beside_mismatch = _drive_all(session, request, communicator, events, load_beside)
             if communicator.rank == 0:
                 samples_file.save(request.samples, points, durable=False)  # the variant's own file is made of these
             if turns > 1:
@@ -156,7 +155,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         batches=len(inputs.batches),
         accuracy=accuracy,
         smaller=others_accuracy,
-        loop=loop,
+        beside_mismatch=beside_mismatch,
     )
     return _describe(request, artifacts, session, timed)
 
@@ -186,6 +185,25 @@ def _await_loops(loops: Future[float | None], events: Events) -> None:
     compiled_s = loops.result()
     if compiled_s is not None:
         events.note(f"compiled the loops that issue requests in {compiled_s:.0f} s, once for this machine")
+
+
+def _without_load(
+    request: Request, backend: Backend, artifacts: Artifacts, cache: Cache, events: Events
+) -> Result | None:
+    """Return the result of a request that ends with the build, or is for the layers of the engine; None for others."""
+    variant = request.variant
+    if request.only_build:
+        for other in spec.members_of(variant)[1:]:
+            make_artifacts(other, backend, cache, events)
+        return Result(engine=artifacts.engine_facts(variant))
+    if request.layers is not None and request.client:
+        return Result(engine=artifacts.engine_facts(variant))  # the first client alone profiles
+    events.stage("load")
+    if request.layers is None:
+        return None
+    inputs = timed_inputs(variant, backend, artifacts)
+    layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
+    return Result(engine=artifacts.engine_facts(variant))
 
 
 def timed_inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:
@@ -232,13 +250,14 @@ def _measure_shape_changes(session: Session, request: Request, communicator: Com
     if not (names and request.scores and communicator.size == 1):
         return
     changes: list[ShapeChange] = [
-        {
-            "shape": names[row["engine"]],
-            "after": names[row["after"]],
-            "stay_ms": row["stay_ms"],
-            "change_ms": row["change_ms"],
-            "inferences": row["inferences"],
-        }
+        cast(
+            "ShapeChange",
+            {
+                "shape": names[row["engine"]],
+                "after": names[row["after"]],
+                **{name: value for name, value in row.items() if name not in {"engine", "after"}},
+            },
+        )
         for row in shape_switch.measure(session, len(names))
     ]
     session.realised["shape_changes"] = changes
@@ -251,10 +270,17 @@ def _load(backend: Backend, engines: Sequence[shaped_session.ShapedEngine]) -> t
     watch = Stopwatch()
     sessions: list[Session] = []
     with contextlib.ExitStack() as loaded:  # closes them where a later one cannot be loaded
-        for each in engines:
-            entry = each.artifacts.engine
-            sessions.append(backend.load(entry.path, entry.info, each.variant, each.inputs.batches[0]))
-            loaded.callback(sessions[-1].close)
+        if len(engines) > 1 and engines[-1].variant.engine.profiles is not None:
+            entry = engines[-1].artifacts.engine
+            feeds = [each.inputs.batches[0] for each in engines]
+            sessions += cast("SupportsShapeProfiles", backend).load_shapes(
+                entry.path, entry.info, engines[-1].variant, feeds
+            )
+        else:
+            for each in engines:
+                entry = each.artifacts.engine
+                sessions.append(backend.load(entry.path, entry.info, each.variant, each.inputs.batches[0]))
+                loaded.callback(sessions[-1].close)
         loaded.pop_all()
     session = shaped_session.combine(sessions, engines)
     seconds = watch.seconds()
@@ -264,9 +290,50 @@ def _load(backend: Backend, engines: Sequence[shaped_session.ShapedEngine]) -> t
     return session, seconds
 
 
+def _load_beside(backend: Backend, cache: Cache, events: Events, member: Variant) -> Session:
+    """Load a network that runs beside the measured one."""
+    artifacts = make_artifacts(member, backend, cache, events)
+    events.stage("load")
+    inputs = timed_inputs(member, backend, artifacts)
+    return backend.load(artifacts.engine.path, artifacts.engine.info, member, inputs.batches[0])
+
+
+def _drive_all(
+    session: Session, request: Request, communicator: Communicator, events: Events, load_beside: neighbours.Loader
+) -> tuple[list[samples.PointSamples], str | None]:
+    """Put the session under its load, together with other clients of it or beside other networks.
+
+    Returns:
+        The samples, and how a network beside it differs from what was requested, in one line.
+    """
+    company: neighbours.Neighbours | None = None
+
+    def report(name: str, done: int, of: int) -> None:
+        if company is not None:
+            company.check()
+        events.stage("measure", name, done / of)
+
+    if request.variant.session.beside is None:
+        driven = session if communicator.size == 1 else ClientSession(session, communicator)
+        return _drive(driven, request, report), None
+    company = neighbours.Neighbours(request, communicator, load_beside)
+    try:
+        company.start()
+        points = _drive(session, request, report)
+        session.realised["beside"], mismatch = company.stop(points)
+    finally:
+        company.close()
+    return points, mismatch
+
+
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
     """Put the session under the load of the request, or search the capacity on top of what earlier passes showed."""
     load = request.variant.load
+    if not session.virtual:
+        loop = issue_loops.loop_name(session.streams, mixed=load.shapes is not None)
+        session.realised["loop"] = loop
+        if loop == "compiled" and "driven_by" in session.realised:
+            session.realised["driven_by"] = "a thread a stream"
     if request.search is not None and request.earlier_samples is not None:
         return capacity_search.run(session, load, request.search, samples_file.load(request.earlier_samples), report)
     batch = request.variant.engine.batch
@@ -344,10 +411,6 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
         realised["input_batches"] = timed.turns
     if accuracy_gates.is_tf32(dtype, accuracy):
         realised["precision"] = {"tf32": sum((realised.get("precision") or {}).values())}
-    if not session.virtual:
-        realised["loop"] = timed.loop
-        if timed.loop == "compiled" and "driven_by" in realised:
-            realised["driven_by"] = "a thread a stream"
     if variant.load.batch_wait_ms is not None:
         realised["partial_batches"] = "true size" if session.partial_batches else "padded"
     mismatch, gate = backend.mismatch(variant, session.realised), None
@@ -356,6 +419,7 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
         mismatch, gate = fault.message, fault.gate
     if mismatch is None:
         mismatch, gate = _mismatch_of_smaller(session, request, timed)
+    mismatch = mismatch or timed.beside_mismatch
     facts, graph_facts = artifacts.engine_facts(variant), artifacts.onnx.facts if artifacts.onnx else {}
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
     return Result(

@@ -110,7 +110,7 @@ def _normal_file(model: ModelRef, original: Path, cache: Cache) -> Path:
         return original
 
     def build(folder: Path) -> JsonDict:
-        models.write_normal_form(original, models.signature(model).inputs, folder / MODEL_FILE)
+        models.write_normal_form(original, models.graph_inputs(model), folder / MODEL_FILE)
         return {}
 
     return cache.get("models", key, build, {"model": model.name}).path / MODEL_FILE

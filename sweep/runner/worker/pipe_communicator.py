@@ -57,7 +57,7 @@ class PipeCommunicator:
 @contextlib.contextmanager
 def connect_clients(request: messages.Request, events: Events) -> Iterator[Communicator]:
     """Connect the clients of `request`; they end it together."""
-    clients = request.variant.session.clients
+    clients = request.variant.session.processes
     if clients == 1 or request.only_build or request.layers is not None:
         yield SINGLE_CLIENT
         return

@@ -131,7 +131,9 @@ def compared_outputs(
 
 def inputs_identity(variant: Variant, source: Path, *batches: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
     """Return what decides the outputs of a file on onnxruntime: its content, the inputs, and the library's version."""
-    input_parts: tuple[Any, ...] = (variant.onnx.model.inputs, variant.engine.batch, variant.load.seed)
+    model = variant.onnx.model
+    input_parts: tuple[Any, ...] = (model.inputs, variant.engine.batch, variant.load.seed)
+    input_parts += tuple(map(str, model.shape or ()))  # the graph may leave these sizes open, and be one for several
     samples_or_labels = variant.load.labels is not None or variant.load.samples is not None
     if samples_or_labels or variant.engine.plan is not None:  # whose inputs may have rounded the values
         input_parts += tuple(

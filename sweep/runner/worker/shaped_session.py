@@ -1,6 +1,6 @@
-"""Run the shapes of a load on one engine each, loaded side by side in one process.
+"""Run the shapes of a load on one engine each, loaded side by side in one process, or all of them on one engine.
 
-A stream of the load has a stream of every engine, and runs one inference at a time: the engines' own streams would
+A stream of the load has a stream of every shape, and runs one inference at a time: the engines' own streams would
 overlap, and a first-in-first-out server would be none.
 """
 
@@ -42,22 +42,47 @@ class ShapedEngine:
     def facts(self, session: Session) -> JsonDict:
         """Return what the record says of the engine."""
         facts: Any = self.artifacts.engine_facts(self.variant)
+        own = getattr(session, "shape_facts", session.engine_facts)  # of a session that owns the engine of all shapes
         return {
             "shape": shape_text(self.variant.onnx.model.shape),
             "engine": facts["key"],
             "build_s": facts["build_s"],
             "bytes": facts["bytes"],
             "device_memory_bytes": session.engine_facts.get("device_memory_bytes"),
+            **{
+                name: own[name]
+                for name in ("context_memory_bytes", "first_run_ms", "graphs")
+                if own.get(name) is not None
+            },
         }
 
 
 def variants_with_engines(variant: Variant, backend: Backend) -> list[Variant]:
     """Return the variant at the shape of each engine of its load, the smallest first; the last is `variant` itself.
 
-    A backend that runs no models has one engine whatever the shapes.
+    A backend that runs no models has one engine whatever the shapes, and so has an engine with profiles over them.
     """
-    smaller = variant.load.engine_shapes[:-1] if backend.runs_models else ()
-    return [*(_at(variant, shape) for shape in smaller), variant]
+    if not backend.runs_models or variant.engine.profiles is not None:
+        return [variant]
+    return variants_at_shapes(variant)
+
+
+def served_by(made: Sequence[tuple[Variant, Artifacts]], backend: Backend) -> Sequence[tuple[Variant, Artifacts]]:
+    """Return the variant at each shape of its load with what serves it: its own artifacts, or those of one engine.
+
+    Args:
+        made: what ``variants_with_engines`` returns, with the artifacts of each.
+        backend: loads the engines.
+    """
+    variant, artifacts = made[-1]
+    if variant.engine.profiles is None or not backend.runs_models:
+        return made
+    return [(each, artifacts) for each in variants_at_shapes(variant)]
+
+
+def variants_at_shapes(variant: Variant) -> list[Variant]:
+    """Return the variant with the network at each shape of its load, the smallest first; the last is `variant`."""
+    return [*(_at(variant, shape) for shape in variant.load.engine_shapes[:-1]), variant]
 
 
 def combine(sessions: Sequence[Session], engines: Sequence[ShapedEngine]) -> Session:
@@ -136,10 +161,11 @@ class PolledShapedStream(ShapedStream):
 
 
 class ShapedSession:
-    """Hold the sessions of all engines of a load of several shapes, as one.
+    """Hold the sessions of all shapes of a load of several, as one.
 
     Args:
-        sessions: one of each engine, the smallest first; outputs and settings are those of the last.
+        sessions: one of each shape, the smallest first; outputs and settings are those of the last, which owns the
+            engine where one serves them all.
         engines: what they run.
     """
 
@@ -154,10 +180,13 @@ class ShapedSession:
         largest = sessions[-1]
         each = [engine.facts(session) for engine, session in zip(engines, sessions, strict=True)]
         self.realised: JsonDict = {**largest.realised, "shapes": each}
-        memory = [facts["device_memory_bytes"] for facts in each]
-        self.engine_facts: JsonDict = dict(largest.engine_facts)
-        if all(size is not None for size in memory):
-            self.engine_facts["device_memory_bytes"] = sum(memory)
+        self._one_engine = engines[-1].variant.engine.profiles is not None
+        self.engine_facts: JsonDict = largest.engine_facts if self._one_engine else dict(largest.engine_facts)
+        if self._one_engine:
+            for facts in each:
+                facts["device_memory_bytes"] = None  # that of the engine stands in the record's ``engine``
+        else:
+            self.engine_facts |= _sums(each)
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Do nothing: only whole batches run."""
@@ -174,6 +203,18 @@ class ShapedSession:
         """Release every engine."""
         for session in self.sessions:
             session.close()
+
+
+def _sums(each: Sequence[JsonDict]) -> JsonDict:
+    """Return the memory of the session and of its CUDA graphs over all engines, as far as every one of them tells."""
+    sums: JsonDict = {}
+    memory = [facts["device_memory_bytes"] for facts in each]
+    if all(size is not None for size in memory):
+        sums["device_memory_bytes"] = sum(memory)
+    graphs = [facts["graphs"] for facts in each if "graphs" in facts]
+    if len(graphs) == len(each):
+        sums["graphs"] = {name: sum(own[name] for own in graphs) for name in graphs[0]}
+    return sums
 
 
 def _shaped(streams: Sequence[Stream]) -> ShapedStream:

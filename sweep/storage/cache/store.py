@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MANIFEST = inventory.MANIFEST
 _CHUNK = 1 << 20
 _FULL_BYTES = 1 << 20
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,17 +139,25 @@ class Cache:
     def find(self, kind: str, key: str) -> Entry | None:
         """Return the entry of ``key`` if it is there and intact, in use until ``close``; nothing is built or removed.
 
+        In a cache that this user may only read, nothing keeps others from evicting the entry: who copies its files has
+        to compare their digests.
+
         Raises:
-            CacheError: the cache cannot be written, so that nothing keeps the entry from being evicted.
+            CacheError: the cache cannot be written for another reason, such as a full disk.
         """
         folder = self.root / kind / key
         if not folder.is_dir():
             return None
-        with file_locks.locked(inventory.lock_path(self.root, kind, key)):
+        try:
+            with file_locks.locked(inventory.lock_path(self.root, kind, key)):
+                entry, _ = _verify(folder)
+                if entry is not None:
+                    self._pins.add(kind, key)
+                    _mark_used(folder)
+        except CacheError as error:
+            if getattr(error.__cause__, "errno", None) not in _READ_ONLY:
+                raise
             entry, _ = _verify(folder)
-            if entry is not None:
-                self._pins.add(kind, key)
-                _mark_used(folder)
         return entry
 
     def _make_room(self, limit_bytes: int) -> None:

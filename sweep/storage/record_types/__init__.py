@@ -34,6 +34,8 @@ from sweep.storage.record_types.curve import (
     Shared,
 )
 from sweep.storage.record_types.engine import (
+    BesideNetwork,
+    BesideWindow,
     Calibration,
     ClientSession,
     EngineInfo,
@@ -79,6 +81,8 @@ __all__ = [
     "Accuracy",
     "AccuracyFigures",
     "Batching",
+    "BesideNetwork",
+    "BesideWindow",
     "Bytes",
     "Calibration",
     "ClientFigures",

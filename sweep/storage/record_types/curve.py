@@ -124,6 +124,8 @@ class Peak(ClosedRate, Shared, Shaped):
             each was started once. None where one engine served every pass; missing for a single pass.
         requests: measured requests.
         latency_ms: latency, ms.
+        p99_interval: 95% interval of the 99th percentile, [low, high] in ms; None where too few requests count as
+            independent.
         gpu_ms: time on the GPU; None where the backend does not time its device.
         enqueue_ms: time of the host for enqueueing an inference, without the copies.
         telemetry: state of the GPU meanwhile; None without one.
@@ -140,6 +142,7 @@ class Peak(ClosedRate, Shared, Shaped):
     build_cv: NotRequired[Number | None]
     requests: NotRequired[Count]
     latency_ms: NotRequired[LatencySummary]
+    p99_interval: NotRequired[LatencyInterval | None]
     gpu_ms: NotRequired[GpuTimes | None]
     enqueue_ms: NotRequired[PartTimes | None]
     telemetry: NotRequired[GpuState | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from sweep.storage.record_types.accuracy import SearchedAccuracy
-from sweep.storage.record_types.values import Bytes, Count, Magnitude, Milliseconds, Number, Seconds, Share
+from sweep.storage.record_types.values import Bytes, Count, Magnitude, Milliseconds, Number, Rate, Seconds, Share
 
 
 class ModelCost(TypedDict):
@@ -151,6 +151,24 @@ class LayerSummary(TypedDict):
     findings: Count
 
 
+class GraphMemory(TypedDict):
+    """Describe the CUDA graphs that a session captured, and the device memory that they took.
+
+    Attributes:
+        count: executable graphs: one for each stream, shape and batch size.
+        nodes: nodes in all of them.
+        memory_bytes: decrease of the free device memory over capture, instantiation and upload, bytes. The driver takes
+            memory in blocks, so that a graph which fits into a block of an earlier one shows 0.
+        pool_bytes: of that, memory reserved for allocations inside graphs (``cudaGraphMemAttrReservedMemCurrent``),
+            bytes.
+    """
+
+    count: Count
+    nodes: Count
+    memory_bytes: Bytes
+    pool_bytes: Bytes
+
+
 class EngineInfo(TypedDict, total=False):
     """Describe the engine and the cost of building and loading it.
 
@@ -166,6 +184,8 @@ class EngineInfo(TypedDict, total=False):
         device_memory_bytes: memory that the session takes on the device, bytes.
         context_memory_bytes: of that, memory of one execution context, bytes.
         weights_bytes: size of the weights in the engine, bytes.
+        graphs: CUDA graphs of the session and their memory; missing without any.
+        profiles: optimization profiles of the engine; missing where it has one.
         memory: bytes on the device by purpose: in use at the end (engine, contexts, run), at the peak, at the peak by
             owner (weights, activations, contexts, buffers, run), and over time, as [seconds, bytes, phase].
         build_memory: memory of the device that the build took: peak_bytes, allocations and the same over time; missing
@@ -198,6 +218,8 @@ class EngineInfo(TypedDict, total=False):
     device_memory_bytes: Bytes | None
     context_memory_bytes: Bytes | None
     weights_bytes: Bytes | None
+    graphs: GraphMemory
+    profiles: Count
     memory: dict[str, Any] | None
     build_memory: dict[str, Any]
     host_memory_bytes: Bytes | None
@@ -236,15 +258,19 @@ class ClientSession(TypedDict, total=False):
 
 
 class ShapeEngine(TypedDict):
-    """Describe the engine that one shape of a load of several runs on.
+    """Describe the engine that one shape of a load of several runs on; the same one for all with ``profiles``.
 
     Attributes:
         shape: sizes of its named dimensions, as ``seq:128``.
         engine: key of its cache entry.
         build_s: duration of its build, s.
         bytes: size on disk, bytes.
-        device_memory_bytes: memory that its session takes on the device, bytes.
+        device_memory_bytes: memory that its session takes on the device, bytes; None where one engine serves all.
         sqnr_db: SQNR of its outputs, dB; missing for the largest, whose figures are those of the record.
+        context_memory_bytes: scratch memory that the context of the shape needs, by its profile, bytes.
+        first_run_ms: time of its first inference, from the host's clock, the change of its context to the shape
+            included, ms.
+        graphs: CUDA graphs of the shape and their memory.
     """
 
     shape: str
@@ -253,6 +279,9 @@ class ShapeEngine(TypedDict):
     bytes: Bytes | None
     device_memory_bytes: Bytes | None
     sqnr_db: NotRequired[Number | None]
+    context_memory_bytes: NotRequired[Bytes]
+    first_run_ms: NotRequired[Milliseconds]
+    graphs: NotRequired[GraphMemory]
 
 
 class ShapeChange(TypedDict):
@@ -266,6 +295,11 @@ class ShapeChange(TypedDict):
         stay_ms: median time after an inference of its own shape.
         change_ms: median time after one of ``after``.
         inferences: inferences behind each median.
+        gpu_stay_ms: median time between the CUDA events around the inference, copies left out, after its own shape;
+            missing without a GPU. The host's part of a change lies between them while the stream is idle.
+        gpu_change_ms: the same after one of ``after``.
+        enqueue_stay_ms: median time of the host in the enqueue, after its own shape.
+        enqueue_change_ms: the same after one of ``after``.
     """
 
     shape: str
@@ -273,6 +307,62 @@ class ShapeChange(TypedDict):
     stay_ms: Milliseconds
     change_ms: Milliseconds
     inferences: Count
+    gpu_stay_ms: NotRequired[Milliseconds]
+    gpu_change_ms: NotRequired[Milliseconds]
+    enqueue_stay_ms: NotRequired[Milliseconds]
+    enqueue_change_ms: NotRequired[Milliseconds]
+
+
+class BesideWindow(TypedDict):
+    """Summarise what a network beside the measured one got in one window of that one.
+
+    Attributes:
+        index: rung of the measured network; -1 for its closed loop.
+        repeat: pass.
+        achieved_ips: throughput, samples/s.
+        requests: requests that were completed in the window.
+        p50_ms: median latency, ms.
+        p99_ms: 99th percentile of the latency, ms.
+        overlap: share of the window between the first start and the last completion of this network.
+    """
+
+    index: int
+    repeat: Count
+    achieved_ips: Rate
+    requests: Count
+    p50_ms: Milliseconds | None
+    p99_ms: Milliseconds | None
+    overlap: Share
+
+
+class BesideNetwork(TypedDict, total=False):
+    """Describe a network that ran beside the measured one, as its own session tells.
+
+    Attributes:
+        name: short name.
+        contexts: execution contexts.
+        cuda_graph: the inference was captured and replayed as a CUDA graph.
+        precision: number of layers by the type in which they compute.
+        sm_count: SMs of the device that it may use.
+        sm_reached: SMs that a kernel reached.
+        sm_total: SMs of the whole device.
+        under_mps: the process ran under MPS.
+        device_memory_bytes: memory that the session takes on the device, bytes.
+        windows: what it got in each window of the measured network, of the last pass.
+        mismatch: how what ran differs from what was requested; None if it does not.
+    """
+
+    name: str
+    contexts: Count | None
+    cuda_graph: bool | None
+    precision: dict[str, Count] | None
+    sm_count: Count | None
+    sm_reached: Count | None
+    sm_total: Count | None
+    under_mps: bool | None
+    device_memory_bytes: Bytes | None
+    windows: list[BesideWindow]
+    mismatch: str | None
 
 
 class Realised(TypedDict, total=False):
@@ -302,6 +392,7 @@ class Realised(TypedDict, total=False):
         tf32_override: value of ``NVIDIA_TF32_OVERRIDE``.
         evidence: where ``precision`` was read.
         shapes: engine of each shape of a load of several, the smallest first.
+        beside: networks that ran beside this one.
         shape_changes: cost of the first inference after a change between two of them; missing with several clients.
     """
 
@@ -328,4 +419,5 @@ class Realised(TypedDict, total=False):
     tf32_override: str | None
     evidence: str | None
     shapes: list[ShapeEngine]
+    beside: list[BesideNetwork]
     shape_changes: list[ShapeChange]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from sweep.storage.record_types.values import Count
 
@@ -78,6 +78,8 @@ class VariantFields(TypedDict):
         batch: samples of a request.
         streams: streams that run at the same time.
         clients: processes that run at the same time.
+        sharing: how the device is shared with networks beside this one; None without them.
+        beside: networks that run at the same time, each with its axes; None for none.
         repeats: starts of each engine.
         load: how it is driven.
     """
@@ -93,5 +95,7 @@ class VariantFields(TypedDict):
     batch: NotRequired[Count]
     streams: NotRequired[Count | None]
     clients: NotRequired[Count | None]
+    sharing: NotRequired[str | None]
+    beside: NotRequired[list[dict[str, Any]] | None]
     repeats: NotRequired[Count]
     load: NotRequired[LoadFields | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,28 @@ def test_the_results_folder_is_named_unless_it_is_the_default(tmp_path: Path, mo
     assert command_line.results_words(tmp_path / "results") == []
     assert command_line.results_words(Path("results")) == []
     assert command_line.results_words(tmp_path / "other") == [str(tmp_path / "other")]
+
+
+NO_RESULTS = {"run", "init", "bisect", "trtexec", "profile", "completion"}  # of a file, or of a sweep's settings
+
+
+@pytest.mark.parametrize("name", sorted(set(commands.COMMANDS) - NO_RESULTS))
+def test_every_command_that_reads_a_results_folder_takes_it_by_the_same_option(name: str) -> None:
+    places = {"compare": 2, "rename": 2, "show": 1, "delete": 1, "report": 1, "recompute": 1, "layers": 1, "take": 1}
+    words = [*["s"] * places.get(name, 0), "--results", "here"]
+    parser = commands.COMMANDS[name].parser(name)
+    assert parser.parse_intermixed_args(words).results == Path("here")
+
+
+def test_a_results_folder_by_its_place_or_by_the_option_is_one_folder(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r").mkdir()
+    for words in (["list", "r"], ["list", "--results", "r"], ["list", "r", "--results", "r"]):
+        assert commands.main(words) == 0
+        assert capsys.readouterr().out == "no sweep below r\n"
+    for words in (["list", "r", "--results", "other"], ["cache", "r", "--results", "other"]):
+        assert commands.main(words) == 2
+        assert re.search(r"folder is given twice, as (r|other) and as (r|other): give it once", capsys.readouterr().err)
+    for words, missing in ((["publish", "r", "s"], "s"), (["publish", "--results", "r", "s"], "s")):
+        assert commands.main(words) == 2
+        assert f"no records of {missing} below r" in capsys.readouterr().err

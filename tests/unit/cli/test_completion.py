@@ -77,7 +77,7 @@ def tab(line: str, environment: dict[str, str], folder: Path) -> list[str]:
         ("sweep completion ", ["-h", "--help", "bash", "zsh", "fish"]),
         ("sweep cache prune --o", ["--older-than-days"]),
         ("sweep cache prune --kind e", ["engines"]),
-        ("sweep recompute --", ["--help", "--write"]),
+        ("sweep recompute --", ["--help", "--results", "--write"]),
         ("sweep bisect --g", ["--gate-db"]),
         ("sweep precision=", PRECISIONS),
         ("sweep precision=fp16,int8_", ["fp16,int8_bf16", "fp16,int8_fp16"]),

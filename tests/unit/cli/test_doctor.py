@@ -8,7 +8,9 @@ import sys
 import onnxruntime
 import pytest
 
-from sweep.cli import doctor
+from sweep.analysis.layers import Peaks
+from sweep.cli import commands, doctor, measure_peaks
+from sweep.report.layers import read_peaks
 from sweep.system import environment
 
 
@@ -145,3 +147,26 @@ def test_the_advised_release_is_one_that_this_gpu_loads(monkeypatch, installed, 
     assert finding.version == shown
     assert remedy in finding.remedy
     assert bool(finding.remedy) == bool(remedy)
+
+
+def test_measured_peaks_stand_beside_the_data_sheet_and_are_kept(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    peaks = Peaks(name="NVIDIA H200", source="measured", gb_per_s=4320.0, tflops={"fp16": 742.05}, measured=True)
+    monkeypatch.setattr(measure_peaks, "measure", lambda backend, say: say("int8: no kernel") or peaks)
+    assert commands.main(["doctor", "--peaks", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["fp16", "TFLOP/s", "742", "989.4", "75%"] in lines
+    assert ["memory", "GB/s", "4,320", "4,800", "90%"] in lines
+    assert ["not", "measured:", "int8:", "no", "kernel"] in lines
+    kept = read_peaks(tmp_path, "NVIDIA H200")
+    assert kept is not None
+    assert kept.measured
+    assert (kept.of_type("fp16"), kept.of_type("bf16"), kept.gb_per_s) == (742.05, 989.4, 4320.0)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure_peaks, "measure", interrupted)
+    assert commands.main(["doctor", "--peaks", str(tmp_path)]) == 130
+    assert commands.main(["doctor", "--backend", "simulated", str(tmp_path)]) == 2
+    assert "--backend names the library that --peaks measures by: add --peaks" in capsys.readouterr().err

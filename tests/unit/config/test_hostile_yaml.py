@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from warned import warned
 
 import sweep
 from sweep.config import compose, variants
@@ -166,7 +167,7 @@ def test_a_yaml_of_a_name_that_hydra_registers_is_one_line(ask, tmp_path, recwar
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "schema.yaml").write_text("a: 1\n")
     assert "theirs" not in refusal(ask, HEADER + "batch: 2\n")
-    assert not recwarn.list
+    assert warned(recwarn) == []
 
 
 def test_a_few_aliases_are_taken(ask) -> None:

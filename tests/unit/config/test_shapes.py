@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from factories import config
 
+from sweep import spec
 from sweep.config import sweep_file, variants
 from sweep.errors import ConfigError, SweepError
 from sweep.spec import engine_key, shape_text, variant_key
@@ -57,9 +59,89 @@ def test_a_request_takes_the_smallest_bucket_that_holds_it(tmp_path: Path) -> No
     assert recorded.label.endswith("mix-sizes buckets256")
 
 
+def test_the_profiles_of_one_engine_have_the_shapes_of_the_load() -> None:
+    static = made({64: 1, 128: 3, 384: 1})
+    covering = made({64: 1, 128: 3, 384: 1}, profiles="range")
+    each = made({64: 1, 128: 3, 384: 1}, profiles="per_shape")
+    switched = made({64: 1, 128: 3, 384: 1}, profiles="per_shape", profile_switch=True)
+    limits = [[shape_text(shape) for shape in profile] for profile in covering.engine.profiles.limits]
+    assert limits == [["seq:64", "seq:128", "seq:384"]], "optimized for the shape of most requests"
+    assert [[shape_text(shape) for shape in profile] for profile in each.engine.profiles.limits] == [
+        [f"seq:{size}"] * 3 for size in (64, 128, 384)
+    ]
+    padded = made({64: 1, 128: 3, 384: 1}, load__buckets=[128, 384], profiles="range")
+    assert [shape_text(shape) for shape in padded.engine.profiles.limits[0]] == ["seq:128", "seq:128", "seq:384"]
+    sides = [{"shape": "h:16+w:64", "share": 1}, {"shape": "h:32+w:32", "share": 1}]
+    flat = variants.from_config(config(model__name="tiny_cnn", load__shapes=sides, profiles="range"))
+    assert [shape_text(shape) for shape in flat.engine.profiles.limits[0]] == ["h:16+w:32", "h:32+w:32", "h:32+w:64"]
+    assert covering.onnx.model.open_dimensions == ("seq",)
+    assert static.onnx.model.open_dimensions is None
+    every = (static, covering, each, switched)
+    assert len({variant_key(one) for one in every}) == len({one.label for one in every}) == 4
+    assert len({engine_key(one) for one in every}) == 3
+    assert engine_key(each) == engine_key(switched), "one engine, other contexts"
+    assert variant_key(static) == variant_key(made({64: 1, 128: 3, 384: 1}, profile_switch=True))
+    assert "profiles-range" in covering.label.split()
+    assert "switched" in switched.label.split()
+
+
+def test_the_key_of_a_load_of_shapes_is_that_of_earlier_versions() -> None:
+    """Records of sweeps from before ``profiles`` are found again."""
+    assert variant_key(made({64: 1, 128: 3, 384: 1})) == "aa4b472424927616"
+
+
+@pytest.mark.parametrize(
+    ("table", "peak", "word"),
+    [
+        ({"uniform": {"least": 8, "most": 32, "step": 8}}, 0.25, "mix-uniform:8..32/8"),
+        ({"normal": {"mean": 20, "std": 4, "least": 8, "most": 32, "step": 4}}, None, "mix-normal20,4:8..32/4"),
+        (
+            {"lognormal": {"median": 16, "sigma": 0.5, "least": 1, "most": 64}},
+            None,
+            "mix-lognormal16,0.5:1..64",
+        ),
+    ],
+)
+def test_a_distribution_is_the_mix_of_its_steps(table: dict[str, Any], peak: float | None, word: str) -> None:
+    variant = made(table, load__buckets=[16, 64])
+    entries = [(entry.shape[0].size, entry.share) for entry in variant.load.shapes.entries]
+    ((kind, values),) = table.items()
+    assert {size for size, _ in entries} <= set(range(values["least"], values["most"] + 1, values.get("step", 1)))
+    shares = dict(entries)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    draws = np.random.default_rng(0)
+    if kind == "uniform":
+        assert set(shares.values()) == {peak}
+    else:
+        drawn = draws.normal(20, 4, 200_000) if kind == "normal" else draws.lognormal(np.log(16), 0.5, 200_000)
+        step = values.get("step", 1)
+        nearest = values["least"] + step * np.round((drawn - values["least"]) / step)
+        kept = nearest[(nearest >= values["least"]) & (nearest <= values["most"])]
+        for size in (16, 20):
+            assert shares[size] == pytest.approx(np.mean(kept == size), abs=0.004)
+    assert word in variant.label.split()
+    assert variant_key(variant) == variant_key(made(table, load__buckets=[64, 16]))
+    typed = spec.keyed()["load.shapes"].overrides(variant.load.shapes)["load.shapes"]
+    assert typed == {kind: {"step": 1, **values}}
+
+
 @pytest.mark.parametrize(
     ("values", "line"),
     [
+        ({"load__shapes": None, "profiles": "range"}, "profiles=range: one engine serves the shapes of load.shapes"),
+        ({"load__shapes": {"gamma": {"least": 1, "most": 2}}}, "gamma is no distribution; there are uniform, normal"),
+        ({"load__shapes": {"normal": {"mean": 8, "least": 1, "most": 9}}}, "lacks std; give mean, std, least, most"),
+        ({"load__shapes": {"uniform": {"mean": 8, "least": 1, "most": 9}}}, "has no mean; give least, most"),
+        ({"load__shapes": {"uniform": {"least": 9, "most": 1}}}, "least to most has to hold 1 to 10000 sizes"),
+        ({"load__shapes": {"uniform": {"least": 0, "most": 1}}}, "least is a whole number above 0"),
+        ({"load__shapes": {"normal": {"mean": -1, "std": 1, "least": 1, "most": 2}}}, "mean is a number above 0"),
+        ({"load__shapes": {"normal": {"mean": 9e9, "std": 1, "least": 1, "most": 2}}}, "has no size between"),
+        ({"load__shapes": {64: 1}, "profiles": "each"}, "profiles=each: "),
+        ({"load__shapes": {64: 1}, "profiles": "range", "profile": "range"}, "each profile has one batch size"),
+        (
+            {"model__name": "vit_b16", "load__shapes": [{"shape": "h:224", "share": 1}], "profiles": "range"},
+            "weights of model 'vit_b16' depend on h, so no engine takes several sizes of it; profiles=per_engine",
+        ),
         ({"load__buckets": [64]}, "load.buckets pads the requests of load.shapes, which is not set"),
         ({"load__shapes": {}}, "load.shapes={}: give weights by size"),
         ({"load__shapes": [{"shape": 64}]}, "give weights by size"),
@@ -84,7 +166,7 @@ def test_a_request_takes_the_smallest_bucket_that_holds_it(tmp_path: Path) -> No
 )
 def test_what_is_no_mix_is_refused_in_one_line(values: dict[str, Any], line: str) -> None:
     with pytest.raises(SweepError) as caught:
-        variants.from_config(config(model__name="bert_base", **values))
+        variants.from_config(config(**{"model__name": "bert_base", **values}))
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -75,6 +75,25 @@ include: [{model: digits, precision: int8, batch: 3}]
     assert [row[2:] for row in rows(alone)] == [(2, 4), (8, 1)]
 
 
+def test_where_of_a_file_is_for_its_sweep_and_where_of_the_command_line_for_all(tmp_path) -> None:
+    text = """\
+sweep: {model: [tiny_cnn, mlp], batch: [1, 8]}
+where: batch < 8
+exclude: [{model: mlp}]
+include: [{model: mlp, batch: 16}]
+"""
+    request = sweep_file.read(written(tmp_path, text), [])
+    assert [row[::2] for row in rows(request)] == [("tiny_cnn", 1), ("mlp", 16)]
+    assert request.left_out == 3
+    request = sweep_file.read(written(tmp_path, text), ["where=model == 'mlp'"])
+    assert [row[::2] for row in rows(request)] == [("mlp", 16)]
+    assert request.left_out == 4
+    with pytest.raises(ConfigError, match="where: batch > 99: leaves none of 2 combinations"):
+        sweep_file.read(written(tmp_path, text), ["where=batch > 99"])
+    with pytest.raises(ConfigError, match=r"my.yaml:2: where: leaves out combinations of `sweep`, and there is none"):
+        sweep_file.read(written(tmp_path, "include: [{batch: 2}]\nwhere: batch < 2\n"), [])
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [

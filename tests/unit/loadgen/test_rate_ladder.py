@@ -112,9 +112,7 @@ def test_a_budget_is_kept_within_a_fifth_whatever_the_speed(service_us, repeats)
     load = dataclasses.replace(LOAD, budget_s=25.0, repeats=repeats)
     spent, rates = 0.0, None
     for repeat in range(repeats):
-        made = session(distribution="exponential")
-        for stream in made.streams:
-            stream._mean_ns = service_us * 1000
+        made = session(distribution="exponential", service_us=service_us)
         points = load_curve.measure(made, load, batch=1, repeat=repeat, rates_ips=rates)
         rates = [point.offered_rps for point in points if point.index >= 0]
         spent += latest_now_ns(made) / 1e9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from sweep.spec import (
     Script,
     SessionAxes,
     ShapeMix,
+    ShapeProfiles,
     ShapeShare,
     Variant,
 )
@@ -29,7 +30,7 @@ from sweep.spec import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-SERVICE_US, SWITCH_US = 384.0, 50.0
+SERVICE_US, SWITCH_US, RANGE_US, PROFILE_US = 384.0, 50.0, 7.0, 30.0
 SHARES = {64: 0.5, 100: 0.25, 384: 0.25}
 PLACE = Place(index=-1, repeat=0, batch=1)
 
@@ -50,10 +51,12 @@ def load(seed: int = 0, buckets: tuple[int, ...] | None = (64, 128, 384), **mix:
     )
 
 
-def session(axes: LoadAxes, streams: int = 1) -> SimulatedSession:
-    script = Script(service_us=SERVICE_US, sample_us=0.0, switch_us=SWITCH_US)
+def session(
+    axes: LoadAxes, streams: int = 1, profiles: ShapeProfiles | None = None, **changes: Any
+) -> SimulatedSession:
+    script = Script(service_us=SERVICE_US, sample_us=0.0, switch_us=SWITCH_US, range_us=RANGE_US, profile_us=PROFILE_US)
     model = OnnxAxes(model=ModelRef(name="bert_base", revision=1), precision=Precision(name="fp32", dtype="fp32"))
-    engine, held = EngineAxes(batch=1), SessionAxes(streams=streams, script=script)
+    engine, held = EngineAxes(batch=1, profiles=profiles), SessionAxes(streams=streams, script=script, **changes)
     return SimulatedSession(script, Variant(backend="simulated", onnx=model, engine=engine, session=held, load=axes))
 
 
@@ -142,3 +145,24 @@ def test_a_change_of_shape_is_found_to_cost_what_the_script_says() -> None:
         assert row["change_ms"] - row["stay_ms"] == pytest.approx(SWITCH_US / 1e3)
         assert row["stay_ms"] == pytest.approx((64, 128, 384)[row["engine"]] / 1e3)
     assert {row["after"] - row["engine"] for row in shape_switch.measure(session(axes, 1), 2)} == {1, -1}
+
+
+@pytest.mark.parametrize(
+    ("way", "switches", "stay_us", "switch_us"),
+    [
+        (None, None, 0.0, SWITCH_US),
+        ("range", None, RANGE_US, SWITCH_US),
+        ("per_shape", None, 0.0, SWITCH_US),
+        ("per_shape", True, 0.0, SWITCH_US + PROFILE_US),
+    ],
+)
+def test_each_way_to_serve_the_shapes_costs_what_the_script_says(
+    way: str | None, switches: Any, stay_us: float, switch_us: float
+) -> None:
+    axes = load()
+    profiles = None if way is None else ShapeProfiles(way=way, shapes=axes.engine_shapes)
+    served = session(axes, 1, profiles, profile_switch=switches)
+    for row in shape_switch.measure(served, 3):
+        assert row["stay_ms"] == pytest.approx(((64, 128, 384)[row["engine"]] + stay_us) / 1e3)
+        assert row["change_ms"] - row["stay_ms"] == pytest.approx(switch_us / 1e3)
+        assert "gpu_stay_ms" not in row, "no device timed a part"

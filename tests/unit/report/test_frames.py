@@ -139,6 +139,7 @@ def test_requests_without_samples_and_an_unknown_table_are_one_line() -> None:
     assert list(results("a").frame("points").columns) == [column.name for column in TABLES["points"]]
 
 
+@pytest.mark.filterwarnings("error:.*deprecated")
 def test_csv_parquet_and_json_hold_what_the_frame_holds(folder: Path, tmp_path: Path, capsys) -> None:
     import pandas as pd
 

@@ -77,6 +77,7 @@ class Engine:
             engine.weight_streaming_budget_v2 = min(load["weight_streaming_budget_mib"] * MIB, most)
         self._engine, self._context = engine, new_context(engine)
         self._stream = call("cudaStreamCreateWithFlags", cudart.cudaStreamNonBlocking)
+        self._profile = 0
         self._device: dict[str, tuple[int, int]] = {}  # address and bytes of each tensor
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         self._layouts = {name: layout(engine, name) for name in names}
@@ -87,12 +88,31 @@ class Engine:
         self.inputs = {name: (self._types[name], self._shape(name)) for name in names if is_input[name]}
 
     def _shape(self, name: str) -> list[int | None]:
-        """Return the shape of an input: None for a range of batches, and the optimum of any other size."""
-        least, best, most = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, 0))
+        """Return the shape of an input in the last profile: None for a range of batches, else the optimum of a size."""
+        last = self._engine.num_optimization_profiles - 1
+        least, best, most = (tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, last))
         sizes: list[int | None] = list(best)
         if sizes and least[0] != most[0]:
             sizes[0], self.batches = None, (least[0], most[0])
         return sizes
+
+    def _switch_profile(self, arrays: dict[str, Any]) -> None:
+        """Let the context have the first profile that takes these shapes, unless its own does, or none."""
+        takes = [
+            number
+            for number in range(self._engine.num_optimization_profiles)
+            if all(self._takes(number, name, value.shape) for name, value in arrays.items())
+        ]
+        if takes and self._profile not in takes:
+            if not self._context.set_optimization_profile_async(takes[0], int(self._stream)):
+                raise RuntimeError(f"{LIBRARY} did not take profile {takes[0]}; its reason stands above")
+            self._profile = takes[0]
+
+    def _takes(self, profile: int, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, most = (tuple(limit) for limit in self._engine.get_tensor_profile_shape(name, profile))
+        return len(shape) == len(least) and all(
+            low <= size <= high for low, size, high in zip(least, shape, most, strict=True)
+        )
 
     def _address(self, name: str, size: int) -> int:
         """Return device memory of at least this many bytes for a tensor, which stays until the process ends."""
@@ -111,6 +131,8 @@ class Engine:
         for name, value in arrays.items():
             if value.dtype != self._types[name]:
                 raise ValueError(f"input {name} is {self._types[name]} in the engine, {value.dtype} was given")
+        self._switch_profile(arrays)
+        for name, value in arrays.items():
             if not context.set_input_shape(name, value.shape):
                 raise ValueError(f"the engine does not take {name} of shape {list(value.shape)}")
         arrays = {name: packed(value, self._layouts[name]) for name, value in arrays.items()}

@@ -16,6 +16,7 @@ from sweep.backends import registry
 from sweep.backends.base import find_unhonoured_axis, unsupported_reason
 from sweep.backends.tensorrt import build, builder_config, engine_inspector, library, plan_file
 from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
+from sweep.config import variants
 from sweep.errors import BuildError, SessionError, UnsupportedError
 from sweep.runner.worker import artifacts
 from sweep.spec import EngineAxes, Plugin, Profile, Variant
@@ -273,6 +274,35 @@ def test_external_weights_are_found_beside_the_graph(rtx, tmp_path) -> None:
     onnx.save_model(model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
     plan, _ = build.build_serialized(rtx, tmp_path / "m.onnx", EngineAxes(), static({"x": (1, 4)}), tf32=False)
     assert len(plan) > 4 * 300 * 4
+
+
+@pytest.mark.parametrize("way", ["range", "per_shape"])
+def test_one_engine_over_several_shapes_has_the_profiles_that_were_asked_for(rtx, cache, way: str) -> None:
+    shapes = [
+        {"shape": "h:16+w:16", "share": 2},
+        {"shape": "h:24+w:16", "share": 1},
+        {"shape": "h:32+w:48", "share": 1},
+    ]
+    asked = variants.from_config(
+        factories.config(
+            model__name="tiny_cnn", backend__name="tensorrt_rtx", batch=2, load__shapes=shapes, profiles=way
+        )
+    )
+    entry = artifacts.build_engine(asked, TensorRTRTX(), typed(asked, cache), cache)
+    sides = [(16, 16), (24, 16), (32, 48)]
+    each = [[[2, 3, *side]] * 3 for side in sides]
+    covering = [[[2, 3, 16, 16], [2, 3, 16, 16], [2, 3, 32, 48]]]
+    assert entry.info["profiles"] == [{"x": limits} for limits in (covering if way == "range" else each)]
+    if way == "per_shape":  # the builder lists the layers of every profile
+        assert entry.info["precision"] == {"fp32": 3 * COMPUTE_LAYERS["tiny_cnn"]}
+    backend = TensorRTRTX()
+    switched = dataclasses.replace(asked.session, profile_switch=True, cuda_graph=True)
+    assert "captures no CUDA graph of a context that switches" in str(
+        backend.unsupported(dataclasses.replace(asked, session=switched))
+    )
+    own = dataclasses.replace(asked.session, context_memory="user_managed")
+    reason = backend.unsupported(dataclasses.replace(asked, session=own)) or ""
+    assert ("gives a context the memory of one shape" in reason) == (way == "range")
 
 
 def test_a_timing_cache_is_written_for_the_next_build(rtx, tmp_path) -> None:

@@ -10,10 +10,10 @@ from fake_gpu import FakeEngine, FakeRuntime, installed, library_of
 from sweep import spec
 from sweep.backends import registry
 from sweep.backends.base import unsupported_reason
-from sweep.backends.tensorrt import backend, isolated_build, runtime_cache, sm_probe
+from sweep.backends.tensorrt import backend, green_context, isolated_build, runtime_cache, sm_probe
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError, UnsupportedError
-from sweep.spec import SessionAxes, Variant
+from sweep.spec import SessionAxes, Variant, side_by_side
 
 FEEDS = {"x": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
@@ -63,6 +63,37 @@ def test_a_process_makes_one_green_context_a_count(runtime) -> None:
         assert made.realised["sm_reached"] == count or count is None
         made.close()
     assert [context.sms for context in runtime.driver.contexts] == [16, 32]
+
+
+def beside(sharing: str) -> list[Variant]:
+    """Return two networks side by side, each with the other beside it."""
+    one, other = variant(), factories.variant("tiny_cnn", "fp16", "tensorrt_rtx")
+    first = side_by_side.beside(one, [other], sharing)
+    return [spec.member(first, number) for number in range(2)]
+
+
+def test_green_contexts_side_by_side_have_no_sm_in_common_and_come_back(runtime) -> None:
+    """Sessions of one process: a context of its own each, whatever loads first, and again after both were closed."""
+    for sharing, firsts in (("green:64/32", [0, 64]), ("green:32/64", [64, 0]), ("green:64/64", [0, 64])):
+        runtime.driver.contexts.clear()
+        green_context.get_partition.cache_clear()
+        for _ in range(2):
+            made = [session(runtime, **asked_of(each)) for each in beside(sharing)]
+            assert runtime.driver.current == "primary", "streams are launched from there"
+            counts = [int(count) for count in sharing.partition(":")[2].split("/")]
+            assert [one.realised["sm_reached"] for one in made] == counts
+            assert [one._green._green.first for one in made] == firsts
+            for one in made:
+                one.close()
+        assert len(runtime.driver.contexts) == 2
+    with pytest.raises(UnsupportedError, match=r"sm_count=64: this GPU of 36 SMs cannot give that many"):
+        session(runtime, **asked_of(beside("green:96/64")[1]))
+
+
+def asked_of(variant: Variant) -> dict:
+    """Return the session axes of a variant that are set."""
+    axes = variant.session
+    return {"sm_count": axes.sm_count, "sharing": axes.sharing, "beside": axes.beside}
 
 
 def test_all_sms_are_a_count_too(runtime) -> None:
@@ -211,7 +242,7 @@ def test_an_engine_without_a_share_is_built_outside_the_share_of_its_worker(monk
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/short/pipe")
     building_apart(monkeypatch, ANSWERING.replace("**FAILS", ""))
     made = registry.get("tensorrt_rtx")
-    found = made.build(tmp_path / "m.onnx", variant(mps=50), lambda batch: {"x": (batch, 3)}, tmp_path)
+    found = made.build(tmp_path / "m.onnx", variant(mps=50), lambda batch, _=None: {"x": (batch, 3)}, tmp_path)
     assert found == {"share": None, "pipes": "/dev/null", "shape": [1, 3]}
     assert (tmp_path / "engine.plan").read_bytes() == b"plan"
 
@@ -229,7 +260,7 @@ def test_a_build_outside_that_fails_is_told_in_its_own_words(monkeypatch, tmp_pa
     monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     building_apart(monkeypatch, "from sweep import errors\n" + ANSWERING.replace("**FAILS", failure))
     with pytest.raises(kind, match=words):
-        isolated_build.build(tmp_path / "m.onnx", variant(mps=50), {1: {"x": (1, 3)}}, tmp_path)
+        isolated_build.build(tmp_path / "m.onnx", variant(mps=50), [(1, None, {"x": (1, 3)})], tmp_path)
 
 
 def test_a_share_to_build_under_that_the_worker_lacks_is_refused(monkeypatch, tmp_path) -> None:

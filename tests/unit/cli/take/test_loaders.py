@@ -98,6 +98,21 @@ def test_an_engine_of_a_range_runs_at_each_of_its_batches_and_no_other(
     assert capsys.readouterr().err == "infer.py: cannot run: --batch 5: this engine takes 1 to 4\n"
 
 
+def test_an_engine_of_several_profiles_runs_at_each_of_their_shapes_and_no_other(
+    program, capsys: pytest.CaptureFixture[str], gpu_engine: FakeEngine, tmp_path: Path
+) -> None:
+    gpu_engine.profiles = (((2, 3), (2, 3)), ((2, 5), (2, 6)))
+    assert program() == 0, "its own values have the shape of the last profile"
+    assert capsys.readouterr().out == "output y: float32 [2, 6]\n"
+    for size in (3, 5, 6):
+        np.savez(tmp_path / "inputs.npz", x=np.ones((2, size), np.float32))
+        assert program() == 0
+        assert capsys.readouterr().out == f"output y: float32 [2, {size}]\n"
+    np.savez(tmp_path / "inputs.npz", x=np.ones((2, 4), np.float32))
+    assert program() == 2
+    assert "the engine does not take x of shape [2, 4]" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["LINEAR", "HWC", "HWC8", "CHW2", "CHW4", "CHW16", "CHW32"])
 def test_a_tensor_lies_in_memory_as_the_backend_has_it(program, tmp_path: Path, name: str) -> None:
     """The loader cannot import the backend's layouts; it has to agree with them."""

@@ -59,6 +59,23 @@ def test_the_winner_of_each_model_is_taken_and_of_several_sweeps_each_ones(tmp_p
     assert len(set(names)) == 3
 
 
+def test_the_reason_is_one_sentence_on_the_variant_that_is_taken(tmp_path: Path) -> None:
+    noisy = dataclasses.replace(measured_runs.record(4, (2040.0, 1990.0)), engine={"key": "engine4"})
+    sweep_of(tmp_path / "s", record(1, 900.0), record(2, 2000.0), noisy)
+    sweep_of(tmp_path / "t", record(8, 5.0))
+    slo = {**SLO, "confirmed": False, "estimate_ips": None, "estimate_interval": None}
+    sweep_of(tmp_path / "u", record(1, slo=slo), record(2, slo=slo | {"capacity_ips": 300.0, "next_ips": 310.0}))
+    reasons = [choice.reason for choice in chosen(tmp_path, places=("s", "t", "u"))]
+    assert reasons == [
+        "recommended: the highest peak of 3 variants, 2,015 samples/s, not told apart from 1 other",
+        "recommended: the only peak that counts, 5 samples/s",
+        (
+            "recommended among ties: the highest capacity under p99 <= 10 ms of 2 variants, 900 samples/s, "
+            "not told apart from 1 other"
+        ),
+    ]
+
+
 def test_a_variant_is_named_by_label_words_of_it_key_or_the_beginning_of_one(tmp_path: Path) -> None:
     first, second = record(1), record(2)
     sweep_of(tmp_path / "s", first, second)

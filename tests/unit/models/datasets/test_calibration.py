@@ -16,6 +16,7 @@ import pytest
 from authored_graphs import IMAGE, NETWORKS, Author, batch, save
 from onnx import numpy_helper
 from PIL import Image
+from warned import warned
 
 from sweep import models
 from sweep import spec as axes
@@ -141,7 +142,7 @@ def test_a_picture_of_too_many_pixels_is_one_line_and_odd_metadata_none(tmp_path
     refused(f"images:{tmp_path}", "Image size (169000000 pixels) exceeds limit of 89478485 pixels")
     Image.new("RGB", (8, 8)).save(path, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff" + b"\xff" * 40)
     assert read(f"images:{tmp_path}", IMAGES)
-    assert not recwarn.list
+    assert warned(recwarn) == []
 
 
 def refused(text: str, line: str, signature: Signature = IMAGES) -> None:

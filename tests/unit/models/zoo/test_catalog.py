@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from sweep.errors import ConfigError, ModelError
-from sweep.models import draw, file_digest, inspect, parameters, resolve, signature
+from sweep.models import draw, file_digest, graph_inputs, inspect, parameters, resolve, signature
 from sweep.models.cost_model import cost
 from sweep.models.signatures import TensorSpec
 from sweep.models.zoo import catalog, diffusion, transformers
@@ -231,6 +231,29 @@ def test_zoo_inputs_can_be_fixed() -> None:
 
 def at(name: str, **sizes: int) -> ModelRef:
     return ModelRef(name=name, shape=tuple(Dimension(name=key, size=size) for key, size in sizes.items()))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [("bert_base", {"seq": (3, 16)}), ("tiny_cnn", {"h": (8, 20)}), ("unet", {"h": (16, 32)})]
+)
+def test_a_graph_with_an_open_dimension_computes_what_that_of_each_size_does(
+    name: str, sizes: dict[str, tuple[int, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"LAYERS": 1, "WIDTH": 24, "HIDDEN": 32, "BERT_VOCABULARY": 99, "BERT_POSITIONS": 20}
+    for constant, value in small.items():
+        monkeypatch.setattr(transformers, constant, value)
+    ((dimension, values),) = sizes.items()
+    fixed = {} if name != "unet" else {"w": 16}
+    ref = dataclasses.replace(at(name, **{dimension: values[-1]}, **fixed), open_dimensions=(dimension,))
+    assert dimension in graph_inputs(ref)[0].shape
+    session = ort.InferenceSession(resolve(ref, tmp_path / "open.onnx"))
+    for size in values:
+        own = at(name, **{dimension: size}, **fixed)
+        drawn = draw(signature(own), 2, 0)
+        feed = {key: value % 99 if value.dtype == np.int64 else value for key, value in drawn.items()}
+        static = ort.InferenceSession(resolve(own, tmp_path / f"{size}.onnx")).run(None, feed)
+        for one, other in zip(session.run(None, feed), static, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 @pytest.mark.parametrize(

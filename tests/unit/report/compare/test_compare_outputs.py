@@ -164,7 +164,26 @@ def test_markdown_has_the_verdict_first_and_no_markup_of_a_label(comparison, fai
     assert "<b>" not in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in tables}) == 1
+    marks = [
+        line.split("|")[1].strip()
+        for line in text.partition("<details>")[2].splitlines()
+        if line.startswith("| ") and " tiny" in line
+    ]
+    assert marks == ["🔴 -", "?", "=", "="]
+    assert "| memory MiB |" in text
     assert as_markdown(comparison, []).startswith("### sweep compare: passed")
+
+
+def test_a_cpu_has_the_file_of_its_engine_and_no_memory() -> None:
+    both = [results(name, record(1, engine={"bytes": size << 20})) for name, size in (("a", 10), ("b", 12))]
+    comparison = compare(*both)
+    texts = [as_markdown(comparison, []), printed(comparison, [], 200), as_page(comparison, []).decode()]
+    for text, head in zip(texts, ("| engine file MiB |", "engine", "<th>engine file MiB</th>"), strict=True):
+        assert head in text
+        assert "memory" not in re.sub(r"<(script|style).*?</\1>", "", text, flags=re.DOTALL)
+        assert re.search("10.0 -(\\\\>|>|&gt;) 12.0", text)
+    (row,) = json.loads(as_json(comparison, []))["rows"]
+    assert (row["memory_mib"], row["engine_file_mib"]) == ({"old": None, "new": None}, {"old": 10.0, "new": 12.0})
 
 
 def test_json_has_every_row_and_figure(comparison, failed) -> None:

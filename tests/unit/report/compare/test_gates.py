@@ -71,7 +71,7 @@ def test_a_slowdown_fails_from_its_limit_on() -> None:
         ({"telemetry": energy(0.01)}, {"telemetry": energy(0.02)}, "energy", "10 -> 20 mJ per sample, 100.0% more"),
         # A figure that is known no more would be green whatever happened to it.
         ({"telemetry": energy(0.01)}, {}, "energy", "it was 10 mJ per sample and is not known now"),
-        ({"engine": {"bytes": 100 << 20}}, {}, "memory", "it was 100.0 MiB and is not known now"),
+        ({"engine": {"bytes": 100 << 20}}, {}, "memory", "it was 100.0 MiB of the engine file and is not known now"),
         (
             {"accuracy": sqnr(40.0)},
             {"accuracy": {"sqnr_db": None, "max_abs": None, "unknown": "shapes differ"}},
@@ -91,7 +91,7 @@ def test_a_slowdown_fails_from_its_limit_on() -> None:
             {"engine": {"device_memory_bytes": None, "bytes": 100 << 20}},
             {"engine": {"device_memory_bytes": 90 << 20, "bytes": 120 << 20}},
             "memory",
-            "100.0 -> 120.0 MiB, 20.0% more",
+            "100.0 -> 120.0 MiB of the engine file, 20.0% more",
         ),
         # Several clients take the memory of all of them.
         (

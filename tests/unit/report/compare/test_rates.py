@@ -64,7 +64,7 @@ def test_a_longer_latency_at_an_equal_rate_is_slower_and_fails_from_its_limit_on
     page = as_page(comparison, [failure]).decode()
     assert page.count('<tr class="slower">') == 2
     assert "p99 latency at throughput" in page
-    assert "| 🔴 | tiny\\_cnn fp32 b1 s1 | 400 | p99 ms | 5 -\\> 5.5 | 1.100 (" in as_markdown(comparison, [failure])
+    assert "| 🔴 - | tiny\\_cnn fp32 b1 s1 | 400 | p99 ms | 5 -\\> 5.5 | 1.100 (" in as_markdown(comparison, [failure])
     assert b"p99 at 400 samples/s 5 -&gt; 5.5 ms" in as_junit(comparison, [failure])
 
 

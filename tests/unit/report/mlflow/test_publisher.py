@@ -17,7 +17,18 @@ from records import point as record_point
 from sweep.cli.commands import main
 from sweep.errors import TrackingError
 from sweep.report.mlflow import Publisher, default_uri
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant, flat, variant_key
+from sweep.spec import (
+    EngineAxes,
+    LoadAxes,
+    ModelRef,
+    OnnxAxes,
+    Precision,
+    Variant,
+    flat,
+    from_record,
+    side_by_side,
+    variant_key,
+)
 from sweep.storage.record import Record
 from sweep.storage.store import Store
 
@@ -186,6 +197,23 @@ def test_a_layer_profile_is_attached_once_also_to_a_run_that_was_sent_before(sto
             if client(store).list_artifacts(run.info.run_id, "layers")
         }
         assert {key: file.read_bytes() for key, file in attached.items()} == {measured(8).key: content}
+
+
+def test_a_network_beside_another_has_its_slowdown_once_it_was_measured_alone(store: Store) -> None:
+    alone = measured()
+    variant = from_record(dict(alone.variant))
+    other = replace(variant, onnx=replace(variant.onnx, model=ModelRef(name="mlp", revision=1)))
+    shared = side_by_side.beside(variant, [other], "processes")
+    slower = {**alone.peak, "ips": 40.0, "latency_ms": {**dict.fromkeys(("p50", "p99"), 5.0)}}
+    beside = replace(alone, key=variant_key(shared), variant=flat(shared), peak=slower)
+    assert publish(store, beside) == (1, 0)
+    assert "slowdown.throughput" not in variants(store)[0].data.metrics
+    assert publish(store, alone, beside) == (2, 0), "what it is compared with has come"
+    (run,) = [run for run in variants(store) if run.data.params["beside"] != "none"]
+    assert run.data.params["beside"] == "mlp-fp16-b1"
+    assert run.data.params["sharing"] == "processes"
+    assert run.data.metrics["slowdown.throughput"] == 2.5
+    assert publish(store, alone, beside) == (0, 2)
 
 
 def test_publishing_twice_changes_nothing(store: Store) -> None:

@@ -24,7 +24,7 @@ from sweep.backends.tensorrt.backend import PLAN, TensorRTRTX
 from sweep.errors import ConversionError, ModelError
 from sweep.models.datasets import calibration
 from sweep.runner.worker import artifact_keys, artifacts, reference
-from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, Variant, side_by_side
 from sweep.storage.cache import Cache
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ SESSIONS = {
     "mps": SessionAxes(mps=50),
     "sm_count": SessionAxes(sm_count=16),
     "clients": SessionAxes(clients=2),
+    "sharing": SessionAxes(sharing="streams"),
+    "beside": side_by_side.beside(factories.variant(), [factories.variant()], "processes").session,
     "transfers": SessionAxes(transfers=False),
     "wait": SessionAxes(wait="block"),
     "weight_streaming_budget_mib": SessionAxes(weight_streaming_budget_mib=1),

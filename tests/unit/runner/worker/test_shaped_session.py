@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import passes
+import pytest
+from factories import config
+from onnx import TensorProto, helper, numpy_helper
 
+from sweep.backends import registry
+from sweep.config import variants
 from sweep.runner.worker.shaped_session import PolledShapedStream
-from sweep.spec import Dimension, LoadAxes, ModelRef, OnnxAxes, Precision, SessionAxes, ShapeMix, ShapeShare, Variant
+from sweep.spec import (
+    Dimension,
+    LoadAxes,
+    ModelRef,
+    OnnxAxes,
+    Precision,
+    SessionAxes,
+    ShapeMix,
+    ShapeProfiles,
+    ShapeShare,
+    Variant,
+)
 from sweep.storage import samples_file
 
 if TYPE_CHECKING:
@@ -49,6 +67,65 @@ def test_each_shape_has_an_engine_that_is_timed_and_compared(tmp_path: Path) -> 
     (point,) = samples_file.load(tmp_path / "s.npz")
     assert point.shape is not None
     assert set(point.shape) == {0, 1}
+
+
+def own_file(path: Path) -> None:
+    """Write a network of a user's own, with a dimension that has a meaning and one that has none."""
+    weight = numpy_helper.from_array(np.arange(12, dtype=np.float32).reshape(4, 3), "w")
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", "seq", size])
+        for name, size in (("x", 4), ("y", 3))
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"], "same"),
+        helper.make_node("CumSum", ["m", "axis"], ["y"], "same"),  # irregular: two nodes of one name
+    ]
+    axis = numpy_helper.from_array(np.array(1), "axis")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [weight, axis])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_one_session_over_a_range_computes_what_an_engine_of_each_shape_does(own: bool, tmp_path: Path) -> None:  # noqa: FBT001
+    own_file(tmp_path / "net.onnx")
+    values: dict[str, Any] = {"model__path": str(tmp_path / "net.onnx")} if own else {"model__name": "tiny_cnn"}
+    name, sizes = ("seq", (3, 7, 9)) if own else ("h", (8, 12, 16))
+    results = {}
+    for way in ("per_engine", "range"):
+        variant = variants.from_config(
+            config(
+                **values,
+                backend__name="onnxruntime",
+                backend__script=None,
+                profiles=way,
+                streams=2,
+                batch=2,
+                load__kind="closed",
+                load__warmup_s=0.0,
+                load__min_s=0.02,
+                load__min_requests=20,
+                load__max_s=0.2,
+                load__shapes=[{"shape": f"{name}:{size}", "share": 1} for size in sizes],
+                results=str(tmp_path),
+            )
+        )
+        results[way] = result = passes.measured(variant, tmp_path / way)
+        assert result["mismatch"] is None
+        shapes = result["realised"]["shapes"]
+        assert [item["shape"] for item in shapes] == [f"{name}:{size}" for size in sizes]
+        assert len({item["engine"] for item in shapes}) == (1 if way == "range" else 3)
+        assert all(item["first_run_ms"] > 0 for item in shapes)
+        accuracies = [result["accuracy"]["sqnr_db"], *(item["sqnr_db"] for item in shapes[:-1])]
+        assert all(sqnr_db is None or sqnr_db > 100 for sqnr_db in accuracies)
+        assert len(result["realised"]["shape_changes"]) == 6
+    assert results["range"]["engine"]["key"] != results["per_engine"]["engine"]["key"]
+    assert results["range"]["engine"]["plan_digest"] != results["per_engine"]["engine"]["plan_digest"]
+    reason = registry.get("onnxruntime").unsupported(
+        dataclasses.replace(
+            variant, engine=dataclasses.replace(variant.engine, profiles=ShapeProfiles(way="per_shape", shapes=()))
+        )
+    )
+    assert "onnxruntime has no optimization profiles (asked: profiles=per_shape)" in str(reason)
 
 
 class Timed:
