@@ -181,7 +181,7 @@ class Endless:
 
 
 def test_python_drives_what_compiled_code_cannot(monkeypatch) -> None:
-    """Streams that a profiler marks, a mix of shapes, ends of another kind, other servers beside, few cores, no numba."""
+    """Marks of a profiler, a mix of shapes, ends of another kind, other servers beside, few cores, and no numba."""
     streams = virtual_driver.streams_of(VirtualDriver(), SERVICES[:2])
     until = Until(0, 1, 1, 0)
     servers = [ClosedServer(stream, 1, until) for stream in streams]
