@@ -2,6 +2,7 @@
 
 from sweep.backends.base import (
     Backend,
+    PreparedCalls,
     ProfileLimits,
     Session,
     Stream,
@@ -11,6 +12,7 @@ from sweep.backends.base import (
     SupportsPartTimes,
     SupportsPlans,
     SupportsPolling,
+    SupportsPreparedCalls,
     SupportsProfilerCapture,
     SupportsShapeProfiles,
     SupportsShapes,
@@ -23,6 +25,7 @@ from sweep.backends.onnxruntime import NUMERIC_TYPES
 __all__ = [
     "NUMERIC_TYPES",
     "Backend",
+    "PreparedCalls",
     "ProfileLimits",
     "Session",
     "Stream",
@@ -32,6 +35,7 @@ __all__ = [
     "SupportsPartTimes",
     "SupportsPlans",
     "SupportsPolling",
+    "SupportsPreparedCalls",
     "SupportsProfilerCapture",
     "SupportsShapeProfiles",
     "SupportsShapes",

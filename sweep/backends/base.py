@@ -114,6 +114,74 @@ class SupportsPartTimes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedCalls:
+    """Describe the inferences of a stream as calls of C functions, for loops that run without the interpreter.
+
+    Every function returns an ``int``, 0 for success, and takes at most four integers or pointers.
+
+    Attributes:
+        calls: calls of one inference, by its samples (None: the batch of the load), in order: address of the function
+            and four arguments, shape (places, steps, 5). The inference of number n takes place n modulo places. A step
+            whose address is 0 is none.
+        launch: step that starts the computation; its time on the host is what ``take_parts_ms`` gives last.
+        events: handles of the events before, between and after the parts of an inference, shape (places, parts + 1).
+        synchronise: address of the function that waits for an event.
+        query: address of the function that tells whether an event was reached.
+        not_ready: answer of ``query`` for an event that was not.
+        elapsed: address of the function that writes the time between two events, ms, as a float.
+        enter: address and argument of the function that a thread calls first; address 0 for none.
+        number: inferences that the stream has started so far.
+    """
+
+    calls: Mapping[int | None, NDArray[np.int64]]
+    launch: int
+    events: NDArray[np.int64]
+    synchronise: int
+    query: int
+    not_ready: int
+    elapsed: int
+    enter: tuple[int, int]
+    number: int
+
+
+@runtime_checkable
+class SupportsPreparedCalls(Protocol):
+    """Extend a ``Stream`` whose inferences can be started by compiled code."""
+
+    def prepared_calls(self) -> PreparedCalls | None:
+        """Return the calls of an inference; None where Python has to make them. No inference is in flight."""
+        ...
+
+    def adopt(
+        self,
+        counts: tuple[int, int, int],
+        gpu_ms: Sequence[NDArray[np.float32]],
+        host_ns: Sequence[NDArray[np.int64]],
+    ) -> None:
+        """Take over what compiled code did on the stream.
+
+        Args:
+            counts: inferences started, seen complete and read since the stream was made.
+            gpu_ms: arrays, one behind the other, of the part times by the device's clock of each inference that was
+                read, shape (inferences, parts), ms.
+            host_ns: arrays of the host's time in the launch of each, ns.
+        """
+        ...
+
+    def fail_call(self, call: str, error: int) -> None:
+        """Raise the error that a C function returned to compiled code.
+
+        Args:
+            call: ``enqueue``, ``wait``, or the name of another function.
+            error: what it returned.
+
+        Raises:
+            SessionError: always.
+        """
+        ...
+
+
 @runtime_checkable
 class SupportsShapeProfiles(Protocol):
     """Extend a ``Backend`` whose engine can serve several shapes (``EngineAxes.profiles``)."""

@@ -1,6 +1,7 @@
 from . import arrival_processes as arrival_processes
 from . import arrival_trace as arrival_trace
 from . import capacity_search as capacity_search
+from . import compiled_loop as compiled_loop
 from . import issue_loops as issue_loops
 from . import load_curve as load_curve
 from . import load_point as load_point

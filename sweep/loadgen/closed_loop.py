@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED
 
@@ -20,6 +20,9 @@ class ClosedServer:
     """Keep ``depth`` inferences in flight until the time is up and the count is reached.
 
     Attributes:
+        depth: inferences in flight, no more than the stream can hold.
+        until: as given.
+        takes_shapes: its inferences have shapes of a mix.
         issued: when each inference was enqueued, ns.
         done: when its completion was seen, ns.
         gpu_ms: what the device timed of each, once the loop is over (``base.SupportsPartTimes``); None if it times
@@ -38,11 +41,12 @@ class ClosedServer:
 
     def __init__(self, stream: Stream, depth: int, until: Ending, enqueue: Callable[[], None] | None = None) -> None:
         self.stream = stream
-        self.issued: list[int] = []
-        self.done: list[int] = []
-        self._depth = min(depth, stream.max_depth)
+        self.issued: Any = []  # a list while Python fills it; compiled code leaves an array of int64
+        self.done: Any = []
+        self.takes_shapes = enqueue is not None
+        self.depth = min(depth, stream.max_depth)
         self._in_flight: deque[int] = deque()
-        self._until = until
+        self.until = until
         self._filled = False
         self._enqueue: Callable[[], None] = enqueue or stream.enqueue
 
@@ -59,7 +63,7 @@ class ClosedServer:
     def serve(self) -> None:
         """Step until nothing is left; the loop looks up no attribute, for engines of a few microseconds."""
         self._fill()
-        in_flight, over, enqueue, wait = self._in_flight, self._until.over, self._enqueue, self.stream.wait
+        in_flight, over, enqueue, wait = self._in_flight, self.until.over, self._enqueue, self.stream.wait
         now, issued, done = self.stream.clock.now_ns, self.issued.append, self.done.append
         count = 0
         while in_flight:
@@ -86,14 +90,14 @@ class ClosedServer:
         """Start ``depth`` inferences; one in any case, so that a machine too slow to start gives a sample too."""
         self._filled = True
         clock = self.stream.clock
-        while len(self._in_flight) < self._depth and not (self._in_flight and self._until.over(clock.now_ns(), 0)):
+        while len(self._in_flight) < self.depth and not (self._in_flight and self.until.over(clock.now_ns(), 0)):
             self._in_flight.append(clock.now_ns())
             self._enqueue()
 
     def _next(self) -> None:
         in_flight, done = self._in_flight, self.done
         now = self.stream.clock.now_ns()
-        if not self._until.over(now, len(done) + 1):
+        if not self.until.over(now, len(done) + 1):
             in_flight.append(now)
             self._enqueue()
         self.issued.append(in_flight.popleft())
@@ -116,19 +120,25 @@ class Until:
         min_ns: shortest duration, ns.
         max_ns: longest duration, ns.
         min_count: fewest completed inferences, unless the longest duration ends the loop.
+
+    Attributes:
+        start_ns: as given.
+        earliest_ns: end of the shortest duration, ns.
+        latest_ns: end of the longest duration, ns.
+        min_count: as given.
     """
 
     def __init__(self, start_ns: int, min_ns: int, max_ns: int, min_count: int) -> None:
-        self._start = start_ns
-        self._earliest = start_ns + min(min_ns, max_ns)
-        self._latest = start_ns + max_ns
-        self._min_count = min_count
+        self.start_ns = start_ns
+        self.earliest_ns = start_ns + min(min_ns, max_ns)
+        self.latest_ns = start_ns + max_ns
+        self.min_count = min_count
 
     def over(self, now_ns: int, count: int) -> bool:
         """Return whether a server that has completed ``count`` inferences has to stop at ``now_ns``.
 
         A clock that shows less than the start was set back, and would end the loop as much later.
         """
-        if now_ns < self._earliest:
-            return now_ns < self._start
-        return count >= self._min_count or now_ns >= self._latest
+        if now_ns < self.earliest_ns:
+            return now_ns < self.start_ns
+        return count >= self.min_count or now_ns >= self.latest_ns

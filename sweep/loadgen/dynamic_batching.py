@@ -101,21 +101,26 @@ class BatchServer:
 
     Attributes:
         stream: the stream.
+        queue: as given.
+        number: as given.
+        partial: as given.
         sizes: requests in each batch that it ran, in order.
     """
+
+    takes_shapes = False
 
     def __init__(self, stream: Stream, queue: BatchQueue, number: int, *, partial: bool) -> None:
         self.stream = stream
         self.sizes: list[int] = []
-        self._queue = queue
-        self._number = number
-        self._partial = partial
+        self.queue = queue
+        self.number = number
+        self.partial = partial
         self._running: Batch | None = None
         self._free_ns: int | None = None
 
     def step(self) -> bool:
         """Gather the next batch, run it to completion; False when no arrivals are left or the backlog is too long."""
-        queue, stream = self._queue, self.stream
+        queue, stream = self.queue, self.stream
         free = stream.clock.now_ns()  # before the gate: a wait behind another that gathers is no busy stream
         with queue.gate:
             batch = self._gather(free)
@@ -128,7 +133,7 @@ class BatchServer:
 
     def advance(self) -> int:
         """Note a completion, and let the next batch go when its time has come. No gate: one thread advances all."""
-        queue, stream = self._queue, self.stream
+        queue, stream = self.queue, self.stream
         if self._running is not None:
             if not stream.poll():  # type: ignore[attr-defined]  # ``issue_loops.run`` calls this for streams that have it
                 return CALL_AGAIN
@@ -150,22 +155,22 @@ class BatchServer:
         return CALL_AGAIN
 
     def _issue(self, batch: Batch) -> None:
-        queue, first, count = self._queue, batch.first, batch.count
-        self.stream.enqueue(count if self._partial and count < queue.rule.batch else None)
+        queue, first, count = self.queue, batch.first, batch.count
+        self.stream.enqueue(count if self.partial and count < queue.rule.batch else None)
         after = first + count
         queue.issued[first:after] = array("q", [batch.now_ns]) * count
         queue.ready[first:after] = array("q", [batch.ready_ns]) * count
         queue.ran_with[first:after] = array("i", [count]) * count
-        queue.served_by[first:after] = array("h", [self._number]) * count
+        queue.served_by[first:after] = array("h", [self.number]) * count
         if batch.in_time:
             queue.slot_free[first:after] = array("b", [1]) * count
         self.sizes.append(count)
 
     def _complete(self, first: int, count: int) -> None:
-        self._queue.done[first : first + count] = array("q", [self.stream.clock.now_ns()]) * count
+        self.queue.done[first : first + count] = array("q", [self.stream.clock.now_ns()]) * count
 
     def _gather(self, free_ns: int) -> Batch | None:
-        queue, clock = self._queue, self.stream.clock
+        queue, clock = self.queue, self.stream.clock
         first, due = queue.first, queue.due
         if queue.overloaded or first >= len(due):
             return None
@@ -177,7 +182,7 @@ class BatchServer:
 
     def _take(self, ready: int, now: int, free_ns: int) -> Batch | None:
         """Take the next batch off the queue; None where it has waited for a free server for too long."""
-        queue, first = self._queue, self._queue.first
+        queue, first = self.queue, self.queue.first
         if free_ns > ready and now - ready > queue.max_wait_ns:
             queue.overloaded = True
             return None

@@ -1,4 +1,4 @@
-"""Drive one server per stream: in turn on virtual clocks, in one thread where streams can be polled, else in one each.
+"""Drive one server per stream: in turn on virtual clocks, in compiled code, in one thread that polls, or in one each.
 
 A free server takes the next arrival, waits for its due time and issues it; a request that is due while
 all servers are busy is taken by the first that becomes free. That is a first-in-first-out queue in front of
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sweep.backends import SupportsPolling
+from sweep.loadgen import compiled_loop
 from sweep.loadgen.closed_loop import ClosedServer
 from sweep.loadgen.stream_server import CALL_AGAIN, FINISHED, Server
 from sweep.system import ClockWatch
@@ -36,8 +37,9 @@ _WAKE_NS = 10_000_000  # before a request is due; a sleeper wakes late, to a slo
 def run(servers: Sequence[Server], *, virtual: bool) -> None:
     """Serve until no server has anything left.
 
-    One thread drives all streams that can be polled: on an H200, four streams of a 20 us engine gave it 4.3 times
-    the throughput of a thread each, which take turns at the GIL (docs/decisions/0013).
+    Compiled code drives the streams whose calls are prepared, a thread each (docs/decisions/0069). In Python, one
+    thread drives all streams that can be polled: on an H200, four streams of a 20 us engine gave it 4.3 times the
+    throughput of a thread each, which take turns at the GIL (docs/decisions/0013).
 
     Args:
         servers: one a stream.
@@ -49,6 +51,16 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
     if virtual:
         _run_in_turn(servers)
         return
+    with quiet_interpreter():
+        calls = None if _companions else compiled_loop.prepared(servers)
+        if calls is not None:
+            compiled_loop.run(servers, calls)
+        else:
+            run_python(servers)
+
+
+def run_python(servers: Sequence[Server]) -> None:
+    """Serve until no server has anything left, in Python: the reference of the compiled loops, and their fallback."""
     with quiet_interpreter():
         if polled([server.stream for server in servers]) and (_companions or not _is_one_closed_loop(servers)):
             _run_polled(servers)
@@ -70,6 +82,16 @@ def beside(servers: Sequence[Server]) -> Iterator[None]:
     finally:
         for server in servers:
             _companions.remove(server)
+
+
+def loop_name(streams: Sequence[Stream], *, mixed: bool) -> str:
+    """Return what ``run`` drives these streams with, on the host's clock: ``compiled`` code, or ``python``.
+
+    Args:
+        streams: none has an inference in flight.
+        mixed: requests have shapes of a mix.
+    """
+    return "python" if mixed or _companions or compiled_loop.stream_calls(streams) is None else "compiled"
 
 
 def _run_in_turn(servers: Sequence[Server]) -> None:

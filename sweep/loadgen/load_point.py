@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sweep.spec import LoadAxes
 
 _START_NS = 5_000_000  # to the schedule's zero: threads start, and the first arrivals find them waiting
+_START_NS_PER_ARRIVAL = 200  # and the arrays of the schedule are made
 _LONGEST_BURST_S = 60.0  # for a stream that has not run once
 _WARMUP_INTERVALS = 3  # that must agree
 _WARMUP_LIMIT = 10  # times load.warmup_s after which warm-up ends, stable or not
@@ -125,9 +126,9 @@ def _warm_up(
 
 def _rate_rps(servers: Sequence[closed_loop.ClosedServer]) -> float:
     """Return requests/s of one client; 0 where it was delayed for so long that it served nothing."""
-    active = [server for server in servers if server.done]
-    start = min((server.issued[0] for server in active), default=0)
-    end = max((server.done[-1] for server in active), default=0)
+    active = [server for server in servers if len(server.done)]
+    start = min((int(server.issued[0]) for server in active), default=0)
+    end = max((int(server.done[-1]) for server in active), default=0)
     return sum(len(server.done) for server in active) / (max(end - start, 1) / 1e9)
 
 
@@ -212,8 +213,15 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
     return [take(stream) for stream in session.streams]
 
 
-def _gpu_columns(gpu_ms: NDArray[np.float32] | None) -> dict[str, Any]:
-    return {} if gpu_ms is None else dict(zip(PARTS, np.ascontiguousarray(gpu_ms.T), strict=True))
+def _gpu_columns(gpu_ms: Sequence[NDArray[np.float32]], order: NDArray[np.int64] | slice) -> dict[str, Any]:
+    """Return the part times as columns, in this order of the requests; one without any time takes no memory."""
+    columns: dict[str, Any] = {}
+    for number, name in enumerate(PARTS if gpu_ms else ()):
+        if all(np.isnan(own[:, number]).all() for own in gpu_ms):
+            columns[name] = np.broadcast_to(np.float32(np.nan), sum(map(len, gpu_ms)))
+        else:
+            columns[name] = np.concatenate([own[:, number] for own in gpu_ms])[order]
+    return columns
 
 
 def _closed_samples(
@@ -223,17 +231,25 @@ def _closed_samples(
     *,
     complete: bool,
 ) -> PointSamples:
-    rows = [
-        (issued, done, number, is_warm)
+    of_each = [
+        (server, number, is_warm)
         for interval, is_warm in [*((item, True) for item in warm), (measured, False)]
         for number, server in enumerate(interval)
-        for issued, done in zip(server.issued, server.done, strict=True)
     ]
-    order = sorted(range(len(rows)), key=rows.__getitem__)
-    issued, done, number, is_warm = (np.array(column, dtype=np.int64)[order] for column in zip(*rows, strict=True))
+    counts = [len(server.done) for server, _, _ in of_each]
+    issued = np.concatenate([np.asarray(server.issued, dtype=np.int64) for server, _, _ in of_each])
+    done = np.concatenate([np.asarray(server.done, dtype=np.int64) for server, _, _ in of_each])
+    number = np.repeat(np.array([number for _, number, _ in of_each], dtype=np.int16), counts)
+    is_warm = np.repeat(np.array([is_warm for _, _, is_warm in of_each], dtype=np.bool_), counts)
+    order: NDArray[np.int64] | slice = slice(None)
+    if (np.diff(issued) <= 0).any():  # several streams
+        order = np.lexsort((is_warm, number, done, issued))
+        issued, done, number, is_warm = issued[order], done[order], number[order], is_warm[order]
     origin = issued[0]
-    shapes = [server.shapes for interval in (*warm, measured) for server in interval if server.shapes is not None]
-    timed = [server.gpu_ms for interval in (*warm, measured) for server in interval if server.gpu_ms is not None]
+    issued -= origin
+    done -= origin
+    shapes = [server.shapes for server, _, _ in of_each if server.shapes is not None]
+    timed = [server.gpu_ms for server, _, _ in of_each if server.gpu_ms is not None]
     return PointSamples(
         kind="closed",
         index=place.index,
@@ -243,14 +259,14 @@ def _closed_samples(
         overloaded=False,
         complete=complete,
         origin_ns=int(origin),
-        scheduled_ns=issued - origin,
-        issued_ns=issued - origin,
-        done_ns=done - origin,
+        scheduled_ns=issued,
+        issued_ns=issued,  # one array for both: a closed loop issues when it schedules
+        done_ns=done,
         slot_free=np.ones(len(issued), dtype=np.bool_),
-        warmup=is_warm.astype(np.bool_),
-        stream=number.astype(np.int16),
+        warmup=is_warm,
+        stream=number,
         shape=np.concatenate(shapes)[order] if shapes else None,
-        **_gpu_columns(np.concatenate(timed)[order] if timed else None),
+        **_gpu_columns(timed, order),
     )
 
 
@@ -298,7 +314,7 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
     _take_gpu_ms(session)
     with contextlib.nullcontext() if session.virtual else issue_loops.quiet_interpreter():  # its gc.collect takes time
         watch = ClockWatch()
-        origin = agree_on_start(session, _START_NS)
+        origin = agree_on_start(session, _START_NS + _START_NS_PER_ARRIVAL * len(schedule.due_ns))
         queue, servers = _servers(session, load, (schedule.due_ns + origin).tolist(), place.batch, engines)
         issue_loops.run(servers, virtual=session.virtual)
     gpu_ms = _by_request(queue, servers, _take_gpu_ms(session))
@@ -326,7 +342,7 @@ def _replayed(session: Session, load: LoadAxes, schedule: Schedule, place: Place
         stream=np.array(queue.served_by, dtype=np.int16),
         shape=shapes,
         **_gathered_columns(queue, origin),
-        **_gpu_columns(gpu_ms),
+        **_gpu_columns([] if gpu_ms is None else [gpu_ms], slice(None)),
     )
 
 

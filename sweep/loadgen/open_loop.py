@@ -48,20 +48,27 @@ class OpenServer:
         queue: the arrivals.
         number: index of this server.
         shapes: place of the engine of each request; None runs the batch of the load.
+
+    Attributes:
+        stream: the stream.
+        queue: as given.
+        number: as given.
+        takes_shapes: its inferences have shapes of a mix.
     """
 
     def __init__(self, stream: Stream, queue: Queue, number: int, shapes: Sequence[int] | None = None) -> None:
         self.stream = stream
+        self.takes_shapes = shapes is not None
         self._shapes = shapes
-        self._queue = queue
-        self._number = number
+        self.queue = queue
+        self.number = number
         self._running: int | None = None
         self._next: int | None = None
         self._in_time = False
 
     def step(self) -> bool:
         """Take the next arrival, wait for it, run it to completion."""
-        queue, stream = self._queue, self.stream
+        queue, stream = self.queue, self.stream
         index = queue.next_index()
         if queue.overloaded or index >= len(queue.due):
             return False
@@ -74,7 +81,7 @@ class OpenServer:
             queue.overloaded = True
             return False
         queue.issued[index] = now
-        queue.served_by[index] = self._number
+        queue.served_by[index] = self.number
         if self._shapes is None:
             stream.enqueue()
         else:
@@ -85,7 +92,7 @@ class OpenServer:
 
     def advance(self) -> int:
         """Note a completion, take the next arrival, issue it if it is due."""
-        queue, stream = self._queue, self.stream
+        queue, stream = self.queue, self.stream
         if self._running is not None:
             if not stream.poll():  # type: ignore[attr-defined]  # ``run`` calls this for streams that have it
                 return CALL_AGAIN
@@ -105,7 +112,7 @@ class OpenServer:
         if not self._in_time and now - due > queue.max_wait_ns:
             queue.overloaded = True
             return FINISHED
-        queue.issued[index], queue.served_by[index], queue.slot_free[index] = now, self._number, self._in_time
+        queue.issued[index], queue.served_by[index], queue.slot_free[index] = now, self.number, self._in_time
         if self._shapes is None:
             stream.enqueue()
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import time
@@ -71,6 +72,8 @@ class Worker:
             own_session=True,
             cores=cores,
         )
+        # The figures of the first variant need it. Here it costs nothing: the child imports its libraries meanwhile.
+        importlib.import_module("scipy.special")
 
     @property
     def pid(self) -> int:

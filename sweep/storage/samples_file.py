@@ -6,7 +6,6 @@ several passes, and a search of the capacity, are merged into one.
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
@@ -17,13 +16,14 @@ import numpy as np
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, CpuLoad, GpuState, Rate
 from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
-from sweep.system import array_files, move_durable, regular_files, write_atomic
+from sweep.system import array_files, move_durable, open_atomic, regular_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _DAMAGES = (OSError, ValueError, KeyError, TypeError, MemoryError, RecursionError)
-_MAX_BYTES = 4 << 30  # 60 million requests
+_MAX_BYTES = 8 << 30  # 10 minutes at 200,000 requests/s take 5.3 GB
+_COMPRESSION = 1  # a quarter of the time of zlib's default, for files that are 2% larger
 _ADDED = ("stretch", "telemetry", "cpu_load")  # of ``PointSamples``: what the process that measured does not know
 
 
@@ -46,7 +46,7 @@ class _Head(TypedDict):
 
 
 def save(path: Path, points: list[PointSamples], *, durable: bool = True) -> None:
-    """Write the points to one compressed npz, atomically.
+    """Write the points to one compressed npz, atomically and array by array: no second copy of them is in memory.
 
     Args:
         path: file to create or replace.
@@ -56,9 +56,13 @@ def save(path: Path, points: list[PointSamples], *, durable: bool = True) -> Non
     Raises:
         OSError: the file could not be written; the old one is untouched.
     """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **_packed(points))
-    write_atomic(path, buffer.getvalue(), durable=durable)
+    with (
+        open_atomic(path, durable=durable) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION) as packed,
+    ):
+        for name, array in _packed(points).items():
+            with packed.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array)
 
 
 def complete(path: Path, points: list[PointSamples], target: Path) -> None:

@@ -19,6 +19,7 @@ from . import signals as signals
 from . import telemetry as telemetry
 from . import user_code as user_code
 from .atomic_files import move_durable as move_durable
+from .atomic_files import open_atomic as open_atomic
 from .atomic_files import write_atomic as write_atomic
 from .child_process import ChildProcess as ChildProcess
 from .child_process import RefusedError as RefusedError

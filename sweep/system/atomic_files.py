@@ -22,6 +22,7 @@ from sweep.system import lock_owner, regular_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 _OWNED = re.compile(r".*\.(?P<host>[A-Za-z0-9_-]+)-(?P<pid>\d+)-\w+")
 _NAME_BYTES = 120  # of the file's own name in that of a temporary one; a file system takes 255 for all
@@ -38,13 +39,28 @@ def write_atomic(path: Path, content: bytes, *, durable: bool = True) -> None:
     Raises:
         OSError: the file could not be written; the old one is untouched.
     """
+    with open_atomic(path, durable=durable) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def open_atomic(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a file in the context that becomes `path` at its end, for content that is written piece by piece.
+
+    Args:
+        path: file to create or replace; its folder is created.
+        durable: flush the file and its folder to the disk.
+
+    Raises:
+        OSError: the file could not be written; the old one is untouched, as it is where the context raises.
+    """
     with errors_name(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         refuse_device(path)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=temporary_prefix(path))
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
+            with os.fdopen(handle, "w+b") as file:
+                yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())

@@ -44,6 +44,8 @@ SPECS = {
     for spec in (
         Spec(name="mlp1", about_us=5, layers=1, batch=8),
         Spec(name="mlp4", about_us=20, layers=4, batch=8),
+        Spec(name="mlp350", about_us=350, layers=10, batch=8192),
+        Spec(name="mlp1500", about_us=1500, layers=44, batch=8192),
         Spec(name="resnet50_b1", about_us=400, model="resnet50", batch=1),
         Spec(name="resnet50_b32", about_us=1500, model="resnet50", batch=32),
         Spec(name="resnet50_b128", about_us=6000, model="resnet50", batch=128),

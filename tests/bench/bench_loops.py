@@ -2,13 +2,15 @@
 
 import contextlib
 import gc
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from sweep.loadgen import closed_loop, issue_loops
+from sweep.errors import SweepError
+from sweep.loadgen import closed_loop, compiled_loop, issue_loops
 from sweep.loadgen.open_loop import OpenServer, Queue
 
 _WARM_S = 0.1
@@ -62,12 +64,34 @@ class Figures:
 
 
 def closed(streams, depth: int, seconds: float) -> Run:
-    """The product's closed loop: ``issue_loops.run`` of one ``ClosedServer`` a stream."""
+    """The product's closed loop in Python: ``issue_loops.run_python`` of one ``ClosedServer`` a stream."""
     with _ready(streams):
         until = _until(seconds)
         ran = [closed_loop.ClosedServer(stream, depth, until) for stream in streams]
-        issue_loops.run(ran, virtual=False)
+        issue_loops.run_python(ran)
     return _run([(server.stream, server.issued, server.done) for server in ran])
+
+
+def closed_compiled(streams, depth: int, seconds: float, *, poll: bool = False, pin: bool = False) -> Run:
+    """The product's compiled closed loop, a thread a stream.
+
+    ``poll`` asks the device instead of waiting in CUDA; ``pin`` gives each thread a core.
+    """
+    compiled_loop.load()
+    with _ready(streams), issue_loops.quiet_interpreter():
+        until = _until(seconds)
+        ran = [closed_loop.ClosedServer(stream, depth, until) for stream in streams]
+        cores = sorted(os.sched_getaffinity(0))[1 : 1 + len(ran)] if pin else ()
+        compiled_loop.run(ran, _prepared(ran), compiled_loop.System(poll=poll), cores)
+    return _run([(server.stream, server.issued, server.done) for server in ran])
+
+
+def _prepared(servers):
+    """Return the calls of the servers' streams; refuses what the compiled loops cannot drive here."""
+    calls = compiled_loop.prepared(servers)
+    if calls is None:
+        raise SweepError("the compiled loops cannot drive this: numba is missing, or a core for each stream")
+    return calls
 
 
 def closed_by_threads(streams, depth: int, seconds: float) -> Run:
@@ -79,12 +103,30 @@ def closed_by_threads(streams, depth: int, seconds: float) -> Run:
     return _run([(server.stream, server.issued, server.done) for server in ran])
 
 
-def open_loop(stream, due_ns: np.ndarray) -> Run:
-    """The product's open loop on one stream: ``issue_loops.run`` of an ``OpenServer``."""
-    queue = Queue(due_ns.tolist(), max_wait_ns=10**10)
-    with _ready([stream]):
-        issue_loops.run([OpenServer(stream, queue, 0)], virtual=False)
+def open_loop(stream, due_ns: np.ndarray, *, compiled: bool = False) -> Run:
+    """The product's open loop on one stream, in Python or compiled."""
+    queue = open_queue([stream], due_ns, compiled=compiled)
     return _run([(stream, queue.issued, queue.done)])
+
+
+def open_queue(streams, due_ns: np.ndarray, *, compiled: bool) -> Queue:
+    """The queue after the product's open loop served it, in Python or compiled."""
+    compiled_loop.load()
+    queue = Queue(due_ns.tolist(), max_wait_ns=10**10)
+    servers = [OpenServer(stream, queue, number) for number, stream in enumerate(streams)]
+    if not compiled:
+        with _ready(streams):
+            issue_loops.run_python(servers)
+        return queue
+    with _ready(streams), issue_loops.quiet_interpreter():
+        compiled_loop.run(servers, _prepared(servers))
+    return queue
+
+
+def lags_us(queue: Queue) -> np.ndarray:
+    """Issue lag of each request that a free stream was waiting for, us."""
+    due, issued, free = np.array(queue.due), np.array(queue.issued), np.array(queue.slot_free, dtype=bool)
+    return (issued - due)[free & (issued >= 0)] / 1e3
 
 
 def constant_due(gap_us: float, seconds: float) -> np.ndarray:

@@ -9,7 +9,8 @@ from rich.table import Table
 
 SHORT_US = 10  # GPU time under which an engine counts as one of about 5 us; else the stricter bound of 20 us holds
 LEAST_RATIO, LEAST_RATIO_SHORT, LEAST_RATIO_STREAMS = 0.99, 0.97, 0.95
-MOST_ADDED_US = 2.0
+LEAST_RATIO_COMPILED = 0.98
+MOST_ADDED_US, MOST_ADDED_COMPILED_US, MOST_LAG_US = 2.0, 1.0, 5.0
 MOST_TIMER_PERCENT = 1.0
 
 
@@ -23,7 +24,7 @@ class Row:
         what: what is compared, subject first.
         ours_us: the subject's median.
         theirs_us: what it is held against, median.
-        kind: of ``result``: ratio (of throughputs), added_us or percent.
+        kind: of ``result``: ratio (of throughputs), added_us, lag_us or percent.
         result: median over the pairs.
         low: least of the pairs.
         high: greatest of the pairs.
@@ -97,6 +98,22 @@ def timer(engine: str, what: str, host_us: Sequence[float], event_us: Sequence[f
     )
 
 
+def lag(engine: str, what: str, ours_us: Sequence[float], theirs_us: Sequence[float]) -> Row:
+    """Issue lags of runs, in us; the result is the median of ours."""
+    return Row(
+        engine=engine,
+        gpu_us=0.0,
+        what=what,
+        ours_us=statistics.median(ours_us),
+        theirs_us=statistics.median(theirs_us),
+        kind="lag_us",
+        result=statistics.median(ours_us),
+        low=min(ours_us),
+        high=max(ours_us),
+        target=MOST_LAG_US,
+    )
+
+
 def _row(ours: Sequence[Figures], pairs: Sequence[float], medians: Sequence[float], **known) -> Row:
     return Row(
         gpu_us=median_of(ours, "gpu_us"),
@@ -116,8 +133,8 @@ def median_of(runs: Sequence[Figures], name: str) -> float:
     return statistics.median(getattr(run, name) for run in runs)
 
 
-_FORMATS = {"ratio": "{:.4f}", "added_us": "{:+.2f} us", "percent": "{:+.3f}%"}
-_TARGETS = {"ratio": ">= {:g}", "added_us": "<= {:g} us", "percent": "within {:g}%"}
+_FORMATS = {"ratio": "{:.4f}", "added_us": "{:+.2f} us", "percent": "{:+.3f}%", "lag_us": "{:.2f} us"}
+_TARGETS = {"ratio": ">= {:g}", "added_us": "<= {:g} us", "percent": "within {:g}%", "lag_us": "<= {:g} us"}
 
 
 def table(title: str, rows: Sequence[Row], ours: str, theirs: str) -> Table:

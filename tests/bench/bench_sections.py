@@ -4,21 +4,27 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import bench_loops
 import bench_report
+import numpy as np
 from bench_engines import Rig, Spec
 from bench_loops import Figures
 from bench_report import Row
-from c_loop import CLoop
+from c_loop import BenchError, CLoop
 
 from sweep.backends.tensorrt import cuda as cuda_module
 
 _DEPTH = 2
 _STREAMS = 4
+STREAM_COUNTS = (1, 2, 4, 8)
+OPEN_RPS, OPEN_S = 100_000, 1.0  # of the lag with four streams
 _OPEN_LOAD = 0.3  # of what one stream can do at depth 1
 _BACK_TO_BACK = 20
 _WARM = 5
+_COMPILED, _COMPILED_POLLS = "compiled, a thread a stream", "compiled, a thread a stream that polls"
+_COMPILED_PINNED = "compiled, a thread a stream, pinned"
 _C_THREADS, _THREADS, _ONE = "C, a thread a stream", "Python, a thread a stream", "Python, one thread"
 
 
@@ -82,6 +88,13 @@ def one_stream(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Ro
         bench_report.added(spec.name, "depth 1: latency", single["python"], single["c"], most),
         bench_report.added(spec.name, "depth 1: latency, C polls", single["python"], single["polling"]),
         bench_report.added(spec.name, "open loop: latency from due", opened["python"], opened["c"], most),
+        bench_report.added(
+            spec.name,
+            "open loop, compiled: latency from due",
+            opened["compiled"],
+            opened["c"],
+            bench_report.MOST_ADDED_COMPILED_US,
+        ),
     ]
 
 
@@ -93,15 +106,15 @@ def _closed_ways(streams, loop: CLoop, depth: int) -> Ways:
 
 
 def _open_ways(stream, loop: CLoop, gap_us: float) -> Ways:
-    def python(seconds: float) -> Figures:
+    def ours(seconds: float, *, compiled: bool) -> Figures:
         due = bench_loops.constant_due(gap_us, seconds)
-        return bench_loops.open_loop(stream, due).figures(due)
+        return bench_loops.open_loop(stream, due, compiled=compiled).figures(due)
 
     def c(seconds: float) -> Figures:
         due = bench_loops.constant_due(gap_us, seconds)
         return loop.open(stream, due).figures(due)
 
-    return {"python": python, "c": c}
+    return {"python": partial(ours, compiled=False), "compiled": partial(ours, compiled=True), "c": c}
 
 
 def four_streams(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]:
@@ -143,6 +156,65 @@ def _by_threads(streams) -> Callable[[float], Figures]:
 
 def _by_one(streams) -> Callable[[float], Figures]:
     return lambda seconds: bench_loops.closed(streams, _DEPTH, seconds).figures()
+
+
+def compiled(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]:
+    """The compiled loop and Python's at depth 2, with 1 to 8 streams, each held against C with a thread a stream.
+
+    Raises:
+        BenchError: the outputs after the compiled loop are not those after Python's, bit for bit.
+    """
+    rows = []
+    for count in STREAM_COUNTS:
+        with contextlib.closing(rig.session(spec, streams=count)) as session:
+            streams = session.streams
+            ways: Ways = {
+                _C_THREADS: lambda seconds, on=streams: loop.closed(on, _DEPTH, seconds, threads=True).figures(),
+                _COMPILED: lambda seconds, on=streams: bench_loops.closed_compiled(on, _DEPTH, seconds).figures(),
+                _COMPILED_POLLS: lambda seconds, on=streams: bench_loops.closed_compiled(
+                    on, _DEPTH, seconds, poll=True
+                ).figures(),
+                _COMPILED_PINNED: lambda seconds, on=streams: bench_loops.closed_compiled(
+                    on, _DEPTH, seconds, pin=True
+                ).figures(),
+                _ONE: _by_one(streams),
+            }
+            found = bench_loops.interleaved(ways, settings.pairs, settings.run_s)
+            _check_outputs(session)
+            least = {_COMPILED: bench_report.LEAST_RATIO_COMPILED}
+            rows += [
+                bench_report.ratio(spec.name, f"{count} x {name}", runs, found[_C_THREADS], least.get(name))
+                for name, runs in found.items()
+            ]
+    return rows
+
+
+def _check_outputs(session) -> None:
+    """Compare the outputs of every stream after Python's loop and after the compiled one, bit for bit."""
+    streams, outputs = session.streams, []
+    for drive in (bench_loops.closed, bench_loops.closed_compiled):
+        session.poison()
+        drive(streams, _DEPTH, 0.01)
+        outputs.append([session.outputs_of(number) for number in range(len(streams))])
+    for number, (python, compiled_outputs) in enumerate(zip(*outputs, strict=True)):
+        for name, values in python.items():
+            if values.tobytes() != compiled_outputs[name].tobytes():
+                raise BenchError(f"stream {number}: output {name} differs between Python's loop and the compiled one")
+
+
+def open_lag(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]:
+    """Issue lag at 100,000 requests/s over four streams, p99: compiled against Python."""
+    del loop
+    rng = np.random.default_rng(0)
+    lags: dict[str, list[float]] = {_COMPILED: [], _ONE: []}
+    with contextlib.closing(rig.session(spec, streams=_STREAMS)) as session:
+        for _ in range(settings.pairs):
+            for name, found in lags.items():
+                gaps = rng.exponential(1e9 / OPEN_RPS, round(OPEN_RPS * OPEN_S))
+                due = time.perf_counter_ns() + 300_000_000 + np.cumsum(gaps).astype(np.int64)
+                queue = bench_loops.open_queue(session.streams, due, compiled=name == _COMPILED)
+                found.append(float(np.percentile(bench_loops.lags_us(queue), 99)))
+    return [bench_report.lag(spec.name, f"{OPEN_RPS:,} requests/s, lag p99", lags[_COMPILED], lags[_ONE])]
 
 
 def timers(rig: Rig, loop: CLoop, spec: Spec, settings: Settings) -> list[Row]:
@@ -222,6 +294,14 @@ SECTIONS = {
         "against us",
         four_streams,
     ),
+    "compiled": Section(
+        "The compiled loop with 1 to 8 streams: us an inference, held against C with a thread a stream",
+        ("mlp1", "mlp4", "mlp350", "mlp1500"),
+        "us",
+        "C us",
+        compiled,
+    ),
+    "lag": Section("Open loop over four streams: issue lag at p99", ("mlp1",), "compiled us", "Python us", open_lag),
     "timers": Section(
         "Timers: host time against event time", ("resnet50_b32", "resnet50_b128"), "host us", "event us", timers
     ),

@@ -173,8 +173,14 @@ class Buffers:
         copy = self._cuda.rt.cudaMemcpyAsync
         up, down = self._cuda.kind("HostToDevice"), self._cuda.kind("DeviceToHost")
         return (
-            [partial(copy, item.device, item.host, self._nbytes(item), up, self._stream) for item in self.inputs],
-            [partial(copy, item.host, item.device, self._nbytes(item), down, self._stream) for item in self.outputs],
+            [
+                cuda_module.Copy(copy, item.device, item.host, self._nbytes(item), up, self._stream)
+                for item in self.inputs
+            ],
+            [
+                cuda_module.Copy(copy, item.host, item.device, self._nbytes(item), down, self._stream)
+                for item in self.outputs
+            ],
         )
 
     def turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> Copies:

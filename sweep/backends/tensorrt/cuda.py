@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 Handle = Any  # a stream, event or graph of cuda.bindings
 
 
+class Replay(functools.partial[Any]):
+    """Bind ``cudaGraphLaunch`` to a graph and a stream, recognisably: the driver has the same call."""
+
+
+class Copy(functools.partial[Any]):
+    """Bind ``cudaMemcpyAsync`` to its arguments, recognisably: the driver has the same call."""
+
+
 def installed() -> bool:
     """Return whether ``cuda.bindings`` (cuda-python 12.6 and later) is installed, without importing it."""
     try:
@@ -31,10 +39,13 @@ class Cuda:
     Attributes:
         rt: ``cuda.bindings.runtime``; the hot path binds its functions.
         drv: ``cuda.bindings.driver``, for functions that the runtime lacks.
+        driver_library: name or path of the driver, whose functions compiled code calls.
 
     Raises:
         UnsupportedError: cuda-python is not installed.
     """
+
+    driver_library = "libcuda.so.1"
 
     def __init__(self) -> None:
         try:
@@ -87,6 +98,37 @@ class Cuda:
             word = self.drv.cuGetErrorName(error)[1] or b"unknown error"
             raise SessionError(f"{name}: {word.decode()}")
         return values[0] if len(values) == 1 else tuple(values) or None
+
+    def address(self, name: str) -> int:
+        """Return the address of the driver's function ``name``, for compiled code. Its handles are the runtime's.
+
+        Raises:
+            SessionError: the driver cannot be loaded, or lacks the function.
+        """
+        try:
+            function = getattr(_library(self.driver_library), name)
+        except (OSError, AttributeError) as error:
+            raise SessionError(f"{name}: {error}") from error
+        return int(ctypes.cast(function, ctypes.c_void_p).value or 0)
+
+    def current_context(self) -> int:
+        """Return the handle of the CUDA context of this thread."""
+        context = ctypes.c_void_p()
+        error = _library(self.driver_library).cuCtxGetCurrent(ctypes.byref(context))
+        if error:
+            raise SessionError(f"cuCtxGetCurrent: error {error}")
+        return int(context.value or 0)
+
+    def fail_driver(self, name: str, error: int) -> None:
+        """Raise the driver's ``error`` of the call ``name``, with the driver's name of it.
+
+        Raises:
+            SessionError: always.
+        """
+        text = ctypes.c_char_p()
+        _library(self.driver_library).cuGetErrorName(error, ctypes.byref(text))
+        word = f"error {error}" if text.value is None else text.value.decode()
+        raise SessionError(f"{name}: {word}")
 
     def stream(self) -> Handle:
         """Create a stream that does not wait for the default stream."""
@@ -154,6 +196,11 @@ class Cuda:
             "sm_count": int(properties.multiProcessorCount),
             "cuda_runtime": int(self.call("cudaRuntimeGetVersion")),
         }
+
+
+@functools.cache
+def _library(name: str) -> ctypes.CDLL:
+    return ctypes.CDLL(name)
 
 
 @functools.cache

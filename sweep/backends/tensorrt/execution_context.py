@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.tensorrt.buffers import Buffers
+from sweep.backends.tensorrt.cuda import Replay
 from sweep.backends.tensorrt.stream import WAITS, TensorRTStream
 from sweep.errors import SessionError, UnsupportedError
 from sweep.system import Stopwatch
@@ -212,7 +212,7 @@ class ExecutionContext:
         self.graphs["nodes"] += nodes
         self.graphs["memory_bytes"] += max(free - self._cuda.free_memory(), 0)
         self.graphs["pool_bytes"] += max(self._cuda.graph_pool_bytes() - pool, 0)
-        return partial(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
+        return Replay(self._cuda.rt.cudaGraphLaunch, self._resources.push(graph, "cudaGraphExecDestroy"), self.handle)
 
     def _eager(self, samples: int | None) -> Step:
         """Return the context's own enqueue, preceded by a change of shape if another size ran before."""

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweep.backends.base import PreparedCalls
 from sweep.backends.clock import RealClock
+from sweep.backends.tensorrt.cuda import Copy, Replay
 from sweep.errors import SessionError
 
 if TYPE_CHECKING:
@@ -78,10 +80,13 @@ class TensorRTStream:
         ]
         self._last = [events[-1] for events in self._events]
         self._sized: dict[int | None, list[Ring]] = {}
+        self._bound: dict[int | None, tuple[Step, Copies | None]] = {}
+        self._wait_word = wait
         self.add(None, launch, copies)
 
     def add(self, samples: int | None, launch: Step, copies: Copies | None) -> None:
         """Make ``enqueue(samples)`` run ``launch`` between ``copies``; None stands for a whole batch."""
+        self._bound[samples] = launch, copies
         self._sized[samples] = [_ring(self._cuda, self._stream, events, launch, copies) for events in self._events]
 
     def enqueue(self, samples: int | None = None) -> None:
@@ -149,12 +154,80 @@ class TensorRTStream:
         """
         while self._read < self._waited:
             self._read_one()
-        timed = np.array(self._times, dtype=np.float32).reshape(-1, self._parts)
-        gpu = timed if self._parts > 1 else np.insert(timed, (0, 1), _NOT_TIMED, axis=1)
-        host = np.array(self._enqueued_ns[: len(gpu)], dtype=np.float32).reshape(-1, 1) / 1e6
-        del self._times[:]
-        del self._enqueued_ns[: len(gpu)]
-        return np.hstack([gpu, host.astype(np.float32)])
+        timed = np.frombuffer(self._times, dtype=np.float32).reshape(-1, self._parts)
+        count = len(timed)
+        parts = np.full((count, 4), _NOT_TIMED, dtype=np.float32)
+        parts[:, slice(3) if self._parts > 1 else slice(1, 2)] = timed
+        parts[:, 3] = np.frombuffer(self._enqueued_ns, dtype=np.int64, count=count) / 1e6
+        self._times, self._enqueued_ns = array("f"), self._enqueued_ns[count:]
+        return parts
+
+    def prepared_calls(self) -> PreparedCalls | None:
+        """Return the driver's calls that an inference makes.
+
+        None for an enqueue of the library, for ``wait=yield``, and where a profiler marks every enqueue.
+        """
+        if (
+            "enqueue" in vars(self)
+            or self._wait_word == "yield"
+            or self._issued != self._waited
+            or self._read != self._waited
+        ):
+            return None
+        if not all(_is_native(launch, copies) for launch, copies in self._bound.values()):
+            return None
+        address = self._cuda.address
+        return PreparedCalls(
+            calls={samples: self._driver_calls(*bound) for samples, bound in self._bound.items()},
+            launch=1 if self._parts == 1 else 2 + len((self._bound[None][1] or ((), ()))[0]),
+            events=np.array([[int(event) for event in events] for events in self._events], dtype=np.int64),
+            synchronise=address("cuEventSynchronize"),
+            query=address("cuEventQuery"),
+            not_ready=int(self._not_ready),
+            elapsed=address("cuEventElapsedTime"),
+            enter=(address("cuCtxSetCurrent"), self._cuda.current_context()),
+            number=self._issued,
+        )
+
+    def _driver_calls(self, launch: Any, copies: Any) -> NDArray[np.int64]:
+        """Return the driver's calls of one inference at each place of the ring, shape (places, steps, 5)."""
+        record, replay, copy = (
+            self._cuda.address(name) for name in ("cuEventRecord", "cuGraphLaunch", "cuMemcpyAsync")
+        )
+        on = int(self._stream)
+        started = [replay, *(int(handle) for handle in launch.args), 0, 0]
+        uploads, downloads = (
+            [[copy, *(int(word) for word in step.args[:3]), on] for step in side] for side in copies or ((), ())
+        )
+        places = []
+        for events in self._events:
+            marks = [[record, int(event), on, 0, 0] for event in events]
+            if copies is None:
+                places.append([marks[0], started, marks[1]])
+            else:
+                places.append([marks[0], *uploads, marks[1], started, marks[2], *downloads, marks[3]])
+        return np.array(places, dtype=np.int64)
+
+    def adopt(
+        self,
+        counts: tuple[int, int, int],
+        gpu_ms: Sequence[NDArray[np.float32]],
+        host_ns: Sequence[NDArray[np.int64]],
+    ) -> None:
+        """Take over what compiled code did on the stream; see ``SupportsPreparedCalls``."""
+        self._issued, self._waited, self._read = counts
+        for values in gpu_ms:
+            self._times.frombytes(values.reshape(-1).view(np.uint8).data)
+        for times in host_ns:
+            self._enqueued_ns.frombytes(times.view(np.uint8).data)
+
+    def fail_call(self, call: str, error: int) -> None:
+        """Raise the ``error`` that the driver returned to compiled code.
+
+        Raises:
+            SessionError: always.
+        """
+        self._cuda.fail_driver(call, error)
 
     def _read_one(self) -> None:
         events = self._events[self._read % _RING]
@@ -172,7 +245,13 @@ class TensorRTStream:
     def close(self) -> None:
         """Drop the bound calls and events."""
         self._sized = {}
+        self._bound = {}
         self._events = self._last = []
+
+
+def _is_native(launch: Step, copies: Copies | None) -> bool:
+    """Return whether an inference is made of calls that the driver has too: the replay of a graph, between copies."""
+    return isinstance(launch, Replay) and all(isinstance(step, Copy) for side in copies or () for step in side)
 
 
 def _ring(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
@@ -13,7 +15,16 @@ from sweep import models, spec
 from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import SupportsTurns, registry
-from sweep.loadgen import SINGLE_CLIENT, ClientSession, capacity_search, in_rank_order, load_curve, shape_switch
+from sweep.loadgen import (
+    SINGLE_CLIENT,
+    ClientSession,
+    capacity_search,
+    compiled_loop,
+    in_rank_order,
+    issue_loops,
+    load_curve,
+    shape_switch,
+)
 from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
@@ -101,6 +112,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             neighbours.serve(request, events, communicator, load_beside)
             return Result(engine=_NO_ENGINE)
         events.stage("model")
+        loops = _load_loops(variant, backend)
         if backend.runs_models and request.accuracy and not request.only_build:
             evaluation.look(variant)
         made = [
@@ -108,6 +120,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
             for each in shaped_session.variants_with_engines(variant, backend)
         ]
         artifacts = made[-1][1]
+        _await_loops(loops, events)  # before the engine is loaded, whose time the record tells
         done = _without_load(request, backend, artifacts, cache, events)
         if done is not None:
             return done
@@ -145,6 +158,33 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
         beside_mismatch=beside_mismatch,
     )
     return _describe(request, artifacts, session, timed)
+
+
+def _load_loops(variant: Variant, backend: Backend) -> Future[float | None]:
+    """Load the compiled loops beside what else precedes the window, where the variant's streams may use them.
+
+    Returns:
+        How long they took to compile, s; None where they were read from the disk or are not needed.
+    """
+    loaded: Future[float | None] = Future()
+    if not (backend.on_gpu and variant.session.cuda_graph):
+        loaded.set_result(None)
+        return loaded
+
+    def load() -> None:
+        try:
+            loaded.set_result(compiled_loop.load())
+        except BaseException as error:  # noqa: BLE001 - raised where the result is read
+            loaded.set_exception(error)
+
+    threading.Thread(target=load, daemon=True).start()
+    return loaded
+
+
+def _await_loops(loops: Future[float | None], events: Events) -> None:
+    compiled_s = loops.result()
+    if compiled_s is not None:
+        events.note(f"compiled the loops that issue requests in {compiled_s:.0f} s, once for this machine")
 
 
 def _without_load(
@@ -289,6 +329,11 @@ def _drive_all(
 def _drive(session: Session, request: Request, report: Callable[[str, int, int], None]) -> list[samples.PointSamples]:
     """Put the session under the load of the request, or search the capacity on top of what earlier passes showed."""
     load = request.variant.load
+    if not session.virtual:
+        loop = issue_loops.loop_name(session.streams, mixed=load.shapes is not None)
+        session.realised["loop"] = loop
+        if loop == "compiled" and "driven_by" in session.realised:
+            session.realised["driven_by"] = "a thread a stream"
     if request.search is not None and request.earlier_samples is not None:
         return capacity_search.run(session, load, request.search, samples_file.load(request.earlier_samples), report)
     batch = request.variant.engine.batch

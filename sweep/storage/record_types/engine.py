@@ -385,6 +385,7 @@ class Realised(TypedDict, total=False):
         device: the device, as its driver describes it.
         transfers: inputs and outputs were copied for each request.
         wait: how the host waits for an inference.
+        loop: what issued the requests: ``compiled`` code, or ``python``; missing where nothing takes real time.
         knobs: settings of the build that the engine shows.
         kernel_specialization: strategy of TensorRT-RTX.
         tf32: fp32 layers may compute as TF32.
@@ -411,6 +412,7 @@ class Realised(TypedDict, total=False):
     device: dict[str, Any] | None
     transfers: bool | None
     wait: str | None
+    loop: str
     knobs: dict[str, Any] | None
     kernel_specialization: str | None
     tf32: bool | None
