@@ -188,18 +188,6 @@ def table_of(group: Sequence[ShapeWay]) -> tuple[str, list[tuple[str, ...]]]:
     ]
 
 
-def lines(records: Sequence[Record]) -> list[str]:
-    """Return the tables of all groups as lines of text, for a page that has no table for them: a line a way."""
-    texts = []
-    for group in groups(records):
-        title, (heads, *cells) = table_of(group)
-        texts.append(title)
-        for way, *values in cells:
-            known = [f"{head} {value}" for head, value in zip(heads[1:], values, strict=True) if value != "-"]
-            texts.append(f"{way}: {', '.join(known)}")
-    return texts
-
-
 def _cells(way: ShapeWay) -> tuple[str, ...]:
     return (
         way.way,
