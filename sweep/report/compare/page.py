@@ -24,6 +24,7 @@ _OLD, _NEW = "#56b4e9", "#0072b2"
 _ROW_PX, _FRAME_PX, _CHART_PX = 22, 120, 480
 _MOST_ROWS = 60  # of the chart of ratios; the table has all
 _CONFIG = {"displayModeBar": False, "responsive": True}
+_MOST_LINES = 10  # of a list, before the rest of it is folded
 _ALL = 1_000_000
 _MOST_SHARE = 4.0  # ratio at which an interval without a bound is cut
 _PAGE = """<!doctype html>
@@ -100,7 +101,13 @@ def as_page(comparison: RunComparison, failed: Sequence[Failure] = ()) -> bytes:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{html.escape(line)}</li>' for line in lines)}</ul>"
+    """Return a list, of which what is beyond the first lines is folded."""
+    items = [f"<li>{html.escape(line)}</li>" for line in lines]
+    if len(items) <= _MOST_LINES + 1:
+        return f"<ul>{''.join(items)}</ul>"
+    shown, folded = items[:_MOST_LINES], items[_MOST_LINES:]
+    more = f"<details><summary>and {len(folded)} more</summary><ul>{''.join(folded)}</ul></details>"
+    return f"<ul>{''.join(shown)}</ul>{more}"
 
 
 def _table(rows: Sequence[Row]) -> str:

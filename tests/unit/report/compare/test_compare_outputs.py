@@ -145,6 +145,9 @@ def test_a_long_markdown_summary_is_cut_below_what_a_comment_takes() -> None:
     assert 40_000 < len(text) <= 65_000
     assert re.search(r"Tables and lists are cut at \d+: --html and --json have all of it\.\n$", text)
     assert text.count("</details>") == 1
+    page = as_page(long, failed).decode()
+    assert "<summary>and 380 more</summary>" in page
+    assert page.count("<li>") == page.count("</li>") > 390
     assert "cut at" not in as_markdown(compare(run("a", seed=1), run("b", seed=2)), [])
 
 
