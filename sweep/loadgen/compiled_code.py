@@ -6,6 +6,7 @@ numba: 0.04 s of CPU in place of 1.2 s. The files are the user's own; others' ar
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -63,12 +64,19 @@ def code() -> Code:
 
 
 def folder() -> Path:
-    """Return the user's folder of machine code."""
+    """Return the user's folder of machine code, which exists: in the user's cache, or where that cannot be written."""
+    temporary = Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        roots = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"), temporary]
     except RuntimeError:  # a user without a home
-        root = Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
-    return root / "sweep" / "loops"
+        roots = [temporary]
+    for root in roots:
+        place = root / "sweep" / "loops"
+        with contextlib.suppress(OSError):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(place, os.W_OK):
+                return place
+    return temporary / "sweep" / "loops"
 
 
 @functools.cache
@@ -133,8 +141,5 @@ def _write(path: Path, symbol: str, content: bytes) -> None:
     """Keep the code for later processes, where the user's folder can be written."""
     name = symbol.encode()
     digest = hashlib.sha256(name + content).hexdigest().encode()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # the next process compiles again
         write_atomic(path, b"\n".join([digest, name, content]), durable=False)
-    except OSError:
-        return  # the next process compiles again
