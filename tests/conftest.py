@@ -35,15 +35,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Let each process of a parallel run begin with its share of the long tests, whole files of them.
 
     Processes start with equal parts of the list and take over tests from each other at the end: that evens out short
-    tests, and left one process alone with a row of long ones.
+    tests, and left one process alone with a row of long ones. Files that use the MLflow server of the session, which
+    takes nine seconds of a core, go to one process.
     """
     processes = getattr(config, "workerinput", {}).get("workercount", 1)
     is_short = [item.path.is_relative_to(config.rootpath / "tests" / "unit") for item in items]
     short = [item for item, is_one in zip(items, is_short, strict=True) if is_one]
-    files: dict[Path, list[pytest.Item]] = {}
+    at_server = {item.path for item in items if "server" in getattr(item, "fixturenames", ())}
+    files: dict[Path | None, list[pytest.Item]] = {}
     for item, is_one in zip(items, is_short, strict=True):
         if not is_one:
-            files.setdefault(item.path, []).append(item)
+            files.setdefault(None if item.path in at_server else item.path, []).append(item)
     parts: list[list[pytest.Item]] = [[] for _ in range(processes)]
     for number, file in enumerate(files.values()):
         parts[number % processes].extend(file)

@@ -250,10 +250,10 @@ def findings(text: str) -> str:
         for rule in layers.RULES.values()
     ]
     kinds = ("fp32", "tf32", "fp16", "bf16", "fp8", "int8")
-    head = f"| GPU | {' | '.join(kinds)} | GB/s | source |\n|---|{'---|' * len(kinds)}---|---|\n"
+    head = f"| GPU | {' | '.join(kinds)} | GB/s | source | checked against |\n|---|{'---|' * len(kinds)}---|---|---|\n"
     rows = "".join(
         f"| {gpu.name} | {' | '.join(f'{rate:g}' if (rate := gpu.of_type(kind)) else '-' for kind in kinds)} | "
-        f"{gpu.gb_per_s:g} | {gpu.source} |\n"
+        f"{gpu.gb_per_s:g} | {gpu.source} | {gpu.checked} |\n"
         for gpu in layers.GPUS
     )
     return text.replace("<!-- findings -->\n", "\n".join(rules)).replace("<!-- gpus -->\n", head + rows)

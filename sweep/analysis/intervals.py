@@ -155,7 +155,11 @@ def _tail_correlation(series: Sequence[Floats], p: float) -> float:
 
 def _ranks_of(values: Floats) -> Floats:
     """Return the ranks of values as shares; equal values have one rank."""
-    return np.asarray(np.searchsorted(np.sort(values), values) / max(len(values), 1), dtype=np.float64)
+    order = np.argsort(values)
+    ascending = values[order]
+    ranks = np.empty(len(values), dtype=np.float64)
+    ranks[order] = np.searchsorted(ascending, ascending) / max(len(values), 1)  # keys in order: a third of the time
+    return ranks
 
 
 def _above(values: Floats, mark: float) -> Floats:

@@ -30,18 +30,19 @@ if TYPE_CHECKING:
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
 _SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
+_ALL_PERCENT = 100
 _MOST_FACTOR = 64  # bytes of the file with the factor
 _LARGEST_FACTOR = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """Tell how an engine serves the shapes of the load, and what runs beside it.
+    """Tell how the engine of a stream serves the requests of the load.
 
     Attributes:
         in_range: one profile covers all of them.
         switches_profile: one context has the profiles of the shapes in turn.
-        slowness: factor on the service times, which the networks beside this one cause.
+        slowness: factor on all service times, which networks beside this one cause.
     """
 
     in_range: bool = False
@@ -58,7 +59,7 @@ class SimulatedStream:
         seed: of the random service times.
         number: number of the stream in its session; each has times of its own.
         scales: factor on the service times at each shape of the load; the last is that of the model's own.
-        served: how the engine serves the shapes, which decides what the script adds.
+        served: how the engine serves requests, which decides what the script adds.
     """
 
     max_depth = _DEPTH
@@ -146,7 +147,7 @@ def _scales(variant: Variant) -> list[float]:
 
 
 def _served(variant: Variant) -> Served:
-    """Return how the engine of `variant` serves the shapes of its load."""
+    """Return how the engine of `variant` serves the requests of its load."""
     profiles = variant.engine.profiles
     return Served(
         in_range=profiles is not None and profiles.way == RANGE,
@@ -164,7 +165,7 @@ def _interference(variant: Variant) -> float:
     if shared is None:
         return 1.0
     if shared.shares:
-        return sum(shared.shares) / shared.shares[0]
+        return _ALL_PERCENT / shared.shares[0]
     scripts = [other.session.script or Script() for other in variant.session.beside or ()]
     return math.prod(script.slows or 1.0 for script in scripts)
 
@@ -192,14 +193,7 @@ class SimulatedSession:
 
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
-            SimulatedStream(
-                script,
-                variant.engine.batch,
-                variant.load.seed,
-                number,
-                _scales(variant),
-                _served(variant),
-            )
+            SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant), _served(variant))
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}

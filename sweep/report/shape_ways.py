@@ -29,6 +29,8 @@ class ShapeWay:
         contexts: execution contexts.
         engine_bytes: size of the engines on disk, bytes.
         device_bytes: memory that the session takes on the device, bytes.
+        allocated_bytes: memory that the library allocated for engines and contexts at its peak, and that of inputs and
+            outputs, bytes; without what CUDA keeps for the kernels of a process.
         context_bytes: scratch memory of the contexts of one stream, bytes.
         graphs: number of CUDA graphs.
         graph_bytes: memory of the CUDA graphs, bytes.
@@ -47,6 +49,7 @@ class ShapeWay:
     contexts: int | None
     engine_bytes: int | None
     device_bytes: int | None
+    allocated_bytes: int | None
     context_bytes: int | None
     graphs: int | None
     graph_bytes: int | None
@@ -82,6 +85,7 @@ def way_of(record: Record) -> ShapeWay | None:
         contexts=contexts,
         engine_bytes=None if None in sizes.values() else sum(sizes.values()),
         device_bytes=engine.get("device_memory_bytes"),
+        allocated_bytes=_allocated_bytes(engine),
         context_bytes=engine.get("context_memory_bytes") if one_context or not shapes else _context_bytes(shapes),
         graphs=graphs.get("count"),
         graph_bytes=graphs.get("memory_bytes"),
@@ -107,6 +111,13 @@ def _shapes_text(shapes: Sequence[Any]) -> str:
     return ", ".join(
         "+".join(str(item["size"]) if alone else f"{item['name']}:{item['size']}" for item in shape) for shape in shapes
     )
+
+
+def _allocated_bytes(engine: dict[str, Any]) -> int | None:
+    memory: dict[str, Any] = engine.get("memory") or {}
+    if "peak_bytes" not in memory:
+        return None
+    return int(memory["peak_bytes"]) + int(memory.get("buffers_bytes") or 0)
 
 
 def _context_bytes(shapes: list[dict[str, Any]]) -> int | None:
@@ -146,7 +157,18 @@ def _alike(record: Record) -> str:
 
 
 HEADS = (
-    *("way", "engines", "profiles", "contexts", "engines MiB", "device MiB", "contexts MiB", "graphs", "graphs MiB"),
+    *(
+        "way",
+        "engines",
+        "profiles",
+        "contexts",
+        "engines MiB",
+        "allocated MiB",
+        "device MiB",
+        "contexts MiB",
+        "graphs",
+        "graphs MiB",
+    ),
     *("peak samples/s", "p50 ms", "padding", "change ms", "change GPU ms", "first run ms"),
 )
 
@@ -182,7 +204,7 @@ def _cells(way: ShapeWay) -> tuple[str, ...]:
     return (
         way.way,
         *(_count(value) for value in (way.engines, way.profiles, way.contexts)),
-        *(_mib(value) for value in (way.engine_bytes, way.device_bytes, way.context_bytes)),
+        *(_mib(value) for value in (way.engine_bytes, way.allocated_bytes, way.device_bytes, way.context_bytes)),
         _count(way.graphs),
         _mib(way.graph_bytes),
         "-" if way.peak_ips is None else f"{way.peak_ips:,.0f}",

@@ -9,7 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.analysis import interference
+from sweep.analysis import fairness, interference
 from sweep.spec import parse_sharing
 
 if TYPE_CHECKING:
@@ -39,6 +39,15 @@ class Matrix:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     cells: dict[tuple[str, str], interference.Slowdown]
+
+    @property
+    def fairness(self) -> float | None:
+        """Return Jain's index of the throughputs as shares of those alone: 1 where all are slowed alike.
+
+        None where one of them is not known.
+        """
+        shares = [1 / each.rate for each in self.cells.values() if each.rate]
+        return fairness.jain(shares) if len(shares) == len(self.cells) == len(self.rows) else None
 
 
 def matrices(slowdowns: Sequence[interference.Slowdown]) -> list[Matrix]:
@@ -79,7 +88,8 @@ def _text(each: interference.Slowdown, rows: Sequence[str]) -> str:
     if sharing is None or not sharing.shares:
         return each.sharing
     shares = dict(zip((each.network, *each.beside), sharing.shares, strict=False))
-    return f"{sharing.kind}:{'/'.join(str(shares[name]) for name in rows if name in shares)}"
+    order = [*(name for name in rows if name in shares), *(name for name in shares if name not in rows)]
+    return f"{sharing.kind}:{'/'.join(str(shares[name]) for name in order)}"
 
 
 def cell_text(each: interference.Slowdown | None) -> str:
@@ -115,15 +125,19 @@ def print_side_by_side(console: Console, records: Sequence[Record], slo: Slo | N
         title="Slowdown side by side: row beside column, throughput and p99 as factors on those alone (95%)",
         title_justify="left",
     )
-    for heading in ("sharing", "network", *(f"beside {column}" for column in columns)):
+    for heading in ("sharing", "fairness", "network", *(f"beside {column}" for column in columns)):
         table.add_column(escape(heading), no_wrap=True)
     for matrix in made:
         for number, row in enumerate(matrix.rows):
             cells = [cell_text(matrix.cells.get((row, column))) for column in columns]
-            table.add_row(*map(escape, (matrix.sharing if number == 0 else "", row, *cells)))
+            table.add_row(*map(escape, (*(_head(matrix) if number == 0 else ("", "")), row, *cells)))
     console.print(table)
     for line in split_lines(result):
         console.print(escape(line), highlight=False, soft_wrap=not console.is_terminal)
+
+
+def _head(matrix: Matrix) -> tuple[str, str]:
+    return matrix.sharing, "" if matrix.fairness is None else f"{matrix.fairness:.2f}"
 
 
 def split_lines(result: interference.Interference) -> list[str]:
@@ -166,6 +180,7 @@ def page_context(records: Sequence[Record], slo: Slo | None) -> dict[str, Any]:
     shown = [
         {
             "sharing": matrix.sharing,
+            "fairness": _head(matrix)[1],
             "columns": matrix.columns,
             "rows": [
                 {

@@ -4,8 +4,8 @@
     .venv/bin/python tests/docs/run_pages.py --limit-s 120 --into /tmp/pages
 
 Files that a page shows are written where it says. A name that stands for a file of the reader's, such as
-``net.onnx``, is given one of a small trained network. A command that takes longer than the limit is interrupted as
-by Ctrl-C, twice where it goes on, and counted as not run to its end. Commands of ``make`` and of a GPU are listed and
+``net.onnx``, is given one of a small trained network. A command that takes longer than the limit is interrupted as by
+Ctrl-C, twice where it goes on, and counted as not run to its end. Commands of ``make`` and of a GPU are listed and
 not run. Ends with 1 if a command ended with another code than 0.
 """
 
@@ -37,6 +37,7 @@ NOT_RUN = {  # beginning of a command: why it is not run
     "sweep model.engine=": "needs a GPU",
     "sweep trtexec": "needs a GPU",
     "sweep layers types": "needs a GPU",
+    "sweep layers on-gpu": "needs a GPU",
     "sweep ui": "serves until it is interrupted",
 }
 

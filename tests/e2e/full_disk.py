@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+
+from forked_command import run_forked
 
 from sweep.storage.store import Store
 
@@ -28,8 +31,7 @@ def start(results: Path, faults: str | None) -> dict[str, object]:
     environment = dict(os.environ)
     if faults is not None:
         environment |= {"SWEEP_TEST_FAULTS": faults, "PYTHONPATH": f"{FAULTY}:{os.environ['PYTHONPATH']}"}
-    command = [sys.executable, "-m", "sweep", *WORDS, f"results={results}"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_forked((*WORDS, f"results={results}"), environment, results.parent)
     store = Store(results / "full")
     records = [store.read(key) for key in store.record_keys()]
     return {

@@ -65,6 +65,7 @@ DISK = "simulated"  # what runs on the small disk
 DISK_SIZE = "24m"
 NAME = "s"
 KILLED = -signal.SIGKILL
+PUBLISHING = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")  # imports of a command that publishes
 COUNTS = (3, 6)  # disturbances of one sweep, fewest and most
 # What each disturbance may end the command with, besides what the undisturbed command ends with: a variant whose
 # worker died is `crashed`, so 1; an interrupt before the handlers are there is the signal's own end.
@@ -428,7 +429,7 @@ class Campaign:
         self._fresh_share, self._servers = options.fresh, options.servers
         self._postgres = options.servers and without_postgres() is None
         self._fork = multiprocessing.get_context("forkserver")
-        self._fork.set_forkserver_preload([*PRELOADED, "preloaded", "forked_worker", "mlflow", __name__])
+        self._fork.set_forkserver_preload([*PRELOADED, "preloaded", "forked_worker", *PUBLISHING, __name__])
         self._references: dict[str, Reference] = {}
         self._lock = threading.Lock()
         self._disk_lock = threading.Lock()

@@ -58,7 +58,7 @@ def counted(cli: Cli) -> Counted:
 
 
 def test_one_build_for_all_streams_loads_threads_and_repeats(counted: Counted) -> None:
-    same = ("backend=onnxruntime", "precision=int8")
+    same = ("backend=onnxruntime", "precision=int8", "load.fractions=[0.5]")
     built = counted.run("-m", *same, "streams=1,2", "load=closed,quick", "backend.intra_op_threads=1,2", "repeats=2")
     assert len(counted.cli.records()) == 8
     assert len(built) == 1

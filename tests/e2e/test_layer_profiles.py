@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conftest import CLOSED
@@ -10,10 +12,11 @@ from conftest import CLOSED
 from sweep.cli import commands
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
     from conftest import Cli
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def profiles(cli: Cli) -> dict[str, dict[str, Any]]:
@@ -80,3 +83,36 @@ def test_why_int8_differs_from_fp32_is_told_by_their_nodes(cli: Cli, capsys: pyt
     assert quantisers
     assert {group["presence"] for group in quantisers} == {"B"}
     assert 'id="profiles"' in (cli.results / "a" / "report.html").read_text()
+
+
+def test_the_loop_of_the_how_to_finds_its_faults_mends_them_and_tells_what_that_did(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the files of docs/howto/find-the-bottleneck.md as they are, but for smaller sizes."""
+    page = (ROOT / "docs" / "howto" / "find-the-bottleneck.md").read_text()
+    folder, sizes = cli.results.parent, "TOKENS, WIDTH, HIDDEN, HEADS = "
+    for name, text in re.findall(r"^:caption: (\S+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE):
+        (folder / name).write_text(text.replace(f"{sizes}64, 192, 256, 4", f"{sizes}32, 64, 96, 4"))
+    monkeypatch.chdir(folder)
+    exec(compile((folder / "needless.py").read_text(), "needless.py", "exec"), {})  # noqa: S102 - a page of ours
+    words = ("model.path=needless.onnx", "batch=4", "graph=none,passes:mended", "layers=true", "backend=onnxruntime")
+    done = cli.run(*words, *CLOSED, "name=both")
+    assert done.returncode == 0, done.stdout + done.stderr
+    where = ("--results", str(cli.results))
+    variants = {str(json.loads(path.read_text())["variant"]["graph"]): path for path in cli.results.glob("*/records/*")}
+    before, after = (str(variants[name]) for name in sorted(variants, key=lambda name: "mended" in name))
+    assert commands.main(["layers", before, *where, "--json", "before.json", "--all"]) == 0
+    printed = capsys.readouterr().out
+    findings = {item["kind"]: item for item in json.loads(Path("before.json").read_text())["findings"]}
+    for kind, title in (("unfused_norm", "2 norms in primitives"), ("unfused_attention", "2 attentions in ")):
+        finding = findings[kind]
+        assert finding["title"].startswith(title)
+        assert finding["cost_us"] > finding["saving_us"] > 0
+        assert f"Try: {finding['advice'][:30]}" in printed
+    assert commands.main(["layers", after, *where, "--json", "after.json"]) == 0
+    assert not {"unfused_norm"} & {item["kind"] for item in json.loads(Path("after.json").read_text())["findings"]}
+    capsys.readouterr()
+    assert commands.main(["layers", before, after, *where, "--json", "difference.json"]) == 0
+    assert capsys.readouterr().out.startswith(("B (passes:mended) is ", "B (passes:mended) takes as long as "))
+    presence = {group["name"]: group["presence"] for group in json.loads(Path("difference.json").read_text())["groups"]}
+    assert (presence["block0/feed/there"], presence["block0/feed/up"]) == ("A", "both")

@@ -143,6 +143,7 @@ def test_scripted_interference_is_found_to_the_last_digit(cli: Cli) -> None:
     assert len(windows) == 6
     assert all(window["overlap"] == 1.0 for window in windows)
     page = html.context("t", records)["side_by_side"]
+    assert [matrix["fairness"] for matrix in page["matrices"]] == ["0.90", "1.00", "0.74"]
     assert {cell["heat"] for matrix in page["matrices"] for row in matrix["rows"] for cell in row["cells"]} == {
         *(None, 1.0, 0.25, 0.5, 0.12),
     }

@@ -42,7 +42,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert before.slo is None
     assert all(point["prediction"]["p99_ms"] > 0 for point in before.points)
 
-    done = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=4")
+    done = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 to measure, 1 measured already, 1 to search for their capacity" in done.stdout
     (found,) = cli.records()
@@ -60,7 +60,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
     assert all(np.array_equal(old.done_ns, new.done_ns) for old, new in zip(curve, kept, strict=True))
 
     stamp = store.samples_path(found.key).stat().st_mtime_ns
-    again = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=4")
+    again = cli.run(*ONE, "slo.p90_ms=200", "slo.search_s=2")
     assert "to search" not in again.stdout
     assert store.samples_path(found.key).stat().st_mtime_ns == stamp
     assert cli.records() == [found]
@@ -81,7 +81,7 @@ def test_an_slo_is_searched_and_only_its_probes_are_measured(cli: Cli) -> None:
 
 
 def test_a_variant_is_measured_and_searched_in_one_go(cli: Cli) -> None:
-    done = cli.run("-m", "batch=8,32", *QUICK, "repeats=2", "slo.p90_ms=300", "slo.search_s=3")
+    done = cli.run("-m", "batch=8,32", *QUICK, "repeats=2", "slo.p90_ms=300", "slo.search_s=1.5")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 to measure, 2 to search for their capacity" in done.stdout
     assert all(record.slo and record.slo["probes"] for record in cli.records())

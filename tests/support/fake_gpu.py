@@ -270,20 +270,19 @@ class FakeDriver:
     def cuDeviceGetDevResource(self, _device, _kind):
         return OK, SimpleNamespace(sm=SimpleNamespace(smCount=132))
 
-    def cuDevSmResourceSplitByCount(self, _groups, whole, _flags, least):
+    def cuDevSmResourceSplitByCount(self, groups, whole, _flags, least):
         """Multiples of 8, as on Hopper."""
         given = min(-(-least // 8) * 8, whole.sm.smCount)
-        first = getattr(whole.sm, "first", 0)
-        part = SimpleNamespace(sm=SimpleNamespace(smCount=given, first=first))
-        left = SimpleNamespace(sm=SimpleNamespace(smCount=whole.sm.smCount - given, first=first + given))
-        return OK, [part], 1, left
+        count = min(groups, whole.sm.smCount // given)
+        sms = [SimpleNamespace(smCount=given, first=number * given) for number in range(count)]
+        return OK, [SimpleNamespace(sm=each) for each in sms], count, None
 
     def cuDevResourceGenerateDesc(self, parts, _count):
-        return OK, parts[0].sm
+        return OK, [part.sm for part in parts]
 
     def cuGreenCtxCreate(self, described, _device, _flags):
-        first = getattr(described, "first", 0)
-        self.contexts.append(made := SimpleNamespace(sms=described.smCount, first=first))
+        first = getattr(described[0], "first", 0)
+        self.contexts.append(made := SimpleNamespace(sms=sum(sm.smCount for sm in described), first=first))
         return OK, made
 
     def cuCtxFromGreenCtx(self, green):

@@ -147,7 +147,8 @@ FUSION_RULES = (
         meaning="The two products of an attention and the softmax between them run as several layers, which write the "
         "scores to memory.",
         advice="Scale the query or key before the first product, keep all of it in one type (`precision.keep`), and "
-        f"leave nothing but scale and mask between; or write Attention (opset 23) by {_OWN_PASS}.",
+        "leave nothing but scale and mask between, the softmax one node; or write Attention (opset 23) by "
+        f"{_OWN_PASS}.",
         source=f"{GUIDE}, Fused Attention",
         detect=_attentions,
     ),

@@ -66,14 +66,32 @@ def gelus(graph: Graph) -> Iterator[list[str]]:
 
 
 def attentions(graph: Graph) -> Iterator[tuple[list[str], str, str, str]]:
-    """Yield the nodes of each attention in primitives, with its scores, softmax and context among them."""
+    """Yield the nodes of each attention in primitives, with its scores, softmax and context among them.
+
+    The softmax may be written out too, and is named by its last node then.
+    """
     for name in graph.nodes:
-        if graph.op(name) != "Softmax":
+        softmax = [name] if graph.op(name) == "Softmax" else _softmax(graph, name)
+        if not softmax:
             continue
-        before, scores = _search(graph, name, forward=False)
+        before, scores = _search(graph, softmax[0], forward=False)
         after, context = _search(graph, name, forward=True)
         if scores is not None and context is not None:
-            yield [scores, *before, name, *after, context], scores, name, context
+            yield [scores, *before, *softmax, *after, context], scores, name, context
+
+
+def _softmax(graph: Graph, root: str) -> list[str]:
+    """Match Exp, ReduceSum and Div, with what shifts the values before; return nothing where `root` ends no such."""
+    if graph.op(root) != "Div":
+        return []
+    total, casts = _step_back(graph, root, {"ReduceSum"})
+    powers, more = _step_back(graph, root, {"Exp"})
+    if total is None or powers is None or _step_back(graph, total, {"Exp"})[0] != powers:
+        return []
+    shifted = _step_back(graph, powers, {"Sub"})[0]
+    largest = None if shifted is None else _step_back(graph, shifted, {"ReduceMax"})[0]
+    shift = [largest, shifted] if largest is not None and shifted is not None else []
+    return [*shift, powers, *more, total, *casts, root]
 
 
 def _search(graph: Graph, start: str, *, forward: bool) -> tuple[list[str], str | None]:

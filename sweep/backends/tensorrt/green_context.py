@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sweep.errors import SessionError, UnsupportedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sweep.backends.tensorrt.cuda import Cuda, Handle
 
 
@@ -32,18 +34,34 @@ def get_green_context(cuda: Cuda, sm_count: int) -> GreenContext:
 def get_partition(cuda: Cuda, counts: tuple[int, ...]) -> tuple[GreenContext, ...]:
     """Return green contexts of `counts` SMs that have no SM in common: created once per process, never destroyed.
 
+    The GPU is split into the smallest groups that it has, and each context gets as many as it needs. (What remains of
+    a split cannot be split again: on an H200 its 68 SMs were refused in any other number than 68.)
+
     Args:
         cuda: makes the calls.
-        counts: SMs of each, the largest first.
+        counts: SMs of each.
 
     Raises:
         UnsupportedError: the GPU or the driver has no green contexts, or cannot be divided so.
     """
-    contexts: list[GreenContext] = []
-    left = None
+    name = f"sharing=green:{'/'.join(map(str, counts))}"
+    try:
+        device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
+        whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
+        total = int(whole.sm.smCount)
+        smallest = _split(cuda, whole, 1)
+        size = total if smallest is None else int(smallest.sm.smCount)
+        groups, _, _ = cuda.drive("cuDevSmResourceSplitByCount", total // size, whole, 0, size)
+    except SessionError as error:
+        raise UnsupportedError(f"{name}: no green contexts could be made: {error}") from error
+    if any(count % size for count in counts) or sum(counts) > len(groups) * size:
+        raise UnsupportedError(
+            f"{name}: this GPU of {total} SMs gives shares in steps of {size}, {len(groups) * size} together"
+        )
+    contexts, first = [], 0
     for count in counts:
-        contexts.append(GreenContext(cuda, count, left))
-        left = contexts[-1].left
+        contexts.append(GreenContext(cuda, count, groups[first : first + count // size]))
+        first += count // size
     return tuple(contexts)
 
 
@@ -53,25 +71,24 @@ class GreenContext:
     Args:
         cuda: makes the calls; the device's primary context exists already.
         sm_count: number of SMs.
-        whole: SMs to take them from, as the driver describes them; None takes those of the device.
+        groups: groups of SMs of one split that make up the context; None takes the SMs from the whole device.
 
     Attributes:
-        left: SMs of `whole` that remain.
         in_use: whether a session of a partition has it.
 
     Raises:
         UnsupportedError: the GPU or the driver has no green contexts, or cannot give that many SMs.
     """
 
-    def __init__(self, cuda: Cuda, sm_count: int, whole: Any = None) -> None:
+    def __init__(self, cuda: Cuda, sm_count: int, groups: Sequence[Any] | None = None) -> None:
         self._cuda = cuda
         self.in_use = False
         try:
             device = cuda.drive("cuDeviceGet", cuda.call("cudaGetDevice"))
-            if whole is None:
+            if groups is None:
                 whole = cuda.drive("cuDeviceGetDevResource", device, _sm_resource_type(cuda))
-            part, self.left = _part(cuda, whole, sm_count)
-            descriptor = cuda.drive("cuDevResourceGenerateDesc", [part], 1)
+                groups = [_part(cuda, whole, sm_count)]
+            descriptor = cuda.drive("cuDevResourceGenerateDesc", list(groups), len(groups))
             flag = cuda.drv.CUgreenCtxCreate_flags.CU_GREEN_CTX_DEFAULT_STREAM
             self._green = cuda.drive("cuGreenCtxCreate", descriptor, device, int(flag))
             self._context = cuda.drive("cuCtxFromGreenCtx", self._green)
@@ -103,16 +120,16 @@ def _sm_resource_type(cuda: Cuda) -> Any:
     return cuda.drv.CUdevResourceType.CU_DEV_RESOURCE_TYPE_SM
 
 
-def _part(cuda: Cuda, whole: Any, sm_count: int) -> tuple[Any, Any]:
-    """Return the resource of exactly ``sm_count`` SMs, and what remains; the driver alone would round up."""
+def _part(cuda: Cuda, whole: Any, sm_count: int) -> Any:
+    """Return the resource of exactly ``sm_count`` SMs; the driver alone would round up."""
     total = int(whole.sm.smCount)
     if sm_count == total:
-        return whole, None
+        return whole
     if sm_count < total:
-        part, left = _split(cuda, whole, sm_count)
+        part = _split(cuda, whole, sm_count)
         if part is not None and int(part.sm.smCount) == sm_count:
-            return part, left
-    parts = (_split(cuda, whole, least)[0] for least in range(1, total))
+            return part
+    parts = (_split(cuda, whole, least) for least in range(1, total))
     counts = sorted({total, *(int(part.sm.smCount) for part in parts if part is not None)})
     below, above = [count for count in counts if count < sm_count], [count for count in counts if count > sm_count]
     nearest = " or ".join(map(str, [*below[-1:], *above[:1]]))
@@ -121,10 +138,10 @@ def _part(cuda: Cuda, whole: Any, sm_count: int) -> tuple[Any, Any]:
     )
 
 
-def _split(cuda: Cuda, whole: Any, least: int) -> tuple[Any, Any]:
-    """Return the smallest part with ``least`` SMs or more, and what remains; None for both if there is none."""
+def _split(cuda: Cuda, whole: Any, least: int) -> Any:
+    """Return the smallest part with ``least`` SMs or more; None if there is none."""
     try:
-        parts, _, left = cuda.drive("cuDevSmResourceSplitByCount", 1, whole, 0, least)
+        parts, _, _ = cuda.drive("cuDevSmResourceSplitByCount", 1, whole, 0, least)
     except SessionError:
-        return None, None
-    return (parts[0], left) if parts else (None, None)
+        return None
+    return parts[0] if parts else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sweep.analysis import score
 from sweep.errors import ConfigError, printable
+from sweep.report.compare.capacities import slo_text
 from sweep.report.compare.figures import (
     ENERGY,
     ENGINE,
@@ -19,7 +20,7 @@ from sweep.report.compare.figures import (
     memory_or_engine,
     sqnr_db,
 )
-from sweep.report.compare.rows import Outcome, slo_text
+from sweep.report.compare.rows import Outcome
 from sweep.report.compared_figures import capacity_ips
 
 if TYPE_CHECKING:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sweep import spec
-from sweep.analysis import best_comparison, drifted, intervals, moderation, run_comparison, start_spread
+from sweep.analysis import best_comparison, drifted, intervals, run_comparison, start_spread
 from sweep.errors import ConfigError, shorten
+from sweep.report.compare.capacities import capacity_changes
 from sweep.report.compare.facts import FactChange, fact_changes
 from sweep.report.compare.join import Pair, join, without_effort
 from sweep.report.compare.rates import RateChange, equal_rates, passes_of, rate_changes
 from sweep.report.compared_figures import (
     UNSTEADY_ERROR,
-    capacity_ips,
-    capacity_ratio,
     is_usable,
     peak_entry,
     peak_ips,
-    starts_ips,
 )
-from sweep.spec import Status, Verdict, of_percent
+from sweep.spec import Status, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +32,6 @@ if TYPE_CHECKING:
 
 _MOST_REASON = 160  # characters
 _ADVISED_REPEATS = 5
-_NORMAL_HALF = 1.96  # standard errors in half of an interval of 95%
 _FEW_PASSES = (
     "what starts differ by counts as often as the slope of the curve says; "
     f"repeats={_ADVISED_REPEATS} on both sides measures it"
@@ -174,7 +168,7 @@ def compare(old: Results, new: Results, *, anyway: bool = False) -> RunCompariso
     tables = 2 if measured and at_rates else 1
     changes = dict(zip(measured, run_comparison.changes(list(measured.values()), tables), strict=True))
     rates = rate_changes(at_rates, spreads, tables)
-    capacities = _capacities(alike, spreads)
+    capacities = capacity_changes(alike, spreads)
     rows = [
         _row(pair, label, refusals[number], changes.get(number), rates.get(number, ()), capacities.get(number))
         for number, (pair, label) in enumerate(zip(pairs, _labels(pairs), strict=True))
@@ -309,68 +303,6 @@ def _measured_no_more(old: Record, new: Record) -> bool:
         return bool(peak_ips(old)) and not peak_ips(new)
     counted = [sum(point["verdict"] != Verdict.INVALID for point in record.points) for record in (old, new)]
     return counted[0] > 0 and counted[1] == 0
-
-
-def _capacities(
-    alike: Mapping[int, tuple[Record, Record]], spreads: Sequence[Mapping[str, StartSpread]]
-) -> dict[int, tuple[float, float]]:
-    """Return the ends of the ratio of the capacities of each row that has them on both sides under one SLO.
-
-    They hold for all rows together, and are widened by what starts differ by.
-    """
-    chosen = {
-        number: (old, new)
-        for number, (old, new) in alike.items()
-        if capacity_ips(old) and capacity_ips(new) and slo_text(old) == slo_text(new)
-    }
-    errors = _start_errors(list(chosen.values()), spreads)
-    result = {}
-    for (number, (old, new)), (error, freedom) in zip(chosen.items(), errors, strict=True):
-        factor = max(run_comparison.factor_of(len(chosen), freedom), best_comparison.LEAST_BAND / math.sqrt(2))
-        margin = math.exp(factor * error)
-        low, high = capacity_ratio(new, old, factor / _NORMAL_HALF)
-        if low > 0 or math.isfinite(high):  # a search that held everywhere, and nowhere failed, bounds nothing
-            result[number] = (low / margin, high * margin)
-    return result
-
-
-def _start_errors(
-    pairs: Sequence[tuple[Record, Record]], spreads: Sequence[Mapping[str, StartSpread]]
-) -> list[tuple[float, float]]:
-    """Return what one start on each side adds to the log ratio of each pair, with the degrees of freedom.
-
-    It comes from the starts of the pairs, where they have several; else from what is known or assumed of them.
-    """
-    logs = [[np.log(starts_ips(record)) for record in pair] for pair in pairs]
-    own = [sum(max(len(starts) - 1, 0) for starts in sides) for sides in logs]
-    sample = [
-        sum(float(starts.var()) * len(starts) for starts in sides if len(starts) > 1) / max(freedom, 1)
-        for sides, freedom in zip(logs, own, strict=True)
-    ]
-    moderated = moderation.moderate(sample, own) if any(own) else None
-    errors = []
-    for number, (old, new) in enumerate(pairs):
-        if own[number] and moderated is not None:
-            errors.append((math.sqrt(2 * float(moderated.variances[number])), float(moderated.freedom[number])))
-            continue
-        spread = spreads[0].get(old.key) or spreads[1].get(new.key)
-        sides = [
-            best_comparison.Entry(value=1.0, starts=[1.0], spread=spread, assumed_cv=start_spread.assumed_cv(record))
-            for record in (old, new)
-        ]
-        known = [best_comparison.start_cv(entry) for entry in sides]
-        errors.append((math.hypot(*(cv for cv, _ in known)), min(freedom for _, freedom in known)))
-    return errors
-
-
-def slo_text(record: Record) -> str:
-    """Return the SLO of a record in words; it has one."""
-    if record.slo is None:
-        return "no SLO"
-    try:
-        return str(of_percent(record.slo["percentile"], record.slo["limit_ms"]))
-    except KeyError:
-        return f"p{record.slo['percentile']:g} <= {record.slo['limit_ms']:g} ms"
 
 
 def _evidence(

@@ -12,8 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sweep.report.layers.headline import OUTSIDE, SAME, headline
 from sweep.report.layers.names import ADDED, scope_of
-from sweep.report.layers.wording import types_text, us
+from sweep.report.layers.wording import types_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,9 +37,6 @@ _LIGHT = frozenset(
     }
 )
 _QUANTISE = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
-_OUTSIDE = "outside the layers"
-_SAME = 0.02  # share by which two times differ at least to be called different
-_MOST_CAUSES, _ENOUGH = 3, 0.9  # causes in the headline, and the share of the difference that is enough
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +161,7 @@ def differ(a: Source, b: Source) -> LayerDifference:
         b_us=b_us,
         groups=tuple(sorted(groups, key=lambda group: -abs(group.change_us))),
         causes=tuple(causes),
-        headline=_headline(causes, a_us, b_us, names, per_sample=per_sample),
+        headline=headline(causes, a_us, b_us, names, per_sample=per_sample),
         notes=tuple(_notes(a, b, groups)),
     )
 
@@ -304,7 +302,7 @@ def _causes(groups: Iterable[LayerGroup], a: Source, b: Source, scales: Sequence
     totals = (a.profile["timed_us"] * scales[0], b.profile["timed_us"] * scales[1])
     sums = (sum(cause.a_us for cause in causes), sum(cause.b_us for cause in causes))
     rests = [round(total - layers_us, 6) + 0.0 for total, layers_us in zip(totals, sums, strict=True)]
-    causes.append(Cause(what=_OUTSIDE, presence="both", fused=False, layers=0, a_us=rests[0], b_us=rests[1]))
+    causes.append(Cause(what=OUTSIDE, presence="both", fused=False, layers=0, a_us=rests[0], b_us=rests[1]))
     return sorted(causes, key=lambda cause: -abs(cause.change_us))
 
 
@@ -331,60 +329,6 @@ def _time_us(rows: Iterable[LayerRow]) -> float:
     return sum(row.time_us or 0.0 for row in rows)
 
 
-def _headline(causes: Sequence[Cause], a_us: float, b_us: float, names: tuple[str, str], *, per_sample: bool) -> str:
-    a, b = names
-    unit = " a sample" if per_sample else ""
-    change = b_us - a_us
-    times = f"{us(b_us)} against {us(a_us)}{unit}"
-    if a_us <= 0 or b_us <= 0:
-        return f"{b} takes {times}."
-    if abs(change) < _SAME * a_us:
-        faster = [cause for cause in causes if cause.change_us < -_SAME * a_us][:1]
-        slower = [cause for cause in causes if cause.change_us > _SAME * a_us][:1]
-        moved = [
-            f"{us(abs(cause.change_us))} {'more' if cause.change_us > 0 else 'less'} {_place(cause)}"
-            for cause in (*slower, *faster)
-        ]
-        return f"{b} takes as long as {a} ({times})" + (f"; within it, {', '.join(moved)}." if moved else ".")
-    word, factor = ("slower", b_us / a_us) if change > 0 else ("faster", a_us / b_us)
-    total = abs(change)
-    along, against = ([cause for cause in causes if sign * cause.change_us > _SAME * total] for sign in _signs(change))
-    shown: list[Cause] = []
-    for cause in along[:_MOST_CAUSES]:
-        if sum(abs(item.change_us) for item in shown) < _ENOUGH * total:
-            shown.append(cause)
-    more, less = ("more", "less") if change > 0 else ("less", "more")
-    text = f"{b} is {_factor(factor)} times {word} than {a} ({times})"
-    if not shown:
-        return f"{text}; no kind of layer explains it."
-    if sum(abs(cause.change_us) for cause in shown) > (1 + _SAME) * total and against:
-        parts = [f"{us(abs(cause.change_us))} {more} {_place(cause)}" for cause in shown]
-        parts += [f"{us(abs(cause.change_us))} {less} {_place(cause)}" for cause in against[:1]]
-        return f"{text}: {', '.join(parts)}."
-    parts = [f"{us(abs(cause.change_us))} are {_place(cause)}" for cause in shown]
-    return f"{text}: of the {us(total)} {more}, {', '.join(parts)}."
-
-
-def _signs(change: float) -> tuple[int, int]:
-    return (1, -1) if change > 0 else (-1, 1)
-
-
-def _place(cause: Cause) -> str:
-    """Word where time goes: ``in 42 quantise/dequantise layers that A does not have``."""
-    if cause.layers == 0:
-        return f"{_OUTSIDE} ({us(cause.b_us)} against {us(cause.a_us)})"
-    number = f"in {cause.layers} {cause.what} layer{'s' if cause.layers > 1 else ''}"
-    if cause.presence != "both":
-        other = "A" if cause.presence == "B" else "B"
-        return f"{number} that {other} {'fuses into others' if cause.fused else 'does not have'}"
-    types = f", {cause.types[1]} against {cause.types[0]}" if cause.types else ""
-    return f"{number} ({_factor(cause.b_us / cause.a_us)} times the time{types})" if cause.a_us > 0 else number
-
-
-def _factor(value: float) -> str:
-    return f"{value:.1f}" if value >= 1.1 else f"{value:.2g}" if value < 1 else f"{value:.2f}"  # noqa: PLR2004
-
-
 def _names(a: Source, b: Source) -> tuple[str, str]:
     """Return what the sides are called: their labels, without the words that both have, unless nothing is left."""
     labels = [side.profile["label"].split() for side in (a, b)]
@@ -408,7 +352,7 @@ def _notes(a: Source, b: Source, groups: Sequence[LayerGroup]) -> list[str]:
             "differ: small layers are not comparable."
         )
     for name, side in (("A", a), ("B", b)):
-        if side.analysis.totals.rest_us < -_SAME * side.profile["timed_us"]:
+        if side.analysis.totals.rest_us < -SAME * side.profile["timed_us"]:
             notes.append(
                 f"The layers of {name} add up to more than its inference ({side.analysis.totals.rest_name}): "
                 f"what lies outside of them is below 0."

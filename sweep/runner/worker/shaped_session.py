@@ -203,6 +203,21 @@ class ShapedSession:
         """Release every engine."""
         for session in self.sessions:
             session.close()
+        memory = [session.engine_facts.get("memory") for session in self.sessions]
+        if not self._one_engine and all(memory):  # known once an engine is closed
+            self.engine_facts["memory"] = _sum_memory([own for own in memory if own])
+
+
+def _sum_memory(memory: Sequence[JsonDict]) -> JsonDict:
+    """Return the device memory of several engines together; without the timelines, whose clocks differ."""
+    sums: JsonDict = {}
+    for name in dict.fromkeys(name for own in memory for name in own):
+        values = [own.get(name) for own in memory]
+        if all(isinstance(value, int) for value in values):
+            sums[name] = sum(value for value in values if isinstance(value, int))
+        elif all(isinstance(value, dict) for value in values):
+            sums[name] = _sum_memory([value for value in values if isinstance(value, dict)])
+    return sums
 
 
 def _sums(each: Sequence[JsonDict]) -> JsonDict:

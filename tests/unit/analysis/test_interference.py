@@ -114,3 +114,4 @@ def test_three_networks_are_a_row_each_and_their_shares_stand_in_the_order_of_th
         ("vit_b16", "mlp + tiny_cnn"),
     }
     assert matrix.cells["mlp", "tiny_cnn + vit_b16"].rate == 10.0
+    assert matrix.fairness is None, "the others were not measured alone"

@@ -92,15 +92,15 @@ def test_it_runs_beside_a_measured_loop_of_this_process_and_ends_with_it(load: L
     start = time.perf_counter_ns()
     stream = Polled()
     stream.spins = spins
-    until = Until(start, 60_000_000, 60_000_000, 0)
+    until = Until(start, 80_000_000, 80_000_000, 0)
     server = ClosedServer(stream, 1, until)
     issue_loops.run([server], virtual=False)
     end = time.perf_counter_ns()
     made.stop()
     completed = made.completed
     (window,) = made.figures([(-1, 0, start, end)])
-    assert 5 < window["requests"] <= completed
-    assert 5 < len(server.done) < 100
+    assert 0 < window["requests"] <= completed
+    assert 0 < len(server.done) <= 81
     issue_loops.run([ClosedServer(stream, 1, Until(end, 5_000_000, 5_000_000, 0))], virtual=False)
     assert made.completed == completed, "nothing of it is left in the loops of this process"
 

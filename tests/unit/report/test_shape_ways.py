@@ -71,6 +71,7 @@ def served(padding: float = 0.0, switch_ms: float = 0.1, graph: bool = False, **
             "key": engines[-1]["engine"],
             "device_memory_bytes": 500 * MIB,
             "context_memory_bytes": 400 * MIB,
+            "memory": {"peak_bytes": 350 * MIB, "buffers_bytes": MIB},
             **({"profiles": 2} if contexts == 2 or values.get("profile_switch") else {}),
             **graphs,
         },
@@ -105,7 +106,9 @@ def test_one_table_holds_every_way_of_one_load_and_padding_too() -> None:
     assert "graphs" not in heads, "no graph was captured"
     lines = shape_ways.lines(records)
     assert lines[0] == title
-    assert lines[2].startswith("range: engines 1, profiles 1, contexts 1, engines MiB 300.0, device MiB 500.0")
+    assert lines[2].startswith(
+        "range: engines 1, profiles 1, contexts 1, engines MiB 300.0, allocated MiB 351.0, device MiB 500.0"
+    )
 
 
 def test_what_differs_in_more_than_the_way_is_no_group() -> None:

@@ -265,6 +265,7 @@ def test_the_table_of_gpus_is_consistent() -> None:
         rates = [rate for kind in ("fp32", "tf32", "bf16", "fp16", "fp8") if (rate := peaks.of_type(kind)) is not None]
         assert rates == sorted(rates), peaks.name
         assert peaks.source
+        assert peaks.checked
         assert peaks.of_type("fp8_e4m3") == peaks.of_type("fp8")
 
 

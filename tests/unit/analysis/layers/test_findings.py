@@ -141,6 +141,19 @@ def unfused_attention(g: ProfileAuthor) -> None:
     g.layer(context, us=100)
 
 
+def attention_with_softmax_in_primitives(g: ProfileAuthor) -> None:
+    scores = g.op("MatMul", "x", g.tensor("keys", (SIDE, SIDE)))
+    shifted = g.op("Sub", scores, g.op("ReduceMax", scores, shape=(SIDE, 1)))
+    powers = g.op("Exp", shifted)
+    total = g.op("ReduceSum", powers, shape=(SIDE, 1))
+    soft = g.op("Div", powers, total)
+    context = g.op("MatMul", soft, "x")
+    g.layer(scores, us=100)
+    g.layer(shifted, powers, us=10)
+    g.layer(total, soft, us=15)
+    g.layer(context, us=100)
+
+
 def convolution(g: ProfileAuthor) -> str:
     image = g.tensor("image", (8, 64, 28, 28))
     return g.op("Conv", image, g.const((64, 64, 3, 3)), kernel_shape=[3, 3])
@@ -205,6 +218,7 @@ FAULTS: tuple[tuple[str, Fault, float, float | None], ...] = (
     ("unfused_gelu", unfused_gelu, 50, 40),
     ("unfused_gelu", unfused_tanh_gelu, 80, 70),
     ("unfused_attention", unfused_attention, 220, 20),
+    ("unfused_attention", attention_with_softmax_in_primitives, 225, 25),
     ("unfused_epilogue", unfused_convolution, 40, 40),
     ("unfused_epilogue", quantised_beside_its_convolution, 40, 40),
     ("unfused_chain", unfused_chain, 40, 20),

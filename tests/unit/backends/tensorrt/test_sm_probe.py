@@ -86,8 +86,10 @@ def test_green_contexts_side_by_side_have_no_sm_in_common_and_come_back(runtime)
             for one in made:
                 one.close()
         assert len(runtime.driver.contexts) == 2
-    with pytest.raises(UnsupportedError, match=r"sm_count=64: this GPU of 36 SMs cannot give that many"):
-        session(runtime, **asked_of(beside("green:96/64")[1]))
+    for sharing in ("green:96/64", "green:60/32"):
+        with pytest.raises(UnsupportedError, match=r"this GPU of 132 SMs gives shares in steps of 8, 128 together$"):
+            session(runtime, **asked_of(beside(sharing)[0]))
+    assert runtime.driver.current == "primary"
 
 
 def asked_of(variant: Variant) -> dict:
@@ -242,7 +244,7 @@ def test_an_engine_without_a_share_is_built_outside_the_share_of_its_worker(monk
     monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", "/short/pipe")
     building_apart(monkeypatch, ANSWERING.replace("**FAILS", ""))
     made = registry.get("tensorrt_rtx")
-    found = made.build(tmp_path / "m.onnx", variant(mps=50), lambda batch, _=None: {"x": (batch, 3)}, tmp_path)
+    found = made.build(tmp_path / "m.onnx", variant(mps=50), lambda batch: {"x": (batch, 3)}, tmp_path)
     assert found == {"share": None, "pipes": "/dev/null", "shape": [1, 3]}
     assert (tmp_path / "engine.plan").read_bytes() == b"plan"
 

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import factories
 import pytest
 
 from sweep import spec as sweep_axes
@@ -14,11 +15,14 @@ from sweep.backends import registry
 from sweep.cli import commands
 from sweep.cli.trtexec import artifact_paths, binary_versions, command, flags
 from sweep.errors import ConfigError
+from sweep.spec import side_by_side
 from sweep.storage import record_file
 from sweep.system import command_line
 
 REFERENCE = Path(__file__).parents[4] / "results" / "reference"
 KEPT = Path(__file__).parents[3] / "data" / "records"  # two real ones whose figures the tests know
+ALONE = factories.variant("mlp")
+BESIDE = sweep_axes.flat(side_by_side.beside(ALONE, [ALONE], "streams"))["beside"]
 PATHS = [*sorted(KEPT.glob("*.json")), *sorted(REFERENCE.glob("h200/*/records/*.json"))]
 
 
@@ -177,6 +181,8 @@ def test_every_axis_is_a_flag_a_variable_or_a_line(base) -> None:
         "wait": "yield", "repeats": 3, "seed": 7, "mps_build": 50, "sm_count": 16,
         "tactic_sources": "none", "max_tactics": 2, "tiling_l2_limit_kib": 64, "preview_features": "one",
         "build_route": "one", "io_format": "hwc", "context_memory": "user_managed", "persistent_cache_ratio": 0.5,
+        "sharing": "streams", "beside": BESIDE,
+        "profiles": {"way": "per_shape", "shapes": [[{"name": "h", "size": 64}]], "best": None}, "profile_switch": True,
     }  # fmt: skip
     ours = {item.name for kind in (sweep_axes.EngineAxes, sweep_axes.SessionAxes) for item in dataclasses.fields(kind)}
     elsewhere = ours - registry.get("tensorrt").honours  # axes of other backends alone
@@ -335,6 +341,7 @@ def test_the_advice_makes_the_same_engine(base) -> None:
         "made_from": None,
         "export_inputs": (),
         "shape": None,
+        "open_dimensions": None,
     }  # fields that the record's version had not
     assert found["model_ref"] == half.variant["model_ref"] | later
 

@@ -37,6 +37,7 @@ FP16 = Precision(name="fp16", dtype="fp16")
 SESSIONS = {
     "streams": SessionAxes(streams=4),
     "cuda_graph": SessionAxes(cuda_graph=True),
+    "profile_switch": SessionAxes(profile_switch=True),
     "mps": SessionAxes(mps=50),
     "sm_count": SessionAxes(sm_count=16),
     "clients": SessionAxes(clients=2),

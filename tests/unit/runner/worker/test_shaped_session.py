@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import factories
 import numpy as np
 import onnx
 import passes
@@ -14,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sweep.backends import registry
 from sweep.config import variants
-from sweep.runner.worker.shaped_session import PolledShapedStream
+from sweep.runner.worker.shaped_session import PolledShapedStream, ShapedSession
 from sweep.spec import (
     Dimension,
     LoadAxes,
@@ -160,3 +161,31 @@ def test_part_times_come_back_in_the_order_of_the_inferences() -> None:
     stream.enqueue()
     assert stream.take_parts_ms()[:, 1].tolist() == [21, 11, 22, 12, 23]
     assert stream.max_depth == 1
+
+
+def test_memory_of_several_engines_adds_up_once_they_are_closed() -> None:
+    class Session:
+        def __init__(self, size: int) -> None:
+            self.size, self.streams, self.realised = size, (Timed(0),), dict[str, Any]()
+            self.engine_facts: dict[str, Any] = {"device_memory_bytes": 10 * size}
+            self.shape_facts = {"graphs": {"count": 1, "nodes": size, "memory_bytes": 0, "pool_bytes": 0}}
+
+        def close(self) -> None:
+            owners = {"weights": self.size, "buffers": 1}
+            self.engine_facts["memory"] = {
+                "peak_bytes": self.size,
+                "timeline": [[0.0, 1, "run"]],
+                "peak_by_owner": owners,
+            }
+
+    class Engine:
+        variant = factories.variant()
+
+        def facts(self, session: Session) -> dict[str, Any]:
+            return {"device_memory_bytes": session.engine_facts["device_memory_bytes"], **session.shape_facts}
+
+    session = ShapedSession([Session(3), Session(4)], [Engine(), Engine()])  # type: ignore[list-item]  # as far as is used
+    assert session.engine_facts["graphs"] == {"count": 2, "nodes": 7, "memory_bytes": 0, "pool_bytes": 0}
+    assert session.engine_facts["device_memory_bytes"] == 70
+    session.close()
+    assert session.engine_facts["memory"] == {"peak_bytes": 7, "peak_by_owner": {"weights": 7, "buffers": 2}}
