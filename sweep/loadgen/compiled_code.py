@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import write_atomic
+from sweep.system import regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,11 @@ def _load(files: Path) -> Code:
 
 def _digest(host: tuple[str, str]) -> str:
     """Return what the code depends on: its source, the compiler and the processor."""
-    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("compiled_kernels", "loop_layout")]
+    here = Path(__file__)
+    sources = [
+        regular_files.read_bytes(here.with_name(f"{name}.py"), follow=True)
+        for name in ("compiled_kernels", "loop_layout")
+    ]
     versions = [f"{name} {importlib.metadata.version(name)}".encode() for name in ("numba", "llvmlite")]
     return hashlib.sha256(b"\0".join([*sources, *versions, *(text.encode() for text in host)])).hexdigest()[:32]
 
@@ -129,7 +133,7 @@ def _read(path: Path) -> tuple[str, bytes] | None:
             stat = place.stat(follow_symlinks=False)
             if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
                 return None
-        digest, symbol, content = path.read_bytes().split(b"\n", 2)
+        digest, symbol, content = regular_files.read_bytes(path, follow=False).split(b"\n", 2)
     except (OSError, ValueError):
         return None
     if digest.decode("ascii", "replace") != hashlib.sha256(symbol + content).hexdigest():
