@@ -383,6 +383,9 @@ def _nothing_in_common(old: Results, new: Results) -> str:
             damaged = f" ({len(results.damaged)} cannot be read)" if results.damaged else ""
             return f"{results.name} has no records{damaged}"
     examples = [str(results.records[0].variant.get("label", results.records[0].key)) for results in (old, new)]
+    backends = [results.records[0].variant.get("backend") for results in (old, new)]
+    if backends[0] != backends[1]:
+        examples = [f"{label} of {backend}" for label, backend in zip(examples, backends, strict=True)]
     return (
         f"{old.name} and {new.name} have no variant in common: {examples[0]} is in one, {examples[1]} in the other; "
         "measure the same sweep under two names (name=)"

@@ -115,6 +115,11 @@ def test_a_comparison_of_other_machines_is_refused_in_one_line_unless_anyway() -
     [
         (results("a"), results("b", record()), "a has no records"),
         (results("a", record(1)), results("b", record(2)), "a and b have no variant in common: tiny_cnn fp32 b1 s1 is"),
+        (
+            results("a", record(1)),
+            results("b", record(1, axes={"backend": "simulated"})),
+            "a and b have no variant in common: tiny_cnn fp32 b1 s1 of tensorrt_rtx is in one, tiny_cnn",
+        ),
     ],
 )
 def test_two_measurements_without_a_common_variant_are_one_line(old, new, line) -> None:
