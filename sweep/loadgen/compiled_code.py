@@ -6,6 +6,7 @@ numba: 0.04 s of CPU in place of 1.2 s. The files are the user's own; others' ar
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweep.system import write_atomic
+from sweep.system import regular_files, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +64,19 @@ def code() -> Code:
 
 
 def folder() -> Path:
-    """Return the user's folder of machine code."""
+    """Return the user's folder of machine code, which exists: in the user's cache, or where that cannot be written."""
+    temporary = Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
     try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        roots = [Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"), temporary]
     except RuntimeError:  # a user without a home
-        root = Path(tempfile.gettempdir()) / f"cache-{os.geteuid()}"
-    return root / "sweep" / "loops"
+        roots = [temporary]
+    for root in roots:
+        place = root / "sweep" / "loops"
+        with contextlib.suppress(OSError):
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if os.access(place, os.W_OK):
+                return place
+    return temporary / "sweep" / "loops"
 
 
 @functools.cache
@@ -109,7 +117,11 @@ def _load(files: Path) -> Code:
 
 def _digest(host: tuple[str, str]) -> str:
     """Return what the code depends on: its source, the compiler and the processor."""
-    sources = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("compiled_kernels", "loop_layout")]
+    here = Path(__file__)
+    sources = [
+        regular_files.read_bytes(here.with_name(f"{name}.py"), follow=True)
+        for name in ("compiled_kernels", "loop_layout")
+    ]
     versions = [f"{name} {importlib.metadata.version(name)}".encode() for name in ("numba", "llvmlite")]
     return hashlib.sha256(b"\0".join([*sources, *versions, *(text.encode() for text in host)])).hexdigest()[:32]
 
@@ -121,7 +133,7 @@ def _read(path: Path) -> tuple[str, bytes] | None:
             stat = place.stat(follow_symlinks=False)
             if stat.st_uid != os.geteuid() or stat.st_mode & 0o022:
                 return None
-        digest, symbol, content = path.read_bytes().split(b"\n", 2)
+        digest, symbol, content = regular_files.read_bytes(path, follow=False).split(b"\n", 2)
     except (OSError, ValueError):
         return None
     if digest.decode("ascii", "replace") != hashlib.sha256(symbol + content).hexdigest():
@@ -133,8 +145,5 @@ def _write(path: Path, symbol: str, content: bytes) -> None:
     """Keep the code for later processes, where the user's folder can be written."""
     name = symbol.encode()
     digest = hashlib.sha256(name + content).hexdigest().encode()
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):  # the next process compiles again
         write_atomic(path, b"\n".join([digest, name, content]), durable=False)
-    except OSError:
-        return  # the next process compiles again

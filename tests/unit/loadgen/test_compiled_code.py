@@ -12,6 +12,7 @@ NAME, CODE = "cfunc.loop", b"\x7fELF\nmachine\n\ncode"
 @pytest.fixture
 def stored(tmp_path):
     path = tmp_path / "loops" / "closed_loop-digest"
+    path.parent.mkdir(mode=0o700)
     compiled_code._write(path, NAME, CODE)
     return path
 
@@ -58,6 +59,11 @@ def test_the_folder_is_in_the_users_cache(monkeypatch, tmp_path) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert compiled_code.folder() == tmp_path / ".cache" / "sweep" / "loops"
+    assert compiled_code.folder().stat().st_mode & 0o077 == 0
+    (tmp_path / "file").write_text("no folder can be below it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(compiled_code.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+    assert compiled_code.folder() == tmp_path / "tmp" / f"cache-{os.geteuid()}" / "sweep" / "loops"
 
 
 def test_what_is_loaded_a_second_time_was_not_compiled() -> None:
