@@ -90,7 +90,7 @@ bench-compare: install ## real comparisons, equal and slowed: make bench-compare
 	$(BIN)/python tests/bench/compare_campaign.py $(ARGS)
 
 bench-search: install ## searches replayed on published grids: make bench-search ARGS="--replays 200 --jobs 2 --json FILE"
-	$(BIN)/python tests/bench/bench_search.py $(ARGS)
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/bench/bench_search.py $(ARGS)
 
 fuzz: install ## broken and hostile contents at every door that reads: make fuzz ARGS=100000
 	PYTHONPATH=.:tests/support $(BIN)/python tests/fuzz/run.py $(ARGS)

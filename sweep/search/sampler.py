@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sweep.search.observation import Observation
 
 _STARTUP = 5  # random proposals before the sampler models anything
-_TRIES = 8  # proposals a wanted one, since a grid may lack a combination or have tried it
+_TRIES = 4  # proposals a wanted one, since a grid may lack a combination or have tried it
 
 
 class Sampler:

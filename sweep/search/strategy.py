@@ -33,11 +33,13 @@ _MOST_DRAWN = 40  # candidates whose scores are drawn together: the likeliest to
 _SEED = 6700  # path of the draws below the seed
 _TOGETHER = 0.5  # share of the first one's value a second, from which a sibling is probed with it
 _RESERVED, _RESERVED_FIRST = 1, 4  # measurements that the budget keeps time for: with an answer, and without one
+_MOST_RESERVED = 0.15  # of the budget
 _HOPE = 0.5  # weight of the belief that a candidate may win, against those near it that could not
 _NEAR_DOUBLINGS, _NEAR_WORD = 1.5, 0.5  # how far the reason of one that could not win reaches
 _LEAST_SHARE = 1e-3
 _SMALL = 1e-6  # of a doubling
 _ALL, _SPENT = "everything was tried", "the budget is spent"
+_MOST_SIBLINGS, _FIRST_SIBLINGS = 5, 1  # probed with a candidate: of words that were seen, and of new ones
 _ASKED = 8  # proposals of the sampler among which the cheapest is taken
 
 
@@ -88,7 +90,7 @@ class Search:
         self._goal = goal
         self._places = {candidate.key: place for place, candidate in enumerate(candidates)}
         self._features = features(candidates)
-        self._near = _nearness(self._features)
+        self._alike, self._near = _nearness(self._features)
         self._kinds = _engine_words(self._candidates, self._features)
         self._surrogates = [Surrogate(self._features, objective.slopes) for objective in goal.objectives]
         self._probes: dict[int, Observation] = {}
@@ -124,12 +126,14 @@ class Search:
         untried, leader = self._untried(), self._leader()
         if leader is None:
             return self._first_look(untried)
-        if leader not in self._fulls and self._is_unproven(leader):
-            return self._measure(leader, "no variant of its kind was measured yet")
         weighted, scores = self._weighted()
         worth_it = self._chance(weighted, untried, leader) >= RISK
         affordable = [place for place in untried if self._fits(place)]
         if affordable and worth_it:
+            values = self._values(affordable, float(scores[leader]))
+            promising = self._most_promising(scores)
+            if promising is not None and promising[1] > max(values.values()):
+                return self._measure(promising[0], "it is worth more a second than what was not tried")
             return self._explore(affordable, float(scores[leader]))
         near = self._neighbours(leader, affordable)
         if near:
@@ -139,9 +143,28 @@ class Search:
             self.ended = _SPENT if worth_it else f"nothing left is more than {TOLERANCE:.0%} better, at 95% confidence"
         return step
 
+    def _most_promising(self, scores: Floats) -> tuple[int, float] | None:
+        """Return the probed candidate whose measurement is worth most a second, and how much: what it gains the answer.
+
+        As long as nothing measured can be the answer, it gains all of itself, which counts as a doubling.
+        """
+        unusable, shares = self._unusable(), self._feasible_share()
+        probed = [p for p in self._probes if p not in self._fulls and p not in unusable]
+        usable = [p for p in self._fulls if p not in unusable]
+        if not probed:
+            return None
+        top = max(float(scores[p]) for p in probed)
+        answer = max((float(scores[p]) for p in usable), default=top - math.log(2))
+        worth = {p: float(shares[p]) * (float(scores[p]) - answer) / self._costs.full_s for p in probed}
+        best = max(worth, key=worth.__getitem__)
+        return best, worth[best]
+
     def _first_look(self, untried: Sequence[int]) -> Step | None:
-        """Return the first probes, or those after all so far failed."""
-        affordable = [place for place in untried if self._fits(place)]
+        """Return the first probes, or those after all so far failed: an answer is worth the rest of the budget."""
+        budget_s = math.inf if self._goal.budget_s is None else self._goal.budget_s
+        left_s = budget_s - self.spent_s
+        measured_s = min(self._costs.full_s, left_s / 4) if self._fulls else self._costs.full_s
+        affordable = [place for place in untried if self._cost(place) + measured_s <= left_s]
         if untried and not affordable:
             self.ended = _SPENT
         return self._explore(affordable, -math.inf) if affordable else None
@@ -224,10 +247,6 @@ class Search:
             return None
         hoped = self._weighted()[1] + np.log(np.maximum(self._feasible_share(), _LEAST_SHARE))
         return max(seen, key=lambda p: float(hoped[p]))
-
-    def _is_unproven(self, place: int) -> bool:
-        """Tell whether no measurement shares the words of an engine, as its precision, which gates may refuse."""
-        return not any((self._kinds[p] == self._kinds[place]).all() for p in self._fulls)
 
     def _neighbours(self, place: int, untried: Sequence[int]) -> list[int]:
         """Return untried candidates at the next value of an axis, where these words were never tried with that value.
@@ -316,7 +335,8 @@ class Search:
         if all(observation.reason is None for observation in shown.values()):
             return np.ones(len(self._candidates))
         places = list(shown)
-        near = self._near[:, places]
+        broken = np.array([shown[p].scores[0] is None for p in places])
+        near = np.where(broken[None], self._alike[:, places], self._near[:, places])
         good = np.array([shown[p].reason is None for p in places], dtype=np.float64)
         shares = np.asarray((near @ good + _HOPE) / (near.sum(axis=1) + _HOPE))
         shares[places] = good
@@ -347,7 +367,8 @@ class Search:
         rate = values[chosen]
         together = [p for p in siblings if self._gain(values, p) / self._costs.probe_s > max(rate, _TOGETHER * gain)]
         together.sort(key=lambda p: -self._gain(values, p))
-        room = self._room(chosen)
+        known = any((self._kinds[p] == self._kinds[chosen]).all() for p in (*self._probes, *self._fulls))
+        room = min(self._room(chosen), _MOST_SIBLINGS if known else _FIRST_SIBLINGS)
         return Step(
             keys=tuple(self._candidates[p].key for p in (chosen, *together[:room])),
             full=False,
@@ -372,7 +393,8 @@ class Search:
     def _reserved_s(self) -> float:
         """Return the time that the budget keeps for measurements, s: more as long as none can be the answer."""
         answered = any(observation.reason is None for observation in self._fulls.values())
-        return (_RESERVED if answered else _RESERVED_FIRST) * self._costs.full_s
+        reserved_s = (_RESERVED if answered else _RESERVED_FIRST) * self._costs.full_s
+        return min(reserved_s, _MOST_RESERVED * (self._goal.budget_s or math.inf))
 
     def _values(self, places: Sequence[int], best: float) -> dict[int, float]:
         """Return the expected improvement a second of each candidate; before any, the expected score itself."""
@@ -396,11 +418,15 @@ class Search:
         ]
 
 
-def _nearness(points: Features) -> Floats:
-    """Return how much each candidate says of what another can do, 0 to 1."""
+def _nearness(points: Features) -> tuple[Floats, Floats]:
+    """Return how much each candidate says of what another can do, 0 to 1: of what cannot run at all, and otherwise.
+
+    What a library refuses it refuses at any batch; what is unsteady or lacks memory is so near its own size.
+    """
     square = ((points.doublings[:, None] - points.doublings[None]) ** 2).sum(axis=-1)
     differing = (points.words[:, None] != points.words[None]).sum(axis=-1)
-    return np.asarray(np.exp(-square / (2 * _NEAR_DOUBLINGS**2)) * _NEAR_WORD**differing)
+    alike = np.asarray(_NEAR_WORD ** (2.0 * differing))
+    return alike, np.asarray(np.exp(-square / (2 * _NEAR_DOUBLINGS**2)) * _NEAR_WORD**differing)
 
 
 def _engine_words(candidates: Sequence[Candidate], points: Features) -> np.ndarray[Any, np.dtype[np.int64]]:
