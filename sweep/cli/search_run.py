@@ -197,7 +197,12 @@ def _ignore(record: Record) -> None:
 
 
 def _refuse_rounds(selected: Plan) -> None:
+    """Refuse what a search cannot decide on after one start of one network."""
     for work in selected.runnable:
+        if work.variant.session.beside is not None:
+            raise ConfigError(
+                f"search: {work.label} runs beside other networks, and a search compares single ones: set search=grid"
+            )
         if work.variant.load.passes > 1:
             raise ConfigError(
                 f"search: {work.label} has {work.variant.load.passes} passes, and a search decides after one: "

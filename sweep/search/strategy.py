@@ -402,7 +402,7 @@ class Search:
         shares = self._feasible_share()
         if not math.isfinite(best):
             top = float(mean.max())
-            return {p: math.exp(float(mean[p]) - top) / self._cost(p) for p in places}
+            return {p: math.exp(float(mean[p]) - top) * float(shares[p]) / self._cost(p) for p in places}
         excess = normal_excess(posterior.mean, posterior.deviation, best)
         return {p: float(excess[p] * shares[p]) / self._cost(p) for p in places}
 
