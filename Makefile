@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export UV_SYSTEM_CERTS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test torture test-loadgen test-gpu bench bench-gpu bench-stats bench-compare fuzz lint types layers check docs lock clean
+.PHONY: help install install-rtx install-trt-names demo sweep plan ui publish cache doctor test torture test-loadgen test-gpu bench bench-gpu bench-stats bench-compare bench-search fuzz lint types layers check docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -88,6 +88,9 @@ bench-stats: install ## the tables of docs/evidence/statistics.md: make bench-st
 
 bench-compare: install ## real comparisons, equal and slowed: make bench-compare ARGS="--backend tensorrt_rtx --count 20"
 	$(BIN)/python tests/bench/compare_campaign.py $(ARGS)
+
+bench-search: install ## searches replayed on published grids: make bench-search ARGS="--replays 200 --jobs 2 --json FILE"
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python tests/bench/bench_search.py $(ARGS)
 
 fuzz: install ## broken and hostile contents at every door that reads: make fuzz ARGS=100000
 	PYTHONPATH=.:tests/support $(BIN)/python tests/fuzz/run.py $(ARGS)

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from sweep.analysis import reevaluate, start_spread
 from sweep.backends import registry
-from sweep.cli import build_only, plan_table, sweep_commands
+from sweep.cli import build_only, plan_table, search_run, sweep_commands
 from sweep.cli.console import Terminal
 from sweep.config import reproduce, sweep_file, variants
 from sweep.errors import ConfigError, LabelError, ModelError, SweepError, error_line, printable_line
@@ -174,6 +174,9 @@ def _sweep(
     for note in (*remaining.notes, *profile_notes):
         _print(console, f"note: {note}")
     try:
+        if settings.search is not None:
+            search_run.run(console, selected, settings, publishing.finished, devices)
+            return _conclude(console, full_plan, settings, words, publishing)
         passes = plan.passes(todo, settings.seed)
         low, high = _predicted_s(selected, settings, todo, searches)
         with Display(

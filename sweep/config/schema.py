@@ -172,6 +172,22 @@ class TrackingConfig:
 
 
 @dataclass
+class SearchConfig:
+    """Choose how the best variant is looked for: every combination, or a search under a budget."""
+
+    method: str = _key(
+        "grid", "grid (every combination), halving (where the expected gain per second is largest) or bayes (Optuna)"
+    )
+    budget_s: float | None = _key(None, "time of all probes and measurements of a search, s (null: until it is sure)")
+    objective: Any = _key(
+        None,
+        "what is best: peak, capacity, latency, energy, memory or cost, or a list for a front "
+        "(null: capacity with slo.*, else peak)",
+    )
+    p99_ms: float | None = _key(None, "largest p99 of the closed loop with which a variant may win, ms")
+
+
+@dataclass
 class AccuracyConfig:
     """Set the accuracy gates: how far the outputs of an engine may lie from the fp32 reference."""
 
@@ -240,6 +256,7 @@ class Config:
     load: LoadConfig = _key(LoadConfig, "")
     batching: BatchingConfig = _key(BatchingConfig, "")
     tracking: TrackingConfig = _key(TrackingConfig, "")
+    search: SearchConfig = _key(SearchConfig, "")
     slo: SloConfig = _key(SloConfig, "")
     accuracy: AccuracyConfig = _key(AccuracyConfig, "")
     limits: LimitsConfig = _key(LimitsConfig, "")
@@ -299,11 +316,11 @@ class Config:
             """Return the value of an axis, which `section` adds."""
 
 
-GROUPS = ("model", "precision", "backend", "load", "tracking", "experiment")
+GROUPS = ("model", "precision", "backend", "load", "tracking", "search", "experiment")
 UNMEASURED = (  # keys without effect on what is measured: they are not part of the sweep's name
     *("plan", "build_only", "force", "name", "results", "cache_gib", "tracking", "slo", "timeout_s", "telemetry_hz"),
     *("hydra", "accuracy", "limits", "sentinel_every", "timeout", "gpu", "gpus", "mps_pipe_directory", "only", "skip"),
-    "retry",
+    *("retry", "search"),
     *("prune", "layers", "sweep", "where", "exclude"),
 )
 

@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 from sweep.config.sweep_name import check_name
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
-from sweep.spec import PERCENTILES, RETRIED, Gates, Limits, Settings, Slo, Status
+from sweep.spec import PERCENTILES, RETRIED, Gates, GridSearch, Limits, Settings, Slo, Status
 from sweep.storage.cache import DEFAULT_GIB, GIB
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.config.schema import AccuracyConfig, Config, SloConfig
+    from sweep.config.schema import AccuracyConfig, Config, SearchConfig, SloConfig
 
 _MOST_GIB = 1 << 30  # an exbibyte
 _SLUG_LENGTH = 60
 _SCORES = (("min_score", 0, 1), ("max_score_drop", 0, 1))
+_METHODS = ("grid", "halving", "bayes")
+_OBJECTIVES = ("peak", "capacity", "latency", "energy", "memory", "cost")  # as `sweep.search` has them
 _MAX_TELEMETRY_HZ = 100  # NVML itself renews its readings no faster
 
 
@@ -71,7 +73,41 @@ def settings(config: Config, overrides: Sequence[str]) -> Settings:
         retry=_retry(config.retry),
         prune=config.prune,
         layers=config.layers,
+        search=grid_search(config.search, config),
     )
+
+
+def grid_search(search: SearchConfig, config: Config) -> GridSearch | None:
+    """Return how the best variant is searched, or None where every one is measured.
+
+    Raises:
+        ConfigError: a value is out of its range, or two contradict each other; one line.
+    """
+    if search.method not in _METHODS:
+        raise ConfigError(f"search.method={search.method}: give {', '.join(_METHODS)}")
+    given = {"budget_s": search.budget_s, "objective": search.objective, "p99_ms": search.p99_ms}
+    if search.method == "grid":
+        for name, value in given.items():
+            if value is not None:
+                raise ConfigError(f"search.{name}={value}: search=grid measures every variant; add search=halving")
+        return None
+    for name in ("budget_s", "p99_ms"):
+        if given[name] is not None:
+            checks.above_zero(**{f"search.{name}": given[name]})
+    objectives = (
+        _entries(search.objective)
+        if search.objective is not None
+        else (("capacity",) if slo(config.slo) is not None else ("peak",))
+    )
+    unknown = [name for name in objectives if name not in _OBJECTIVES]
+    if unknown or not objectives or len(set(objectives)) < len(objectives):
+        raise ConfigError(f"search.objective={','.join(objectives)}: give {', '.join(_OBJECTIVES)}, each once")
+    if "capacity" in objectives and (slo(config.slo) is None or config.load.kind != "curve"):
+        raise ConfigError(
+            "search.objective=capacity: a capacity needs a limit and a curve, as in slo.p99_ms=10 load=curve; "
+            "search.objective=peak needs neither"
+        )
+    return GridSearch(method=search.method, objectives=objectives, budget_s=search.budget_s, p99_ms=search.p99_ms)
 
 
 def _entries(value: Any) -> tuple[str, ...]:

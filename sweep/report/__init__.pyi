@@ -7,6 +7,7 @@ from . import mlflow as mlflow
 from . import slides as slides
 from . import table as table
 from .columns import common_slo as common_slo
+from .compared_figures import peak_entry as peak_entry
 from .comparison import compared as compared
 from .comparison import same_engines as same_engines
 from .comparison import speedups as speedups

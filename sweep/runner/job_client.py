@@ -147,6 +147,7 @@ class JobClient:
             gates=self._settings.gates,
             samples=path,
             limits_s=self._settings.limits_s,
+            accuracy=not self._settings.probe,
         )
 
     def _on_event(self, event: messages.AnyEvent) -> None:

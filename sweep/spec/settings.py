@@ -33,6 +33,23 @@ class Tracking:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GridSearch:
+    """Hold how the best variant of the grid is searched.
+
+    Attributes:
+        method: halving or bayes.
+        objectives: names of what is best (`sweep.search.OBJECTIVES`); several search a front.
+        budget_s: time of all probes and measurements, s; None for no limit.
+        p99_ms: largest p99 of the closed loop with which a variant may win, ms; None for any.
+    """
+
+    method: str
+    objectives: tuple[str, ...]
+    budget_s: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Hold the settings of a sweep, which do not change a measured number.
 
@@ -56,6 +73,8 @@ class Settings:
         telemetry_hz: readings of the GPU's state per second; 0 for none.
         sentinel_every: passes between two runs of the sentinel; 0 for no sentinel.
         layers: profile the layers of each engine once its variant is measured.
+        search: how the best variant is searched; None measures every one.
+        probe: the records are probes: the outputs are not compared.
         mps_pipe_directory: of the user's own MPS daemon; None starts one if a variant has an MPS share.
     """
 
@@ -80,6 +99,8 @@ class Settings:
     retry: frozenset[Status] = RETRIED
     prune: bool = True
     layers: bool = False
+    search: GridSearch | None = None
+    probe: bool = False
 
     @property
     def limits_s(self) -> dict[str, float | None]:

@@ -62,6 +62,7 @@ from .samples import GpuMs as GpuMs
 from .samples import Ints as Ints
 from .samples import PointSamples as PointSamples
 from .store import Store as Store
+from .sweep_folder import PROBES as PROBES
 from .sweep_folder import exclusive as exclusive
 from .sweep_folder import find_sweeps as find_sweeps
 from .sweep_folder import folder_lock as folder_lock

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from sweep.spec import Settings
 
 
+PROBES = "probes"  # folder of the probes of a search, which has the folders of a sweep
 LOCK, OWNER = ".lock", ".lock.owner"
 FOLDERS = (
     *("records", "samples", "telemetry", "sentinel", "logs", "parts", "artifacts", "parity", "plans", "layers"),
-    "profiles",
+    *("profiles", PROBES),
 )
 MLFLOW_STORE = "mlflow.db"
-_OWN_FILES = frozenset({"config.json", "index.json", LOCK, OWNER})
+_OWN_FILES = frozenset({"config.json", "index.json", "search.json", LOCK, OWNER})
 _NO_SWEEPS = frozenset({"cache", "mlartifacts", "recipes"})  # folders below the results that hold none
 CACHE_FOLDERS = ("models", "onnx", "engines", "references", "costs", "runtime", ".in-use")
 
@@ -69,9 +70,16 @@ def find_sweeps(results: Path) -> dict[str, Path]:
 
 
 def folders_with_records(folder: Path) -> list[Path]:
-    """Return the folders below `folder`, itself included, that hold records; hidden ones are being deleted."""
-    found = (path for path in sorted(folder.rglob("records")) if path.is_dir())
-    return [path.parent for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts)]
+    """Return the folders below `folder`, itself included, that hold records; hidden ones are being deleted.
+
+    Probes of a search are no measurements.
+    """
+    folders = (path for path in sorted(folder.rglob("records")) if path.is_dir())
+    return [
+        path.parent
+        for path in folders
+        if not any(part[0] == "." or part == PROBES for part in path.relative_to(folder).parts)
+    ]
 
 
 @contextmanager

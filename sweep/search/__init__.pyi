@@ -1,0 +1,14 @@
+from . import capacity_probe as capacity_probe
+from . import objectives as objectives
+from . import observation as observation
+from . import replay as replay
+from .candidates import Candidate as Candidate
+from .candidates import candidates_of as candidates_of
+from .objectives import OBJECTIVES as OBJECTIVES
+from .objectives import Objective as Objective
+from .observation import Observation as Observation
+from .outcome import Outcome as Outcome
+from .outcome import State as State
+from .strategy import Goal as Goal
+from .strategy import Search as Search
+from .strategy import Step as Step
