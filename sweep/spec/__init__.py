@@ -26,6 +26,7 @@ from sweep.spec.onnx import (
     Precision,
 )
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
+from sweep.spec.pipeline import Link, Pipeline, Stage, settings_by_key
 from sweep.spec.session import Neighbour, Script, SessionAxes
 from sweep.spec.settings import RETRIED, Settings, Tracking
 from sweep.spec.shape_distribution import DISTRIBUTIONS, ShapeDistribution
@@ -61,12 +62,14 @@ __all__ = [
     "KeyMaker",
     "LabelledData",
     "Limits",
+    "Link",
     "LoadAxes",
     "ModelRef",
     "Neighbour",
     "NodeSearch",
     "OnnxAxes",
     "PercentileName",
+    "Pipeline",
     "Plugin",
     "Precision",
     "Profile",
@@ -82,6 +85,7 @@ __all__ = [
     "Sharing",
     "Slo",
     "SloVerdict",
+    "Stage",
     "Status",
     "Tracking",
     "TrtexecFlag",
@@ -111,6 +115,7 @@ __all__ = [
     "plain_text",
     "projection",
     "quote",
+    "settings_by_key",
     "shape_text",
     "slo",
     "table_key",
