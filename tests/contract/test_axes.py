@@ -229,7 +229,7 @@ def test_two_values_of_an_axis_give_two_names_two_rows_and_words_that_plan_each(
         ("backend.script.service_us=100,130", "seed=0,1", "load.depth=1,2", "repeats=1,2"),
         ("batch=1,8", "streams=1,2", "batching.max_wait_ms=null,2", "load=curve,closed"),
         ("backend.script.distribution=constant,exponential", "model=tiny_cnn,mlp", "precision=fp32,tf32"),
-        ("pipeline=sd_tiny", "pipeline.unet.precision=fp32,fp16", "pipeline.vae.batch=1,2", "pipeline.overlap=true"),
+        ("pipeline=sd_tiny", "pipeline.unet.precision=fp32,fp16", "pipeline.vae.batch=1,2", "streams=1,2"),
         ("pipeline=[mlp,{digits:2}],[digits,{mlp:2}]", "pipeline.mlp.cuda_graph=true,false", "precision=fp32,fp16"),
     ],
 )

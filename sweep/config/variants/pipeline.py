@@ -106,6 +106,7 @@ def _refuse_axes_of_one_network(config: Config) -> None:
     refused += ["batching.max_wait_ms"] if config.batching.max_wait_ms is not None else []
     refused += ["profile"] if config.profile != "static" else []
     refused += ["layers"] if config.layers else []
+    refused += ["beside"] if config.beside is not None else []
     refused += ["precision.path"] if config.precision.path is not None else []
     if refused:
         raise ConfigError(f"{refused[0]}: belongs to one network, and pipeline= has several; leave one of them out")

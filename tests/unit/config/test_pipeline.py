@@ -119,6 +119,7 @@ def test_every_pipeline_of_conf_is_planned(name: str) -> None:
             ("pipeline=sd_tiny", "model.samples=x.npz"),
             "model.samples: belongs to one network, and pipeline= has several",
         ),
+        (("pipeline=sd_tiny", "beside=[{model:mlp}]"), "beside: belongs to one network"),
         (("pipeline=sd_tiny", "layers=true"), "layers: belongs to one network"),
         (("pipeline=sd_tiny", "batching.max_wait_ms=1", "batch=4"), "batching.max_wait_ms: belongs to one network"),
     ],
