@@ -12,9 +12,10 @@ from sweep.analysis import (
     queue_model,
     shape_summary,
     slo_capacity,
+    stage_summary,
     start_spread,
 )
-from sweep.spec import LoadAxes, from_record
+from sweep.spec import LoadAxes, Pipeline, from_record
 from sweep.storage import samples
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ def summarise(record: Record, points: Sequence[samples.PointSamples], slo: Slo |
     if not points:
         return record
     closed = [point for point in points if point.kind == "closed"]
-    service, load = queue_model.estimate_service(points), _load(record)
+    service, load, pipeline = queue_model.estimate_service(points), _load(record), _pipeline(record)
     summary = replace(
         record,
-        peak=_peak(closed, load) if closed else None,
-        points=[_point(rung, service, load) for rung in _ladder(points)],
+        peak=_peak(closed, load, pipeline) if closed else None,
+        points=[_point(rung, service, load, pipeline) for rung in _ladder(points)],
         telemetry=_telemetry(points),
     )
     return with_slo(summary, points, slo) if slo else summary
@@ -45,12 +46,19 @@ def _load(record: Record) -> LoadAxes:
     return load if isinstance(load, LoadAxes) else LoadAxes()
 
 
-def _peak(closed: Sequence[samples.PointSamples], load: LoadAxes) -> Peak:
+def _pipeline(record: Record) -> Pipeline | None:
+    """Return the pipeline of a record; None for one network, and where a damaged record holds something else."""
+    pipeline: object = from_record(record.variant).pipeline
+    return pipeline if isinstance(pipeline, Pipeline) else None
+
+
+def _peak(closed: Sequence[samples.PointSamples], load: LoadAxes, pipeline: Pipeline | None) -> Peak:
     """Summarise the closed loop of every pass, with what starts and engines differ by."""
     peak: Peak = {
         **point_summary.closed_summary(closed),
         **fairness.shared(closed),
         **shape_summary.shaped(closed, load),
+        **stage_summary.staged(closed, pipeline),
     }
     spread = start_spread.levels_of(peak.get("passes_ips") or [], load.builds)
     if spread is not None:
@@ -58,12 +66,22 @@ def _peak(closed: Sequence[samples.PointSamples], load: LoadAxes) -> Peak:
     return peak
 
 
-def _point(rung: Sequence[samples.PointSamples], service: queue_model.Service | None, load: LoadAxes) -> Point:
+def _point(
+    rung: Sequence[samples.PointSamples],
+    service: queue_model.Service | None,
+    load: LoadAxes,
+    pipeline: Pipeline | None,
+) -> Point:
     """Summarise a rung, and predict it where the closed loop has the service times."""
     summary = point_summary.open_summary(rung)
     predictable = service if rung[0].gathers is None else None  # a queue that gathers is not predicted
     prediction = queue_model.predict_point(predictable, rung, summary["latency_ms"]) if predictable else None
-    shared: Point = {**summary, **fairness.shared(rung), **shape_summary.shaped(rung, load)}
+    shared: Point = {
+        **summary,
+        **fairness.shared(rung),
+        **shape_summary.shaped(rung, load),
+        **stage_summary.staged(rung, pipeline),
+    }
     return {**shared, "prediction": prediction}
 
 

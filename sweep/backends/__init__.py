@@ -2,6 +2,7 @@
 
 from sweep.backends.base import (
     Backend,
+    PipelinePart,
     PreparedCalls,
     ProfileLimits,
     Session,
@@ -10,6 +11,7 @@ from sweep.backends.base import (
     SupportsEmulation,
     SupportsLayerProfile,
     SupportsPartTimes,
+    SupportsPipelines,
     SupportsPlans,
     SupportsPolling,
     SupportsPreparedCalls,
@@ -20,11 +22,16 @@ from sweep.backends.base import (
     SupportsTurns,
     unsupported_reason,
 )
+from sweep.backends.host_steps import HOST_STEPS, Call
 from sweep.backends.onnxruntime import NUMERIC_TYPES
+from sweep.backends.pipeline_rows import drawn_rows, slices
 
 __all__ = [
+    "HOST_STEPS",
     "NUMERIC_TYPES",
     "Backend",
+    "Call",
+    "PipelinePart",
     "PreparedCalls",
     "ProfileLimits",
     "Session",
@@ -33,6 +40,7 @@ __all__ = [
     "SupportsEmulation",
     "SupportsLayerProfile",
     "SupportsPartTimes",
+    "SupportsPipelines",
     "SupportsPlans",
     "SupportsPolling",
     "SupportsPreparedCalls",
@@ -41,7 +49,9 @@ __all__ = [
     "SupportsShapes",
     "SupportsStreamOutputs",
     "SupportsTurns",
+    "drawn_rows",
     "registry",
+    "slices",
     "tensorrt",
     "unsupported_reason",
 ]

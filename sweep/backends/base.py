@@ -5,7 +5,7 @@ The load generator sees only ``Session`` and ``Stream``; it knows nothing of mod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from sweep.spec import EngineAxes, SessionAxes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sweep.spec import JsonDict, Shape, Variant
+    from sweep.spec import JsonDict, Shape, Stage, Variant
 
 # by name, once: a plan asks a hundred thousand times
 _ENGINE = tuple((item.name, getattr(EngineAxes(), item.name)) for item in fields(EngineAxes))
@@ -314,6 +314,52 @@ class SupportsLayerProfile(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelinePart:
+    """Hold what one stage of a pipeline runs on.
+
+    Attributes:
+        stage: the stage.
+        variant: the variant, with the network, the precision and the batch of the stage.
+        engine: folder that ``Backend.build`` filled; None for a host step.
+        info: facts that it returned.
+        feeds: value of each input at the batch of the stage, whose types and shapes count.
+        row_inputs: inputs whose first dimension is the batch.
+    """
+
+    stage: Stage
+    variant: Variant
+    engine: Path | None = None
+    info: JsonDict = field(default_factory=dict)
+    feeds: Mapping[str, np.ndarray] = field(default_factory=dict)
+    row_inputs: frozenset[str] = frozenset()
+
+
+@runtime_checkable
+class SupportsPipelines(Protocol):
+    """Extend a ``Backend`` that runs several engines in one request, tensors handed from one to the next.
+
+    The streams of such a session time the stages: ``take_parts_ms`` has a column for each after the four of
+    ``SupportsPartTimes``, in ms. ``infer`` takes and returns the tensors of the pipeline by their own names; rows that
+    a host step draws are then those of the first request. ``realised["stages"]`` has what each network's session says.
+    """
+
+    def load_pipeline(
+        self, parts: Sequence[PipelinePart], variant: Variant, externals: Mapping[str, np.ndarray]
+    ) -> Session:
+        """Load the engines of a pipeline with its streams, the tensors that come from outside bound to ``externals``.
+
+        Args:
+            parts: one of each stage.
+            variant: its pipeline and its session axes decide how the engines are loaded.
+            externals: value of each tensor that no stage writes first.
+
+        Raises:
+            SessionError: a stage cannot be loaded or run once; the message names it.
+        """
+        ...
+
+
 class Session(Protocol):
     """Hold a loaded engine with its streams.
 
@@ -489,6 +535,8 @@ def unsupported_reason(backend: Backend, variant: Variant, *, only_build: bool =
         only_build: its engine is built and not run.
     """
     reason = find_unhonoured_axis(backend, variant)
+    if reason is None and variant.pipeline is not None and not isinstance(backend, SupportsPipelines):
+        reason = f"{backend.name} does not run pipelines"
     if reason is None and only_build and isinstance(backend, SupportsBuildsAnywhere):
         return backend.unsupported_build(variant)
     return reason or backend.unsupported(variant)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sweep import __version__
+from sweep.backends import pipeline_rows
 from sweep.backends.clock import VirtualClock
 from sweep.errors import BuildError, LoadError, SessionError
 from sweep.spec import RANGE, Script, elements
@@ -22,13 +25,14 @@ from sweep.system import generator, regular_files, write_atomic
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
+    from numpy.typing import NDArray
 
-    from sweep.backends.base import ShapesAt
+    from sweep.backends.base import PipelinePart, ShapesAt
     from sweep.spec import JsonDict, Variant
 
 _DEPTH = 64  # inferences a simulated stream holds in flight
 _DRAWS_AT_ONCE = 4096
+_PARTS = 4  # columns of `SupportsPartTimes`, none of which is simulated
 _SERVICE = 7001  # of the seed's children: no rung of a ladder has this number
 _ALL_PERCENT = 100
 _MOST_FACTOR = 64  # bytes of the file with the factor
@@ -140,6 +144,64 @@ def _exponential(rng: np.random.Generator) -> Iterator[float]:
         yield from rng.exponential(1.0, _DRAWS_AT_ONCE).tolist()
 
 
+class SimulatedPipelineStream(SimulatedStream):
+    """Simulate the stages of a pipeline, each with a scripted time, on one virtual clock.
+
+    Where stages overlap, the requests in flight are in different stages: each stage serves one at a time, or as many as
+    it has streams, in the order of arrival.
+
+    Args:
+        script: service times of stages without one of their own, and faults.
+        variant: its pipeline, batch and seed.
+        number: number of the stream in its session.
+    """
+
+    def __init__(self, script: Script, variant: Variant, number: int) -> None:
+        super().__init__(script, variant.engine.batch, variant.load.seed, number)
+        assert variant.pipeline is not None  # noqa: S101 - for mypy: only variants with one come here
+        self._pipeline = variant.pipeline
+        self._order = list(self._pipeline.runs())
+        self._row_draws = pipeline_rows.in_turn(pipeline_rows.drawn_rows(self._pipeline, variant.load.seed, number))
+        self._servers = [[0] * (stage.streams or 1) for stage in self._pipeline.stages]
+        self._times: deque[NDArray[np.float32]] = deque()
+        self._waited = 0
+
+    def enqueue(self, samples: int | None = None) -> None:
+        """Start one request: each run of a stage begins once that before it is over and the stage is free."""
+        if self._raises:
+            raise LoadError("scripted error in measure")
+        rows = dict.fromkeys((link.tensor for link in self._pipeline.externals()), samples or self._batch)
+        drawn = {stage: next(draws) for stage, draws in self._row_draws.items()}
+        times = np.zeros(len(self._pipeline.stages))
+        now = self.clock.now_ns() if self._pipeline.overlap else max(self.clock.now_ns(), self._free_ns)
+        for number, _ in self._order:
+            stage, servers = self._pipeline.stages[number], self._servers[number]
+            given = max((rows.get(link.tensor, self._batch) for link in stage.inputs), default=self._batch)
+            batch = stage.batch or self._batch
+            runs = 1 if stage.host is not None else len(pipeline_rows.slices(given, batch))
+            own_us = stage.service_us
+            each_ns = self._service_ns(batch) if own_us is None else round(own_us * 1000 * self._slowness)
+            rows.update(dict.fromkeys((link.tensor for link in stage.outputs), drawn.get(number, given)))
+            place = servers.index(min(servers))
+            now = max(now, servers[place]) + runs * each_ns
+            servers[place] = now
+            times[number] += runs * each_ns
+        self._free_ns = now
+        self._in_flight.append(now)
+        self._times.append(np.concatenate([np.full(_PARTS, np.nan), times / 1e6]).astype(np.float32))
+
+    def wait(self) -> None:
+        """Move the clock to the completion of the oldest request."""
+        super().wait()
+        self._waited += 1
+
+    def take_parts_ms(self) -> NDArray[np.float32]:
+        """Return and discard the times of each request waited for: four of NaN, then one of each stage, ms."""
+        times = [self._times.popleft() for _ in range(self._waited)]
+        self._waited = 0
+        return np.array(times, dtype=np.float32).reshape(-1, _PARTS + len(self._pipeline.stages))
+
+
 def _scales(variant: Variant) -> list[float]:
     """Return the factor on the service time at each shape of the load: its elements over those of the largest."""
     counts = [elements(shape) for shape in variant.load.engine_shapes]
@@ -194,6 +256,8 @@ class SimulatedSession:
     def __init__(self, script: Script, variant: Variant) -> None:
         self.streams: Sequence[SimulatedStream] = [
             SimulatedStream(script, variant.engine.batch, variant.load.seed, number, _scales(variant), _served(variant))
+            if variant.pipeline is None
+            else SimulatedPipelineStream(script, variant, number)
             for number in range(variant.session.streams)
         ]
         self.engine_facts: JsonDict = {}
@@ -265,6 +329,13 @@ class Simulated:
         if script.raise_at == "load":
             raise SessionError("scripted error in load")
         return SimulatedSession(script, variant)
+
+    def load_pipeline(
+        self, parts: Sequence[PipelinePart], variant: Variant, externals: Mapping[str, np.ndarray]
+    ) -> SimulatedSession:
+        """Create the streams of a pipeline on virtual clocks that all start at zero."""
+        del parts, externals
+        return self.load(Path(), {}, variant, {})
 
     def mismatch(self, variant: Variant, realised: JsonDict) -> str | None:
         """Return None: nothing ran that could differ from the request."""

@@ -453,6 +453,7 @@ def _read(argv: Sequence[str], of_file: Sequence[str]) -> SweepRequest | None:
     parsed = arguments.parse(argv)
     typed_keys = {key_of(override) for override in parsed.overrides}
     overrides = [*(text for text in of_file if key_of(text) not in typed_keys), *parsed.overrides]
+    overrides = [_of_pipeline(text) for text in overrides]
     for override in overrides:
         if hydra_loader.is_hydra_key(override):
             raise _hydra_key_error(override)
@@ -470,6 +471,21 @@ def _read(argv: Sequence[str], of_file: Sequence[str]) -> SweepRequest | None:
     except _HYDRA_ERRORS as error:
         raise ConfigError(error_messages.explain(error, [*of_file, *argv])) from error
     return None
+
+
+def _of_pipeline(override: str) -> str:
+    """Return an override of `pipeline` with the key that its value belongs to; any other as it is.
+
+    A name or a file sets ``pipeline.name``, and a list ``pipeline.stages``. The names of stages are the user's own, so
+    that each of these keys may be new.
+    """
+    match = re.fullmatch(r"\+{0,2}(pipeline(?:\.[\w.]+)?)=(.*)", override, flags=re.DOTALL)
+    if match is None:
+        return override
+    key, value = match[1], match[2]
+    if key == "pipeline" and not value.startswith("{"):
+        key = "pipeline.stages" if value.startswith("[") else "pipeline.name"
+    return f"++{key}={value}"
 
 
 def key_of(override: str) -> str:

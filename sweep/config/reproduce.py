@@ -84,7 +84,7 @@ def _group_choices(variant: Variant) -> dict[str, Any]:
     names = {"backend": variant.backend, "load": variant.load.kind}
     if variant.engine.plan is None:  # whose types nothing but the plan decides
         names["precision"] = variant.onnx.precision.name
-    if variant.onnx.model.path is None and variant.reference is not None:
+    if variant.onnx.model.path is None and variant.reference is not None and variant.pipeline is None:
         names["model"] = variant.onnx.model.name
     keys = {group: group if name in choices(group) else f"{group}.{_name_key(group)}" for group, name in names.items()}
     return {keys[group]: names[group] for group in ("model", "precision", "backend", "load") if group in names}

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SPECIAL = ("sweep", "where", "exclude", "include", "per_model")
 _WITH_KEYS = (*_SPECIAL, "together", "beside")  # keys at the top below which keys of the schema stand
-_TABLES = ("model.inputs", "load.shapes")  # keys whose value is a table
+_TABLES = ("model.inputs", "load.shapes", "pipeline")  # keys whose value is a table
 _FREE = ("per_model", *_TABLES)  # keys below which the names are the user's own
 _EXPERIMENT = "+experiment="
 

@@ -15,7 +15,7 @@ from sweep.backends import SupportsPartTimes
 from sweep.loadgen import arrival_trace, closed_loop, dynamic_batching, issue_loops, open_loop, shape_mix
 from sweep.loadgen.arrivals import Schedule, draw_schedule
 from sweep.loadgen.communicator import agree_on_start, communicator_of, latest_now_ns, merge_clients
-from sweep.storage import NEVER, PARTS, PointSamples
+from sweep.storage import NEVER, PARTS, STAGES, PointSamples
 from sweep.system import ClockWatch, clock_jumps
 
 if TYPE_CHECKING:
@@ -214,8 +214,16 @@ def _take_gpu_ms(session: Session) -> list[NDArray[np.float32] | None]:
 
 
 def _gpu_columns(gpu_ms: Sequence[NDArray[np.float32]], order: NDArray[np.int64] | slice) -> dict[str, Any]:
-    """Return the part times as columns, in this order of the requests; one without any time takes no memory."""
+    """Return the part times as columns, in this order of the requests, and those of the stages of a pipeline.
+
+    A part without any time takes no memory; no part of a pipeline has a column where no device was timed.
+    """
     columns: dict[str, Any] = {}
+    of_stages = bool(gpu_ms) and gpu_ms[0].shape[1] > len(PARTS)
+    if of_stages:
+        columns[STAGES] = np.concatenate([own[:, len(PARTS) :] for own in gpu_ms])[order]
+        if all(np.isnan(own[:, : len(PARTS)]).all() for own in gpu_ms):
+            return columns
     for number, name in enumerate(PARTS if gpu_ms else ()):
         if all(np.isnan(own[:, number]).all() for own in gpu_ms):
             columns[name] = np.broadcast_to(np.float32(np.nan), sum(map(len, gpu_ms)))
@@ -385,7 +393,8 @@ def _by_request(
     A stream serves its requests in that order.
     """
     served_by, done = np.array(queue.served_by), np.array(queue.done)
-    out = np.full((len(done), len(PARTS)), np.nan, dtype=np.float32)
+    columns = next((times.shape[1] for times in stream_times if times is not None), len(PARTS))
+    out = np.full((len(done), columns), np.nan, dtype=np.float32)
     for number, (server, times) in enumerate(zip(servers, stream_times, strict=True)):
         if times is None:
             return None

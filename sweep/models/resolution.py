@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     Feeds = dict[str, NDArray[Any]]
 
+_SINGLE_FILE_BYTES = 1_500_000_000  # of weights: a protobuf ends at 2 GiB, and larger ones lie beside it
 _CALIBRATION_SEED = 1_000_000  # set apart, so that what is timed was not looked at
 
 
@@ -103,7 +104,8 @@ def resolve(ref: ModelRef, target: Path) -> Path:
     entry = _zoo_entry(ref)
     model = entry.build(*graph_inputs(ref)) if ref.shape else entry.build()
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_onnx(model, target)
+    large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _SINGLE_FILE_BYTES
+    save_onnx(model, target, f"{target.name}.data" if large else None)
     return target
 
 

@@ -10,6 +10,7 @@ from sweep.analysis import drifted, fairness, find_bottleneck, light, near, pred
 from sweep.report.columns import shown_axes, tail_of
 from sweep.report.comparison import builds_line, compared, same_engine_note, same_engines
 from sweep.report.recommendation import names
+from sweep.report.stage_shares import stage_lines
 from sweep.spec import Verdict
 from sweep.system import environment
 
@@ -76,6 +77,7 @@ def below_table(records: Sequence[Record]) -> list[str]:
         *_higher_line(records, tail_of(records)),
         *_prediction_line(records),
         *shape_lines(records, compared(records).labels),
+        *stage_lines(records, compared(records).labels),
         *_machines_line(records),
     ]
 

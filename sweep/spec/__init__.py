@@ -26,6 +26,7 @@ from sweep.spec.onnx import (
     Precision,
 )
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
+from sweep.spec.pipeline import Link, Pipeline, Stage, settings_by_key
 from sweep.spec.session import Neighbour, Script, SessionAxes
 from sweep.spec.settings import RETRIED, GridSearch, Settings, Tracking
 from sweep.spec.shape_distribution import DISTRIBUTIONS, ShapeDistribution
@@ -62,12 +63,14 @@ __all__ = [
     "KeyMaker",
     "LabelledData",
     "Limits",
+    "Link",
     "LoadAxes",
     "ModelRef",
     "Neighbour",
     "NodeSearch",
     "OnnxAxes",
     "PercentileName",
+    "Pipeline",
     "Plugin",
     "Precision",
     "Profile",
@@ -83,6 +86,7 @@ __all__ = [
     "Sharing",
     "Slo",
     "SloVerdict",
+    "Stage",
     "Status",
     "Tracking",
     "TrtexecFlag",
@@ -112,6 +116,7 @@ __all__ = [
     "plain_text",
     "projection",
     "quote",
+    "settings_by_key",
     "shape_text",
     "slo",
     "table_key",

@@ -224,6 +224,7 @@ def from_record(flat: dict[str, Any]) -> Variant:
         },
         "engine": flat,
         "session": flat,
+        "pipeline": flat.get("pipeline"),
         "load": {**_table(load), **{name: flat[name] for name in ("seed", "repeats") if name in flat}},
     }
     return typing.cast("Variant", _restore(Variant, plain))

@@ -65,7 +65,8 @@ def engine_key(variant: Variant) -> str:
     engine = dict(projected["engine"])
     if "profile" in engine or "plan" in engine:
         del engine["batch"]
-    return digest("engine", projected["backend"], digest("onnx", projected["onnx"]), engine)
+    stages = [projected["pipeline"]] if "pipeline" in projected else []
+    return digest("engine", projected["backend"], digest("onnx", projected["onnx"]), engine, *stages)
 
 
 def variant_key(variant: Variant) -> str:
@@ -82,12 +83,13 @@ class KeyMaker:
     def __init__(self) -> None:
         self._fields = sorted(_key_fields(cast("Hashable", Variant)))
         self._texts: dict[int, tuple[Any, str]] = {}  # by identity; with the object, so that no other one gets it
-        self._engine_keys: dict[tuple[int, int, str], tuple[Variant, str]] = {}
+        self._engine_keys: dict[tuple[int, int, int, str], tuple[Variant, str]] = {}
 
     def keys(self, variant: Variant) -> tuple[str, str]:
         """Return `variant_key` and `engine_key`."""
-        parts = ",".join([f'"{name}":{self._text(getattr(variant, name))}' for name in self._fields])
-        place = (id(variant.onnx), id(variant.engine), variant.backend)
+        values = [(name, getattr(variant, name)) for name in self._fields]
+        parts = ",".join([f'"{name}":{self._text(value)}' for name, value in values if value is not None])
+        place = (id(variant.onnx), id(variant.engine), id(variant.pipeline), variant.backend)
         entry = self._engine_keys.get(place)
         if entry is None:
             entry = self._engine_keys[place] = (variant, engine_key(variant))
@@ -124,6 +126,7 @@ def flat(variant: Variant) -> JsonDict:
         **dataclasses.asdict(variant.engine),
         **session,
         "load": load,
+        "pipeline": None if variant.pipeline is None else dataclasses.asdict(variant.pipeline),
         "repeats": load.pop("repeats"),
         "seed": load.pop("seed"),
     }

@@ -9,6 +9,7 @@ from sweep.spec.axis import axis
 from sweep.spec.engine import EngineAxes
 from sweep.spec.load import LoadAxes
 from sweep.spec.onnx import OnnxAxes  # noqa: TC001 - ``serialization.from_plain`` reads the types of the fields
+from sweep.spec.pipeline import Pipeline, pipeline_axis
 from sweep.spec.session import SessionAxes
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Variant:
     engine: EngineAxes = field(default_factory=EngineAxes)
     session: SessionAxes = field(default_factory=SessionAxes)
     load: LoadAxes = field(default_factory=LoadAxes)
+    pipeline: Pipeline | None = pipeline_axis()  # noqa: RUF009 - a field, as axis() makes it
 
     @property
     def reference(self) -> ModelRef | None:

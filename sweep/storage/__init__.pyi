@@ -54,9 +54,14 @@ from .record_types import Shared as Shared
 from .record_types import SloProbe as SloProbe
 from .record_types import SloResult as SloResult
 from .record_types import Spread as Spread
+from .record_types import Staged as Staged
+from .record_types import StageEngine as StageEngine
+from .record_types import StageFigures as StageFigures
+from .record_types import StageRest as StageRest
 from .samples import ASIDE as ASIDE
 from .samples import NEVER as NEVER
 from .samples import PARTS as PARTS
+from .samples import STAGES as STAGES
 from .samples import Bools as Bools
 from .samples import GpuMs as GpuMs
 from .samples import Ints as Ints

@@ -28,7 +28,8 @@ _GATHERED = ("ran_with", "ready_ns")  # None without server batching
 ASIDE = ("closed", "calm", "busy", "probe", "confirm")  # kinds that are no rung of the ladder
 GPU_ARRAYS = ("gpu_h2d_ms", "gpu_compute_ms", "gpu_d2h_ms")  # None where the backend does not time its device
 PARTS = (*GPU_ARRAYS, "enqueue_ms")  # columns of ``base.SupportsPartTimes``
-OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client", "shape")
+STAGES = "stage_ms"  # the one array of two dimensions: a column for each stage
+OPTIONAL_ARRAYS = (*_GATHERED, *PARTS, "client", "shape", STAGES)
 _TIMES = ("scheduled_ns", "issued_ns", "done_ns", "ready_ns")  # from the point's origin
 
 
@@ -67,6 +68,8 @@ class PointSamples:
         asked: SLO for which ``probe`` and ``confirm`` were measured, as ``p99<=10``; None for the rest.
         client: client that served it; None where there is one.
         shape: entry of ``load.shapes`` whose shape it had; None where all had that of the model.
+        stage_ms: time of each stage of a pipeline, shape (requests, stages), ms; NaN for a request that was not served.
+            None for one network.
     """
 
     kind: str
@@ -96,6 +99,7 @@ class PointSamples:
     asked: str | None = None
     client: NDArray[np.int16] | None = None
     shape: NDArray[np.int16] | None = None
+    stage_ms: NDArray[np.float32] | None = None
 
     @property
     def stream_id(self) -> NDArray[np.int64]:

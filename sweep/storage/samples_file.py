@@ -15,7 +15,7 @@ import numpy as np
 
 from sweep.errors import RecordError
 from sweep.storage.record_types import Count, CpuLoad, GpuState, Rate
-from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, PointSamples
+from sweep.storage.samples import ARRAYS, OPTIONAL_ARRAYS, STAGES, PointSamples
 from sweep.system import array_files, move_durable, open_atomic, regular_files
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _heads(file: Any) -> list[_Head]:
 
 
 def _arrays(file: Any, number: int) -> dict[str, np.ndarray]:
-    """Return the arrays of one point, each of shape (requests,).
+    """Return the arrays of one point, each of shape (requests,), that of the stages of shape (requests, stages).
 
     Raises:
         ValueError: an array has another shape or does not hold numbers.
@@ -164,6 +164,6 @@ def _arrays(file: Any, number: int) -> dict[str, np.ndarray]:
     arrays = {name: file[f"{number}/{name}"] for name in names}
     shape = arrays[ARRAYS[0]].shape
     for name, array in arrays.items():
-        if array.ndim != 1 or array.shape != shape or array.dtype.kind not in "biuf":
+        if array.ndim != (1 if name != STAGES else 2) or array.shape[:1] != shape or array.dtype.kind not in "biuf":
             raise ValueError(f"{number}/{name} is {array.dtype} of shape {array.shape}")
     return arrays

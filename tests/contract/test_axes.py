@@ -33,6 +33,7 @@ PAIRS: dict[str, tuple[str, tuple[str, ...]]] = {  # key -> two values, and the 
     "model.name": ("tiny_cnn,mlp", ()),
     "model.path": ("net.onnx,other.onnx", ()),
     "shape": ("h:32+w:32,h:48", ()),
+    "pipeline": ("sd_tiny,ocr_tiny", ()),
     "model.engine": ("one.plan,two.plan", ("model=mlp",)),
     "model.inputs": ("{low:0,high:1},{low:0,high:2}", FILE),
     "model.batch_dim": ("batch,null", FILE),
@@ -228,6 +229,8 @@ def test_two_values_of_an_axis_give_two_names_two_rows_and_words_that_plan_each(
         ("backend.script.service_us=100,130", "seed=0,1", "load.depth=1,2", "repeats=1,2"),
         ("batch=1,8", "streams=1,2", "batching.max_wait_ms=null,2", "load=curve,closed"),
         ("backend.script.distribution=constant,exponential", "model=tiny_cnn,mlp", "precision=fp32,tf32"),
+        ("pipeline=sd_tiny", "pipeline.unet.precision=fp32,fp16", "pipeline.vae.batch=1,2", "streams=1,2"),
+        ("pipeline=[mlp,{digits:2}],[digits,{mlp:2}]", "pipeline.mlp.cuda_graph=true,false", "precision=fp32,fp16"),
     ],
 )
 def test_every_pair_of_variants_of_a_plan_is_told_apart(words: tuple[str, ...]) -> None:

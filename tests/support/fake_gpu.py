@@ -30,7 +30,7 @@ class FakeRuntime:
     """What ``cuda.bindings.runtime`` offers to a session."""
 
     cudaError_t = SimpleNamespace(cudaSuccess=OK, cudaErrorNotReady=NOT_READY)
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3)
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
     cudaGraphMemAttributeType = SimpleNamespace(cudaGraphMemAttrReservedMemCurrent=2)
     cudaStreamNonBlocking = cudaEventBlockingSync = 1
@@ -101,6 +101,10 @@ class FakeRuntime:
 
     def cudaEventRecord(self, event, stream):
         self.held[event] = self.clocks[stream]
+        return (OK,)
+
+    def cudaStreamWaitEvent(self, stream, event, _flags):
+        self.clocks[stream] = max(self.clocks[stream], self.held[event])
         return (OK,)
 
     def cudaEventElapsedTime(self, start, end):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweep.backends.layer_times import cost_notes, median, subtract_cost
-from sweep.backends.onnxruntime import layer_profile, partial_batches
+from sweep.backends.onnxruntime import layer_profile, partial_batches, pipeline
 from sweep.backends.onnxruntime.graph_inspection import collect_type_evidence, holds_float8, inspect_inputs
 from sweep.backends.onnxruntime.session import OnnxRuntimeSession, OnnxRuntimeStream, in_input_types
 from sweep.errors import BuildError, SessionError, shorten, without_source_places
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends.base import ProfileLimits, Session, ShapesAt
+    from sweep.backends.base import PipelinePart, ProfileLimits, Session, ShapesAt
     from sweep.spec import JsonDict, Variant
 
 _GRAPH_FILE = "optimised.onnx"
@@ -161,6 +161,37 @@ class OnnxRuntime:
         except Exception as error:
             raise SessionError(f"onnxruntime could not run the graph: {_message(error)}") from error
         return served
+
+    def load_pipeline(
+        self, parts: Sequence[PipelinePart], variant: Variant, externals: Mapping[str, np.ndarray]
+    ) -> pipeline.PipelineSession:
+        """Create one session of each network per stream; each stream has served two requests before this returns.
+
+        Raises:
+            SessionError: onnxruntime could not load or run a stage, which the message names.
+        """
+
+        def open_session(part: PipelinePart) -> Any:
+            assert part.engine is not None  # noqa: S101 - for mypy: only networks are opened
+            return _open(part.engine, part.info, part.variant)
+
+        session = pipeline.load(open_session, parts, variant, externals)
+        networks = {
+            part.stage.name: _realised(part.variant, part.info, variant.session.streams)
+            for part in parts
+            if part.engine is not None
+        }
+        session.realised = {
+            "precision": None,
+            "cuda_graph": False,
+            "contexts": len(session.streams),
+            "sm_count": None,
+            "clocks_mhz": None,
+            "intra_op_threads": _threads(variant),
+            "stages": networks,
+            "notes": [f"{name}: {note}" for name, facts in networks.items() for note in facts["notes"]],
+        }
+        return session
 
     def profile_layers(
         self,

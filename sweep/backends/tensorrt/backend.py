@@ -22,6 +22,7 @@ from sweep.backends.tensorrt import (
 )
 from sweep.backends.tensorrt.engine import Engine
 from sweep.backends.tensorrt.gpu_allocator import BUILD, Ledger
+from sweep.backends.tensorrt.pipeline import TensorRTPipelineSession
 from sweep.backends.tensorrt.profiled_session import ProfiledSession, profile_of
 from sweep.backends.tensorrt.session import TensorRTSession
 from sweep.errors import BuildError, SessionError
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from sweep.backends.base import ProfileLimits, Session, ShapesAt
+    from sweep.backends.base import PipelinePart, ProfileLimits, Session, ShapesAt
     from sweep.backends.tensorrt.library import Library
     from sweep.spec import JsonDict, Shape, Variant
 
@@ -114,6 +115,10 @@ class TensorRT:
         flag set and cleared, 40 to 61 dB from the fp32 reference, and 78 to 106 dB with this variable. A plan that was
         built elsewhere runs as it would anywhere else.
         """
+        if variant.pipeline is not None:
+            stages = [stage for stage in variant.pipeline.stages if stage.model is not None]
+            dtypes = {(stage.precision or variant.onnx.precision).dtype for stage in stages}
+            return {_TF32_OVERRIDE: "0"} if dtypes & set(_EXACT) else {}
         shared = variant.session.shared
         members = members_of(variant) if shared is not None and shared.one_process else [variant]
         exact = [each for each in members if each.engine.plan is None and each.onnx.precision.dtype in _EXACT]
@@ -252,6 +257,26 @@ class TensorRT:
             session.realised["notes"].append(_LAYERS_HIDDEN)
         session.realised["tf32_override"] = os.environ.get(_TF32_OVERRIDE)
         session.realised["build_sm_count"] = info.get("build_sm_count")
+        return session
+
+    def load_pipeline(
+        self, parts: Sequence[PipelinePart], variant: Variant, externals: Mapping[str, np.ndarray]
+    ) -> TensorRTPipelineSession:
+        """Load the engine of each stage, and create contexts of all of them for each stream.
+
+        Raises:
+            SessionError: a stage could not be loaded or run; the message names it.
+            UnsupportedError: a stage cannot be captured as a CUDA graph, or ``sm_count`` SMs are not available.
+        """
+        nvidia = library.load(self.name)
+        _load_plugins(nvidia, variant)
+        plans = [
+            None if part.engine is None else regular_files.read_bytes(part.engine / PLAN, follow=False, most=_MOST_PLAN)
+            for part in parts
+        ]
+        session = TensorRTPipelineSession(nvidia, plans, parts, variant, externals)
+        for realised in (session.realised, *session.realised["stages"].values()):
+            realised["tf32_override"] = os.environ.get(_TF32_OVERRIDE)
         return session
 
     def profile_layers(

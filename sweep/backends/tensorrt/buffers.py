@@ -73,6 +73,7 @@ class Buffers:
         feeds: value of each input.
         stream: CUDA stream on which the copies run.
         profile: number of the optimization profile that the context has.
+        shared: device address of each tensor that lies in memory of others; None for none.
 
     Raises:
         SessionError: an input does not fit the engine, or CUDA has no memory left.
@@ -88,9 +89,11 @@ class Buffers:
         feeds: Mapping[str, np.ndarray],
         stream: Handle,
         profile: int = 0,
+        shared: Mapping[str, int] | None = None,
     ) -> None:
         self._cuda, self._resources, self._stream = cuda, resources, stream
         self._context: Any = context
+        self._shared = shared or {}
         engine = context.engine
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
         kind = library.trt.TensorIOMode.INPUT
@@ -152,8 +155,10 @@ class Buffers:
         layout = _layout(context.engine, name, shape)
         memory = shape if layout is None else layout.packed_shape(shape)
         size = int(np.prod(memory, dtype=np.int64)) * dtype.itemsize
-        device = self._resources.push(self._cuda.malloc(size), "cudaFree")
-        self._resources.device_bytes += size
+        device = self._shared.get(name)
+        if device is None:
+            device = self._resources.push(self._cuda.malloc(size), "cudaFree")
+            self._resources.device_bytes += size
         host = self._resources.push(self._cuda.pinned(size), "cudaFreeHost")
         if not context.set_tensor_address(name, device):
             raise SessionError(f"tensor {name} could not be bound to device memory")

@@ -67,8 +67,11 @@ class ExecutionContext:
         resources: releases what is allocated.
         axes: cuda_graph, transfers and wait.
         feeds: value of each input at the full batch.
-        handle: the CUDA stream, whose ownership passes to this object unless another is beside it.
+        handle: the CUDA stream, whose ownership passes to this object unless another is beside it, or `owns_stream` is
+            False.
         place: its profile, and the one beside it; by default it runs alone, under the first profile.
+        shared: device address of each tensor that lies in memory of others; the other tensors get memory of their own.
+        owns_stream: the stream is released with the resources.
 
     Attributes:
         handle: as given.
@@ -96,10 +99,15 @@ class ExecutionContext:
         feeds: Mapping[str, np.ndarray],
         handle: Handle,
         place: Place = _ALONE,
+        *,
+        shared: Mapping[str, int] | None = None,
+        owns_stream: bool = True,
     ) -> None:
         self._library, self._cuda, self._resources, self._axes = engine.library, cuda, resources, axes
         beside = place.beside
-        self.handle: Handle = resources.push(handle, "cudaStreamDestroy") if beside is None else beside.handle
+        if beside is None and owns_stream:
+            resources.push(handle, "cudaStreamDestroy")
+        self.handle: Handle = handle if beside is None else beside.handle
         self.profile = place.profile
         self.graphs: dict[str, int] = dict.fromkeys(("count", "nodes", "memory_bytes", "pool_bytes"), 0)
         self.context: Any
@@ -111,7 +119,7 @@ class ExecutionContext:
             if axes.persistent_cache_ratio is not None:
                 limit_persistent_cache(engine.library, cuda, self.context, axes.persistent_cache_ratio)
         _set_profile(engine.library, self.context, self.occupancy, self.profile, self.handle)
-        self.buffers = Buffers(engine.library, cuda, resources, self.context, feeds, self.handle, place.profile)
+        self.buffers = Buffers(engine.library, cuda, resources, self.context, feeds, self.handle, place.profile, shared)
         self.given_bytes = 0
         if axes.context_memory == "user_managed":
             self._give_memory(engine.library)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from sweep.cli import arguments
+from sweep.cli import arguments, one_network
 from sweep.cli.profile import nsight
 from sweep.errors import ConfigError, ParityError, printable_line, shorten
 
@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
     from sweep.storage import record_file
 
     record = record_file.read(options.record)
+    one_network.check(record, "profile")
     try:
         variant = from_record(record.variant)
     except (KeyError, ValueError, TypeError, AttributeError) as error:  # a record of inner values that are none of ours

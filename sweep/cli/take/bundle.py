@@ -20,6 +20,7 @@ import numpy as np
 from sweep import __version__, models, spec
 from sweep.backends import registry
 from sweep.backends.tensorrt import PLAN
+from sweep.cli import one_network
 from sweep.cli.take import card, engine_entry
 from sweep.errors import ConfigError, SweepError, shorten
 from sweep.models import evaluation
@@ -99,6 +100,7 @@ def write(folder: Path, choice: Choice, source: Source) -> str:
         ConfigError: a file that the engine needs is gone or another one.
         UncheckedError: the engine does not run here, where it should.
     """
+    one_network.check(choice.record, "take")
     record, variant = choice.record, spec.from_record(choice.record.variant)
     backend = registry.get(variant.backend)
     folder.mkdir()

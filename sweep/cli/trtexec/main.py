@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from sweep.cli import arguments
+from sweep.cli import arguments, one_network
 from sweep.errors import ConfigError, ParityError, printable_line, shorten
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from sweep.storage import record_file
 
     record = record_file.read(options.record)
+    one_network.check(record, "trtexec")
     try:
         files = artifact_paths.find(record, options.record, options.cache)
         commands = command.make(record, files)

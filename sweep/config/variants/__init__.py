@@ -15,6 +15,7 @@ from sweep.config.variants.engine import engine_axes
 from sweep.config.variants.labels import labelled_data, refuse_gates_on_a_score, refuse_unscored
 from sweep.config.variants.load import load_axes
 from sweep.config.variants.model import check_batch, input_fixes, model_ref
+from sweep.config.variants.pipeline import model_of, pipeline_axis
 from sweep.config.variants.precision import calibration_data, graph_pass, recipe
 from sweep.config.variants.samples import refuse_without_network, sample_data
 from sweep.config.variants.session import session_axes
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from sweep.config.schema import Config
-    from sweep.spec import BuiltPlan, EngineAxes, LabelledData, LoadAxes, ModelRef, SampleData, SessionAxes
+    from sweep.spec import (
+        BuiltPlan,
+        EngineAxes,
+        LabelledData,
+        LoadAxes,
+        ModelRef,
+        Pipeline,
+        SampleData,
+        SessionAxes,
+    )
 
 __all__ = ["conditions", "from_config", "from_configs", "resolve_backend", "settings", "slo", "slug"]
 
@@ -77,15 +87,21 @@ class _Maker:
         self._batch_check: StageCache[None] = StageCache(self._check_batch)
         self._network: StageCache[_Network] = StageCache(self._make_network)
         self._load: StageCache[LoadAxes] = StageCache(self._make_load)
+        self._pipeline: StageCache[Pipeline | None] = StageCache(pipeline_axis)
 
     def variant(self, config: Config) -> Variant:
         """Return the variant of `config`."""
-        engine, session = self._engine(config), self._session(config)
-        if engine.plan is None:
+        engine, session, pipeline = self._engine(config), self._session(config), self._pipeline(config)
+        if engine.plan is None and pipeline is None:
             self._batch_check(config)
         network = self._network(config)
         return Variant(
-            backend=network.backend, onnx=network.onnx, engine=engine, session=session, load=self._load(config)
+            backend=network.backend,
+            onnx=network.onnx,
+            engine=engine,
+            session=session,
+            load=self._load(config),
+            pipeline=pipeline,
         )
 
     def _make_engine(self, config: Config) -> EngineAxes:
@@ -104,6 +120,11 @@ class _Maker:
             raise ConfigError(f"profile=range: model {model.name} has no batch axis, so its engine takes one shape")
 
     def _make_network(self, config: Config) -> _Network:
+        pipeline = self._pipeline(config) if config.pipeline else None
+        if pipeline is not None:
+            backend, _ = registry.resolve(config.backend.name)
+            onnx = OnnxAxes(model=model_of(pipeline), precision=recipe(config), graph=graph_pass(config.graph))
+            return _Network(backend, onnx, {})
         if config.model.engine is not None:
             return self._network_of_plan(config)
         backend, _ = registry.resolve(config.backend.name)

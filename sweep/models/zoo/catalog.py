@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from sweep.errors import ConfigError
-from sweep.models.zoo import convnets, diffusion, digits, mobilenet, transformers
+from sweep.models.zoo import convnets, diffusion, digits, mobilenet, pipelines, transformers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,6 +101,51 @@ class ZooEntry:
 
 
 _ENTRIES = (
+    ZooEntry(
+        name="ocr_detector_tiny",
+        revision=1,
+        build=pipelines.ocr_detector_tiny,
+        inputs=(pipelines.IMAGE_TINY,),
+        outputs=("scores",),
+        parameters=4_321,
+        source="ours: a small detector of lines of text, a stage of pipeline=ocr_tiny",
+    ),
+    ZooEntry(
+        name="sd_text_encoder_tiny",
+        revision=1,
+        build=diffusion.sd_text_encoder_tiny,
+        inputs=diffusion.text_inputs(diffusion.TINY),
+        outputs=("text",),
+        parameters=5_073,
+        source="ours: as sd_text_encoder, a stage of pipeline=sd_tiny",
+    ),
+    ZooEntry(
+        name="ocr_recogniser_tiny",
+        revision=1,
+        build=pipelines.ocr_recogniser_tiny,
+        inputs=(pipelines.LINE,),
+        outputs=("logits",),
+        parameters=8_952,
+        source="ours: a small recogniser of a line of text, a stage of pipeline=ocr_tiny",
+    ),
+    ZooEntry(
+        name="sd_vae_decoder_tiny",
+        revision=1,
+        build=diffusion.sd_vae_decoder_tiny,
+        inputs=diffusion.decoder_inputs(diffusion.TINY),
+        outputs=("image",),
+        parameters=32_147,
+        source="ours: as sd_vae_decoder, a stage of pipeline=sd_tiny",
+    ),
+    ZooEntry(
+        name="sd_unet_tiny",
+        revision=1,
+        build=diffusion.sd_unet_tiny,
+        inputs=diffusion.unet_inputs(diffusion.TINY),
+        outputs=("noise",),
+        parameters=132_960,
+        source="ours: as sd_unet, a stage of pipeline=sd_tiny",
+    ),
     ZooEntry(
         name="tiny_cnn",
         revision=1,
@@ -198,6 +243,53 @@ _ENTRIES = (
         outputs=("last_hidden_state", "pooler_output"),
         parameters=109_482_240,
         source="BERT-base at the sequence length of SQuAD, as in MLPerf Inference",
+    ),
+    ZooEntry(
+        name="ocr_detector",
+        revision=1,
+        build=pipelines.ocr_detector,
+        inputs=(pipelines.IMAGE,),
+        outputs=("scores",),
+        parameters=1_172_513,
+        source="ours: a detector of lines of text in the manner of EAST; Zhou et al., 2017, arXiv:1704.03155",
+    ),
+    ZooEntry(
+        name="ocr_recogniser",
+        revision=1,
+        build=pipelines.ocr_recogniser,
+        inputs=(pipelines.LINE,),
+        outputs=("logits",),
+        parameters=2_499_552,
+        source="ours: CRNN with attention for its recurrent layers; Shi et al., 2015, arXiv:1507.05717",
+    ),
+    ZooEntry(
+        name="sd_vae_decoder",
+        revision=1,
+        build=diffusion.sd_vae_decoder,
+        inputs=diffusion.decoder_inputs(diffusion.SD15),
+        outputs=("image",),
+        parameters=49_490_267,
+        source="decoder of Stable Diffusion 1.5; Rombach et al., 2021, arXiv:2112.10752: 49.5 M",
+        calibrate_by=1,
+    ),
+    ZooEntry(
+        name="sd_text_encoder",
+        revision=1,
+        build=diffusion.sd_text_encoder,
+        inputs=diffusion.text_inputs(diffusion.SD15),
+        outputs=("text",),
+        parameters=123_066_409,
+        source="CLIP ViT-L/14, text; Radford et al., 2021, arXiv:2103.00020: 123 M",
+    ),
+    ZooEntry(
+        name="sd_unet",
+        revision=1,
+        build=diffusion.sd_unet,
+        inputs=diffusion.unet_inputs(diffusion.SD15),
+        outputs=("noise",),
+        parameters=859_521_032,
+        source="U-Net of Stable Diffusion 1.5; Rombach et al., 2021, arXiv:2112.10752: 860 M",
+        calibrate_by=1,
     ),
 )
 

@@ -5,7 +5,11 @@ Only :meth:`GraphBuilder.model` imports onnx, so that knowing a network's inputs
 
 from __future__ import annotations
 
+import math
 import zlib
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +39,7 @@ class GraphBuilder:
         self.name = name
         self.seed = seed
         self._nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
-        self._weights: dict[str, NDArray[Any]] = {}
+        self._weights: dict[str, NDArray[Any] | _Normal] = {}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._inputs: list[tuple[str, str, tuple[int | str, ...]]] = []
         self._outputs: list[tuple[str, str, tuple[int | str, ...]]] = []
@@ -63,12 +67,8 @@ class GraphBuilder:
             std: standard deviation of the values.
             centre: axes over which the sample mean is taken away, so that the values sum to 0 along them.
         """
-        generator = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
-        values = generator.standard_normal(shape, dtype=np.float32)
-        if centre:  # in float64, where the order of the sum, which is numpy's affair, cannot change the float32
-            values = (values - values.mean(axis=centre, dtype=np.float64, keepdims=True)).astype(np.float32)
-        values *= np.float32(std)
-        return self.weight(name, values)
+        self._weights[name] = _Normal(self.seed, name, shape, std, centre)
+        return name
 
     def constant(self, values: ArrayLike, dtype: str = "int64") -> str:
         """Add a small constant, such as a shape; equal constants are stored once."""
@@ -78,6 +78,11 @@ class GraphBuilder:
             self._constants[key] = f"const_{len(self._constants)}"
             self._weights[self._constants[key]] = array
         return self._constants[key]
+
+    def parameters(self) -> int:
+        """Count the weights, without drawing any: scalars and integers are left out, as in ``models.parameters``."""
+        floats = (w for w in self._weights.values() if isinstance(w, _Normal) or w.dtype == np.float32)
+        return sum(math.prod(weight.shape) for weight in floats if weight.shape)
 
     def op(self, op_type: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """Add a node with one output, which bears the node's name."""
@@ -98,9 +103,37 @@ class GraphBuilder:
         )
         model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="sweep", graph=graph)
         model.opset_import.append(helper.make_opsetid("", OPSET))
-        for name in list(self._weights):  # popped and copied once each: BERT's weights are 438 MB
-            model.graph.initializer.append(numpy_helper.from_array(self._weights.pop(name), name))
+        # Drawn by several threads, each weight with its own generator: 860 million take seconds.
+        with ThreadPoolExecutor() as pool:
+            drawn = deque((name, pool.submit(_values, self._weights.pop(name))) for name in list(self._weights))
+            while drawn:  # dropped and copied once each: BERT's weights are 438 MB
+                name, values = drawn.popleft()
+                model.graph.initializer.append(numpy_helper.from_array(values.result(), name))
         return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Normal:
+    """Describe a weight that is drawn when the model is made."""
+
+    seed: int
+    name: str
+    shape: tuple[int, ...]
+    std: float
+    centre: tuple[int, ...]
+
+    def draw(self) -> NDArray[Any]:
+        """Return the values: normal, float32."""
+        generator = np.random.default_rng([self.seed, zlib.crc32(self.name.encode())])
+        values = generator.standard_normal(self.shape, dtype=np.float32)
+        if self.centre:  # in float64, where the order of the sum, which is numpy's affair, cannot change the float32
+            values = (values - values.mean(axis=self.centre, dtype=np.float64, keepdims=True)).astype(np.float32)
+        values *= np.float32(self.std)
+        return values
+
+
+def _values(weight: NDArray[Any] | _Normal) -> NDArray[Any]:
+    return weight.draw() if isinstance(weight, _Normal) else weight
 
 
 def _value_info(name: str, dtype: str, shape: tuple[int | str, ...]) -> onnx.ValueInfoProto:

@@ -18,6 +18,7 @@ from sweep.report.html import chart_data
 from sweep.report.html.csv_files import points_csv, variants_csv
 from sweep.report.outcome_lines import Footnotes, below_table, bottleneck_lines
 from sweep.report.ranking import answer
+from sweep.report.stage_shares import stage_bars
 from sweep.system import write_atomic
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def context(
         "table": _table(records, recommendation, footnotes, axes, columns, labels),
         "footnotes": footnotes.texts,
         "lines": below_table(records),
+        "stages": stage_bars(records, labels),
         "counts": _counts(records),
         "started": [min(times), max(times)] if (times := [record.started_at[:16] for record in records]) else [],
         "facts": [*_facts(records), *following],

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from sweep.analysis import find_bottleneck, record_views
 from sweep.report.mlflow.new_run import SampleSet
-from sweep.spec import Status, from_record
+from sweep.report.stage_shares import shares
+from sweep.spec import Pipeline, Status, from_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,11 +69,22 @@ def ended_ms(record: Record) -> int:
 
 def params(record: Record) -> dict[str, str]:
     """Return every axis by its dotted name, and the cost of the network; ``none`` for what is not set or unknown."""
-    axes: JsonDict = {name: value for name, value in record.variant.items() if name != "label"}
+    axes: JsonDict = {name: value for name, value in record.variant.items() if name not in {"label", "pipeline"}}
     if axes.get("beside"):  # each with all of its axes, which are in the record
         axes["beside"] = " + ".join(each.name for each in from_record(dict(record.variant)).session.beside or ())
+    axes |= _pipeline(record)
     axes |= {f"model.{name}": (record.model or {}).get(name) for name in _COST if record.model}
     return {name: "none" if value is None else _text(value) for name, value in _leaves(axes)}
+
+
+def _pipeline(record: Record) -> dict[str, Any]:
+    """Return the axes of a pipeline by dotted name, as ``pipeline.unet.precision``; ``pipeline`` alone for none."""
+    pipeline: object = from_record(record.variant).pipeline
+    if not isinstance(pipeline, Pipeline):
+        return {"pipeline": None}
+    stages = {stage.name: {"count": stage.count, **stage.settings()} for stage in pipeline.stages}
+    order = ",".join(f"{stage.name}:{stage.count}" for stage in pipeline.stages)
+    return {"pipeline": {"name": pipeline.name, "stages": order, "overlap": pipeline.overlap, **stages}}
 
 
 def tags(record: Record) -> dict[str, str]:
@@ -145,9 +157,18 @@ def _summary(record: Record) -> JsonDict:
         "p50_at_80_percent_ms": loaded["latency_ms"]["p50"] if loaded else None,
         TAIL: loaded["latency_ms"]["p99"] if loaded else None,
         CAPACITY: record.slo["capacity_ips"] if record.slo else None,
+        **_stages(record),
         "fairness_jain": fairness["jain"] if fairness else None,
         ENERGY: None if energy_j is None else energy_j * 1e3,
     }
+
+
+def _stages(record: Record) -> JsonDict:
+    """Return mean and share of each stage of a pipeline in the closed loop, or at the lowest rate."""
+    known = shares(record)
+    parts = [] if known is None else known[2]
+    means = {f"stage.{part.name}_ms": part.mean_ms for part in parts}
+    return means | {f"stage.{part.name}_share": part.share for part in parts if part.is_stage}
 
 
 def _accuracy(record: Record) -> JsonDict:

@@ -153,6 +153,13 @@ def _looks(
                 yield {0: session.outputs()}
 
 
+def outputs_under_load(
+    session: Session, load: LoadAxes, burst_inferences: list[int]
+) -> Iterator[dict[int, dict[str, np.ndarray]]]:
+    """Yield the outputs of every stream after one burst; append its count to `burst_inferences`."""
+    yield from _looks(session, load, 0.0, burst_inferences)
+
+
 def heartbeat(events: Events) -> Callable[[int], None]:
     """Return a function that tells, now and then, how many samples are scored.
 

@@ -29,7 +29,15 @@ from sweep.models import evaluation
 from sweep.precision import NATIVE
 from sweep.runner.messages import Result
 from sweep.runner.recipe_file import RECIPES
-from sweep.runner.worker import layer_profile, marked_streams, neighbours, plan_import, refused_inputs, shaped_session
+from sweep.runner.worker import (
+    layer_profile,
+    marked_streams,
+    neighbours,
+    pipeline_pass,
+    plan_import,
+    refused_inputs,
+    shaped_session,
+)
 from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
 from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
@@ -105,8 +113,10 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
     with (
         marked_streams.marked_stages(events, variant.label, ranges),
         Cache(request.cache, request.cache_limit_bytes, events.note) as cache,  # pins what the pass uses until its end
-        refused_inputs.explained(variant, cache) if backend.runs_models else contextlib.nullcontext(),
+        refused_inputs.explained(variant, cache) if _is_one_model(variant, backend) else contextlib.nullcontext(),
     ):
+        if variant.pipeline is not None:
+            return pipeline_pass.measure(request, events, communicator, cache, _drive)
         load_beside = functools.partial(_load_beside, backend, cache, events)
         if variant.session.beside is not None and communicator.rank:
             neighbours.serve(request, events, communicator, load_beside)
@@ -204,6 +214,10 @@ def _without_load(
     inputs = timed_inputs(variant, backend, artifacts)
     layer_profile.write_profile(request.layers, variant, artifacts, inputs.batches[0], events)
     return Result(engine=artifacts.engine_facts(variant))
+
+
+def _is_one_model(variant: Variant, backend: Backend) -> bool:
+    return backend.runs_models and variant.pipeline is None
 
 
 def timed_inputs(variant: Variant, backend: Backend, artifacts: Artifacts) -> ComparedInputs:

@@ -32,6 +32,9 @@ from sweep.storage.record_types.curve import (
     Shaped,
     ShapeFigures,
     Shared,
+    Staged,
+    StageFigures,
+    StageRest,
 )
 from sweep.storage.record_types.engine import (
     BesideNetwork,
@@ -48,6 +51,7 @@ from sweep.storage.record_types.engine import (
     Realised,
     ShapeChange,
     ShapeEngine,
+    StageEngine,
 )
 from sweep.storage.record_types.environment import Drift, ErrorInfo, Facts
 from sweep.storage.record_types.gpu_state import GpuState, Spread
@@ -145,6 +149,10 @@ __all__ = [
     "SloProbe",
     "SloResult",
     "Spread",
+    "StageEngine",
+    "StageFigures",
+    "StageRest",
+    "Staged",
     "VariantFields",
     "with_unknown_keys",
 ]

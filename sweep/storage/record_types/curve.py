@@ -98,6 +98,49 @@ class Shaped(TypedDict):
     padding: NotRequired[Share]
 
 
+class StageFigures(TypedDict):
+    """Summarise one stage of a pipeline.
+
+    Attributes:
+        stage: name of the stage.
+        runs: times that it runs in a request.
+        share: its share of the mean latency of a request, which includes the wait for the server.
+        latency_ms: time of all its runs in a request, ms.
+    """
+
+    stage: str
+    runs: Count
+    share: Share
+    latency_ms: LatencySummary
+
+
+class StageRest(TypedDict):
+    """Share out what the stages leave of the mean latency of a request.
+
+    Attributes:
+        queue_ms: wait for a free stream, ms.
+        copies_ms: copies to the device and back, ms; 0 where they are not timed.
+        other_ms: all else, ms: waits for a stage that another request is in, and the host between stages. Below 0 by
+            what the clocks of host and device differ.
+    """
+
+    queue_ms: Number
+    copies_ms: Number
+    other_ms: Number
+
+
+class Staged(TypedDict):
+    """Add the figures of a pipeline to the peak and to each point; missing for one network.
+
+    Attributes:
+        stages: figures of each stage, in order.
+        stage_rest: what the stages leave of the mean latency.
+    """
+
+    stages: NotRequired[list[StageFigures]]
+    stage_rest: NotRequired[StageRest]
+
+
 class CpuLoad(TypedDict):
     """Share out the time of the cores that the sweep may run on; the rest was idle.
 
@@ -110,7 +153,7 @@ class CpuLoad(TypedDict):
     other: Share
 
 
-class Peak(ClosedRate, Shared, Shaped):
+class Peak(ClosedRate, Shared, Shaped, Staged):
     """Summarise the closed loop, in which every stream always has its next request.
 
     Attributes:
@@ -136,6 +179,8 @@ class Peak(ClosedRate, Shared, Shaped):
         fairness: comparison of the service that they received.
         shapes: figures of each engine of a load of several shapes.
         padding: share of all computed elements that were padding.
+        stages: figures of each stage of a pipeline.
+        stage_rest: what the stages leave of the mean latency.
     """
 
     start_cv: NotRequired[Number | None]
@@ -199,7 +244,7 @@ class IssueLag(TypedDict):
     p99: Number | None
 
 
-class Point(Shared, Shaped):
+class Point(Shared, Shaped, Staged):
     """Summarise one rate of the open loop, in which requests arrive by a schedule that ignores the server.
 
     Attributes:
@@ -220,6 +265,8 @@ class Point(Shared, Shaped):
         fairness: comparison of the service that they received.
         shapes: figures of each engine of a load of several shapes.
         padding: share of all computed elements that were padding.
+        stages: figures of each stage of a pipeline.
+        stage_rest: what the stages leave of the mean latency.
     """
 
     offered_ips: Rate

@@ -60,6 +60,28 @@ class GraphPassInfo(TypedDict, total=False):
     pass_s: Seconds
 
 
+class StageEngine(TypedDict):
+    """Describe the engine of one stage of a pipeline.
+
+    Attributes:
+        stage: name of the stage.
+        engine: key of the engine in the cache.
+        precision: name of its recipe.
+        batch: rows of one inference.
+        build_s: duration of its build, s.
+        bytes: size of the engine.
+        plan_digest: SHA-256 of the serialised engine.
+    """
+
+    stage: str
+    engine: str
+    precision: str
+    batch: Count
+    build_s: Seconds | None
+    bytes: Bytes | None
+    plan_digest: str | None
+
+
 class EngineStart(TypedDict):
     """Describe the engine that one pass loaded.
 
@@ -206,6 +228,7 @@ class EngineInfo(TypedDict, total=False):
         graph_pass: effect of the pass that rewrote the graph; None without one.
         starts: what each pass started, in the order of the passes; missing in records of earlier versions.
         layers: where the time of an inference goes; missing unless ``layers=true``.
+        stages: engine of each network of a pipeline, in the order of its stages; missing for one network.
     """
 
     key: str
@@ -237,6 +260,7 @@ class EngineInfo(TypedDict, total=False):
     graph_pass: GraphPassInfo | None
     starts: list[EngineStart]
     layers: LayerSummary
+    stages: list[StageEngine]
 
 
 class ClientSession(TypedDict, total=False):
