@@ -212,7 +212,9 @@ def test_a_cache_may_be_a_link_to_a_cache_of_ones_own_or_to_an_empty_folder(tmp_
             with pytest.raises(ConfigError, match=f"cache is a link to {target}, {reason}.*: give it an empty folder"):
                 use()
     run = cli_cache.run(
-        argparse.Namespace(words=["prune", str(results)], all=True, to_gib=None, older_than_days=None, kind=[])
+        argparse.Namespace(
+            words=["prune", str(results)], all=True, to_gib=None, older_than_days=None, kind=[], results=None
+        )
     )
     assert run == 0
     assert (home / "models" / "precious").is_dir()
