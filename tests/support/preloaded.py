@@ -21,5 +21,6 @@ from sweep.report import html
 
 compose.read(())
 html.render("", [])  # loads jinja2, its template, and plotly.js
+gc.set_threshold(100_000, 20, 20)  # as tests/conftest.py has it
 gc.collect()
 gc.freeze()  # what is here stays in every fork: no collection walks it, and no page of it is copied for that
