@@ -36,12 +36,20 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 15  # inferences of a closed loop in one array of results
 _SUPERVISED_S = 0.02  # between two looks of the main thread, which is then where signals are handled
 _STOPPED_WITHIN_S = 0.06  # a thread that does not end by then waits for the device, which this one does not
+ENABLED = "SWEEP_COMPILED_LOOPS"
+"""Environment variable that lets compiled loops issue requests, if it is ``1``."""
+
 _MARGIN_NS = 10_000_000  # before a request is due a thread stops sleeping: a sleeper wakes late, to a slow core
 
 
 def is_available() -> bool:
     """Return whether the compiled loops can run here: whether numba is installed."""
     return compiled_code.is_available()
+
+
+def is_enabled() -> bool:
+    """Return whether the user lets compiled loops issue requests; Python's do by default (docs/decisions/0069)."""
+    return os.environ.get(ENABLED) == "1"
 
 
 def load() -> float | None:

@@ -37,9 +37,9 @@ _WAKE_NS = 10_000_000  # before a request is due; a sleeper wakes late, to a slo
 def run(servers: Sequence[Server], *, virtual: bool) -> None:
     """Serve until no server has anything left.
 
-    Compiled code drives the streams whose calls are prepared, a thread each (docs/decisions/0069). In Python, one
-    thread drives all streams that can be polled: on an H200, four streams of a 20 us engine gave it 4.3 times the
-    throughput of a thread each, which take turns at the GIL (docs/decisions/0013).
+    Where it is enabled, compiled code drives the streams whose calls are prepared, a thread each (docs/decisions/0069).
+    In Python, one thread drives all streams that can be polled: on an H200, four streams of a 20 us engine gave it 4.3
+    times the throughput of a thread each, which take turns at the GIL (docs/decisions/0013).
 
     Args:
         servers: one a stream.
@@ -52,7 +52,7 @@ def run(servers: Sequence[Server], *, virtual: bool) -> None:
         _run_in_turn(servers)
         return
     with quiet_interpreter():
-        calls = None if _companions else compiled_loop.prepared(servers)
+        calls = compiled_loop.prepared(servers) if compiled_loop.is_enabled() and not _companions else None
         if calls is not None:
             compiled_loop.run(servers, calls)
         else:
@@ -91,7 +91,9 @@ def loop_name(streams: Sequence[Stream], *, mixed: bool) -> str:
         streams: none has an inference in flight.
         mixed: requests have shapes of a mix.
     """
-    return "python" if mixed or _companions or compiled_loop.stream_calls(streams) is None else "compiled"
+    if mixed or _companions or not compiled_loop.is_enabled():
+        return "python"
+    return "python" if compiled_loop.stream_calls(streams) is None else "compiled"
 
 
 def _run_in_turn(servers: Sequence[Server]) -> None:

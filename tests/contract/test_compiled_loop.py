@@ -188,6 +188,8 @@ def test_python_drives_what_compiled_code_cannot(monkeypatch) -> None:
     assert compiled_loop.prepared(servers) is not None
     assert compiled_loop.prepared([ClosedServer(streams[0], 1, until, enqueue=streams[0].enqueue)]) is None
     assert compiled_loop.prepared([ClosedServer(streams[0], 1, Endless())]) is None
+    assert issue_loops.loop_name(streams, mixed=False) == "python"
+    monkeypatch.setenv(compiled_loop.ENABLED, "1")
     assert issue_loops.loop_name(streams, mixed=False) == "compiled"
     assert issue_loops.loop_name(streams, mixed=True) == "python"
     with issue_loops.beside(servers):

@@ -177,7 +177,7 @@ def _load_loops(variant: Variant, backend: Backend) -> Future[float | None]:
         How long they took to compile, s; None where they were read from the disk or are not needed.
     """
     loaded: Future[float | None] = Future()
-    if not (backend.on_gpu and variant.session.cuda_graph):
+    if not (backend.on_gpu and variant.session.cuda_graph and compiled_loop.is_enabled()):
         loaded.set_result(None)
         return loaded
 
