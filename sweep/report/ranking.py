@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MODELS = "One answer a model, for samples of different models are different work."
 _SHAPES = "One answer a model and shape, for samples of different sizes are different work."
+_BESIDE = "One answer for each model alone, and one beside others: what runs beside it is not chosen by its settings."
 
 
 def answer(records: Sequence[Record], slo: Slo | None, history: SpreadHistory | None = None) -> Answer:
@@ -46,11 +47,12 @@ def answer(records: Sequence[Record], slo: Slo | None, history: SpreadHistory | 
         return _of_model(records, slo, history, labels)
     answers = {name: _of_model(items, slo, history, labels) for name, items in models.items()}
     lines = [f"{_title(models[name][0])}: {part.text}" for name, part in answers.items()]
-    names_alone = {str(items[0].variant.get("model")) for items in models.values()}
+    names = {str(items[0].variant.get("model")) for items in models.values()}
+    text = _BESIDE if any(map(_neighbours, records)) else _MODELS if len(names) == len(models) else _SHAPES
     return Answer(
         best=None,
         tied=(),
-        text="\n".join([_MODELS if len(names_alone) == len(models) else _SHAPES, *lines]),
+        text="\n".join([text, *lines]),
         decided=any(part.decided for part in answers.values()),
         ratios={key: ratio for part in answers.values() for key, ratio in part.ratios.items()},
         models=answers,
@@ -58,21 +60,38 @@ def answer(records: Sequence[Record], slo: Slo | None, history: SpreadHistory | 
 
 
 def _title(record: Record) -> str:
-    """Return the name of a record's model, with the sizes that ``shape=`` gave it: ``bert_base seq:128``."""
+    """Return the name of a record's model, with the sizes that ``shape=`` gave it and what runs beside it.
+
+    Examples are ``bert_base seq:128`` and ``resnet50 beside bert_base``.
+    """
     reference = record.variant.get("model_ref")
     shape = reference.get("shape") if isinstance(reference, dict) else None
     sizes = [f"{item.get('name')}:{item.get('size')}" for item in shape or () if isinstance(item, dict)]
-    return " ".join(filter(None, [str(record.variant.get("model")), "+".join(sizes)]))
+    others = _neighbours(record)
+    beside = f"beside {', '.join(others)}" if others else ""
+    return " ".join(filter(None, [str(record.variant.get("model")), "+".join(sizes), beside]))
+
+
+def _neighbours(record: Record) -> list[str]:
+    """Return the names of the models that run beside that of a record."""
+    names = []
+    others = record.variant.get("beside")
+    for other in others if isinstance(others, list | tuple) else ():
+        onnx = other.get("onnx") if isinstance(other, dict) else None
+        model = onnx.get("model") if isinstance(onnx, dict) else None
+        names.append(str(model.get("name")) if isinstance(model, dict) else "?")
+    return names
 
 
 def _model(record: Record) -> str:
-    """Return what identifies the network of a record, its name first: its file and the sizes of its inputs."""
+    """Return what identifies the work of a record, its model first: its file, sizes of inputs, what runs beside it."""
+    words = [str(record.variant.get("model")), *(f"beside {name}" for name in _neighbours(record))]
     reference = record.variant.get("model_ref")
     if not isinstance(reference, dict):  # records of the first versions, and damaged ones, name the model alone
-        return str(record.variant.get("model"))
+        return " ".join(words)
     sizes = [reference.get(name) for name in ("inputs", "shape")]
     rest = [reference.get("digest"), *(item for part in sizes if isinstance(part, list | tuple) for item in part)]
-    return " ".join([str(record.variant.get("model")), *(str(item) for item in rest if item)])
+    return " ".join([*words, *(str(item) for item in rest if item)])
 
 
 def _of_model(

@@ -13,9 +13,11 @@ from sweep.analysis.start_spread import SpreadHistory, StartSpread
 from sweep.report import html, table
 from sweep.report.ranking import answer
 from sweep.report.recommendation import with_overrides
+from sweep.spec import EngineAxes, LoadAxes, ModelRef, Neighbour, OnnxAxes, Precision, SessionAxes
 from sweep.spec.outcome import Status
 from sweep.spec.slo import Slo
 from sweep.storage.record import Record
+from sweep.system import serialization
 
 SLO = Slo("p99", 5.0)
 
@@ -229,6 +231,22 @@ def test_models_are_not_ranked_against_each_other() -> None:
     by_shape = answer(same_name, None).text.splitlines()
     assert by_shape[0].startswith("One answer a model and shape")
     assert [line.partition(" at ")[0] for line in by_shape[1:]] == ["m seq:64: Peak: m a 1", "m seq:128: Peak: m b 1"]
+
+
+def test_a_model_alone_is_not_ranked_against_the_same_beside_another() -> None:
+    records = [peaked(f"m {name} 1", peak, [peak - 1, peak + 1]) for name, peak in (("a", 100), ("b", 60), ("c", 40))]
+    other = Neighbour(
+        onnx=OnnxAxes(model=ModelRef(name="other"), precision=Precision(name="fp32", dtype="fp32")),
+        engine=EngineAxes(),
+        session=SessionAxes(),
+        load=LoadAxes(kind="closed"),
+    )
+    for item, sharing in zip(records[1:], ("processes", "streams"), strict=True):
+        item.variant.update(sharing=sharing, beside=[serialization.to_plain(other)])
+    lines = answer(records, None).text.splitlines()
+    assert lines[0].startswith("One answer for each model alone, and one beside others")
+    heads = [line.partition(" at ")[0] for line in lines[1:]]
+    assert heads == ["m: Peak: m a 1", "m beside other: Fastest: m b 1"]
 
 
 def test_an_unstable_peak_neither_wins_nor_ties() -> None:
