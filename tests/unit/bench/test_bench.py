@@ -21,7 +21,7 @@ from rich.console import Console
 from sweep.backends import registry
 from sweep.backends.tensorrt import cuda
 from sweep.backends.tensorrt.session import TensorRTSession
-from sweep.loadgen import issue_loops, load_point
+from sweep.loadgen import compiled_loop, issue_loops, load_point
 from sweep.loadgen.load_point import Place
 from sweep.spec import LoadAxes, SessionAxes
 
@@ -287,6 +287,7 @@ def test_the_perceptrons_build_in_fp16_as_their_products_alone(tmp_path, name: s
 def test_the_whole_load_runs_compiled_on_captured_graphs(runtime, driver, monkeypatch, streams, copies) -> None:
     """Warm-up, closed loop, open loop: what the streams timed is in the samples, and every call is counted."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(16)))
+    monkeypatch.setenv(compiled_loop.ENABLED, "1")
     axes = SessionAxes(streams=streams, cuda_graph=True, transfers=None if copies else False)
     session = TensorRTSession(library_of(DriverEngine(runtime)), b"plan", axes, FEEDS, None)
     driver.reset()
