@@ -1,4 +1,4 @@
-"""Run a search of the grid: measure what `sweep.search` decides, and print its answer."""
+"""Run a search of the grid: measure what `sweep.runner.search` decides, and print its answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from sweep import spec
 from sweep.errors import ConfigError, RecordError
 from sweep.runner import Display, Plan, Run, Work, resume, time_estimate
-from sweep.search import OBJECTIVES, Goal, Outcome, Search, State, candidates_of, capacity_probe, observation
+from sweep.runner.search import OBJECTIVES, Goal, Outcome, Search, State, candidates_of, capacity_probe, observation
 from sweep.spec import LoadAxes
 from sweep.storage import PROBES, Store
 from sweep.system import signals, write_atomic
@@ -21,12 +21,15 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweep.search import Objective, Observation, Step
+    from sweep.runner.search import Objective, Observation, Step
     from sweep.spec import Settings, Variant
     from sweep.storage import Record
     from sweep.system import Device
 
 PROBE_LOAD = LoadAxes(kind="closed", warmup_s=0.1, min_s=0.25, min_requests=32, max_s=1.0)
+_PROBE_FRACTION = 0.5  # of the peak: the one rung of a probe for a capacity
+_ENGINE_S = 0.5  # of a predicted time that loads the engine
+_LEAST_S = 0.3  # that a measurement takes, whatever is predicted
 _SHOWN = 3  # reasons that the outcome names
 
 
@@ -75,7 +78,7 @@ def run(
         search = _PartSearch(console, selected, settings, finished, devices).run(part, share)
         outcome = search.outcome()
         spent_s += outcome.spent_s
-        answers[part.title or "all"] = _plain(outcome)
+        answers[part.title or "all"] = dataclasses.asdict(outcome)
         for line in outcome_lines(outcome, selected.labels, settings.search.budget_s, part.title):
             _print(console, line)
     text = json.dumps({"search": dataclasses.asdict(settings.search), "answers": answers}, indent=1) + "\n"
@@ -188,9 +191,6 @@ def _probe(work: Work, goals: Sequence[Objective]) -> Work:
     return dataclasses.replace(work, variant=variant, key=spec.variant_key(variant))
 
 
-_PROBE_FRACTION = 0.5  # of the peak: the one rung of a probe for a capacity
-
-
 def _ignore(record: Record) -> None:
     """Publish no probe."""
     del record
@@ -228,7 +228,7 @@ def _full_s(work: Work, settings: Settings) -> float:
     """Return the time that a measurement is expected to take beside its engine, s."""
     searches = [work] if settings.search_s is not None else []
     with_engine = time_estimate.predicted_s([work], searches, settings.search_s or 0.0)[0]
-    return max(with_engine - 0.5, 0.3)
+    return max(with_engine - _ENGINE_S, _LEAST_S)
 
 
 def _display(console: Console, plan: Plan, passes: int) -> Display:
@@ -270,11 +270,6 @@ _WORDS = {
     State.DROPPED: "dropped after a probe",
     State.UNTRIED: "not tried",
 }
-
-
-def _plain(outcome: Outcome) -> dict[str, object]:
-    """Return the outcome for search.json."""
-    return dataclasses.asdict(outcome)
 
 
 def _listed(names: Sequence[str]) -> str:

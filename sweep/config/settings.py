@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sweep.config.sweep_name import check_name
 from sweep.config.variants import checks
 from sweep.errors import ConfigError
-from sweep.spec import PERCENTILES, RETRIED, Gates, GridSearch, Limits, Settings, Slo, Status
+from sweep.spec import PERCENTILES, RETRIED, SEARCH_OBJECTIVES, Gates, GridSearch, Limits, Settings, Slo, Status
 from sweep.storage.cache import DEFAULT_GIB, GIB
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _MOST_GIB = 1 << 30  # an exbibyte
 _SLUG_LENGTH = 60
 _SCORES = (("min_score", 0, 1), ("max_score_drop", 0, 1))
 _METHODS = ("grid", "halving", "bayes")
-_OBJECTIVES = ("peak", "capacity", "latency", "energy", "memory", "cost")  # as `sweep.search` has them
 _MAX_TELEMETRY_HZ = 100  # NVML itself renews its readings no faster
 
 
@@ -99,9 +98,9 @@ def grid_search(search: SearchConfig, config: Config) -> GridSearch | None:
         if search.objective is not None
         else (("capacity",) if slo(config.slo) is not None else ("peak",))
     )
-    unknown = [name for name in objectives if name not in _OBJECTIVES]
+    unknown = [name for name in objectives if name not in SEARCH_OBJECTIVES]
     if unknown or not objectives or len(set(objectives)) < len(objectives):
-        raise ConfigError(f"search.objective={','.join(objectives)}: give {', '.join(_OBJECTIVES)}, each once")
+        raise ConfigError(f"search.objective={','.join(objectives)}: give {', '.join(SEARCH_OBJECTIVES)}, each once")
     if "capacity" in objectives and (slo(config.slo) is None or config.load.kind != "curve"):
         raise ConfigError(
             "search.objective=capacity: a capacity needs a limit and a curve, as in slo.p99_ms=10 load=curve; "

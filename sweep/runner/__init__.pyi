@@ -4,6 +4,7 @@ from . import messages as messages
 from . import plan as plan
 from . import recipe_file as recipe_file
 from . import resume as resume
+from . import search as search
 from . import time_estimate as time_estimate
 from . import worker as worker
 from .engine_builds import EngineBuild as EngineBuild

@@ -28,7 +28,7 @@ from sweep.spec.onnx import (
 from sweep.spec.outcome import DriftVerdict, SloVerdict, Status, Verdict
 from sweep.spec.pipeline import Link, Pipeline, Stage, settings_by_key
 from sweep.spec.session import Neighbour, Script, SessionAxes
-from sweep.spec.settings import RETRIED, GridSearch, Settings, Tracking
+from sweep.spec.settings import RETRIED, SEARCH_OBJECTIVES, GridSearch, Settings, Tracking
 from sweep.spec.shape_distribution import DISTRIBUTIONS, ShapeDistribution
 from sweep.spec.shape_mix import Shape, ShapeMix, ShapeShare, by_size, elements, engine_of, engine_shapes
 from sweep.spec.shape_profiles import PER_ENGINE, PER_SHAPE, RANGE, WAYS, ShapeProfiles
@@ -46,6 +46,7 @@ __all__ = [
     "RANGE",
     "RETRIED",
     "SEARCH_EVALUATIONS",
+    "SEARCH_OBJECTIVES",
     "WAYS",
     "Axis",
     "BuiltPlan",

@@ -32,13 +32,17 @@ class Tracking:
     experiment: str = "sweep"
 
 
+SEARCH_OBJECTIVES = ("peak", "capacity", "latency", "energy", "memory", "cost")
+"""Names of what a search of the grid may look for."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GridSearch:
     """Hold how the best variant of the grid is searched.
 
     Attributes:
         method: halving or bayes.
-        objectives: names of what is best (`sweep.search.OBJECTIVES`); several search a front.
+        objectives: names of what is best, of `SEARCH_OBJECTIVES`; several search a front.
         budget_s: time of all probes and measurements, s; None for no limit.
         p99_ms: largest p99 of the closed loop with which a variant may win, ms; None for any.
     """

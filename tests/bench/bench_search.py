@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from search_methods import METHODS, Bench
 
-from sweep.search import OBJECTIVES, replay
+from sweep.runner.search import OBJECTIVES, replay
 from sweep.storage import Store
 
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "h200"

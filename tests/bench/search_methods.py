@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import optuna
 
-from sweep.search import Goal, Search, replay
+from sweep.runner.search import Goal, Search, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sweep.search import Objective
+    from sweep.runner.search import Objective
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 _PROBE_NOISE = 1.5  # times the error of a full window: the window of a probe is about half as long

@@ -8,7 +8,7 @@ import pytest
 
 from sweep.cli import search_run
 from sweep.errors import ConfigError
-from sweep.search import Outcome, State
+from sweep.runner.search import Outcome, State
 
 
 def test_a_network_beside_others_is_refused() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.search.candidates import Candidate
-    from sweep.search.objectives import Objective
-    from sweep.search.observation import Observation
+    from sweep.runner.search.candidates import Candidate
+    from sweep.runner.search.objectives import Objective
+    from sweep.runner.search.observation import Observation
 
 _STARTUP = 5  # random proposals before the sampler models anything
 _TRIES = 4  # proposals a wanted one, since a grid may lack a combination or have tried it

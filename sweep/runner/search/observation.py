@@ -11,7 +11,7 @@ from sweep.spec import Status, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sweep.search.objectives import Objective
+    from sweep.runner.search.objectives import Objective
     from sweep.storage import Record
 
 

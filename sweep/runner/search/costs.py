@@ -6,7 +6,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweep.search.observation import Observation
+    from sweep.runner.search.observation import Observation
 
 BUILD_S, PROBE_S = 4.0, 0.6  # until one was seen
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.search.candidates import features
-from sweep.search.costs import Costs
-from sweep.search.outcome import Outcome, State
-from sweep.search.sampler import Sampler
-from sweep.search.surrogate import Posterior, Surrogate, normal_excess
+from sweep.runner.search.candidates import features
+from sweep.runner.search.costs import Costs
+from sweep.runner.search.outcome import Outcome, State
+from sweep.runner.search.sampler import Sampler
+from sweep.runner.search.surrogate import Posterior, Surrogate, normal_excess
 from sweep.system import generator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sweep.analysis import Floats
-    from sweep.search.candidates import Candidate, Features
-    from sweep.search.objectives import Objective
-    from sweep.search.observation import Observation
+    from sweep.runner.search.candidates import Candidate, Features
+    from sweep.runner.search.objectives import Objective
+    from sweep.runner.search.observation import Observation
 
 TOLERANCE = 0.02  # of the best, within which a variant is as good
 RISK = 0.05

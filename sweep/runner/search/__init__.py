@@ -1,6 +1,6 @@
 """Search the best variant of a grid under a budget: which variant is probed or measured next, and when to end.
 
-Pure: observations in, decisions out. `sweep.cli.search_run` measures for it, `sweep.search.replay` reads records
+Pure: observations in, decisions out. `sweep.cli.search_run` measures for it, `sweep.runner.search.replay` reads records
 instead.
 """
 

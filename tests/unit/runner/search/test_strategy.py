@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from sweep.search import OBJECTIVES, Candidate, Goal, Observation, Search, State, replay
-from sweep.search.replay import Published
+from sweep.runner.search import OBJECTIVES, Candidate, Goal, Observation, Search, State, replay
+from sweep.runner.search.replay import Published
+from sweep.spec import SEARCH_OBJECTIVES
 
 PEAK = OBJECTIVES["peak"]
 BUILD_S, PROBE_S, FULL_S = 5.0, 0.5, 2.0
@@ -143,3 +144,7 @@ def test_several_objectives_give_a_front() -> None:
         assert not any(
             all(y > x + 0.02 for x, y in zip(a, grid[other].full.scores, strict=True)) for other in outcome.front
         )
+
+
+def test_what_may_be_requested_is_what_there_is() -> None:
+    assert tuple(OBJECTIVES) == SEARCH_OBJECTIVES

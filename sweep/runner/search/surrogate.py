@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sweep.analysis import Floats
-    from sweep.search.candidates import Features
+    from sweep.runner.search.candidates import Features
 
 _LINE, _OFFSET = 0.03, 0.12  # variance of a slope a doubling, and of the offset of a word, around what is expected
 _LEVEL = 4.0  # variance of the level: the first observation decides it

@@ -44,7 +44,7 @@ def candidates_of(variants: Mapping[str, Variant], engines: Mapping[str, str]) -
         engines: key of the engine, by the key of the record.
     """
     labels = spec.compare(dict(variants)).labels
-    flat = {key: _flat(spec.flat(variant)) for key, variant in variants.items()}
+    flat = {key: flat_axes(spec.flat(variant)) for key, variant in variants.items()}
     return of_tables(flat, engines, labels)
 
 
@@ -67,10 +67,6 @@ def of_tables(
 
 def flat_axes(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the axes of a record's ``variant`` without its label and without what follows from another axis."""
-    return _flat(table)
-
-
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
     axes = {name: value for name, value in table.items() if name not in {"label", "model_ref", "precision_recipe"}}
     load = axes.pop("load", None)
     return {**axes, **{f"load.{name}": value for name, value in (load or {}).items()}}

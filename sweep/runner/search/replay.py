@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from sweep.search import observation as observations
-from sweep.search.candidates import Candidate, flat_axes, of_tables
+from sweep.runner.search import observation as observations
+from sweep.runner.search.candidates import Candidate, flat_axes, of_tables
 from sweep.spec import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sweep.search.objectives import Objective
-    from sweep.search.observation import Observation
-    from sweep.search.strategy import Search, Step
+    from sweep.runner.search.objectives import Objective
+    from sweep.runner.search.observation import Observation
+    from sweep.runner.search.strategy import Search, Step
     from sweep.storage import Record
 
 PROBE_WINDOW_S = 0.3  # warm-up and window of a probe
