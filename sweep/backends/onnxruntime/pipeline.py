@@ -17,6 +17,7 @@ from sweep.backends.clock import RealClock
 from sweep.backends.host_steps import HOST_STEPS, Call
 from sweep.backends.onnxruntime.session import in_input_types
 from sweep.backends.pipeline_rows import drawn_rows, in_turn, locks, slices
+from sweep.backends.stream_outputs import StreamOutputs
 from sweep.errors import SessionError, without_source_places
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ class PipelineStream:
         return self.outputs()
 
 
-class PipelineSession:
+class PipelineSession(StreamOutputs):
     """Hold the streams of a pipeline."""
 
     virtual = False
@@ -287,18 +288,6 @@ class PipelineSession:
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Do nothing: only whole batches run."""
-
-    def outputs(self) -> dict[str, np.ndarray]:
-        """Return the outputs, by name, of the last request on the first stream."""
-        return self.outputs_of(0)
-
-    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
-        """Return the outputs, by name, of the last request on stream ``number``."""
-        return self.streams[number].outputs()
-
-    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs of one request with other tensors from outside, on the first stream."""
-        return self.streams[0].infer(feeds)
 
     def close(self) -> None:
         """Release the sessions and their buffers."""

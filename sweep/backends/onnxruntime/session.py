@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweep.backends.clock import RealClock
 from sweep.backends.onnxruntime import NUMERIC_TYPES
+from sweep.backends.stream_outputs import StreamOutputs
 from sweep.errors import SessionError
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class OnnxRuntimeStream:
         return True
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(StreamOutputs):
     """Hold N onnxruntime sessions of one optimised graph.
 
     Attributes:
@@ -154,18 +155,6 @@ class OnnxRuntimeSession:
 
     def prepare(self, sizes: Sequence[int]) -> None:
         """Do nothing: every size up to the batch was bound at load."""
-
-    def outputs(self) -> dict[str, np.ndarray]:
-        """Return the outputs, by name, of the last inference on the first stream."""
-        return self.outputs_of(0)
-
-    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
-        """Return the outputs, by name, of the last inference on stream ``number``."""
-        return self.streams[number].outputs()
-
-    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs of one inference with other inputs, on the first stream."""
-        return self.streams[0].infer(feeds)
 
     def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
         """Feed these inputs in turn, on every stream; the first alone where the sizes of outputs depend on the data.

@@ -181,6 +181,16 @@ class Cuda:
         attribute = self.rt.cudaGraphMemAttributeType.cudaGraphMemAttrReservedMemCurrent
         return int(self.call("cudaDeviceGetGraphMemAttribute", self.call("cudaGetDevice"), attribute))
 
+    def start_profiler(self) -> None:
+        """Wait for the GPU, then tell an attached profiler to record from here."""
+        self.call("cudaDeviceSynchronize")
+        self.call("cudaProfilerStart")
+
+    def stop_profiler(self) -> None:
+        """Wait for the GPU, then tell an attached profiler to stop."""
+        self.call("cudaDeviceSynchronize")
+        self.call("cudaProfilerStop")
+
     def free_memory(self) -> int:
         """Return the free device memory, in bytes, across all processes."""
         return int(self.call("cudaMemGetInfo")[0])

@@ -166,6 +166,13 @@ class ExecutionContext:
                 self._prepared.add(samples)
         self.buffers.resize(None)
 
+    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the outputs, by name, of one inference with other inputs, which stay on the device."""
+        self.buffers.feed(feeds)
+        self.stream.enqueue()
+        self.stream.wait()
+        return self.buffers.fetch()
+
     def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
         """Copy these inputs in turn to the device, one batch an inference, and return how many; none is in flight.
 

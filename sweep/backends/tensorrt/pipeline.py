@@ -21,6 +21,7 @@ import numpy as np
 from sweep.backends.clock import RealClock
 from sweep.backends.host_steps import HOST_STEPS, Call
 from sweep.backends.pipeline_rows import drawn_rows, in_turn, slices
+from sweep.backends.stream_outputs import StreamOutputs
 from sweep.backends.tensorrt import cuda as cuda_module
 from sweep.backends.tensorrt import green_context, runtime_cache, sm_probe
 from sweep.backends.tensorrt.cuda import ResourceStack
@@ -462,7 +463,7 @@ class PipelineStream:
         self._tensors = {}
 
 
-class TensorRTPipelineSession:
+class TensorRTPipelineSession(StreamOutputs):
     """Hold the engines of a pipeline and its streams, ready to run: each has served one request.
 
     Args:
@@ -587,27 +588,13 @@ class TensorRTPipelineSession:
     def prepare(self, sizes: Sequence[int]) -> None:
         """Do nothing: only whole batches run."""
 
-    def outputs(self) -> dict[str, np.ndarray]:
-        """Return the outputs, by name, of the last request on the first stream."""
-        return self.outputs_of(0)
-
-    def outputs_of(self, number: int) -> dict[str, np.ndarray]:
-        """Return the outputs, by name, of the last request on stream ``number``."""
-        return self.streams[number].outputs()
-
-    def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the outputs of one request with other tensors from outside, on the first stream."""
-        return self.streams[0].infer(feeds)
-
     def start_profiler(self) -> None:
         """Tell an attached profiler to record from here."""
-        self.cuda.call("cudaDeviceSynchronize")
-        self.cuda.call("cudaProfilerStart")
+        self.cuda.start_profiler()
 
     def stop_profiler(self) -> None:
         """Wait for the GPU, then tell an attached profiler to stop."""
-        self.cuda.call("cudaDeviceSynchronize")
-        self.cuda.call("cudaProfilerStop")
+        self.cuda.stop_profiler()
 
     def close(self) -> None:
         """Release contexts, engines, memory, events and streams; a second call does nothing."""

@@ -130,11 +130,7 @@ class ShapeView:
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of one inference with other inputs, on the first stream; the inputs stay on the device."""
-        context = self._contexts[0]
-        context.buffers.feed(feeds)
-        context.stream.enqueue()
-        context.stream.wait()
-        return context.buffers.fetch()
+        return self._contexts[0].infer(feeds)
 
     def close(self) -> None:
         """Do nothing: the contexts are the owner's."""

@@ -219,11 +219,7 @@ class TensorRTSession:
 
     def infer(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs of one inference with other inputs, on the first stream; the inputs stay on the device."""
-        context = self._contexts[0]
-        context.buffers.feed(feeds)
-        context.stream.enqueue()
-        context.stream.wait()
-        return context.buffers.fetch()
+        return self._contexts[0].infer(feeds)
 
     def take_turns(self, batches: Sequence[Mapping[str, np.ndarray]]) -> int:
         """Feed these inputs in turn, on every stream; the first alone where copies are no part of a request."""
@@ -235,13 +231,11 @@ class TensorRTSession:
 
     def start_profiler(self) -> None:
         """Tell an attached profiler to record from here."""
-        self._cuda.call("cudaDeviceSynchronize")
-        self._cuda.call("cudaProfilerStart")
+        self._cuda.start_profiler()
 
     def stop_profiler(self) -> None:
         """Wait for the GPU, then tell an attached profiler to stop."""
-        self._cuda.call("cudaDeviceSynchronize")
-        self._cuda.call("cudaProfilerStop")
+        self._cuda.stop_profiler()
 
     def poison(self) -> None:
         """Overwrite all outputs, so that one which is not recomputed shows. For tests."""

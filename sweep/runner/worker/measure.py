@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import shlex
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, cast
 
 from sweep import models, spec
-from sweep.analysis import accuracy as figures
 from sweep.analysis import accuracy_gates
 from sweep.backends import SupportsTurns, registry
 from sweep.loadgen import (
@@ -26,30 +23,28 @@ from sweep.loadgen import (
     shape_switch,
 )
 from sweep.models import evaluation
-from sweep.precision import NATIVE
 from sweep.runner.messages import Result
-from sweep.runner.recipe_file import RECIPES
 from sweep.runner.worker import (
     layer_profile,
     marked_streams,
     neighbours,
+    pass_notes,
     pipeline_pass,
     plan_import,
     refused_inputs,
     shaped_session,
 )
-from sweep.runner.worker.accuracy_check import PRUNED, check_accuracy, heartbeat, score_session
-from sweep.runner.worker.artifacts import RANDOM, make_artifacts, sibling_file
+from sweep.runner.worker.accuracy_check import check_accuracy, heartbeat, score_session
+from sweep.runner.worker.artifacts import make_artifacts, sibling_file
 from sweep.runner.worker.compared_inputs import ComparedInputs
 from sweep.runner.worker.model_files import model_file
-from sweep.spec import plain_text, shape_text
+from sweep.spec import shape_text
 from sweep.storage import samples, samples_file
 from sweep.storage.cache import Cache
 from sweep.system import ClockWatch, Stopwatch, clock_jumps, host_memory, nvtx_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
 
@@ -59,15 +54,11 @@ if TYPE_CHECKING:
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.events import Events
     from sweep.spec import Variant
-    from sweep.storage import Accuracy, EngineInfo, NodeSearchInfo, Realised, SearchedAccuracy, ShapeChange
+    from sweep.storage import Accuracy, EngineInfo, Realised, ShapeChange
 
     Arrays = Mapping[str, np.ndarray]
 
-_NAMES = 3  # of nodes, in a note
-
 _NO_ENGINE: EngineInfo = {"key": ""}  # of a network beside the measured one, whose record is not written
-
-RANDOM_RANGES = "ranges of activations come from seeded random inputs; model.samples= or model.calibration= takes yours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +141,7 @@ def measure(request: Request, events: Events, communicator: Communicator = SINGL
                 _return_to_first(session, inputs)
             _measure_shape_changes(session, request, communicator)
             accuracy = _check(session, request, artifacts, inputs, (cache, events))
-            others_accuracy = _check_smaller(session, request, cache)
+            others_accuracy = shaped_session.check_smaller(session, request, cache)
             if variant.reference is not None:
                 model_file(variant, cache)  # raises where a user's file has changed since it was read
             if variant.onnx.precision.path is not None:
@@ -379,33 +370,6 @@ def _check(
     return accuracy
 
 
-def _check_smaller(session: Session, request: Request, cache: Cache) -> list[Accuracy]:
-    """Compare the outputs of the engines of all shapes but the largest; their SQNR stands beside each in the record."""
-    if not (isinstance(session, shaped_session.ShapedSession) and request.accuracy):
-        return []
-    accuracies = []
-    for own, engine, facts in zip(session.sessions[:-1], session.engines, session.realised["shapes"], strict=False):
-        backend = registry.get(engine.variant.backend)
-        accuracies.append(check_accuracy(engine.variant, backend, engine.artifacts.onnx, engine.inputs, own, cache))
-        facts["sqnr_db"] = accuracies[-1].get("sqnr_db")
-    return accuracies
-
-
-def _mismatch_of_smaller(session: Session, request: Request, timed: _Timed) -> tuple[str | None, str | None]:
-    """Return how the first engine of a smaller shape differs from the request, and the gate that this is about."""
-    if not isinstance(session, shaped_session.ShapedSession):
-        return None, None
-    for engine, own in zip(session.engines[:-1], session.sessions, strict=False):
-        mismatch = registry.get(engine.variant.backend).mismatch(engine.variant, own.realised)
-        if mismatch is not None:
-            return f"at {shape_text(engine.variant.onnx.model.shape)}: {mismatch}", None
-    for engine, accuracy in zip(session.engines, timed.smaller, strict=False):
-        fault = accuracy_gates.fault(engine.variant.onnx.precision.dtype, accuracy, request.gates)
-        if fault is not None:
-            return f"at {shape_text(engine.variant.onnx.model.shape)}: {fault.message}", fault.gate
-    return None, None
-
-
 def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _Timed) -> Result:
     """Return what the record says of this pass."""
     variant, backend, accuracy = request.variant, registry.get(request.variant.backend), timed.accuracy
@@ -414,8 +378,8 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
         **session.realised,
         "notes": [
             *session.realised["notes"],
-            *_notes(variant, artifacts, request.cache),
-            *_accuracy_notes(dtype, accuracy),
+            *pass_notes.of_variant(variant, artifacts, request.cache),
+            *pass_notes.of_accuracy(dtype, accuracy),
         ],
     }
     if backend.runs_models:
@@ -432,7 +396,7 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
     if mismatch is None and fault is not None:
         mismatch, gate = fault.message, fault.gate
     if mismatch is None:
-        mismatch, gate = _mismatch_of_smaller(session, request, timed)
+        mismatch, gate = shaped_session.mismatch_of_smaller(session, request, timed.smaller)
     mismatch = mismatch or timed.beside_mismatch
     facts, graph_facts = artifacts.engine_facts(variant), artifacts.onnx.facts if artifacts.onnx else {}
     # Casts, for ``backends`` know no record: what a session says of itself is untyped until the parent checks it.
@@ -444,81 +408,3 @@ def _describe(request: Request, artifacts: Artifacts, session: Session, timed: _
         mismatch=mismatch,
         gate=gate,
     )
-
-
-def _accuracy_notes(dtype: str, accuracy: Accuracy | None) -> list[str]:
-    """Return what the table says of an accuracy that is not what it seems."""
-    if accuracy is None:
-        return []
-    if accuracy.get("reference") == figures.NO_REFERENCE:
-        return [accuracy["unknown"]]
-    unknown = figures.unknown_reason(accuracy)
-    notes = [f"SQNR is not known: {unknown}"] if unknown else []
-    notes += [accuracy["undiagnosed"]] if "undiagnosed" in accuracy else []
-    if accuracy_gates.lost_by_rounding(dtype, accuracy):
-        expected_db = accuracy["expected"]["expected_db"]
-        rounding = "what the file itself computes" if dtype == NATIVE else f"rounding to {dtype} alone"
-        notes.append(f"{rounding} leaves {expected_db:.1f} dB on these inputs: no fault of the engine")
-    return notes + ([f"compared with {figures.TYPED_REFERENCE}"] if _is_own_reference(accuracy) else [])
-
-
-def _is_own_reference(accuracy: Accuracy) -> bool:
-    return accuracy.get("reference") == figures.TYPED_REFERENCE
-
-
-def _notes(variant: Variant, artifacts: Artifacts, cache: Path) -> list[str]:
-    """Return what the table says beside the figures, with an asterisk."""
-    plan = variant.engine.plan
-    if plan is not None or artifacts.onnx is None or artifacts.model is None:
-        tells_types = artifacts.engine.info.get("precision")
-        return [
-            f"{plan} came as a plan of {plan and plan.built_by}: it was loaded, not built",
-            *([] if tells_types else [f"{plan} does not tell which types it computes in"]),
-            *filter(None, [plan_import.optimum_note(variant, artifacts.engine.info)]),
-        ]
-    guarded, calibration = artifacts.onnx.facts.get("guarded"), artifacts.onnx.facts.get("calibration")
-    notes, recipe = [], variant.onnx.precision
-    if guarded:
-        spoiled = (
-            "bf16 would round away" if "bf16" in (recipe.dtype, recipe.rest) else "overflows fp16 or is lost in it"
-        )
-        notes.append(f"{len(guarded)} nodes stay in fp32, because what they compute {spoiled} (engine.guarded)")
-    typed_file = variant.onnx.precision.path
-    if typed_file is not None:
-        notes.append(f"{variant.onnx.precision.name} is {PurePath(typed_file).name} as it came, judged against fp32")
-    if calibration and calibration["source"] == RANDOM and variant.onnx.precision.quantize_ops:
-        notes.append(RANDOM_RANGES)
-    if "node_search" in artifacts.onnx.facts:
-        notes.append(_search_note(artifacts.onnx.facts["node_search"], cache.with_name(RECIPES)))
-    model = artifacts.model
-    if model["opset_of_file"]:
-        old, name = model["opset_of_file"], variant.onnx.model.name
-        notes.append(f"{name} is of opset {old}: upgraded to {model['opset']} by onnx.version_converter")
-    return [*notes, PRUNED] if variant.onnx.prune else notes
-
-
-def _search_note(search: NodeSearchInfo, recipes: Path) -> str:
-    """Return what a search of nodes to keep came to."""
-    gates = ", ".join(f"accuracy.{name}={plain_text(value)}" for name, value in search["gates"].items())
-    count, names = len(search["nodes"]), ", ".join(search["nodes"][:_NAMES])
-    nodes = f"{count} {'node' if count == 1 else 'nodes'} ({names}{', ...' if count > _NAMES else ''}) in fp32"
-    before, after = (_search_level(search[side]) for side in ("before", "after"))
-    effort = f"{search['evaluations']} evaluations on {search['judged_on']}"
-    if search["exhausted"]:
-        effort += f" (precision.search_evaluations={2 * search['evaluations']} looks further)"
-    if not search["reached"]:
-        near = f"the nearest, with {nodes}, has {after}" if count else f"the nearest, with none, has {after}"
-        return (
-            f"search: no set of nodes in fp32 reaches {gates}: {near}; {effort}. With all of them it is precision=fp32"
-        )
-    recipe = f"--config-dir {shlex.quote(str(recipes))} precision={search['recipe']}"
-    if not count:
-        return f"search: {gates} is reached with no further node in fp32, {after}; {recipe}"
-    return f"search: {gates} is reached with {nodes}, {before} before and {after} after; {effort}; {recipe}"
-
-
-def _search_level(accuracy: SearchedAccuracy) -> str:
-    if figures.unknown_reason(accuracy):
-        return f"no SQNR ({figures.unknown_reason(accuracy)})"
-    level = "exact outputs" if accuracy["sqnr_db"] is None else f"{accuracy['sqnr_db']:.1f} dB"
-    return f"{level} and {accuracy['score']:.2%} right" if "score" in accuracy else level

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sweep.backends import SupportsPartTimes, SupportsPolling, SupportsShapes
+from sweep.analysis import accuracy_gates
+from sweep.backends import SupportsPartTimes, SupportsPolling, SupportsShapes, registry
+from sweep.runner.worker.accuracy_check import check_accuracy
 from sweep.spec import shape_text
 
 if TYPE_CHECKING:
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sweep.backends import Backend, Session, Stream
+    from sweep.runner.messages import Request
     from sweep.runner.worker.artifacts import Artifacts
     from sweep.runner.worker.compared_inputs import ComparedInputs
     from sweep.spec import JsonDict, Shape, Variant
+    from sweep.storage import Accuracy
+    from sweep.storage.cache import Cache
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,3 +240,32 @@ def _sums(each: Sequence[JsonDict]) -> JsonDict:
 def _shaped(streams: Sequence[Stream]) -> ShapedStream:
     timed = all(isinstance(stream, SupportsPolling) and isinstance(stream, SupportsPartTimes) for stream in streams)
     return PolledShapedStream(streams) if timed else ShapedStream(streams)
+
+
+def check_smaller(session: Session, request: Request, cache: Cache) -> list[Accuracy]:
+    """Compare the outputs of the engines of all shapes but the largest; their SQNR stands beside each in the record."""
+    if not (isinstance(session, ShapedSession) and request.accuracy):
+        return []
+    accuracies = []
+    for own, engine, facts in zip(session.sessions[:-1], session.engines, session.realised["shapes"], strict=False):
+        backend = registry.get(engine.variant.backend)
+        accuracies.append(check_accuracy(engine.variant, backend, engine.artifacts.onnx, engine.inputs, own, cache))
+        facts["sqnr_db"] = accuracies[-1].get("sqnr_db")
+    return accuracies
+
+
+def mismatch_of_smaller(
+    session: Session, request: Request, smaller: Sequence[Accuracy]
+) -> tuple[str | None, str | None]:
+    """Return how the first engine of a smaller shape differs from the request, and the gate that this is about."""
+    if not isinstance(session, ShapedSession):
+        return None, None
+    for engine, own in zip(session.engines[:-1], session.sessions, strict=False):
+        mismatch = registry.get(engine.variant.backend).mismatch(engine.variant, own.realised)
+        if mismatch is not None:
+            return f"at {shape_text(engine.variant.onnx.model.shape)}: {mismatch}", None
+    for engine, accuracy in zip(session.engines, smaller, strict=False):
+        fault = accuracy_gates.fault(engine.variant.onnx.precision.dtype, accuracy, request.gates)
+        if fault is not None:
+            return f"at {shape_text(engine.variant.onnx.model.shape)}: {fault.message}", fault.gate
+    return None, None

@@ -26,7 +26,7 @@ from sweep.errors import ConfigError, ConversionError
 from sweep.models import Signature, TensorSpec
 from sweep.models.datasets import calibration
 from sweep.precision import convert, histograms
-from sweep.runner.worker import artifacts, measure
+from sweep.runner.worker import artifacts, pass_notes
 from sweep.spec import EngineAxes, LoadAxes, ModelRef, OnnxAxes, Precision, Variant
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ def test_the_record_says_what_ranges_came_from(own: bool, tmp_path: Path) -> Non
         assert (told["source"], told["samples"], told["method"]) == (str(tmp_path / "own.npz"), 11, "max")
     else:
         assert (told["source"], told["samples"]) == (artifacts.RANDOM, 16)
-    assert (measure.RANDOM_RANGES in found["realised"]["notes"]) != own
+    assert (pass_notes.RANDOM_RANGES in found["realised"]["notes"]) != own
 
 
 def test_label_and_table_tell_them_apart(tmp_path: Path) -> None:
